@@ -1,0 +1,194 @@
+"""The composition root: builds the parts, wires them, runs their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from realtime import __version__, operations, rest, sockets
+from realtime.bus import Bus
+from realtime.embedded import Embedded
+from realtime.errors import CloseCode
+from realtime.events import decode_event, reset
+from realtime.failpoints import FailPoints
+from realtime.feed import Feed
+from realtime.follower import Follower, Handlers
+from realtime.hub import Hub
+from realtime.metrics import Metrics
+from realtime.notes import Notes
+from realtime.outbox import Outbox
+from realtime.presence import Presence
+from realtime.requests import RequestLog
+from realtime.routing import add_error_handlers, other_form
+from realtime.settings import Settings
+from realtime.store import Store
+from realtime.tasks import running
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+DESCRIPTION = (
+    "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running application."""
+
+    store: Store
+    bus: Bus
+    follower: Follower
+    feed: Feed
+    outbox: Outbox
+    notes: Notes
+    metrics: Metrics
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Without settings they come from the environment; without URLs it starts its own servers."""
+    settings = settings or Settings()
+    metrics = Metrics()
+    failpoints = FailPoints(settings.failpoint)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with (
+            _servers(settings) as (mongo_url, redis_url),
+            _parts(settings, mongo_url, redis_url, failpoints, metrics) as parts,
+        ):
+            app.state.parts = parts
+
+            async def drain() -> None:
+                await parts.feed.drain(settings.drain)
+
+            with _on_signal(drain):
+                yield {"drain": drain}
+
+    app = FastAPI(
+        title="realtime",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        max_body_size=settings.max_body,
+        strict_content_type=False,  # a body without Content-Type is taken as JSON, as the tutorial's clients send it
+        license_info={"name": "MIT", "identifier": "MIT"},
+    )
+    for route in list(app.routes):  # the docs
+        if isinstance(route, Route):
+            app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
+    for module in (operations, rest, sockets):
+        app.include_router(module.router)
+    add_error_handlers(app)
+    app.add_middleware(RequestLog, metrics=metrics)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    return app
+
+
+@asynccontextmanager
+async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """The URLs of MongoDB and Redis: those that are set, else those of servers of our own while the block lasts."""
+    if settings.mongo_url and settings.redis_url:
+        yield settings.mongo_url, settings.redis_url
+        return
+    embedded = Embedded(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
+    await asyncio.to_thread(embedded.start)
+    try:
+        yield settings.mongo_url or embedded.mongo_url, settings.redis_url or embedded.redis_url
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+@asynccontextmanager
+async def _parts(
+    settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
+) -> AsyncIterator[Parts]:
+    store = Store(
+        mongo_url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout
+    )
+    bus = Bus(redis_url, settings.database, keep=settings.log_entries)
+    slots = max(1, round(settings.heartbeat))
+    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots)
+
+    async def tell(data: bytes) -> None:
+        await bus.tell(bus.presence, data)
+
+    presence = Presence(hub, tell)
+    follower = Follower(
+        bus,
+        Handlers(
+            decode=decode_event,
+            deliver=hub.publish,
+            reset=lambda position: hub.reset(reset(position)),
+            presence=presence.heard,
+        ),
+    )
+    feed = Feed(hub, follower, bus, presence, metrics, interval=settings.heartbeat)
+    outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
+    notes = Notes(store, outbox, failpoints, metrics)
+    tasks = {
+        "prepare the database": store.prepare,
+        "append to the log": bus.run,
+        "follow the feed": follower.run,
+        "clear the outbox": outbox.clear,
+        "sweep the outbox": outbox.sweep,
+        "tick": feed.tick,
+        "presence": presence.run,
+    }
+    try:
+        async with running(tasks):
+            yield Parts(store, bus, follower, feed, outbox, notes, metrics)
+            await feed.drain(0)
+            await presence.aclose()
+            await outbox.aclose()
+    finally:
+        await bus.aclose()
+        store.close()
+
+
+@contextmanager
+def _on_signal(drain: Callable[[], Any]) -> Iterator[None]:
+    """Begins to drain as soon as the process is asked to stop.
+
+    A server waits for open streams before it stops the application, and streams do not end by themselves.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        if not tasks:
+            tasks.add(loop.create_task(drain()))
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(begin)
+        earlier = before[signal.Signals(number)]
+        if callable(earlier):
+            earlier(number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -1,0 +1,202 @@
+"""The log of events in Redis: append, publish, subscribe, read, position. Keys are opaque here: no notes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from realtime.cursor import Cursor
+from realtime.errors import BusUnavailable
+
+log = logging.getLogger(__name__)
+
+BATCH_EVENTS = 128
+BATCH_BYTES = 4 * 1024 * 1024
+QUEUE_EVENTS = 10_000
+QUEUE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event to append. ``key`` and ``version`` keep the log monotonic: of one key, versions only grow.
+
+    The payload is ``head + cursor + tail``.
+    """
+
+    key: str
+    version: int
+    head: bytes
+    tail: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, the cursor left out."""
+        return len(self.head) + len(self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a subscription brings: a payload, or with ``data=None`` the news that the channel is subscribed (again)."""
+
+    channel: str
+    data: bytes | None
+
+
+class Bus:
+    """One Redis connection pool, and the queue of what is to be appended.
+
+    Appending is batched by itself: while one script call is under way, what comes meanwhile waits for the next.
+    """
+
+    def __init__(self, url: str, namespace: str, *, keep: int, timeout: float = 2.0) -> None:
+        # No retries: a script that ran and whose answer got lost would run again, and the outbox does it better.
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            client_name="realtime",
+        )
+        self._keep = keep
+        # One hash tag: in a Redis cluster, all keys that a script touches live in one slot.
+        self._keys = [f"{{{namespace}}}:{name}" for name in ("meta", "log", "latest", "versions")]
+        self.feed = f"{{{namespace}}}:feed"
+        self.presence = f"{{{namespace}}}:presence"
+        self._append = self._script("append.lua")
+        self._read = self._script("read.lua")
+        self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
+        self._queued_bytes = 0
+        self._due = asyncio.Event()
+        self.available = True
+
+    def _script(self, name: str) -> Any:
+        return self._redis.register_script(resources.files("realtime").joinpath("scripts", name).read_text())
+
+    async def aclose(self) -> None:
+        """Closes the connections; what is still queued fails."""
+        self._fail_queue(BusUnavailable("the bus was closed"))
+        await self._redis.aclose()
+
+    def append(self, entry: Entry) -> asyncio.Future[None]:
+        """Queues an event. The future is done once the log has it, and fails with :class:`BusUnavailable`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if len(self._queue) >= QUEUE_EVENTS or self._queued_bytes + entry.size > QUEUE_BYTES:
+            future.set_exception(BusUnavailable("too many events wait for Redis"))
+            return future
+        self._queue.append((entry, future))
+        self._queued_bytes += entry.size
+        self._due.set()
+        return future
+
+    async def run(self) -> None:
+        """Appends what is queued, for ever."""
+        while True:
+            await self._due.wait()
+            batch = self._next_batch()
+            if not batch:
+                self._due.clear()
+                continue
+            try:
+                await self._call_append([entry for entry, _ in batch])
+            except BusUnavailable as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                log.debug("append failed", extra={"events": len(batch), "error": str(error)})
+            else:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_result(None)
+
+    def _next_batch(self) -> list[tuple[Entry, asyncio.Future[None]]]:
+        batch: list[tuple[Entry, asyncio.Future[None]]] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_EVENTS and (not batch or size + self._queue[0][0].size <= BATCH_BYTES):
+            entry, future = self._queue.popleft()
+            size += entry.size
+            batch.append((entry, future))
+        self._queued_bytes -= size
+        return batch
+
+    def _fail_queue(self, error: BusUnavailable) -> None:
+        for _, future in self._queue:
+            if not future.done():
+                future.set_exception(error)
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    async def _call_append(self, entries: Sequence[Entry]) -> Cursor:
+        arguments: list[bytes | str | int] = [secrets.token_hex(6), self._keep, self.feed]
+        for entry in entries:
+            arguments += (entry.key, entry.version, entry.head, entry.tail)
+        epoch, top, *_ = await self._call(self._append, self._keys, arguments)
+        return Cursor(epoch.decode(), top)
+
+    async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            result = await script(keys=keys, args=arguments)
+        except (RedisError, OSError) as error:
+            self.available = False
+            raise _lost(error) from error
+        self.available = True
+        return result
+
+    async def position(self) -> Cursor:
+        """The position of the last event in the log. Raises :class:`BusUnavailable`."""
+        return await self._call_append(())
+
+    async def read(
+        self, after: Cursor, last: int, *, collapse: bool = False, most: int = 256, most_bytes: int = BATCH_BYTES
+    ) -> list[tuple[int, bytes]] | None:
+        """Events after a cursor and up to the offset ``last``, the next ``most`` of them, as offset and payload.
+
+        With ``collapse`` only the latest event of each key. ``None`` when the log does not reach back so far.
+        Raises :class:`BusUnavailable`.
+        """
+        arguments = [after.epoch, after.offset, last, most, most_bytes, int(collapse)]
+        flat = await self._call(self._read, self._keys[:3], arguments)
+        if flat is None:
+            return None
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    async def tell(self, channel: str, data: bytes) -> None:
+        """Publishes something that no log keeps. Raises :class:`BusUnavailable`."""
+        try:
+            await self._redis.publish(channel, data)
+        except (RedisError, OSError) as error:
+            raise _lost(error) from error
+
+    @asynccontextmanager
+    async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[Message]]:
+        """Subscribes. The iterator raises :class:`BusUnavailable` when the connection is lost."""
+        pubsub = self._redis.pubsub()
+        try:
+            await pubsub.subscribe(*channels)
+            yield self._messages(pubsub)
+        except (RedisError, OSError) as error:
+            raise _lost(error) from error
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # the library leaves it open
+
+    async def _messages(self, pubsub: Any) -> AsyncIterator[Message]:
+        async for message in pubsub.listen():
+            if message["type"] == "message":
+                yield Message(message["channel"].decode(), message["data"])
+            elif message["type"] == "subscribe":
+                yield Message(message["channel"].decode(), None)
+
+
+def _lost(error: Exception) -> BusUnavailable:
+    return BusUnavailable(f"Redis: {str(error) or type(error).__name__}")

@@ -1,0 +1,171 @@
+"""The wire messages of the feed, as a closed union: what is not declared here is not sent and not accepted."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from realtime.cursor import Cursor
+from realtime.hub import Event, Frame
+from realtime.models import Change, Note, NoteHead, NoteId, Version
+
+CursorText = Annotated[str, Field(description="position in the feed, opaque: resume with `since=`")]
+
+
+class Message(BaseModel):
+    """Base of all messages; an undeclared field is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Ready(Message):
+    """Subscribed: everything after the cursor will come."""
+
+    type: Literal["ready"] = "ready"
+    cursor: CursorText
+
+
+class NoteCreated(Message):
+    """A new note, whole."""
+
+    type: Literal["note.created"] = "note.created"
+    cursor: CursorText
+    id: NoteId
+    version: Version
+    note: Annotated[Note | NoteHead, Field(description="without `content` under `content=false`")]
+
+
+class NoteUpdated(Message):
+    """A changed note, whole. A restored one is changed too."""
+
+    type: Literal["note.updated"] = "note.updated"
+    cursor: CursorText
+    id: NoteId
+    version: Version
+    note: Annotated[Note | NoteHead, Field(description="without `content` under `content=false`")]
+
+
+class NoteDeleted(Message):
+    """A note that is gone, or that this client may no longer see."""
+
+    type: Literal["note.deleted"] = "note.deleted"
+    cursor: CursorText
+    id: NoteId
+    version: Version
+
+
+class PresenceShown(Message):
+    """Who is looking at a note: the states that the clients set."""
+
+    type: Literal["presence"] = "presence"
+    id: NoteId
+    people: list[dict[str, JsonValue]]
+
+
+class Reset(Message):
+    """History does not reach back: fetch ``GET /notes/`` again and go on from the cursor."""
+
+    type: Literal["reset"] = "reset"
+    cursor: CursorText
+
+
+class Heartbeat(Message):
+    """Nothing was missed up to the cursor."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+    cursor: CursorText
+
+
+class Error(Message):
+    """What was wrong with a frame, before the close."""
+
+    type: Literal["error"] = "error"
+    detail: str
+
+
+class PresenceSet(Message):
+    """This client looks at a note; ``null`` says that it no longer does."""
+
+    type: Literal["presence"]
+    id: NoteId
+    state: dict[str, JsonValue] | None
+
+
+class Auth(Message):
+    """Signs the connection in."""
+
+    type: Literal["auth"]
+    token: str
+
+
+class Pong(Message):
+    """Answer to a heartbeat; may be left out."""
+
+    type: Literal["pong"]
+
+
+ServerMessage = Annotated[
+    Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | Reset | Heartbeat | Error,
+    Field(discriminator="type"),
+]
+ClientMessage = Annotated[PresenceSet | Auth | Pong, Field(discriminator="type")]
+
+client_message: TypeAdapter[PresenceSet | Auth | Pong] = TypeAdapter(ClientMessage)
+server_message: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
+
+
+def encode(message: BaseModel) -> str:
+    """A message as the text that the sockets send."""
+    return message.model_dump_json()
+
+
+def ready(position: Cursor) -> Frame:
+    """The frame that says: everything after the position will come."""
+    return Frame(encode(Ready(cursor=str(position))), cursor=str(position))
+
+
+def reset(position: Cursor) -> Frame:
+    """The frame that says: start over, and go on from the position."""
+    return Frame(encode(Reset(cursor=str(position))), cursor=str(position))
+
+
+def heartbeat(position: Cursor) -> Frame:
+    """The frame that says: nothing was missed up to the position."""
+    return Frame(encode(Heartbeat(cursor=str(position))), cursor=str(position))
+
+
+def encode_change(change: Change) -> tuple[bytes, bytes]:
+    """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event."""
+    note = change.note
+    number = b'","id":%d,"version":%d' % (note.id, note.version)
+    if change.deleted:
+        return b'{"type":"note.deleted","cursor":"', number + b"}"
+    kind = b"created" if note.version == 1 else b"updated"
+    body = note.__pydantic_serializer__.to_json(note)
+    return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}"
+
+
+_HEAD = re.compile(r'\{"type":"note\.[a-z]+","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
+_CONTENT = ',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
+
+
+def decode_event(payload: bytes) -> Event:
+    """An event from the log, ready to be handed to clients.
+
+    Raises ``ValueError`` for bytes that :func:`encode_change` did not make.
+    """
+    text = payload.decode()
+    head = _HEAD.match(text)
+    if head is None:
+        raise ValueError(f"not an event: {text[:80]!r}")
+    epoch, offset, id, version = head.groups()
+    cursor = Cursor(epoch, int(offset))
+    key = ("note", int(id))
+    full = Frame(text, size=len(payload), key=key, version=int(version), cursor=str(cursor))
+    cut = text.find(_CONTENT)
+    slim = text[:cut] + "}}" if cut >= 0 else text
+    return Event(
+        int(id), cursor, full, full if cut < 0 else Frame(slim, key=key, version=full.version, cursor=full.cursor)
+    )

@@ -1,0 +1,212 @@
+"""The feed: subscribe, resume and snapshot rules, the same for every way in.
+
+A client is registered and the position taken in one step, so what comes after it waits in the client's queue while
+what it missed up to there is read from the log. Nothing falls in between, and what comes twice carries its version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from realtime.cursor import Cursor
+from realtime.errors import CloseCode, Unavailable
+from realtime.events import decode_event, heartbeat, ready, reset
+from realtime.hub import Closed
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus
+    from realtime.follower import Follower
+    from realtime.hub import Client, Event, Frame, Hub
+    from realtime.metrics import Metrics
+    from realtime.presence import Presence
+
+TICK = 1.0
+ANSWER_BYTES = 8 * 1024 * 1024
+CLOSES_PER_SECOND = 2000
+
+
+class Wanted(BaseModel):
+    """What a subscriber asks for, in the query of each way in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Annotated[
+        str | None, Field(max_length=64, description="resume after this cursor; what was missed comes first")
+    ] = None
+    notes: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[1-9][0-9]{0,15}(,[1-9][0-9]{0,15}){0,99}$",
+            description="only these notes, by id, separated by commas (at most 100); with it comes their presence",
+        ),
+    ] = None
+    content: Annotated[bool, Field(description="`false` leaves the notes' texts out")] = True
+
+    @property
+    def ids(self) -> frozenset[int] | None:
+        """The notes wanted; ``None`` for all."""
+        return None if self.notes is None else frozenset(map(int, self.notes.split(",")))
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where to resume."""
+        return None if self.since is None else Cursor.parse(self.since)
+
+
+class HistoryGone(Exception):
+    """The log does not reach back to the cursor."""
+
+
+class Feed:
+    """The feed of one worker."""
+
+    def __init__(
+        self, hub: Hub, follower: Follower, bus: Bus, presence: Presence, metrics: Metrics, *, interval: float
+    ) -> None:
+        self._hub = hub
+        self._follower = follower
+        self._bus = bus
+        self.metrics = metrics
+        self._interval = interval
+        self.presence = presence
+        self.draining = False
+
+    @property
+    def position(self) -> Cursor:
+        """The position to resume from for whoever reads the notes after asking for it."""
+        return self._follower.position
+
+    def join(self, wanted: Wanted) -> Client:
+        """Registers a subscriber. When the server is about to stop, it is closed at once."""
+        client = self._hub.join(wanted.ids, content=wanted.content)
+        if self.draining:
+            client.close(CloseCode.DRAIN)
+        return client
+
+    def leave(self, client: Client) -> None:
+        """Forgets a subscriber."""
+        self._hub.leave(client)
+        self.presence.leave(client)
+
+    async def stream(self, client: Client, since: Cursor | None) -> AsyncGenerator[Frame]:
+        """All frames for a subscriber: what it missed, ``ready``, and what happens, until it is to be closed.
+
+        Raises :class:`Closed` then, and :class:`BusUnavailable` when the log cannot be read.
+        """
+        await self._follower.ready()
+        position = self.position
+        if since is not None:
+            try:
+                async for event in self._missed(client, since, position):
+                    client.writing()
+                    yield event.full if client.content else event.slim
+            except HistoryGone:
+                position = self.position
+                client.clear()
+                yield reset(position)
+        client.writing()
+        yield ready(position)
+        for note in client.notes or ():
+            if self.presence.people(note):
+                yield self.presence.frame(note)
+        while True:
+            for frame in await client.take():
+                yield frame
+                client.writing()
+
+    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[Event]:
+        """What a subscriber missed up to a position, the latest event of each note, in order."""
+        if since.epoch != position.epoch:
+            raise HistoryGone
+        while True:
+            entries = await self._bus.read(since, position.offset, collapse=True)
+            if entries is None:
+                raise HistoryGone
+            if not entries:
+                return
+            for _, payload in entries:
+                event = decode_event(payload)
+                if client.notes is None or event.id in client.notes:
+                    yield event
+            since = since._replace(offset=entries[-1][0])
+
+    async def poll(self, wanted: Wanted, limit: int, timeout: float) -> str:
+        """The answer to a long poll: what happened since the cursor, at once or as soon as something does.
+
+        Raises :class:`Unavailable` while Redis has never been reached, :class:`BusUnavailable` when it is away.
+        """
+        since = wanted.cursor
+        client = self.join(wanted)
+        try:
+            async with asyncio.timeout(max(timeout, 1.0)):
+                await self._follower.ready()
+            position = self.position
+            if since is None:
+                return _answer(position, [])
+            frames: list[Frame] = []
+            try:
+                async for event in self._missed(client, since, position):
+                    frames.append(event.full if client.content else event.slim)
+                    if len(frames) == limit or sum(frame.size for frame in frames) > ANSWER_BYTES:
+                        return _answer(event.cursor, frames)
+            except HistoryGone:
+                return _answer(self.position, [], reset=True)
+            position = max(position, since)
+            if frames:
+                return _answer(position, frames)
+            return await self._await_change(client, position, limit, timeout)
+        except TimeoutError:
+            raise Unavailable("The feed is not available, try again") from None
+        finally:
+            self.leave(client)
+
+    async def _await_change(self, client: Client, position: Cursor, limit: int, timeout: float) -> str:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        try:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    frames = await client.take()
+                if self.position.epoch != position.epoch:
+                    return _answer(self.position, [], reset=True)
+                changes = [frame for frame in frames if _is_change(frame)][:limit]
+                if changes:
+                    return _answer(Cursor.parse(changes[-1].cursor or ""), changes)
+        except TimeoutError:
+            # Nothing that this client wants happened up to where the worker is now.
+            return _answer(max(position, self.position) if self.position.epoch == position.epoch else position, [])
+        except Closed:
+            return _answer(position, [])
+
+    async def tick(self) -> None:
+        """Heartbeats, stalled clients and counters, for ever."""
+        loop = asyncio.get_running_loop()
+        slots = self._hub.slots
+        pause = min(TICK, self._interval / slots)
+        slot, due = 0, loop.time()
+        while True:
+            await asyncio.sleep(pause)
+            now = loop.time()
+            self._hub.close_stalled(now)
+            self.metrics.sample(self._hub, self._follower)
+            while due <= now:
+                self._hub.heartbeat(slot, heartbeat(self.position))
+                slot, due = (slot + 1) % slots, due + self._interval / slots
+
+    async def drain(self, over: float) -> None:
+        """Closes all subscribers, and whoever still comes; spread over so many seconds where they are many."""
+        self.draining = True
+        await self._hub.drain(CloseCode.DRAIN, min(over, len(self._hub) / CLOSES_PER_SECOND))
+
+
+def _is_change(frame: Frame) -> bool:
+    return isinstance(frame.key, tuple) and frame.key[0] == "note"
+
+
+def _answer(cursor: Cursor, frames: list[Frame], *, reset: bool = False) -> str:
+    changes = ",".join(frame.text for frame in frames)
+    return f'{{"cursor":"{cursor}","reset":{"true" if reset else "false"},"changes":[{changes}]}}'

@@ -1,0 +1,272 @@
+"""The fan-out: clients, their filters and their bounded queues. One hub in every worker; no IO, no encoding."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime.cursor import Cursor
+    from realtime.errors import CloseCode
+
+BATCH = 64 * 1024  # bytes handed to a writer at once: what a transport buffers before it asks to wait
+
+
+class Frame:
+    """A message as the text that is sent, made once and shared by all clients.
+
+    ``key`` names what the frame is the state of: under pressure a later frame replaces an earlier one of the same key.
+    ``cursor`` is the position that a client may resume from once it has the frame.
+    """
+
+    __slots__ = ("cursor", "key", "size", "text", "version")
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        size: int | None = None,
+        key: Hashable | None = None,
+        version: int = 0,
+        cursor: str | None = None,
+    ) -> None:
+        self.text = text
+        self.size = len(text) if size is None else size
+        self.key = key
+        self.version = version
+        self.cursor = cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a note in its two variants: ``full``, and ``slim`` without the content."""
+
+    id: int
+    cursor: Cursor
+    full: Frame
+    slim: Frame
+
+
+class Closed(Exception):
+    """The client is to be closed with this code."""
+
+    def __init__(self, code: CloseCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Client:
+    """One subscriber: what it wants, and what waits for it.
+
+    Offering never waits. Up to ``budget`` bytes every frame is kept, in order; above it only the latest per key, still
+    in the order of their cursors, so that a client can resume from whatever it has received; and when even that
+    exceeds twice the budget, the client is too slow and gets closed.
+    """
+
+    __slots__ = (
+        "_budget", "_conflating", "_pending", "_serial", "_size", "_too_slow", "_wakeup",
+        "busy_since", "closing", "content", "notes", "slot",
+    )  # fmt: skip
+
+    def __init__(self, notes: frozenset[int] | None, *, content: bool, budget: int, too_slow: CloseCode) -> None:
+        self.notes = notes
+        self.content = content
+        self.slot = 0
+        self.busy_since: float | None = None
+        self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+        self._budget = budget
+        self._too_slow = too_slow
+        self._pending: dict[Hashable, Frame] = {}
+        self._serial = count()
+        self._size = 0
+        self._conflating = False
+        self._wakeup: asyncio.Future[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for this client and nothing is being written to it."""
+        return not self._pending and self.busy_since is None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait for this client."""
+        return self._size
+
+    def offer(self, frame: Frame) -> None:
+        """Queues a frame, without ever waiting."""
+        if self.closing.done():
+            return
+        if self._conflating:
+            self._replace(frame)
+        else:
+            self._pending[next(self._serial)] = frame
+            self._size += frame.size
+            if self._size > self._budget:
+                self._conflate()
+        if self._size > 2 * self._budget and len(self._pending) > 1:
+            self.close(self._too_slow)
+        self._wake()
+
+    def clear(self) -> None:
+        """Forgets what waits, for a frame that makes it pointless."""
+        self._pending.clear()
+        self._size = 0
+        self._conflating = False
+
+    def close(self, code: CloseCode) -> None:
+        """Asks the client's handler to close the connection; the first code stands."""
+        if not self.closing.done():
+            self.closing.set_result(code)
+            self.clear()
+            self._wake()
+
+    async def take(self) -> list[Frame]:
+        """Waits for frames and hands out what is due, at most :data:`BATCH` bytes or one frame.
+
+        Raises :class:`Closed` when the client is to be closed.
+        """
+        self.busy_since = None
+        while not self._pending:
+            if self.closing.done():
+                raise Closed(self.closing.result())
+            self._wakeup = asyncio.get_running_loop().create_future()
+            await self._wakeup
+        self.writing()
+        return list(self._batch())
+
+    def writing(self) -> None:
+        """The transport took a frame, and the next one is about to be written."""
+        self.busy_since = asyncio.get_running_loop().time()
+
+    def _batch(self) -> Iterator[Frame]:
+        size = 0
+        while self._pending:
+            key = next(iter(self._pending))
+            frame = self._pending[key]
+            if size and size + frame.size > BATCH:
+                return
+            del self._pending[key]
+            size += frame.size
+            self._size -= frame.size
+            yield frame
+        self._conflating = False
+
+    def _conflate(self) -> None:
+        waiting = list(self._pending.values())
+        self.clear()
+        self._conflating = True
+        for frame in waiting:
+            self._replace(frame)
+
+    def _replace(self, frame: Frame) -> None:
+        key: Hashable = next(self._serial) if frame.key is None else frame.key
+        earlier = self._pending.get(key)
+        if earlier is not None:
+            if earlier.version > frame.version:
+                return
+            del self._pending[key]
+            self._size -= earlier.size
+        self._pending[key] = frame
+        self._size += frame.size
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+@dataclass
+class Stats:
+    """What the hub counted since it started."""
+
+    deliveries: int = 0
+    resets: int = 0
+    too_slow: int = 0
+
+
+@dataclass
+class Hub:
+    """All clients of this worker."""
+
+    budget: int
+    stall: float
+    too_slow: CloseCode
+    slots: int = 25
+    stats: Stats = field(default_factory=Stats)
+    _everything: set[Client] = field(default_factory=set)
+    _by_note: dict[int, set[Client]] = field(default_factory=dict)
+    _serial: Iterator[int] = field(default_factory=count)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.clients())
+
+    def clients(self) -> Iterator[Client]:
+        """Every client, once."""
+        yield from self._everything
+        yield from {client for clients in self._by_note.values() for client in clients}
+
+    def join(self, notes: frozenset[int] | None, *, content: bool) -> Client:
+        """Registers a client: from this moment on, everything that it wants waits for it."""
+        client = Client(notes, content=content, budget=self.budget, too_slow=self.too_slow)
+        client.slot = next(self._serial) % self.slots
+        if notes is None:
+            self._everything.add(client)
+        else:
+            for note in notes:
+                self._by_note.setdefault(note, set()).add(client)
+        return client
+
+    def leave(self, client: Client) -> None:
+        """Forgets a client."""
+        self._everything.discard(client)
+        for note in client.notes or ():
+            watchers = self._by_note.get(note)
+            if watchers is not None:
+                watchers.discard(client)
+                if not watchers:
+                    del self._by_note[note]
+
+    def publish(self, event: Event) -> None:
+        """Hands an event to every client that wants it."""
+        watchers = self._by_note.get(event.id, ())
+        for client in self._everything:
+            client.offer(event.full if client.content else event.slim)
+        for client in watchers:
+            client.offer(event.full if client.content else event.slim)
+        self.stats.deliveries += len(self._everything) + len(watchers)
+
+    def tell(self, note: int, frame: Frame, also: Collection[Client]) -> None:
+        """Hands a frame about a note to the clients that asked for this note by its id, and to those named."""
+        for client in self._by_note.get(note, set()).union(also):
+            client.offer(frame)
+
+    def reset(self, frame: Frame) -> None:
+        """History has a hole: what waits is pointless, every client is to start over."""
+        for client in self.clients():
+            client.clear()
+            client.offer(frame)
+            self.stats.resets += 1
+
+    def heartbeat(self, slot: int, frame: Frame) -> None:
+        """Shows one slot of the idle clients how far they are. Slots spread the work over the interval."""
+        for client in self.clients():
+            if client.slot == slot and client.idle:
+                client.offer(frame)
+
+    def close_stalled(self, now: float) -> None:
+        """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""
+        for client in list(self.clients()):
+            if client.busy_since is not None and now - client.busy_since > self.stall:
+                client.close(self.too_slow)
+                self.stats.too_slow += 1
+
+    async def drain(self, code: CloseCode, over: float) -> None:
+        """Closes every client, spread over so many seconds, so that they do not all come back at once."""
+        clients = list(self.clients())
+        steps = max(1, min(len(clients), int(over * 20)))
+        for step in range(steps):
+            for client in clients[step::steps]:
+                client.close(code)
+            await asyncio.sleep(over / steps)

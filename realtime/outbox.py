@@ -1,0 +1,105 @@
+"""The outbox: what was committed gets published, at least once, whoever died in between.
+
+A write leaves its note ``dirty`` in the same commit. Once its event is in the log the mark is cleared, in batches and
+only at the version that was published. A sweep in every worker publishes again what stays dirty over two passes; the
+log drops what it already has. No clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from realtime.bus import Entry
+from realtime.errors import BusUnavailable
+from realtime.events import encode_change
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus
+    from realtime.failpoints import FailPoints
+    from realtime.metrics import Metrics
+    from realtime.models import Change
+    from realtime.store import Store
+
+log = logging.getLogger(__name__)
+
+CLEAR_INTERVAL = 0.1
+SWEEP_INTERVAL = 1.0
+SWEEP_NOTES = 1000
+REPUBLISH_NOTES = 50
+
+
+class Outbox:
+    """Publishes committed changes, and clears their marks."""
+
+    def __init__(self, store: Store, bus: Bus, failpoints: FailPoints, metrics: Metrics, *, wait: float) -> None:
+        self._store = store
+        self._bus = bus
+        self._failpoints = failpoints
+        self._metrics = metrics
+        self._wait = wait
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._published: dict[int, int] = {}
+        self._dirty_before: dict[int, int] = {}
+
+    async def publish(self, change: Change) -> None:
+        """Publishes a change that is committed, and waits for it a little.
+
+        Never fails and never waits long: what is not published now, the sweep will.
+        """
+        task = asyncio.create_task(self._publish(change))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._bus.available:
+            await asyncio.wait({task}, timeout=self._wait)
+
+    async def _publish(self, change: Change) -> None:
+        note = change.note
+        await self._failpoints.hit("after_write_before_publish")
+        try:
+            await self._bus.append(Entry(str(note.id), note.version, *encode_change(change)))
+        except BusUnavailable:
+            self._metrics.publishes.labels("failed").inc()
+            return
+        self._metrics.publishes.labels("ok").inc()
+        await self._failpoints.hit("after_publish_before_clear")
+        self._published[note.id] = max(note.version, self._published.get(note.id, 0))
+
+    async def clear(self) -> None:
+        """Takes the mark off what was published, for ever."""
+        while True:
+            await asyncio.sleep(CLEAR_INTERVAL)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Takes the mark off what was published so far."""
+        published, self._published = self._published, {}
+        if published:
+            # Lost with a failure here, a mark costs one more publish that the log drops.
+            await self._store.clear_dirty(published)
+
+    async def sweep(self) -> None:
+        """Publishes again what stays dirty, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            await self.sweep_once()
+
+    async def sweep_once(self) -> None:
+        """One pass of the sweep."""
+        dirty = await self._store.dirty(SWEEP_NOTES)
+        self._metrics.dirty.set(len(dirty))
+        stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]
+        self._dirty_before = dirty
+        for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_NOTES):
+            changes = await self._store.changes(stale[start : start + REPUBLISH_NOTES])
+            await asyncio.gather(*(self._publish(change) for change in changes))
+        if stale:
+            log.info("published again what was left over", extra={"notes": len(stale)})
+        await self.flush()
+
+    async def aclose(self) -> None:
+        """Waits for the publishes under way, and clears their marks."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._wait)
+        await self.flush()

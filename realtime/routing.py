@@ -1,0 +1,77 @@
+"""What all routes share: both slash forms, and how errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from realtime.errors import BusUnavailable, OutcomeUnknown, RealtimeError, Unavailable, VersionMismatch
+from realtime.models import etag
+
+RETRY_AFTER = "1"
+
+
+class SlashRouter(APIRouter):
+    """Serves every path with and without the trailing slash, without a redirect; documents the form that was given."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Adds both forms of a route."""
+        super().add_api_route(path, endpoint, **options)
+        super().add_api_route(other_form(path), endpoint, **{**options, "include_in_schema": False})
+
+    def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Adds both forms of a WebSocket route."""
+        for form in (path, other_form(path)):
+            super().add_api_websocket_route(form, endpoint, *args, **options)
+
+
+def other_form(path: str) -> str:
+    """The path with the trailing slash if it has none, and the other way round."""
+    return path.removesuffix("/") if path.endswith("/") else path + "/"
+
+
+def describe(error: ValidationError) -> str:
+    """What is wrong, for people: each field and what it must be."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'frame'}: {one['msg']}" for one in error.errors())
+
+
+def problems(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """FastAPI's list of what is wrong, without the input: it may be secret, huge, or impossible to encode."""
+    return [{"type": one["type"], "loc": list(map(_plain, one["loc"])), "msg": one["msg"]} for one in errors]
+
+
+def _plain(part: str | int) -> str | int:
+    return part.encode(errors="backslashreplace").decode()[:100] if isinstance(part, str) else part
+
+
+def _answer(error: RealtimeError) -> Response:
+    body: dict[str, Any] = {"detail": error.detail}
+    headers: dict[str, str] = {}
+    if isinstance(error, OutcomeUnknown):
+        body["outcome"] = "unknown"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = RETRY_AFTER
+    if isinstance(error, VersionMismatch):
+        body["note"] = error.current.model_dump(mode="json")
+        headers["ETag"] = etag(error.current.version)
+    return JSONResponse(body, error.status, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Makes every error an answer of the form ``{"detail": …}``."""
+
+    @app.exception_handler(RealtimeError)
+    async def named(request: Request, error: RealtimeError) -> Response:
+        if isinstance(error, BusUnavailable):
+            error = Unavailable("The feed is not available, try again")
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return JSONResponse({"detail": problems(error.errors())}, 422)

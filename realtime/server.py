@@ -1,0 +1,184 @@
+"""Running the application under uvicorn: the sockets, the workers, the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from realtime import logs
+from realtime.embedded import Embedded
+from realtime.errors import CLOSE_REASONS, CloseCode
+from realtime.metrics import MULTIPROCESS
+from realtime.workers import Workers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from realtime.settings import Settings
+
+MAX_MESSAGE = 1024 * 1024
+ABORT_AFTER = 2.0
+GRACE = 30
+
+
+class _Aborting:
+    """A connection whose application is done is dropped soon, even if its peer takes nothing any more.
+
+    A plain ``close()`` waits for the write buffer to empty, for a frozen peer for ever.
+    """
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+
+    def abort_soon(self) -> None:
+        self.loop.call_later(ABORT_AFTER, self.transport.abort)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol, _Aborting):
+    """uvicorn's protocol, with this program's close code for a missing pong."""
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Called when the application is done with the connection."""
+        super().on_task_complete(task)
+        self.abort_soon()
+
+    def keepalive_timeout(self) -> None:
+        """Called when a ping was not answered in time."""
+        self.pong_timer = None
+        self.pending_ping_payload = None
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.conn.send_close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
+        self.abort_soon()
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains: open feeds are closed a few at a time before the rest is shut down."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_started: Callable[[], None] | None = None, parent: int | None = None
+    ) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._parent = parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the application and the listeners, and tells when both are up."""
+        await super().startup(sockets)
+        if self.started and self._on_started is not None:
+            self._on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ends a worker whose parent is gone: nobody would ever stop it."""
+        if self._parent is not None and os.getppid() != self._parent:
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains, then stops as uvicorn does. A second Ctrl-C cuts the drain short."""
+        drain = asyncio.ensure_future(self.lifespan.state["drain"]())
+        while not drain.done() and not self.force_exit:
+            await asyncio.wait({drain}, timeout=0.1)
+        drain.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await drain
+        await super().shutdown(sockets)
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application of a server process, with its logs set up."""
+    from realtime.app import create_app
+
+    logs.configure(settings)
+    return create_app(settings)
+
+
+def config_for(settings: Settings) -> uvicorn.Config:
+    """uvicorn's configuration for this program."""
+    return uvicorn.Config(
+        partial(build, settings),
+        factory=True,
+        http=HttpToolsProtocol,
+        ws=WebSocketProtocol,
+        ws_max_size=MAX_MESSAGE,
+        # Compression costs memory per client and time per message, and one encode for all would be lost.
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``OSError`` with a message for people."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+def run(settings: Settings, listener: socket.socket, on_started: Callable[[], None], parent: int | None = None) -> None:
+    """Runs one server process until a signal comes, or until ``parent`` is gone."""
+    # uvicorn raises the signal that stopped it once more when it is done, which would end us before we have cleaned up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    Server(config_for(settings), on_started, parent).run([listener])
+
+
+def serve(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serves until a signal comes. Says the address once it can be used.
+
+    Raises ``OSError`` if it cannot listen, and :class:`EmbeddedError`.
+    """
+    listener = listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        if not (settings.mongo_url and settings.redis_url):
+            embedded = Embedded(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
+            embedded.start()
+            stack.callback(embedded.stop)
+            settings = settings.model_copy(
+                update={
+                    "mongo_url": settings.mongo_url or embedded.mongo_url,
+                    "redis_url": settings.redis_url or embedded.redis_url,
+                }
+            )
+
+        def started() -> None:
+            say(address(host, port))
+
+        if settings.workers == 1:
+            run(settings, listener, started)
+        else:
+            os.environ[MULTIPROCESS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-"))
+            logs.configure(settings)
+            Workers(partial(run, settings, listener), settings.workers, started).run()
+
+
+def address(host: str, port: int) -> str:
+    """What a user wants to know once the server is up."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    return f"Page  http://{place}/\nDocs  http://{place}/docs\nFeed  ws://{place}/ws"

@@ -1,0 +1,56 @@
+"""The settings: the only reader of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Everything that can be set: by argument, or by ``REALTIME_<NAME>`` in the environment. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True)
+
+    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
+    data: Annotated[Path, Field(description="folder of the embedded servers")] = Path("data")
+    mongo_url: Annotated[
+        str | None, Field(repr=False, description="MongoDB replica set; without it, the embedded one")
+    ] = None
+    redis_url: Annotated[str | None, Field(repr=False, description="Redis; without it, the embedded one")] = None
+    database: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9_-]{1,38}$", description="database in MongoDB, and prefix of the keys in Redis"),
+    ] = "realtime"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="least severity that is logged")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Field(description="`auto`: for people on a terminal, JSON otherwise")
+    ] = "auto"
+    max_body: Annotated[int, Field(ge=1024, description="largest request body in bytes")] = MIB
+    write_timeout: Annotated[
+        float, Field(gt=0, description="budget for MongoDB to confirm a write; past it, 503 with an unknown outcome")
+    ] = 20.0
+    read_timeout: Annotated[float, Field(gt=0, description="budget for a read of MongoDB; past it, 503")] = 5.0
+    publish_wait: Annotated[
+        float, Field(ge=0, description="how long the answer to a write waits for its event to be published")
+    ] = 0.25
+    heartbeat: Annotated[float, Field(gt=0, description="interval of the feed's heartbeats")] = 25.0
+    log_entries: Annotated[int, Field(ge=100, description="events kept in Redis for clients that resume")] = 100_000
+    client_budget: Annotated[
+        int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
+    ] = MIB
+    client_stall: Annotated[
+        float, Field(gt=0, description="how long a client may take nothing before it is closed with 4008")
+    ] = 10.0
+    drain: Annotated[float, Field(ge=0, description="longest time over which a stopping server closes sockets")] = 10.0
+    failpoint: Annotated[
+        str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
+    ] = ""

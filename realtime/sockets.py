@@ -1,0 +1,210 @@
+"""The ways into the feed: ``/ws``, ``/events`` and ``/changes``. Each parses, subscribes and writes what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Header, Query, Request, Response
+from pydantic import Field, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
+from realtime.events import Auth, Error, PresenceSet, client_message, encode
+from realtime.feed import Feed, Wanted
+from realtime.hub import Client, Closed, Frame
+from realtime.routing import SlashRouter, describe
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+MAX_FRAME = 64 * 1024
+CLOSE_WITHIN = 1.0
+
+router = SlashRouter(tags=["feed"])
+
+
+class BadFrame(Exception):
+    """A client sent what it must not send."""
+
+    def __init__(self, detail: str, code: CloseCode = CloseCode.BAD_FRAME) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+
+
+def feed_of(connection: Request | WebSocket) -> Feed:
+    """The feed of the application that this connection belongs to."""
+    feed: Feed = connection.app.state.parts.feed
+    return feed
+
+
+async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
+    """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
+    writer, reader = asyncio.create_task(write), asyncio.create_task(read)
+    try:
+        ends: list[asyncio.Future[Any]] = [writer, reader, client.closing]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (writer, reader):
+            task.cancel()
+        outcomes = await asyncio.gather(writer, reader, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BadFrame):
+            return outcome
+        if isinstance(outcome, BusUnavailable):
+            return BadFrame("", CloseCode.RESUME)
+        if isinstance(outcome, BaseException) and not isinstance(
+            outcome, (asyncio.CancelledError, WebSocketDisconnect, OSError, Closed)
+        ):
+            raise outcome
+    return BadFrame("", client.closing.result()) if client.closing.done() else None
+
+
+@router.websocket("/ws")
+async def websocket(socket: WebSocket) -> None:
+    """The feed over a WebSocket."""
+    feed = feed_of(socket)
+    await socket.accept()
+    try:
+        wanted = Wanted.model_validate(dict(socket.query_params))
+    except ValidationError as error:
+        await _close(socket, BadFrame(describe(error)))
+        return
+    client = feed.join(wanted)
+    feed.metrics.clients.labels("ws").inc()
+    try:
+        ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
+    finally:
+        feed.leave(client)
+        feed.metrics.clients.labels("ws").dec()
+    if ended is not None:
+        await _close(socket, ended)
+
+
+async def _write(socket: WebSocket, feed: Feed, client: Client, wanted: Wanted) -> None:
+    async with contextlib.aclosing(feed.stream(client, wanted.cursor)) as frames:
+        async for frame in frames:
+            await socket.send_text(frame.text)
+
+
+async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text is None:
+            raise BadFrame("binary frames are not understood here")
+        if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
+            raise BadFrame(f"a frame must be at most {MAX_FRAME} bytes", CloseCode.TOO_BIG)
+        try:
+            command = client_message.validate_json(text)
+            if isinstance(command, PresenceSet):
+                feed.presence.look(client, command.id, command.state)
+            elif isinstance(command, Auth):
+                raise ValueError("type: this server has no accounts to sign in to")
+        except ValidationError as error:
+            raise BadFrame(describe(error)) from error
+        except ValueError as error:
+            raise BadFrame(str(error)) from error
+
+
+async def _close(socket: WebSocket, ended: BadFrame) -> None:
+    if socket.client_state is not WebSocketState.CONNECTED:
+        return
+    # A client that takes nothing would hold this up for ever; the server then drops the connection.
+    with contextlib.suppress(WebSocketDisconnect, OSError, TimeoutError, RuntimeError):
+        async with asyncio.timeout(CLOSE_WITHIN):
+            if ended.detail:
+                await socket.send_text(encode(Error(detail=ended.detail)))
+            await socket.close(ended.code, CLOSE_REASONS[ended.code])
+
+
+class EventStream(Response):
+    """The feed as Server-Sent Events: each frame is the data of one event, its cursor the id."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: Feed, wanted: Wanted) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._feed = feed
+        self._wanted = wanted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Streams until the client goes or is to be closed. A browser comes back by itself and resumes."""
+        client = self._feed.join(self._wanted)
+        self._feed.metrics.clients.labels("sse").inc()
+        try:
+            await _serve(client, self._write(client, send), self._listen(receive))
+        finally:
+            self._feed.leave(client)
+            self._feed.metrics.clients.labels("sse").dec()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, client: Client, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
+        async with contextlib.aclosing(self._feed.stream(client, self._wanted.cursor)) as frames:
+            async for frame in frames:
+                await send({"type": "http.response.body", "body": _sse(frame), "more_body": True})
+
+    @staticmethod
+    async def _listen(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _sse(frame: Frame) -> bytes:
+    id = f"id: {frame.cursor}\n" if frame.cursor else ""
+    return f"{id}data: {frame.text}\n\n".encode()
+
+
+LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, as `since` does; a browser sends it")]
+
+
+@router.get(
+    "/events",
+    response_class=EventStream,
+    summary="The feed as Server-Sent Events",
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(request: Request, wanted: Annotated[Wanted, Query()], last_event_id: LastEventId = None) -> Response:
+    """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
+    if last_event_id is not None:
+        wanted = wanted.model_copy(update={"since": last_event_id})
+    return EventStream(feed_of(request), wanted)
+
+
+class Poll(Wanted):
+    """The query of a long poll."""
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="most changes in one answer")] = 100
+    timeout: Annotated[float, Field(ge=0, le=60, description="seconds to wait for a change")] = 25.0
+
+
+CHANGES_SCHEMA = {
+    "type": "object",
+    "required": ["cursor", "reset", "changes"],
+    "properties": {
+        "cursor": {"type": "string", "description": "send it as `since` next time"},
+        "reset": {"type": "boolean", "description": "history does not reach back: fetch the notes again"},
+        "changes": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+
+@router.get(
+    "/changes",
+    summary="The feed as a long poll",
+    responses={200: {"content": {"application/json": {"schema": CHANGES_SCHEMA}}}},
+)
+async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
+    """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
+    answer = await feed_of(request).poll(query, query.limit, query.timeout)
+    return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,88 @@
+"""``realtime watch``: the smallest complete client of the feed. Follows it, comes back by itself, resumes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from realtime.errors import RealtimeError
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 20.0
+SILENCE = 60.0  # more than two heartbeats
+
+
+class Refused(RealtimeError):
+    """The server does not want this client back; the message says why."""
+
+
+def feed_url(url: str, since: str | None) -> str:
+    """The address of the feed of a server, given by its page, its feed or its host."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise Refused(f"{url} is not the address of a server: write for example http://127.0.0.1:8000")
+    path = parts.path.rstrip("/").removesuffix("/ws") + "/ws"
+    return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}) if since else "", ""))
+
+
+async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> AsyncGenerator[dict[str, Any]]:
+    """Every frame of the feed, across reconnects. ``tell`` hears what happens to the connection.
+
+    Raises :class:`Refused` when the server says not to come back.
+    """
+    cursor = since
+    failures = 0
+    while True:
+        reason = "the connection was lost"
+        try:
+            async with connect(feed_url(url, cursor), max_size=None, compression=None) as socket:
+                while True:
+                    async with asyncio.timeout(SILENCE):
+                        frame: dict[str, Any] = json.loads(await socket.recv())
+                    failures = 0
+                    cursor = frame.get("cursor", cursor)
+                    yield frame
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None:
+                reason = closed.rcvd.reason or f"closed with {closed.rcvd.code}"
+                if closed.rcvd.code >= 4500 or closed.rcvd.code == 1009:
+                    raise Refused(f"the server refused: {reason}") from None
+        except InvalidURI as error:
+            raise Refused(f"{url} is not the address of a server: {error}") from None
+        except InvalidHandshake as error:
+            reason = f"no feed there: {error}"
+        except TimeoutError:
+            reason = "the server is silent"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        # Full jitter: clients that were cut off together do not come back together.
+        pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures))
+        failures = min(failures + 1, 10)
+        tell(f"{reason}; trying again in {pause:.1f} s")
+        await asyncio.sleep(pause)
+
+
+def describe(frame: dict[str, Any]) -> str | None:
+    """A frame in one line for people; ``None`` for what only keeps the connection alive."""
+    match frame:
+        case {"type": "note.created" | "note.updated" as type, "id": id, "version": version, "note": note}:
+            return f"{type.removeprefix('note.')}  #{id} v{version}  {note['title']} – {note['description']}"
+        case {"type": "note.deleted", "id": id, "version": version}:
+            return f"deleted  #{id} v{version}"
+        case {"type": "ready", "cursor": cursor}:
+            return f"ready    {cursor}"
+        case {"type": "reset", "cursor": cursor}:
+            return f"reset    {cursor}  (what was missed is no longer kept: read GET /notes/ again)"
+        case {"type": "presence", "id": id, "people": people}:
+            return f"presence #{id}  {len(people)} looking"
+        case {"type": "error", "detail": detail}:
+            return f"error    {detail}"
+    return None
