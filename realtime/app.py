@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from realtime.tasks import running
 
 log = logging.getLogger(__name__)
 
+FIRST_CONTACT = 2.0
 STATIC = Path(__file__).parent / "static"
 DESCRIPTION = (
     "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
@@ -152,6 +153,10 @@ async def _parts(
     }
     try:
         async with running(tasks):
+            # So that the first answers carry a real cursor; without Redis the server starts all the same.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_CONTACT):
+                    await follower.ready()
             yield Parts(store, bus, follower, feed, outbox, notes, metrics)
             await feed.drain(0)
             await presence.aclose()

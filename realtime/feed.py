@@ -187,15 +187,15 @@ class Feed:
         loop = asyncio.get_running_loop()
         slots = self._hub.slots
         pause = min(TICK, self._interval / slots)
-        slot, due = 0, loop.time()
+        due = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
             now = loop.time()
             self._hub.close_stalled(now)
             self.metrics.sample(self._hub, self._follower)
             while due <= now:
-                self._hub.heartbeat(slot, heartbeat(self.position))
-                slot, due = (slot + 1) % slots, due + self._interval / slots
+                self._hub.heartbeat(heartbeat(self.position))
+                due += self._interval / slots
 
     async def drain(self, over: float) -> None:
         """Closes all subscribers, and whoever still comes; spread over so many seconds where they are many."""

@@ -198,6 +198,7 @@ class Hub:
     _everything: set[Client] = field(default_factory=set)
     _by_note: dict[int, set[Client]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=count)
+    _beat: int = 0
 
     def __len__(self) -> int:
         return sum(1 for _ in self.clients())
@@ -210,7 +211,8 @@ class Hub:
     def join(self, notes: frozenset[int] | None, *, content: bool) -> Client:
         """Registers a client: from this moment on, everything that it wants waits for it."""
         client = Client(notes, content=content, budget=self.budget, too_slow=self.too_slow)
-        client.slot = next(self._serial) % self.slots
+        # A slot that had its turn just now: the first heartbeat is nearly a whole interval away.
+        client.slot = (self._beat - next(self._serial) % max(1, self.slots // 5)) % self.slots
         if notes is None:
             self._everything.add(client)
         else:
@@ -249,10 +251,11 @@ class Hub:
             client.offer(frame)
             self.stats.resets += 1
 
-    def heartbeat(self, slot: int, frame: Frame) -> None:
-        """Shows one slot of the idle clients how far they are. Slots spread the work over the interval."""
+    def heartbeat(self, frame: Frame) -> None:
+        """Shows the next slot of the idle clients how far they are. Slots spread the work over the interval."""
+        self._beat = (self._beat + 1) % self.slots
         for client in self.clients():
-            if client.slot == slot and client.idle:
+            if client.slot == self._beat and client.idle:
                 client.offer(frame)
 
     def close_stalled(self, now: float) -> None:

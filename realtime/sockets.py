@@ -43,23 +43,22 @@ def feed_of(connection: Request | WebSocket) -> Feed:
 
 async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
     """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
-    writer, reader = asyncio.create_task(write), asyncio.create_task(read)
+    tasks = [asyncio.create_task(write), asyncio.create_task(read)]
     try:
-        ends: list[asyncio.Future[Any]] = [writer, reader, client.closing]
+        ends: list[asyncio.Future[Any]] = [*tasks, client.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (writer, reader):
+        for task in tasks:
             task.cancel()
-        outcomes = await asyncio.gather(writer, reader, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BadFrame):
-            return outcome
-        if isinstance(outcome, BusUnavailable):
+        await asyncio.wait(tasks)
+    for task in tasks:
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, BadFrame):
+            return failure
+        if isinstance(failure, BusUnavailable):
             return BadFrame("", CloseCode.RESUME)
-        if isinstance(outcome, BaseException) and not isinstance(
-            outcome, (asyncio.CancelledError, WebSocketDisconnect, OSError, Closed)
-        ):
-            raise outcome
+        if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, Closed)):
+            raise failure
     return BadFrame("", client.closing.result()) if client.closing.done() else None
 
 

@@ -1,0 +1,70 @@
+"""Fixtures: one embedded pair for the whole run, and a database of its own for every test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.embedded import Embedded
+from realtime.settings import Settings
+from tests.harness import ServerProcess
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> None:
+    for name in [name for name in os.environ if name.startswith("REALTIME_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """A real MongoDB and a real Valkey."""
+    servers = Embedded(tmp_path_factory.mktemp("embedded"))
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def settings(embedded: Embedded) -> Iterator[Settings]:
+    """Settings with a database of their own."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database=name, drain=0.5)
+    with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """The application in this process."""
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts real server processes on the test's database; they are gone when the test ends."""
+    started: list[ServerProcess] = []
+
+    def start(**changes: Any) -> ServerProcess:
+        process = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
+        started.append(process)
+        process.start()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """One real server process."""
+    return serve()

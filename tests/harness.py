@@ -1,0 +1,245 @@
+"""What the tests share: waiting for a thing to hold, server processes, and a client that replicates the notes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from realtime.settings import Settings
+
+UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # every timeout of the suite is in this unit: raise it when slow
+
+Json = dict[str, Any]
+
+
+async def eventually(check: Callable[[], Awaitable[Any] | Any], within: float = 5.0) -> Any:
+    """Waits until ``check`` returns something true or stops failing its assertions, and returns that."""
+    deadline = time.monotonic() + within * UNIT
+    while True:
+        try:
+            result = check()
+            if inspect.isawaitable(result):
+                result = await result
+        except (AssertionError, httpx.TransportError):
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if result or result is None:
+                return result
+            assert time.monotonic() < deadline, f"not within {within} s: {inspect.getsource(check)}"
+        await asyncio.sleep(0.02)
+
+
+class ServerProcess:
+    """``realtime serve`` as a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process is reaped
+        self._log = b""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = settings.port
+
+    def start(self) -> None:
+        """Starts it and waits for its address; again, on the same port, after it has ended."""
+        if self._output.closed:
+            self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process is reaped
+        changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
+        environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "realtime", "serve"],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=self._output,
+        )
+        assert self.process.stdout is not None
+        page = self.process.stdout.readline().decode()
+        address = re.match(r"Page +http://127\.0\.0\.1:(\d+)/$", page)
+        assert address, f"no address but {page!r}: {self.log()}"
+        self.port = int(address[1])
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        """Where its feed is."""
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        if not self._output.closed:
+            self._log = os.pread(self._output.fileno(), 2**24, 0)
+        return self._log.decode(errors="replace")
+
+    def kill(self) -> None:
+        """Ends it with -9, if it still runs."""
+        if self.process is not None:
+            self.process.kill()
+            self._reap()
+
+    def stop(self, within: float = 20.0) -> int:
+        """Asks it to stop, and returns its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(within * UNIT)
+        return self._reap()
+
+    def wait(self, within: float = 20.0) -> int:
+        """Waits for it to end by itself, and returns its exit code."""
+        assert self.process is not None
+        self.process.wait(within * UNIT)
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        code = self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log()
+        self._output.close()
+        self.process = None
+        return code
+
+
+class Replica:
+    """A client that holds the notes as the feed's contract says: snapshot, resume, apply what has a higher version."""
+
+    def __init__(self, url: str, name: str = "") -> None:
+        self.url = url
+        self.name = name
+        self.notes: dict[int, Json] = {}
+        self.versions: dict[int, int] = {}
+        self.cursor: str | None = None
+        self.frames: list[Json] = []
+        self.resets = 0
+        self._task: asyncio.Task[None] | None = None
+        self._live = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self.go()
+        async with asyncio.timeout(20 * UNIT):
+            await self._live.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.away()
+
+    def go(self) -> None:
+        """Connects, and keeps connected until :meth:`away`."""
+        self._live.clear()
+        self._task = asyncio.create_task(self._run())
+
+    async def away(self) -> None:
+        """Disconnects, keeping what it has."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(ConnectionClosed, InvalidHandshake, OSError, httpx.TransportError, TimeoutError):
+                if self.cursor is None:
+                    await self._snapshot()
+                ws = self.url.replace("http", "ws", 1) + "/ws"
+                async with connect(f"{ws}?since={self.cursor}", max_size=None, compression=None) as socket:
+                    async for text in socket:
+                        await self._apply(json.loads(text))
+            await asyncio.sleep(0.05)
+
+    async def _snapshot(self) -> None:
+        notes: list[Json] = []
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as rest:
+            path: str | None = "/notes/?limit=1000"
+            cursor = None
+            while path:
+                answer = await rest.get(path)
+                if answer.status_code != 200:
+                    raise TimeoutError
+                cursor = cursor or answer.headers["X-Cursor"]
+                notes += answer.json()
+                path = answer.links.get("next", {}).get("url")
+        for id in set(self.notes) - {note["id"] for note in notes}:
+            del self.notes[id]
+        for note in notes:
+            self._take(note["id"], note["version"], note)
+        self.cursor = cursor
+
+    async def _apply(self, frame: Json) -> None:
+        self.frames.append(frame)
+        match frame["type"]:
+            case "reset":
+                self.resets += 1
+                self.cursor = None
+                await self._snapshot()
+            case "note.created" | "note.updated":
+                self._take(frame["id"], frame["version"], frame["note"])
+            case "note.deleted":
+                self._take(frame["id"], frame["version"], None)
+            case "ready":
+                self._live.set()
+        self.cursor = frame.get("cursor", self.cursor)
+
+    def _take(self, id: int, version: int, note: Json | None) -> None:
+        if version <= self.versions.get(id, 0):
+            return
+        self.versions[id] = version
+        if note is None:
+            self.notes.pop(id, None)
+        else:
+            self.notes[id] = note
+
+
+async def all_notes(url: str) -> dict[int, Json]:
+    """The notes as ``GET /notes/`` tells them, all pages."""
+    found: dict[int, Json] = {}
+    async with httpx.AsyncClient(base_url=url, timeout=30) as rest:
+        path: str | None = "/notes/?limit=1000"
+        while path:
+            answer = await rest.get(path)
+            assert answer.status_code == 200, answer.text
+            found |= {note["id"]: note for note in answer.json()}
+            path = answer.links.get("next", {}).get("url")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def rest_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A REST client of a server."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        yield client
+
+
+def note_in(title: str = "title", description: str = "description", **more: Any) -> Json:
+    """The body of a new note."""
+    return {"title": title, "description": description, **more}
+
+
+def data_folder(path: Path) -> Settings:
+    """Settings for a server with embedded servers in a folder of its own."""
+    return Settings(data=path, port=0)

@@ -1,0 +1,155 @@
+"""The import table of the design holds, and modules stay small enough to read."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "realtime"
+SOURCES = {path.stem: path.read_text() for path in sorted(PACKAGE.glob("*.py"))}
+
+LONGEST_MODULE = 400
+
+OWNERS = {
+    "motor": {"store"},
+    "pymongo": {"store"},
+    "bson": {"store"},
+    "redis": {"bus"},
+    "pycrdt": {"crdt"},
+    "uvicorn": {"server"},
+    "structlog": {"logs"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "prometheus_client": {"metrics", "workers"},
+    "pydantic_settings": {"settings"},
+}
+"""Who may import a library, even if only for its types."""
+
+IO = {"asyncio", "http", "httpx", "io", "os", "pathlib", "shutil", "socket", "subprocess", "urllib", "websockets"}
+WEB = {"fastapi", "starlette"}
+FORBIDDEN = {
+    "notes": WEB | {"motor", "redis", "realtime.store", "realtime.bus", "realtime.hub"},
+    "rest": {"realtime.store", "realtime.bus", "realtime.outbox"},
+    "bus": {"realtime.hub", "realtime.notes", "realtime.models", "realtime.events"},
+    "errors": WEB,
+    "models": WEB | IO,
+    "events": WEB | IO,
+    "cursor": WEB | IO,
+}
+"""What a module must not import at run time, a library or a module of ours."""
+
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+PROMETHEUS = {"server", "metrics"}
+"""Who may touch the one variable of the environment that prometheus_client reads by itself."""
+
+
+def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
+    """All nodes; without ``types``, those under ``if TYPE_CHECKING:`` are left out."""
+    for child in ast.iter_child_nodes(node):
+        if not types and isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for otherwise in child.orelse:
+                yield from _statements(otherwise, types=types)
+            continue
+        yield child
+        yield from _statements(child, types=types)
+
+
+def _imports(source: str, *, types: bool = False) -> set[str]:
+    """Every module that a source imports, at the top or within a function, with the packages that it lives in."""
+    names: set[str] = set()
+    for node in _statements(ast.parse(source), types=types):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, ["realtime" if node.level else "", node.module]))
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return {".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)}
+
+
+def _touches_environment(module: str, source: str) -> bool:
+    tree = ast.parse(source)
+    if {f"os.{name}" for name in ENVIRONMENT} & _imports(source):
+        return True
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    uses = [
+        ast.unparse(parents[node])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and ast.unparse(node.value) == "os"
+    ]
+    return any(module not in PROMETHEUS or "MULTIPROCESS" not in use for use in uses)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What a module does that the table forbids."""
+    at_run_time = _imports(source)
+    found = [
+        f"{module} imports {library}, which only {' and '.join(sorted(owners))} may"
+        for library, owners in OWNERS.items()
+        if module not in owners and library in _imports(source, types=True)
+    ]
+    found += [f"{module} imports {name}" for name in FORBIDDEN.get(module, set()) & at_run_time]
+    if module == "hub":
+        tops = {name for name in at_run_time if "." not in name}
+        found += [
+            f"hub imports {name}, which is not in the standard library" for name in tops - sys.stdlib_module_names
+        ]
+    if module != "settings" and _touches_environment(module, source):
+        found.append(f"{module} touches the environment")
+    return found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_module_keeps_the_table(module: str) -> None:
+    assert violations(module, SOURCES[module]) == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_module_is_documented_and_short(module: str) -> None:
+    source = SOURCES[module]
+    assert ast.get_docstring(ast.parse(source))
+    assert len(source.splitlines()) <= LONGEST_MODULE
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rest", "from motor.motor_asyncio import AsyncIOMotorClient"),
+        ("rest", "def read():\n    import bson.json_util"),
+        ("feed", "if TYPE_CHECKING:\n    from redis.asyncio import Redis"),
+        ("rest", "from realtime import store"),
+        ("rest", "from .outbox import Outbox"),
+        ("rest", "if TYPE_CHECKING:\n    pass\nelse:\n    import realtime.bus"),
+        ("hub", "import pydantic"),
+        ("hub", "from realtime.bus import Bus"),
+        ("bus", "from realtime.hub import Hub"),
+        ("notes", "from starlette.requests import Request"),
+        ("errors", "import fastapi"),
+        ("models", "from pathlib import Path"),
+        ("workers", "import uvicorn.config"),
+        ("feed", "import prometheus_client as metrics"),
+        ("app", "import os\nhome = os.environ['HOME']"),
+        ("app", "import os\nhome = os.getenv('HOME')"),
+        ("app", "from os import environ as settings"),
+        ("server", "import os\nhome = os.environ['HOME']"),
+        ("app", "import os\nfolder = os.environ[MULTIPROCESS]"),
+    ],
+)
+def test_breach_is_noticed(module: str, source: str) -> None:
+    assert violations(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rest", "if TYPE_CHECKING:\n    from realtime.store import Store"),
+        ("hub", "import asyncio\nif TYPE_CHECKING:\n    from realtime.cursor import Cursor"),
+        ("server", "import os\nos.environ[MULTIPROCESS] = folder"),
+        ("embedded", "import os\nos.getpid()"),
+    ],
+)
+def test_what_is_allowed_is_no_breach(module: str, source: str) -> None:
+    assert violations(module, source) == []

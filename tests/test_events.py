@@ -1,0 +1,94 @@
+"""The wire messages: what is encoded fits the declared schema, and comes back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from realtime.cursor import UNKNOWN, Cursor
+from realtime.events import client_message, decode_event, encode_change, server_message
+from realtime.models import Change, Note
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 67000, UTC)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+notes = st.builds(
+    Note,
+    id=st.integers(1, 2**53 - 1),
+    title=text,
+    description=text,
+    content=text | st.just(',"content":"') | st.just('\\"},"content":"x'),
+    tags=st.lists(text, max_size=3),
+    version=st.integers(1, 5),
+    created_date=st.just(MOMENT),
+    updated_date=st.just(MOMENT),
+)
+
+
+@given(notes, st.booleans(), st.integers(1, 2**53))
+def test_event_survives_the_log_in_both_variants(note: Note, deleted: bool, offset: int) -> None:
+    cursor = Cursor("abc", offset)
+    head, tail = encode_change(Change(note, deleted))
+    event = decode_event(head + str(cursor).encode() + tail)
+    assert (event.id, event.cursor, event.full.version) == (note.id, cursor, note.version)
+    assert event.full.size == len(event.full.text.encode())
+    full = json.loads(event.full.text)
+    server_message.validate_json(event.full.text)
+    server_message.validate_json(event.slim.text)
+    if deleted:
+        assert full == {"type": "note.deleted", "cursor": str(cursor), "id": note.id, "version": note.version}
+        assert event.slim is event.full
+    else:
+        assert full["type"] == ("note.created" if note.version == 1 else "note.updated")
+        assert full["note"] == note.model_dump(mode="json")
+        del full["note"]["content"]
+        assert json.loads(event.slim.text) == full
+
+
+def test_dates_have_milliseconds_and_z() -> None:
+    note = Note(
+        id=1, title="t", description="d", content="", tags=[], version=1, created_date=MOMENT, updated_date=MOMENT
+    )
+    assert note.model_dump(mode="json")["created_date"] == "2026-01-02T03:04:05.067Z"
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{}", b'{"type":"note.updated"}', b"\xff", b'{"type":"note.x","cursor":"a:b"}']
+)
+def test_what_is_no_event_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_event(payload)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        "[]",
+        "{",
+        '{"type": "nonsense"}',
+        '{"type": "presence"}',
+        '{"type": "presence", "id": 0, "state": {}}',
+        '{"type": "presence", "id": "1", "state": {}}',
+        '{"type": "presence", "id": 1, "state": []}',
+        '{"type": "presence", "id": 1, "state": {}, "more": 1}',
+        '{"type": "pong", "more": 1}',
+    ],
+)
+def test_undeclared_client_frames_are_refused(frame: str) -> None:
+    with pytest.raises(ValidationError):
+        client_message.validate_json(frame)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_cursor_or_leads_to_a_reset(text: str) -> None:
+    cursor = Cursor.parse(text)
+    assert cursor == UNKNOWN or str(cursor) == text or int(text.rpartition(":")[2]) == cursor.offset
+
+
+def test_cursor_round_trip() -> None:
+    assert Cursor.parse(str(Cursor("ab12", 7))) == Cursor("ab12", 7)

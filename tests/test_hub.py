@@ -1,0 +1,183 @@
+"""The hub's queues: bounded, in order, and never waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from realtime.cursor import Cursor
+from realtime.errors import CloseCode
+from realtime.hub import BATCH, Client, Closed, Event, Frame, Hub
+
+SIZE = 1000
+
+
+def event(offset: int, id: int = 1, version: int | None = None, size: int = SIZE) -> Event:
+    cursor = Cursor("e", offset)
+    key = ("note", id)
+    version = offset if version is None else version
+    full = Frame(f"full {id} {version}", size=size, key=key, version=version, cursor=str(cursor))
+    slim = Frame(f"slim {id} {version}", size=10, key=key, version=version, cursor=str(cursor))
+    return Event(id, cursor, full, slim)
+
+
+@pytest.fixture
+async def hub() -> Hub:
+    return Hub(budget=10 * SIZE, stall=10, too_slow=CloseCode.TOO_SLOW)
+
+
+async def drained(client: Client) -> list[str]:
+    """Everything that waits for a client."""
+    texts = []
+    while not client.idle:
+        texts += [frame.text for frame in await client.take()] if client.pending_bytes else []
+        client.busy_since = None
+    return texts
+
+
+async def test_every_event_in_order(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    for offset in range(1, 6):
+        hub.publish(event(offset))
+    assert await drained(client) == [f"full 1 {version}" for version in range(1, 6)]
+
+
+async def test_filters_and_variants(hub: Hub) -> None:
+    everything, one, slim = (
+        hub.join(None, content=True),
+        hub.join(frozenset({2, 3}), content=True),
+        hub.join(None, content=False),
+    )
+    hub.publish(event(1, id=1))
+    hub.publish(event(2, id=2))
+    assert await drained(everything) == ["full 1 1", "full 2 2"]
+    assert await drained(one) == ["full 2 2"]
+    assert await drained(slim) == ["slim 1 1", "slim 2 2"]
+    assert hub.stats.deliveries == 5
+
+
+async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    for offset in range(1, 100):
+        hub.publish(event(offset, id=offset % 4 + 1))
+        assert client.pending_bytes <= 10 * SIZE
+    assert await drained(client) == ["full 1 96", "full 2 97", "full 3 98", "full 4 99"]
+    hub.publish(event(100))
+    hub.publish(event(101))
+    assert await drained(client) == ["full 1 100", "full 1 101"], "once it has caught up, it gets every event again"
+
+
+async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    for offset in range(1, 12):
+        hub.publish(event(offset, version=offset))
+    hub.publish(event(12, version=3))
+    assert await drained(client) == ["full 1 11"]
+
+
+async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    for offset in range(1, 30):
+        hub.publish(event(offset, id=offset))
+    assert client.closing.result() is CloseCode.TOO_SLOW
+    assert client.pending_bytes == 0
+    with pytest.raises(Closed):
+        await client.take()
+
+
+async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    hub.publish(event(1, size=100 * SIZE))
+    assert await drained(client) == ["full 1 1"]
+
+
+async def test_batches_are_bounded(hub: Hub) -> None:
+    hub.budget = 10 * BATCH
+    client = hub.join(None, content=True)
+    for offset in range(1, 200):
+        hub.publish(event(offset))
+    frames = await client.take()
+    assert BATCH - SIZE < sum(frame.size for frame in frames) <= BATCH
+
+
+async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
+    frozen, busy, idle = (hub.join(None, content=True) for _ in range(3))
+    hub.publish(event(1))
+    await frozen.take()
+    await busy.take()
+    idle.clear()
+    now = asyncio.get_running_loop().time()
+    assert frozen.busy_since is not None
+    frozen.busy_since -= 11
+    hub.close_stalled(now)
+    assert frozen.closing.result() is CloseCode.TOO_SLOW
+    assert not busy.closing.done()
+    assert not idle.closing.done()
+
+
+async def test_reset_replaces_what_waits(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    hub.publish(event(1))
+    hub.reset(Frame("reset", cursor="f:0"))
+    assert await drained(client) == ["reset"]
+    assert hub.stats.resets == 1
+
+
+async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) -> None:
+    clients = [hub.join(None, content=True) for _ in range(30)]
+    hub.publish(event(1))
+    for client in clients[:26]:
+        client.clear()
+    got: list[int] = []
+    for beat in range(1, hub.slots + 1):
+        hub.heartbeat(Frame("heartbeat"))
+        got += [beat for client in clients[:26] if "heartbeat" in await drained(client)]
+    assert len(got) == 26, "each once in an interval"
+    assert min(got) > 0.8 * hub.slots, "the first one is nearly an interval away"
+    assert set(got) == set(range(min(got), hub.slots + 1)), "spread over slots"
+    assert all("heartbeat" not in await drained(client) for client in clients[26:]), "the busy ones need none"
+
+
+async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub) -> None:
+    everything, other, asked, named = (
+        hub.join(None, content=True),
+        hub.join(frozenset({2}), content=True),
+        hub.join(frozenset({1}), content=True),
+        hub.join(None, content=True),
+    )
+    hub.tell(1, Frame("presence"), [named])
+    assert [await drained(client) for client in (everything, other, asked, named)] == [
+        [],
+        [],
+        ["presence"],
+        ["presence"],
+    ]
+
+
+async def test_waiting_client_is_woken(hub: Hub) -> None:
+    client = hub.join(None, content=True)
+    taking = asyncio.create_task(client.take())
+    await asyncio.sleep(0)
+    hub.publish(event(1))
+    assert [frame.text for frame in await taking] == ["full 1 1"]
+
+
+async def test_left_client_is_forgotten(hub: Hub) -> None:
+    clients = [hub.join(None, content=True), hub.join(frozenset({1, 2}), content=True)]
+    assert len(hub) == 2
+    for client in clients:
+        hub.leave(client)
+        hub.leave(client)
+    hub.publish(event(1))
+    assert len(hub) == 0
+    assert hub.stats.deliveries == 0
+
+
+async def test_drain_closes_all_over_the_time(hub: Hub) -> None:
+    clients = [hub.join(None, content=True) for _ in range(10)]
+    draining = asyncio.create_task(hub.drain(CloseCode.DRAIN, 0.3))
+    await asyncio.sleep(0)
+    assert 0 < sum(client.closing.done() for client in clients) < 10
+    await draining
+    assert {client.closing.result() for client in clients} == {CloseCode.DRAIN}

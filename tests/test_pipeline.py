@@ -1,0 +1,88 @@
+"""The whole way: a write on one server reaches the clients of all, whatever dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from itertools import takewhile
+
+import httpx
+
+from tests.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
+
+Serve = Callable[..., ServerProcess]
+
+
+async def _write(url: str, seed: int, writes: int) -> None:
+    """Random creates, updates and deletes."""
+    choose = random.Random(seed)
+    async with rest_client(url) as rest:
+        mine: list[int] = []
+        for number in range(writes):
+            kind = choose.random()
+            body = note_in(f"note {number}", f"writer {seed}", content="x" * choose.randrange(200))
+            if not mine or kind < 0.3:
+                answer = await rest.post("/notes/", json=body)
+                mine.append(answer.json()["id"])
+            elif kind < 0.9:
+                answer = await rest.put(f"/notes/{choose.choice(mine)}/", json=body)
+            else:
+                answer = await rest.delete(f"/notes/{mine.pop(choose.randrange(len(mine)))}/")
+            assert answer.is_success, answer.text
+
+
+async def test_write_on_one_server_reaches_the_sockets_of_the_other(serve: Serve) -> None:
+    one, other = serve(), serve()
+    async with Replica(other.url) as replica, rest_client(one.url) as rest:
+        made = (await rest.post("/notes/", json=note_in("first"))).json()
+        changed = (await rest.put(f"/notes/{made['id']}/", json=note_in("second"))).json()
+        await eventually(lambda: replica.notes == {made["id"]: changed})
+
+
+async def test_many_clients_and_writers_on_two_servers_agree(serve: Serve) -> None:
+    servers = [serve(), serve()]
+    async with AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(Replica(servers[number % 2].url)) for number in range(200)]
+        await asyncio.gather(*(_write(servers[seed % 2].url, seed, 63) for seed in range(8)))
+        notes = await all_notes(servers[0].url)
+        assert notes
+        await eventually(lambda: all(replica.notes == notes for replica in replicas), within=20)
+        assert not any(replica.resets for replica in replicas)
+
+
+async def test_killed_between_commit_and_publish(serve: Serve) -> None:
+    survivor, victim = serve(), serve(failpoint="after_write_before_publish:kill")
+    async with Replica(survivor.url) as replica, rest_client(victim.url) as rest:
+        with suppress(httpx.TransportError):
+            await rest.post("/notes/", json=note_in("orphan"))
+        assert victim.wait() == -9
+        await eventually(lambda: [note["title"] for note in replica.notes.values()] == ["orphan"])
+
+
+async def test_away_for_a_thousand_writes(serve: Serve) -> None:
+    server = serve()
+    async with Replica(server.url) as stayed, Replica(server.url) as left:
+        await _write(server.url, 1, 50)
+        await left.away()
+        await asyncio.gather(*(_write(server.url, seed, 250) for seed in range(4)))
+        left.frames.clear()
+        left.go()
+        notes = await all_notes(server.url)
+        await eventually(lambda: stayed.notes == left.notes == notes, within=20)
+        assert left.resets == 0
+        missed = [frame["id"] for frame in takewhile(lambda frame: frame["type"] != "ready", left.frames)]
+        assert missed
+        assert len(missed) == len(set(missed)), "what was missed is collapsed to the latest per note"
+
+
+async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
+    server = serve(log_entries=100)
+    async with Replica(server.url) as left:
+        await left.away()
+        await asyncio.gather(*(_write(server.url, seed, 100) for seed in range(4)))
+        left.go()
+        notes = await all_notes(server.url)
+        await eventually(lambda: left.notes == notes, within=20)
+        assert left.resets == 1

@@ -1,0 +1,79 @@
+"""The settings: where they come from, what they refuse, and what they do not tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from realtime.settings import Settings
+
+
+def test_defaults_serve_on_loopback_with_embedded_servers() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.workers, settings.data) == ("127.0.0.1", 8000, 1, Path("data"))
+    assert settings.mongo_url is None
+    assert settings.redis_url is None
+    assert settings.failpoint == ""
+
+
+def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REALTIME_PORT", "9000")
+    monkeypatch.setenv("REALTIME_WORKERS", "3")
+    monkeypatch.setenv("REALTIME_MONGO_URL", "")
+    monkeypatch.setenv("PORT", "1")
+    settings = Settings(workers=2)
+    assert (settings.port, settings.workers, settings.mongo_url) == (9000, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("port", "http"),
+        ("workers", 0),
+        ("database", "no/slash"),
+        ("database", ""),
+        ("database", "x" * 39),
+        ("log_level", "loud"),
+        ("log_format", "xml"),
+        ("max_body", 0),
+        ("write_timeout", 0),
+        ("read_timeout", -1),
+        ("publish_wait", -0.1),
+        ("heartbeat", 0),
+        ("log_entries", 1),
+        ("client_budget", 1),
+        ("client_stall", 0),
+        ("drain", -1),
+        ("unknown", 1),
+    ],
+)
+def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(**{name: value})
+    assert [error["loc"] for error in refused.value.errors()] == [(name,)]
+
+
+@pytest.mark.parametrize("name", ["write_timeout", "read_timeout", "heartbeat", "client_stall", "drain"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_times_are_finite(name: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**{name: value})  # type: ignore[arg-type]  # as the environment gives it
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]  # what is tested
+
+
+def test_urls_with_their_passwords_are_not_shown() -> None:
+    settings = Settings(mongo_url="mongodb://user:secret@host", redis_url="redis://:secret@host")
+    assert "secret" not in f"{settings!r} {settings}"
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
