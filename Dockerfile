@@ -1,5 +1,5 @@
 # The server alone: MongoDB and Redis are other containers, as in compose.yaml.
-FROM python:3.13-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/constraints.txt
 RUN python -m venv /venv
@@ -13,7 +13,7 @@ COPY realtime realtime
 COPY frontend frontend
 RUN pip install --no-deps .
 
-FROM python:3.13-slim
+FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin realtime
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 REALTIME_HOST=0.0.0.0 REALTIME_PORT=8000

@@ -51,8 +51,7 @@ def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
     """All nodes; without ``types``, those under ``if TYPE_CHECKING:`` are left out."""
     for child in ast.iter_child_nodes(node):
         if not types and isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for otherwise in child.orelse:
-                yield from _statements(otherwise, types=types)
+            yield from _statements(ast.Module(child.orelse, []), types=types)
             continue
         yield child
         yield from _statements(child, types=types)
