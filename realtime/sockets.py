@@ -169,7 +169,7 @@ LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, 
 
 @router.get(
     "/events",
-    response_class=EventStream,
+    response_class=Response,
     summary="The feed as Server-Sent Events",
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )

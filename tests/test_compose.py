@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from realtime.server import GRACE
 from realtime.settings import Settings
+from tests.harness import ServerProcess
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -20,7 +23,7 @@ DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
 
 
 def _instructions(name: str) -> list[str]:
-    return re.findall(rf"^\s*{name} (.*)$", DOCKERFILE, re.MULTILINE)
+    return re.findall(rf"^{name} +(.*)$", DOCKERFILE, re.MULTILINE)
 
 
 def _executed(name: str) -> list[str]:
@@ -95,11 +98,20 @@ def test_image_runs_the_server_as_an_ordinary_user() -> None:
     assert DOCKERFILE.rindex("USER realtime") < DOCKERFILE.rindex("ENTRYPOINT")
 
 
-def test_image_checks_its_health() -> None:
-    python, option, script = _executed("CMD")
-    assert (python, option) == ("python", "-c")
-    assert "/readyz" in script
-    compile(script, "HEALTHCHECK", "exec")
+def test_image_checks_its_health(server: ServerProcess) -> None:
+    options, command = _instructions("HEALTHCHECK")[0].split("CMD ")
+    assert {"--interval", "--timeout", "--retries"} <= {option.split("=")[0] for option in options.split()}
+    python, *arguments = json.loads(command)
+    assert python == "python"
+
+    def is_healthy() -> bool:
+        environment = {"REALTIME_PORT": str(server.port)}
+        check = subprocess.run([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL, check=False)
+        return check.returncode == 0
+
+    assert is_healthy()
+    server.stop()
+    assert not is_healthy()
 
 
 def test_image_is_built_from_what_is_there() -> None:
