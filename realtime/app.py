@@ -26,11 +26,11 @@ from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.hub import Hub
 from realtime.metrics import Metrics
+from realtime.middleware import BodyLimit, RequestLog
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
-from realtime.requests import RequestLog
-from realtime.routing import add_error_handlers, other_form
+from realtime.routing import add_error_handlers, other_form, without_null_parameters
 from realtime.settings import Settings
 from realtime.store import Store
 from realtime.tasks import running
@@ -82,7 +82,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
-        max_body_size=settings.max_body,
         strict_content_type=False,  # a body without Content-Type is taken as JSON, as the tutorial's clients send it
         license_info={"name": "MIT", "identifier": "MIT"},
     )
@@ -92,6 +91,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (operations, rest, sockets):
         app.include_router(module.router)
     add_error_handlers(app)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return app.openapi_schema or without_null_parameters(describe())
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.add_middleware(BodyLimit, most=settings.max_body)
     app.add_middleware(RequestLog, metrics=metrics)
 
     @app.get("/", include_in_schema=False)

@@ -43,7 +43,7 @@ def _or_empty_list(value: Any) -> Any:
 Moment = Annotated[datetime, PlainSerializer(_iso, when_used="json")]
 NoteId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Version = Annotated[int, Field(ge=1)]
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 Line = Annotated[Text, Field(min_length=3, max_length=50)]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
 Tags = Annotated[list[Annotated[Text, Field(min_length=1, max_length=50)]], Field(max_length=32)]

@@ -7,8 +7,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from realtime.feed import Feed
 from realtime.models import MAX_ID, Note, NoteIn, NotePatch, NotePut, Operation, etag
@@ -53,27 +52,26 @@ def _feed(request: Request) -> Feed:
     return feed
 
 
-_TAGS = re.compile(r'\s*(?:W/)?"[^"]*"\s*(?:,\s*(?:W/)?"[^"]*"\s*)*')
+# RFC 9110, section 8.8.3; what is between the quotes may be anything but a quote or a control character.
+ENTITY_TAGS = r'^[ \t]*(\*|(W/)?"[!#-~ ]*"[ \t]*(,[ \t]*(W/)?"[!#-~ ]*"[ \t]*)*)[ \t]*$'
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 _VERSION = re.compile(r"v([1-9][0-9]{0,15})")
 
 
-def _entity_tags(name: str, value: str, *, weak: bool) -> Versions:
-    """The versions that a list of entity tags names (RFC 9110, section 8.8.3); ``None`` for ``*``."""
-    if value.strip() == "*":
+def _versions(tags: str, *, weak: bool) -> Versions:
+    """The versions that a list of entity tags names; ``None`` for ``*``, which names all."""
+    if tags.strip() == "*":
         return None
-    if not _TAGS.fullmatch(value):
-        raise RequestValidationError(
-            [{"type": "entity_tag", "loc": ("header", name), "msg": 'must be * or entity tags such as "v3"'}]
-        )
-    named = (_VERSION.fullmatch(tag) for prefix, tag in _TAG.findall(value) if weak or not prefix)
+    named = (_VERSION.fullmatch(tag) for prefix, tag in _TAG.findall(tags) if weak or not prefix)
     return frozenset(int(match[1]) for match in named if match)
 
 
 def _if_match(
-    if_match: Annotated[str | None, Header(description="write only at this version", examples=['"v3"'])] = None,
+    if_match: Annotated[
+        str | None, Header(pattern=ENTITY_TAGS, description="write only at this version", examples=['"v3"'])
+    ] = None,
 ) -> Versions:
-    return None if if_match is None else _entity_tags("if-match", if_match, weak=False)
+    return None if if_match is None else _versions(if_match, weak=False)
 
 
 async def _operation(
@@ -96,11 +94,18 @@ async def _operation(
     return Operation(idempotency_key, digest.digest())
 
 
+def _digits(id: str) -> str:
+    # A number is understood in many spellings; a note has one address.
+    if not (id.isascii() and id.isdigit() and (id == "0" or id[0] != "0")):
+        raise ValueError("must be a positive integer in plain digits")
+    return id
+
+
 NotesPart = Annotated[Notes, Depends(_notes)]
 FeedPart = Annotated[Feed, Depends(_feed)]
 IfMatch = Annotated[Versions, Depends(_if_match)]
 Once = Annotated[Operation | None, Depends(_operation)]
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+Id = Annotated[int, BeforeValidator(_digits), Path(ge=1, le=MAX_ID)]
 
 
 def _answer(note: Note, status: int = 200, **headers: str) -> Response:
@@ -154,12 +159,16 @@ async def page(notes: NotesPart, feed: FeedPart, query: Annotated[Page, Query()]
     responses={**READ, **NOT_FOUND, 304: {"description": "Still at a version that `If-None-Match` names"}},
 )
 async def read(
-    notes: NotesPart, id: Id, if_none_match: Annotated[str | None, Header(examples=['"v3"'])] = None
+    notes: NotesPart,
+    id: Id,
+    if_none_match: Annotated[
+        str | None, Header(pattern=ENTITY_TAGS, description="answer only with another version", examples=['"v3"'])
+    ] = None,
 ) -> Response:
     """A note, with its version as `ETag`."""
     note = await notes.get(id)
     if if_none_match is not None:
-        versions = _entity_tags("if-none-match", if_none_match, weak=True)
+        versions = _versions(if_none_match, weak=True)
         if versions is None or note.version in versions:
             return Response(status_code=304, headers={"ETag": etag(note.version)})
     return _answer(note)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -63,6 +66,19 @@ def _answer(error: RealtimeError) -> Response:
     return JSONResponse(body, error.status, headers)
 
 
+def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:
+    """The description with optional parameters as what they are: a query or a header can be left out, but not null."""
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                kinds = [kind for kind in parameter["schema"].pop("anyOf", ()) if kind != {"type": "null"}]
+                if len(kinds) == 1:
+                    parameter["schema"] |= kinds[0]
+                elif kinds:
+                    parameter["schema"]["anyOf"] = kinds
+    return openapi
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes every error an answer of the form ``{"detail": …}``."""
 
@@ -71,6 +87,15 @@ def add_error_handlers(app: FastAPI) -> None:
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
         return _answer(error)
+
+    @app.exception_handler(405)
+    async def not_allowed(request: Request, error: HTTPException) -> Response:
+        path = request.url.path.rstrip("/")
+        for template, operations in app.openapi()["paths"].items():
+            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template.rstrip("/")), path):
+                allow = {"Allow": ", ".join(method.upper() for method in operations)}
+                return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
+        return await http_exception_handler(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

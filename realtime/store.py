@@ -221,7 +221,7 @@ class Store:
                 if len(notes) == limit or size > PAGE_BYTES:
                     await cursor.close()
                     return notes, True
-                size += len(document["content"])
+                size += len(document["content"].encode())
                 notes.append(_note(document))
         return notes, False
 

@@ -1,10 +1,14 @@
-"""One log line and one measurement for each request. No bodies, no queries, no headers."""
+"""ASGI middleware around all routes: the size of request bodies, and one log line and measurement for each request."""
 
 from __future__ import annotations
 
 import logging
 import time
 from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +18,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class BodyLimit:
+    """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on with its body counted."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = HTTPException(413, f"The body must be at most {self._most} bytes")
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._most:
+            await JSONResponse({"detail": refusal.detail}, 413)(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise refusal
+            return message
+
+        await self._app(scope, counted, send)
+
+
 class RequestLog:
-    """ASGI middleware around everything else."""
+    """Measures and logs. No bodies, no queries, no headers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

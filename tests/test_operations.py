@@ -1,0 +1,98 @@
+"""Liveness, readiness, metrics and the request log, with MongoDB there and away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from tests.harness import ServerProcess, eventually, note_in, rest_client
+
+AWAY = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
+
+
+def _samples(text: str) -> dict[tuple[str, ...], float]:
+    """The value of each sample, by its name and label values."""
+    families = text_string_to_metric_families(text)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_ping(client: TestClient) -> None:
+    answer = client.get("/ping")
+    assert (answer.status_code, answer.json()) == (200, {"ping": "pong!"})
+
+
+def test_ready_names_what_it_needs(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    checks = {name: check["ok"] for name, check in answer.json()["checks"].items()}
+    assert checks == {"mongodb": True, "redis": True, "feed": True, "accepting": True}
+
+
+async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(mongo_url=AWAY, write_timeout=0.5, read_timeout=0.5)
+    async with rest_client(server.url) as rest:
+        write, keyed, read, listed, ready, alive, metrics = await asyncio.gather(
+            rest.post("/notes/", json=note_in()),
+            rest.put("/notes/1/", json=note_in(), headers={"Idempotency-Key": "key"}),
+            rest.get("/notes/1/"),
+            rest.get("/notes/"),
+            rest.get("/readyz"),
+            rest.get("/healthz"),
+            rest.get("/metrics"),
+        )
+        refused = (write, keyed, read, listed)
+        assert [answer.status_code for answer in refused] == [503] * 4
+        assert [answer.json().get("outcome") for answer in refused] == ["unknown", "unknown", None, None]
+        assert all(int(answer.headers["Retry-After"]) > 0 and answer.json()["detail"] for answer in refused)
+
+        assert (ready.status_code, alive.status_code, metrics.status_code) == (503, 200, 200)
+        checks = ready.json()["checks"]
+        assert (checks["mongodb"]["ok"], checks["redis"]["ok"]) == (False, True)
+        assert (await rest.get("/ping")).status_code == 200
+    assert server.stop() == 0
+
+
+def test_metrics_count_writes_and_requests(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    client.put("/notes/1/", json=note_in())
+    client.patch("/notes/1/", json={"title": "other"})
+    client.put("/notes/1/", json=note_in(), headers={"If-Match": '"v9"'})
+    client.delete("/notes/1/")
+    client.delete("/notes/1/")
+    answer = client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    samples = _samples(answer.text)
+    for action in ("create", "replace", "patch", "delete"):
+        assert samples["realtime_writes_total", action] == 1
+    assert samples["realtime_publishes_total", "ok"] == 4
+    assert samples["realtime_request_seconds_count", "DELETE", "404"] == 1
+
+
+async def test_one_log_line_a_request_without_what_is_private(server: ServerProcess) -> None:
+    async with rest_client(server.url) as rest:
+        await rest.get("/changes", params={"since": "hidden-query", "timeout": 0})
+        await rest.post("/notes/", json=note_in("hidden-body"), headers={"Idempotency-Key": "hidden-key"})
+        await rest.put("/notes/1/", json={"hidden-field": 1}, headers={"Authorization": "Bearer hidden-token"})
+        await rest.get("/notes/hidden", headers={"Cookie": "hidden-cookie"})
+
+    def lines() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in server.log().splitlines()]
+        requests = [line for line in found if line["event"] == "request"]
+        assert len(requests) >= 4
+        return requests
+
+    logged = await eventually(lines)
+    assert [(line["method"], line["path"], line["status"]) for line in logged] == [
+        ("GET", "/changes", 200),
+        ("POST", "/notes/", 201),
+        ("PUT", "/notes/1/", 422),
+        ("GET", "/notes/hidden", 422),
+    ]
+    assert all(line["ms"] >= 0 and line["client"] == "127.0.0.1" for line in logged)
+    assert "hidden-" not in server.log()
+    assert "mongodb://" not in server.log()
