@@ -25,10 +25,12 @@ def _problem(description: str, **properties: Any) -> dict[str, Any]:
 Answers = dict[int | str, dict[str, Any]]
 
 UNAVAILABLE: Answers = {503: _problem("The database did not answer in time; `Retry-After` tells when to try again")}
-READ: Answers = {**UNAVAILABLE}
+INVALID: Answers = {422: _problem("The request is not valid: what is wrong, or a list of it")}
+READ: Answers = {**UNAVAILABLE, **INVALID}
 WRITE: Answers = {
     400: _problem("The body is not JSON"),
-    413: {"description": "The body is larger than `REALTIME_MAX_BODY`"},
+    413: _problem("The body is larger than `REALTIME_MAX_BODY`"),
+    **INVALID,
     503: _problem(
         "The database did not confirm the write in time: with `outcome` it may or may not have been saved",
         outcome={"const": "unknown"},
@@ -105,7 +107,7 @@ NotesPart = Annotated[Notes, Depends(_notes)]
 FeedPart = Annotated[Feed, Depends(_feed)]
 IfMatch = Annotated[Versions, Depends(_if_match)]
 Once = Annotated[Operation | None, Depends(_operation)]
-Id = Annotated[int, BeforeValidator(_digits), Path(ge=1, le=MAX_ID)]
+Id = Annotated[int, Path(ge=1, le=MAX_ID), BeforeValidator(_digits)]
 
 
 def _answer(note: Note, status: int = 200, **headers: str) -> Response:

@@ -33,6 +33,20 @@ def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
     assert set(paths["/notes/{id}/"]) == {"get", "put", "patch", "delete"}
 
 
+def test_openapi_tells_the_range_of_ids(client: TestClient) -> None:
+    for operation in client.get("/openapi.json").json()["paths"]["/notes/{id}/"].values():
+        (id,) = (parameter["schema"] for parameter in operation["parameters"] if parameter["in"] == "path")
+        assert (id["type"], id["minimum"], id["maximum"]) == ("integer", 1, 2**53 - 1)
+
+
+def test_openapi_tells_what_refusals_look_like(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for operation in (paths["/notes/"]["post"], *(paths["/notes/{id}/"][method] for method in ("put", "patch"))):
+        for status in ("400", "413", "422", "503"):  # 422 has a list for a bad field, a text for a key that was reused
+            schema = operation["responses"][status]["content"]["application/json"]["schema"]
+            assert schema["properties"]["detail"] == {}, status
+
+
 def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:
     for method, path, allowed in (
         ("PUT", "/notes/", {"GET", "POST"}),
