@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -200,3 +201,11 @@ class Bus:
 
 def _lost(error: Exception) -> BusUnavailable:
     return BusUnavailable(f"Redis: {str(error) or type(error).__name__}")
+
+
+def check_url(url: str) -> None:
+    """Raises ``ValueError`` with the reason when a Redis URL cannot be used."""
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise ValueError(f"the Redis URL cannot be used: {error}") from None

@@ -50,10 +50,10 @@ def main(
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.  [default: 8000]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Server processes.  [default: 1]")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the embedded servers.  [default: data]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  \\[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.  \\[default: 8000]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes.  \\[default: 1]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the embedded servers.  \\[default: data]")] = None,
     mongo_url: Annotated[str | None, typer.Option(help="MongoDB replica set, instead of the embedded one.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Redis, instead of the embedded one.")] = None,
 ) -> None:
@@ -99,9 +99,9 @@ def watch(
             follow(url, since, lambda text: errors.print(escape(text), style="dim"))
         ) as frames:
             async for frame in frames:
-                line = json.dumps(frame, ensure_ascii=False) if as_json else describe(frame)
+                line = json.dumps(frame) if as_json else describe(frame)
                 if line is not None:
-                    output.print(line, markup=False)
+                    typer.echo(line)
 
     try:
         with contextlib.suppress(KeyboardInterrupt):

@@ -26,7 +26,8 @@ class FailPoints:
 
     @staticmethod
     def _parse(spec: str) -> tuple[str, str, int | None]:
-        point, action, *nth = spec.split(":")
+        point, _, rest = spec.partition(":")
+        action, *nth = rest.split(":")
         if (
             point not in get_args(Point)
             or action not in get_args(Action)

@@ -222,6 +222,7 @@ class Hub:
 
     def leave(self, client: Client) -> None:
         """Forgets a client."""
+        self.stats.too_slow += client.closing.done() and client.closing.result() is self.too_slow
         self._everything.discard(client)
         for note in client.notes or ():
             watchers = self._by_note.get(note)
@@ -263,7 +264,6 @@ class Hub:
         for client in list(self.clients()):
             if client.busy_since is not None and now - client.busy_since > self.stall:
                 client.close(self.too_slow)
-                self.stats.too_slow += 1
 
     async def drain(self, code: CloseCode, over: float) -> None:
         """Closes every client, spread over so many seconds, so that they do not all come back at once."""

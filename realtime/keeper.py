@@ -12,6 +12,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -129,12 +130,12 @@ class Server:
         return "it said nothing"
 
     def restart_if_dead(self) -> None:
-        """Starts it again, a moment after it died."""
+        """Starts it again, a moment after it died, on the port where everyone looks for it."""
         if self._process is None or self._process.poll() is None:
             return
         if self._ended is None:
             self._ended = time.monotonic()
-        elif time.monotonic() - self._ended > RESTART_PAUSE:
+        elif time.monotonic() - self._ended > RESTART_PAUSE and _is_free(self.port):
             self.start()
 
     def ask_to_stop(self) -> None:
@@ -170,10 +171,8 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    # Below the ports that systems give to outgoing connections, so that none of those is on it after a restart.
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if _is_free(port))
 
 
 def _mongod(program: str) -> Callable[[int, Path], list[str]]:
@@ -313,7 +312,8 @@ def main() -> None:
     """Obeys the order in the first argument, and says on standard output what came of it."""
     order = json.loads(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the owner decides, by ending our standard input
+        # The owner decides, by ending our standard input. Not SIG_IGN: the servers would inherit that.
+        signal.signal(number, lambda _number, _frame: None)
 
     def say(message: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
@@ -323,6 +323,9 @@ def main() -> None:
         keep(Path(order["folder"]), order["owner"], order["wanted"], say)
     except EmbeddedError as error:
         say({"error": error.detail})
+        sys.exit(1)
+    except OSError as error:
+        say({"error": f"the data folder {order['folder']} cannot be used: {error}"})
         sys.exit(1)
 
 

@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,7 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from realtime import logs
 from realtime.embedded import Embedded
-from realtime.errors import CLOSE_REASONS, CloseCode
+from realtime.errors import CLOSE_REASONS, CloseCode, RealtimeError
 from realtime.metrics import MULTIPROCESS
 from realtime.workers import Workers
 
@@ -29,29 +29,18 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 1024 * 1024
 ABORT_AFTER = 2.0
+SETTLE = 0.5
 GRACE = 30
+BACKLOG = 4096
 
 
-class _Aborting:
-    """A connection whose application is done is dropped soon, even if its peer takes nothing any more.
-
-    A plain ``close()`` waits for the write buffer to empty, for a frozen peer for ever.
-    """
-
-    transport: asyncio.Transport
-    loop: asyncio.AbstractEventLoop
-
-    def abort_soon(self) -> None:
-        self.loop.call_later(ABORT_AFTER, self.transport.abort)
-
-
-class WebSocketProtocol(WebSocketsSansIOProtocol, _Aborting):
+class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, with this program's close code for a missing pong."""
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Called when the application is done with the connection."""
+        """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
         super().on_task_complete(task)
-        self.abort_soon()
+        self.loop.call_later(ABORT_AFTER, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         """Called when a ping was not answered in time."""
@@ -63,7 +52,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, _Aborting):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.transport.close()
-        self.abort_soon()
 
 
 class Server(uvicorn.Server):
@@ -75,6 +63,27 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self._parent = parent
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until it is told to stop."""
+        sweep = asyncio.create_task(self._drop_frozen())
+        try:
+            await super().serve(sockets)
+        finally:
+            sweep.cancel()
+
+    async def _drop_frozen(self) -> None:
+        """Drops connections that are to be closed, even if their peers take nothing any more.
+
+        A plain ``close()`` waits for the write buffer to empty, for a frozen peer for ever.
+        """
+        before: set[Any] = set()
+        while True:
+            await asyncio.sleep(ABORT_AFTER)
+            closing: set[Any] = {one for one in self.server_state.connections if one.transport.is_closing()}
+            for connection in closing & before:
+                connection.transport.abort()
+            before = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and the listeners, and tells when both are up."""
@@ -90,12 +99,21 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops as uvicorn does. A second Ctrl-C cuts the drain short."""
+        # Whoever keeps a connection open is told with each answer to come back on another one.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         drain = asyncio.ensure_future(self.lifespan.state["drain"]())
         while not drain.done() and not self.force_exit:
             await asyncio.wait({drain}, timeout=0.1)
         drain.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await drain
+        for server in self.servers:
+            server.close()
+        # A connection may have been taken a moment ago, its request still on the way: closing it would fail the call.
+        for _ in range(round(SETTLE / 0.02)):
+            if not self.server_state.connections or self.force_exit:
+                break
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 
@@ -120,7 +138,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=4096,
+        backlog=BACKLOG,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACE,
     )
@@ -130,9 +148,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``OSError`` with a message for people."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            # At once: several sockets may be bound to one port until one of them listens.
+            listener.listen(BACKLOG)
+            stack.pop_all()
     except OSError as error:
         raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
@@ -141,9 +163,11 @@ def listen(host: str, port: int) -> socket.socket:
 def run(settings: Settings, listener: socket.socket, on_started: Callable[[], None], parent: int | None = None) -> None:
     """Runs one server process until a signal comes, or until ``parent`` is gone."""
     # uvicorn raises the signal that stopped it once more when it is done, which would end us before we have cleaned up.
+    # One that comes before uvicorn listens to signals counts, too.
+    server = Server(config_for(settings), on_started, parent)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)
-    Server(config_for(settings), on_started, parent).run([listener])
+        signal.signal(number, lambda _number, _frame: setattr(server, "should_exit", True))
+    server.run([listener])
 
 
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
@@ -151,6 +175,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises ``OSError`` if it cannot listen, and :class:`EmbeddedError`.
     """
+    _check_urls(settings)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     with contextlib.ExitStack() as stack:
@@ -175,6 +200,19 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             os.environ[MULTIPROCESS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-"))
             logs.configure(settings)
             Workers(partial(run, settings, listener), settings.workers, started).run()
+
+
+def _check_urls(settings: Settings) -> None:
+    # Here, not at the top: the drivers are slow to import and not needed to refuse a port.
+    from realtime import bus, store
+
+    checks = {"mongo_url": (settings.mongo_url, store.check_url), "redis_url": (settings.redis_url, bus.check_url)}
+    for name, (url, check) in checks.items():
+        if url:
+            try:
+                check(url)
+            except ValueError as error:
+                raise RealtimeError(f"{name}: {error}") from None
 
 
 def address(host: str, port: int) -> str:

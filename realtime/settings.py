@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from realtime.failpoints import FailPoints
 
 MIB = 1024 * 1024
 
@@ -14,7 +16,7 @@ MIB = 1024 * 1024
 class Settings(BaseSettings):
     """Everything that can be set: by argument, or by ``REALTIME_<NAME>`` in the environment. Times are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
@@ -54,3 +56,9 @@ class Settings(BaseSettings):
     failpoint: Annotated[
         str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
     ] = ""
+
+    @field_validator("failpoint")
+    @classmethod
+    def _armed(cls, spec: str) -> str:
+        FailPoints(spec)
+        return spec

@@ -15,6 +15,7 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument, UpdateOne
 from pymongo.errors import (
+    AutoReconnect,
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
@@ -34,6 +35,7 @@ KEPT_OPERATIONS = 8
 PAGE_BYTES = 8 * 1024 * 1024
 TOMBSTONE_SECONDS = 30 * 24 * 3600
 CLAIM_SECONDS = 24 * 3600
+CLOSE_TIMEOUT = 1.0
 
 Document = dict[str, Any]
 
@@ -101,7 +103,9 @@ class Store:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        # It tells MongoDB of the end of its sessions first, and would look for one that is away for half a minute.
+        with pymongo.timeout(CLOSE_TIMEOUT):
+            self._client.close()
 
     async def prepare(self) -> None:
         """Makes the indexes. Raises :class:`Unavailable`."""
@@ -290,11 +294,11 @@ def check_url(url: str) -> None:
     """Raises ``ValueError`` with the reason when a MongoDB URL cannot be used."""
     try:
         pymongo.uri_parser.parse_uri(url, validate=True, warn=False)
-    except (InvalidURI, ConfigurationError, ValueError) as error:
+    except (InvalidURI, ConfigurationError, ValueError, OSError) as error:
         raise ValueError(f"the MongoDB URL cannot be used: {error}") from None
 
 
-def ensure_replica_set(port: int, timeout: float = 30.0) -> None:
+def ensure_replica_set(port: int, timeout: float = 60.0) -> None:
     """Makes the ``mongod`` on this loopback port the primary of a replica set of one.
 
     Its port may be another one than last time, which a plain restart would not survive: the set's own configuration
@@ -306,7 +310,12 @@ def ensure_replica_set(port: int, timeout: float = 30.0) -> None:
         try:
             config = {"_id": "realtime", "version": 1, "members": [{"_id": 0, "host": host}]}
             try:
-                client.admin.command("replSetInitiate", config)
+                try:
+                    client.admin.command("replSetInitiate", config)
+                except AutoReconnect:
+                    # It hangs up once it has found out that it is not where its configuration says, which takes it
+                    # half a minute when somebody silent sits there now.
+                    client.admin.command("replSetInitiate", config)
             except OperationFailure as error:
                 if error.code != 23:  # AlreadyInitialized
                     raise

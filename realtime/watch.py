@@ -16,6 +16,7 @@ from realtime.errors import RealtimeError
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 SILENCE = 60.0  # more than two heartbeats
 
 
@@ -25,10 +26,14 @@ class Refused(RealtimeError):
 
 def feed_url(url: str, since: str | None) -> str:
     """The address of the feed of a server, given by its page, its feed or its host."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
-        raise Refused(f"{url} is not the address of a server: write for example http://127.0.0.1:8000")
+    refused = Refused(f"{url} is not the address of a server: write for example http://127.0.0.1:8000")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        scheme = SCHEMES[parts.scheme]
+        if not parts.hostname or parts.port == 0:
+            raise refused
+    except (KeyError, ValueError):  # what urlsplit and its port raise
+        raise refused from None
     path = parts.path.rstrip("/").removesuffix("/ws") + "/ws"
     return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}) if since else "", ""))
 
@@ -72,6 +77,12 @@ async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> As
 
 def describe(frame: dict[str, Any]) -> str | None:
     """A frame in one line for people; ``None`` for what only keeps the connection alive."""
+    line = _line(frame)
+    # A note must neither break the line nor drive the terminal.
+    return None if line is None else "".join(sign if sign.isprintable() else "\ufffd" for sign in line)
+
+
+def _line(frame: dict[str, Any]) -> str | None:
     match frame:
         case {"type": "note.created" | "note.updated" as type, "id": id, "version": version, "note": note}:
             return f"{type.removeprefix('note.')}  #{id} v{version}  {note['title']} – {note['description']}"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from realtime.errors import RealtimeError
+
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
@@ -94,7 +96,7 @@ class Workers:
         self._signals: list[int] = []
 
     def run(self) -> None:
-        """Runs until a signal comes, or until a worker cannot start at all."""
+        """Runs until a signal comes. Raises :class:`RealtimeError` when the workers cannot start at all."""
         before = {
             number: signal.signal(number, lambda number, _: self._signals.append(number))
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -104,6 +106,8 @@ class Workers:
             if self._await(self._workers):
                 self._on_started()
                 self._watch()
+            elif not self._stopping:
+                raise RealtimeError("the workers did not start; the log says why")
         finally:
             for worker in self._workers:
                 worker.stop()
@@ -134,8 +138,7 @@ class Workers:
                     continue
                 worker.join()
                 if worker.exit_code == STARTUP_FAILURE and not worker.serving:
-                    log.error("a worker cannot start, stopping", extra={"worker": worker.pid})
-                    return
+                    raise RealtimeError("a worker cannot start any more; the log says why")
                 log.warning("a worker died, starting another", extra={"worker": worker.pid, "exit": worker.exit_code})
                 self._workers[place] = Worker(self._run)
             time.sleep(POLL)

@@ -7,37 +7,37 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from realtime import __version__
+from realtime.cli import app
 from realtime.keeper import lock_folder
 from realtime.settings import Settings
-from tests.harness import UNIT, ServerProcess
+from tests.harness import UNIT
 
 
-def realtime(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
-    return subprocess.run(
+def realtime(*arguments: str) -> Result:
+    """Runs a command that needs no server, in this process."""
+    return CliRunner().invoke(app, arguments, prog_name="realtime", env={"COLUMNS": "120", "NO_COLOR": "1"})
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    """What a command that must fail says, in a process of its own: one message for people and nothing else."""
+    ended = subprocess.run(
         [sys.executable, "-m", "realtime", *arguments],
-        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **environment},
+        env={**os.environ, "NO_COLOR": "1", **environment},
         capture_output=True,
         text=True,
         timeout=30 * UNIT,
         check=False,
     )
-
-
-def refusal(*arguments: str, **environment: str) -> str:
-    """What a command that must fail says: one message for people and nothing else."""
-    ended = realtime(*arguments, **environment)
     assert (ended.returncode, ended.stdout) == (1, ""), ended
     message = ended.stderr.removeprefix("realtime: ").removesuffix("\n")
     assert ended.stderr == f"realtime: {message}\n"
     assert "\n" not in message
-    assert "Traceback" not in message
     return message
 
 
@@ -55,12 +55,12 @@ def test_version() -> None:
 )
 def test_help_names_everything(arguments: list[str], mentioned: list[str]) -> None:
     ended = realtime(*arguments)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.exit_code, ended.stderr) == (0, "")
     assert [word for word in mentioned if word not in ended.stdout] == []
 
 
 def test_help_tells_the_real_defaults() -> None:
-    shown = re.findall(r"\[default: (\S+)\]", realtime("serve", "--help").stdout)
+    shown = re.findall(r"\[default: \(?([^\s)]+)\)?\]", realtime("serve", "--help").stdout)
     assert shown == [str(getattr(Settings(), name)) for name in ("host", "port", "workers", "data")]
 
 
@@ -75,33 +75,30 @@ def test_help_tells_the_real_defaults() -> None:
 )
 def test_usage_error_names_the_word(arguments: list[str], said: str) -> None:
     ended = realtime(*arguments)
-    assert ended.returncode == 2
+    assert ended.exit_code == 2
     assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value"),
     [
-        ("port", "70000", "port: "),
-        ("workers", "0", "workers: "),
-        ("mongo-url", "mongodb://user:secret@:bad", "mongo_url: "),
-        ("mongo-url", "http://user:secret@host", "mongo_url: "),
-        ("redis-url", "http://user:secret@host", "redis_url: "),
-        ("redis-url", "redis://:secret@host:port", "redis_url: "),
+        ("port", "70000"),
+        ("workers", "0"),
+        ("mongo_url", "mongodb://user:secret@:bad"),
+        ("mongo_url", "http://user:secret@host"),
+        ("redis_url", "http://user:secret@host"),
+        ("redis_url", "redis://:secret@host:port"),
     ],
 )
-@pytest.mark.parametrize("source", ["option", "environment"])
-def test_bad_setting_is_refused_by_name_and_without_secrets(
-    source: str, name: str, value: str, said: str, tmp_path: Path
-) -> None:
-    if source == "option":
-        message = refusal("serve", "--data", str(tmp_path), f"--{name}", value)
-    else:
-        message = refusal("serve", "--data", str(tmp_path), **{f"REALTIME_{name.replace('-', '_').upper()}": value})
-    assert message.startswith(said)
+def test_bad_setting_is_refused_by_name_and_without_secrets(name: str, value: str, tmp_path: Path) -> None:
+    message = refusal("serve", "--data", str(tmp_path), f"--{name.replace('_', '-')}", value)
+    assert message.startswith(f"{name}: ")
     assert "secret" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_setting_in_the_environment_is_refused_too() -> None:
+    assert refusal("serve", REALTIME_WORKERS="many").startswith("workers: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -138,25 +135,16 @@ def test_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
     assert "--data" in message
 
 
-@pytest.mark.parametrize("place", ["", "mongodb", "mongodb/data", "valkey", "lock/x", "ports.json/x"])
-def test_folder_that_cannot_be_used_is_refused(place: str, tmp_path: Path) -> None:
-    """A file stands where a folder should be, or the other way round: permissions do not bind a superuser."""
-    folder = tmp_path / "data"
-    (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    (folder / place).touch()
-    assert str(folder) in refusal("serve", "--port", "0", "--data", str(folder))
+def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.touch()
+    assert str(file) in refusal("serve", "--port", "0", "--data", str(file))
 
 
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:http", ""]
 )
 def test_watch_refuses_what_is_no_address(url: str) -> None:
-    assert "is not the address of a server" in refusal("watch", "--url", url)
-
-
-def test_serve_says_where_everything_is(serve: Callable[..., ServerProcess]) -> None:
-    server = serve()
-    assert server.process is not None
-    assert server.process.stdout is not None
-    rest = [server.process.stdout.readline().decode() for _ in range(2)]
-    assert rest == [f"Docs  {server.url}/docs\n", f"Feed  {server.ws}\n"]
+    ended = realtime("watch", "--url", url)
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith(f"realtime: {url} is not the address of a server")

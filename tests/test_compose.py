@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import yaml
 
 from realtime.server import GRACE
 from realtime.settings import Settings
-from tests.harness import ServerProcess
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -98,20 +99,31 @@ def test_image_runs_the_server_as_an_ordinary_user() -> None:
     assert DOCKERFILE.rindex("USER realtime") < DOCKERFILE.rindex("ENTRYPOINT")
 
 
-def test_image_checks_its_health(server: ServerProcess) -> None:
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_image_checks_its_health(status: int, healthy: bool) -> None:
     options, command = _instructions("HEALTHCHECK")[0].split("CMD ")
     assert {"--interval", "--timeout", "--retries"} <= {option.split("=")[0] for option in options.split()}
     python, *arguments = json.loads(command)
     assert python == "python"
 
-    def is_healthy() -> bool:
-        environment = {"REALTIME_PORT": str(server.port)}
-        check = subprocess.run([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL, check=False)
-        return check.returncode == 0
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the library's name
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
 
-    assert is_healthy()
-    server.stop()
-    assert not is_healthy()
+        def log_message(self, *_: object) -> None:
+            pass
+
+    asked: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        environment = {"REALTIME_PORT": str(server.server_port)}
+        check = subprocess.run([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL, check=False)
+        thread.join()
+    assert asked == ["/readyz"]
+    assert (check.returncode == 0) == healthy
 
 
 def test_image_is_built_from_what_is_there() -> None:
