@@ -14,7 +14,7 @@ run: install
 	$(BIN)/realtime serve
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist worksteal
 
 check: install
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,14 +17,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from realtime.settings import Settings
 
 UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # every timeout of the suite is in this unit: raise it when slow
+
+_TLS = (
+    ssl.create_default_context()
+)  # made once: loading the authorities takes longer than most tests, and none is asked
 
 Json = dict[str, Any]
 
@@ -126,6 +130,70 @@ class ServerProcess:
         return code
 
 
+class BareSocket(asyncio.Protocol):
+    """A WebSocket that only reads, with next to no cost: for tests with hundreds of clients in one process."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        self._buffer = b""
+        self._texts: asyncio.Queue[str | None] = asyncio.Queue()
+        self._transport: asyncio.Transport | None = None
+
+    async def __aenter__(self) -> Self:
+        host, port = self._url.hostname, self._url.port
+        assert host is not None
+        assert port is not None
+        await asyncio.get_running_loop().create_connection(lambda: self, host, port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asks for the upgrade."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        lines = (
+            f"GET {self._url.path}?{self._url.query} HTTP/1.1",
+            f"Host: {self._url.netloc}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+        )
+        transport.write("\r\n".join([*lines, "", ""]).encode())
+
+    def data_received(self, data: bytes) -> None:
+        """Takes the answer to the upgrade, then text frames; anything else ends the iteration."""
+        self._buffer += data
+        if self._buffer.startswith(b"HTTP/1.1 101"):
+            _, found, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            if not found:
+                self._buffer = _
+                return
+        while len(self._buffer) > 1:
+            kind, length, start = self._buffer[0], self._buffer[1], 2
+            if length > 125:
+                start = {126: 4, 127: 10}[length]
+                length = int.from_bytes(self._buffer[2:start])
+            if len(self._buffer) < start + length:
+                return
+            if kind == 0x81:
+                self._texts.put_nowait(self._buffer[start : start + length].decode())
+            elif kind != 0x89:
+                self._texts.put_nowait(None)
+            self._buffer = self._buffer[start + length :]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the iteration."""
+        self._texts.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while (text := await self._texts.get()) is not None:
+            yield text
+
+
 class Replica:
     """A client that holds the notes as the feed's contract says: snapshot, resume, apply what has a higher version."""
 
@@ -163,18 +231,18 @@ class Replica:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(ConnectionClosed, InvalidHandshake, OSError, httpx.TransportError, TimeoutError):
+            with contextlib.suppress(OSError, httpx.TransportError, TimeoutError):
                 if self.cursor is None:
                     await self._snapshot()
                 ws = self.url.replace("http", "ws", 1) + "/ws"
-                async with connect(f"{ws}?since={self.cursor}", max_size=None, compression=None) as socket:
+                async with BareSocket(f"{ws}?since={self.cursor}") as socket:
                     async for text in socket:
                         await self._apply(json.loads(text))
             await asyncio.sleep(0.05)
 
     async def _snapshot(self) -> None:
         notes: list[Json] = []
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as rest:
+        async with rest_client(self.url) as rest:
             path: str | None = "/notes/?limit=1000"
             cursor = None
             while path:
@@ -218,7 +286,7 @@ class Replica:
 async def all_notes(url: str) -> dict[int, Json]:
     """The notes as ``GET /notes/`` tells them, all pages."""
     found: dict[int, Json] = {}
-    async with httpx.AsyncClient(base_url=url, timeout=30) as rest:
+    async with rest_client(url) as rest:
         path: str | None = "/notes/?limit=1000"
         while path:
             answer = await rest.get(path)
@@ -231,7 +299,7 @@ async def all_notes(url: str) -> dict[int, Json]:
 @contextlib.asynccontextmanager
 async def rest_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A REST client of a server."""
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=30, verify=_TLS) as client:
         yield client
 
 

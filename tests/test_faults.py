@@ -54,7 +54,7 @@ class Load:
 
     async def _write(self, writer: int) -> None:
         number = 0
-        async with httpx.AsyncClient(base_url=self._url, timeout=30) as rest:
+        async with rest_client(self._url) as rest:
             id: int | None = None
             while not self.stop.is_set():
                 number += 1
