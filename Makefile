@@ -14,7 +14,7 @@ run: install
 	$(BIN)/realtime serve
 
 test: install
-	$(BIN)/pytest -n logical --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 check: install
 	$(BIN)/ruff format --check .

@@ -64,6 +64,18 @@ def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
         process.kill()
 
 
+@pytest.fixture(scope="session")
+def shared_servers(embedded: Embedded) -> Iterator[list[ServerProcess]]:
+    """Two server processes on one database, for tests that leave them as they found them."""
+    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="shared", port=0)
+    servers = [ServerProcess(settings) for _ in range(2)]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """One real server process."""

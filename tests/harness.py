@@ -40,7 +40,7 @@ async def eventually(check: Callable[[], Awaitable[Any] | Any], within: float = 
             result = check()
             if inspect.isawaitable(result):
                 result = await result
-        except (AssertionError, httpx.TransportError):
+        except (AssertionError, KeyError, httpx.TransportError):
             if time.monotonic() > deadline:
                 raise
         else:

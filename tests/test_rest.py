@@ -234,7 +234,8 @@ async def _sent(server: ServerProcess, head: str, body: bytes) -> bytes:
         writer.close()
 
 
-async def test_large_body_is_refused_before_it_has_arrived(server: ServerProcess) -> None:
+async def test_large_body_is_refused_before_it_has_arrived(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
     announced = await _sent(server, f"Content-Length: {2**40}", b"{")
     chunked = await _sent(server, "Transfer-Encoding: chunked", b"100001\r\n" + b" " * (MIB + 1) + b"\r\n")
     assert announced.startswith(b"HTTP/1.1 413 ")

@@ -252,7 +252,8 @@ def test_poll_filters_and_moves_on(client: TestClient) -> None:
 # Over real sockets
 
 
-async def test_poll_answers_as_soon_as_something_happens(server: ServerProcess) -> None:
+async def test_poll_answers_as_soon_as_something_happens(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
     async with rest_client(server.url) as rest:
         cursor = (await rest.get("/changes")).json()["cursor"]
         waiting = asyncio.create_task(rest.get("/changes", params={"since": cursor, "timeout": 20}))
@@ -264,7 +265,8 @@ async def test_poll_answers_as_soon_as_something_happens(server: ServerProcess) 
         assert idle == {"cursor": answer["cursor"], "reset": False, "changes": []}
 
 
-async def test_all_ways_bring_the_same(server: ServerProcess) -> None:
+async def test_all_ways_bring_the_same(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
     async with (
         connect(server.ws) as socket,
         sse(f"{server.url}/events") as stream,
@@ -283,7 +285,8 @@ async def test_all_ways_bring_the_same(server: ServerProcess) -> None:
         assert received == (event["cursor"], event)
 
 
-async def test_event_stream_resumes_by_its_last_id(server: ServerProcess) -> None:
+async def test_event_stream_resumes_by_its_last_id(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
     async with rest_client(server.url) as rest:
         async with sse(f"{server.url}/events/") as stream:
             last, _ = await anext(stream)
@@ -306,7 +309,8 @@ async def test_heartbeats_carry_the_cursor(serve: Any) -> None:
         assert beat["cursor"] == latest, "a client that waits for one note only still moves on"
 
 
-async def test_message_over_the_limit_of_the_server(server: ServerProcess) -> None:
+async def test_message_over_the_limit_of_the_server(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
     async with connect(server.ws, max_size=None) as socket:
         await next_of(socket, "ready")
         await socket.send("x" * (2 * 1024 * 1024))
