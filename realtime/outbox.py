@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from realtime.bus import Entry
-from realtime.errors import BusUnavailable
+from realtime.errors import BusUnavailable, Unavailable
 from realtime.events import encode_change
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ CLEAR_INTERVAL = 0.1
 SWEEP_INTERVAL = 1.0
 SWEEP_NOTES = 1000
 REPUBLISH_NOTES = 50
+CLOSE_TIMEOUT = 1.0
 
 
 class Outbox:
@@ -99,7 +101,9 @@ class Outbox:
         await self.flush()
 
     async def aclose(self) -> None:
-        """Waits for the publishes under way, and clears their marks."""
+        """Waits a little for the publishes under way, and clears their marks if that can be done at once."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._wait)
-        await self.flush()
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.flush()
