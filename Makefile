@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check format bench clean
+.PHONY: install run test check format clean
 
 install: .venv/installed
 

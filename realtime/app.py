@@ -26,7 +26,7 @@ from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.hub import Hub
 from realtime.metrics import Metrics
-from realtime.middleware import BodyLimit, RequestLog
+from realtime.middleware import BodyLimit, RequestLog, SameOrigin
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
@@ -98,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.add_middleware(BodyLimit, most=settings.max_body)
+    app.add_middleware(SameOrigin, others=frozenset(settings.origins.split()))
     app.add_middleware(RequestLog, metrics=metrics)
 
     @app.get("/", include_in_schema=False)
@@ -128,7 +129,7 @@ async def _parts(
     store = Store(
         mongo_url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout
     )
-    bus = Bus(redis_url, settings.database, keep=settings.log_entries)
+    bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
     slots = max(1, round(settings.heartbeat))
     hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots)
 

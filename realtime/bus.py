@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -55,13 +55,18 @@ class Message:
     data: bytes | None
 
 
+Batch = list[tuple[Entry, asyncio.Future[None]]]
+
+
 class Bus:
     """One Redis connection pool, and the queue of what is to be appended.
 
     Appending is batched by itself: while one script call is under way, what comes meanwhile waits for the next.
     """
 
-    def __init__(self, url: str, namespace: str, *, keep: int, timeout: float = 2.0) -> None:
+    def __init__(
+        self, url: str, namespace: str, *, keep: int, keep_bytes: int = 256 * 1024 * 1024, timeout: float = 2.0
+    ) -> None:
         # No retries: a script that ran and whose answer got lost would run again, and the outbox does it better.
         self._redis = Redis.from_url(
             url,
@@ -70,7 +75,7 @@ class Bus:
             retry=Retry(NoBackoff(), 0),
             client_name="realtime",
         )
-        self._keep = keep
+        self._keep = (keep, keep_bytes)
         # One hash tag: in a Redis cluster, all keys that a script touches live in one slot.
         self._keys = [f"{{{namespace}}}:{name}" for name in ("meta", "log", "latest", "versions")]
         self.feed = f"{{{namespace}}}:feed"
@@ -81,13 +86,16 @@ class Bus:
         self._queued_bytes = 0
         self._due = asyncio.Event()
         self.available = True
+        self.appending = True
 
     def _script(self, name: str) -> Any:
         return self._redis.register_script(resources.files("realtime").joinpath("scripts", name).read_text())
 
     async def aclose(self) -> None:
         """Closes the connections; what is still queued fails."""
-        self._fail_queue(BusUnavailable("the bus was closed"))
+        _resolve(self._queue, BusUnavailable("the bus was closed"))
+        self._queue.clear()
+        self._queued_bytes = 0
         await self._redis.aclose()
 
     def append(self, entry: Entry) -> asyncio.Future[None]:
@@ -112,17 +120,19 @@ class Bus:
             try:
                 await self._call_append([entry for entry, _ in batch])
             except BusUnavailable as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                log.debug("append failed", extra={"events": len(batch), "error": str(error)})
+                _resolve(batch, error)
+                if self.appending:
+                    log.warning("events cannot be published", extra={"error": error.detail})
+                self.appending = False
+            except BaseException as error:  # whoever waits must hear of it, whatever it is
+                _resolve(batch, BusUnavailable(repr(error)))
+                raise
             else:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_result(None)
+                _resolve(batch, None)
+                self.appending = True
 
-    def _next_batch(self) -> list[tuple[Entry, asyncio.Future[None]]]:
-        batch: list[tuple[Entry, asyncio.Future[None]]] = []
+    def _next_batch(self) -> Batch:
+        batch: Batch = []
         size = 0
         while self._queue and len(batch) < BATCH_EVENTS and (not batch or size + self._queue[0][0].size <= BATCH_BYTES):
             entry, future = self._queue.popleft()
@@ -131,15 +141,8 @@ class Bus:
         self._queued_bytes -= size
         return batch
 
-    def _fail_queue(self, error: BusUnavailable) -> None:
-        for _, future in self._queue:
-            if not future.done():
-                future.set_exception(error)
-        self._queue.clear()
-        self._queued_bytes = 0
-
     async def _call_append(self, entries: Sequence[Entry]) -> Cursor:
-        arguments: list[bytes | str | int] = [secrets.token_hex(6), self._keep, self.feed]
+        arguments: list[bytes | str | int] = [secrets.token_hex(6), *self._keep, self.feed]
         for entry in entries:
             arguments += (entry.key, entry.version, entry.head, entry.tail)
         epoch, top, *_ = await self._call(self._append, self._keys, arguments)
@@ -197,6 +200,15 @@ class Bus:
                 yield Message(message["channel"].decode(), message["data"])
             elif message["type"] == "subscribe":
                 yield Message(message["channel"].decode(), None)
+
+
+def _resolve(entries: Iterable[tuple[Entry, asyncio.Future[None]]], error: BusUnavailable | None) -> None:
+    for _, future in entries:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
 
 def _lost(error: Exception) -> BusUnavailable:

@@ -91,7 +91,7 @@ def watch(
         bool, typer.Option("--json", help="Print the frames as they come, one JSON object a line.")
     ] = False,
 ) -> None:
-    """Follow the notes of a server, live. Comes back by itself and misses nothing."""
+    """Follow the notes of a server, live. Comes back by itself, resumes, and says so if something was missed."""
     from realtime.watch import describe, follow
 
     async def run() -> None:

@@ -6,6 +6,7 @@
      ├── NoteNotFound            404
      ├── VersionMismatch         412, carries the current note
      ├── KeyReused               422
+     ├── OutcomeForgotten        409, a repeat came too late to tell whether it was applied
      ├── Unavailable             503
      │    └── OutcomeUnknown     503, the write may or may not have been committed
      ├── BusUnavailable          Redis is away: never reaches a client
@@ -35,10 +36,10 @@ class CloseCode(IntEnum):
     PERMISSION_GONE = 4503
     NOTE_GONE = 4504
 
-    @property
-    def come_back(self) -> bool:
-        """Whether a client that was closed with this code should connect again."""
-        return self < 4500 and self is not CloseCode.TOO_BIG
+
+def may_come_back(code: int) -> bool:
+    """Whether a client that was closed with this code should connect again."""
+    return code < 4500 and code != CloseCode.TOO_BIG
 
 
 CLOSE_REASONS: dict[CloseCode, str] = {
@@ -91,6 +92,15 @@ class KeyReused(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used for another request")
+
+
+class OutcomeForgotten(RealtimeError):
+    """A request is repeated whose first outcome is unknown, and too much happened since to find out."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("Whether this request was applied cannot be told any more: read the note, and decide")
 
 
 class Unavailable(RealtimeError):

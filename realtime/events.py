@@ -116,6 +116,9 @@ client_message: TypeAdapter[PresenceSet | Auth | Pong] = TypeAdapter(ClientMessa
 server_message: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
 
+RESET = "reset"  # the key of a reset frame
+
+
 def encode(message: BaseModel) -> str:
     """A message as the text that the sockets send."""
     return message.model_dump_json()
@@ -128,7 +131,7 @@ def ready(position: Cursor) -> Frame:
 
 def reset(position: Cursor) -> Frame:
     """The frame that says: start over, and go on from the position."""
-    return Frame(encode(Reset(cursor=str(position))), cursor=str(position))
+    return Frame(encode(Reset(cursor=str(position))), key=RESET, cursor=str(position))
 
 
 def heartbeat(position: Cursor) -> Frame:

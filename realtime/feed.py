@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode, Unavailable
-from realtime.events import decode_event, heartbeat, ready, reset
+from realtime.events import RESET, decode_event, heartbeat, ready, reset
 from realtime.hub import Closed
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TICK = 1.0
 ANSWER_BYTES = 8 * 1024 * 1024
 CLOSES_PER_SECOND = 2000
+READS_AT_ONCE = 16
+READ_BYTES = 256 * 1024
 
 
 class Wanted(BaseModel):
@@ -72,6 +74,7 @@ class Feed:
         self._bus = bus
         self.metrics = metrics
         self._interval = interval
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self.presence = presence
         self.draining = False
 
@@ -102,28 +105,31 @@ class Feed:
         if since is not None:
             try:
                 async for event in self._missed(client, since, position):
-                    client.writing()
-                    yield event.full if client.content else event.slim
+                    frame = event.full if client.content else event.slim
+                    client.writing(frame)
+                    yield frame
             except HistoryGone:
                 position = self.position
                 client.clear()
                 yield reset(position)
-        client.writing()
-        yield ready(position)
+        frame = ready(position)
+        client.writing(frame)
+        yield frame
         for note in client.notes or ():
             if self.presence.people(note):
                 yield self.presence.frame(note)
         while True:
             for frame in await client.take():
+                client.writing(frame)
                 yield frame
-                client.writing()
 
     async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[Event]:
         """What a subscriber missed up to a position, the latest event of each note, in order."""
         if since.epoch != position.epoch:
             raise HistoryGone
         while True:
-            entries = await self._bus.read(since, position.offset, collapse=True)
+            async with self._reads:
+                entries = await self._bus.read(since, position.offset, collapse=True, most_bytes=READ_BYTES)
             if entries is None:
                 raise HistoryGone
             if not entries:
@@ -171,14 +177,15 @@ class Feed:
             while True:
                 async with asyncio.timeout_at(deadline):
                     frames = await client.take()
-                if self.position.epoch != position.epoch:
+                if any(frame.key == RESET for frame in frames):
                     return _answer(self.position, [], reset=True)
                 changes = [frame for frame in frames if _is_change(frame)][:limit]
                 if changes:
                     return _answer(Cursor.parse(changes[-1].cursor or ""), changes)
         except TimeoutError:
-            # Nothing that this client wants happened up to where the worker is now.
-            return _answer(max(position, self.position) if self.position.epoch == position.epoch else position, [])
+            # Nothing that this client wants happened up to where the worker is now, unless something waits this moment.
+            moved_on = client.idle and self.position.epoch == position.epoch
+            return _answer(max(position, self.position) if moved_on else position, [])
         except Closed:
             return _answer(position, [])
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 1.0
 READ_AHEAD = 2**32
+READ_BYTES = 512 * 1024  # handed out at once: less than a client's budget, so that catching up closes nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,12 @@ class Follower:
     async def _listen(self) -> None:
         async with self._bus.subscribe(self._bus.feed, self._bus.presence) as messages:
             async for message in messages:
-                self._heard += 1
                 if message.channel == self._bus.presence:
                     if message.data is not None:
                         self._handlers.presence(message.data)
-                elif message.data is None:
+                    continue
+                self._heard += 1
+                if message.data is None:
                     # The client library subscribes again by itself after a drop: what was published meanwhile is only
                     # in the log.
                     await self._catch_up()
@@ -124,7 +126,9 @@ class Follower:
             if self._position is None:
                 self._position = await self._bus.position()
                 self._known.set()
-            while entries := await self._bus.read(self._position, self._position.offset + READ_AHEAD):
+            while entries := await self._bus.read(
+                self._position, self._position.offset + READ_AHEAD, most_bytes=READ_BYTES
+            ):
                 if not all(self._accept(payload) for _, payload in entries):
                     entries = None
                     break

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from realtime.errors import CloseCode
 
 BATCH = 64 * 1024  # bytes handed to a writer at once: what a transport buffers before it asks to wait
+SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
 
 
 class Frame:
@@ -68,7 +69,7 @@ class Client:
 
     __slots__ = (
         "_budget", "_conflating", "_pending", "_serial", "_size", "_too_slow", "_wakeup",
-        "busy_since", "closing", "content", "notes", "slot",
+        "_writing", "busy_since", "closing", "content", "notes", "patience", "slot",
     )  # fmt: skip
 
     def __init__(self, notes: frozenset[int] | None, *, content: bool, budget: int, too_slow: CloseCode) -> None:
@@ -76,6 +77,8 @@ class Client:
         self.content = content
         self.slot = 0
         self.busy_since: float | None = None
+        self.patience = 0.0
+        self._writing = 0
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
         self._budget = budget
         self._too_slow = too_slow
@@ -134,11 +137,12 @@ class Client:
                 raise Closed(self.closing.result())
             self._wakeup = asyncio.get_running_loop().create_future()
             await self._wakeup
-        self.writing()
         return list(self._batch())
 
-    def writing(self) -> None:
-        """The transport took a frame, and the next one is about to be written."""
+    def writing(self, frame: Frame) -> None:
+        """The transport took what came before, and this frame is about to be written."""
+        self.patience = (self._writing + frame.size) / SLOWEST
+        self._writing = frame.size
         self.busy_since = asyncio.get_running_loop().time()
 
     def _batch(self) -> Iterator[Frame]:
@@ -262,7 +266,7 @@ class Hub:
     def close_stalled(self, now: float) -> None:
         """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""
         for client in list(self.clients()):
-            if client.busy_since is not None and now - client.busy_since > self.stall:
+            if client.busy_since is not None and now - client.busy_since > self.stall + client.patience:
                 client.close(self.too_slow)
 
     async def drain(self, code: CloseCode, over: float) -> None:

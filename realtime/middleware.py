@@ -1,14 +1,17 @@
-"""ASGI middleware around all routes: the size of request bodies, and one log line and measurement for each request."""
+"""ASGI middleware around all routes: where requests come from, how large they are, a log line and measurement each."""
 
 from __future__ import annotations
 
 import logging
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,6 +49,28 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+class SameOrigin:
+    """Refuses writes and WebSockets that a page of another site makes a browser send (403).
+
+    A browser names the page's origin; other programs send none and are not touched.
+    """
+
+    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+        self._app = app
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what comes from here, or from nowhere in particular."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS):
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and origin not in self._others and urlsplit(origin).netloc != headers.get("host"):
+                refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class RequestLog:

@@ -108,6 +108,9 @@ class Change:
     deleted: bool = False
 
 
+KEPT_OPERATIONS = 8  # keyed writes that a note remembers
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What makes a write safe to repeat: the client's ``Idempotency-Key`` and a digest of its whole request."""

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from realtime.errors import RealtimeError
-from realtime.routing import SlashRouter
-
-if TYPE_CHECKING:
-    from realtime.app import Parts
+from realtime.routing import SlashRouter, parts_of
 
 CHECK_TIMEOUT = 2.0
 
 router = SlashRouter(tags=["operations"])
-
-
-def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
 
 
 @router.get("/ping", summary="Is anybody there?")
@@ -54,8 +46,12 @@ async def _check(check: Any) -> dict[str, Any]:
 )
 async def readyz(request: Request) -> Response:
     """200 when MongoDB and Redis answer, the feed is followed and the server is not stopping; each is named."""
-    parts = _parts(request)
+    parts = parts_of(request)
     mongodb, redis = await asyncio.gather(_check(parts.store.ping(CHECK_TIMEOUT)), _check(parts.bus.position()))
+    if redis["ok"] and not parts.bus.appending:
+        redis = {"ok": False, "detail": "events cannot be published"}
+    if redis["ok"] and not parts.bus.appending:
+        redis = {"ok": False, "detail": "events cannot be published"}
     follower = parts.follower
     feed = {"ok": follower.connected, "cursor": str(follower.position), "lag": follower.lag}
     checks = {"mongodb": mongodb, "redis": redis, "feed": feed, "accepting": {"ok": not parts.feed.draining}}
@@ -67,4 +63,4 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format, over all workers of this server."""
-    return Response(_parts(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(parts_of(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -41,7 +41,7 @@ class Outbox:
         self._failpoints = failpoints
         self._metrics = metrics
         self._wait = wait
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self._published: dict[int, int] = {}
         self._dirty_before: dict[int, int] = {}
 
@@ -56,17 +56,19 @@ class Outbox:
         if self._bus.available:
             await asyncio.wait({task}, timeout=self._wait)
 
-    async def _publish(self, change: Change) -> None:
+    async def _publish(self, change: Change) -> bool:
+        """Whether the log has it now."""
         note = change.note
         await self._failpoints.hit("after_write_before_publish")
         try:
             await self._bus.append(Entry(str(note.id), note.version, *encode_change(change)))
         except BusUnavailable:
             self._metrics.publishes.labels("failed").inc()
-            return
+            return False
         self._metrics.publishes.labels("ok").inc()
         await self._failpoints.hit("after_publish_before_clear")
         self._published[note.id] = max(note.version, self._published.get(note.id, 0))
+        return True
 
     async def clear(self) -> None:
         """Takes the mark off what was published, for ever."""
@@ -95,9 +97,9 @@ class Outbox:
         self._dirty_before = dirty
         for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_NOTES):
             changes = await self._store.changes(stale[start : start + REPUBLISH_NOTES])
-            await asyncio.gather(*(self._publish(change) for change in changes))
-        if stale:
-            log.info("published again what was left over", extra={"notes": len(stale)})
+            published = sum(await asyncio.gather(*(self._publish(change) for change in changes)))
+            if published:
+                log.info("published again what was left over", extra={"notes": published})
         await self.flush()
 
     async def aclose(self) -> None:

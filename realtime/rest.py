@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from realtime.feed import Feed
 from realtime.models import MAX_ID, Note, NoteIn, NotePatch, NotePut, Operation, etag
 from realtime.notes import Notes, Versions
-from realtime.routing import SlashRouter
+from realtime.routing import SlashRouter, parts_of
 
 PROBLEM = {"type": "object", "required": ["detail"], "properties": {"detail": {}}}
 
@@ -45,13 +45,11 @@ router = SlashRouter(prefix="/notes", tags=["notes"])
 
 
 def _notes(request: Request) -> Notes:
-    notes: Notes = request.app.state.parts.notes
-    return notes
+    return parts_of(request).notes
 
 
 def _feed(request: Request) -> Feed:
-    feed: Feed = request.app.state.parts.feed
-    return feed
+    return parts_of(request).feed
 
 
 # RFC 9110, section 8.8.3; what is between the quotes may be anything but a quote or a control character.

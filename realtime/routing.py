@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from realtime.errors import BusUnavailable, OutcomeUnknown, RealtimeError, Unavailable, VersionMismatch
 from realtime.models import etag
 
+if TYPE_CHECKING:
+    from realtime.app import Parts
+
 RETRY_AFTER = "1"
+
+
+def parts_of(connection: HTTPConnection) -> Parts:
+    """The parts of the application that this request or socket belongs to."""
+    parts: Parts = connection.app.state.parts
+    return parts
 
 
 class SlashRouter(APIRouter):

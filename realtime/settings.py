@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     ] = 0.25
     heartbeat: Annotated[float, Field(gt=0, description="interval of the feed's heartbeats")] = 25.0
     log_entries: Annotated[int, Field(ge=100, description="events kept in Redis for clients that resume")] = 100_000
+    log_bytes: Annotated[int, Field(ge=MIB, description="bytes of events kept in Redis, whatever their number")] = (
+        256 * MIB
+    )
+    origins: Annotated[
+        str, Field(description="other origins whose pages may connect and write, separated by spaces")
+    ] = ""
     client_budget: Annotated[
         int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
     ] = MIB

@@ -15,7 +15,7 @@ from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
-from realtime.routing import SlashRouter, describe
+from realtime.routing import SlashRouter, describe, parts_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,12 +33,6 @@ class BadFrame(Exception):
         super().__init__(detail)
         self.detail = detail
         self.code = code
-
-
-def feed_of(connection: Request | WebSocket) -> Feed:
-    """The feed of the application that this connection belongs to."""
-    feed: Feed = connection.app.state.parts.feed
-    return feed
 
 
 async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
@@ -65,7 +59,7 @@ async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Corouti
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
     """The feed over a WebSocket."""
-    feed = feed_of(socket)
+    feed = parts_of(socket).feed
     await socket.accept()
     try:
         wanted = Wanted.model_validate(dict(socket.query_params))
@@ -177,7 +171,7 @@ async def events(request: Request, wanted: Annotated[Wanted, Query()], last_even
     """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
-    return EventStream(feed_of(request), wanted)
+    return EventStream(parts_of(request).feed, wanted)
 
 
 class Poll(Wanted):
@@ -205,5 +199,5 @@ CHANGES_SCHEMA = {
 )
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
-    answer = await feed_of(request).poll(query, query.limit, query.timeout)
+    answer = await parts_of(request).feed.poll(query, query.limit, query.timeout)
     return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,18 +28,18 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from realtime.errors import EmbeddedError, OutcomeUnknown, Unavailable
-from realtime.models import Change, Note, Operation
+from realtime.models import KEPT_OPERATIONS, Change, Note, Operation
 
 log = logging.getLogger(__name__)
 
 DURABLE = WriteConcern(w="majority", j=True)
-KEPT_OPERATIONS = 8
 PAGE_BYTES = 8 * 1024 * 1024
 TOMBSTONE_SECONDS = 30 * 24 * 3600
 CLAIM_SECONDS = 24 * 3600
 CLOSE_TIMEOUT = 1.0
 
 Document = dict[str, Any]
+Allowed = Collection[int] | None  # versions at which a write is allowed; ``None`` for any
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is known of an ``Idempotency-Key``: the digest of its request, and the answer if it was given."""
+    """What is known of an ``Idempotency-Key``: the digest of its request, and the answer if it was given.
+
+    ``token`` marks its write in the note, and goes with the claim: the key may be used again when that has expired.
+    ``first`` tells a new claim from a repeat; ``base`` is the version of the note when it was made.
+    """
 
     fingerprint: bytes
+    token: str
+    first: bool
+    base: int
     answer: Note | None
 
 
@@ -98,6 +107,7 @@ class Store:
         self._notes = self._database.notes
         self._counters = self._database.counters
         self._claims = self._database.operations
+        self._prepared = asyncio.Event()
         self._write_timeout = write_timeout
         self._read_timeout = read_timeout
 
@@ -128,6 +138,7 @@ class Store:
                 ]
             )
             await self._claims.create_index("at", name="expiry", expireAfterSeconds=CLAIM_SECONDS)
+        self._prepared.set()
 
     async def ping(self, timeout: float) -> None:
         """Asks the server for a sign of life from its primary. Raises :class:`Unavailable`."""
@@ -139,6 +150,8 @@ class Store:
 
         Raises :class:`OutcomeUnknown`.
         """
+        if key is not None:
+            await self._until_prepared()
         now = _now()
         with self._writing():
             while True:
@@ -164,9 +177,15 @@ class Store:
                 else:
                     return _change(document)
 
-    async def update(
-        self, id: int, fields: Mapping[str, Any], versions: Collection[int] | None, key: str | None
-    ) -> Change | None:
+    async def _until_prepared(self) -> None:
+        # Only the unique index keeps a repeated creation from making a second note.
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await self._prepared.wait()
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    async def update(self, id: int, fields: Mapping[str, Any], versions: Allowed, key: str | None) -> Change | None:
         """Sets fields of a live note, one version on.
 
         ``None``, with nothing written, if there is none, it is at none of these versions, or this key was applied.
@@ -174,15 +193,15 @@ class Store:
         """
         return await self._advance(id, {**fields, "updated_date": _now()}, versions, key)
 
-    async def delete(self, id: int, versions: Collection[int] | None, key: str | None) -> Change | None:
+    async def delete(self, id: int, versions: Allowed, key: str | None) -> Change | None:
         """Turns a live note into a tombstone, one version on; otherwise as :meth:`update`."""
         return await self._advance(id, {"deleted_date": _now()}, versions, key)
 
-    async def _advance(
-        self, id: int, fields: Mapping[str, Any], versions: Collection[int] | None, key: str | None
-    ) -> Change | None:
+    async def _advance(self, id: int, fields: Mapping[str, Any], versions: Allowed, key: str | None) -> Change | None:
         condition: Document = {"_id": id, "deleted_date": {"$exists": False}}
-        if versions is not None:
+        if isinstance(versions, range):
+            condition["version"] = {"$gte": versions.start, "$lt": versions.stop}
+        elif versions is not None:
             condition["version"] = {"$in": list(versions)}
         update: Document = {"$set": {**fields, "dirty": True}, "$inc": {"version": 1}}
         if key is not None:
@@ -239,7 +258,14 @@ class Store:
         """The last change of each of these notes. Raises :class:`Unavailable`."""
         with self._reading():
             cursor = self._notes.find({"_id": {"$in": list(ids)}}, {"operations": False})
-            return [_change(document) async for document in cursor]
+            documents = await cursor.to_list(None)
+        changes = []
+        for document in documents:
+            try:
+                changes.append(_change(document))
+            except KeyError:
+                log.exception("this document is no note", extra={"id": document["_id"]})
+        return changes
 
     async def clear_dirty(self, versions: Mapping[int, int]) -> None:
         """Takes the mark off notes that still are at these versions. Raises :class:`Unavailable`."""
@@ -251,20 +277,28 @@ class Store:
         with self._reading():
             await notes.bulk_write(clear, ordered=False)
 
-    async def claim(self, operation: Operation) -> Claim:
+    async def claim(self, operation: Operation, base: int) -> Claim:
         """Claims an ``Idempotency-Key``, or tells who has it. Raises :class:`OutcomeUnknown`."""
-        fields = {"fingerprint": operation.fingerprint, "at": _now()}
+        token = secrets.token_hex(12)
+        fields = {"fingerprint": operation.fingerprint, "token": token, "base": base, "at": _now()}
         with self._writing():
             document = await self._claims.find_one_and_update(
                 {"_id": operation.key}, {"$setOnInsert": fields}, upsert=True, return_document=ReturnDocument.AFTER
             )
         answer = document.get("answer")
-        return Claim(document["fingerprint"], None if answer is None else _note(answer))
+        return Claim(
+            document["fingerprint"],
+            document["token"],
+            document["token"] == token,
+            document["base"],
+            None if answer is None else _note(answer),
+        )
 
     async def settle(self, key: str, answer: Note) -> None:
         """Keeps the answer that was given under a key. Raises :class:`OutcomeUnknown`."""
         with self._writing():
-            await self._claims.update_one({"_id": key}, {"$set": {"answer": _document(answer)}})
+            unanswered = {"_id": key, "answer": {"$exists": False}}
+            await self._claims.update_one(unanswered, {"$set": {"answer": _document(answer)}})
 
     async def release(self, key: str) -> None:
         """Forgets a claim whose operation changed nothing. Raises :class:`OutcomeUnknown`."""

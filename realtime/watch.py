@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from realtime.errors import RealtimeError
+from realtime.errors import RealtimeError, may_come_back
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
@@ -58,7 +58,7 @@ async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> As
         except ConnectionClosed as closed:
             if closed.rcvd is not None:
                 reason = closed.rcvd.reason or f"closed with {closed.rcvd.code}"
-                if closed.rcvd.code >= 4500 or closed.rcvd.code == 1009:
+                if not may_come_back(closed.rcvd.code):
                     raise Refused(f"the server refused: {reason}") from None
         except InvalidURI as error:
             raise Refused(f"{url} is not the address of a server: {error}") from None

@@ -104,8 +104,8 @@ async def test_batches_are_bounded(hub: Hub) -> None:
 async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
     frozen, busy, idle = (hub.join(None, content=True) for _ in range(3))
     hub.publish(event(1))
-    await frozen.take()
-    await busy.take()
+    for client in (frozen, busy):
+        client.writing((await client.take())[0])
     idle.clear()
     now = asyncio.get_running_loop().time()
     assert frozen.busy_since is not None

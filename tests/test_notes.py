@@ -11,6 +11,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
+from realtime.models import KEPT_OPERATIONS
 from realtime.settings import Settings
 from tests.harness import Json, ServerProcess, note_in, rest_client
 
@@ -57,19 +58,18 @@ def test_repeat_gets_the_same_answer_and_changes_nothing(client: TestClient, met
     assert _state(client) == []
 
 
-@pytest.mark.parametrize("lost", ["answer", "claim"])
+def _lose_answer(database: Database[Json]) -> None:
+    """As if the worker had died after the commit and before the answer."""
+    assert database.operations.update_one({"_id": "key"}, {"$unset": {"answer": ""}}).modified_count == 1
+
+
 @pytest.mark.parametrize("method", WRITES)
-def test_applied_once_when_the_answer_was_never_kept(
-    client: TestClient, database: Database[Json], method: str, lost: str
-) -> None:
+def test_applied_once_when_the_answer_was_never_kept(client: TestClient, database: Database[Json], method: str) -> None:
     client.post("/notes/", json=note_in(content="text"))
     first = _write(client, method)
     before = _state(client)
-    if lost == "answer":
-        assert database.operations.update_one({"_id": "key"}, {"$unset": {"answer": ""}}).modified_count == 1
-    else:
-        assert database.operations.delete_one({"_id": "key"}).deleted_count == 1
     for _ in range(2):
+        _lose_answer(database)
         assert _told(_write(client, method)) == _told(first)
     assert _state(client) == before
 
@@ -80,12 +80,37 @@ def test_applied_once_when_others_wrote_before_the_repeat(
 ) -> None:
     client.post("/notes/", json=note_in())
     _write(client, method)
-    database.operations.delete_one({"_id": "key"})
-    for number in range(7):
+    _lose_answer(database)
+    for number in range(KEPT_OPERATIONS - 1):
         assert _write(client, "PUT", f"other-{number}").is_success
     newest = client.put("/notes/1/", json=note_in("newest")).json()
     assert _write(client, method).json() == newest
     assert client.get("/notes/1/").json() == newest
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": '"v1"'}])
+def test_repeat_that_came_too_late_to_tell_is_not_applied(
+    client: TestClient, database: Database[Json], headers: dict[str, str]
+) -> None:
+    client.post("/notes/", json=note_in())
+    assert _write(client, "PUT", **headers).is_success
+    _lose_answer(database)
+    for number in range(KEPT_OPERATIONS):
+        assert _write(client, "PUT", f"other-{number}").is_success
+    newest = client.get("/notes/1/").json()
+    assert _write(client, "PUT", **headers).status_code == (412 if headers else 409)
+    assert client.get("/notes/1/").json() == newest
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_key_is_free_again_once_its_claim_has_expired(
+    client: TestClient, database: Database[Json], method: str
+) -> None:
+    client.post("/notes/", json=note_in())
+    first = _write(client, method).json()
+    assert database.operations.delete_one({"_id": "key"}).deleted_count == 1
+    again = _write(client, method).json()
+    assert (again["id"], again["version"]) == ((first["id"] + 1, 1) if method == "POST" else (1, first["version"] + 1))
 
 
 @pytest.mark.parametrize("method", WRITES)

@@ -61,3 +61,14 @@ async def test_dirty_notes_are_counted(client: TestClient) -> None:
         return "realtime_dirty_notes 0.0" in lines and 'realtime_publishes_total{result="ok"} 1.0' in lines
 
     await eventually(counted)
+
+
+async def test_a_document_that_is_no_note_holds_nothing_up(
+    client: TestClient, collection: Collection[dict[str, Any]]
+) -> None:
+    client.post("/notes/", json=note_in())
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    collection.insert_one({"_id": 999, "version": 1, "dirty": True})
+    collection.update_one({"_id": 1}, {"$set": {"title": "orphan", "dirty": True}, "$inc": {"version": 1}})
+    await eventually(lambda: collection.count_documents({"_id": 1, "dirty": True}) == 0)
+    assert client.get("/notes/1/").json()["title"] == "orphan"

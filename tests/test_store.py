@@ -11,9 +11,9 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.models import Operation
+from realtime.models import KEPT_OPERATIONS, Operation
 from realtime.settings import Settings
-from realtime.store import CLAIM_SECONDS, KEPT_OPERATIONS, TOMBSTONE_SECONDS, Store, check_url
+from realtime.store import CLAIM_SECONDS, TOMBSTONE_SECONDS, Store, check_url
 from tests.harness import Json, eventually, note_in
 
 FIELDS = note_in(content="", tags=[])
@@ -120,21 +120,22 @@ async def test_mark_is_cleared_only_at_the_version_that_was_published(store: Sto
 
 
 async def test_claim_belongs_to_the_first_request(store: Store) -> None:
+    await store.prepare()
     mine, other = Operation("key", b"mine"), Operation("key", b"other")
     made = await store.create(FIELDS, "key")
     assert made
     for operation in (mine, mine, other):
-        claim = await store.claim(operation)
+        claim = await store.claim(operation, 1)
         assert (claim.fingerprint, claim.answer) == (b"mine", None)
     await store.settle("key", made.note)
     await store.release("key")
-    assert (await store.claim(other)).answer == made.note
+    assert (await store.claim(other, 1)).answer == made.note
 
 
 async def test_released_claim_is_free_again(store: Store) -> None:
-    await store.claim(Operation("key", b"mine"))
+    await store.claim(Operation("key", b"mine"), 1)
     await store.release("key")
-    assert (await store.claim(Operation("key", b"other"))).fingerprint == b"other"
+    assert (await store.claim(Operation("key", b"other"), 1)).fingerprint == b"other"
 
 
 async def test_tombstones_and_claims_expire(store: Store, database: AsyncDatabase[Json]) -> None:
@@ -151,7 +152,7 @@ async def test_tombstones_and_claims_expire(store: Store, database: AsyncDatabas
 @pytest.mark.parametrize("url", ["mongodb://127.0.0.1:1/?directConnection=true", "mongodb://127.0.0.1:1/?replicaSet=x"])
 async def test_mongodb_away(url: str) -> None:
     store = Store(url, "test", write_timeout=0.1, read_timeout=0.1)
-    writes = (store.create(FIELDS, None), store.update(1, {}, None, None), store.claim(Operation("key", b"")))
+    writes = (store.create(FIELDS, None), store.update(1, {}, None, None), store.claim(Operation("key", b""), 1))
     reads = (store.find(1), store.page(0, 1), store.dirty(1), store.prepare(), store.ping(0.1))
     outcomes = await asyncio.gather(*writes, *reads, return_exceptions=True)
     store.close()
