@@ -35,5 +35,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    # A client's fault, answered with a close code; uvicorn tells it with a traceback.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Invalid UTF-8"))
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

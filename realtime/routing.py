@@ -108,4 +108,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return JSONResponse({"detail": problems(error.errors())}, 422)
+        told = problems(error.errors())
+        sent_as = request.headers.get("content-type", "application/json")
+        if told and told[0]["loc"] == ["body"] and "json" not in sent_as:
+            told[0]["msg"] = f"send JSON, with Content-Type: application/json; this came as {_plain(sent_as)}"
+        return JSONResponse({"detail": told}, 422)

@@ -42,6 +42,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().on_task_complete(task)
         self.loop.call_later(ABORT_AFTER, self.transport.abort)
 
+    def data_received(self, data: bytes) -> None:
+        """Called with what the peer sent. A handshake that cannot be read is answered, too."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
+
     def keepalive_timeout(self) -> None:
         """Called when a ping was not answered in time."""
         self.pong_timer = None

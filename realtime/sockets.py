@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Header, Query, Request, Response
 from pydantic import Field, ValidationError
+from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
@@ -37,6 +38,10 @@ class BadFrame(Exception):
 
 async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
     """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
+    if client.closing.done():  # the server is stopping: not a word before the close
+        write.close()
+        read.close()
+        return BadFrame("", client.closing.result())
     tasks = [asyncio.create_task(write), asyncio.create_task(read)]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, client.closing]
@@ -129,6 +134,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Streams until the client goes or is to be closed. A browser comes back by itself and resumes."""
+        if self._feed.draining:
+            refusal = JSONResponse({"detail": "The server is going away, come back"}, 503, {"Retry-After": "1"})
+            await refusal(scope, receive, send)
+            return
         client = self._feed.join(self._wanted)
         self._feed.metrics.clients.labels("sse").inc()
         try:

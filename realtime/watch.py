@@ -39,11 +39,12 @@ def feed_url(url: str, since: str | None) -> str:
 
 
 async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> AsyncGenerator[dict[str, Any]]:
-    """Every frame of the feed, across reconnects. ``tell`` hears what happens to the connection.
+    """Every frame of the feed that is news, across reconnects. ``tell`` hears what happens to the connection.
 
     Raises :class:`Refused` when the server says not to come back.
     """
     cursor = since
+    versions: dict[int, int] = {}
     failures = 0
     while True:
         reason = "the connection was lost"
@@ -54,6 +55,11 @@ async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> As
                         frame: dict[str, Any] = json.loads(await socket.recv())
                     failures = 0
                     cursor = frame.get("cursor", cursor)
+                    if frame["type"].startswith("note."):
+                        # An event may come again, and then it is no news.
+                        if frame["version"] <= versions.get(frame["id"], 0):
+                            continue
+                        versions[frame["id"]] = frame["version"]
                     yield frame
         except ConnectionClosed as closed:
             if closed.rcvd is not None:

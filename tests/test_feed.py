@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
@@ -97,3 +99,13 @@ async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
         assert not client.closing.done()
     stand.hub.close_stalled(started + 80)
     assert client.closing.done()
+
+
+def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient) -> None:
+    client.app.state.parts.feed.draining = True  # type: ignore[attr-defined]  # what SIGTERM does
+    with client.websocket_connect("/ws") as socket, pytest.raises(WebSocketDisconnect) as closed:
+        socket.receive_json()
+    assert closed.value.code == CloseCode.DRAIN
+    answer = client.get("/events")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert client.get("/readyz").status_code == 503

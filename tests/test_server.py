@@ -196,3 +196,31 @@ def test_two_servers_that_start_together_do_not_both_get_the_port() -> None:
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=rf"^cannot listen on 127\.0\.0\.1 port {port}: Address already in use$"):
             listen("127.0.0.1", port).close()
+
+
+async def test_handshake_that_is_none_is_answered(shared_servers: list[ServerProcess]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared_servers[0].port)
+    path = "/ws?notes=" + ",".join(map(str, range(1, 9000)))
+    lines = (
+        f"GET {path} HTTP/1.1",
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    async with asyncio.timeout(5 * UNIT):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_invalid_utf8_is_closed_without_a_traceback(server: ServerProcess) -> None:
+    async with connect(server.ws) as socket:
+        await socket.recv()
+        await socket.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1007
+    assert "Traceback" not in server.log()
