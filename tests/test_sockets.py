@@ -313,8 +313,8 @@ async def test_message_over_the_limit_of_the_server(shared_servers: list[ServerP
     server = shared_servers[0]
     async with connect(server.ws, max_size=None) as socket:
         await next_of(socket, "ready")
-        await socket.send("x" * (2 * 1024 * 1024))
-        with pytest.raises(ConnectionClosed) as closed:
+        with pytest.raises(ConnectionClosed) as closed:  # while it is still being sent, or after
+            await socket.send("x" * (2 * 1024 * 1024))
             await next_of(socket, "never")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == CloseCode.TOO_BIG
