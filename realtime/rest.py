@@ -14,11 +14,11 @@ from realtime.models import MAX_ID, Note, NoteIn, NotePatch, NotePut, Operation,
 from realtime.notes import Notes, Versions
 from realtime.routing import SlashRouter, parts_of
 
-PROBLEM = {"type": "object", "required": ["detail"], "properties": {"detail": {}}}
+PROBLEM: dict[str, Any] = {"type": "object", "required": ["detail"], "properties": {"detail": {}}}
 
 
 def _problem(description: str, **properties: Any) -> dict[str, Any]:
-    schema = {**PROBLEM, "properties": {**PROBLEM["properties"], **properties}}  # type: ignore[dict-item]
+    schema = {**PROBLEM, "properties": {**PROBLEM["properties"], **properties}}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
