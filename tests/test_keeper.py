@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -145,7 +146,13 @@ async def test_signals_do_not_keep_the_keeper_from_its_work(tmp_path: Path) -> N
 def _servers(pid: int, folder: Path) -> list[psutil.Process]:
     """The server processes below a process that work in a folder."""
     children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if child.name() in ("mongod", "valkey-server") and _cwd(child, folder)]
+    found = []
+    for child in children:
+        # The keeper also asks each program for its version: such a child may be gone by now.
+        with suppress(psutil.NoSuchProcess):
+            if child.name() in ("mongod", "valkey-server") and _cwd(child, folder):
+                found.append(child)
+    return found
 
 
 def _cwd(process: psutil.Process, folder: Path) -> bool:
