@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check format clean
+.PHONY: install run test check docs bench format clean
 
 install: .venv/installed
 
@@ -20,6 +20,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/render.py --check
+
+docs: install
+	$(BIN)/python docs/render.py
+
+bench: install
+	$(BIN)/python benchmarks/lists.py
 
 format: install
 	$(BIN)/ruff format .

@@ -24,12 +24,14 @@ from realtime.events import decode_event, reset
 from realtime.failpoints import FailPoints
 from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
+from realtime.housekeeping import Housekeeping
 from realtime.hub import Hub
 from realtime.metrics import Metrics
 from realtime.middleware import BodyLimit, RequestLog, SameOrigin
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
+from realtime.queries import Queries
 from realtime.routing import add_error_handlers, other_form, without_null_parameters
 from realtime.settings import Settings
 from realtime.store import Store
@@ -54,6 +56,7 @@ class Parts:
     feed: Feed
     outbox: Outbox
     notes: Notes
+    queries: Queries
     metrics: Metrics
 
 
@@ -88,8 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for route in list(app.routes):  # the docs
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
-    for module in (operations, rest, sockets):
-        app.include_router(module.router)
+    for router in (operations.router, *rest.routers, sockets.router):
+        app.include_router(router)
     add_error_handlers(app)
     describe = app.openapi
 
@@ -97,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return app.openapi_schema or without_null_parameters(describe())
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.add_middleware(BodyLimit, most=settings.max_body)
+    app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     app.add_middleware(SameOrigin, others=frozenset(settings.origins.split()))
     app.add_middleware(RequestLog, metrics=metrics)
 
@@ -149,6 +152,7 @@ async def _parts(
     feed = Feed(hub, follower, bus, presence, metrics, interval=settings.heartbeat)
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     notes = Notes(store, outbox, failpoints, metrics)
+    housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": store.prepare,
         "append to the log": bus.run,
@@ -157,6 +161,7 @@ async def _parts(
         "sweep the outbox": outbox.sweep,
         "tick": feed.tick,
         "presence": presence.run,
+        "keep house": housekeeping.run,
     }
     try:
         async with running(tasks):
@@ -164,7 +169,7 @@ async def _parts(
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
-            yield Parts(store, bus, follower, feed, outbox, notes, metrics)
+            yield Parts(store, bus, follower, feed, outbox, notes, Queries(store), metrics)
             await feed.drain(0)
             await presence.aclose()
             await outbox.aclose()

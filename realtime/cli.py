@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBars
 
 from realtime import __version__
 from realtime.errors import RealtimeError
 from realtime.settings import Settings
+
+if TYPE_CHECKING:
+    from realtime.transfer import Progress, Tell
 
 app = typer.Typer(
     name="realtime",
@@ -26,6 +32,8 @@ app = typer.Typer(
 )
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Url = Annotated[str, typer.Option(help="Address of the server.", envvar="REALTIME_URL")]
 
 
 def _fail(message: str) -> NoReturn:
@@ -85,7 +93,7 @@ def serve(
 
 @app.command()
 def watch(
-    url: Annotated[str, typer.Option(help="Address of the server.", envvar="REALTIME_URL")] = "http://127.0.0.1:8000",
+    url: Url = "http://127.0.0.1:8000",
     since: Annotated[str | None, typer.Option(help="Resume after this cursor.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the frames as they come, one JSON object a line.")
@@ -108,3 +116,54 @@ def watch(
             asyncio.run(run())
     except RealtimeError as error:
         _fail(error.detail)
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Tell]:
+    """Shows a progress bar for each step that is told of, on standard error."""
+    columns = (TextColumn("{task.description:12}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with ProgressBars(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(progress: Progress) -> None:
+            if progress.step not in tasks:
+                tasks[progress.step] = bars.add_task(progress.step)
+            bars.update(tasks[progress.step], completed=progress.done, total=progress.total)
+
+        yield tell
+
+
+@app.command("export")
+def export_(
+    target: Annotated[Path, typer.Argument(help="A .zip file, or a folder.", metavar="DIR|ZIP")],
+    url: Url = "http://127.0.0.1:8000",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Save all notes of a server as Markdown files with YAML front matter."""
+    from realtime.transfer import export_notes
+
+    try:
+        with _bars() as tell:
+            count = export_notes(url, target, tell, overwrite=overwrite)
+    except RealtimeError as error:
+        _fail(error.detail)
+    output.print(f"{count} notes in {escape(str(target))}")
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.")],
+    url: Url = "http://127.0.0.1:8000",
+    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the ids that the files name.")] = False,
+) -> None:
+    """Make notes of Markdown files: of an export, or of other origin. All or, if one is not valid, none."""
+    from realtime.transfer import import_notes
+
+    try:
+        with _bars() as tell:
+            answer = import_notes(url, sources, tell, keep_ids=keep_ids)
+    except RealtimeError as error:
+        _fail(error.detail)
+    output.print(f"{answer['imported']} notes imported")
+    for name in answer["skipped"]:
+        errors.print(f"skipped, no Markdown: {escape(name)}", style="dim")

@@ -51,7 +51,7 @@ class Embedded:
         self._ports = said["ports"]
         if "mongo" in self._wanted:
             # Here, not at the top: the driver is slow to import and not needed to print a help text.
-            from realtime.store import ensure_replica_set
+            from realtime.store.server import ensure_replica_set
 
             try:
                 ensure_replica_set(self._ports["mongo"])

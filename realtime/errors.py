@@ -4,9 +4,18 @@
 
     RealtimeError
      ├── NoteNotFound            404
-     ├── VersionMismatch         412, carries the current note
+     ├── VersionNotFound         404, the history does not have it
+     ├── Behind                  carries the current note
+     │    ├── VersionMismatch    412
+     │    ├── BaseNotFound       409, nothing to merge with
+     │    └── MergeConflict      409, carries both texts and the conflicting ranges, too
+     ├── EditRefused             409, the text is not there as often as said
+     ├── IdsTaken                409
+     ├── ContentTooLong          422, what a write would make of the content
+     ├── ImportRefused           422, names the file and what is wrong with it
      ├── KeyReused               422
      ├── OutcomeForgotten        409, a repeat came too late to tell whether it was applied
+     ├── NoRoom                  503, the note holds too many revisions that are not archived yet
      ├── Unavailable             503
      │    └── OutcomeUnknown     503, the write may or may not have been committed
      ├── BusUnavailable          Redis is away: never reaches a client
@@ -15,8 +24,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from realtime.models import Note
@@ -65,6 +75,10 @@ class RealtimeError(Exception):
         super().__init__(detail)
         self.detail = detail
 
+    def more(self) -> dict[str, Any]:
+        """What an answer tells besides ``detail``."""
+        return {}
+
 
 class NoteNotFound(RealtimeError):
     """There is no note with this id, or it was deleted."""
@@ -75,14 +89,107 @@ class NoteNotFound(RealtimeError):
         super().__init__("Note not found")
 
 
-class VersionMismatch(RealtimeError):
+class VersionNotFound(RealtimeError):
+    """The history of a note does not have this version: it never was, or it was thinned out."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__("Version not found")
+
+
+class Behind(RealtimeError):
+    """A write was meant for another version than the current one, which it carries."""
+
+    def __init__(self, detail: str, current: Note) -> None:
+        super().__init__(detail)
+        self.current = current
+
+    def more(self) -> dict[str, Any]:
+        """The note as it is."""
+        return {"note": self.current.model_dump(mode="json")}
+
+
+class VersionMismatch(Behind):
     """``If-Match`` names a version that is not the current one."""
 
     status = 412
 
     def __init__(self, current: Note) -> None:
-        super().__init__(f"The note is at version {current.version}, which If-Match does not name")
-        self.current = current
+        super().__init__(f"The note is at version {current.version}, which If-Match does not name", current)
+
+
+class BaseNotFound(Behind):
+    """``base_version`` names a version that the history does not have, so nothing can be merged."""
+
+    status = 409
+
+    def __init__(self, base: int, current: Note) -> None:
+        super().__init__(
+            f"The note is at version {current.version}, and version {base}, which base_version names, is not in its"
+            " history: read the note and write again",
+            current,
+        )
+
+
+class MergeConflict(Behind):
+    """Others changed the same words since ``base_version``."""
+
+    status = 409
+
+    def __init__(self, conflicts: list[dict[str, Any]], yours: dict[str, Any], current: Note) -> None:
+        super().__init__("Others changed the same words: choose, and write again", current)
+        self.conflicts = conflicts
+        self.yours = yours
+
+    def more(self) -> dict[str, Any]:
+        """The note, the fields that were sent, and each range in conflict with its three texts."""
+        return {**super().more(), "yours": self.yours, "conflicts": self.conflicts}
+
+
+class EditRefused(RealtimeError):
+    """A text operation does not fit: what it is to change is not there as often as it says."""
+
+    status = 409
+
+    def __init__(self, number: int, op: str, what: str, *, expected: int, found: int, at: Sequence[int]) -> None:
+        times = "once" if expected == 1 else f"{expected} times"
+        super().__init__(f"Operation {number} ({op}): {what} must be there {times}, and is there {found} times")
+        self._more = {"operation": number, "expected": expected, "found": found, "at": list(at)}
+
+    def more(self) -> dict[str, Any]:
+        """Which operation, how often its text is there, and the first places, in characters."""
+        return self._more
+
+
+class ContentTooLong(RealtimeError):
+    """A write would make the content longer than a note may be."""
+
+    status = 422
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"content: would be longer than {most} bytes of UTF-8")
+
+
+class IdsTaken(RealtimeError):
+    """Notes were to keep their ids, and there are, or were, others with some of them."""
+
+    status = 409
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        shown = ", ".join(map(str, ids[:10])) + (", …" if len(ids) > 10 else "")
+        super().__init__(f"keep_ids: there are, or were, notes with these ids: {shown}")
+        self._ids = ids
+
+    def more(self) -> dict[str, Any]:
+        """The ids, at most 1000."""
+        return {"ids": list(self._ids[:1000])}
+
+
+class ImportRefused(RealtimeError):
+    """A file cannot be imported; the message names it, and what is wrong."""
+
+    status = 422
 
 
 class KeyReused(RealtimeError):
@@ -103,6 +210,15 @@ class OutcomeForgotten(RealtimeError):
         super().__init__("Whether this request was applied cannot be told any more: read the note, and decide")
 
 
+class NoRoom(RealtimeError):
+    """The note holds so many revisions that are not archived yet that another one has no room."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("Too much was written to this note at once, try again")
+
+
 class Unavailable(RealtimeError):
     """MongoDB did not answer in time. Nothing was written."""
 
@@ -120,6 +236,10 @@ class OutcomeUnknown(Unavailable):
             "The database did not confirm the write in time. It may have been saved:"
             " read the note, or repeat the request with the same Idempotency-Key"
         )
+
+    def more(self) -> dict[str, Any]:
+        """That the outcome is unknown."""
+        return {"outcome": "unknown"}
 
 
 class BusUnavailable(RealtimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,20 +23,25 @@ log = logging.getLogger(__name__)
 
 
 class BodyLimit:
-    """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive."""
+    """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive.
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    ``others`` are paths with a limit of their own.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its body counted."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = HTTPException(413, f"The body must be at most {self._most} bytes")
+        most = self._others.get(scope["path"].rstrip("/"), self._most)
+        refusal = HTTPException(413, f"The body must be at most {most} bytes")
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._most:
+        if announced.isdigit() and int(announced) > most:
             await JSONResponse({"detail": refusal.detail}, 413)(scope, receive, send)
             return
         size = 0
@@ -44,7 +50,7 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._most:
+            if size > most:
                 raise refusal
             return message
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
@@ -32,6 +33,11 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def _integral(value: Any) -> Any:
+    # To JSON Schema 1.0 is an integer, too.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _or_empty_text(value: Any) -> Any:
     return "" if value is None else value
 
@@ -40,13 +46,35 @@ def _or_empty_list(value: Any) -> Any:
     return [] if value is None else value
 
 
+Integral = BeforeValidator(_integral)
 Moment = Annotated[datetime, PlainSerializer(_iso, when_used="json")]
 NoteId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Version = Annotated[int, Field(ge=1)]
-Text = Annotated[str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
-Line = Annotated[Text, Field(min_length=3, max_length=50)]
+STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))
+"""What makes a ``str`` one that can be stored; after its length, so that an error tells of characters."""
+Text = Annotated[str, *STORABLE]
+Line = Annotated[str, Field(min_length=3, max_length=50), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
-Tags = Annotated[list[Annotated[Text, Field(min_length=1, max_length=50)]], Field(max_length=32)]
+Tag = Annotated[str, Field(min_length=1, max_length=50), *STORABLE]
+Tags = Annotated[list[Tag], Field(max_length=32)]
+
+
+EXAMPLE: dict[str, Any] = {
+    "id": 1,
+    "title": "Groceries",
+    "description": "for the weekend",
+    "tags": ["home"],
+    "version": 3,
+    "created_date": "2026-01-01T09:00:00.000Z",
+    "updated_date": "2026-01-02T18:30:00.000Z",
+    "content": "# To buy\nmilk\nbread\n",
+}
+"""The note of all examples."""
+
+
+def example(*names: str, **more: Any) -> ConfigDict:
+    """The configuration of a model whose example has these fields of :data:`EXAMPLE`, and more."""
+    return ConfigDict(json_schema_extra={"examples": [{name: EXAMPLE[name] for name in names} | more]})
 
 
 class Model(BaseModel):
@@ -58,6 +86,8 @@ class Model(BaseModel):
 class NoteIn(Model):
     """A new note."""
 
+    model_config = example("title", "description", "content", "tags")
+
     title: Line
     description: Line
     content: Content = ""
@@ -67,6 +97,8 @@ class NoteIn(Model):
 class NotePut(Model):
     """A replacement for title and description. ``content`` and ``tags`` stay as they are when they are left out."""
 
+    model_config = example("title", "description")
+
     title: Line
     description: Line
     content: Content = ""
@@ -75,6 +107,8 @@ class NotePut(Model):
 
 class NotePatch(Model):
     """A JSON merge patch (RFC 7396). ``null`` takes a field back to its default; title and description have none."""
+
+    model_config = example(description="for Sunday", tags=None)
 
     title: Annotated[Line, Field(default_factory=str)]
     description: Annotated[Line, Field(default_factory=str)]
@@ -97,7 +131,98 @@ class NoteHead(BaseModel):
 class Note(NoteHead):
     """A note. ``content`` comes last, so that an event's bytes can be cut before it."""
 
+    model_config = example(*EXAMPLE)
+
     content: str
+
+
+class NoteListed(Note):
+    """A note in a list; with ``q``, a snippet of it. Under ``content=false`` it has no ``content``."""
+
+    model_config = example(*EXAMPLE, snippet="# To buy\n<mark>milk</mark>\nbread\n")
+
+    snippet: Annotated[
+        str | None, Field(description="HTML: an excerpt of the text, escaped, with `<mark>` around what was found")
+    ] = None
+
+
+class Trashed(Note):
+    """A note in the trash."""
+
+    model_config = example(*EXAMPLE, version=4, deleted_date="2026-01-03T12:00:00.000Z")
+
+    deleted_date: Moment
+
+
+class TagCount(BaseModel):
+    """A tag, and how many notes have it."""
+
+    model_config = example(tag="home", count=12)
+
+    tag: str
+    count: int
+
+
+Action = Literal["create", "update", "edit", "import", "restore", "delete", "undelete"]
+
+
+_REVISED: dict[str, Any] = {
+    "version": 3,
+    "date": "2026-01-02T18:30:00.000Z",
+    "author": None,
+    "action": "update",
+    "restored": None,
+    "changed": ["content"],
+}
+
+
+class Revision(BaseModel):
+    """A version of a note in its history: who made it when and how, and which fields changed by it."""
+
+    model_config = example("title", "description", "tags", **_REVISED)
+
+    version: Version
+    date: Moment
+    author: Annotated[str | None, Field(description="who made it; `null` is a guest")]
+    action: Action
+    restored: Annotated[int | None, Field(description="for `restore`, the version that was taken back")]
+    changed: Annotated[list[str], Field(description="fields whose value is another than in the version before")]
+    title: str
+    description: str
+    tags: list[str]
+
+
+class RevisionText(Revision):
+    """A version of a note, whole."""
+
+    model_config = example("title", "description", "tags", "content", **_REVISED)
+
+    content: str
+
+
+Sort = Literal["id", "-id", "title", "-title", "created", "-created", "updated", "-updated", "relevance"]
+Position = tuple[int | float | str, int]
+"""Where a page ends: what its last note is ordered by, and its id. Times are in milliseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a page of a list is asked for. ``relevance`` is an order of what ``q`` finds only."""
+
+    q: str | None = None
+    tags: tuple[str, ...] = ()
+    sort: Sort = "id"
+    after: Position | None = None
+    limit: int = 100
+    content: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Notes in order, and where the next page begins, if there are more."""
+
+    notes: Sequence[NoteHead]
+    after: Position | None
 
 
 @dataclass(frozen=True, slots=True)

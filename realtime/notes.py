@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from realtime.edits import edited
 from realtime.errors import (
+    BaseNotFound,
+    ContentTooLong,
+    IdsTaken,
     KeyReused,
+    NoRoom,
     NoteNotFound,
     OutcomeForgotten,
     OutcomeUnknown,
     RealtimeError,
     Unavailable,
     VersionMismatch,
+    VersionNotFound,
 )
-from realtime.models import KEPT_OPERATIONS
+from realtime.merge import merge_fields
+from realtime.models import KEPT_OPERATIONS, MAX_CONTENT
 
 if TYPE_CHECKING:
+    from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Change, Note, NoteIn, NotePatch, NotePut, Operation
+    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
     from realtime.outbox import Outbox
-    from realtime.store import Record, Store
+    from realtime.store import Store
+    from realtime.store.documents import Record
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 100
+"""How often a write that is computed from the note is computed again because others were faster."""
+IMPORT_AT_ONCE = 16
+
 Versions = Collection[int] | None
+Fields = Mapping[str, Any]
 Apply = Callable[[str | None, Versions], Awaitable["Change | None"]]
-Refused = Callable[[str | None, Versions], Awaitable["Note"]]
+Compute = Callable[["Note"], Awaitable[Fields]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A write: how to apply it at the versions allowed, marked by a key, and what to answer if that is refused."""
+    """A write: how to apply it at the versions allowed, marked by a token; and the state that it needs of the note."""
 
     action: str
     apply: Apply
-    refused: Refused
     versions: Versions = None
+    of_trash: bool = False
 
 
 class Notes:
-    """Every read and write of notes. ``versions`` are those that ``If-Match`` allows; ``None`` allows any."""
+    """Every write of notes. ``versions`` are those that ``If-Match`` allows; ``None`` allows any.
+
+    With an operation, a write is applied once, however often its request comes.
+    """
 
     def __init__(self, store: Store, outbox: Outbox, failpoints: FailPoints, metrics: Metrics) -> None:
         self._store = store
@@ -51,73 +70,203 @@ class Notes:
         self._failpoints = failpoints
         self._metrics = metrics
 
-    async def get(self, id: int) -> Note:
-        """A live note. Raises :class:`NoteNotFound`."""
-        return _live(await self._store.find(id)).note
-
-    async def page(self, after: int, limit: int) -> tuple[list[Note], bool]:
-        """Live notes by id from above ``after``, at most ``limit``, and whether there are more."""
-        return await self._store.page(after, limit)
-
     async def create(self, note: NoteIn, operation: Operation | None) -> Note:
         """Makes a note."""
 
-        async def apply(key: str | None, _: Versions) -> Change | None:
-            return await self._store.create(note.model_dump(), key)
+        async def apply(token: str | None, _: Versions) -> Change | None:
+            return await self._store.notes.create(note.model_dump(), token)
 
-        async def refused(key: str | None, _: Versions) -> Note:
-            return _live(None if key is None else await self._store.find_origin(key)).note
+        return await self._once(_Write("create", apply), None, operation)
 
-        return await self._once(_Write("create", apply, refused), None, operation)
+    async def replace(
+        self, id: int, note: NotePut, versions: Versions, base: int | None, operation: Operation | None
+    ) -> Note:
+        """Sets title and description, and what else was sent; with a base version, merged with what happened since.
 
-    async def replace(self, id: int, note: NotePut, versions: Versions, operation: Operation | None) -> Note:
-        """Sets title and description, and what else was sent.
-
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`.
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
+        :class:`BaseNotFound`, :class:`ContentTooLong`.
         """
-        return await self._update("replace", id, note.model_dump(exclude_unset=True), versions, operation)
+        return await self._update(id, note.model_dump(exclude_unset=True), versions, base, operation)
 
-    async def patch(self, id: int, patch: NotePatch, versions: Versions, operation: Operation | None) -> Note:
-        """Sets what was sent; an empty patch changes nothing. Raises as :meth:`replace`."""
+    async def patch(
+        self, id: int, patch: NotePatch, versions: Versions, base: int | None, operation: Operation | None
+    ) -> Note:
+        """Sets what was sent; an empty patch changes nothing. Otherwise as :meth:`replace`."""
         fields = patch.model_dump(exclude_unset=True)
         if fields:
-            return await self._update("patch", id, fields, versions, operation)
-        note = await self.get(id)
+            return await self._update(id, fields, versions, base, operation)
+        note = _live(await self._store.notes.find(id)).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
         return note
 
+    async def edit(self, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None) -> Note:
+        """Applies text operations to the content, all or none.
+
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`ContentTooLong`.
+        """
+
+        async def compute(note: Note) -> Fields:
+            return {"content": await asyncio.to_thread(edited, note.content, edits)}
+
+        return await self._once(self._computed("edit", id, compute, versions), id, operation)
+
+    async def restore(self, id: int, version: int, versions: Versions, operation: Operation | None) -> Note:
+        """Makes an earlier version the newest.
+
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`VersionNotFound`.
+        """
+
+        async def compute(_: Note) -> Fields:
+            revision = await self._store.history.read(id, version)
+            if revision is None:
+                raise VersionNotFound
+            return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
+
+        write = self._computed("restore", id, compute, versions, restored=version)
+        return await self._once(write, id, operation)
+
     async def delete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
-        """Deletes a note and returns it as it was. Raises as :meth:`replace`."""
+        """Moves a note into the trash and returns it as it was.
 
-        async def apply(key: str | None, allowed: Versions) -> Change | None:
-            return await self._store.delete(id, allowed, key)
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`.
+        """
 
-        return await self._once(_Write("delete", apply, self._refusal(id, versions), versions), id, operation)
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            return await self._store.notes.delete(id, allowed, token)
+
+        return await self._once(_Write("delete", apply, versions), id, operation)
+
+    async def undelete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
+        """Takes a note out of the trash. Raises as :meth:`delete`."""
+
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            return await self._store.notes.undelete(id, allowed, token)
+
+        return await self._once(_Write("undelete", apply, versions, of_trash=True), id, operation)
+
+    async def purge(self, id: int, versions: Versions, operation: Operation | None) -> None:
+        """Deletes a note in the trash for good, with its history. Raises as :meth:`delete`."""
+
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            change = await self._store.notes.purge(id, allowed, token)
+            if change is not None:
+                await self._store.history.forget([id])
+            return change
+
+        await self._once(_Write("purge", apply, versions, of_trash=True), id, operation)
+
+    async def bring_in(
+        self, notes: Iterable[NoteIn], many: int, ids: Sequence[int] | None, operation: Operation | None
+    ) -> AsyncIterator[Sequence[int]]:
+        """Makes many notes, under these ids or else the next ones, and tells their ids as it goes.
+
+        A repeat of the operation makes those that are missing. Raises :class:`IdsTaken`, with nothing written.
+        """
+        token = None
+        repeated = False
+        if operation is not None:
+            claim = await self._store.claims.claim(operation, 0)
+            if claim.fingerprint != operation.fingerprint:
+                raise KeyReused
+            token, repeated = claim.token, not claim.first
+        if ids is None:
+            first = await self._store.notes.reserve(many)
+            places: Sequence[int] = range(first, first + many)
+        else:
+            places = ids
+            taken = sorted(await self._store.notes.taken(ids))
+            if taken and not repeated:
+                if operation is not None:
+                    await self._store.claims.release(operation.key)
+                raise IdsTaken(taken)
+            await self._store.notes.reserve_up_to(max(ids))
+        waiting = zip(range(many), places, notes, strict=False)
+        # In a thread: the notes are unpacked and read as they are taken.
+        while batch := await asyncio.to_thread(lambda: list(islice(waiting, IMPORT_AT_ONCE))):
+            yield await asyncio.gather(
+                *(
+                    self._bring_in(id, note, f"{token}:{number}" if token else None, keep_id=ids is not None)
+                    for number, id, note in batch
+                )
+            )
+
+    async def _bring_in(self, id: int, note: NoteIn, token: str | None, *, keep_id: bool) -> int:
+        fields = note.model_dump()
+        try:
+            change = await self._store.notes.insert(id, fields, token, "import")
+        except IdsTaken:
+            made = None if token is None else await self._store.notes.find_origin(token)
+            if made is not None:
+                return made.note.id
+            if keep_id:
+                raise
+            change = await self._store.notes.create(fields, token, "import")
+        if change is None:
+            return _live(await self._store.notes.find_origin(token or "")).note.id
+        self._metrics.writes.labels("import").inc()
+        await self._outbox.publish(change)
+        return change.note.id
 
     async def _update(
-        self, action: str, id: int, fields: dict[str, Any], versions: Versions, operation: Operation | None
+        self, id: int, fields: Fields, versions: Versions, base: int | None, operation: Operation | None
     ) -> Note:
-        async def apply(key: str | None, allowed: Versions) -> Change | None:
-            return await self._store.update(id, fields, allowed, key)
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            return await self._store.notes.update(id, fields, allowed, token)
 
-        return await self._once(_Write(action, apply, self._refusal(id, versions), versions), id, operation)
+        async def compute(note: Note) -> Fields:
+            assert base is not None
+            if note.version == base:
+                return fields
+            revision = await self._store.history.read(id, base) if base < note.version else None
+            if revision is None:
+                raise BaseNotFound(base, note)
+            merged = await asyncio.to_thread(merge_fields, revision, note, fields)
+            if len(merged.get("content", "").encode()) > MAX_CONTENT:
+                raise ContentTooLong(MAX_CONTENT)
+            return merged
 
-    def _refusal(self, id: int, versions: Versions) -> Refused:
-        async def refused(key: str | None, allowed: Versions) -> Note:
-            """Why a write was refused: as an error, or as the answer if this very operation was applied before."""
-            record = await self._store.find(id)
-            if record is not None and key is not None and key in record.operations:
-                return _as_it_was(record.note) if record.deleted else record.note
-            note = _live(record).note
-            if versions is not None and note.version not in versions:
-                raise VersionMismatch(note)
-            if allowed is not None and note.version not in allowed:
-                raise OutcomeForgotten
-            # Live now, but not when the write came: it was restored in between.
+        write = _Write("update", apply, versions) if base is None else self._computed("update", id, compute, versions)
+        return await self._once(write, id, operation)
+
+    def _computed(self, action: Action, id: int, compute: Compute, versions: Versions, **entry: Any) -> _Write:
+        """A write that is computed from the note as it is, and written at just that version."""
+
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            for _ in range(ATTEMPTS):
+                record = await self._store.notes.latest(id)
+                if record is None or record.deleted or token in record.operations:
+                    return None
+                version = record.note.version
+                if allowed is not None and version not in allowed:
+                    return None
+                fields = await compute(record.note)
+                change = await self._store.notes.update(id, fields, {version}, token, action, **entry)
+                if change is not None:
+                    return change
+            raise Unavailable("Too many write to this note at once, try again")
+
+        return _Write(action, apply, versions)
+
+    async def _refused(self, write: _Write, id: int | None, token: str | None, allowed: Versions) -> Note:
+        """Why a write was refused: as an error, or as the answer if this very operation was applied before."""
+        notes = self._store.notes
+        if id is None:
+            return _live(None if token is None else await notes.find_origin(token)).note
+        record = await notes.find(id)
+        if record is None:
             raise NoteNotFound
-
-        return refused
+        note = record.note
+        if token is not None and token in record.operations:
+            return _as_it_was(note) if record.deleted else note
+        if record.purged or record.deleted is not write.of_trash:
+            raise NoteNotFound
+        if write.versions is not None and note.version not in write.versions:
+            raise VersionMismatch(note)
+        if allowed is not None and note.version not in allowed:
+            raise OutcomeForgotten
+        # There now, but not when the write came: it was deleted or restored in between.
+        raise NoteNotFound
 
     async def _once(self, write: _Write, id: int | None, operation: Operation | None) -> Note:
         """Applies a write once, however often its request comes; the same request gets the same answer again.
@@ -127,12 +276,12 @@ class Notes:
         so a repeat is not applied beyond the versions up to which its token cannot have been forgotten.
         """
         if operation is None:
-            return await self._apply(write, None, write.versions)
+            return await self._apply(write, id, None, write.versions)
         try:
-            record = None if id is None else await self._store.find(id)
+            record = None if id is None else await self._store.notes.find(id)
         except Unavailable:
             raise OutcomeUnknown from None  # of the first request with this key, for all that is known here
-        claim = await self._store.claim(operation, 0 if record is None else record.note.version)
+        claim = await self._store.claims.claim(operation, 0 if record is None else record.note.version)
         if claim.fingerprint != operation.fingerprint:
             raise KeyReused
         if claim.answer is not None:
@@ -142,24 +291,30 @@ class Notes:
             known = range(1, claim.base + KEPT_OPERATIONS + 1)
             allowed = known if allowed is None else [version for version in allowed if version in known]
         try:
-            answer = await self._apply(write, claim.token, allowed)
+            answer = await self._apply(write, id, claim.token, allowed)
         except (Unavailable, OutcomeForgotten):
             raise
         except RealtimeError:
-            await self._store.release(operation.key)
+            await self._store.claims.release(operation.key)
             raise
         try:
-            await self._store.settle(operation.key, answer)
+            await self._store.claims.settle(operation.key, answer)
         except Unavailable:
             # The write is committed, so the answer is true; a repeat is recognised by the token in the note.
             log.warning("the answer could not be kept for a repeat", extra={"note": answer.id})
         return answer
 
-    async def _apply(self, write: _Write, key: str | None, allowed: Versions) -> Note:
+    async def _apply(self, write: _Write, id: int | None, token: str | None, allowed: Versions) -> Note:
         await self._failpoints.hit("before_write")
-        change = await write.apply(key, allowed)
+        try:
+            change = await write.apply(token, allowed)
+        except NoRoom:
+            if id is None:
+                raise
+            await self._store.history.archive({id})
+            change = await write.apply(token, allowed)
         if change is None:
-            return await write.refused(key, allowed)
+            return await self._refused(write, id, token, allowed)
         self._metrics.writes.labels(write.action).inc()
         await self._outbox.publish(change)
         return _as_it_was(change.note) if change.deleted else change.note

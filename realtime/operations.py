@@ -13,16 +13,28 @@ from realtime.routing import SlashRouter, parts_of
 
 CHECK_TIMEOUT = 2.0
 
+CHECKS = {
+    "mongodb": {"ok": True},
+    "redis": {"ok": True},
+    "feed": {"ok": True, "cursor": "c2c16b7c2e32:17", "lag": 0},
+    "accepting": {"ok": True},
+}
+"""The checks of the examples."""
+
 router = SlashRouter(tags=["operations"])
 
 
-@router.get("/ping", summary="Is anybody there?")
+def _example(description: str, example: Any, kind: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {kind: {"example": example}}}
+
+
+@router.get("/ping", summary="Is anybody there?", responses={200: _example("There is", {"ping": "pong!"})})
 async def ping() -> dict[str, str]:
     """Always `{"ping": "pong!"}`."""
     return {"ping": "pong!"}
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", summary="Is the process alive?", responses={200: _example("It is", {"status": "alive"})})
 async def healthz() -> dict[str, str]:
     """200 as long as the process can answer at all, whatever it depends on."""
     return {"status": "alive"}
@@ -42,14 +54,18 @@ async def _check(check: Any) -> dict[str, Any]:
 @router.get(
     "/readyz",
     summary="Can it serve?",
-    responses={503: {"description": "Not now: `checks` tells why", "content": {"application/json": {}}}},
+    responses={
+        200: _example("It can", {"status": "ready", "checks": CHECKS}),
+        503: _example(
+            "Not now: `checks` tells why",
+            {"status": "not ready", "checks": {**CHECKS, "mongodb": {"ok": False, "detail": "no answer within 2 s"}}},
+        ),
+    },
 )
 async def readyz(request: Request) -> Response:
     """200 when MongoDB and Redis answer, the feed is followed and the server is not stopping; each is named."""
     parts = parts_of(request)
     mongodb, redis = await asyncio.gather(_check(parts.store.ping(CHECK_TIMEOUT)), _check(parts.bus.position()))
-    if redis["ok"] and not parts.bus.appending:
-        redis = {"ok": False, "detail": "events cannot be published"}
     if redis["ok"] and not parts.bus.appending:
         redis = {"ok": False, "detail": "events cannot be published"}
     follower = parts.follower
@@ -60,7 +76,12 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503, headers)
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: _example("The metrics", 'realtime_writes_total{action="create"} 1.0\n', "text/plain")},
+)
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format, over all workers of this server."""
     return Response(parts_of(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,8 +1,8 @@
-"""The outbox: what was committed gets published, at least once, whoever died in between.
+"""The outbox: what was committed gets published and archived, at least once, whoever died in between.
 
-A write leaves its note ``dirty`` in the same commit. Once its event is in the log the mark is cleared, in batches and
-only at the version that was published. A sweep in every worker publishes again what stays dirty over two passes; the
-log drops what it already has. No clocks.
+A write leaves its note ``dirty``, with its revision, in the same commit. Once its event is in the log and its revision
+in the history the mark is cleared, in batches and only at the version that was published. A sweep in every worker takes
+up what stays dirty over two passes; the log and the history drop what they already have. No clocks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLOSE_TIMEOUT = 1.0
 
 
 class Outbox:
-    """Publishes committed changes, and clears their marks."""
+    """Publishes committed changes, has their revisions archived, and clears their marks."""
 
     def __init__(self, store: Store, bus: Bus, failpoints: FailPoints, metrics: Metrics, *, wait: float) -> None:
         self._store = store
@@ -42,6 +42,7 @@ class Outbox:
         self._metrics = metrics
         self._wait = wait
         self._tasks: set[asyncio.Task[bool]] = set()
+        self._committed: set[int] = set()
         self._published: dict[int, int] = {}
         self._dirty_before: dict[int, int] = {}
 
@@ -50,6 +51,7 @@ class Outbox:
 
         Never fails and never waits long: what is not published now, the sweep will.
         """
+        self._committed.add(change.note.id)
         task = asyncio.create_task(self._publish(change))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -71,17 +73,20 @@ class Outbox:
         return True
 
     async def clear(self) -> None:
-        """Takes the mark off what was published, for ever."""
+        """Archives what was committed and takes the mark off what was published, for ever."""
         while True:
             await asyncio.sleep(CLEAR_INTERVAL)
             await self.flush()
 
     async def flush(self) -> None:
-        """Takes the mark off what was published so far."""
+        """Archives what was committed and takes the mark off what was published, so far."""
+        # Lost with a failure here, a note stays dirty, and the sweep takes it up.
+        committed, self._committed = self._committed, set()
         published, self._published = self._published, {}
+        if committed:
+            await self._store.history.archive(committed)
         if published:
-            # Lost with a failure here, a mark costs one more publish that the log drops.
-            await self._store.clear_dirty(published)
+            await self._store.notes.clear_dirty(published)
 
     async def sweep(self) -> None:
         """Publishes again what stays dirty, for ever."""
@@ -91,12 +96,13 @@ class Outbox:
 
     async def sweep_once(self) -> None:
         """One pass of the sweep."""
-        dirty = await self._store.dirty(SWEEP_NOTES)
+        dirty = await self._store.notes.dirty(SWEEP_NOTES)
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]
         self._dirty_before = dirty
+        self._committed.update(stale)
         for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_NOTES):
-            changes = await self._store.changes(stale[start : start + REPUBLISH_NOTES])
+            changes = await self._store.notes.changes(stale[start : start + REPUBLISH_NOTES])
             published = sum(await asyncio.gather(*(self._publish(change) for change in changes)))
             if published:
                 log.info("published again what was left over", extra={"notes": published})

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from realtime.errors import BusUnavailable, OutcomeUnknown, RealtimeError, Unavailable, VersionMismatch
+from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -63,16 +63,12 @@ def _plain(part: str | int) -> str | int:
 
 
 def _answer(error: RealtimeError) -> Response:
-    body: dict[str, Any] = {"detail": error.detail}
     headers: dict[str, str] = {}
-    if isinstance(error, OutcomeUnknown):
-        body["outcome"] = "unknown"
-    if isinstance(error, Unavailable):
+    if error.status == 503:
         headers["Retry-After"] = RETRY_AFTER
-    if isinstance(error, VersionMismatch):
-        body["note"] = error.current.model_dump(mode="json")
+    if isinstance(error, Behind):
         headers["ETag"] = etag(error.current.version)
-    return JSONResponse(body, error.status, headers)
+    return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)
 
 
 def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:

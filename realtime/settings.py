@@ -49,6 +49,13 @@ class Settings(BaseSettings):
     log_bytes: Annotated[int, Field(ge=MIB, description="bytes of events kept in Redis, whatever their number")] = (
         256 * MIB
     )
+    history_days: Annotated[
+        int, Field(ge=1, le=36_500, description="days for which all versions are kept; of older ones, one per day")
+    ] = 30
+    trash_days: Annotated[
+        int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted for good")
+    ] = 30
+    max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
         str, Field(description="other origins whose pages may connect and write, separated by spaces")
     ] = ""

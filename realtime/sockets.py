@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from realtime.asyncapi import asyncapi
 from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
@@ -59,6 +61,17 @@ async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Corouti
         if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, Closed)):
             raise failure
     return BadFrame("", client.closing.result()) if client.closing.done() else None
+
+
+@router.get(
+    "/asyncapi.json",
+    summary="The description of the feed",
+    response_class=JSONResponse,
+    responses={200: {"content": {"application/json": {"example": {"asyncapi": "3.0.0"}}}}},
+)
+async def description() -> Response:
+    """AsyncAPI 3: the channels, and every message with its schema and an example."""
+    return JSONResponse(asyncapi())
 
 
 @router.websocket("/ws")
@@ -167,6 +180,28 @@ def _sse(frame: Frame) -> bytes:
     return f"{id}data: {frame.text}\n\n".encode()
 
 
+REFUSED = {
+    "description": "The query is not valid: what is wrong and where",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
+            "example": {"detail": [{"type": "value_error", "loc": ["query", "notes"], "msg": "must be ids: 1,2,3"}]},
+        }
+    },
+}
+GOING_AWAY = {
+    "description": "The feed is not available, or the server is stopping; `Retry-After` tells when to try again",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
+            "example": {"detail": "The server is going away, come back"},
+        }
+    },
+}
+DELETED = {"type": "note.deleted", "cursor": "c2c16b7c2e32:17", "id": 1, "version": 4}
+STREAMED = f"retry: 1000\n\nid: c2c16b7c2e32:17\ndata: {json.dumps(DELETED)}\n\n"
+CHANGED = {"cursor": "c2c16b7c2e32:17", "reset": False, "changes": [DELETED]}
+
 LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, as `since` does; a browser sends it")]
 
 
@@ -174,7 +209,11 @@ LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, 
     "/events",
     response_class=Response,
     summary="The feed as Server-Sent Events",
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}}},
+        422: REFUSED,
+        503: GOING_AWAY,
+    },
 )
 async def events(request: Request, wanted: Annotated[Wanted, Query()], last_event_id: LastEventId = None) -> Response:
     """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
@@ -204,7 +243,11 @@ CHANGES_SCHEMA = {
 @router.get(
     "/changes",
     summary="The feed as a long poll",
-    responses={200: {"content": {"application/json": {"schema": CHANGES_SCHEMA}}}},
+    responses={
+        200: {"content": {"application/json": {"schema": CHANGES_SCHEMA, "example": CHANGED}}},
+        422: REFUSED,
+        503: GOING_AWAY,
+    },
 )
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""

@@ -59,7 +59,11 @@ def test_every_route(client: TestClient) -> None:
 
 
 def test_every_route_in_both_slash_forms_without_redirect(client: TestClient) -> None:
-    paths = [path for path in client.get("/openapi.json").json()["paths"] if "{" not in path and path != "/events"]
+    paths = [
+        path
+        for path in client.get("/openapi.json").json()["paths"]
+        if "{" not in path and path not in ("/events", "/import")
+    ]
     for path in [*paths, "/docs", "/redoc", "/openapi.json"]:
         for form in (path.rstrip("/"), path.rstrip("/") + "/"):
             assert client.get(form, follow_redirects=False).status_code == 200, form

@@ -67,8 +67,8 @@ def test_metrics_count_writes_and_requests(client: TestClient) -> None:
     answer = client.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     samples = _samples(answer.text)
-    for action in ("create", "replace", "patch", "delete"):
-        assert samples["realtime_writes_total", action] == 1
+    for action, times in (("create", 1), ("update", 2), ("delete", 1)):
+        assert samples["realtime_writes_total", action] == times
     assert samples["realtime_publishes_total", "ok"] == 4
     assert samples["realtime_request_seconds_count", "DELETE", "404"] == 1
 

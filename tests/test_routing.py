@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.testclient import TestClient
 
 from realtime.routing import other_form, problems
@@ -9,8 +11,18 @@ from tests.harness import note_in
 
 
 def test_every_path_works_in_both_forms(client: TestClient) -> None:
-    client.post("/notes/", json=note_in())
-    paths = {path.replace("{id}", "1") for path in client.get("/openapi.json").json()["paths"]} - {"/events"}
+    for _ in range(2):
+        client.post("/notes/", json=note_in())
+    client.delete("/notes/2/")
+    documented = client.get("/openapi.json").json()["paths"]
+    paths = {
+        path.replace("/trash/{id}", "/trash/2")
+        .replace("{id}", "1")
+        .replace("{version}", "1")
+        .replace("{versions}", "1..1")
+        for path, operations in documented.items()
+        if "get" in operations
+    } - {"/events"}
     for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
         given, other = (client.get(form, follow_redirects=False) for form in (path, other_form(path)))
         assert (given.status_code, other.status_code) == (200, 200), path
@@ -24,13 +36,44 @@ def test_writes_work_in_both_forms(client: TestClient) -> None:
         note = made.headers["Location"].rstrip("/") + slash
         for method in ("PUT", "PATCH"):
             assert client.request(method, note, json=note_in("other"), follow_redirects=False).status_code == 200
+        base, trashed = note.rstrip("/"), note.rstrip("/").replace("notes", "trash")
+        for path, body in (
+            (f"{base}/content{slash}", [{"op": "append", "text": "x"}]),
+            (f"{base}/restore{slash}", {"version": 1}),
+        ):
+            assert client.post(path, json=body, follow_redirects=False).status_code == 200
         assert client.delete(note, follow_redirects=False).status_code == 200
+        assert client.post(f"{trashed}/restore{slash}", follow_redirects=False).status_code == 200
+        assert client.delete(note, follow_redirects=False).status_code == 200
+        assert client.delete(trashed + slash, follow_redirects=False).status_code == 204
+        upload = {"files": ("note.md", b"# A note")}
+        assert client.post(f"/import{slash}", files=upload, follow_redirects=False).status_code == 200
 
 
 def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/ping", "/notes/", "/notes/{id}/", "/changes", "/events", "/healthz", "/readyz", "/metrics"} == set(paths)
-    assert set(paths["/notes/{id}/"]) == {"get", "put", "patch", "delete"}
+    assert {path: "".join(sorted(operations)) for path, operations in paths.items()} == {
+        "/ping": "get",
+        "/healthz": "get",
+        "/readyz": "get",
+        "/metrics": "get",
+        "/notes/": "getpost",
+        "/notes/{id}/": "deletegetpatchput",
+        "/notes/{id}/content": "post",
+        "/notes/{id}/restore": "post",
+        "/notes/{id}/history/": "get",
+        "/notes/{id}/history/{version}/": "get",
+        "/notes/{id}/history/{versions}/diff": "get",
+        "/tags/": "get",
+        "/trash/": "get",
+        "/trash/{id}/": "deleteget",
+        "/trash/{id}/restore": "post",
+        "/export": "get",
+        "/import": "post",
+        "/events": "get",
+        "/changes": "get",
+        "/asyncapi.json": "get",
+    }
 
 
 def test_openapi_tells_the_range_of_ids(client: TestClient) -> None:
@@ -45,6 +88,36 @@ def test_openapi_tells_what_refusals_look_like(client: TestClient) -> None:
         for status in ("400", "413", "422", "503"):  # 422 has a list for a bad field, a text for a key that was reused
             schema = operation["responses"][status]["content"]["application/json"]["schema"]
             assert schema["properties"]["detail"] == {}, status
+
+
+def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    def exemplified(content: Any) -> bool:
+        schema = content.get("schema", {})
+        schema = schema.get("items", schema)
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return "example" in content or "examples" in content or bool(schema.get("examples"))
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            answers = operation["responses"]
+            bodies = [content for answer in answers.values() for content in answer.get("content", {}).values()]
+            binary = [body for body in bodies if body.get("schema", {}).get("format") == "binary"]
+            assert all(map(exemplified, (body for body in bodies if body not in binary))), where
+            assert all(map(exemplified, operation.get("requestBody", {}).get("content", {}).values())) or (
+                path == "/import"
+            ), where
+            if operation.get("parameters"):
+                assert "422" in answers, where
+            if path not in ("/ping", "/healthz", "/metrics", "/asyncapi.json"):
+                assert "503" in answers, where
+            if "{id}" in path:
+                assert "404" in answers, where
+            if method != "get":
+                assert {"403", "413", "422", "503"} <= set(answers), where
 
 
 def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:

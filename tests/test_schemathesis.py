@@ -14,10 +14,14 @@ import schemathesis
 
 from tests.harness import UNIT, ServerProcess
 
-# A read or write with a stale entity tag is well-formed, and yet refused or not answered in full.
+# What is well-formed may still be refused, or not answered in full, for the state that the notes are in.
 CONFIG = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", 304, 404, 412]
+expected-statuses = ["2xx", 304, 404, 409, 412]
+
+[[operations]]
+include-path = "/import"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 422]  # a schema cannot tell which bytes are Markdown
 """
 COMMAND = """
 --config-file schemathesis.toml run {url}/openapi.json --checks all --exclude-path /events
@@ -35,6 +39,11 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
             case.headers[name] = f"key-{next(_numbers)}"  # the same key with another request is refused on purpose
         elif name.lower() in ("if-match", "if-none-match") and value == "0":
             case.headers[name] = '"v1"'  # 4.32's coverage phase writes "0" for a pattern with quotes in it
+    query = case.query or {}
+    if re.fullmatch("[A-Za-z0-9_-]{1,600}", str(query.get("after", ""))):
+        del query["after"]  # opaque, so a pattern cannot tell which there are
+    if query.get("sort") == "relevance" and not query.get("q"):
+        del query["sort"]
 
 
 async def test_server_keeps_its_openapi(server: ServerProcess, tmp_path: Path) -> None:

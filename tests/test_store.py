@@ -11,9 +11,11 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.models import KEPT_OPERATIONS, Operation
+from realtime.models import KEPT_OPERATIONS, Listing, Operation, Page
 from realtime.settings import Settings
-from realtime.store import CLAIM_SECONDS, TOMBSTONE_SECONDS, Store, check_url
+from realtime.store import Store
+from realtime.store.claims import CLAIM_SECONDS
+from realtime.store.server import check_url
 from tests.harness import Json, eventually, note_in
 
 FIELDS = note_in(content="", tags=[])
@@ -35,9 +37,9 @@ async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
 
 
 async def test_every_change_is_one_version_on(store: Store) -> None:
-    made = await store.create(FIELDS, None)
-    changed = await store.update(1, {"title": "other"}, None, None)
-    deleted = await store.delete(1, {2}, None)
+    made = await store.notes.create(FIELDS, None)
+    changed = await store.notes.update(1, {"title": "other"}, None, None)
+    deleted = await store.notes.delete(1, {2}, None)
     assert made
     assert changed
     assert deleted
@@ -46,21 +48,21 @@ async def test_every_change_is_one_version_on(store: Store) -> None:
     assert changed.note.created_date == made.note.created_date == made.note.updated_date < changed.note.updated_date
     assert made.note.created_date.utcoffset() == timedelta(0)
 
-    assert await store.update(1, {"title": "late"}, None, None) is None
-    assert await store.delete(1, None, None) is None
-    assert await store.page(0, 10) == ([], False)
-    tombstone = await store.find(1)
+    assert await store.notes.update(1, {"title": "late"}, None, None) is None
+    assert await store.notes.delete(1, None, None) is None
+    assert await store.lists.page(Listing()) == Page([], None)
+    tombstone = await store.notes.find(1)
     assert tombstone
     assert tombstone.deleted
     assert tombstone.note == deleted.note
 
 
 async def test_refuses_another_version(store: Store) -> None:
-    await store.create(FIELDS, None)
+    await store.notes.create(FIELDS, None)
     for versions in (set[int](), {2}, {2, 3}):
-        assert await store.update(1, {"title": "other"}, versions, None) is None
-        assert await store.delete(1, versions, None) is None
-    found = await store.find(1)
+        assert await store.notes.update(1, {"title": "other"}, versions, None) is None
+        assert await store.notes.delete(1, versions, None) is None
+    found = await store.notes.find(1)
     assert found
     assert found.note.version == 1
 
@@ -69,50 +71,50 @@ async def test_id_goes_on_past_notes_that_the_counter_does_not_know(
     store: Store, database: AsyncDatabase[Json]
 ) -> None:
     for _ in range(3):
-        await store.create(FIELDS, None)
+        await store.notes.create(FIELDS, None)
     await database.counters.drop()
-    made = await store.create(FIELDS, None)
+    made = await store.notes.create(FIELDS, None)
     assert made
     assert made.note.id == 4
 
 
 async def test_key_is_applied_once_to_a_note(store: Store) -> None:
     await store.prepare()
-    assert await store.create(FIELDS, "create")
-    assert await store.create(FIELDS, "create") is None
-    assert await store.update(1, {"title": "other"}, None, "update")
-    assert await store.update(1, {"title": "other"}, None, "update") is None
-    assert await store.update(1, {"title": "other"}, None, "create") is None
-    assert await store.delete(1, None, "update") is None
-    origin = await store.find_origin("create")
+    assert await store.notes.create(FIELDS, "create")
+    assert await store.notes.create(FIELDS, "create") is None
+    assert await store.notes.update(1, {"title": "other"}, None, "update")
+    assert await store.notes.update(1, {"title": "other"}, None, "update") is None
+    assert await store.notes.update(1, {"title": "other"}, None, "create") is None
+    assert await store.notes.delete(1, None, "update") is None
+    origin = await store.notes.find_origin("create")
     assert origin
     assert origin.operations == ["create", "update"]
 
 
 async def test_note_keeps_its_last_operations(store: Store) -> None:
-    await store.create(FIELDS, None)
+    await store.notes.create(FIELDS, None)
     for number in range(KEPT_OPERATIONS + 1):
-        await store.update(1, {"title": "other"}, None, f"key-{number}")
-    found = await store.find(1)
+        await store.notes.update(1, {"title": "other"}, None, f"key-{number}")
+    found = await store.notes.find(1)
     assert found
     assert found.operations == [f"key-{number}" for number in range(1, KEPT_OPERATIONS + 1)]
 
 
 async def test_mark_is_cleared_only_at_the_version_that_was_published(store: Store) -> None:
     for _ in range(3):
-        await store.create(FIELDS, None)
-    await store.update(2, {"title": "other"}, None, None)
-    assert await store.dirty(10) == {1: 1, 2: 2, 3: 1}
-    assert len(await store.dirty(2)) == 2
-    await store.clear_dirty({1: 1, 2: 1})
+        await store.notes.create(FIELDS, None)
+    await store.notes.update(2, {"title": "other"}, None, None)
+    assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
+    assert len(await store.notes.dirty(2)) == 2
+    await store.notes.clear_dirty({1: 1, 2: 1})
 
     async def cleared() -> bool:  # the majority sees it a little later
-        return await store.dirty(10) == {2: 2, 3: 1}
+        return await store.notes.dirty(10) == {2: 2, 3: 1}
 
     await eventually(cleared)
-    await store.delete(1, None, None)
-    assert await store.dirty(10) == {1: 2, 2: 2, 3: 1}
-    changes = await store.changes([1, 2, 9])
+    await store.notes.delete(1, None, None)
+    assert await store.notes.dirty(10) == {1: 2, 2: 2, 3: 1}
+    changes = await store.notes.changes([1, 2, 9])
     assert {(change.note.id, change.note.version, change.deleted) for change in changes} == {
         (1, 2, True),
         (2, 2, False),
@@ -122,28 +124,26 @@ async def test_mark_is_cleared_only_at_the_version_that_was_published(store: Sto
 async def test_claim_belongs_to_the_first_request(store: Store) -> None:
     await store.prepare()
     mine, other = Operation("key", b"mine"), Operation("key", b"other")
-    made = await store.create(FIELDS, "key")
+    made = await store.notes.create(FIELDS, "key")
     assert made
     for operation in (mine, mine, other):
-        claim = await store.claim(operation, 1)
+        claim = await store.claims.claim(operation, 1)
         assert (claim.fingerprint, claim.answer) == (b"mine", None)
-    await store.settle("key", made.note)
-    await store.release("key")
-    assert (await store.claim(other, 1)).answer == made.note
+    await store.claims.settle("key", made.note)
+    await store.claims.release("key")
+    assert (await store.claims.claim(other, 1)).answer == made.note
 
 
 async def test_released_claim_is_free_again(store: Store) -> None:
-    await store.claim(Operation("key", b"mine"), 1)
-    await store.release("key")
-    assert (await store.claim(Operation("key", b"other"), 1)).fingerprint == b"other"
+    await store.claims.claim(Operation("key", b"mine"), 1)
+    await store.claims.release("key")
+    assert (await store.claims.claim(Operation("key", b"other"), 1)).fingerprint == b"other"
 
 
-async def test_tombstones_and_claims_expire(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_claims_expire(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare()
     await store.prepare()
-    notes = await database.notes.index_information()
     claims = await database.operations.index_information()
-    assert notes["tombstones"]["expireAfterSeconds"] == TOMBSTONE_SECONDS == 30 * 24 * 3600
     assert claims["expiry"]["expireAfterSeconds"] == CLAIM_SECONDS
     plan = await database.notes.find({"dirty": True}).explain()
     assert "dirty" in str(plan["queryPlanner"]["winningPlan"])
@@ -152,8 +152,12 @@ async def test_tombstones_and_claims_expire(store: Store, database: AsyncDatabas
 @pytest.mark.parametrize("url", ["mongodb://127.0.0.1:1/?directConnection=true", "mongodb://127.0.0.1:1/?replicaSet=x"])
 async def test_mongodb_away(url: str) -> None:
     store = Store(url, "test", write_timeout=0.1, read_timeout=0.1)
-    writes = (store.create(FIELDS, None), store.update(1, {}, None, None), store.claim(Operation("key", b""), 1))
-    reads = (store.find(1), store.page(0, 1), store.dirty(1), store.prepare(), store.ping(0.1))
+    writes = (
+        store.notes.create(FIELDS, None),
+        store.notes.update(1, {}, None, None),
+        store.claims.claim(Operation("key", b""), 1),
+    )
+    reads = (store.notes.find(1), store.lists.page(Listing()), store.notes.dirty(1), store.prepare(), store.ping(0.1))
     outcomes = await asyncio.gather(*writes, *reads, return_exceptions=True)
     store.close()
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * len(writes) + [Unavailable] * len(reads)

@@ -1,0 +1,168 @@
+"""Pages of lists: does a page cost the same in a collection of 100 000 notes as in one of 100?
+
+Starts a server of its own with real databases, fills it, and asks for pages of 100 notes in every order, the first
+page and one from the middle, with and without a tag. Prints the median of several runs in milliseconds, and the ratio
+to the first page of a collection with 100 notes, measured in turn with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+from pymongo import MongoClient
+
+from realtime.embedded import Embedded
+from realtime.models import Sort
+from realtime.rest.common import place_token
+from realtime.search import folded
+
+ORDERS = [order for order in get_args(Sort) if order != "relevance"]
+WORDS = [f"{first}{last}" for first in "bdfgklmnprst" for last in ("adel", "eno", "ira", "oto", "umi")]
+SEED = 1
+Json = dict[str, Any]
+
+
+def notes(many: int, example: Json) -> Iterator[Json]:
+    """Documents like one that the server made, with titles, dates and tags in no order."""
+    draw = random.Random(SEED)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for id in range(1, many + 1):
+        title = " ".join(draw.choices(WORDS, k=3))
+        yield {
+            **example,
+            "_id": id,
+            "title": title,
+            "title_key": folded(title),
+            "content": " ".join(draw.choices(WORDS, k=100)),
+            "tags": ["even" if id % 2 else "odd", draw.choice(WORDS)],
+            "created_date": start + timedelta(seconds=draw.randrange(10**7)),
+            "updated_date": start + timedelta(seconds=draw.randrange(10**7)),
+        }
+
+
+@contextmanager
+def served(embedded: Embedded, database: str) -> Iterator[str]:
+    """The address of a server on a database."""
+    environment = {
+        "REALTIME_MONGO_URL": embedded.mongo_url,
+        "REALTIME_REDIS_URL": embedded.redis_url,
+        "REALTIME_DATABASE": database,
+        "REALTIME_PORT": "0",
+        "REALTIME_LOG_LEVEL": "warning",
+    }
+    command = [sys.executable, "-m", "realtime", "serve"]
+    with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://\S+", process.stdout.readline())
+        assert address is not None
+        try:
+            yield address[0].rstrip("/")
+        finally:
+            process.terminate()
+
+
+def filled(embedded: Embedded, url: str, database: str, many: int) -> None:
+    """Fills the server's database."""
+    httpx.post(f"{url}/notes/", json={"title": "example", "description": "example"}).raise_for_status()
+    time.sleep(0.5)  # until the note is published and archived
+    with MongoClient[Json](embedded.mongo_url) as mongo:
+        collection = mongo[database].notes
+        example = collection.find_one_and_delete({})
+        assert example is not None
+        batch: list[Json] = []
+        for note in notes(many, example):
+            batch.append(note)
+            if len(batch) == 1000 or note["_id"] == many:
+                collection.insert_many(batch)
+                batch.clear()
+
+
+def milliseconds(client: httpx.Client, path: str, query: Json) -> float:
+    """How long a page takes."""
+    started = time.perf_counter()
+    answer = client.get(path, params=query)
+    elapsed = (time.perf_counter() - started) * 1000
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()) == 100
+    return elapsed
+
+
+def middle(client: httpx.Client, many: int, order: str) -> str:
+    """The token of a page in the middle of a list: that of a note that stands there."""
+    note = client.get(f"/notes/{many // 2}/").json()
+    key: Any = note["id"]
+    match order.removeprefix("-"):
+        case "title":
+            key = "mira noto"
+        case "created" | "updated":
+            moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=10**7 // 2)
+            key = int(moment.timestamp() * 1000)
+    return place_token(order, key, note["id"])
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--notes", type=int, default=100_000, help="notes in the large collection")
+    parser.add_argument("--runs", type=int, default=31, help="measurements of each page")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    rows: list[Json] = []
+    with tempfile.TemporaryDirectory() as folder:
+        embedded = Embedded(Path(folder))
+        embedded.start()
+        try:
+            with served(embedded, "small") as small_url, served(embedded, "large") as large_url:
+                filled(embedded, small_url, "small", 100)
+                filled(embedded, large_url, "large", arguments.notes)
+                with httpx.Client(base_url=small_url) as small, httpx.Client(base_url=large_url, timeout=60) as large:
+                    for order in ORDERS:
+                        for tag in ({}, {"tag": "odd"}):
+                            for place in ("first", "middle"):
+                                query = {"sort": order, **tag}
+                                if place == "middle":
+                                    query["after"] = middle(large, arguments.notes, order)
+                                pairs = [
+                                    (milliseconds(small, "/notes/", {}), milliseconds(large, "/notes/", query))
+                                    for _ in range(arguments.runs)
+                                ]
+                                base, page = (statistics.median(times) for times in zip(*pairs, strict=True))
+                                rows.append(
+                                    {
+                                        "order": order,
+                                        "tag": bool(tag),
+                                        "page": place,
+                                        "small_ms": round(base, 2),
+                                        "ms": round(page, 2),
+                                        "ratio": round(page / base, 2),
+                                    }
+                                )
+        finally:
+            embedded.stop()
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"A page of 100 of {arguments.notes} notes, and the first of 100; medians of {arguments.runs} runs")
+    print(f"{'order':10}{'tag':6}{'page':8}{'of 100':>9}{'of all':>9}{'ratio':>7}")
+    for row in rows:
+        tagged = "odd" if row["tag"] else ""
+        print(f"{row['order']:10}{tagged:6}{row['page']:8}{row['small_ms']:>9.2f}{row['ms']:>9.2f}{row['ratio']:>7.2f}")
+
+
+if __name__ == "__main__":
+    main()

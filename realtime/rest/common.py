@@ -1,0 +1,240 @@
+"""What the routes share: the parts, preconditions, keys, pages, and the descriptions of their answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Depends, Header, Path, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from realtime.feed import Feed
+from realtime.models import EXAMPLE, MAX_ID, Note, Operation, etag
+from realtime.notes import Notes, Versions
+from realtime.queries import Queries
+from realtime.routing import parts_of
+
+Answers = dict[int | str, dict[str, Any]]
+
+NOTE_SCHEMA = {"$ref": "#/components/schemas/Note"}
+
+
+def problem(description: str, example: str, more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
+    """An error answer: what it means, an example of its detail, and what it tells besides."""
+    schema = {"type": "object", "required": ["detail"], "properties": {"detail": {}, **properties}}
+    content = {"schema": schema, "example": {"detail": example, **(more or {})}}
+    return {"description": description, "content": {"application/json": content}}
+
+
+UNAVAILABLE: Answers = {
+    503: problem(
+        "The database did not answer in time; `Retry-After` tells when to try again",
+        "The database is not available, try again",
+    )
+}
+INVALID: Answers = {
+    422: {
+        "description": "The request is not valid: a list of what is wrong and where, or a text",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
+                "example": {
+                    "detail": [
+                        {
+                            "type": "string_too_short",
+                            "loc": ["body", "title"],
+                            "msg": "String should have at least 3 characters",
+                        }
+                    ]
+                },
+            }
+        },
+    }
+}
+READ: Answers = {**UNAVAILABLE, **INVALID}
+FOREIGN: Answers = {
+    403: problem(
+        "A page of another origin sent it, which `REALTIME_ORIGINS` does not name",
+        "Not from another site: its origin is not allowed here",
+    )
+}
+WRITE: Answers = {
+    **FOREIGN,
+    413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
+    **INVALID,
+    503: problem(
+        "The database did not confirm the write in time: with `outcome` it may or may not have been saved",
+        "The database did not confirm the write in time. It may have been saved: read the note, or repeat the request"
+        " with the same Idempotency-Key",
+        {"outcome": "unknown"},
+        outcome={"const": "unknown"},
+    ),
+}
+JSON_BODY: Answers = {400: problem("The body is not JSON", "There was an error parsing the body")}
+NOT_FOUND: Answers = {404: problem("There is no such note", "Note not found")}
+NO_VERSION: Answers = {404: problem("There is no such note, or no such version of it", "Version not found")}
+STALE: Answers = {
+    412: problem(
+        "The note is not at a version that `If-Match` names",
+        "The note is at version 3, which If-Match does not name",
+        {"note": EXAMPLE},
+        note=NOTE_SCHEMA,
+    )
+}
+FORGOTTEN: Answers = {
+    409: problem(
+        "A repeat came so late that nobody can tell whether the first was applied",
+        "Whether this request was applied cannot be told any more: read the note, and decide",
+    )
+}
+
+
+def _notes(request: Request) -> Notes:
+    return parts_of(request).notes
+
+
+def _queries(request: Request) -> Queries:
+    return parts_of(request).queries
+
+
+def _feed(request: Request) -> Feed:
+    return parts_of(request).feed
+
+
+# RFC 9110, section 8.8.3; what is between the quotes may be anything but a quote or a control character.
+ENTITY_TAGS = r'^[ \t]*(\*|(W/)?"[!#-~ ]*"[ \t]*(,[ \t]*(W/)?"[!#-~ ]*"[ \t]*)*)[ \t]*$'
+_TAG = re.compile(r'(W/)?"([^"]*)"')
+_VERSION = re.compile(r"v([1-9][0-9]{0,15})")
+
+
+def versions_of(tags: str, *, weak: bool) -> Versions:
+    """The versions that a list of entity tags names; ``None`` for ``*``, which names all."""
+    if tags.strip() == "*":
+        return None
+    named = (_VERSION.fullmatch(tag) for prefix, tag in _TAG.findall(tags) if weak or not prefix)
+    return frozenset(int(match[1]) for match in named if match)
+
+
+def _if_match(
+    if_match: Annotated[
+        str | None, Header(pattern=ENTITY_TAGS, description="write only at this version", examples=['"v3"'])
+    ] = None,
+) -> Versions:
+    return None if if_match is None else versions_of(if_match, weak=False)
+
+
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="makes a repeat of this request safe",
+        examples=["c0ffee-1"],
+    ),
+]
+
+
+async def _operation(request: Request, idempotency_key: Key = None) -> Operation | None:
+    return None if idempotency_key is None else operation_of(request, idempotency_key, [await request.body()])
+
+
+def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation:
+    """A key, and the digest of all that the outcome of its request depends on."""
+    digest = hashlib.sha256()
+    head = (
+        request.method.encode(),
+        request.url.path.rstrip("/").encode(),
+        request.url.query.encode(),
+        request.headers.get("if-match", "").encode(),
+    )
+    for part in (*head, *body):
+        digest.update(b"%d:%b" % (len(part), part))
+    return Operation(key, digest.digest())
+
+
+def _digits(id: str) -> str:
+    # A number is understood in many spellings; a note has one address.
+    if not (id.isascii() and id.isdigit() and (id == "0" or id[0] != "0")):
+        raise ValueError("must be a positive integer in plain digits")
+    return id
+
+
+NotesPart = Annotated[Notes, Depends(_notes)]
+QueriesPart = Annotated[Queries, Depends(_queries)]
+FeedPart = Annotated[Feed, Depends(_feed)]
+IfMatch = Annotated[Versions, Depends(_if_match)]
+Once = Annotated[Operation | None, Depends(_operation)]
+Number = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits)]
+Id = Annotated[Number, Path(examples=[1])]
+Version = Annotated[Number, Path(examples=[3])]
+
+
+def json_of(model: BaseModel) -> bytes:
+    """A model as JSON."""
+    return model.__pydantic_serializer__.to_json(model)
+
+
+def answer(note: Note, status: int = 200, **headers: str) -> Response:
+    """A note, with its version as ``ETag``."""
+    headers["ETag"] = etag(note.version)
+    return Response(json_of(note), status, headers, "application/json")
+
+
+Place = tuple[str, int | float | str, int]
+_place: TypeAdapter[Place] = TypeAdapter(Place)
+
+
+def place_token(*place: Any) -> str:
+    """A place in a list, as the opaque token of ``after``: the order, what the last note is ordered by, and its id."""
+    return (
+        base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":"), ensure_ascii=False).encode())
+        .decode()
+        .rstrip("=")
+    )
+
+
+def place_of(token: str, order: str) -> tuple[int | float | str, int]:
+    """The place that a token names. Raises ``ValueError`` for what :func:`place_token` did not make for this order."""
+    try:
+        text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        made_for, key, id = _place.validate_json(text, strict=True)
+        json.dumps(key, ensure_ascii=False).encode()
+    except (ValueError, binascii.Error):
+        raise ValueError("is not the end of a page, as `Link` gives it") from None
+    if made_for != order:
+        raise ValueError("is the end of a page in another order")
+    if not 0 <= id <= MAX_ID or (not isinstance(key, str) and not abs(key) <= MAX_ID):
+        raise ValueError("is not the end of a page, as `Link` gives it")
+    return key, id
+
+
+After = Annotated[
+    str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,3000}$", description="from `Link`: where the page before ended")
+]
+
+
+class PageQuery(BaseModel):
+    """The part of a query that all lists share; ``after`` comes last in each, so that its order is known by then."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="most in one answer; large ones make it fewer")] = 100
+
+
+def link(path: str, **query: Any) -> str:
+    """The header that leads to the next page."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return f'<{path}?{urlencode(given, doseq=True)}>; rel="next"'
+
+
+def list_answer(items: Iterable[BaseModel | bytes], headers: dict[str, str]) -> Response:
+    """A JSON array."""
+    bodies = (item if isinstance(item, bytes) else json_of(item) for item in items)
+    return Response(b"[" + b",".join(bodies) + b"]", headers=headers, media_type="application/json")

@@ -1,0 +1,309 @@
+"""The routes of the notes themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import Body, Header, Query, Response
+from pydantic import Field, ValidationInfo, field_validator
+
+from realtime.edits import Edits
+from realtime.models import (
+    EXAMPLE,
+    STORABLE,
+    Listing,
+    Note,
+    NoteHead,
+    NoteIn,
+    NoteListed,
+    NotePatch,
+    NotePut,
+    Sort,
+    Tag,
+    etag,
+    example,
+)
+from realtime.rest.common import (
+    ENTITY_TAGS,
+    FORGOTTEN,
+    JSON_BODY,
+    NOT_FOUND,
+    NOTE_SCHEMA,
+    READ,
+    STALE,
+    WRITE,
+    After,
+    Answers,
+    FeedPart,
+    Id,
+    IfMatch,
+    NotesPart,
+    Once,
+    PageQuery,
+    QueriesPart,
+    answer,
+    json_of,
+    link,
+    list_answer,
+    place_of,
+    place_token,
+    problem,
+    versions_of,
+)
+from realtime.routing import SlashRouter
+from realtime.search import snippet
+
+router = SlashRouter(prefix="/notes", tags=["notes"])
+
+PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
+CONFLICT: Answers = {
+    409: problem(
+        "With `base_version`: others changed the same words (`conflicts`, in characters, with the three texts), or that"
+        " version is not in the history. With a repeat: nobody can tell any more whether the first was applied",
+        "Others changed the same words: choose, and write again",
+        {
+            "note": EXAMPLE,
+            "yours": {"content": "# To buy\nmilk\nrye bread\n"},
+            "conflicts": [
+                {
+                    "field": "content",
+                    "base": {"start": 14, "end": 20, "text": "buns\n"},
+                    "current": {"start": 14, "end": 20, "text": "bread\n"},
+                    "yours": {"start": 14, "end": 24, "text": "rye bread\n"},
+                }
+            ],
+        },
+        note=NOTE_SCHEMA,
+        yours={"type": "object"},
+        conflicts={
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "base": PART, "current": PART, "yours": PART},
+            },
+        },
+    )
+}
+REFUSED: Answers = {
+    409: problem(
+        "What an operation is to change is not there as often as it says; nothing was written. With a repeat: nobody"
+        " can tell any more whether the first was applied",
+        "Operation 0 (replace): the text must be there once, and is there 2 times",
+        {"operation": 0, "expected": 1, "found": 2, "at": [12, 40]},
+        operation={"type": "integer"},
+        expected={"type": "integer"},
+        found={"type": "integer"},
+        at={"type": "array", "items": {"type": "integer"}},
+    )
+}
+Base = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=2**53 - 1,
+        description="the version that this was written on: what happened since is merged in, and the answer has"
+        " `merged`, which tells whether anything had",
+        examples=[2],
+    ),
+]
+
+
+class Merged(Note):
+    """A note that was written; with `base_version` it tells whether the write was merged."""
+
+    model_config = example(*EXAMPLE, merged=True)
+
+    merged: bool = False
+
+
+@router.post(
+    "/",
+    status_code=201,
+    summary="Make a note",
+    response_model=Note,
+    responses={**JSON_BODY, **WRITE, 201: {"description": "Made; `Location` and `ETag` tell where and which version"}},
+)
+async def create(notes: NotesPart, note: NoteIn, operation: Once) -> Response:
+    """Makes a note under the next id."""
+    made = await notes.create(note, operation)
+    return answer(made, 201, Location=f"/notes/{made.id}/")
+
+
+class ListQuery(PageQuery):
+    """The query of a list of notes."""
+
+    q: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=200,
+            description='words to find in title, description, content and tags; `"a phrase"`, `-without`',
+            examples=["milk -bread"],
+        ),
+        *STORABLE,
+    ] = None
+    tag: Annotated[
+        list[Tag], Field(default_factory=list, max_length=32, description="only notes with all of these tags")
+    ]
+    sort: Annotated[
+        Sort | None,
+        Field(description="`-` is backwards; by default `id`, and `relevance` (then `id`) with `q`"),
+    ] = None
+    content: Annotated[bool, Field(description="`false` leaves the texts out")] = True
+    after: After = None
+
+    @field_validator("sort")
+    @classmethod
+    def _sortable(cls, sort: Sort | None, info: ValidationInfo) -> Sort | None:
+        if sort == "relevance" and info.data.get("q") is None:
+            raise ValueError("relevance is an order of what q finds: without q there is none")
+        return sort
+
+    @field_validator("after")
+    @classmethod
+    def _goes_on(cls, token: str | None, info: ValidationInfo) -> str | None:
+        if token is not None:
+            order = _order(info.data.get("q"), info.data.get("sort"))
+            key, _ = place_of(token, order)
+            if isinstance(key, str) is not order.endswith("title"):
+                raise ValueError("is the end of a page in another order")
+        return token
+
+    def listing(self) -> Listing:
+        """What is asked for."""
+        sort = _order(self.q, self.sort)
+        after = None if self.after is None else place_of(self.after, sort)
+        return Listing(self.q, tuple(dict.fromkeys(self.tag)), sort, after, self.limit, self.content)
+
+
+def _order(q: str | None, sort: Sort | None) -> Sort:
+    return sort or ("id" if q is None else "relevance")
+
+
+@router.get("/", summary="List or search notes", response_model=list[NoteListed], responses=READ)
+async def page(queries: QueriesPart, feed: FeedPart, query: Annotated[ListQuery, Query()]) -> Response:
+    """Notes in an order. `Link: <…>; rel="next"` leads to the next page; the feed goes on from here at `X-Cursor`.
+
+    Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
+    """
+    cursor = feed.position  # before the notes: what changes while they are read comes again over the feed
+    found = await queries.page(query.listing())
+    headers = {"X-Cursor": str(cursor)}
+    if found.after is not None:
+        given = query.model_dump(exclude_unset=True, exclude={"content"})
+        if not query.content:
+            given["content"] = "false"
+        given |= {"limit": query.limit, "after": place_token(query.listing().sort, *found.after)}
+        headers["Link"] = link("/notes/", **given)
+    if query.q is None:
+        return list_answer(found.notes, headers)
+    # In a thread: the words are looked for in all of the texts.
+    return list_answer(await asyncio.to_thread(lambda: [_excerpted(note, query) for note in found.notes]), headers)
+
+
+def _excerpted(note: NoteHead, query: ListQuery) -> bytes:
+    texts = [note.content] if isinstance(note, Note) else []
+    excerpt = snippet(query.q or "", *texts, note.description, note.title, " ".join(note.tags))
+    if not query.content:
+        note = NoteHead.model_construct(**{name: getattr(note, name) for name in NoteHead.model_fields})
+    return json_of(note)[:-1] + b',"snippet":' + json.dumps(excerpt).encode() + b"}"
+
+
+@router.get(
+    "/{id}/",
+    summary="Read a note",
+    response_model=Note,
+    responses={**READ, **NOT_FOUND, 304: {"description": "Still at a version that `If-None-Match` names"}},
+)
+async def read(
+    queries: QueriesPart,
+    id: Id,
+    if_none_match: Annotated[
+        str | None, Header(pattern=ENTITY_TAGS, description="answer only with another version", examples=['"v3"'])
+    ] = None,
+) -> Response:
+    """A note, with its version as `ETag`."""
+    note = await queries.get(id)
+    if if_none_match is not None:
+        versions = versions_of(if_none_match, weak=True)
+        if versions is None or note.version in versions:
+            return Response(status_code=304, headers={"ETag": etag(note.version)})
+    return answer(note)
+
+
+CHANGES: dict[str, Any] = {
+    "response_model": Merged,
+    "responses": {**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **CONFLICT},
+}
+
+
+def _written(note: Note, base: int | None) -> Response:
+    if base is None:
+        return answer(note)
+    # A write at its base makes the very next version; any later one was merged.
+    merged = Merged.model_construct(**dict(note), merged=note.version > base + 1)
+    return answer(merged)
+
+
+@router.put("/{id}/", summary="Replace a note", **CHANGES)
+async def replace(
+    notes: NotesPart, id: Id, note: NotePut, versions: IfMatch, operation: Once, base_version: Base = None
+) -> Response:
+    """Sets title and description; content and tags too when they are sent, else they stay."""
+    return _written(await notes.replace(id, note, versions, base_version, operation), base_version)
+
+
+@router.patch(
+    "/{id}/",
+    summary="Change some fields",
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/NotePatch"}}}
+        }
+    },
+    **CHANGES,
+)
+async def patch(
+    notes: NotesPart, id: Id, patch: NotePatch, versions: IfMatch, operation: Once, base_version: Base = None
+) -> Response:
+    """A JSON merge patch (RFC 7396): sets what is sent; `null` empties content or tags."""
+    return _written(await notes.patch(id, patch, versions, base_version, operation), base_version)
+
+
+@router.post(
+    "/{id}/content",
+    summary="Edit the text",
+    response_model=Note,
+    responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **REFUSED},
+)
+async def edit(
+    notes: NotesPart,
+    id: Id,
+    edits: Annotated[
+        Edits,
+        Body(
+            openapi_examples={
+                "append": {"value": [{"op": "append", "text": "eggs\n"}]},
+                "replace": {"value": [{"op": "replace", "find": "milk", "with": "oat milk"}]},
+                "insert": {"value": [{"op": "insert", "after_heading": "To buy", "text": "butter\n"}]},
+            }
+        ),
+    ],
+    versions: IfMatch,
+    operation: Once,
+) -> Response:
+    """Applies text operations to the content, one after the other: all of them or none, in one version."""
+    return answer(await notes.edit(id, edits, versions, operation))
+
+
+@router.delete(
+    "/{id}/",
+    summary="Delete a note",
+    response_model=Note,
+    responses={**WRITE, **NOT_FOUND, **STALE, **FORGOTTEN},
+)
+async def delete(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+    """Moves a note into the trash and answers with it as it was."""
+    return Response(json_of(await notes.delete(id, versions, operation)), media_type="application/json")

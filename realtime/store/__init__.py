@@ -1,0 +1,48 @@
+"""Notes in MongoDB: documents to models and back, driver errors to domain errors. No rules."""
+
+from __future__ import annotations
+
+from pymongo import ASCENDING, IndexModel
+
+from realtime.store.claims import Claims
+from realtime.store.connection import Connection
+from realtime.store.history import History
+from realtime.store.lists import Lists, indexes
+from realtime.store.notes import NoteStore
+
+BUILD_TIMEOUT = 24 * 3600.0
+
+
+class Store:
+    """One database: its notes, their lists and history, and the claims on ``Idempotency-Key``."""
+
+    def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
+        self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
+        self.notes = NoteStore(self._connection)
+        self.lists = Lists(self._connection)
+        self.history = History(self._connection)
+        self.claims = Claims(self._connection)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._connection.close()
+
+    async def prepare(self) -> None:
+        """Makes the indexes. Raises :class:`Unavailable`."""
+        dirty = IndexModel([("dirty", ASCENDING)], name="dirty", partialFilterExpression={"dirty": True})
+        origin = IndexModel(
+            [("origin", ASCENDING)],
+            name="origin",
+            unique=True,
+            partialFilterExpression={"origin": {"$exists": True}},
+        )
+        await self.ping(self._connection.write_timeout)
+        with self._connection.reading(BUILD_TIMEOUT):
+            await self._connection.database.notes.create_indexes([dirty, origin, *indexes()])
+            await self.history.prepare()
+            await self.claims.prepare()
+        self._connection.prepared.set()
+
+    async def ping(self, timeout: float) -> None:
+        """Asks the server for a sign of life from its primary. Raises :class:`Unavailable`."""
+        await self._connection.ping(timeout)

@@ -1,0 +1,84 @@
+"""The connection to MongoDB: time limits, durability, and the driver's errors under the program's names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any
+
+import pymongo
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from realtime.errors import OutcomeUnknown, Unavailable
+from realtime.store.documents import Document
+
+log = logging.getLogger(__name__)
+
+DURABLE = WriteConcern(w="majority", j=True)
+QUICK = WriteConcern(w=1)
+"""For what is only tidied up: if it is lost, it is done again."""
+LATEST = ReadConcern("local")
+"""For what a write is computed from: it is compared with the version in the same write, so it need not be durable."""
+
+CLOSE_TIMEOUT = 1.0
+
+
+class Connection:
+    """One database. Writes are acknowledged at ``w: majority, j: true``, reads are of what a majority has."""
+
+    def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
+        self._client: Any = AsyncIOMotorClient(url, appname="realtime", retryWrites=True, retryReads=True)
+        options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+        self.database: Any = self._client.get_database(
+            database, codec_options=options, read_concern=ReadConcern("majority"), write_concern=DURABLE
+        )
+        self.write_timeout = write_timeout
+        self._read_timeout = read_timeout
+        self.prepared = asyncio.Event()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        # It tells MongoDB of the end of its sessions first, and would look for one that is away for half a minute.
+        with pymongo.timeout(CLOSE_TIMEOUT):
+            self._client.close()
+
+    async def ping(self, timeout: float) -> None:
+        """Asks the server for a sign of life from its primary. Raises :class:`Unavailable`."""
+        with self._translated(Unavailable), pymongo.timeout(timeout):
+            await self.database.command("ping")
+
+    async def until_prepared(self, error: type[Unavailable] = Unavailable) -> None:
+        """Waits until the indexes are there, within the budget for writes; then raises ``error``."""
+        if not self.prepared.is_set():
+            try:
+                async with asyncio.timeout(self.write_timeout):
+                    await self.prepared.wait()
+            except TimeoutError:
+                raise error from None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within the budget for writes. Raises :class:`OutcomeUnknown`."""
+        with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
+            yield
+
+    @contextmanager
+    def reading(self, timeout: float | None = None) -> Iterator[None]:
+        """Within the budget for reads, or another one in seconds. Raises :class:`Unavailable`."""
+        with self._translated(Unavailable), pymongo.timeout(timeout or self._read_timeout):
+            yield
+
+    @contextmanager
+    def _translated(self, error: type[Unavailable]) -> Iterator[None]:
+        try:
+            yield
+        except PyMongoError as cause:
+            log.warning("MongoDB: %s", error.__name__, extra={"error": str(cause)[:500]})
+            raise error from cause

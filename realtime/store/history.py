@@ -1,0 +1,244 @@
+"""The history: every revision of every note.
+
+A write keeps its revision in the note itself, in the same commit, so none is ever missing. From there revisions are
+archived, in batches, as documents of their own under ``{note, version}``. A revision holds title, description and tags;
+and the content if it changed the content, else ``text_version`` names the revision that does. A long content is stored
+as the difference to a keyframe, an earlier revision that is stored whole, so that any is read back with three reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from realtime.models import Revision, RevisionText
+from realtime.store.connection import QUICK, Connection
+from realtime.store.documents import LIVE, Document, revision_of
+
+log = logging.getLogger(__name__)
+
+SHORT = 512
+"""Characters up to which a content is always stored whole."""
+BATCH_NOTES = 50
+BATCH_BYTES = 8 * 1024 * 1024
+DUPLICATE_KEY = 11000
+
+
+class History:
+    """The revisions of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._notes = connection.database.notes
+        self._rows = connection.database.history
+
+    async def prepare(self) -> None:
+        """Makes the index."""
+        await self._rows.create_index(
+            [("date", ASCENDING)], name="unthinned", partialFilterExpression={"unthinned": True}
+        )
+
+    async def page(self, id: int, before: int, limit: int) -> tuple[list[Revision], bool] | None:
+        """Revisions of a live note below a version, the newest first, and whether there are more.
+
+        ``None`` if there is no such note. Raises :class:`Unavailable`.
+        """
+        with self._connection.reading():
+            # The note first: what is archived meanwhile is then seen twice, and not missed.
+            note = await self._notes.find_one(
+                {"_id": id, **LIVE}, {"content": False, "operations": False, "recent.content": False}
+            )
+            if note is None:
+                return None
+            rows = self._rows.find(
+                {"_id": {"$gte": {"note": id, "version": 0}, "$lt": {"note": id, "version": before}}},
+                {"content": False},
+            )
+            archived = await rows.sort("_id", DESCENDING).limit(limit + 1).to_list(limit + 1)
+        revisions = {revision.version: revision for revision in map(revision_of, [*archived, *note["recent"]])}
+        newest = sorted((version for version in revisions if version < before), reverse=True)
+        return [revisions[version] for version in newest[:limit]], len(newest) > limit
+
+    async def read(self, id: int, version: int) -> RevisionText | None:
+        """A version of a note, whole. ``None`` if its history does not have it. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            note = await self._notes.find_one({"_id": id}, {"recent": True})
+            recent = {entry["version"]: entry for entry in (note or {}).get("recent", ())}
+            row = recent.get(version) or await self._row(id, version)
+            if row is None:
+                return None
+            text = row["text_version"]
+            holder = row if text == version else recent.get(text) or await self._row(id, text)
+            if holder is None:
+                log.error("a revision lacks its text", extra={"note": id, "version": version})
+                return None
+            content = await self._content(id, holder)
+        return RevisionText.model_construct(**dict(revision_of(row)), content=content)
+
+    async def _row(self, id: int, version: int) -> Document | None:
+        row: Document | None = await self._rows.find_one({"_id": {"note": id, "version": version}})
+        return row
+
+    async def _content(self, id: int, row: Mapping[str, Any]) -> str:
+        stored: str | Mapping[str, Any] = row["content"]
+        if isinstance(stored, str):
+            return stored
+        keyframe = await self._row(id, row["base"])
+        if keyframe is None:
+            raise LookupError(f"note {id}: the keyframe {row['base']} is missing")
+        return _applied(keyframe["content"], stored)
+
+    async def archive(self, ids: Collection[int]) -> None:
+        """Moves the revisions that these notes hold into the history; of purged notes, deletes what is there.
+
+        May be repeated, and done by several at once. Raises :class:`Unavailable`.
+        """
+        waiting = list(ids)
+        for start in range(0, len(waiting), BATCH_NOTES):
+            with self._connection.reading(self._connection.write_timeout):
+                notes = await self._notes.find(
+                    {"_id": {"$in": waiting[start : start + BATCH_NOTES]}},
+                    {"recent": True, "keyframe": True, "purged": True},
+                ).to_list(None)
+                purged = [note["_id"] for note in notes if "purged" in note]
+                if purged:
+                    await self.forget(purged)
+                await self._archive([note for note in notes if note.get("recent")])
+
+    async def forget(self, ids: Sequence[int]) -> None:
+        """Deletes all that is archived of these notes. Raises :class:`Unavailable`."""
+        with self._connection.reading(self._connection.write_timeout):
+            for id in ids:
+                await self._rows.delete_many(_versions(id))
+
+    async def _archive(self, notes: Sequence[Document]) -> None:
+        keyframes = await self._keyframes(notes)
+        tidied = []
+        rows: list[Document] = []
+        size = 0
+        for note in notes:
+            made, keyframe = _rows(note, keyframes.get(note["_id"]))
+            rows += made
+            size += sum(len(entry.get("content", "")) for entry in note["recent"])
+            if size > BATCH_BYTES:
+                await self._insert(rows)
+                rows, size = [], 0
+            update: Document = {"$pull": {"recent": {"version": {"$lte": note["recent"][-1]["version"]}}}}
+            if keyframe is not None:
+                update["$set"] = {"keyframe": keyframe}
+            tidied.append(UpdateOne({"_id": note["_id"], "purged": {"$exists": False}}, update))
+        if rows:
+            await self._insert(rows)
+        if tidied:
+            await self._notes.with_options(write_concern=QUICK).bulk_write(tidied, ordered=False)
+        ids = [note["_id"] for note in notes]
+        gone = await self._notes.find({"_id": {"$in": ids}, "purged": {"$exists": True}}, {"_id": True}).to_list(None)
+        if gone:  # purged meanwhile
+            await self.forget([note["_id"] for note in gone])
+
+    async def _keyframes(self, notes: Iterable[Document]) -> dict[int, str]:
+        """The texts of the keyframes of those notes that have a long text to be archived."""
+        keys = [
+            {"note": note["_id"], "version": note["keyframe"]}
+            for note in notes
+            if "keyframe" in note and any(len(entry.get("content", "")) > SHORT for entry in note["recent"])
+        ]
+        if not keys:
+            return {}
+        rows = await self._rows.find({"_id": {"$in": keys}}, {"content": True}).to_list(None)
+        return {row["_id"]["note"]: row["content"] for row in rows if isinstance(row["content"], str)}
+
+    async def _insert(self, rows: Sequence[Document]) -> None:
+        try:
+            await self._rows.insert_many(rows, ordered=False)
+        except BulkWriteError as error:
+            # Another worker, or an earlier attempt that was cut off, archived it already: to the same effect.
+            if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+                raise
+
+    async def unthinned(self, before: datetime) -> int | None:
+        """A note with revisions from before a date that are not thinned out yet. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            row = await self._rows.find_one({"unthinned": True, "date": {"$lt": before}}, {"_id": True})
+        return None if row is None else row["_id"]["note"]
+
+    async def thin(self, id: int, before: datetime) -> int:
+        """Of a note's revisions from before a date keeps the last of each day (in UTC), and deletes the others.
+
+        Kept are also those that hold what a kept one needs. Returns how many were deleted. Raises :class:`Unavailable`.
+        """
+        with self._connection.reading(self._connection.write_timeout):
+            note = await self._notes.find_one({"_id": id}, {"text_version": True, "keyframe": True}) or {}
+            last: dict[Any, int] = {}
+            needs: dict[int, set[int]] = {}
+            old: list[int] = []
+            fields = {"date": True, "text_version": True, "base": True}
+            async for row in self._rows.find(_versions(id), fields).sort("_id", ASCENDING):
+                version = row["_id"]["version"]
+                needs[version] = {row["text_version"]} | ({row["base"]} if "base" in row else set())
+                if row["date"] < before:
+                    old.append(version)
+                    last[row["date"].date()] = version
+            kept = {note.get("text_version"), note.get("keyframe"), *last.values()} | (needs.keys() - set(old))
+            kept |= {needed for version in kept if version in needs for needed in needs[version]}
+            kept |= {needed for version in kept if version in needs for needed in needs[version]}
+            dropped = [version for version in old if version not in kept]
+            for start in range(0, len(dropped), 1000):
+                keys = [{"note": id, "version": version} for version in dropped[start : start + 1000]]
+                await self._rows.delete_many({"_id": {"$in": keys}})
+            thinned = {**_versions(id), "date": {"$lt": before}, "unthinned": True}
+            await self._rows.update_many(thinned, {"$unset": {"unthinned": ""}})
+        return len(dropped)
+
+
+def _versions(id: int) -> Document:
+    return {"_id": {"$gte": {"note": id, "version": 0}, "$lt": {"note": id + 1, "version": 0}}}
+
+
+def _rows(note: Document, text: str | None) -> tuple[list[Document], int | None]:
+    """The archived form of a note's revisions, and its keyframe after them; ``text`` is that of the one before."""
+    rows = []
+    keyframe = note.get("keyframe")
+    for entry in note["recent"]:
+        row = {**entry, "_id": {"note": note["_id"], "version": entry["version"]}, "unthinned": True}
+        del row["version"]
+        if "content" in row:
+            difference = None if text is None else _difference(text, row["content"])
+            if difference is None:
+                keyframe, text = entry["version"], row["content"]
+            else:
+                row |= {"base": keyframe, "content": difference}
+        rows.append(row)
+    return rows, keyframe
+
+
+def _difference(base: str, text: str) -> Document | None:
+    """What turns ``base`` into ``text``: how much stays at both ends, and what is between. ``None`` if not worth it."""
+    if len(text) <= SHORT:
+        return None
+    start = _common(base, text)
+    end = _common(base[start:][::-1], text[start:][::-1])
+    middle = text[start : len(text) - end]
+    return None if len(middle) > len(text) // 4 else {"start": start, "text": middle, "end": end}
+
+
+def _applied(base: str, difference: Mapping[str, Any]) -> str:
+    text: str = difference["text"]
+    return base[: difference["start"]] + text + base[len(base) - difference["end"] :]
+
+
+def _common(a: str, b: str) -> int:
+    """The length of the common beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

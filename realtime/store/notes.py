@@ -1,0 +1,273 @@
+"""The writes of notes, each an atomic update of one document that also keeps the revision; and single reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
+
+from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
+from realtime.models import KEPT_OPERATIONS, Action, Change
+from realtime.search import folded
+from realtime.store.connection import LATEST, QUICK, Connection
+from realtime.store.documents import (
+    LIVE,
+    NOTE,
+    TRASHED,
+    Document,
+    Record,
+    change_of,
+    now,
+    record_of,
+)
+
+log = logging.getLogger(__name__)
+
+Allowed = Collection[int] | None
+"""Versions at which a write is allowed; ``None`` for any."""
+
+TOO_LARGE = {10334, 17419, 17420}
+"""MongoDB's codes for a document that would grow beyond 16 MiB."""
+
+
+class NoteStore:
+    """The notes of one database. Every write is acknowledged at ``w: majority, j: true`` or fails."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._notes = connection.database.notes
+        self._counters = connection.database.counters
+
+    async def reserve(self, many: int) -> int:
+        """Takes the next ids, and returns the first of them. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            counter = await self._counters.find_one_and_update(
+                {"_id": "notes"}, {"$inc": {"value": many}}, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        last: int = counter["value"]
+        return last - many + 1
+
+    async def reserve_up_to(self, id: int) -> None:
+        """Lets the next ids be above this one. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._counters.update_one({"_id": "notes"}, {"$max": {"value": id}}, upsert=True)
+
+    async def taken(self, ids: Collection[int]) -> set[int]:
+        """Which of these ids are or were those of a note. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            documents = await self._notes.find({"_id": {"$in": list(ids)}}, {"_id": True}).to_list(None)
+        return {document["_id"] for document in documents}
+
+    async def create(self, fields: Mapping[str, Any], token: str | None, action: Action = "create") -> Change | None:
+        """Inserts a note under the next id. ``None`` if an operation with this token made one already.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        while True:
+            id = await self.reserve(1)
+            try:
+                return await self.insert(id, fields, token, action)
+            except IdsTaken:
+                log.warning("the next id is taken, trying the one after", extra={"id": id})
+
+    async def insert(self, id: int, fields: Mapping[str, Any], token: str | None, action: Action) -> Change | None:
+        """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`."""
+        if token is not None:
+            # Only the unique index keeps a repeated creation from making a second note.
+            await self._connection.until_prepared(OutcomeUnknown)
+        moment = now()
+        document: Document = {
+            "_id": id,
+            **fields,
+            "title_key": folded(fields["title"]),
+            "version": 1,
+            "created_date": moment,
+            "updated_date": moment,
+            "deleted": False,
+            "dirty": True,
+            "operations": [] if token is None else [token],
+            "recent": [
+                {
+                    "version": 1,
+                    "date": moment,
+                    "author": None,
+                    "action": action,
+                    "changed": [],
+                    "text_version": 1,
+                    **fields,
+                }
+            ],
+            "text_version": 1,
+        }
+        if token is not None:
+            document["origin"] = token
+        with self._connection.writing():
+            try:
+                await self._notes.insert_one(document)
+            except DuplicateKeyError as error:
+                if "origin" in (error.details or {}).get("keyPattern", {}):
+                    return None
+                raise IdsTaken([id]) from None
+        return change_of(document)
+
+    async def update(
+        self,
+        id: int,
+        fields: Mapping[str, Any],
+        versions: Allowed,
+        token: str | None,
+        action: Action = "update",
+        **entry: Any,
+    ) -> Change | None:
+        """Sets fields of a live note, one version on. What else its revision is to tell goes into ``entry``.
+
+        ``None``, with nothing written, if there is none, it is at none of these versions, or this token was applied.
+        Raises :class:`OutcomeUnknown`, :class:`NoRoom`.
+        """
+        moment = now()
+        return await self._advance(id, LIVE, fields, {"updated_date": moment}, versions, token, action, **entry)
+
+    async def delete(self, id: int, versions: Allowed, token: str | None) -> Change | None:
+        """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
+        return await self._advance(id, LIVE, {}, {"deleted": True, "deleted_date": now()}, versions, token, "delete")
+
+    async def undelete(self, id: int, versions: Allowed, token: str | None) -> Change | None:
+        """Takes a note out of the trash, one version on; otherwise as :meth:`update`."""
+        state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
+        return await self._advance(id, TRASHED, {}, state, versions, token, "undelete")
+
+    async def purge(self, id: int, versions: Allowed, token: str | None) -> Change | None:
+        """Empties a note in the trash for good, one version on: of it, only its id and version stay.
+
+        The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
+        of the note goes when it is archived the next time.
+        """
+        state = {"deleted_date": "$$REMOVE", "keyframe": "$$REMOVE", "origin": "$$REMOVE", "purged": True}
+        empty = {"title": "", "description": "", "content": "", "tags": []}
+        return await self._advance(id, TRASHED, empty, state, versions, token, None)
+
+    async def _advance(
+        self,
+        id: int,
+        condition: Document,
+        fields: Mapping[str, Any],
+        state: Document,
+        versions: Allowed,
+        token: str | None,
+        action: Action | None,
+        **entry: Any,
+    ) -> Change | None:
+        condition = {"_id": id, **condition}
+        if isinstance(versions, range):
+            condition["version"] = {"$gte": versions.start, "$lt": versions.stop}
+        elif versions is not None:
+            condition["version"] = {"$in": list(versions)}
+        if token is not None:
+            condition["operations"] = {"$ne": token}
+        try:
+            with self._connection.writing():
+                document = await self._notes.find_one_and_update(
+                    condition,
+                    _advanced(fields, state, token, action, entry),
+                    return_document=ReturnDocument.AFTER,
+                    projection=NOTE,
+                )
+        except OutcomeUnknown as error:
+            cause = error.__cause__
+            if isinstance(cause, DocumentTooLarge) or (isinstance(cause, OperationFailure) and cause.code in TOO_LARGE):
+                raise NoRoom from error
+            raise
+        return None if document is None else change_of(document)
+
+    async def find(self, id: int) -> Record | None:
+        """The note, deleted or not. Raises :class:`Unavailable`."""
+        return await self._record({"_id": id})
+
+    async def find_origin(self, token: str) -> Record | None:
+        """The note that the operation with this token created. Raises :class:`Unavailable`."""
+        return await self._record({"origin": token})
+
+    async def latest(self, id: int) -> Record | None:
+        """The note as the primary has it, to compute a write at its version from. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            document = await self._notes.with_options(read_concern=LATEST).find_one({"_id": id}, {"recent": False})
+        return None if document is None else record_of(document)
+
+    async def _record(self, condition: Document) -> Record | None:
+        with self._connection.reading():
+            document = await self._notes.find_one(condition, {"recent": False})
+        return None if document is None else record_of(document)
+
+    async def dirty(self, most: int) -> dict[int, int]:
+        """Notes whose last change may not be published: id and version. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            documents = await self._notes.find({"dirty": True}, {"version": True}).limit(most).to_list(most)
+        return {document["_id"]: document["version"] for document in documents}
+
+    async def changes(self, ids: Collection[int]) -> list[Change]:
+        """The last change of each of these notes. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            documents = await self._notes.find({"_id": {"$in": list(ids)}}, NOTE).to_list(None)
+        changes = []
+        for document in documents:
+            try:
+                changes.append(change_of(document))
+            except KeyError:
+                log.exception("this document is no note", extra={"id": document["_id"]})
+        return changes
+
+    async def clear_dirty(self, versions: Mapping[int, int]) -> None:
+        """Takes the mark off notes that still are at these versions, and archived. Raises :class:`Unavailable`."""
+        clear = [
+            UpdateOne({"_id": id, "version": version, "recent": []}, {"$unset": {"dirty": ""}})
+            for id, version in versions.items()
+        ]
+        with self._connection.reading():
+            await self._notes.with_options(write_concern=QUICK).bulk_write(clear, ordered=False)
+
+
+def _advanced(
+    fields: Mapping[str, Any], state: Document, token: str | None, action: Action | None, entry: Mapping[str, Any]
+) -> list[Document]:
+    """The update to the next version, its revision included; without an action it forgets all revisions.
+
+    It is a pipeline, so that one atomic command knows the version, and what really changed.
+    """
+    version = {"$add": ["$version", 1]}
+    new = {name: f"$incoming.{name}" for name in fields}
+    changed = {name: {"$ne": [f"${name}", value]} for name, value in new.items()}
+    text_version: Any = "$text_version"
+    if "content" in new:
+        text_version = {"$cond": [changed["content"], version, "$text_version"]}
+    revision = {
+        "version": version,
+        "date": {"$literal": state.get("updated_date") or state.get("deleted_date")},
+        "author": None,
+        "action": action,
+        **entry,
+        "changed": {"$concatArrays": [[], *({"$cond": [test, [name], []]} for name, test in changed.items())]},
+        "title": new.get("title", "$title"),
+        "description": new.get("description", "$description"),
+        "tags": new.get("tags", "$tags"),
+        "text_version": text_version,
+    }
+    if "content" in new:
+        revision["content"] = {"$cond": [changed["content"], new["content"], "$$REMOVE"]}
+    values = dict(fields)
+    if "title" in fields:
+        values["title_key"] = folded(fields["title"])
+    update = {
+        **{name: f"$incoming.{name}" for name in values},
+        **state,
+        "version": version,
+        "dirty": True,
+        "text_version": text_version,
+        "recent": [] if action is None else {"$concatArrays": ["$recent", [revision]]},
+    }
+    if token is not None:
+        update["operations"] = {"$slice": [{"$concatArrays": ["$operations", [token]]}, -KEPT_OPERATIONS]}
+    # The values go in once, and as values: a text that starts with a dollar is no expression.
+    return [{"$set": {"incoming": {"$literal": values}}}, {"$set": update}, {"$unset": "incoming"}]

@@ -1,0 +1,362 @@
+"""Zip archives: what is written any program reads, and what is read may be anything."""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import stat
+import struct
+import subprocess
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from realtime.archive import MOST_FILES, ZipWriter, read_zip
+from realtime.errors import ImportRefused
+
+MIB = 1024 * 1024
+MOMENT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
+FILES = {"000001-one.md": b"one", "000002.md": b"", "000003-é.md": "🦜\n".encode() * 10_000, "4.md": bytes(range(256))}
+
+
+def _written(files: dict[str, bytes]) -> bytes:
+    writer = ZipWriter()
+    pieces = [writer.file(name, data, MOMENT) for name, data in files.items()]
+    return b"".join([*pieces, *writer.end()])
+
+
+def _zipped(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive as another program makes it."""
+    made = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(made, "w", method) as archive:
+        warnings.simplefilter("ignore")
+        for name, data in files:
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
+def _read(archive: bytes, most: int = MIB) -> list[tuple[str, bytes | None]]:
+    return list(read_zip(io.BytesIO(archive), most))
+
+
+def test_archive_is_read_by_others_and_by_itself() -> None:
+    archive = _written(FILES)
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.testzip() is None
+        assert {entry.filename: opened.read(entry) for entry in opened.infolist()} == FILES
+        assert {entry.date_time for entry in opened.infolist()} == {(2026, 1, 2, 3, 4, 6)}
+    assert dict(_read(archive)) == FILES
+
+
+def test_empty_archive() -> None:
+    archive = _written({})
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.infolist() == []
+    assert _read(archive) == []
+
+
+@pytest.mark.skipif(shutil.which("unzip") is None, reason="there is no unzip program")
+def test_unzip_program_takes_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "notes.zip").write_bytes(_written(FILES))
+    subprocess.run(["unzip", "-q", "notes.zip", "-d", "out"], cwd=tmp_path, check=True)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert found["000001-one.md"] == b"one"
+    assert sorted(found.values()) == sorted(FILES.values())
+
+
+@contextmanager
+def _at_most(peak: int) -> Iterator[None]:
+    """What the block holds at once stays below so many bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < peak
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_files_than_two_bytes_count(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    with path.open("wb") as file:
+        writer = ZipWriter()
+        for number in range(65_600):
+            file.write(writer.file(f"{number}.md", b"%d" % number, MOMENT))
+        file.writelines(writer.end())
+    with zipfile.ZipFile(path) as opened:
+        assert len(opened.infolist()) == 65_600
+        assert opened.read("65599.md") == b"65599"
+    if shutil.which("unzip"):
+        subprocess.run(["unzip", "-tq", path, "0.md", "65599.md"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_writer_holds_little_however_many_files() -> None:
+    with _at_most(3 * MIB):  # of the list of files alone there is as much
+        writer = ZipWriter()
+        for number in range(30_000):
+            writer.file(f"{number:06d}-{'name' * 10}.md", b"text", MOMENT)
+        for _ in writer.end():
+            pass
+
+
+def test_archive_beyond_four_gibibytes(tmp_path: Path) -> None:
+    path, far = tmp_path / "far.zip", 5 * 1024 * MIB
+    writer = ZipWriter()
+    with path.open("wb") as file:
+        file.write(writer.file("near.md", b"near", MOMENT))
+        writer._offset = far  # as if files of so many bytes came between, which the disk need not hold
+        file.seek(far)
+        file.write(writer.file("far.md", b"far", MOMENT))
+        file.writelines(writer.end())
+    with zipfile.ZipFile(path) as opened:
+        assert {name: opened.read(name) for name in opened.namelist()} == {"near.md": b"near", "far.md": b"far"}
+    with path.open("rb") as file:
+        assert dict(read_zip(file, MIB)) == {"near.md": b"near", "far.md": b"far"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_archive_of_other_programs(method: int) -> None:
+    archive = _zipped(
+        ("notes/", b""),
+        ("notes/a.md", b"a"),
+        ("notes/B.Markdown", b"b"),
+        ("__MACOSX/notes/._a.md", b"x"),
+        ("picture.png", b"\x89PNG"),
+        ("notes/..a.md", b"c"),
+        method=method,
+    )
+    found: list[tuple[str, bytes | None]] = [("notes/a.md", b"a"), ("notes/B.Markdown", b"b")]
+    assert _read(archive) == [*found, ("picture.png", None), ("notes/..a.md", b"c")]
+
+
+def test_archive_behind_other_bytes_and_with_a_comment() -> None:
+    made = io.BytesIO(b"#!/bin/sh\n")
+    with zipfile.ZipFile(made, "a") as archive:
+        archive.writestr("a.md", b"a")
+        archive.comment = b"a comment"
+    assert _read(made.getvalue()) == [("a.md", b"a")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../a.md", "a/../../b.md", "..", "a/..", "/etc/a.md", "//host/a.md", "..\\a.md", "a\\b.md", "\\\\host\\a.md"),
+        *("C:\\a.md", "C:a.md", "c:/a.md", "d/" * 10_000 + "a.md", "d/" * 20 + "a.md", "x" * 2000 + ".md"),
+        *("inner.zip", "notes.tar.gz", "INNER.ZIP"),
+    ],
+    ids=lambda name: name[:20],
+)
+def test_name_that_is_refused(name: str) -> None:
+    entry = zipfile.ZipInfo("x")
+    entry.filename = name
+    with pytest.raises(ImportRefused) as raised:
+        _read(_zipped(("good.md", b"good"), (entry, b"bad")))
+    assert len(raised.value.detail) < 300
+    raised.value.detail.encode()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+def test_special_files_are_refused(kind: int) -> None:
+    entry = zipfile.ZipInfo("a.md")
+    entry.create_system = 3
+    entry.external_attr = (kind | 0o777) << 16
+    with pytest.raises(ImportRefused, match=r"a\.md"):
+        _read(_zipped((entry, b"/etc/passwd")))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_refused(method: int) -> None:
+    with pytest.raises(ImportRefused, match=r"a\.md"):
+        _read(_zipped(("a.md", b"text"), method=method))
+
+
+def _patched(archive: bytes, field: int, format: str, value: int) -> bytes:
+    """An archive whose first entry in the list of files has another value at an offset, by APPNOTE 4.3.12."""
+    made = bytearray(archive)
+    struct.pack_into(format, made, archive.index(b"PK\x01\x02") + field, value)
+    return bytes(made)
+
+
+def test_password_is_refused() -> None:
+    with pytest.raises(ImportRefused, match=r"a\.md"):
+        _read(_patched(_zipped(("a.md", b"text")), 8, "<H", 1))
+
+
+ONE = _zipped(("a.md", b"text " * 100))
+
+
+@pytest.mark.parametrize(
+    ("field", "format", "value"),
+    [(16, "<L", 0), (20, "<L", 5), (24, "<L", 5), (42, "<L", 7), (42, "<L", 2**32 - 2)],
+    ids=["CRC", "packed size", "size", "place", "far place"],
+)
+def test_lies_are_refused(field: int, format: str, value: int) -> None:
+    with pytest.raises(ImportRefused):
+        _read(_patched(ONE, field, format, value))
+
+
+@pytest.mark.parametrize("field", [20, 24], ids=["packed size", "size"])
+@pytest.mark.parametrize("size", [501, 2**31, 2**32 - 2])
+def test_size_that_is_too_large_brings_nothing_more(field: int, size: int) -> None:
+    with _at_most(4 * MIB), suppress(ImportRefused):
+        assert _read(_patched(ONE, field, "<L", size)) == [("a.md", b"text " * 100)]
+
+
+@pytest.mark.parametrize("place", [2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+def test_place_beyond_the_file_is_refused(place: int) -> None:
+    extra = struct.pack("<HHQ", 1, 8, place)
+    with pytest.raises(ImportRefused):
+        _read(_listing(_entry(b"a.md", place=2**32 - 1, extra=extra), 1))
+
+
+def _entry(name: bytes, *, packed: int = 0, size: int = 0, place: int = 0, extra: bytes = b"") -> bytes:
+    """An entry in the list of files."""
+    fields = (20, 20, 0x800, 8 if packed else 0, 0, 33, 0, packed, size, len(name), len(extra), 0, 0, 0, 0, place)
+    return b"PK\x01\x02" + struct.pack("<HHHHHHLLLHHHHHLL", *fields) + name + extra
+
+
+def _end(many: int, size: int, place: int, comment: int = 0) -> bytes:
+    return b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, many & 0xFFFF, many & 0xFFFF, size, place, comment)
+
+
+def _listing(entries: bytes, many: int) -> bytes:
+    return entries + _end(many, len(entries), 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"PK", b"PK\x03\x04", b"hello" * 1000, b"\0" * 100_000, b"PK\x05\x06" * 1000, b"PK\x05\x06" + b"\xff" * 18],
+)
+def test_no_archive(data: bytes) -> None:
+    with pytest.raises(ImportRefused):
+        _read(data)
+
+
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+@pytest.mark.parametrize("archive", [_written(FILES), _zipped(*FILES.items())], ids=["its own", "another's"])
+def test_truncated_archive_is_refused(archive: bytes, quarter: int) -> None:
+    with pytest.raises(ImportRefused):
+        _read(archive[: len(archive) * quarter // 4])
+
+
+def test_one_byte_short() -> None:
+    with pytest.raises(ImportRefused):
+        _read(_written(FILES)[:-1])
+
+
+def _zeros(length: int) -> bytes:
+    """So many zeros, deflated."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    piece = deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return piece * (length // MIB) + deflate.flush()
+
+
+def _bomb(packed: bytes, size: int, names: int) -> bytes:
+    """Entries that all are the same bytes."""
+    head = (20, 0x800, 8, 0, 33, 0, len(packed), size, 4, 0)
+    local = b"PK\x03\x04" + struct.pack("<HHHHHLLLHH", *head) + b"0.md" + packed
+    entries = _entry(b"0.md", packed=len(packed), size=size) * names
+    return local + entries + _end(names, len(entries), len(local))
+
+
+@pytest.mark.parametrize("told", [1024 * MIB, MIB, 100])
+def test_bomb_is_refused(told: int) -> None:
+    archive = _bomb(_zeros(1024 * MIB), told, 1)
+    with _at_most(16 * MIB), pytest.raises(ImportRefused):
+        _read(archive)
+
+
+def test_overlapping_bombs_are_refused() -> None:
+    size = MIB
+    packed = _zeros(size)
+    archive = bytearray(_bomb(packed, size, 1000))
+    crc = struct.pack("<L", zlib.crc32(bytes(size)))
+    archive = bytearray(
+        bytes(archive).replace(struct.pack("<LLL", 0, len(packed), size), crc + struct.pack("<LL", len(packed), size))
+    )
+    with _at_most(32 * MIB), pytest.raises(ImportRefused):
+        for _ in read_zip(io.BytesIO(bytes(archive)), size):
+            pass
+
+
+def test_many_files_that_grow_much_are_refused() -> None:
+    archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(300)))
+    with _at_most(32 * MIB), pytest.raises(ImportRefused, match="believable"):
+        for _ in read_zip(io.BytesIO(archive), MIB):
+            pass
+
+
+MANY = 360_000
+ENTRIES = _entry(b"a") * MANY
+
+
+def _plain() -> bytes:
+    return _listing(ENTRIES, MANY)
+
+
+def _zip64(size: int, mark: bytes = b"PK\x06\x06") -> bytes:
+    """The end of an archive in the large form: its record, and where it is."""
+    record = mark + struct.pack("<QHHLLQQQQ", 44, 45, 45, 0, 0, MANY, MANY, size, 0)
+    return record + b"PK\x06\x07" + struct.pack("<LQL", 0, len(ENTRIES), 1)
+
+
+def _large_form() -> bytes:
+    return ENTRIES + _zip64(len(ENTRIES)) + _end(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+
+
+def _small_size_in_a_broken_record() -> bytes:
+    return ENTRIES + _zip64(0, b"none") + _end(MANY, len(ENTRIES) + 76, 0)
+
+
+def _end_before_the_longest_comment() -> bytes:
+    return ENTRIES + _zip64(len(ENTRIES)) + _end(0xFFFF, 0, 0, 0xFFFF) + b"c" * 65_536
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_plain, _large_form, _small_size_in_a_broken_record, _end_before_the_longest_comment],
+)
+def test_endless_list_of_files_is_refused(make: Callable[[], bytes]) -> None:
+    archive = io.BytesIO(make())
+    with _at_most(4 * MIB), pytest.raises(ImportRefused):
+        list(read_zip(archive, MIB))
+
+
+def test_more_files_than_may_be() -> None:
+    with pytest.raises(ImportRefused, match=str(MOST_FILES)):
+        _read(_listing(_entry(b"a") * (MOST_FILES + 1), MOST_FILES + 1))
+
+
+SEEDS = [_written(FILES), _zipped(*FILES.items()), ONE, _zipped(("a.md", b"a"), method=zipfile.ZIP_STORED)]
+
+
+@hypothesis(deadline=None, max_examples=300)
+@given(st.sampled_from(SEEDS), st.data())
+def test_corruption_is_refused_at_worst(archive: bytes, data: st.DataObject) -> None:
+    made = bytearray(archive)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = len(made) - data.draw(st.integers(1, min(len(made), 300)))
+        made[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=8))
+    with suppress(ImportRefused):
+        _read(bytes(made))
+
+
+def test_random_corruption_is_refused_at_worst() -> None:
+    pick = random.Random(1)
+    for number in range(2000):
+        made = bytearray(SEEDS[number % len(SEEDS)])
+        for _ in range(pick.randrange(1, 6)):
+            at = pick.randrange(len(made))
+            made[at : at + pick.choice([1, 1, 2, 4, 8])] = pick.choice([b"\xff" * 4, b"\0" * 4, pick.randbytes(1)])
+        with suppress(ImportRefused):
+            _read(bytes(made))

@@ -1,0 +1,130 @@
+"""Housekeeping: what was in the trash for too long is purged, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from realtime import create_app
+from realtime.app import Parts
+from realtime.errors import NoteNotFound
+from realtime.housekeeping import BATCH, Housekeeping
+from realtime.models import NoteIn
+from realtime.settings import Settings
+
+TRASH_DAYS = 7
+
+
+@pytest.fixture
+async def parts(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts of a running application."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app.state.parts
+
+
+@pytest.fixture
+def house(parts: Parts) -> Housekeeping:
+    """The housekeeping of those parts."""
+    return Housekeeping(parts.store, parts.notes, history_days=30, trash_days=TRASH_DAYS)
+
+
+async def _trash(parts: Parts, many: int) -> list[int]:
+    """Puts new notes into the trash."""
+    note = NoteIn(title="title", description="description", content="text")
+    made = [(await parts.notes.create(note, None)).id for _ in range(many)]
+    await asyncio.gather(*(parts.notes.delete(id, None, None) for id in made))
+    return made
+
+
+def _later(days: float = TRASH_DAYS, seconds: float = 0) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days, seconds=seconds)
+
+
+async def _left(parts: Parts) -> set[int]:
+    notes, _ = await parts.queries.trash(None, 1000)
+    return {note.id for note in notes}
+
+
+async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping) -> None:
+    live = await parts.notes.create(NoteIn(title="live", description="words"), None)
+    old = await _trash(parts, 2)
+    between = datetime.now(UTC)
+    await asyncio.sleep(0.002)  # dates are in milliseconds
+    young = await _trash(parts, 2)
+    assert await house.expire(_later(seconds=-60)) == 0
+    assert await _left(parts) == {*old, *young}
+    assert await house.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
+    assert await _left(parts) == set(young)
+    assert await parts.queries.get(live.id) == live
+    assert await house.expire(_later(seconds=1)) == len(young)
+    assert await _left(parts) == set()
+    assert await house.expire(_later(days=10_000)) == 0
+
+
+async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house: Housekeeping) -> None:
+    (id,) = await _trash(parts, 1)
+    await parts.outbox.flush()
+    assert await parts.store.history.read(id, 1)
+    await house.tidy(_later(seconds=1))
+    await parts.outbox.flush()
+    assert await parts.store.history.read(id, 1) is None
+    (change,) = await parts.store.notes.changes([id])
+    assert (change.note.version, change.deleted, change.note.content) == (3, True, "")
+    record = await parts.store.notes.find(id)
+    assert record
+    assert record.purged
+    with pytest.raises(NoteNotFound):
+        await parts.notes.undelete(id, None, None)
+
+
+async def test_restored_note_is_not_purged(parts: Parts, house: Housekeeping) -> None:
+    first, second = await _trash(parts, 2)
+    await parts.notes.undelete(first, None, None)
+    assert await house.expire(_later(seconds=1)) == 1
+    assert (await parts.queries.get(first)).version == 3
+    assert (await parts.store.notes.find(second)) is not None
+
+
+async def test_note_that_is_restored_while_others_are_purged_stays(
+    parts: Parts, house: Housekeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await _trash(parts, 2)
+    purge = parts.notes.purge
+
+    async def purge_late(id: int, versions: None, operation: None) -> None:
+        if id == first:
+            await parts.notes.undelete(first, None, None)
+        await purge(id, versions, operation)
+
+    monkeypatch.setattr(parts.notes, "purge", purge_late)
+    assert await house.expire(_later(seconds=1)) == 1
+    assert await _left(parts) == set()
+    assert (await parts.queries.get(first)).content == "text"
+    with pytest.raises(NoteNotFound):
+        await parts.queries.get(second)
+
+
+async def test_two_at_once_purge_each_note_once(parts: Parts, house: Housekeeping) -> None:
+    made = await _trash(parts, 20)
+    purged = await asyncio.gather(house.expire(_later(seconds=1)), house.expire(_later(seconds=1)))
+    assert sum(purged) == len(made)
+    versions = {change.note.id: change.note.version for change in await parts.store.notes.changes(made)}
+    assert versions == dict.fromkeys(made, 3)
+
+
+async def test_purges_in_batches_until_nothing_is_left(parts: Parts, house: Housekeeping) -> None:
+    many = BATCH + 5
+    notes = parts.store.notes
+    await asyncio.gather(
+        *(
+            notes.insert(id, NoteIn(title="many", description="words").model_dump(), None, "create")
+            for id in range(1, many + 1)
+        )
+    )
+    await asyncio.gather(*(notes.delete(id, None, None) for id in range(1, many + 1)))
+    assert await house.expire(_later(seconds=1)) == many
+    assert await _left(parts) == set()
