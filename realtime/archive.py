@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import IO
+from typing import IO, Any
 
 from realtime.errors import ImportRefused
 
@@ -22,6 +22,8 @@ MOST_SURE = 256 * 1024 * 1024
 MOST_DEPTH = 16
 MOST_NAME = 1000
 SPOOL = 1024 * 1024
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+"""What ``zipfile`` raises for an archive that is broken, or made to break it."""
 _PORTABLE = 0x800  # the name is UTF-8
 _BIG = 0xFFFFFFFF
 
@@ -83,13 +85,9 @@ def read_zip(archive: IO[bytes], most: int) -> Iterator[tuple[str, bytes | None]
     Raises :class:`ImportRefused` for what is no archive, or a hostile one: with files that are larger than they may be,
     or together than they should be, with names that lead elsewhere, with links, with passwords.
     """
-    archive.seek(0, 2)
-    size = archive.tell()
-    if _directory_size(archive, size) > MOST_DIRECTORY:
-        raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
-    left = max(MOST_SURE, size * MOST_RATIO)
+    left = max(MOST_SURE, archive.seek(0, 2) * MOST_RATIO)
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(_Bounded(archive)) as opened:
             entries = opened.infolist()
             if len(entries) > MOST_FILES:
                 raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
@@ -109,7 +107,7 @@ def read_zip(archive: IO[bytes], most: int) -> Iterator[tuple[str, bytes | None]
                 if left < 0:
                     raise ImportRefused("the archive holds more than is believable for its size")
                 yield name, data
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+    except BROKEN as error:
         raise ImportRefused(f"the archive cannot be read: {str(error)[:200] or type(error).__name__}") from None
 
 
@@ -132,15 +130,16 @@ def _check(entry: zipfile.ZipInfo) -> None:
         raise ImportRefused(f"{shown}: is an archive within the archive")
 
 
-def _directory_size(archive: IO[bytes], size: int) -> int:
-    """How many bytes the list of files says it has: all of it is read at once, so it is looked at before."""
-    start = max(0, size - 65_557 - 76)
-    archive.seek(start)
-    tail = archive.read()
-    end = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - 18))
-    if end < 0:
-        raise ImportRefused("is not a zip archive")
-    (listed,) = struct.unpack_from("<L", tail, end + 12)
-    if end >= 76 and tail[end - 20 : end - 16] == b"PK\x06\x07":
-        (listed,) = struct.unpack_from("<Q", tail, end - 20 - 56 + 40)
-    return int(listed)
+class _Bounded:
+    """A file of which nobody reads much at once: ``zipfile`` reads the list of files as a whole, however long."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MOST_DIRECTORY:
+            raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
+        return self._file.read(MOST_DIRECTORY if size < 0 else size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

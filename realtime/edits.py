@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from realtime.errors import ContentTooLong, EditRefused
-from realtime.merge import lines_of
+from realtime.errors import EditRefused
+from realtime.merge import content_too_long, lines_of
 from realtime.models import MAX_CONTENT, STORABLE, Integral, Model
 
 SHOWN = 10
@@ -61,7 +62,7 @@ Edits = Annotated[list[Edit], Field(min_length=1, max_length=100)]
 def edited(content: str, edits: Sequence[Edit]) -> str:
     """The content after all of the edits, one after the other.
 
-    Raises :class:`EditRefused` if one does not fit, :class:`ContentTooLong`.
+    Raises :class:`EditRefused` if one does not fit, :class:`WouldNotFit`.
     """
     for number, edit in enumerate(edits):
         match edit:
@@ -71,30 +72,37 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
                 parts = [edit.text, content]
             case Insert():
                 places = [end for end, heading in headings(content) if heading == edit.after_heading.strip()]
-                _expect(number, edit.op, f"the heading {edit.after_heading!r}", 1, places)
+                _expect(number, edit.op, f"the heading {edit.after_heading!r}", 1, len(places), places)
                 before, after = content[: places[0]], content[places[0] :]
                 parts = [before, "" if before.endswith("\n") else "\n", edit.text]
                 parts += ["\n" if after and not edit.text.endswith("\n") else "", after]
             case Replace():
-                places = [match.start() for match in re.finditer(re.escape(edit.find), content)]
-                _expect(number, edit.op, "the text", edit.count, places)
+                count = content.count(edit.find)
+                _expect(number, edit.op, "the text", edit.count, count, _places(content, edit.find))
                 # Before it is built: many places times a long text would be huge.
-                if len(content) + len(places) * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
-                    raise ContentTooLong(MAX_CONTENT)
+                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
+                    raise content_too_long()
                 parts = [content.replace(edit.find, edit.replacement)]
         content = "".join(parts)
         if len(content) > MAX_CONTENT or len(content.encode()) > MAX_CONTENT:
-            raise ContentTooLong(MAX_CONTENT)
+            raise content_too_long()
     return content
 
 
-def _expect(number: int, op: str, what: str, count: int, places: Sequence[int]) -> None:
-    if len(places) != count:
-        raise EditRefused(number, op, what, expected=count, found=len(places), at=places[:SHOWN])
+def _places(content: str, find: str) -> Iterator[int]:
+    at = content.find(find)
+    while at >= 0:
+        yield at
+        at = content.find(find, at + len(find))
 
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
+def _expect(number: int, op: str, what: str, expected: int, found: int, places: Iterable[int]) -> None:
+    if found != expected:
+        raise EditRefused(number, op, what, expected=expected, found=found, at=list(islice(places, SHOWN)))
+
+
+_FENCE = re.compile(r" {0,3}(`{3,}(?!.*`)|~{3,})")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
 
 
 def headings(content: str) -> Iterator[tuple[int, str]]:
@@ -109,5 +117,12 @@ def headings(content: str) -> Iterator[tuple[int, str]]:
                 fence = ""
         elif mark:
             fence = mark[1]
-        elif heading := _HEADING.fullmatch(line.rstrip("\r\n")):
-            yield end, heading[1].strip()
+        elif heading := _HEADING.match(line):
+            yield end, words_of(line[heading.end() :])
+
+
+def words_of(heading: str) -> str:
+    """What an ATX heading says, without the ``#`` that may close it."""
+    words = heading.strip()
+    opened = words.rstrip("#")
+    return opened.rstrip() if not opened or opened[-1] in " \t" else words

@@ -11,7 +11,7 @@
      │    └── MergeConflict      409, carries both texts and the conflicting ranges, too
      ├── EditRefused             409, the text is not there as often as said
      ├── IdsTaken                409
-     ├── ContentTooLong          422, what a write would make of the content
+     ├── WouldNotFit             422, what a write would make of a field
      ├── ImportRefused           422, names the file and what is wrong with it
      ├── KeyReused               422
      ├── OutcomeForgotten        409, a repeat came too late to tell whether it was applied
@@ -162,13 +162,10 @@ class EditRefused(RealtimeError):
         return self._more
 
 
-class ContentTooLong(RealtimeError):
-    """A write would make the content longer than a note may be."""
+class WouldNotFit(RealtimeError):
+    """What a write would make of a field is more than a note can hold; the message names the field."""
 
     status = 422
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"content: would be longer than {most} bytes of UTF-8")
 
 
 class IdsTaken(RealtimeError):

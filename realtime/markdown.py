@@ -9,17 +9,19 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from realtime.edits import words_of
 from realtime.errors import ImportRefused
 from realtime.merge import lines_of
 from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
 
 FRONT_MATTER_BYTES = 64 * 1024
+MOST_DEPTH = 10
 FILE_BYTES = MAX_CONTENT + FRONT_MATTER_BYTES
 KNOWN = {"id", "title", "description", "tags", "created", "updated"}
 LINE = (3, 50)
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_HEADING = re.compile(r"#{1,6}[ \t]+(.*?)[ \t#]*")
+_HEADING = re.compile(r"#{1,6}[ \t]+")
 
 
 def file_name(note: Note) -> str:
@@ -58,6 +60,9 @@ def from_markdown(name: str, data: bytes) -> tuple[int | None, NoteIn]:
         raise ImportRefused(f"{name}: is not text in UTF-8") from None
     matter, body = _split(name, text)
     id = _id(name, matter.get("id"))
+    for field in ("title", "description"):
+        if not isinstance(matter.get(field, ""), str):
+            raise ImportRefused(f"{name}: {field}: must be text")
     title = matter.get("title") or _fitted(_first_heading(body) or PurePosixPath(name).stem, "Note")
     fields = {
         "title": title,
@@ -77,6 +82,7 @@ def _split(name: str, text: str) -> tuple[dict[str, Any], str]:
     if match is None:
         return {}, text
     try:
+        _check_shape(match[1] or "")
         # Every scalar is a text: a title of 2026 is no number, and there is nothing to construct.
         matter = yaml.load(match[1] or "", Loader=yaml.CBaseLoader)  # builds texts, lists and mappings only
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -86,6 +92,15 @@ def _split(name: str, text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(matter, dict) or not all(isinstance(key, str) for key in matter):
         return {}, text  # a text that begins with a rule
     return matter, text[match.end() :]
+
+
+def _check_shape(matter: str) -> None:
+    """Refuses what is deep or refers to itself before it is built: that could take any time, or the whole process."""
+    depth = 0
+    for event in yaml.parse(matter, Loader=yaml.CBaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it is too deep, or refers to itself")
 
 
 def _id(name: str, given: Any) -> int | None:
@@ -106,8 +121,8 @@ def _tags(given: Any) -> Any:
 def _first_heading(content: str) -> str | None:
     for line in lines_of(content):
         if line.strip():
-            match = _HEADING.fullmatch(line.strip())
-            return match[1] if match else None
+            match = _HEADING.match(line)
+            return words_of(line[match.end() :]) if match else None
     return None
 
 

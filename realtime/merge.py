@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diff_match_patch import diff_match_patch
 
-from realtime.errors import MergeConflict
+from realtime.errors import MergeConflict, WouldNotFit
+from realtime.models import MAX_CONTENT, MAX_TAGS
 
 if TYPE_CHECKING:
     from realtime.models import Note, RevisionText
@@ -59,14 +60,16 @@ def lines_of(text: str) -> list[str]:
     return _LINES.findall(text)
 
 
-def blocks(before: Sequence[str], after: Sequence[str]) -> list[Block]:
-    """Where two texts differ, in units: lines or words."""
+def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list[Block]:
+    """Where two texts differ, in units: lines or words. Past the deadline, of :func:`time.time`, coarser."""
     codes: dict[str, str] = {}
     # The library compares characters, so each unit becomes one.
     one, two = ("".join(codes.setdefault(unit, chr(len(codes))) for unit in units) for units in (before, after))
     found: list[Block] = []
     at = new_at = 0
-    pieces: list[tuple[int, str]] = diff_match_patch().diff_main(one, two, False, time.time() + TIME_LIMIT)
+    compare = diff_match_patch()
+    compare.Diff_Timeout = 0  # it has the deadline instead; and this turns off a shortcut that takes quadratic time
+    pieces: list[tuple[int, str]] = compare.diff_main(one, two, False, deadline)
     for changed, group in groupby(pieces, key=lambda piece: piece[0] != diff_match_patch.DIFF_EQUAL):
         start, new_start = at, new_at
         for operation, units in group:
@@ -103,7 +106,7 @@ def hunks(before: str, after: str) -> list[Hunk]:
     old, new = lines_of(before), lines_of(after)
     found: list[Hunk] = []
     groups: list[list[Block]] = []
-    for block in blocks(old, new):
+    for block in blocks(old, new, time.time() + TIME_LIMIT):
         if groups and block.start - groups[-1][-1].end <= 2 * CONTEXT:
             groups[-1].append(block)
         else:
@@ -131,12 +134,12 @@ def hunks(before: str, after: str) -> list[Hunk]:
 
 def merged(base: str, current: str, yours: str) -> tuple[str, list[Conflict]]:
     """Both changes of a text in one, and where they are in conflict; there it is ``current``'s."""
-    return _merged(base, current, yours, _LINES)
+    return _merged(base, current, yours, _LINES, time.time() + TIME_LIMIT)
 
 
-def _merged(base: str, current: str, yours: str, units: re.Pattern[str]) -> tuple[str, list[Conflict]]:
+def _merged(base: str, current: str, yours: str, units: re.Pattern[str], deadline: float) -> tuple[str, list[Conflict]]:
     texts = [units.findall(text) for text in (base, current, yours)]
-    sides = [blocks(texts[0], texts[1]), blocks(texts[0], texts[2])]
+    sides = [blocks(texts[0], texts[1], deadline), blocks(texts[0], texts[2], deadline)]
     starts = [[0, *accumulate(map(len, text))] for text in texts]
 
     def part(text: int, start: int, end: int) -> Part:
@@ -166,7 +169,7 @@ def _merged(base: str, current: str, yours: str, units: re.Pattern[str]) -> tupl
             finer, overlaps = (
                 (parts[0].text, [Conflict(before, *parts)])
                 if units is _WORDS
-                else _merged(before.text, parts[0].text, parts[1].text, _WORDS)
+                else _merged(before.text, parts[0].text, parts[1].text, _WORDS, deadline)
             )
             out.append(finer)
             if overlaps:
@@ -190,7 +193,7 @@ def _regions(sides: Sequence[Sequence[Block]]) -> list[tuple[list[Block], list[B
 def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that merge what someone wrote on ``base`` into what the note has become.
 
-    Raises :class:`MergeConflict`.
+    Raises :class:`MergeConflict`, :class:`WouldNotFit`.
     """
     fields: dict[str, Any] = {}
     conflicts: list[dict[str, Any]] = []
@@ -215,4 +218,13 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
             conflicts.append({"field": name, **whole})
     if conflicts:
         raise MergeConflict(conflicts, dict(yours), current)
+    if len(fields.get("tags", ())) > MAX_TAGS:
+        raise WouldNotFit(f"tags: would be more than {MAX_TAGS}")
+    if len(fields.get("content", "").encode()) > MAX_CONTENT:
+        raise content_too_long()
     return fields
+
+
+def content_too_long() -> WouldNotFit:
+    """The error for a content that a write would make too long."""
+    return WouldNotFit(f"content: would be longer than {MAX_CONTENT} bytes of UTF-8")

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
+MAX_TAGS = 32
 
 
 def _storable(text: str) -> str:
@@ -56,7 +57,7 @@ Text = Annotated[str, *STORABLE]
 Line = Annotated[str, Field(min_length=3, max_length=50), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
 Tag = Annotated[str, Field(min_length=1, max_length=50), *STORABLE]
-Tags = Annotated[list[Tag], Field(max_length=32)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 
 
 EXAMPLE: dict[str, Any] = {

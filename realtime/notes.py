@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from realtime.edits import edited
 from realtime.errors import (
     BaseNotFound,
-    ContentTooLong,
     IdsTaken,
     KeyReused,
     NoRoom,
@@ -25,7 +24,7 @@ from realtime.errors import (
     VersionNotFound,
 )
 from realtime.merge import merge_fields
-from realtime.models import KEPT_OPERATIONS, MAX_CONTENT
+from realtime.models import KEPT_OPERATIONS
 
 if TYPE_CHECKING:
     from realtime.edits import Edit
@@ -84,7 +83,7 @@ class Notes:
         """Sets title and description, and what else was sent; with a base version, merged with what happened since.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
-        :class:`BaseNotFound`, :class:`ContentTooLong`.
+        :class:`BaseNotFound`, :class:`WouldNotFit`.
         """
         return await self._update(id, note.model_dump(exclude_unset=True), versions, base, operation)
 
@@ -98,12 +97,14 @@ class Notes:
         note = _live(await self._store.notes.find(id)).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
+        if base is not None and base > note.version:
+            raise BaseNotFound(base, note)
         return note
 
     async def edit(self, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None) -> Note:
         """Applies text operations to the content, all or none.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`ContentTooLong`.
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`WouldNotFit`.
         """
 
         async def compute(note: Note) -> Fields:
@@ -221,10 +222,7 @@ class Notes:
             revision = await self._store.history.read(id, base) if base < note.version else None
             if revision is None:
                 raise BaseNotFound(base, note)
-            merged = await asyncio.to_thread(merge_fields, revision, note, fields)
-            if len(merged.get("content", "").encode()) > MAX_CONTENT:
-                raise ContentTooLong(MAX_CONTENT)
-            return merged
+            return await asyncio.to_thread(merge_fields, revision, note, fields)
 
         write = _Write("update", apply, versions) if base is None else self._computed("update", id, compute, versions)
         return await self._once(write, id, operation)

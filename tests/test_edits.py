@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from realtime import create_app
 from realtime.edits import Edit, Edits, edited, headings
 from realtime.embedded import Embedded
-from realtime.errors import ContentTooLong, EditRefused
+from realtime.errors import EditRefused, WouldNotFit
 from realtime.models import MAX_CONTENT
 from realtime.settings import Settings
 from tests.harness import UNIT, Json, ServerProcess, note_in, rest_client
@@ -134,7 +134,7 @@ def test_replace_is_exact(content: str, find: str, by: str) -> None:
     ids=["append", "prepend", "bytes", "insert", "replace", "on the way"],
 )
 def test_result_over_a_mebibyte(content: str, edits: list[Json]) -> None:
-    with pytest.raises(ContentTooLong, match="content"):
+    with pytest.raises(WouldNotFit, match="content"):
         _edited(content, *edits)
 
 
@@ -149,7 +149,7 @@ def test_huge_result_is_never_built() -> None:
     edits = READER.validate_python([replace("b", by, count=50_000)])
     tracemalloc.start()
     try:
-        with pytest.raises(ContentTooLong):
+        with pytest.raises(WouldNotFit):
             edited(content, edits)
         assert tracemalloc.get_traced_memory()[1] < 32 * 1024 * 1024
     finally:

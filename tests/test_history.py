@@ -394,7 +394,7 @@ async def test_one_note_is_thinned_and_its_neighbours_are_not(worker: Part, data
         await worker.notes.create(NoteIn(**note_in()), None)
     for id in (1, 2, 3):
         for number in range(5):
-            await worker.notes.patch(id, NotePatch(title=f"title {number}"), None, None, None)
+            await worker.notes.patch(id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None)
     await worker.outbox.flush()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
     # Of titles only: the last one, and the first one for its text.
@@ -557,13 +557,19 @@ def test_difference_as_json(shared: TestClient, still: str) -> None:
     ]
 
 
+def _flush(client: TestClient) -> None:
+    parts: Any = client.app.state.parts  # type: ignore[attr-defined]
+    assert client.portal
+    client.portal.call(parts.outbox.flush)
+
+
 @pytest.mark.parametrize("archived", [False, True])
 def test_restore_makes_an_earlier_version_the_newest(
     client: TestClient, database: Database[Json], archived: bool
 ) -> None:
     path = _make(client)
     if archived:
-        client.portal.call(client.app.state.parts.outbox.flush)  # type: ignore[union-attr,attr-defined]
+        _flush(client)
         assert database.history.count_documents({}) == 4
     before = client.get(path).json()
     answer = client.post(f"{path}restore", json={"version": 1})
@@ -627,8 +633,8 @@ def test_deleting_and_taking_back_are_versions(shared: TestClient) -> None:
 
 def test_history_of_a_purged_note_is_gone(client: TestClient, database: Database[Json]) -> None:
     path = _make(client)
-    client.portal.call(client.app.state.parts.outbox.flush)  # type: ignore[union-attr,attr-defined]
+    _flush(client)
     client.delete(path)
     assert client.delete(f"/trash/{path.split('/')[2]}/").is_success
-    client.portal.call(client.app.state.parts.outbox.flush)  # type: ignore[union-attr,attr-defined]
+    _flush(client)
     assert database.history.count_documents({}) == 0

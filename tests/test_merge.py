@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ UNITS = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "\n", "d"]), max_size=30)
 def test_blocks_tell_all_that_changed_and_nothing_else(before: list[str], after: list[str]) -> None:
     made: list[str] = []
     at = 0
-    for block in blocks(before, after):
+    for block in blocks(before, after, math.inf):
         made += before[at : block.start]
         assert len(made) == block.new_start
         assert before[block.start : block.end] != after[block.new_start : block.new_end]
@@ -55,7 +56,7 @@ def test_blocks_tell_all_that_changed_and_nothing_else(before: list[str], after:
 
 def test_more_kinds_of_lines_than_surrogates_begin_at() -> None:
     before = [f"{number}\n" for number in range(70_000)]
-    assert blocks(before, [*before[:60_000], "new\n", *before[60_001:]]) == [(60_000, 60_001, 60_000, 60_001)]
+    assert blocks(before, [*before[:60_000], "new\n", *before[60_001:]], math.inf) == [(60_000, 60_001, 60_000, 60_001)]
 
 
 def _patched(before: str, found: Sequence[Hunk]) -> str:

@@ -269,7 +269,8 @@ async def patch(
     notes: NotesPart, id: Id, patch: NotePatch, versions: IfMatch, operation: Once, base_version: Base = None
 ) -> Response:
     """A JSON merge patch (RFC 7396): sets what is sent; `null` empties content or tags."""
-    return _written(await notes.patch(id, patch, versions, base_version, operation), base_version)
+    note = await notes.patch(id, patch, versions, base_version, operation)
+    return _written(note, base_version if patch.model_fields_set else None)
 
 
 @router.post(

@@ -130,7 +130,8 @@ class History:
                 rows, size = [], 0
             update: Document = {"$pull": {"recent": {"version": {"$lte": note["recent"][-1]["version"]}}}}
             if keyframe is not None:
-                update["$set"] = {"keyframe": keyframe}
+                # Never backwards: two at once would then store differences to different keyframes.
+                update["$max"] = {"keyframe": keyframe}
             tidied.append(UpdateOne({"_id": note["_id"], "purged": {"$exists": False}}, update))
         if rows:
             await self._insert(rows)
