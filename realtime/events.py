@@ -17,7 +17,7 @@ CursorText = Annotated[str, Field(description="position in the feed, opaque: res
 class Message(BaseModel):
     """Base of all messages; an undeclared field is refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_serialization_defaults_required=True)
 
 
 class Ready(Message):
