@@ -15,10 +15,7 @@ from realtime.errors import ImportRefused
 
 MOST_FILES = 100_000
 MOST_DIRECTORY = 16 * 1024 * 1024
-MOST_RATIO = 20
-"""How many times larger than the archive its files may be together; those of an export of long repetitions are more,
-but then below :data:`MOST_SURE`."""
-MOST_SURE = 256 * 1024 * 1024
+MOST_UNPACKED = 512 * 1024 * 1024
 MOST_DEPTH = 16
 MOST_NAME = 1000
 SPOOL = 1024 * 1024
@@ -79,24 +76,27 @@ class ZipWriter:
         yield b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, count, count, min(size, _BIG), min(offset, _BIG), 0)
 
 
-def read_zip(archive: IO[bytes], most: int) -> Iterator[tuple[str, bytes | None]]:
-    """The files of an archive, each with its name and at most ``most`` bytes; ``None`` for one that is no Markdown.
+def read_zip(
+    archive: IO[bytes], most: int, suffixes: tuple[str, ...], *, trusted: bool = False
+) -> Iterator[tuple[str, bytes | None]]:
+    """The files of an archive with these suffixes, each with its name and at most ``most`` bytes; ``None`` for others.
 
-    Raises :class:`ImportRefused` for what is no archive, or a hostile one: with files that are larger than they may be,
-    or together than they should be, with names that lead elsewhere, with links, with passwords.
+    One that is ``trusted`` may list any number of files, of any size together. Raises :class:`ImportRefused` for what is
+    no archive, or a hostile one: with files that are larger than they may be, alone or together, with names that lead
+    elsewhere, with links, with passwords.
     """
-    left = max(MOST_SURE, archive.seek(0, 2) * MOST_RATIO)
+    left = MOST_UNPACKED
     try:
-        with zipfile.ZipFile(_Bounded(archive)) as opened:
+        with zipfile.ZipFile(archive if trusted else _Bounded(archive)) as opened:
             entries = opened.infolist()
-            if len(entries) > MOST_FILES:
+            if len(entries) > MOST_FILES and not trusted:
                 raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
             for entry in entries:
                 name = entry.filename
                 _check(entry)
                 if entry.is_dir() or name.startswith("__MACOSX/"):
                     continue
-                if not name.lower().endswith((".md", ".markdown")):
+                if not name.lower().endswith(suffixes):
                     yield name, None
                     continue
                 with opened.open(entry) as file:
@@ -104,11 +104,20 @@ def read_zip(archive: IO[bytes], most: int) -> Iterator[tuple[str, bytes | None]
                 left -= len(data)
                 if len(data) > most:
                     raise ImportRefused(f"{name}: is larger than {most} bytes")
-                if left < 0:
-                    raise ImportRefused("the archive holds more than is believable for its size")
+                if left < 0 and not trusted:
+                    raise ImportRefused(f"the archive holds more than {MOST_UNPACKED} bytes")
                 yield name, data
     except BROKEN as error:
         raise ImportRefused(f"the archive cannot be read: {str(error)[:200] or type(error).__name__}") from None
+
+
+def listed(archive: IO[bytes]) -> int:
+    """How many files an archive has. Raises :class:`ImportRefused`."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return len(opened.infolist())
+    except BROKEN as error:
+        raise ImportRefused(f"the archive cannot be read: {str(error)[:200]}") from None
 
 
 def _check(entry: zipfile.ZipInfo) -> None:

@@ -18,6 +18,7 @@ from rich.progress import Progress as ProgressBars
 
 from realtime import __version__
 from realtime.errors import RealtimeError
+from realtime.models import describe
 from realtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def serve(
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        _fail("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()))
+        _fail(describe(error.errors()))
     from realtime.server import serve as run
 
     try:
@@ -156,7 +157,7 @@ def import_(
     url: Url = "http://127.0.0.1:8000",
     keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the ids that the files name.")] = False,
 ) -> None:
-    """Make notes of Markdown files: of an export, or of other origin. All or, if one is not valid, none."""
+    """Make notes of Markdown files: of an export, or of other origin. All are checked before the first is made."""
     from realtime.transfer import import_notes
 
     try:

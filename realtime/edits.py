@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from realtime.errors import EditRefused
-from realtime.merge import content_too_long, lines_of
+from realtime.errors import ContentTooLong, EditRefused, WouldNotFit
 from realtime.models import MAX_CONTENT, STORABLE, Integral, Model
+from realtime.text import headings
 
+TIME_LIMIT = 1.0
 SHOWN = 10
 """Places of a text that a refusal names at most."""
 
@@ -64,7 +65,10 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
 
     Raises :class:`EditRefused` if one does not fit, :class:`WouldNotFit`.
     """
+    deadline = time.monotonic() + TIME_LIMIT
     for number, edit in enumerate(edits):
+        if time.monotonic() > deadline:
+            raise WouldNotFit(f"operations: from number {number} on they take too long on a text like this")
         match edit:
             case Append():
                 parts = [content, edit.text]
@@ -81,11 +85,11 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
                 _expect(number, edit.op, "the text", edit.count, count, _places(content, edit.find))
                 # Before it is built: many places times a long text would be huge.
                 if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
-                    raise content_too_long()
+                    raise ContentTooLong
                 parts = [content.replace(edit.find, edit.replacement)]
         content = "".join(parts)
         if len(content) > MAX_CONTENT or len(content.encode()) > MAX_CONTENT:
-            raise content_too_long()
+            raise ContentTooLong
     return content
 
 
@@ -99,30 +103,3 @@ def _places(content: str, find: str) -> Iterator[int]:
 def _expect(number: int, op: str, what: str, expected: int, found: int, places: Iterable[int]) -> None:
     if found != expected:
         raise EditRefused(number, op, what, expected=expected, found=found, at=list(islice(places, SHOWN)))
-
-
-_FENCE = re.compile(r" {0,3}(`{3,}(?!.*`)|~{3,})")
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
-
-
-def headings(content: str) -> Iterator[tuple[int, str]]:
-    """The ATX headings of a Markdown text (CommonMark 4.2) outside of fenced code: where each ends, and its words."""
-    end = 0
-    fence = ""
-    for line in lines_of(content):
-        end += len(line)
-        mark = _FENCE.match(line)
-        if fence:
-            if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
-                fence = ""
-        elif mark:
-            fence = mark[1]
-        elif heading := _HEADING.match(line):
-            yield end, words_of(line[heading.end() :])
-
-
-def words_of(heading: str) -> str:
-    """What an ATX heading says, without the ``#`` that may close it."""
-    words = heading.strip()
-    opened = words.rstrip("#")
-    return opened.rstrip() if not opened or opened[-1] in " \t" else words

@@ -12,13 +12,14 @@
      ├── EditRefused             409, the text is not there as often as said
      ├── IdsTaken                409
      ├── WouldNotFit             422, what a write would make of a field
+     │    └── ContentTooLong     422
      ├── ImportRefused           422, names the file and what is wrong with it
      ├── KeyReused               422
-     ├── OutcomeForgotten        409, a repeat came too late to tell whether it was applied
      ├── NoRoom                  503, the note holds too many revisions that are not archived yet
      ├── Unavailable             503
      │    └── OutcomeUnknown     503, the write may or may not have been committed
      ├── BusUnavailable          Redis is away: never reaches a client
+     ├── TransferFailed          `realtime export` or `import` failed
      └── EmbeddedError           the embedded servers could not be started
 """
 
@@ -27,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from realtime.models import MAX_CONTENT
 
 if TYPE_CHECKING:
     from realtime.models import Note
@@ -168,6 +171,13 @@ class WouldNotFit(RealtimeError):
     status = 422
 
 
+class ContentTooLong(WouldNotFit):
+    """A write would make the content longer than a note's may be."""
+
+    def __init__(self) -> None:
+        super().__init__(f"content: would be longer than {MAX_CONTENT} bytes of UTF-8")
+
+
 class IdsTaken(RealtimeError):
     """Notes were to keep their ids, and there are, or were, others with some of them."""
 
@@ -196,15 +206,6 @@ class KeyReused(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used for another request")
-
-
-class OutcomeForgotten(RealtimeError):
-    """A request is repeated whose first outcome is unknown, and too much happened since to find out."""
-
-    status = 409
-
-    def __init__(self) -> None:
-        super().__init__("Whether this request was applied cannot be told any more: read the note, and decide")
 
 
 class NoRoom(RealtimeError):

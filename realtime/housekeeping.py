@@ -11,7 +11,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.errors import NoteNotFound
+from realtime.errors import NoteNotFound, VersionMismatch
 
 if TYPE_CHECKING:
     from realtime.notes import Notes
@@ -44,8 +44,8 @@ class Housekeeping:
 
     async def tidy(self, now: datetime) -> None:
         """Tidies up, as of a time."""
-        thinned = await self.thin(now)
         purged = await self.expire(now)
+        thinned = await self.thin(now)
         if thinned or purged:
             log.info("tidied up", extra={"versions": thinned, "notes": purged})
 
@@ -61,11 +61,11 @@ class Housekeeping:
     async def expire(self, now: datetime) -> int:
         """Purges what was in the trash for too long, and returns how many notes went."""
         purged = 0
-        while ids := await self._store.lists.expired(now - self._trash, BATCH):
-            for id in ids:
+        while expired := await self._store.lists.expired(now - self._trash, BATCH):
+            for id, version in expired.items():
                 try:
-                    await self._notes.purge(id, None, None)
+                    await self._notes.purge(id, {version}, None)
                     purged += 1
-                except NoteNotFound:
-                    log.debug("restored or purged in between", extra={"note": id})
+                except (NoteNotFound, VersionMismatch):
+                    log.debug("restored, deleted anew or purged in between", extra={"note": id})
         return purged

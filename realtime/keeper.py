@@ -29,6 +29,7 @@ from realtime.errors import EmbeddedError
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 PREDECESSOR_TIMEOUT = 30.0
+DYING_TIMEOUT = 1.0
 RESTART_PAUSE = 1.0
 LARGEST_LOG = 16 * 1024 * 1024
 
@@ -230,13 +231,16 @@ def lock_folder(folder: Path, owner: int) -> int:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise EmbeddedError(f"the data folder {folder} cannot be used: {error.strerror}") from error
+    refusal = time.monotonic() + DYING_TIMEOUT
     deadline = time.monotonic() + PREDECESSOR_TIMEOUT
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
-            if not holder.isdigit() or _is_running(int(holder)) or time.monotonic() > deadline:
+            running = not holder.isdigit() or _is_running(int(holder))
+            # One that was just killed is still there for a moment.
+            if time.monotonic() > (refusal if running else deadline):
                 raise EmbeddedError(
                     f"the data folder {folder} is in use by process {holder or 'unknown'}."
                     " Stop it, or give this server another folder with --data"

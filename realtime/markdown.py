@@ -9,19 +9,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from realtime.edits import words_of
 from realtime.errors import ImportRefused
-from realtime.merge import lines_of
-from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
+from realtime.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe
+from realtime.text import heading_in, lines_of
 
 FRONT_MATTER_BYTES = 64 * 1024
 MOST_DEPTH = 10
 FILE_BYTES = MAX_CONTENT + FRONT_MATTER_BYTES
+SUFFIXES = (".md", ".markdown")
 KNOWN = {"id", "title", "description", "tags", "created", "updated"}
-LINE = (3, 50)
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_HEADING = re.compile(r"#{1,6}[ \t]+")
 
 
 def file_name(note: Note) -> str:
@@ -50,34 +48,48 @@ def to_markdown(note: Note) -> str:
 def from_markdown(name: str, data: bytes) -> tuple[int | None, NoteIn]:
     """A note, and its id if it has one. ``name`` is that of its file.
 
-    Without front matter the title is the first heading or the file's name, and the description the first line of text.
-    Front matter with keys that are not a note's stays in the content, so that nothing is lost. Raises
+    A file with a note's id is one of an export, and taken at its word. In any other the title is the one of the front
+    matter, else the first heading, else the file's name; the description is the first line of text; what is too long is
+    cut. Front matter stays in the content unless all of it went into the note, so nothing is lost. Raises
     :class:`ImportRefused`.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ImportRefused(f"{name}: is not text in UTF-8") from None
-    matter, body = _split(name, text)
-    id = _id(name, matter.get("id"))
-    for field in ("title", "description"):
-        if not isinstance(matter.get(field, ""), str):
-            raise ImportRefused(f"{name}: {field}: must be text")
-    title = matter.get("title") or _fitted(_first_heading(body) or PurePosixPath(name).stem, "Note")
-    fields = {
-        "title": title,
-        "description": matter.get("description") or _fitted(_first_line(body), title),
-        "tags": _tags(matter.get("tags")),
-        "content": body if matter.keys() <= KNOWN else text,
-    }
+    matter, body = _split(text)
+    id = _id(matter.get("id"))
+    fields = _adapted(name, matter, body, text)
+    if id is not None:
+        fields |= {field: matter[field] for field in ("title", "description", "tags") if field in matter}
+        fields["content"] = body if matter.keys() <= KNOWN else text
     try:
         return id, NoteIn.model_validate(fields)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ImportRefused(f"{name}: {told}") from None
+        raise ImportRefused(f"{name}: {describe(error.errors())}") from None
 
 
-def _split(name: str, text: str) -> tuple[dict[str, Any], str]:
+def _adapted(name: str, matter: dict[str, Any], body: str, text: str) -> dict[str, Any]:
+    """The fields of a note made of a file of other origin."""
+    given = {
+        field: value for field in ("title", "description") if isinstance(value := matter.get(field), str) and value
+    }
+    title = _fitted(given.get("title") or _first_heading(body) or PurePosixPath(name).stem, "Note")
+    fields: dict[str, Any] = {
+        "title": title,
+        "description": _fitted(given.get("description") or _first_line(body), title),
+        "tags": _tags(matter.get("tags")),
+    }
+    # Front matter that went into the note whole need not stay in the text.
+    whole = "#" not in text[: len(text) - len(body)] and all(
+        value in (fields.get(field), "", None) or (field == "tags" and value == ", ".join(fields["tags"]))
+        for field, value in matter.items()
+    )
+    return {**fields, "content": body if whole else text}
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    """The front matter and what follows it; all is text where there is none, or none that can be read."""
     match = _FRONT_MATTER.match(text[:FRONT_MATTER_BYTES])
     if match is None:
         return {}, text
@@ -85,12 +97,12 @@ def _split(name: str, text: str) -> tuple[dict[str, Any], str]:
         _check_shape(match[1] or "")
         # Every scalar is a text: a title of 2026 is no number, and there is nothing to construct.
         matter = yaml.load(match[1] or "", Loader=yaml.CBaseLoader)  # builds texts, lists and mappings only
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ImportRefused(f"{name}: the front matter is not YAML: {' '.join(str(error).split())[:200]}") from None
-    if matter is None or matter == "":
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}, text
+    if not matter:
         return {}, text[match.end() :]
     if not isinstance(matter, dict) or not all(isinstance(key, str) for key in matter):
-        return {}, text  # a text that begins with a rule
+        return {}, text
     return matter, text[match.end() :]
 
 
@@ -103,26 +115,22 @@ def _check_shape(matter: str) -> None:
             raise ValueError("it is too deep, or refers to itself")
 
 
-def _id(name: str, given: Any) -> int | None:
-    if given is None:
-        return None
-    if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,15}", given) and int(given) <= MAX_ID:
-        return int(given)
-    raise ImportRefused(f"{name}: id: must be a positive integer in plain digits")
+def _id(given: Any) -> int | None:
+    """A note's id; ``None`` for what is none."""
+    return int(given) if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,15}", given) else None
 
 
-def _tags(given: Any) -> Any:
-    """Tags as a list; some programs write them as a text, with commas."""
-    if given is None or given == "":
-        return []
-    return [tag.strip() for tag in given.split(",") if tag.strip()] if isinstance(given, str) else given
+def _tags(given: Any) -> list[str]:
+    """Tags of other programs: a list, or a text with commas between them."""
+    tags = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else []
+    texts = [tag.strip().replace("\0", "")[:MAX_TAG] for tag in tags if isinstance(tag, str)]
+    return [tag for tag in dict.fromkeys(texts) if tag][:MAX_TAGS]
 
 
 def _first_heading(content: str) -> str | None:
     for line in lines_of(content):
         if line.strip():
-            match = _HEADING.match(line)
-            return words_of(line[match.end() :]) if match else None
+            return heading_in(line)
     return None
 
 
@@ -132,7 +140,7 @@ def _first_line(content: str) -> str:
 
 def _fitted(text: str, other: str) -> str:
     """A text as a line of a note, cut where it is too long; with ``other`` before it where it is too short."""
-    low, high = LINE
+    low, high = LINE_LENGTH
     line = " ".join(text.replace("\0", " ").split())
     if len(line) < low:
         line = f"{other} {line}".strip()

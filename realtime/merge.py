@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diff_match_patch import diff_match_patch
 
-from realtime.errors import MergeConflict, WouldNotFit
+from realtime.errors import ContentTooLong, MergeConflict, WouldNotFit
 from realtime.models import MAX_CONTENT, MAX_TAGS
+from realtime.text import lines_of
 
 if TYPE_CHECKING:
     from realtime.models import Note, RevisionText
 
 TIME_LIMIT = 1.0
 CONTEXT = 3
-_LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _WORDS = re.compile(r"\w+|\s|[^\w\s]")
 
 
@@ -53,11 +53,6 @@ class Conflict:
     base: Part
     current: Part
     yours: Part
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text, each with its line feed; nothing else ends a line."""
-    return _LINES.findall(text)
 
 
 def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list[Block]:
@@ -134,11 +129,17 @@ def hunks(before: str, after: str) -> list[Hunk]:
 
 def merged(base: str, current: str, yours: str) -> tuple[str, list[Conflict]]:
     """Both changes of a text in one, and where they are in conflict; there it is ``current``'s."""
-    return _merged(base, current, yours, _LINES, time.time() + TIME_LIMIT)
+    return _merged(base, current, yours, lines_of, time.time() + TIME_LIMIT)
 
 
-def _merged(base: str, current: str, yours: str, units: re.Pattern[str], deadline: float) -> tuple[str, list[Conflict]]:
-    texts = [units.findall(text) for text in (base, current, yours)]
+def _words_of(text: str) -> list[str]:
+    return _WORDS.findall(text)
+
+
+def _merged(
+    base: str, current: str, yours: str, units: Callable[[str], list[str]], deadline: float
+) -> tuple[str, list[Conflict]]:
+    texts = [units(text) for text in (base, current, yours)]
     sides = [blocks(texts[0], texts[1], deadline), blocks(texts[0], texts[2], deadline)]
     starts = [[0, *accumulate(map(len, text))] for text in texts]
 
@@ -168,8 +169,8 @@ def _merged(base: str, current: str, yours: str, units: re.Pattern[str], deadlin
             before = part(0, start, end)
             finer, overlaps = (
                 (parts[0].text, [Conflict(before, *parts)])
-                if units is _WORDS
-                else _merged(before.text, parts[0].text, parts[1].text, _WORDS, deadline)
+                if units is _words_of
+                else _merged(before.text, parts[0].text, parts[1].text, _words_of, deadline)
             )
             out.append(finer)
             if overlaps:
@@ -221,10 +222,5 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
     if len(fields.get("tags", ())) > MAX_TAGS:
         raise WouldNotFit(f"tags: would be more than {MAX_TAGS}")
     if len(fields.get("content", "").encode()) > MAX_CONTENT:
-        raise content_too_long()
+        raise ContentTooLong
     return fields
-
-
-def content_too_long() -> WouldNotFit:
-    """The error for a content that a write would make too long."""
-    return WouldNotFit(f"content: would be longer than {MAX_CONTENT} bytes of UTF-8")

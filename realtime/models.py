@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
 MAX_TAGS = 32
+MAX_TAG = 50
+LINE_LENGTH = (3, 50)
 
 
 def _storable(text: str) -> str:
@@ -54,9 +56,9 @@ Version = Annotated[int, Field(ge=1)]
 STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))
 """What makes a ``str`` one that can be stored; after its length, so that an error tells of characters."""
 Text = Annotated[str, *STORABLE]
-Line = Annotated[str, Field(min_length=3, max_length=50), *STORABLE]
+Line = Annotated[str, Field(min_length=LINE_LENGTH[0], max_length=LINE_LENGTH[1]), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
-Tag = Annotated[str, Field(min_length=1, max_length=50), *STORABLE]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG), *STORABLE]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 
 
@@ -243,6 +245,17 @@ class Operation:
 
     key: str
     fingerprint: bytes
+
+
+def describe(errors: Iterable[Mapping[str, Any]]) -> str:
+    """What is wrong, for people: each field and what it must be."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in map(_plainly, errors)
+    )
+
+
+def _plainly(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**error, "msg": str(error["msg"]).removeprefix("Value error, ")}
 
 
 def etag(version: int) -> str:

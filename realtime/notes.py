@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from realtime.edits import edited
@@ -16,7 +16,6 @@ from realtime.errors import (
     KeyReused,
     NoRoom,
     NoteNotFound,
-    OutcomeForgotten,
     OutcomeUnknown,
     RealtimeError,
     Unavailable,
@@ -24,22 +23,24 @@ from realtime.errors import (
     VersionNotFound,
 )
 from realtime.merge import merge_fields
-from realtime.models import KEPT_OPERATIONS
+from realtime.models import Note
 
 if TYPE_CHECKING:
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
+    from realtime.models import Action, Change, NoteIn, NotePatch, NotePut, Operation
     from realtime.outbox import Outbox
     from realtime.store import Store
     from realtime.store.documents import Record
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 100
-"""How often a write that is computed from the note is computed again because others were faster."""
-IMPORT_AT_ONCE = 16
+APPLY_TIMEOUT = 15.0
+"""How long a write is tried again because others were faster."""
+IMPORT_NOTES = 16
+IMPORT_CHARACTERS = 512 * 1024
+"""At most so many notes, of about so much text, are made at once."""
 
 Versions = Collection[int] | None
 Fields = Mapping[str, Any]
@@ -162,12 +163,13 @@ class Notes:
     ) -> AsyncIterator[Sequence[int]]:
         """Makes many notes, under these ids or else the next ones, and tells their ids as it goes.
 
-        A repeat of the operation makes those that are missing. Raises :class:`IdsTaken`, with nothing written.
+        A repeat of the operation makes those that are missing. Raises :class:`IdsTaken`: with nothing written, unless
+        another writer took an id meanwhile.
         """
         token = None
         repeated = False
         if operation is not None:
-            claim = await self._store.claims.claim(operation, 0)
+            claim = await self._store.claims.claim(operation)
             if claim.fingerprint != operation.fingerprint:
                 raise KeyReused
             token, repeated = claim.token, not claim.first
@@ -184,7 +186,7 @@ class Notes:
             await self._store.notes.reserve_up_to(max(ids))
         waiting = zip(range(many), places, notes, strict=False)
         # In a thread: the notes are unpacked and read as they are taken.
-        while batch := await asyncio.to_thread(lambda: list(islice(waiting, IMPORT_AT_ONCE))):
+        while batch := await asyncio.to_thread(_some, waiting):
             yield await asyncio.gather(
                 *(
                     self._bring_in(id, note, f"{token}:{number}" if token else None, keep_id=ids is not None)
@@ -197,14 +199,14 @@ class Notes:
         try:
             change = await self._store.notes.insert(id, fields, token, "import")
         except IdsTaken:
-            made = None if token is None else await self._store.notes.find_origin(token)
-            if made is not None:
-                return made.note.id
-            if keep_id:
+            if keep_id and (token is None or await self._store.notes.find_origin(token) is None):
                 raise
             change = await self._store.notes.create(fields, token, "import")
         if change is None:
-            return _live(await self._store.notes.find_origin(token or "")).note.id
+            made = await self._store.notes.find_origin(token or "")
+            if made is None:
+                raise OutcomeUnknown
+            return made.note.id  # whatever became of it since
         self._metrics.writes.labels("import").inc()
         await self._outbox.publish(change)
         return change.note.id
@@ -231,69 +233,37 @@ class Notes:
         """A write that is computed from the note as it is, and written at just that version."""
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
-            for _ in range(ATTEMPTS):
-                record = await self._store.notes.latest(id)
-                if record is None or record.deleted or token in record.operations:
-                    return None
-                version = record.note.version
-                if allowed is not None and version not in allowed:
-                    return None
-                fields = await compute(record.note)
-                change = await self._store.notes.update(id, fields, {version}, token, action, **entry)
-                if change is not None:
-                    return change
-            raise Unavailable("Too many write to this note at once, try again")
+            record = await self._store.notes.find(id)
+            if record is None or record.deleted or token in record.operations:
+                return None
+            version = record.note.version
+            if allowed is not None and version not in allowed:
+                return None
+            fields = await compute(record.note)
+            return await self._store.notes.update(id, fields, {version}, token, action, **entry)
 
         return _Write(action, apply, versions)
-
-    async def _refused(self, write: _Write, id: int | None, token: str | None, allowed: Versions) -> Note:
-        """Why a write was refused: as an error, or as the answer if this very operation was applied before."""
-        notes = self._store.notes
-        if id is None:
-            return _live(None if token is None else await notes.find_origin(token)).note
-        record = await notes.find(id)
-        if record is None:
-            raise NoteNotFound
-        note = record.note
-        if token is not None and token in record.operations:
-            return _as_it_was(note) if record.deleted else note
-        if record.purged or record.deleted is not write.of_trash:
-            raise NoteNotFound
-        if write.versions is not None and note.version not in write.versions:
-            raise VersionMismatch(note)
-        if allowed is not None and note.version not in allowed:
-            raise OutcomeForgotten
-        # There now, but not when the write came: it was deleted or restored in between.
-        raise NoteNotFound
 
     async def _once(self, write: _Write, id: int | None, operation: Operation | None) -> Note:
         """Applies a write once, however often its request comes; the same request gets the same answer again.
 
         The claim tells another request with the key apart and keeps the answer. That the write is applied once does
-        not hang on it: the claim's token is stored in the note by the same commit. A note remembers a few tokens only,
-        so a repeat is not applied beyond the versions up to which its token cannot have been forgotten.
+        not hang on it: the claim's token is stored in the note, and in its history, by the same commit.
         """
         if operation is None:
-            return await self._apply(write, id, None, write.versions)
-        try:
-            record = None if id is None else await self._store.notes.find(id)
-        except Unavailable:
-            raise OutcomeUnknown from None  # of the first request with this key, for all that is known here
-        claim = await self._store.claims.claim(operation, 0 if record is None else record.note.version)
+            return await self._apply(write, id, None)
+        claim = await self._store.claims.claim(operation)
         if claim.fingerprint != operation.fingerprint:
             raise KeyReused
         if claim.answer is not None:
             return claim.answer
-        allowed = write.versions
-        if id is not None and not claim.first:
-            known = range(1, claim.base + KEPT_OPERATIONS + 1)
-            allowed = known if allowed is None else [version for version in allowed if version in known]
         try:
-            answer = await self._apply(write, id, claim.token, allowed)
-        except (Unavailable, OutcomeForgotten):
+            answer = await self._apply(write, id, claim.token, repeated=not claim.first)
+        except Unavailable:
             raise
         except RealtimeError:
-            await self._store.claims.release(operation.key)
+            if claim.first:  # else the first request may still be on its way
+                await self._store.claims.release(operation.key)
             raise
         try:
             await self._store.claims.settle(operation.key, answer)
@@ -302,20 +272,84 @@ class Notes:
             log.warning("the answer could not be kept for a repeat", extra={"note": answer.id})
         return answer
 
-    async def _apply(self, write: _Write, id: int | None, token: str | None, allowed: Versions) -> Note:
+    async def _apply(self, write: _Write, id: int | None, token: str | None, *, repeated: bool = False) -> Note:
+        """Applies a write, again while others get in between; a repeat only at a version that is without its token."""
         await self._failpoints.hit("before_write")
-        try:
-            change = await write.apply(token, allowed)
-        except NoRoom:
-            if id is None:
-                raise
-            await self._store.history.archive({id})
-            change = await write.apply(token, allowed)
-        if change is None:
-            return await self._refused(write, id, token, allowed)
-        self._metrics.writes.labels(write.action).inc()
-        await self._outbox.publish(change)
-        return _as_it_was(change.note) if change.deleted else change.note
+        started = time.monotonic()
+        while time.monotonic() - started < APPLY_TIMEOUT:
+            allowed = write.versions
+            if repeated and id is not None:
+                record = await self._store.notes.find(id)
+                answer = await self._outcome(write, record, token)
+                if answer is not None:
+                    return answer
+                allowed = {record.note.version} if record is not None else frozenset()
+            try:
+                change = await write.apply(token, allowed)
+            except NoRoom:
+                if id is None:
+                    raise
+                await self._store.history.archive({id})
+                continue
+            if change is not None:
+                self._metrics.writes.labels(write.action).inc()
+                await self._outbox.publish(change)
+                return _as_it_was(change.note) if change.deleted else change.note
+            notes = self._store.notes
+            record = await (notes.find_origin(token or "") if id is None else notes.find(id))
+            answer = await self._outcome(write, record, token)
+            if answer is not None:
+                return answer
+        raise Unavailable("Too many are writing to this note at once, try again")
+
+    async def _outcome(self, write: _Write, record: Record | None, token: str | None) -> Note | None:
+        """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
+        if record is None:
+            raise NoteNotFound
+        if token is not None:
+            answer = await self._answer(record, token)
+            if answer is not None:
+                return answer
+        if record.purged or record.deleted is not write.of_trash:
+            raise NoteNotFound
+        if write.versions is not None and record.note.version not in write.versions:
+            raise VersionMismatch(record.note)
+        return None
+
+    async def _answer(self, record: Record, token: str) -> Note | None:
+        """The answer to the write that left this token in a note; ``None`` if none did."""
+        note, history = record.note, self._store.history
+        version = await history.version_of(note.id, token)
+        if version is None:  # of a purged note only the last tokens are left
+            return _as_it_was(note) if token in record.operations else None
+        if version == note.version:
+            return _as_it_was(note) if record.deleted else note
+        revision = await history.read(note.id, version)
+        if revision is not None and revision.action == "delete":
+            revision = await history.read(note.id, version - 1)
+        if revision is None:
+            return note
+        return Note.model_construct(
+            id=note.id,
+            title=revision.title,
+            description=revision.description,
+            content=revision.content,
+            tags=revision.tags,
+            version=revision.version,
+            created_date=note.created_date,
+            updated_date=revision.date,
+        )
+
+
+def _some(waiting: Iterator[tuple[int, int, NoteIn]]) -> list[tuple[int, int, NoteIn]]:
+    batch: list[tuple[int, int, NoteIn]] = []
+    size = 0
+    for item in waiting:
+        batch.append(item)
+        size += len(item[2].content)
+        if len(batch) == IMPORT_NOTES or size > IMPORT_CHARACTERS:
+            break
+    return batch
 
 
 def _live(record: Record | None) -> Record:

@@ -65,7 +65,8 @@ class Queries:
 
     async def version(self, id: int, version: int) -> RevisionText:
         """A version of a live note. Raises :class:`NoteNotFound`, :class:`VersionNotFound`."""
-        await self.history(id, 1, 1)
+        if not await self._store.notes.alive(id):
+            raise NoteNotFound
         revision = await self._store.history.read(id, version)
         if revision is None:
             raise VersionNotFound

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -48,14 +47,19 @@ def other_form(path: str) -> str:
     return path.removesuffix("/") if path.endswith("/") else path + "/"
 
 
-def describe(error: ValidationError) -> str:
-    """What is wrong, for people: each field and what it must be."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'frame'}: {one['msg']}" for one in error.errors())
+def problem(description: str, example: Any, more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
+    """An error answer: what it means, an example of its detail, and what it tells besides."""
+    schema = {"type": "object", "required": ["detail"], "properties": {"detail": {}, **properties}}
+    content = {"schema": schema, "example": {"detail": example, **(more or {})}}
+    return {"description": description, "content": {"application/json": content}}
 
 
 def problems(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """FastAPI's list of what is wrong, without the input: it may be secret, huge, or impossible to encode."""
-    return [{"type": one["type"], "loc": list(map(_plain, one["loc"])), "msg": one["msg"]} for one in errors]
+    return [
+        {"type": one["type"], "loc": list(map(_plain, one["loc"])), "msg": one["msg"].removeprefix("Value error, ")}
+        for one in errors
+    ]
 
 
 def _plain(part: str | int) -> str | int:

@@ -18,7 +18,8 @@ from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
-from realtime.routing import SlashRouter, describe, parts_of
+from realtime.models import describe
+from realtime.routing import SlashRouter, parts_of, problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -70,7 +71,7 @@ async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Corouti
     responses={200: {"content": {"application/json": {"example": {"asyncapi": "3.0.0"}}}}},
 )
 async def description() -> Response:
-    """AsyncAPI 3: the channels, and every message with its schema and an example."""
+    """AsyncAPI 3: the channel, and every message with its schema and an example."""
     return JSONResponse(asyncapi())
 
 
@@ -82,7 +83,7 @@ async def websocket(socket: WebSocket) -> None:
     try:
         wanted = Wanted.model_validate(dict(socket.query_params))
     except ValidationError as error:
-        await _close(socket, BadFrame(describe(error)))
+        await _close(socket, BadFrame(describe(error.errors())))
         return
     client = feed.join(wanted)
     feed.metrics.clients.labels("ws").inc()
@@ -118,7 +119,7 @@ async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
             elif isinstance(command, Auth):
                 raise ValueError("type: this server has no accounts to sign in to")
         except ValidationError as error:
-            raise BadFrame(describe(error)) from error
+            raise BadFrame(describe(error.errors())) from error
         except ValueError as error:
             raise BadFrame(str(error)) from error
 
@@ -180,24 +181,14 @@ def _sse(frame: Frame) -> bytes:
     return f"{id}data: {frame.text}\n\n".encode()
 
 
-REFUSED = {
-    "description": "The query is not valid: what is wrong and where",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
-            "example": {"detail": [{"type": "value_error", "loc": ["query", "notes"], "msg": "must be ids: 1,2,3"}]},
-        }
-    },
-}
-GOING_AWAY = {
-    "description": "The feed is not available, or the server is stopping; `Retry-After` tells when to try again",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
-            "example": {"detail": "The server is going away, come back"},
-        }
-    },
-}
+REFUSED = problem(
+    "The query is not valid: what is wrong and where",
+    [{"type": "string_pattern_mismatch", "loc": ["query", "notes"], "msg": "String should match pattern '…'"}],
+)
+GOING_AWAY = problem(
+    "The feed is not available, or the server is stopping; `Retry-After` tells when to try again",
+    "The server is going away, come back",
+)
 DELETED = {"type": "note.deleted", "cursor": "c2c16b7c2e32:17", "id": 1, "version": 4}
 STREAMED = f"retry: 1000\n\nid: c2c16b7c2e32:17\ndata: {json.dumps(DELETED)}\n\n"
 CHANGED = {"cursor": "c2c16b7c2e32:17", "reset": False, "changes": [DELETED]}

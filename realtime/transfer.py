@@ -13,13 +13,13 @@ from typing import IO, Any, NamedTuple
 
 import httpx
 
-from realtime.archive import ZipWriter, read_zip
+from realtime.archive import ZipWriter, listed, read_zip
 from realtime.errors import ImportRefused, RealtimeError
-from realtime.markdown import FILE_BYTES
+from realtime.markdown import FILE_BYTES, SUFFIXES
+from realtime.models import describe
 
 CHUNK = 64 * 1024
 TIMEOUT = httpx.Timeout(30.0, read=120.0)
-MARKDOWN = {".md", ".markdown"}
 
 
 class Progress(NamedTuple):
@@ -49,16 +49,14 @@ def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False)
         raise TransferFailed(f"{target} is {'a folder' if zipped else 'no folder, and no .zip'}")
     folder = target.parent if zipped else target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         # Beside the target, so that it takes its name only once it is whole.
         part = folder / f".{uuid.uuid4().hex}.part"
         try:
             with part.open("w+b") as file:
-                _download(url, file, tell)
-                count = sum(1 for _ in _unpacked(file, None))
+                count = _download(url, file, tell)
                 if not zipped:
-                    for number, _ in enumerate(_unpacked(file, target), 1):
-                        tell(Progress("Writing", number, count))
+                    _unpack(file, target, lambda number: tell(Progress("Writing", number, count)))
             if zipped:
                 part.replace(target)
         finally:
@@ -68,7 +66,8 @@ def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False)
     return count
 
 
-def _download(url: str, file: IO[bytes], tell: Tell) -> None:
+def _download(url: str, file: IO[bytes], tell: Tell) -> int:
+    """Writes an export to a file, and returns how many notes it has."""
     try:
         with httpx.stream("GET", f"{_base(url)}/export", timeout=TIMEOUT) as answer:
             if answer.status_code != 200:
@@ -81,18 +80,17 @@ def _download(url: str, file: IO[bytes], tell: Tell) -> None:
                 done += chunk.count(b"PK\x03\x04")  # what each file in a zip begins with
                 tell(Progress("Downloading", done if total is None else min(done, total), total))
         file.flush()
+        return listed(file)
     except httpx.HTTPError as error:
         raise TransferFailed(f"{url}: {str(error) or type(error).__name__}") from error
 
 
-def _unpacked(file: IO[bytes], folder: Path | None) -> Iterator[str]:
-    """The names of the files in an export, each checked, and written into a folder if there is one."""
-    for name, data in read_zip(file, FILE_BYTES):
+def _unpack(file: IO[bytes], folder: Path, tell: Callable[[int], None]) -> None:
+    for number, (name, data) in enumerate(read_zip(file, FILE_BYTES, SUFFIXES, trusted=True), 1):
         if data is None or "/" in name:
             raise ImportRefused(f"{name} should not be in an export")
-        if folder is not None:
-            (folder / name).write_bytes(data)
-        yield name
+        (folder / name).write_bytes(data)
+        tell(number)
 
 
 def import_notes(url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = False) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def import_notes(url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = 
         for source in sources:
             if source.is_dir():
                 loose += sorted((path.relative_to(source).as_posix(), path) for path in _markdown_in(source))
-            elif source.suffix.lower() in MARKDOWN:
+            elif source.suffix.lower() in SUFFIXES:
                 loose.append((source.name, source))
             elif not source.exists():
                 raise TransferFailed(f"{source}: there is no such file or folder")
@@ -114,7 +112,7 @@ def import_notes(url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = 
             if loose:
                 _pack(loose, packed, tell)
                 files.append(("notes.zip", packed))
-            archives = [source for source in sources if source.is_file() and source.suffix.lower() not in MARKDOWN]
+            archives = [source for source in sources if source.is_file() and source.suffix.lower() not in SUFFIXES]
             files += [(source.name, source.open("rb")) for source in archives]
             if not files:
                 raise TransferFailed("there is no Markdown file (.md) to import")
@@ -131,7 +129,7 @@ def _markdown_in(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
-            if path.suffix.lower() in MARKDOWN and not name.startswith(".") and not path.is_symlink():
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not path.is_symlink():
                 yield path
 
 
@@ -202,5 +200,5 @@ def _refusal(url: str, answer: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         return f"{url}: answered {answer.status_code}, not as a realtime server"
     if isinstance(detail, list):
-        detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in detail)
+        detail = describe(detail)
     return str(detail)

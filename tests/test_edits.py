@@ -16,11 +16,12 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.edits import Edit, Edits, edited, headings
+from realtime.edits import Edit, Edits, edited
 from realtime.embedded import Embedded
 from realtime.errors import EditRefused, WouldNotFit
 from realtime.models import MAX_CONTENT
 from realtime.settings import Settings
+from realtime.text import headings
 from tests.harness import UNIT, Json, ServerProcess, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
@@ -55,7 +56,7 @@ def _edited(content: str, *edits: Json) -> str:
         ("a b", [replace("b", "c")], "a c"),
         ("a b", [replace("b", "")], "a "),
         ("a.b.c", [replace(".", "-", count=2)], "a-b-c"),
-        ("aXbXc", [replace("X", "XX", count=2)], "aXXbXXc"),
+        ("aXbXc", [replace("X", "headings", count=2)], "aheadingsbheadingsc"),
         ("aaaa", [replace("aa", "b", count=2)], "bb"),
         ("🦜 é", [replace("é", "e\u0301")], "🦜 e\u0301"),
         ("$1 \\1", [replace("$1 \\1", "\\g<0> $&")], "\\g<0> $&"),

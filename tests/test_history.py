@@ -17,11 +17,13 @@ import httpx
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.write_concern import WriteConcern
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.bus import Bus
 from realtime.embedded import Embedded
+from realtime.errors import Unavailable
 from realtime.failpoints import FailPoints
 from realtime.housekeeping import Housekeeping
 from realtime.metrics import Metrics
@@ -638,3 +640,17 @@ def test_history_of_a_purged_note_is_gone(client: TestClient, database: Database
     assert client.delete(f"/trash/{path.split('/')[2]}/").is_success
     _flush(client)
     assert database.history.count_documents({}) == 0
+
+
+async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) -> None:
+    await worker.notes.create(NoteIn(**note_in()), None)
+    rows = worker.store.history._rows
+    # As when the primary steps down: the rows are written, and no majority confirms it.
+    worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
+    with pytest.raises(Unavailable):
+        await worker.store.history.archive([1])
+    await rows.delete_many({})  # the rollback
+    worker.store.history._rows = rows
+    assert await worker.versions() == [1]
+    await worker.store.history.archive([1])
+    assert (await worker.read(1))["title"] == "title"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +13,7 @@ from realtime.app import Parts
 from realtime.errors import NoteNotFound
 from realtime.housekeeping import BATCH, Housekeeping
 from realtime.models import NoteIn
+from realtime.notes import Versions
 from realtime.settings import Settings
 
 TRASH_DAYS = 7
@@ -95,7 +96,7 @@ async def test_note_that_is_restored_while_others_are_purged_stays(
     first, second = await _trash(parts, 2)
     purge = parts.notes.purge
 
-    async def purge_late(id: int, versions: None, operation: None) -> None:
+    async def purge_late(id: int, versions: Versions, operation: None) -> None:
         if id == first:
             await parts.notes.undelete(first, None, None)
         await purge(id, versions, operation)
@@ -106,6 +107,27 @@ async def test_note_that_is_restored_while_others_are_purged_stays(
     assert (await parts.queries.get(first)).content == "text"
     with pytest.raises(NoteNotFound):
         await parts.queries.get(second)
+
+
+async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
+    parts: Parts, house: Housekeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id,) = await _trash(parts, 1)
+    expired = parts.store.lists.expired
+    asked = []
+
+    async def deleted_anew(before: datetime, most: int) -> Mapping[int, int]:
+        asked.append(before)
+        if len(asked) > 1:
+            return {}
+        found = await expired(before, most)
+        await parts.notes.undelete(id, None, None)
+        await parts.notes.delete(id, None, None)
+        return found
+
+    monkeypatch.setattr(parts.store.lists, "expired", deleted_anew)
+    assert await house.expire(_later(seconds=1)) == 0
+    assert (await parts.queries.trashed(id)).content == "text"
 
 
 async def test_two_at_once_purge_each_note_once(parts: Parts, house: Housekeeping) -> None:

@@ -20,9 +20,10 @@ from starlette.testclient import TestClient
 from realtime import create_app
 from realtime.embedded import Embedded
 from realtime.errors import MergeConflict
-from realtime.merge import Hunk, blocks, hunks, lines_of, merge_fields, merged
+from realtime.merge import Hunk, blocks, hunks, merge_fields, merged
 from realtime.models import MAX_CONTENT, Note, RevisionText
 from realtime.settings import MIB, Settings
+from realtime.text import lines_of
 from tests.harness import UNIT, Json, note_in
 
 TEXTS = st.lists(

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from realtime.models import KEPT_OPERATIONS
 from realtime.settings import Settings
-from tests.harness import Json, ServerProcess, note_in, rest_client
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 WRITES = ["POST", "PUT", "PATCH", "DELETE"]
 
@@ -74,32 +74,88 @@ def test_applied_once_when_the_answer_was_never_kept(client: TestClient, databas
     assert _state(client) == before
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_applied_once_when_others_wrote_before_the_repeat(
-    client: TestClient, database: Database[Json], method: str
-) -> None:
-    client.post("/notes/", json=note_in())
-    _write(client, method)
-    _lose_answer(database)
-    for number in range(KEPT_OPERATIONS - 1):
-        assert _write(client, "PUT", f"other-{number}").is_success
-    newest = client.put("/notes/1/", json=note_in("newest")).json()
-    assert _write(client, method).json() == newest
-    assert client.get("/notes/1/").json() == newest
-
-
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("headers", [{}, {"If-Match": '"v1"'}])
-def test_repeat_that_came_too_late_to_tell_is_not_applied(
-    client: TestClient, database: Database[Json], headers: dict[str, str]
+async def test_repeat_has_its_answer_however_much_was_written_since(
+    client: TestClient, database: Database[Json], method: str, headers: dict[str, str]
 ) -> None:
-    client.post("/notes/", json=note_in())
-    assert _write(client, "PUT", **headers).is_success
+    headers = {} if method == "POST" else headers
+    client.post("/notes/", json=note_in(content="text"))
+    first = _write(client, method, **headers)
     _lose_answer(database)
-    for number in range(KEPT_OPERATIONS):
-        assert _write(client, "PUT", f"other-{number}").is_success
-    newest = client.get("/notes/1/").json()
-    assert _write(client, "PUT", **headers).status_code == (412 if headers else 409)
-    assert client.get("/notes/1/").json() == newest
+    path = first.headers.get("Location", "/notes/1/")
+    if method == "DELETE":
+        client.post("/trash/1/restore")
+    for number in range(2 * KEPT_OPERATIONS):
+        assert _write(client, "PUT", f"other-{number}", path).is_success
+    await eventually(lambda: database.notes.count_documents({"dirty": True}) == 0)
+    newest = client.get(path).json()
+    assert _told(_write(client, method, **headers)) == _told(first)
+    assert client.get(path).json() == newest
+
+
+async def test_key_of_many_requests_at_once_is_applied_once(serve: Callable[..., ServerProcess]) -> None:
+    one, two = serve(), serve()
+    async with rest_client(one.url) as left, rest_client(two.url) as right:
+
+        async def at_once(method: str, path: str, body: Any, key: str) -> set[bytes]:
+            answers = await asyncio.gather(
+                *(
+                    rest.request(method, path, json=body, headers={"Idempotency-Key": key})
+                    for _ in range(4)
+                    for rest in (left, right)
+                )
+            )
+            assert {answer.status_code for answer in answers} == {200}, answers[0].text
+            return {answer.content for answer in answers}
+
+        for number in range(1, 26):
+            await left.post("/notes/", json=note_in(content="a\n"))
+            path = f"/notes/{number}/"
+            for step, (method, to, body) in enumerate(
+                (
+                    ("POST", f"{path}content", [{"op": "append", "text": "x"}]),
+                    ("PATCH", f"{path}?base_version=1", {"title": "other"}),
+                    ("POST", f"{path}restore", {"version": 1}),
+                    ("DELETE", path, None),
+                    ("POST", f"/trash/{number}/restore", None),
+                ),
+                2,
+            ):
+                assert len(await at_once(method, to, body, f"{number}-{step}")) == 1
+            found = (await right.get(path)).json()
+            assert (found["version"], found["content"]) == (6, "a\n")
+
+
+async def test_stale_edits_at_once_are_told_so(serve: Callable[..., ServerProcess]) -> None:
+    async with rest_client(serve().url) as rest:
+        for number in range(1, 21):
+            await rest.post("/notes/", json=note_in())
+            edits = [{"op": "append", "text": "x"}]
+            answers = await asyncio.gather(
+                *(rest.post(f"/notes/{number}/content", json=edits, headers={"If-Match": '"v1"'}) for _ in range(8))
+            )
+            assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        *(("POST", "/notes/?x=1", note_in()), ("PUT", "/notes/1/?baseversion=1", note_in("other"))),
+        *(("PATCH", "/notes/1?base_version=1&base_version=1", {"title": "other"}), ("DELETE", "/notes/1/?if=1", None)),
+        ("POST", "/notes/1/content?base_version=1", [{"op": "append", "text": "x"}]),
+        *(("POST", "/notes/1/restore?version=1", {"version": 1}), ("POST", "/trash/2/restore?x", None)),
+        ("DELETE", "/trash/2/?now=1", None),
+    ],
+)
+def test_misspelt_option_of_a_write_is_refused(client: TestClient, method: str, path: str, body: Any) -> None:
+    for _ in range(2):
+        client.post("/notes/", json=note_in())
+    client.delete("/notes/2/")
+    before = client.get("/notes/").json(), client.get("/trash/").json()
+    answer = client.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
+    assert (client.get("/notes/").json(), client.get("/trash/").json()) == before
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])

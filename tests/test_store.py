@@ -130,17 +130,17 @@ async def test_claim_belongs_to_the_first_request(store: Store) -> None:
     made = await store.notes.create(FIELDS, "key")
     assert made
     for operation in (mine, mine, other):
-        claim = await store.claims.claim(operation, 1)
+        claim = await store.claims.claim(operation)
         assert (claim.fingerprint, claim.answer) == (b"mine", None)
     await store.claims.settle("key", made.note)
     await store.claims.release("key")
-    assert (await store.claims.claim(other, 1)).answer == made.note
+    assert (await store.claims.claim(other)).answer == made.note
 
 
 async def test_released_claim_is_free_again(store: Store) -> None:
-    await store.claims.claim(Operation("key", b"mine"), 1)
+    await store.claims.claim(Operation("key", b"mine"))
     await store.claims.release("key")
-    assert (await store.claims.claim(Operation("key", b"other"), 1)).fingerprint == b"other"
+    assert (await store.claims.claim(Operation("key", b"other"))).fingerprint == b"other"
 
 
 async def test_claims_expire(store: Store, database: AsyncDatabase[Json]) -> None:
@@ -158,7 +158,7 @@ async def test_mongodb_away(url: str) -> None:
     writes = (
         store.notes.create(FIELDS, None),
         store.notes.update(1, {}, None, None),
-        store.claims.claim(Operation("key", b""), 1),
+        store.claims.claim(Operation("key", b"")),
     )
     reads = (store.notes.find(1), store.lists.page(Listing()), store.notes.dirty(1), store.prepare(), store.ping(0.1))
     outcomes = await asyncio.gather(*writes, *reads, return_exceptions=True)

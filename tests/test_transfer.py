@@ -88,6 +88,23 @@ def test_export_is_a_zip_of_markdown(client: TestClient) -> None:
     )
 
 
+def test_repeat_tells_the_ids_whatever_became_of_the_notes(client: TestClient) -> None:
+    files = [(f"{name}.md", f"# Note {name}".encode()) for name in ("one", "two", "six")]
+    first = _import(client, *files, Idempotency_Key="key").json()
+    client.delete("/notes/1/")
+    client.delete("/notes/2/")
+    client.delete("/trash/2/")
+    assert _import(client, *files, Idempotency_Key="key").json() == first
+    assert [note["id"] for note in _state(client)] == [3]
+
+
+@pytest.mark.parametrize("query", ["?keepids=true", "?keep_ids=true&keep_ids=false"])
+def test_misspelt_option_is_refused(client: TestClient, query: str) -> None:
+    answer = _import(client, ("a.md", b"# Note"), query=query)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
+    assert _state(client) == []
+
+
 def test_export_of_nothing(client: TestClient) -> None:
     assert _files(client.get("/export").content) == {}
 
@@ -127,6 +144,18 @@ def test_ids_are_new_or_kept(client: TestClient) -> None:
     assert client.post("/notes/", json=note_in()).json()["id"] == 8
 
 
+def test_large_ids_leave_room_for_more(client: TestClient) -> None:
+    large = 2**52 - 1
+    for id in (2**31, large):
+        file = ("a.md", f"---\nid: {id}\n---\n# Note".encode())
+        assert _import(client, file, query="?keep_ids=true").json()["ids"] == [id]
+    made = client.post("/notes/", json=note_in()).json()
+    assert made["id"] == large + 1
+    assert client.get(f"/notes/{made['id']}/").json() == made
+    assert [note["id"] for note in _state(client)] == [2**31, large, large + 1]
+    assert len(_files(client.get("/export").content)) == 3
+
+
 def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
     for _ in range(3):
         client.post("/notes/", json=note_in())
@@ -143,10 +172,11 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"a": "# No id"}, "has no id"),
-        ({"a": "---\nid: 4\n---\n# One", "b": "---\nid: 4\n---\n# Two"}, "id 4 once more"),
+        ({"a": "# No id"}, "a.md: id"),
+        ({"a": "---\nid: 4\n---\n# One", "b": "---\nid: 4\n---\n# Two"}, "b.md: id: another file has 4"),
         ({"a": "---\nid: 0\n---\n# Zero"}, "a.md: id"),
-        ({"a": "---\nid: 9007199254740992\n---\n# Big"}, "a.md: id"),
+        ({"a": f"---\nid: {2**52}\n---\n# Big"}, "a.md: id"),
+        ({"a": f"---\nid: {2**53}\n---\n# Big"}, "a.md: id"),
     ],
 )
 def test_ids_that_cannot_be_kept(client: TestClient, files: dict[str, str], told: str) -> None:
@@ -163,9 +193,8 @@ BAD: dict[str, list[tuple[str, bytes]]] = {
     "NUL": [("a.md", b"a\0b")],
     "too large": [("a.md", b"x" * (2**20 + 2**16 + 1))],
     "text too large": [("a.md", b"x" * (2**20 + 1))],
-    "short title": [("a.md", b"---\ntitle: ab\n---\n")],
-    "bad tags": [("a.md", b"---\ntags: [[a]]\n---\n")],
-    "bad YAML": [("a.md", b"---\ntitle: [\n---\n")],
+    "short title": [("a.md", b"---\nid: 1\ntitle: ab\n---\n")],
+    "bad tags": [("a.md", b"---\nid: 1\ntags: [[a]]\n---\n")],
     "broken zip": [("a.zip", b"PK\x03\x04" + b"\0" * 100)],
     "empty zip": [("a.zip", b"PK\x05\x06" + b"\0" * 18)],
     "leads out": [("a.zip", _zip(**{"..__x": "# Hello"}))],
@@ -182,7 +211,7 @@ def test_refused_import_changes_nothing(client: TestClient, files: list[tuple[st
 
 
 def test_refusal_names_the_file_and_the_field(client: TestClient) -> None:
-    answer = _import(client, ("a.zip", _zip(folder__bad="---\ntitle: ab\n---\n")))
+    answer = _import(client, ("a.zip", _zip(folder__bad="---\nid: 1\ntitle: ab\n---\n")))
     assert answer.json()["detail"].startswith("folder/bad.md: title: String should have at least 3 characters")
 
 
@@ -326,7 +355,7 @@ def test_command_line_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     if arguments[1] != ".":
         (tmp_path / "notes.txt").write_text("text")
-        (tmp_path / "bad.md").write_text("---\ntitle: ab\n---\n")
+        (tmp_path / "bad.md").write_text("---\nid: 1\ntitle: ab\n---\n")
     refused = CliRunner().invoke(app, arguments, env={"REALTIME_URL": shared_servers[0].url})
     assert refused.exit_code == 1
     assert told in refused.stderr.replace("\n", " ")

@@ -7,29 +7,24 @@ import binascii
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Header, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from realtime.feed import Feed
-from realtime.models import EXAMPLE, MAX_ID, Note, Operation, etag
+from realtime.models import EXAMPLE, MAX_ID, Note, Operation, Position, etag
 from realtime.notes import Notes, Versions
 from realtime.queries import Queries
-from realtime.routing import parts_of
+from realtime.routing import parts_of, problem
 
 Answers = dict[int | str, dict[str, Any]]
 
 NOTE_SCHEMA = {"$ref": "#/components/schemas/Note"}
-
-
-def problem(description: str, example: str, more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
-    """An error answer: what it means, an example of its detail, and what it tells besides."""
-    schema = {"type": "object", "required": ["detail"], "properties": {"detail": {}, **properties}}
-    content = {"schema": schema, "example": {"detail": example, **(more or {})}}
-    return {"description": description, "content": {"application/json": content}}
 
 
 UNAVAILABLE: Answers = {
@@ -39,23 +34,16 @@ UNAVAILABLE: Answers = {
     )
 }
 INVALID: Answers = {
-    422: {
-        "description": "The request is not valid: a list of what is wrong and where, or a text",
-        "content": {
-            "application/json": {
-                "schema": {"type": "object", "required": ["detail"], "properties": {"detail": {}}},
-                "example": {
-                    "detail": [
-                        {
-                            "type": "string_too_short",
-                            "loc": ["body", "title"],
-                            "msg": "String should have at least 3 characters",
-                        }
-                    ]
-                },
+    422: problem(
+        "The request is not valid: a list of what is wrong and where, or a text",
+        [
+            {
+                "type": "string_too_short",
+                "loc": ["body", "title"],
+                "msg": "String should have at least 3 characters",
             }
-        },
-    }
+        ],
+    )
 }
 READ: Answers = {**UNAVAILABLE, **INVALID}
 FOREIGN: Answers = {
@@ -85,12 +73,6 @@ STALE: Answers = {
         "The note is at version 3, which If-Match does not name",
         {"note": EXAMPLE},
         note=NOTE_SCHEMA,
-    )
-}
-FORGOTTEN: Answers = {
-    409: problem(
-        "A repeat came so late that nobody can tell whether the first was applied",
-        "Whether this request was applied cannot be told any more: read the note, and decide",
     )
 }
 
@@ -176,6 +158,21 @@ Id = Annotated[Number, Path(examples=[1])]
 Version = Annotated[Number, Path(examples=[3])]
 
 
+def only(*known: str) -> Any:
+    """A dependency that refuses a query with anything else in it: a misspelt option must not be left out silently."""
+
+    def check(request: Request) -> None:
+        errors = [
+            {"type": "extra_forbidden", "loc": ("query", name), "msg": "There is no such option, or it came twice"}
+            for name, times in Counter(name for name, _ in request.query_params.multi_items()).items()
+            if name not in known or times > 1
+        ]
+        if errors:
+            raise RequestValidationError(errors)
+
+    return Depends(check)
+
+
 def json_of(model: BaseModel) -> bytes:
     """A model as JSON."""
     return model.__pydantic_serializer__.to_json(model)
@@ -187,8 +184,7 @@ def answer(note: Note, status: int = 200, **headers: str) -> Response:
     return Response(json_of(note), status, headers, "application/json")
 
 
-Place = tuple[str, int | float | str, int]
-_place: TypeAdapter[Place] = TypeAdapter(Place)
+_place: TypeAdapter[tuple[str, int | float | str, int]] = TypeAdapter(tuple[str, int | float | str, int])
 
 
 def place_token(*place: Any) -> str:
@@ -200,7 +196,7 @@ def place_token(*place: Any) -> str:
     )
 
 
-def place_of(token: str, order: str) -> tuple[int | float | str, int]:
+def place_of(token: str, order: str) -> Position:
     """The place that a token names. Raises ``ValueError`` for what :func:`place_token` did not make for this order."""
     try:
         text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)

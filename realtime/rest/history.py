@@ -11,7 +11,6 @@ from starlette.responses import PlainTextResponse
 
 from realtime.models import MAX_ID, Integral, Model, Note, Revision, RevisionText, example
 from realtime.rest.common import (
-    FORGOTTEN,
     JSON_BODY,
     NO_VERSION,
     NOT_FOUND,
@@ -30,6 +29,7 @@ from realtime.rest.common import (
     json_of,
     link,
     list_answer,
+    only,
     place_of,
     place_token,
 )
@@ -189,9 +189,10 @@ class Restore(Model):
 
 @router.post(
     "/restore",
+    dependencies=[only()],
     summary="Go back to a version",
     response_model=Note,
-    responses={**JSON_BODY, **WRITE, **NO_VERSION, **STALE, **FORGOTTEN},
+    responses={**JSON_BODY, **WRITE, **NO_VERSION, **STALE},
 )
 async def restore(notes: NotesPart, id: Id, wanted: Restore, versions: IfMatch, operation: Once) -> Response:
     """Makes an earlier version the newest one. Nothing is lost: what was there stays in the history."""

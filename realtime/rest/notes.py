@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from realtime.edits import Edits
 from realtime.models import (
     EXAMPLE,
+    MAX_ID,
     STORABLE,
     Listing,
     Note,
@@ -27,7 +28,6 @@ from realtime.models import (
 )
 from realtime.rest.common import (
     ENTITY_TAGS,
-    FORGOTTEN,
     JSON_BODY,
     NOT_FOUND,
     NOTE_SCHEMA,
@@ -47,12 +47,12 @@ from realtime.rest.common import (
     json_of,
     link,
     list_answer,
+    only,
     place_of,
     place_token,
-    problem,
     versions_of,
 )
-from realtime.routing import SlashRouter
+from realtime.routing import SlashRouter, problem
 from realtime.search import snippet
 
 router = SlashRouter(prefix="/notes", tags=["notes"])
@@ -61,7 +61,7 @@ PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type"
 CONFLICT: Answers = {
     409: problem(
         "With `base_version`: others changed the same words (`conflicts`, in characters, with the three texts), or that"
-        " version is not in the history. With a repeat: nobody can tell any more whether the first was applied",
+        " version is not in the history",
         "Others changed the same words: choose, and write again",
         {
             "note": EXAMPLE,
@@ -88,8 +88,7 @@ CONFLICT: Answers = {
 }
 REFUSED: Answers = {
     409: problem(
-        "What an operation is to change is not there as often as it says; nothing was written. With a repeat: nobody"
-        " can tell any more whether the first was applied",
+        "What an operation is to change is not there as often as it says; nothing was written",
         "Operation 0 (replace): the text must be there once, and is there 2 times",
         {"operation": 0, "expected": 1, "found": 2, "at": [12, 40]},
         operation={"type": "integer"},
@@ -102,7 +101,7 @@ Base = Annotated[
     int | None,
     Query(
         ge=1,
-        le=2**53 - 1,
+        le=MAX_ID,
         description="the version that this was written on: what happened since is merged in, and the answer has"
         " `merged`, which tells whether anything had",
         examples=[2],
@@ -121,6 +120,7 @@ class Merged(Note):
 @router.post(
     "/",
     status_code=201,
+    dependencies=[only()],
     summary="Make a note",
     response_model=Note,
     responses={**JSON_BODY, **WRITE, 201: {"description": "Made; `Location` and `ETag` tell where and which version"}},
@@ -234,6 +234,7 @@ async def read(
 
 
 CHANGES: dict[str, Any] = {
+    "dependencies": [only("base_version")],
     "response_model": Merged,
     "responses": {**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **CONFLICT},
 }
@@ -242,7 +243,7 @@ CHANGES: dict[str, Any] = {
 def _written(note: Note, base: int | None) -> Response:
     if base is None:
         return answer(note)
-    # A write at its base makes the very next version; any later one was merged.
+    # A write at its base makes the very next version; a later one was merged.
     merged = Merged.model_construct(**dict(note), merged=note.version > base + 1)
     return answer(merged)
 
@@ -275,6 +276,7 @@ async def patch(
 
 @router.post(
     "/{id}/content",
+    dependencies=[only()],
     summary="Edit the text",
     response_model=Note,
     responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **REFUSED},
@@ -301,9 +303,10 @@ async def edit(
 
 @router.delete(
     "/{id}/",
+    dependencies=[only()],
     summary="Delete a note",
     response_model=Note,
-    responses={**WRITE, **NOT_FOUND, **STALE, **FORGOTTEN},
+    responses={**WRITE, **NOT_FOUND, **STALE},
 )
 async def delete(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """Moves a note into the trash and answers with it as it was."""

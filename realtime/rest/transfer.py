@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import IO, Annotated
+from typing import Annotated
 
 from fastapi import File, Header, Query, Request, Response, UploadFile
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from realtime.archive import MOST_FILES, ZipWriter, read_zip
-from realtime.errors import ImportRefused, RealtimeError
-from realtime.markdown import FILE_BYTES, file_name, from_markdown, to_markdown
-from realtime.models import Note, NoteIn
+from realtime import bundle
+from realtime.archive import ZipWriter
+from realtime.errors import RealtimeError
+from realtime.models import Note
 from realtime.rest.common import (
     INVALID,
     READ,
@@ -26,17 +25,15 @@ from realtime.rest.common import (
     NotesPart,
     QueriesPart,
     json_of,
+    only,
     operation_of,
-    problem,
 )
-from realtime.routing import SlashRouter
+from realtime.routing import SlashRouter, problem
 
 router = SlashRouter(tags=["export and import"])
 
 NDJSON = "application/x-ndjson"
 ZIP = "application/zip"
-CHUNK = 1024 * 1024
-SHOWN = 100
 
 
 @router.get(
@@ -70,11 +67,8 @@ async def export(queries: QueriesPart) -> Response:
 async def _zipped(batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
     writer = ZipWriter()
 
-    def packed(notes: Sequence[Note]) -> bytes:
-        return b"".join(writer.file(file_name(note), to_markdown(note).encode(), note.updated_date) for note in notes)
-
     async for notes in batches:
-        yield await asyncio.to_thread(packed, notes)
+        yield await asyncio.to_thread(bundle.pack, writer, notes)
     for piece in writer.end():
         yield piece
 
@@ -92,7 +86,7 @@ IMPORT: Answers = {
     **WRITE,
     **INVALID,
     409: problem(
-        "With `keep_ids`: there are, or were, notes with some of the ids. Nothing was written",
+        "With `keep_ids`: there are, or were, notes with some of the ids",
         "keep_ids: there are, or were, notes with these ids: 1, 2",
         {"ids": [1, 2]},
         ids={"type": "array", "items": {"type": "integer"}},
@@ -108,16 +102,9 @@ IMPORT: Answers = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What files hold, once they were read from the beginning to the end."""
-
-    many: int
-    ids: Sequence[int]
-    skipped: Sequence[str]
-
-
-@router.post("/import", summary="Import notes", response_model=Imported, responses=IMPORT)
+@router.post(
+    "/import", dependencies=[only("keep_ids")], summary="Import notes", response_model=Imported, responses=IMPORT
+)
 async def bring_in(
     request: Request,
     notes: NotesPart,
@@ -131,14 +118,11 @@ async def bring_in(
     All files are checked before anything is written. With an `Idempotency-Key`, a repeat makes what is missing.
     """
     sources = [(file.filename or "", file.file) for file in files]
-    found = await asyncio.to_thread(_checked, sources, keep_ids)
+    found = await asyncio.to_thread(bundle.check, sources, keep_ids=keep_ids)
     operation = None
     if idempotency_key is not None:
-        digests = await asyncio.to_thread(lambda: list(_chunks(sources)))
-        operation = operation_of(request, idempotency_key, digests)
-    made = notes.bring_in(
-        (note for _, note in _notes_in(sources, [])), found.many, found.ids if keep_ids else None, operation
-    )
+        operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
+    made = notes.bring_in(bundle.notes_in(sources), found.many, found.ids if keep_ids else None, operation)
     lines = _told(made, found)
     if NDJSON in accept.lower():
         first = await anext(lines)  # before the answer begins, so that a refusal has its status
@@ -157,54 +141,9 @@ async def bring_in(
     return Response(line, media_type="application/json")
 
 
-async def _told(made: AsyncIterator[Sequence[int]], found: _Found) -> AsyncIterator[bytes]:
+async def _told(made: AsyncIterator[Sequence[int]], found: bundle.Contents) -> AsyncIterator[bytes]:
     ids: list[int] = []
     async for some in made:
         ids += some
         yield json.dumps({"imported": len(ids), "of": found.many}).encode() + b"\n"
     yield json_of(Imported(imported=len(ids), ids=ids, skipped=list(found.skipped))) + b"\n"
-
-
-def _checked(sources: Sequence[tuple[str, IO[bytes]]], keep_ids: bool) -> _Found:
-    """Reads all files, and keeps none. Raises :class:`ImportRefused`."""
-    ids: dict[int, None] = {}
-    skipped: list[str] = []
-    many = 0
-    for id, _ in _notes_in(sources, skipped):
-        many += 1
-        if many > MOST_FILES:
-            raise ImportRefused(f"files: more than {MOST_FILES} notes at once")
-        if keep_ids:
-            if id is None or id in ids:
-                raise ImportRefused(f"keep_ids: note {many} has {'no id' if id is None else f'id {id} once more'}")
-            ids[id] = None
-    if not many:
-        raise ImportRefused("files: there is no Markdown file (.md) among them")
-    return _Found(many, list(ids), skipped)
-
-
-def _notes_in(sources: Sequence[tuple[str, IO[bytes]]], skipped: list[str]) -> Iterator[tuple[int | None, NoteIn]]:
-    for source, file in sources:
-        file.seek(0)
-        if file.read(4)[:2] == b"PK":
-            for name, data in read_zip(file, FILE_BYTES):
-                if data is not None:
-                    yield from_markdown(name, data)
-                elif len(skipped) < SHOWN:
-                    skipped.append(name)
-        elif source.lower().endswith((".md", ".markdown")):
-            file.seek(0)
-            data = file.read(FILE_BYTES + 1)
-            if len(data) > FILE_BYTES:
-                raise ImportRefused(f"{source}: is larger than {FILE_BYTES} bytes")
-            yield from_markdown(source, data)
-        else:
-            raise ImportRefused(f"{source or 'files'}: is neither a Markdown file (.md) nor a zip archive")
-
-
-def _chunks(sources: Sequence[tuple[str, IO[bytes]]]) -> Iterator[bytes]:
-    for name, file in sources:
-        yield name.encode(errors="replace")
-        file.seek(0)
-        while chunk := file.read(CHUNK):
-            yield chunk

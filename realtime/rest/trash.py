@@ -9,7 +9,6 @@ from pydantic import field_validator
 
 from realtime.models import Note, Trashed
 from realtime.rest.common import (
-    FORGOTTEN,
     NOT_FOUND,
     READ,
     STALE,
@@ -24,6 +23,7 @@ from realtime.rest.common import (
     answer,
     link,
     list_answer,
+    only,
     place_of,
     place_token,
 )
@@ -66,9 +66,10 @@ async def read(queries: QueriesPart, id: Id) -> Response:
 
 @router.post(
     "/{id}/restore",
+    dependencies=[only()],
     summary="Take a note out of the trash",
     response_model=Note,
-    responses={**WRITE, **NOT_FOUND, **STALE, **FORGOTTEN},
+    responses={**WRITE, **NOT_FOUND, **STALE},
 )
 async def restore(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """The note is back under its id, and goes on counting its version."""
@@ -78,8 +79,9 @@ async def restore(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) 
 @router.delete(
     "/{id}/",
     status_code=204,
+    dependencies=[only()],
     summary="Delete a note for good",
-    responses={**WRITE, **NOT_FOUND, **STALE, **FORGOTTEN, 204: {"description": "Gone, with its history"}},
+    responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Gone, with its history"}},
 )
 async def purge(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """Deletes a note in the trash and its history. Its id is not used again."""

@@ -19,13 +19,12 @@ class Claim:
     """What is known of an ``Idempotency-Key``: the digest of its request, and the answer if it was given.
 
     ``token`` marks its write in the note, and goes with the claim: the key may be used again when that has expired.
-    ``first`` tells a new claim from a repeat; ``base`` is the version of the note when it was made.
+    ``first`` tells a new claim from a repeat.
     """
 
     fingerprint: bytes
     token: str
     first: bool
-    base: int
     answer: Note | None
 
 
@@ -40,10 +39,10 @@ class Claims:
         """Makes the index."""
         await self._claims.create_index("at", name="expiry", expireAfterSeconds=CLAIM_SECONDS)
 
-    async def claim(self, operation: Operation, base: int) -> Claim:
+    async def claim(self, operation: Operation) -> Claim:
         """Claims an ``Idempotency-Key``, or tells who has it. Raises :class:`OutcomeUnknown`."""
         token = secrets.token_hex(12)
-        fields = {"fingerprint": operation.fingerprint, "token": token, "base": base, "at": now()}
+        fields = {"fingerprint": operation.fingerprint, "token": token, "at": now()}
         with self._connection.writing():
             document = await self._claims.find_one_and_update(
                 {"_id": operation.key}, {"$setOnInsert": fields}, upsert=True, return_document=ReturnDocument.AFTER
@@ -53,7 +52,6 @@ class Claims:
             document["fingerprint"],
             document["token"],
             document["token"] == token,
-            document["base"],
             None if answer is None else note_of(answer),
         )
 

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 DURABLE = WriteConcern(w="majority", j=True)
 QUICK = WriteConcern(w=1)
 """For what is only tidied up: if it is lost, it is done again."""
-LATEST = ReadConcern("local")
-"""For what a write is computed from: it is compared with the version in the same write, so it need not be durable."""
 
 CLOSE_TIMEOUT = 1.0
 

@@ -58,7 +58,7 @@ def note_of(document: Mapping[str, Any]) -> Note:
 
 def _head(document: Mapping[str, Any]) -> Document:
     return {
-        "id": document["_id"],
+        "id": int(document["_id"]),  # a large one is a class of the driver's own
         "title": document["title"],
         "description": document["description"],
         "tags": document["tags"],

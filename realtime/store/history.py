@@ -8,7 +8,6 @@ as the difference to a keyframe, an earlier revision that is stored whole, so th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,11 +19,11 @@ from realtime.models import Revision, RevisionText
 from realtime.store.connection import QUICK, Connection
 from realtime.store.documents import LIVE, Document, revision_of
 
-log = logging.getLogger(__name__)
-
 SHORT = 512
 """Characters up to which a content is always stored whole."""
 BATCH_NOTES = 50
+THINNED = 5000
+"""Revisions that are looked at, at once, to thin them out."""
 BATCH_BYTES = 8 * 1024 * 1024
 DUPLICATE_KEY = 11000
 
@@ -38,10 +37,21 @@ class History:
         self._rows = connection.database.history
 
     async def prepare(self) -> None:
-        """Makes the index."""
-        await self._rows.create_index(
-            [("date", ASCENDING)], name="unthinned", partialFilterExpression={"unthinned": True}
-        )
+        """Makes the indexes."""
+        unthinned = {"unthinned": True}
+        await self._rows.create_index([("date", ASCENDING)], name="unthinned", partialFilterExpression=unthinned)
+        marked = {"token": {"$exists": True}}
+        await self._rows.create_index([("token", ASCENDING)], name="tokens", partialFilterExpression=marked)
+
+    async def version_of(self, id: int, token: str) -> int | None:
+        """The version that the operation with this token made of a note, if any. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            note = await self._notes.find_one({"_id": id}, {"recent.version": True, "recent.token": True})
+            for entry in (note or {}).get("recent", ()):
+                if entry.get("token") == token:
+                    return int(entry["version"])
+            row = await self._rows.find_one({"token": token, "_id.note": id}, {"_id": True})
+        return None if row is None else int(row["_id"]["version"])
 
     async def page(self, id: int, before: int, limit: int) -> tuple[list[Revision], bool] | None:
         """Revisions of a live note below a version, the newest first, and whether there are more.
@@ -75,22 +85,23 @@ class History:
             text = row["text_version"]
             holder = row if text == version else recent.get(text) or await self._row(id, text)
             if holder is None:
-                log.error("a revision lacks its text", extra={"note": id, "version": version})
                 return None
             content = await self._content(id, holder)
+        if content is None:
+            return None
         return RevisionText.model_construct(**dict(revision_of(row)), content=content)
 
     async def _row(self, id: int, version: int) -> Document | None:
         row: Document | None = await self._rows.find_one({"_id": {"note": id, "version": version}})
         return row
 
-    async def _content(self, id: int, row: Mapping[str, Any]) -> str:
+    async def _content(self, id: int, row: Mapping[str, Any]) -> str | None:
         stored: str | Mapping[str, Any] = row["content"]
         if isinstance(stored, str):
             return stored
         keyframe = await self._row(id, row["base"])
-        if keyframe is None:
-            raise LookupError(f"note {id}: the keyframe {row['base']} is missing")
+        if keyframe is None:  # thinned out or purged since the row was read
+            return None
         return _applied(keyframe["content"], stored)
 
     async def archive(self, ids: Collection[int]) -> None:
@@ -159,7 +170,8 @@ class History:
             await self._rows.insert_many(rows, ordered=False)
         except BulkWriteError as error:
             # Another worker, or an earlier attempt that was cut off, archived it already: to the same effect.
-            if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+            failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
+            if failed or error.details["writeConcernErrors"]:
                 raise
 
     async def unthinned(self, before: datetime) -> int | None:
@@ -173,28 +185,35 @@ class History:
 
         Kept are also those that hold what a kept one needs. Returns how many were deleted. Raises :class:`Unavailable`.
         """
-        with self._connection.reading(self._connection.write_timeout):
+        with self._connection.reading():
             note = await self._notes.find_one({"_id": id}, {"text_version": True, "keyframe": True}) or {}
-            last: dict[Any, int] = {}
-            needs: dict[int, set[int]] = {}
-            old: list[int] = []
-            fields = {"date": True, "text_version": True, "base": True}
-            async for row in self._rows.find(_versions(id), fields).sort("_id", ASCENDING):
-                version = row["_id"]["version"]
-                needs[version] = {row["text_version"]} | ({row["base"]} if "base" in row else set())
-                if row["date"] < before:
-                    old.append(version)
-                    last[row["date"].date()] = version
-            kept = {note.get("text_version"), note.get("keyframe"), *last.values()} | (needs.keys() - set(old))
-            kept |= {needed for version in kept if version in needs for needed in needs[version]}
-            kept |= {needed for version in kept if version in needs for needed in needs[version]}
-            dropped = [version for version in old if version not in kept]
-            for start in range(0, len(dropped), 1000):
-                keys = [{"note": id, "version": version} for version in dropped[start : start + 1000]]
-                await self._rows.delete_many({"_id": {"$in": keys}})
+        # From the newest to the oldest: what a revision needs is older than it.
+        needed = {note.get("text_version"), note.get("keyframe")}
+        fields = {"date": True, "text_version": True, "base": True}
+        below: Document = {"note": id + 1, "version": 0}
+        day = None
+        dropped = 0
+        while True:
+            with self._connection.reading(self._connection.write_timeout):
+                span = {"_id": {"$gte": {"note": id, "version": 0}, "$lt": below}}
+                rows = await self._rows.find(span, fields).sort("_id", DESCENDING).limit(THINNED).to_list(THINNED)
+                if not rows:
+                    break
+                below = rows[-1]["_id"]
+                drop = []
+                for row in rows:
+                    old = row["date"] < before
+                    if old and row["date"].date() == day and row["_id"]["version"] not in needed:
+                        drop.append(row["_id"])
+                        continue
+                    day = row["date"].date() if old else None
+                    needed |= {row["text_version"], row.get("base")}
+                await self._rows.delete_many({"_id": {"$in": drop}})
+                dropped += len(drop)
+        with self._connection.reading(self._connection.write_timeout):
             thinned = {**_versions(id), "date": {"$lt": before}, "unthinned": True}
             await self._rows.update_many(thinned, {"$unset": {"unthinned": ""}})
-        return len(dropped)
+        return dropped
 
 
 def _versions(id: int) -> Document:

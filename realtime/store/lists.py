@@ -184,12 +184,12 @@ class Lists:
             document = await self._notes.find_one({"_id": id, **TRASHED}, NOTE)
         return None if document is None else _trashed(document)
 
-    async def expired(self, before: datetime, most: int) -> Sequence[int]:
-        """Notes that went into the trash before a date. Raises :class:`Unavailable`."""
+    async def expired(self, before: datetime, most: int) -> Mapping[int, int]:
+        """Notes that went into the trash before a date: id and version. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
         with self._connection.reading():
-            cursor = self._notes.find({"deleted_date": {"$lt": before}}, {"_id": True}, hint="trash", limit=most)
-            return [document["_id"] async for document in cursor]
+            cursor = self._notes.find({"deleted_date": {"$lt": before}}, {"version": True}, hint="trash", limit=most)
+            return {document["_id"]: document["version"] async for document in cursor}
 
     async def count(self) -> int:
         """How many live notes there are. Raises :class:`Unavailable`."""

@@ -12,7 +12,7 @@ from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
 from realtime.models import KEPT_OPERATIONS, Action, Change
 from realtime.search import folded
-from realtime.store.connection import LATEST, QUICK, Connection
+from realtime.store.connection import QUICK, Connection
 from realtime.store.documents import (
     LIVE,
     NOTE,
@@ -98,6 +98,7 @@ class NoteStore:
                     "changed": [],
                     "text_version": 1,
                     **fields,
+                    **_marked(token),
                 }
             ],
             "text_version": 1,
@@ -145,7 +146,7 @@ class NoteStore:
         The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
         of the note goes when it is archived the next time.
         """
-        state = {"deleted_date": "$$REMOVE", "keyframe": "$$REMOVE", "origin": "$$REMOVE", "purged": True}
+        state = {"deleted_date": "$$REMOVE", "keyframe": "$$REMOVE", "purged": True}
         empty = {"title": "", "description": "", "content": "", "tags": []}
         return await self._advance(id, TRASHED, empty, state, versions, token, None)
 
@@ -182,6 +183,11 @@ class NoteStore:
             raise
         return None if document is None else change_of(document)
 
+    async def alive(self, id: int) -> bool:
+        """Whether there is such a note, and not in the trash. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            return await self._notes.find_one({"_id": id, **LIVE}, {"_id": True}) is not None
+
     async def find(self, id: int) -> Record | None:
         """The note, deleted or not. Raises :class:`Unavailable`."""
         return await self._record({"_id": id})
@@ -189,12 +195,6 @@ class NoteStore:
     async def find_origin(self, token: str) -> Record | None:
         """The note that the operation with this token created. Raises :class:`Unavailable`."""
         return await self._record({"origin": token})
-
-    async def latest(self, id: int) -> Record | None:
-        """The note as the primary has it, to compute a write at its version from. Raises :class:`Unavailable`."""
-        with self._connection.reading():
-            document = await self._notes.with_options(read_concern=LATEST).find_one({"_id": id}, {"recent": False})
-        return None if document is None else record_of(document)
 
     async def _record(self, condition: Document) -> Record | None:
         with self._connection.reading():
@@ -229,6 +229,10 @@ class NoteStore:
             await self._notes.with_options(write_concern=QUICK).bulk_write(clear, ordered=False)
 
 
+def _marked(token: str | None) -> Document:
+    return {} if token is None else {"token": token}
+
+
 def _advanced(
     fields: Mapping[str, Any], state: Document, token: str | None, action: Action | None, entry: Mapping[str, Any]
 ) -> list[Document]:
@@ -254,6 +258,7 @@ def _advanced(
         "tags": new.get("tags", "$tags"),
         "text_version": text_version,
     }
+    revision |= _marked(token)
     if "content" in new:
         revision["content"] = {"$cond": [changed["content"], new["content"], "$$REMOVE"]}
     values = dict(fields)

@@ -1,0 +1,41 @@
+"""Lines and headings of Markdown texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
+_MARKED = re.compile(r"^ {0,3}(?:(#{1,6})[ \t]+|(`{3,}|~{3,}))(.*)", re.MULTILINE)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, each with its line feed; nothing else ends a line."""
+    return _LINES.findall(text)
+
+
+def headings(content: str) -> Iterator[tuple[int, str]]:
+    """The ATX headings of a text (CommonMark 4.2) outside of fenced code: where the next line begins, and the words."""
+    fence = ""
+    for match in _MARKED.finditer(content):
+        opened, mark, rest = match.groups()
+        if opened and not fence:
+            yield min(match.end() + 1, len(content)), words_of(rest)
+        elif mark and not fence:
+            fence = "" if mark[0] == "`" and "`" in rest else mark
+        elif mark and mark.startswith(fence) and not rest.strip():
+            fence = ""
+
+
+def heading_in(line: str) -> str | None:
+    """What a line says if it is a heading."""
+    match = _HEADING.match(line)
+    return words_of(line[match.end() :]) if match else None
+
+
+def words_of(heading: str) -> str:
+    """What an ATX heading says, without the ``#`` that may close it."""
+    words = heading.strip()
+    opened = words.rstrip("#")
+    return opened.rstrip() if not opened or opened[-1] in " \t" else words
