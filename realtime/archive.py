@@ -82,8 +82,8 @@ def read_zip(
     """The files of an archive with these suffixes, each with its name and at most ``most`` bytes; ``None`` for others.
 
     One that is ``trusted`` may list any number of files, of any size together. Raises :class:`ImportRefused` for what
-    is no archive, or a hostile one: with files that are larger than they may be, alone or together, with names that lead
-    elsewhere, with links, with passwords.
+    is no archive, or a hostile one: with files that are larger than they may be, alone or together, with names that
+    lead elsewhere, with links, with passwords.
     """
     left = MOST_UNPACKED
     try:
