@@ -1,11 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check docs bench format clean
+.PHONY: install run test check types docs bench format clean
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard frontend/*)
+PAGE := $(wildcard frontend/*.* frontend/src/* frontend/src/views/* frontend/public/*)
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend --silent
+
+.venv/installed: pyproject.toml constraints.txt hatch_build.py $(filter-out frontend/src/types.ts,$(PAGE))
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -21,6 +24,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/render.py --check
+	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs --check
+	$(NPM) run check
+
+types: install
+	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs
 
 docs: install
 	$(BIN)/python docs/render.py
@@ -31,6 +39,7 @@ bench: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NPM) run format
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache realtime/static
+	rm -rf .venv frontend/node_modules build dist .mypy_cache .pytest_cache .ruff_cache realtime/static

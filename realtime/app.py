@@ -9,14 +9,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from realtime import __version__, operations, rest, sockets
+from realtime import __version__, operations, page, rest, sockets
 from realtime.bus import Bus
 from realtime.embedded import Embedded
 from realtime.errors import CloseCode
@@ -40,7 +38,6 @@ from realtime.tasks import running
 log = logging.getLogger(__name__)
 
 FIRST_CONTACT = 2.0
-STATIC = Path(__file__).parent / "static"
 DESCRIPTION = (
     "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
 )
@@ -104,10 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SameOrigin, others=frozenset(settings.origins.split()))
     app.add_middleware(RequestLog, metrics=metrics)
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
-
+    app.routes.extend(page.routes())
     return app
 
 

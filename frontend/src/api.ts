@@ -1,0 +1,138 @@
+/** The REST interface, typed. Every failure is an `ApiError`; a server out of reach has status 0. */
+
+import type {
+  DifferenceOut,
+  Merged,
+  Note,
+  NoteHead,
+  NoteIn,
+  NoteListed,
+  NotePatch,
+  Revision,
+  RevisionText,
+  TagCount,
+  Trashed,
+} from "./types";
+
+export type Sort = "-updated" | "updated" | "title" | "-title" | "-created" | "created" | "id" | "-id";
+export type Listed = NoteHead & Pick<NoteListed, "snippet">;
+
+export interface Conflict {
+  field: string;
+  base: Part;
+  current: Part;
+  yours: Part;
+}
+
+interface Part {
+  start: number;
+  end: number;
+  text: string;
+}
+
+export interface Refusal {
+  detail?: unknown;
+  note?: Note;
+  conflicts?: Conflict[];
+  outcome?: string;
+}
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly body: Refusal,
+  ) {
+    super(told(body.detail) || (status === 0 ? "The server cannot be reached" : `The server answered ${status}`));
+  }
+
+  /** Whether the same request may succeed later. */
+  get passing(): boolean {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+function told(detail: unknown): string {
+  if (typeof detail === "string") return detail;
+  if (!Array.isArray(detail)) return "";
+  return detail.map((one: { loc: unknown[]; msg: string }) => `${one.loc.slice(1).join(".")}: ${one.msg}`).join("; ");
+}
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+  cursor: string | null;
+}
+
+async function send(path: string, init: RequestInit = {}): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, init);
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError(0, {});
+  }
+  if (answer.ok) return answer;
+  throw new ApiError(answer.status, (await answer.json().catch(() => ({}))) as Refusal);
+}
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await (await send(path, signal ? { signal } : {})).json()) as T;
+}
+
+async function page<T>(path: string, signal?: AbortSignal): Promise<Page<T>> {
+  const answer = await send(path, signal ? { signal } : {});
+  const next = /<([^>]*)>; rel="next"/.exec(answer.headers.get("Link") ?? "")?.[1] ?? null;
+  return { items: (await answer.json()) as T[], next, cursor: answer.headers.get("X-Cursor") };
+}
+
+async function write<T>(method: string, path: string, body?: unknown, key: string = crypto.randomUUID()): Promise<T> {
+  const headers: Record<string, string> = { "Idempotency-Key": key };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await send(path, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+  return (answer.status === 204 ? undefined : await answer.json()) as T;
+}
+
+export interface Filter {
+  q: string;
+  tags: string[];
+  sort: Sort;
+}
+
+export function listPath(filter: Filter, limit = 100): string {
+  const query = new URLSearchParams({ content: "false", limit: String(limit) });
+  const q = filter.q.trim();
+  if (q) query.set("q", q);
+  else query.set("sort", filter.sort);
+  for (const tag of filter.tags) query.append("tag", tag);
+  return `/notes/?${query}`;
+}
+
+export const list = (path: string, signal?: AbortSignal): Promise<Page<Listed>> => page(path, signal);
+export const read = (id: number): Promise<Note> => get(`/notes/${id}/`);
+export const create = (note: NoteIn, key: string): Promise<Note> => write("POST", "/notes/", note, key);
+export const patch = (id: number, base: number, fields: Partial<NotePatch>, key: string): Promise<Merged> =>
+  write("PATCH", `/notes/${id}/?base_version=${base}`, fields, key);
+export const remove = (id: number): Promise<Note> => write("DELETE", `/notes/${id}/`);
+export const tags = (): Promise<TagCount[]> => get("/tags/");
+export const history = (id: number, path?: string): Promise<Page<Revision>> =>
+  page(path ?? `/notes/${id}/history/?limit=50`);
+export const version = (id: number, at: number): Promise<RevisionText> => get(`/notes/${id}/history/${at}/`);
+export const restore = (id: number, to: number): Promise<Note> =>
+  write("POST", `/notes/${id}/restore`, { version: to });
+export const trash = (path?: string): Promise<Page<Trashed>> => page(path ?? "/trash/?limit=100");
+export const undelete = (id: number): Promise<Note> => write("POST", `/trash/${id}/restore`);
+export const purge = (id: number): Promise<void> => write("DELETE", `/trash/${id}/`);
+
+export async function difference(id: number, before: number, after: number): Promise<DifferenceOut> {
+  const answer = await send(`/notes/${id}/history/${before}..${after}/diff`, {
+    headers: { Accept: "application/json" },
+  });
+  return (await answer.json()) as DifferenceOut;
+}
+
+export async function bringIn(files: FileList): Promise<number> {
+  const body = new FormData();
+  for (const file of files) body.append("files", file);
+  const answer = await send("/import", { method: "POST", body, headers: { "Idempotency-Key": crypto.randomUUID() } });
+  return ((await answer.json()) as { imported: number }).imported;
+}

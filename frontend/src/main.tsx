@@ -1,0 +1,54 @@
+import { render } from "preact";
+import "./style.css";
+import { route } from "./router";
+import * as state from "./state";
+import { applyTheme, Bar, Help, keys, Notice } from "./views/chrome";
+import { HistoryPane } from "./views/history";
+import { Sidebar } from "./views/list";
+import { loadEditor, NotePane } from "./views/note";
+import { TrashPane } from "./views/trash";
+
+function Pane() {
+  const here = route.value;
+  switch (here.view) {
+    case "home":
+      return (
+        <section class="pane empty" aria-label="Note">
+          <p class="faint">
+            Choose a note, or press <kbd>n</kbd> to write one. <kbd>?</kbd> shows all keys.
+          </p>
+        </section>
+      );
+    case "trash":
+      return <TrashPane />;
+    case "history":
+      return <HistoryPane key={here.id} id={here.id} />;
+    default:
+      return <NotePane />;
+  }
+}
+
+function App() {
+  return (
+    <>
+      <a class="skip" href="#main">
+        To the note
+      </a>
+      <Bar />
+      <div class="panes" data-view={route.value.view}>
+        <Sidebar />
+        <main id="main" tabIndex={-1}>
+          <Pane />
+        </main>
+      </div>
+      <Help />
+      <Notice />
+    </>
+  );
+}
+
+applyTheme();
+addEventListener("keydown", keys);
+state.start();
+void loadEditor();
+render(<App />, document.getElementById("app") as HTMLElement);

@@ -1,0 +1,45 @@
+/** Deep links: `/`, `/n/12`, `/n/12/history`, `/new/<draft>`, `/deleted`. */
+
+import { signal } from "@preact/signals";
+
+export type Route =
+  | { view: "home" }
+  | { view: "note"; id: number }
+  | { view: "history"; id: number }
+  | { view: "new"; key: string }
+  | { view: "trash" };
+
+export function parse(path: string): Route {
+  const note = /^\/n\/([1-9]\d{0,15})(\/history)?\/?$/.exec(path);
+  if (note) return { view: note[2] ? "history" : "note", id: Number(note[1]) };
+  const fresh = /^\/new\/([\w-]+)$/.exec(path);
+  if (fresh) return { view: "new", key: fresh[1] as string };
+  return path.replace(/\/$/, "") === "/deleted" ? { view: "trash" } : { view: "home" };
+}
+
+export function path(route: Route): string {
+  switch (route.view) {
+    case "home":
+      return "/";
+    case "trash":
+      return "/deleted";
+    case "new":
+      return `/new/${route.key}`;
+    case "note":
+      return `/n/${route.id}`;
+    case "history":
+      return `/n/${route.id}/history`;
+  }
+}
+
+export const route = signal<Route>(parse(location.pathname));
+
+export function go(to: Route, replace = false): void {
+  const target = path(to);
+  if (target !== location.pathname) history[replace ? "replaceState" : "pushState"](null, "", target);
+  route.value = to;
+}
+
+addEventListener("popstate", () => {
+  route.value = parse(location.pathname);
+});

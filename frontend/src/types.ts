@@ -1,0 +1,363 @@
+// Made by `make types` from the server's own descriptions. Not to be edited.
+
+/**
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "JsonValue".
+ */
+export type JsonValue = unknown;
+
+export interface Schemas {
+  ServerMessage?: Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | Reset | Heartbeat | Error;
+}
+/**
+ * Subscribed: everything after the cursor will come.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Ready".
+ */
+export interface Ready {
+  type?: "ready";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+}
+/**
+ * A new note, whole.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteCreated".
+ */
+export interface NoteCreated {
+  type?: "note.created";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+  id: number;
+  version: number;
+  /**
+   * without `content` under `content=false`
+   */
+  note: Note | NoteHead;
+}
+/**
+ * A note. ``content`` comes last, so that an event's bytes can be cut before it.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Note".
+ */
+export interface Note {
+  id: number;
+  title: string;
+  description: string;
+  tags: string[];
+  version: number;
+  created_date: string;
+  updated_date: string;
+  content: string;
+}
+/**
+ * A note without its text. ``version`` starts at 1 and grows by exactly 1 with every committed change.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteHead".
+ */
+export interface NoteHead {
+  id: number;
+  title: string;
+  description: string;
+  tags: string[];
+  version: number;
+  created_date: string;
+  updated_date: string;
+}
+/**
+ * A changed note, whole. A restored one is changed too.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteUpdated".
+ */
+export interface NoteUpdated {
+  type?: "note.updated";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+  id: number;
+  version: number;
+  /**
+   * without `content` under `content=false`
+   */
+  note: Note | NoteHead;
+}
+/**
+ * A note that is gone, or that this client may no longer see.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteDeleted".
+ */
+export interface NoteDeleted {
+  type?: "note.deleted";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+  id: number;
+  version: number;
+}
+/**
+ * Who is looking at a note: the states that the clients set.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "PresenceShown".
+ */
+export interface PresenceShown {
+  type?: "presence";
+  id: number;
+  people: {
+    [k: string]: JsonValue;
+  }[];
+}
+/**
+ * History does not reach back: fetch ``GET /notes/`` again and go on from the cursor.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Reset".
+ */
+export interface Reset {
+  type?: "reset";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+}
+/**
+ * Nothing was missed up to the cursor.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Heartbeat".
+ */
+export interface Heartbeat {
+  type?: "heartbeat";
+  /**
+   * position in the feed, opaque: resume with `since=`
+   */
+  cursor: string;
+}
+/**
+ * What was wrong with a frame, before the close.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Error".
+ */
+export interface Error {
+  type?: "error";
+  detail: string;
+}
+/**
+ * A note in a list; with ``q``, a snippet of it. Under ``content=false`` it has no ``content``.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteListed".
+ */
+export interface NoteListed {
+  id: number;
+  title: string;
+  description: string;
+  tags: string[];
+  version: number;
+  created_date: string;
+  updated_date: string;
+  content: string;
+  /**
+   * HTML: an excerpt of the text, escaped, with `<mark>` around what was found
+   */
+  snippet?: string | null;
+}
+/**
+ * A new note.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NoteIn".
+ */
+export interface NoteIn {
+  title: string;
+  description: string;
+  /**
+   * at most 1 MiB of UTF-8
+   */
+  content?: string;
+  /**
+   * @maxItems 32
+   */
+  tags?: string[];
+}
+/**
+ * A JSON merge patch (RFC 7396). ``null`` takes a field back to its default; title and description have none.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NotePatch".
+ */
+export interface NotePatch {
+  title?: string;
+  description?: string;
+  content?: string | null;
+  tags?: string[] | null;
+}
+/**
+ * A note that was written; with `base_version` it tells whether the write was merged.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Merged".
+ */
+export interface Merged {
+  id: number;
+  title: string;
+  description: string;
+  tags: string[];
+  version: number;
+  created_date: string;
+  updated_date: string;
+  content: string;
+  merged?: boolean;
+}
+/**
+ * A note in the trash.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Trashed".
+ */
+export interface Trashed {
+  id: number;
+  title: string;
+  description: string;
+  tags: string[];
+  version: number;
+  created_date: string;
+  updated_date: string;
+  content: string;
+  deleted_date: string;
+}
+/**
+ * A tag, and how many notes have it.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "TagCount".
+ */
+export interface TagCount {
+  tag: string;
+  count: number;
+}
+/**
+ * A version of a note in its history: who made it when and how, and which fields changed by it.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Revision".
+ */
+export interface Revision {
+  version: number;
+  date: string;
+  /**
+   * who made it; `null` is a guest
+   */
+  author: string | null;
+  action: "create" | "update" | "edit" | "import" | "restore" | "delete" | "undelete";
+  /**
+   * for `restore`, the version that was taken back
+   */
+  restored: number | null;
+  /**
+   * fields whose value is another than in the version before
+   */
+  changed: string[];
+  title: string;
+  description: string;
+  tags: string[];
+}
+/**
+ * A version of a note, whole.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "RevisionText".
+ */
+export interface RevisionText {
+  version: number;
+  date: string;
+  /**
+   * who made it; `null` is a guest
+   */
+  author: string | null;
+  action: "create" | "update" | "edit" | "import" | "restore" | "delete" | "undelete";
+  /**
+   * for `restore`, the version that was taken back
+   */
+  restored: number | null;
+  /**
+   * fields whose value is another than in the version before
+   */
+  changed: string[];
+  title: string;
+  description: string;
+  tags: string[];
+  content: string;
+}
+/**
+ * Signs the connection in.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Auth".
+ */
+export interface Auth {
+  type: "auth";
+  token: string;
+}
+/**
+ * Answer to a heartbeat; may be left out.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Pong".
+ */
+export interface Pong {
+  type: "pong";
+}
+/**
+ * This client looks at a note; ``null`` says that it no longer does.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "PresenceSet".
+ */
+export interface PresenceSet {
+  type: "presence";
+  id: number;
+  state: {
+    [k: string]: JsonValue;
+  } | null;
+}
+/**
+ * What changed between two versions: for each field that did, its hunks.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "DifferenceOut".
+ */
+export interface DifferenceOut {
+  id: number;
+  before: number;
+  after: number;
+  fields: {
+    [k: string]: HunkOut[];
+  };
+}
+/**
+ * Changed lines and some around them, each with a blank, `-` or `+` before it. Lines count from 1.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "HunkOut".
+ */
+export interface HunkOut {
+  from_line: number;
+  from_lines: number;
+  to_line: number;
+  to_lines: number;
+  lines: string[];
+}

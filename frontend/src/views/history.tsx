@@ -1,0 +1,173 @@
+/** The versions of a note, what changed between any two, and the way back. */
+
+import { useEffect, useState } from "preact/hooks";
+import * as api from "../api";
+import { go } from "../router";
+import * as state from "../state";
+import type { DifferenceOut, Revision } from "../types";
+import { ago } from "./list";
+
+const ACTIONS: Record<Revision["action"], string> = {
+  create: "made",
+  import: "imported",
+  update: "changed",
+  edit: "edited",
+  restore: "restored",
+  delete: "deleted",
+  undelete: "taken out of the trash",
+};
+
+export function HistoryPane({ id }: { id: number }) {
+  const [revisions, setRevisions] = useState<Revision[]>([]);
+  const [next, setNext] = useState<string | null>(null);
+  const [chosen, setChosen] = useState<number | null>(null);
+  const [difference, setDifference] = useState<DifferenceOut | null>(null);
+  const newest = state.note.value?.version;
+
+  useEffect(() => {
+    let alive = true;
+    api.history(id).then((page) => {
+      if (!alive) return;
+      setRevisions(page.items);
+      setNext(page.next);
+      setChosen((now) => now ?? page.items[0]?.version ?? null);
+    }, state.complain);
+    return () => {
+      alive = false;
+    };
+  }, [id, newest]);
+
+  useEffect(() => {
+    if (chosen === null) return;
+    let alive = true;
+    const before = revisions.find((one) => one.version < chosen)?.version;
+    setDifference(null);
+    if (before !== undefined) {
+      api.difference(id, before, chosen).then((found) => alive && setDifference(found), state.complain);
+    }
+    return () => {
+      alive = false;
+    };
+  }, [id, chosen, revisions]);
+
+  const restore = (version: number): void => {
+    api.restore(id, version).then(() => {
+      state.notice.value = { text: `Version ${version} is the newest again` };
+      go({ view: "note", id });
+    }, state.complain);
+  };
+
+  return (
+    <section class="pane history" aria-label="History">
+      <header class="tools">
+        <button type="button" class="plain" onClick={() => go({ view: "note", id })}>
+          ‹ Note
+        </button>
+        <h1>History{state.note.value ? ` of ${state.note.value.title}` : ""}</h1>
+      </header>
+      <div class="split">
+        <ol class="versions" aria-label="Versions">
+          {revisions.map((one) => (
+            <li key={one.version}>
+              <button
+                type="button"
+                aria-current={one.version === chosen ? "true" : undefined}
+                onClick={() => setChosen(one.version)}
+              >
+                <b>Version {one.version}</b>
+                <span>
+                  {ACTIONS[one.action]}
+                  {one.restored ? ` from ${one.restored}` : ""}
+                  {one.changed.length ? `: ${one.changed.join(", ")}` : ""}
+                </span>
+                <small>
+                  {one.author ?? "a guest"}, <time dateTime={one.date}>{ago(one.date)}</time>
+                </small>
+              </button>
+            </li>
+          ))}
+          {next && (
+            <li>
+              <button
+                type="button"
+                class="plain"
+                onClick={() =>
+                  api.history(id, next).then((page) => {
+                    setRevisions([...revisions, ...page.items]);
+                    setNext(page.next);
+                  }, state.complain)
+                }
+              >
+                Older versions
+              </button>
+            </li>
+          )}
+        </ol>
+        <div class="difference" aria-live="polite">
+          {chosen !== null && chosen !== newest && (
+            <button type="button" class="primary" onClick={() => restore(chosen)}>
+              Restore version {chosen}
+            </button>
+          )}
+          {difference ? <Difference difference={difference} /> : <First id={id} version={chosen} />}
+        </div>
+      </div>
+    </section>
+  );
+}
+
+function Difference({ difference }: { difference: DifferenceOut }) {
+  const fields = Object.entries(difference.fields);
+  if (fields.length === 0)
+    return (
+      <p class="faint">
+        No text changed between {difference.before} and {difference.after}.
+      </p>
+    );
+  return (
+    <>
+      {fields.map(([field, hunks]) => (
+        <figure key={field}>
+          <figcaption>
+            {field}, from version {difference.before} to {difference.after}
+          </figcaption>
+          <pre tabIndex={0}>
+            {hunks.flatMap((hunk, index) => [
+              index > 0 && (
+                <span class="gap" key={`gap-${index}`}>
+                  {"⋯\n"}
+                </span>
+              ),
+              ...hunk.lines.map((line, at) => {
+                const kind = { "+": "added", "-": "removed" }[line[0] ?? ""] ?? "kept";
+                const words = line.endsWith("\n") ? line : `${line}\n`;
+                return kind === "added" ? (
+                  <ins key={`${index}-${at}`}>{words}</ins>
+                ) : kind === "removed" ? (
+                  <del key={`${index}-${at}`}>{words}</del>
+                ) : (
+                  <span key={`${index}-${at}`}>{words}</span>
+                );
+              }),
+            ])}
+          </pre>
+        </figure>
+      ))}
+    </>
+  );
+}
+
+/** The first version has none before it: it is shown as it is. */
+function First({ id, version }: { id: number; version: number | null }) {
+  const [text, setText] = useState<string | null>(null);
+  useEffect(() => {
+    setText(null);
+    if (version === null) return;
+    let alive = true;
+    api.version(id, version).then((found) => alive && setText(found.content), state.complain);
+    return () => {
+      alive = false;
+    };
+  }, [id, version]);
+  return text ? <pre tabIndex={0}>{text}</pre> : <p class="faint">No text</p>;
+}

@@ -1,0 +1,237 @@
+/** A note: its fields, its text with a preview, and what can be done with it. */
+
+import { signal } from "@preact/signals";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { type Draft, type Fields, fieldsOf } from "../drafts";
+import { render } from "../markdown";
+import { go, route } from "../router";
+import * as state from "../state";
+import * as sync from "../sync";
+import type { Note } from "../types";
+import { ConflictPanel } from "./conflict";
+import { Link } from "./link";
+
+type EditorView = typeof import("./editor").Editor;
+
+const editor = signal<EditorView | null>(null);
+
+/** The editor is the largest part of the page, and comes after the list is there. */
+export const loadEditor = async (): Promise<void> => {
+  const { Editor } = await import("./editor");
+  editor.value = Editor;
+};
+
+type Mode = "write" | "both" | "read";
+const wide = matchMedia("(min-width: 1100px)");
+const mode = signal<Mode>((localStorage.getItem("mode") as Mode | null) ?? (wide.matches ? "both" : "write"));
+
+export function setMode(to: Mode): void {
+  mode.value = to;
+  localStorage.setItem("mode", to);
+}
+
+export const nextMode = (): void => setMode({ write: "both", both: "read", read: "write" }[mode.value] as Mode);
+
+export function NotePane() {
+  const here = route.value;
+  if (here.view === "new") {
+    const draft = sync.drafts.value.get(here.key);
+    return draft ? <Form key={draft.key} draft={draft} note={null} /> : <Gone text="This draft is not here any more" />;
+  }
+  const note = state.note.value;
+  const id = here.view === "note" ? here.id : null;
+  const draft = id === null ? undefined : sync.draftOf(id);
+  if (state.missing.value && !draft) return <Gone text="This note is not there. It may be in the trash." />;
+  if (!note && !draft?.base) {
+    return (
+      <section class="pane" aria-busy="true">
+        <p class="faint nothing">Loading…</p>
+      </section>
+    );
+  }
+  return <Form key={sync.made.get(id ?? 0) ?? id} draft={draft ?? null} note={note} />;
+}
+
+function Gone({ text }: { text: string }) {
+  return (
+    <section class="pane gone">
+      <Back />
+      <p>{text}</p>
+      <Link to={{ view: "trash" }}>Look in the trash</Link>
+    </section>
+  );
+}
+
+export function Back() {
+  return (
+    <button type="button" class="plain back" onClick={() => go({ view: "home" })}>
+      ‹ Notes
+    </button>
+  );
+}
+
+function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
+  const fields: Fields = draft?.mine ?? fieldsOf(note as Note);
+  const change = (changed: Partial<Fields>): void => {
+    const target = (draft && sync.drafts.value.get(draft.key)) ?? note ?? draft;
+    if (target) sync.type(target, changed);
+  };
+  const Editor = editor.value;
+  const key = draft?.key;
+  const text = (): string | undefined => {
+    const now = id === null ? key && sync.drafts.value.get(key) : sync.draftOf(id);
+    return now ? now.mine.content : state.note.value?.id === id ? state.note.value?.content : undefined;
+  };
+  const id = note?.id ?? draft?.id ?? null;
+  const others = id === null ? [] : (state.people.value.get(id) ?? []);
+
+  useEffect(() => {
+    if (!fields.title) document.querySelector<HTMLInputElement>(".title")?.focus();
+  }, []);
+  useEffect(() => {
+    document.title = fields.title ? `${fields.title} – Notes` : "Notes";
+  }, [fields.title]);
+
+  return (
+    <section class={`pane mode-${mode.value}`} aria-label="Note">
+      <header class="tools">
+        <Back />
+        <span class="people" role="status">
+          {others.length > 1 ? `${others.length} people are looking: ${others.join(", ")}` : ""}
+        </span>
+        <fieldset class="modes">
+          <legend class="hidden">View</legend>
+          {(["write", "both", "read"] as Mode[]).map((one) => (
+            <button key={one} type="button" aria-pressed={mode.value === one} onClick={() => setMode(one)}>
+              {{ write: "Write", both: "Both", read: "Read" }[one]}
+            </button>
+          ))}
+        </fieldset>
+        {id !== null && (
+          <>
+            <Link class="button" to={{ view: "history", id }}>
+              History
+            </Link>
+            <button type="button" onClick={() => void state.remove(id)}>
+              Delete
+            </button>
+          </>
+        )}
+        {id === null && draft && (
+          <button
+            type="button"
+            onClick={() => {
+              sync.discard(draft.key);
+              go({ view: "home" });
+            }}
+          >
+            Discard
+          </button>
+        )}
+      </header>
+      {draft?.conflict && <ConflictPanel draft={draft} />}
+      {draft?.error && (
+        <div class="alert" role="alert">
+          {draft.error}
+          {(draft.error.includes("deleted") || state.missing.value) && (
+            <>
+              <button type="button" onClick={() => sync.rescue(draft.key)}>
+                Save it as a new note
+              </button>
+              <button
+                type="button"
+                onClick={() => {
+                  sync.discard(draft.key);
+                  go({ view: "home" });
+                }}
+              >
+                Discard
+              </button>
+            </>
+          )}
+        </div>
+      )}
+      <div class="head">
+        <input
+          class="title"
+          aria-label="Title"
+          placeholder="Title"
+          value={fields.title}
+          maxLength={100}
+          onInput={(event) => change({ title: event.currentTarget.value })}
+        />
+        <input
+          class="description"
+          aria-label="Description"
+          placeholder="Description – if left empty, the first line"
+          value={fields.description}
+          maxLength={100}
+          onInput={(event) => change({ description: event.currentTarget.value })}
+        />
+        <TagField tags={fields.tags} change={(tags) => change({ tags })} />
+      </div>
+      <div class="text">
+        {mode.value !== "read" && Editor && (
+          <Editor text={text} label="Text" change={(content) => change({ content })} />
+        )}
+        {mode.value !== "write" && <Preview text={fields.content} />}
+      </div>
+    </section>
+  );
+}
+
+function TagField({ tags, change }: { tags: string[]; change: (tags: string[]) => void }) {
+  const [text, setText] = useState("");
+  const add = (): void => {
+    const fresh = text
+      .split(",")
+      .map((tag) => tag.trim())
+      .filter((tag) => tag && !tags.includes(tag));
+    if (fresh.length) change([...tags, ...new Set(fresh)]);
+    setText("");
+  };
+  return (
+    <div class="tagfield">
+      {tags.map((tag) => (
+        <span class="tag" key={tag}>
+          {tag}
+          <button
+            type="button"
+            aria-label={`Remove the tag ${tag}`}
+            onClick={() => change(tags.filter((t) => t !== tag))}
+          >
+            ×
+          </button>
+        </span>
+      ))}
+      <input
+        aria-label="Add a tag"
+        placeholder="Add a tag"
+        list="known-tags"
+        value={text}
+        maxLength={50}
+        onInput={(event) => setText(event.currentTarget.value)}
+        onBlur={add}
+        onKeyDown={(event) => {
+          if (event.key === "Enter" || event.key === ",") {
+            event.preventDefault();
+            add();
+          } else if (event.key === "Backspace" && !text && tags.length) {
+            change(tags.slice(0, -1));
+          }
+        }}
+      />
+      <datalist id="known-tags">
+        {state.tags.value.slice(0, 100).map(({ tag }) => (
+          <option key={tag} value={tag} />
+        ))}
+      </datalist>
+    </div>
+  );
+}
+
+function Preview({ text }: { text: string }) {
+  const html = useMemo(() => render(text), [text]);
+  // It comes from DOMPurify.
+  return <section class="preview" tabIndex={0} aria-label="Preview" dangerouslySetInnerHTML={{ __html: html }} />;
+}

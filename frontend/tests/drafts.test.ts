@@ -1,0 +1,150 @@
+import { describe, expect, it } from "vitest";
+import {
+  BLANK,
+  begin,
+  changes,
+  conflicted,
+  type Draft,
+  description,
+  edit,
+  type Fields,
+  follow,
+  problem,
+  rebase,
+  resolve,
+  saved,
+  splice,
+  waiting,
+} from "../src/drafts";
+import type { Note } from "../src/types";
+
+const FIELDS: Fields = { title: "Title", description: "Description", tags: ["a"], content: "one\ntwo\n" };
+
+const note = (version: number, more: Partial<Note> = {}): Note => ({
+  id: 1,
+  ...FIELDS,
+  version,
+  created_date: "2026-01-01T00:00:00.000Z",
+  updated_date: "2026-01-01T00:00:00.000Z",
+  ...more,
+});
+
+const draft = (more: Partial<Draft> = {}): Draft => ({
+  ...{ key: "1-tab", tab: "tab", id: 1, base: { ...FIELDS, version: 1 }, mine: FIELDS },
+  ...{ sending: null, conflict: null, error: null, touched: 0 },
+  ...more,
+});
+
+describe("a draft", () => {
+  it("sends what differs, and nothing when nothing does", () => {
+    expect(begin(draft(), "key").sending).toBeNull();
+    const begun = begin(edit(draft(), { title: "Other" }, 1), "key");
+    expect(begun.sending).toEqual({ key: "key", fields: { title: "Other" } });
+  });
+
+  it("keeps its request, with its key, until the outcome is known", () => {
+    const begun = begin(edit(draft(), { title: "Other" }, 1), "first");
+    expect(begin(edit(begun, { title: "Third" }, 2), "second").sending).toEqual(begun.sending);
+  });
+
+  it("is done when what was sent is what was answered", () => {
+    const done = saved(begin(edit(draft(), { title: "Other" }, 1), "key"), note(2, { title: "Other" }));
+    expect(waiting(done)).toBe(false);
+    expect(done.base?.version).toBe(2);
+  });
+
+  it("keeps what was typed while it was sent", () => {
+    const begun = begin(edit(draft(), { content: "one\ntwo\nthree\n" }, 1), "key");
+    const typed = edit(begun, { content: "one\ntwo\nthree\nfour\n" }, 2);
+    const next = saved(typed, note(2, { content: "one\ntwo\nthree\n" }));
+    expect(changes(next)).toEqual({ content: "one\ntwo\nthree\nfour\n" });
+  });
+
+  it("takes in what the server merged while more was typed", () => {
+    const begun = begin(edit(draft(), { content: "one\ntwo\nthree\n" }, 1), "key");
+    const typed = edit(begun, { content: "one\ntwo\nthree\nfour\n" }, 2);
+    const next = saved(typed, note(3, { content: "ONE\ntwo\nthree\n" }));
+    expect(next.mine.content).toBe("ONE\ntwo\nthree\nfour\n");
+    expect(next.conflict).toBeNull();
+  });
+
+  it("asks when the server changed the words that were typed on", () => {
+    const begun = begin(edit(draft(), { content: "one\ntwo!\n" }, 1), "key");
+    const next = saved(edit(begun, { content: "one\ntoo!\n" }, 2), note(3, { content: "one\nTWO!\n" }));
+    expect(next.conflict?.current.content).toBe("one\nTWO!\n");
+    expect(next.mine.content).toBe("one\ntoo!\n");
+  });
+
+  it("of a new note needs a title, and gets a description", () => {
+    const fresh = draft({ id: null, base: null, mine: BLANK });
+    expect(begin(edit(fresh, { title: "ab" }, 1), "key")).toMatchObject({ sending: null, error: expect.any(String) });
+    const begun = begin(edit(fresh, { title: "abc", content: "# abc\n- milk and bread\n" }, 1), "key");
+    expect(begun.sending?.fields).toMatchObject({ title: "abc", description: "milk and bread" });
+    expect(begun.mine.description).toBe("milk and bread");
+  });
+
+  it("follows the note as long as nothing was typed", () => {
+    expect(follow(draft(), note(2, { title: "Elsewhere" })).mine.title).toBe("Elsewhere");
+    const typed = edit(draft(), { content: "mine" }, 1);
+    expect(follow(typed, note(2, { title: "Elsewhere" }))).toBe(typed);
+    expect(follow(draft({ base: { ...FIELDS, version: 3 } }), note(2)).base?.version).toBe(3);
+  });
+});
+
+describe("a conflict", () => {
+  const typed = edit(draft(), { content: "mine", title: "My title" }, 1);
+  const asked = conflicted(begin(typed, "key"), note(5, { content: "theirs", tags: ["b"] }), []);
+
+  it("keeps both texts until somebody chooses", () => {
+    expect(asked.mine.content).toBe("mine");
+    expect(begin(asked, "again").sending).toBeNull();
+  });
+
+  it("can be decided for mine: what others changed elsewhere stays", () => {
+    const next = resolve(asked, "mine", 2);
+    expect(next.mine).toEqual({ ...FIELDS, title: "My title", content: "mine", tags: ["b"] });
+    expect(next.base?.version).toBe(5);
+  });
+
+  it("can be decided for theirs", () => {
+    expect(waiting(resolve(asked, "theirs", 2))).toBe(false);
+  });
+
+  it("can be decided for both", () => {
+    expect(resolve(asked, "both", 2).mine.content).toBe("theirs\n\nmine");
+  });
+});
+
+describe("rebase", () => {
+  it("applies two changes that do not touch", () => {
+    expect(rebase("a b c", "A b c", "a b C")).toBe("A b C");
+    expect(rebase("a b c", "a b C", "A b c")).toBe("A b C");
+    expect(rebase("abc", "abc", "x")).toBe("x");
+    expect(rebase("abc", "x", "abc")).toBe("x");
+    expect(rebase("abc", "x", "x")).toBe("x");
+  });
+
+  it("does not guess when they do", () => {
+    expect(rebase("abc", "axc", "ayc")).toBeNull();
+    expect(rebase("abc", "abcX", "abcY")).toBeNull();
+  });
+});
+
+it("splice tells what was replaced", () => {
+  expect(splice("hello world", "hello brave world")).toEqual({ start: 6, end: 6, text: "brave " });
+  expect(splice("aaa", "aa")).toEqual({ start: 2, end: 3, text: "" });
+  expect(splice("", "x")).toEqual({ start: 0, end: 0, text: "x" });
+});
+
+it("problem names what is in the way", () => {
+  expect(problem(FIELDS)).toBeNull();
+  expect(problem({ ...FIELDS, title: "🦜🦜" })).toMatch("title");
+  expect(problem({ ...FIELDS, title: "🦜".repeat(50) })).toBeNull();
+  expect(problem({ ...FIELDS, tags: Array(33).fill("x") })).toMatch("tags");
+  expect(problem({ ...FIELDS, content: "é".repeat(600_000) })).toMatch("MiB");
+});
+
+it("description takes the first words there are", () => {
+  expect(description({ ...FIELDS, description: "", content: "" })).toBe("Title");
+  expect([...description({ ...FIELDS, description: "", content: "x".repeat(80) })]).toHaveLength(50);
+});

@@ -1,0 +1,89 @@
+"""The web page: its files, and the rules that the browser is to keep with them."""
+
+from __future__ import annotations
+
+import mimetypes
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+STATIC = Path(__file__).parent / "static"
+PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted")
+"""What the page shows by itself: deep links."""
+NONCE = "__NONCE__"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'nonce-{nonce}'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    )
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+ENCODINGS = {"br": ".br", "gzip": ".gz"}
+
+
+async def page(request: Request) -> Response:
+    """The page, with a nonce of its own for the styles that the editor makes."""
+    nonce = secrets.token_urlsafe(16)
+    try:
+        text = (STATIC / "index.html").read_text()
+    except FileNotFoundError:
+        raise HTTPException(503, "The page is not built: install the package again") from None
+    headers = {**HEADERS, "Content-Security-Policy": POLICY.format(nonce=nonce), "Cache-Control": "no-cache"}
+    return HTMLResponse(text.replace(NONCE, nonce), headers=headers)
+
+
+class Assets:
+    """The files beside the page, as the bundler compressed them. Their names change with what is in them."""
+
+    def __init__(self, folder: Path, caching: str) -> None:
+        self._folder = folder.resolve()
+        self._caching = caching
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers with a file in the best form that the browser takes."""
+        name = scope["path"].rpartition("/")[2]
+        path = self._folder / name
+        if scope["method"] not in ("GET", "HEAD") or not name or name.startswith(".") or path.parent != self._folder:
+            raise HTTPException(404)
+        headers = {**HEADERS, "Cache-Control": self._caching, "Vary": "Accept-Encoding"}
+        accepted = {part.partition(";")[0].strip() for part in Headers(scope=scope).get("accept-encoding", "").split(",")}
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        for encoding, suffix in ENCODINGS.items():
+            if encoding in accepted and (packed := path.with_name(name + suffix)).is_file():
+                headers["Content-Encoding"] = encoding
+                path = packed
+                break
+        if not path.is_file():
+            raise HTTPException(404)
+        await FileResponse(path, headers=headers, media_type=kind)(scope, receive, send)
+
+
+def routes() -> list[BaseRoute]:
+    """The page under all its addresses, and its files."""
+    icon = Assets(STATIC, "max-age=86400")
+    return [
+        *(Route(path, page, include_in_schema=False) for path in PATHS),
+        Mount("/assets", Assets(STATIC / "assets", "public, max-age=31536000, immutable")),
+        Route("/icon.svg", icon),
+    ]

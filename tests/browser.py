@@ -1,0 +1,40 @@
+"""A real browser for the tests: the Chromium of the system, or Playwright's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Playwright, async_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+]
+MENDS = "install one: apt-get install chromium, or .venv/bin/playwright install chromium"
+
+
+def _path(playwright: Playwright) -> str | None:
+    own = playwright.chromium.executable_path
+    return next(filter(None, map(shutil.which, NAMES)), own if Path(own).exists() else None)
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser. Without any on the machine the test is skipped, but not in CI."""
+    async with async_playwright() as playwright:
+        path = _path(playwright)
+        if path is None:
+            if os.environ.get("CI"):
+                pytest.fail(f"no browser: {MENDS}")
+            pytest.skip(f"NO BROWSER, so the page is not tested: {MENDS}")
+        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            await browser.close()

@@ -1,0 +1,79 @@
+"""The page's files: what the browser is told to allow, to keep and to unpack."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime.page import NONCE, STATIC
+
+JAVASCRIPT_BUDGET = 250 * 1024
+
+
+@pytest.mark.parametrize("path", ["/", "/n/12", "/n/12/history", "/new/abc", "/deleted"])
+def test_deep_links_are_the_page(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert '<div id="app">' in answer.text
+
+
+def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient) -> None:
+    first, second = client.get("/"), client.get("/")
+    policy = first.headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|\*", policy)
+    for rule in ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"):
+        assert rule in policy
+    nonces = [
+        re.findall(r"'nonce-([\w-]{20,})'", answer.headers["Content-Security-Policy"]) for answer in (first, second)
+    ]
+    assert nonces[0] != nonces[1]
+    for answer, (nonce,) in zip((first, second), nonces, strict=True):
+        assert f'content="{nonce}"' in answer.text
+        assert NONCE not in answer.text
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_page_names_no_other_place(client: TestClient) -> None:
+    text = client.get("/").text
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
+    assert "<style" not in text
+    assert not re.search(r"<script(?![^>]*src=)", text)
+
+
+def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
+    paths = re.findall(r'"(/assets/[^"]+)"', client.get("/").text)
+    assert {path.rpartition(".")[2] for path in paths} == {"js", "css"}
+    for path in paths:
+        assert re.search(r"-[\w-]{8}\.", path)
+        plain = client.get(path, headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        for encoding in ("br", "gzip"):
+            packed = client.get(path, headers={"Accept-Encoding": f"{encoding};q=1.0"})
+            assert packed.headers["Content-Encoding"] == encoding
+            assert packed.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            assert packed.headers["Vary"] == "Accept-Encoding"
+            assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
+            assert int(packed.headers["Content-Length"]) < len(plain.content)
+    packed = (STATIC / "assets" / paths[0].rpartition("/")[2]).with_name(paths[0].rpartition("/")[2] + ".gz")
+    assert gzip.decompress(packed.read_bytes()) == client.get(paths[0], headers={"Accept-Encoding": ""}).content
+
+
+def test_javascript_keeps_its_budget() -> None:
+    assert sum(len(gzip.compress(path.read_bytes())) for path in (STATIC / "assets").glob("*.js")) < JAVASCRIPT_BUDGET
+
+
+@pytest.mark.parametrize(
+    "path", ["/assets/", "/assets/missing.js", "/assets/../index.html", "/assets/%2e%2e/index.html", "/n/", "/new/"]
+)
+def test_what_is_not_there(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_icon(client: TestClient) -> None:
+    assert client.get("/icon.svg").headers["Content-Type"] == "image/svg+xml"
