@@ -39,4 +39,4 @@ class PageHook(BuildHookInterface[Any]):
                 text=True,
             )
             if ended.returncode != 0:
-                raise RuntimeError(f"npm {arguments[0]} failed:\n{ended.stdout}")
+                raise RuntimeError(f"npm {arguments[0]} failed:\n{ended.stdout!s}")

@@ -22,7 +22,9 @@ def main() -> None:
     schema = {
         "type": "object",
         "properties": {"ServerMessage": {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in sent]}},
-        "$defs": {name: definitions[name] for name in (*WANTED, *feed["components"]["schemas"], "DifferenceOut", "HunkOut")},
+        "$defs": {
+            name: definitions[name] for name in (*WANTED, *feed["components"]["schemas"], "DifferenceOut", "HunkOut")
+        },
     }
     sys.stdout.write(json.dumps(_untitled(schema)).replace("#/components/schemas/", "#/$defs/"))
 

@@ -3,7 +3,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { compile } from "json-schema-to-typescript";
 
 const path = new URL("src/types.ts", import.meta.url);
-const schema = JSON.parse(readFileSync(0, "utf8"));
+let given = "";
+for await (const piece of process.stdin.setEncoding("utf8")) given += piece;
+const schema = JSON.parse(given);
 const text = await compile(schema, "Schemas", {
   bannerComment: "// Made by `make types` from the server's own descriptions. Not to be edited.",
   additionalProperties: false,

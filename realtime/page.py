@@ -20,19 +20,10 @@ STATIC = Path(__file__).parent / "static"
 PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted")
 """What the page shows by itself: deep links."""
 NONCE = "__NONCE__"
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self' 'nonce-{nonce}'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types dompurify",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types dompurify"
 )
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -67,7 +58,9 @@ class Assets:
         if scope["method"] not in ("GET", "HEAD") or not name or name.startswith(".") or path.parent != self._folder:
             raise HTTPException(404)
         headers = {**HEADERS, "Cache-Control": self._caching, "Vary": "Accept-Encoding"}
-        accepted = {part.partition(";")[0].strip() for part in Headers(scope=scope).get("accept-encoding", "").split(",")}
+        accepted = {
+            part.partition(";")[0].strip() for part in Headers(scope=scope).get("accept-encoding", "").split(",")
+        }
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         for encoding, suffix in ENCODINGS.items():
             if encoding in accepted and (packed := path.with_name(name + suffix)).is_file():

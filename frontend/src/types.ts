@@ -16,7 +16,7 @@ export interface Schemas {
  * via the `definition` "Ready".
  */
 export interface Ready {
-  type?: "ready";
+  type: "ready";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -29,7 +29,7 @@ export interface Ready {
  * via the `definition` "NoteCreated".
  */
 export interface NoteCreated {
-  type?: "note.created";
+  type: "note.created";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -79,7 +79,7 @@ export interface NoteHead {
  * via the `definition` "NoteUpdated".
  */
 export interface NoteUpdated {
-  type?: "note.updated";
+  type: "note.updated";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -98,7 +98,7 @@ export interface NoteUpdated {
  * via the `definition` "NoteDeleted".
  */
 export interface NoteDeleted {
-  type?: "note.deleted";
+  type: "note.deleted";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -113,7 +113,7 @@ export interface NoteDeleted {
  * via the `definition` "PresenceShown".
  */
 export interface PresenceShown {
-  type?: "presence";
+  type: "presence";
   id: number;
   people: {
     [k: string]: JsonValue;
@@ -126,7 +126,7 @@ export interface PresenceShown {
  * via the `definition` "Reset".
  */
 export interface Reset {
-  type?: "reset";
+  type: "reset";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -139,7 +139,7 @@ export interface Reset {
  * via the `definition` "Heartbeat".
  */
 export interface Heartbeat {
-  type?: "heartbeat";
+  type: "heartbeat";
   /**
    * position in the feed, opaque: resume with `since=`
    */
@@ -152,7 +152,7 @@ export interface Heartbeat {
  * via the `definition` "Error".
  */
 export interface Error {
-  type?: "error";
+  type: "error";
   detail: string;
 }
 /**

@@ -140,7 +140,7 @@ function Difference({ difference }: { difference: DifferenceOut }) {
               ),
               ...hunk.lines.map((line, at) => {
                 const kind = { "+": "added", "-": "removed" }[line[0] ?? ""] ?? "kept";
-                const words = line.endsWith("\n") ? line : `${line}\n`;
+                const words = line.slice(1).replace(/\n?$/, "\n");
                 return kind === "added" ? (
                   <ins key={`${index}-${at}`}>{words}</ins>
                 ) : kind === "removed" ? (
