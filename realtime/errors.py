@@ -140,14 +140,18 @@ class MergeConflict(Behind):
 
     status = 409
 
-    def __init__(self, conflicts: list[dict[str, Any]], yours: dict[str, Any], current: Note) -> None:
+    def __init__(
+        self, conflicts: list[dict[str, Any]], yours: dict[str, Any], merged: dict[str, Any], current: Note
+    ) -> None:
         super().__init__("Others changed the same words: choose, and write again", current)
         self.conflicts = conflicts
         self.yours = yours
+        self.merged = merged
 
     def more(self) -> dict[str, Any]:
-        """The note, the fields that were sent, and each range in conflict with its three texts."""
-        return {**super().more(), "yours": self.yours, "conflicts": self.conflicts}
+        """The note, the fields that were sent, these merged as far as they can be, and each range in conflict."""
+        told = {"yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
+        return {**super().more(), **told}
 
 
 class EditRefused(RealtimeError):

@@ -48,11 +48,12 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A range that both sides changed, each in its own way."""
+    """A range that both sides changed, each in its own way; ``merged`` is where it is in the merged text."""
 
     base: Part
     current: Part
     yours: Part
+    merged: Part
 
 
 def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list[Block]:
@@ -167,14 +168,15 @@ def _merged(
             out.append(parts[1].text)
         else:
             before = part(0, start, end)
-            finer, overlaps = (
-                (parts[0].text, [Conflict(before, *parts)])
-                if units is _words_of
-                else _merged(before.text, parts[0].text, parts[1].text, _words_of, deadline)
-            )
-            out.append(finer)
-            if overlaps:
-                conflicts.append(Conflict(before, *parts))
+            if units is not _words_of:
+                finer, overlaps = _merged(before.text, parts[0].text, parts[1].text, _words_of, deadline)
+                if not overlaps:
+                    out.append(finer)
+                    continue
+            at_out = sum(map(len, out))
+            merged = Part(at_out, at_out + len(parts[0].text), parts[0].text)
+            conflicts.append(Conflict(before, parts[0], parts[1], merged))
+            out.append(parts[0].text)
     out += texts[0][at:]
     return "".join(out), conflicts
 
@@ -210,15 +212,16 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
         elif name == "content":
             fields[name], found = merged(known, now, wanted)
             conflicts += [
-                {"field": name, **{side: getattr(one, side)._asdict() for side in ("base", "current", "yours")}}
+                {"field": name, **{side: getattr(one, side)._asdict() for side in Conflict.__annotations__}}
                 for one in found
             ]
         else:
-            texts = {"base": known, "current": now, "yours": wanted}
+            fields[name] = now
+            texts = {"base": known, "current": now, "yours": wanted, "merged": now}
             whole = {side: Part(0, len(text), text)._asdict() for side, text in texts.items()}
             conflicts.append({"field": name, **whole})
     if conflicts:
-        raise MergeConflict(conflicts, dict(yours), current)
+        raise MergeConflict(conflicts, dict(yours), fields, current)
     if len(fields.get("tags", ())) > MAX_TAGS:
         raise WouldNotFit(f"tags: would be more than {MAX_TAGS}")
     if len(fields.get("content", "").encode()) > MAX_CONTENT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,28 +49,35 @@ class Assets:
     """The files beside the page, as the bundler compressed them. Their names change with what is in them."""
 
     def __init__(self, folder: Path, caching: str) -> None:
-        self._folder = folder.resolve()
+        # By name: what is not in the folder cannot be asked for.
+        self._files = {path.name: path for path in folder.glob("*") if path.is_file()}
         self._caching = caching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers with a file in the best form that the browser takes."""
         name = scope["path"].rpartition("/")[2]
-        path = self._folder / name
-        if scope["method"] not in ("GET", "HEAD") or not name or name.startswith(".") or path.parent != self._folder:
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or name not in self._files:
             raise HTTPException(404)
+        path = self._files[name]
         headers = {**HEADERS, "Cache-Control": self._caching, "Vary": "Accept-Encoding"}
-        accepted = {
-            part.partition(";")[0].strip() for part in Headers(scope=scope).get("accept-encoding", "").split(",")
-        }
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        accepted = _accepted(Headers(scope=scope).get("accept-encoding", ""))
         for encoding, suffix in ENCODINGS.items():
-            if encoding in accepted and (packed := path.with_name(name + suffix)).is_file():
+            if encoding in accepted and name + suffix in self._files:
                 headers["Content-Encoding"] = encoding
-                path = packed
+                path = self._files[name + suffix]
                 break
-        if not path.is_file():
-            raise HTTPException(404)
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         await FileResponse(path, headers=headers, media_type=kind)(scope, receive, send)
+
+
+def _accepted(header: str) -> set[str]:
+    """The encodings that a browser takes (RFC 9110, section 12.5.3)."""
+    taken = set()
+    for part in header.lower().split(","):
+        encoding, _, quality = part.replace(" ", "").partition(";q=")
+        if not re.fullmatch(r"0(\.0*)?", quality):
+            taken.add(encoding)
+    return taken
 
 
 def routes() -> list[BaseRoute]:

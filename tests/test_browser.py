@@ -96,7 +96,7 @@ async def test_two_browsers_see_each_other(opened: Callable[..., Any], server: S
         await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
 
     await one.get_by_role("button", name="Delete", exact=True).click()
-    await expect(other.get_by_text("This note is not there")).to_be_visible(timeout=SECOND)
+    await expect(other.get_by_role("alert")).to_contain_text("This note was deleted", timeout=SECOND)
     await expect(other.locator(".row")).to_have_count(0)
     await one.get_by_role("button", name="Undo").click()
     await expect(other.get_by_label("Title", exact=True)).to_have_value("Changed by a program")
@@ -180,9 +180,59 @@ async def test_unsent_words_survive_a_reload_and_a_closed_tab(
     assert (note["content"], note["version"]) == ("before\nunsent", 2)
 
 
+async def test_words_typed_right_before_they_could_go(opened: Callable[..., Any], server: ServerProcess) -> None:
+    await _make(server, note_in("First"), note_in("Second"))
+    page = await opened("/n/1")
+    page.on("dialog", lambda dialog: dialog.accept())
+    await _editor(page).press_sequentially("typed before a reload")
+    await page.reload()
+    await expect(_editor(page)).to_have_text("typed before a reload")
+    await _saved(page)
+    await page.get_by_role("link", name="Second").click()
+    await expect(page.get_by_label("Title", exact=True)).to_have_value("Second")
+    await _editor(page).press_sequentially("typed before a deletion")
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.get_by_label("Title", exact=True)).to_have_value("Second")
+    await expect(_editor(page)).to_have_text("typed before a deletion")
+    await _saved(page)
+    assert (await _note(server, 1))["content"] == "typed before a reload"
+    assert (await _note(server, 2))["content"] == "typed before a deletion"
+
+
+async def test_note_deleted_under_the_fingers_keeps_its_words(
+    opened: Callable[..., Any], server: ServerProcess
+) -> None:
+    await _make(server, note_in("Doomed"))
+    page = await opened("/n/1")
+    await _editor(page).press_sequentially("before")
+    await _saved(page)
+    async with rest_client(server.url) as rest:
+        await rest.delete("/notes/1/")
+    await expect(page.get_by_role("alert")).to_contain_text("This note was deleted")
+    await _editor(page).press_sequentially(" and after")
+    await page.get_by_role("button", name="Restore it").click()
+    await _saved(page)
+    assert (await _note(server))["content"] == "before and after"
+
+
+async def test_one_socket_however_often_is_searched(opened: Callable[..., Any], server: ServerProcess) -> None:
+    await _make(server, note_in("Apples"))
+    page = await opened("/n/1")
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    for text in ("a", "ap", "apples", ""):
+        await page.get_by_label("Search").fill(text)
+        await page.wait_for_timeout(200)
+    await page.get_by_label("Order").select_option("title")
+    await expect(page.locator(".row b")).to_have_text(["Apples"])
+    assert len(sockets) <= 1
+
+
 async def test_leaving_with_unsent_words_warns(opened: Callable[..., Any], server: ServerProcess) -> None:
     await _make(server, note_in())
     page = await opened("/n/1")
+    await expect(page.get_by_label("Title", exact=True)).to_have_value("title")
     await page.context.set_offline(True)
     await page.get_by_label("Title", exact=True).fill("unsent title")
     warned: list[str] = []
@@ -215,28 +265,31 @@ async def test_offline_words_are_merged_with_those_of_others(opened: Callable[..
 
 @pytest.mark.parametrize(
     ("choice", "becomes"),
-    [("Keep mine", "my words"), ("Take theirs", "their words"), ("Keep both", "their words\n\nmy words")],
+    [("Keep mine", "my words"), ("Take theirs", "their words"), ("Keep both", "their words\nmy words")],
 )
 async def test_conflict_shows_both_and_asks(
     opened: Callable[..., Any], server: ServerProcess, choice: str, becomes: str
 ) -> None:
-    await _make(server, note_in("Title", content="old words"))
+    await _make(server, note_in("Title", content="first\n\nold words"))
     page = await opened("/n/1")
-    await expect(_editor(page)).to_have_text("old words")
+    await expect(_editor(page)).to_contain_text("old words")
     await page.context.set_offline(True)
-    await _editor(page).fill("my words")
+    await _editor(page).fill("first\n\nmy words")
+    await page.get_by_label("Description").fill("My description")
     async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "their words"})
+        await rest.patch("/notes/1/", json={"content": "FIRST\n\ntheir words", "tags": ["theirs"]})
     await page.context.set_offline(False)
     panel = page.get_by_role("alertdialog", name="Conflict")
     await expect(panel).to_be_visible(timeout=25 * SECOND)
     await expect(_light(page, "conflict")).to_be_visible()
     await expect(panel).to_contain_text("my words")
     await expect(panel).to_contain_text("their words")
-    assert (await _note(server))["content"] == "their words"
+    assert (await _note(server))["content"] == "FIRST\n\ntheir words"
     await panel.get_by_role("button", name=choice).click()
     await _saved(page)
-    assert (await _note(server))["content"] == becomes
+    note = await _note(server)
+    assert note["content"] == f"FIRST\n\n{becomes}"
+    assert (note["description"], note["tags"]) == ("My description", ["theirs"])
 
 
 async def test_others_changes_leave_scroll_focus_and_typing_alone(
@@ -393,7 +446,9 @@ async def test_everything_by_keyboard(opened: Callable[..., Any], server: Server
     await keys.press("ArrowDown")
     await keys.press("Enter")
     await expect(page).to_have_url(re.compile("/n/1$"))
+    await expect(_editor(page)).to_have_text("apples")
     await keys.press("e")
+    await expect(_editor(page)).to_be_focused()
     await keys.press("Control+End")
     await keys.type(" and plums")
     await keys.press("Control+s")

@@ -299,8 +299,18 @@ def test_line_that_both_changed(field: str) -> None:
         "base": {"start": 0, "end": 5, "text": "known"},
         "current": {"start": 0, "end": 6, "text": "theirs"},
         "yours": {"start": 0, "end": 6, "text": "mine 🦜"},
+        "merged": {"start": 0, "end": 6, "text": "theirs"},
     }
     assert raised.value.yours == sent
+    assert raised.value.merged == {field: "theirs", "content": "new"}
+
+
+def test_conflict_says_where_it_is_in_the_merged_text() -> None:
+    base = "a\n🦜\nb\nc\nd\n"
+    current, yours = "A\n🦜\nb\nTHEIRS\nd\n", "a\n🦜\nb\nMINE\nd\nmore\n"
+    text, (conflict,) = merged(base, current, yours)
+    assert text == "A\n🦜\nb\nTHEIRS\nd\nmore\n"
+    assert text[conflict.merged.start : conflict.merged.end] == conflict.merged.text == "THEIRS\n"
 
 
 @pytest.fixture(scope="module")

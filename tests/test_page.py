@@ -64,6 +64,12 @@ def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
     assert gzip.decompress(packed.read_bytes()) == client.get(paths[0], headers={"Accept-Encoding": ""}).content
 
 
+@pytest.mark.parametrize("accepted", ["gzip;q=0, br;q=0", "identity", "", "zstd", "GZIPPED"])
+def test_assets_come_plain_to_who_takes_nothing_else(client: TestClient, accepted: str) -> None:
+    (path, *_) = re.findall(r'"(/assets/[^"]+js)"', client.get("/").text)
+    assert "content-encoding" not in client.get(path, headers={"Accept-Encoding": accepted}).headers
+
+
 def test_javascript_keeps_its_budget() -> None:
     assert sum(len(gzip.compress(path.read_bytes())) for path in (STATIC / "assets").glob("*.js")) < JAVASCRIPT_BUDGET
 

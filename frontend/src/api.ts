@@ -13,6 +13,7 @@ import type {
   TagCount,
   Trashed,
 } from "./types";
+import { unique } from "./unique";
 
 export type Sort = "-updated" | "updated" | "title" | "-title" | "-created" | "created" | "id" | "-id";
 export type Listed = NoteHead & Pick<NoteListed, "snippet">;
@@ -22,9 +23,11 @@ export interface Conflict {
   base: Part;
   current: Part;
   yours: Part;
+  /** Where it is in the merged text, which holds the other side's words there. */
+  merged: Part;
 }
 
-interface Part {
+export interface Part {
   start: number;
   end: number;
   text: string;
@@ -34,7 +37,7 @@ export interface Refusal {
   detail?: unknown;
   note?: Note;
   conflicts?: Conflict[];
-  outcome?: string;
+  merged?: Partial<Note>;
 }
 
 export class ApiError extends Error {
@@ -63,33 +66,51 @@ export interface Page<T> {
   cursor: string | null;
 }
 
-async function send(path: string, init: RequestInit = {}): Promise<Response> {
-  let answer: Response;
-  try {
-    answer = await fetch(path, init);
-  } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ApiError(0, {});
-  }
-  if (answer.ok) return answer;
-  throw new ApiError(answer.status, (await answer.json().catch(() => ({}))) as Refusal);
+const PATIENCE = 30_000;
+
+interface Answer {
+  headers: Headers;
+  body: unknown;
 }
 
-async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-  return (await (await send(path, signal ? { signal } : {})).json()) as T;
+/** An answer, read to its end: one that is cut off or takes too long counts as none. */
+async function send(path: string, init: RequestInit = {}): Promise<Answer> {
+  const late = AbortSignal.timeout(PATIENCE);
+  const signal = init.signal ? AbortSignal.any([init.signal, late]) : late;
+  let answer: Response;
+  let text: string;
+  try {
+    answer = await fetch(path, { ...init, signal });
+    text = await answer.text();
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new ApiError(0, {});
+  }
+  let body: unknown = null;
+  try {
+    body = text === "" ? null : JSON.parse(text);
+  } catch {
+    if (answer.ok) throw new ApiError(0, {});
+  }
+  if (answer.ok) return { headers: answer.headers, body };
+  throw new ApiError(answer.status, (body ?? {}) as Refusal);
+}
+
+async function get<T>(path: string): Promise<T> {
+  return (await send(path)).body as T;
 }
 
 async function page<T>(path: string, signal?: AbortSignal): Promise<Page<T>> {
-  const answer = await send(path, signal ? { signal } : {});
-  const next = /<([^>]*)>; rel="next"/.exec(answer.headers.get("Link") ?? "")?.[1] ?? null;
-  return { items: (await answer.json()) as T[], next, cursor: answer.headers.get("X-Cursor") };
+  const { headers, body } = await send(path, signal ? { signal } : {});
+  const next = /<([^>]*)>; rel="next"/.exec(headers.get("Link") ?? "")?.[1] ?? null;
+  return { items: body as T[], next, cursor: headers.get("X-Cursor") };
 }
 
-async function write<T>(method: string, path: string, body?: unknown, key: string = crypto.randomUUID()): Promise<T> {
+async function write<T>(method: string, path: string, body?: unknown, key: string = unique()): Promise<T> {
   const headers: Record<string, string> = { "Idempotency-Key": key };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await send(path, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  const sent = body === undefined ? {} : { body: JSON.stringify(body) };
+  return (await send(path, { method, headers, ...sent })).body as T;
 }
 
 export interface Filter {
@@ -124,15 +145,13 @@ export const undelete = (id: number): Promise<Note> => write("POST", `/trash/${i
 export const purge = (id: number): Promise<void> => write("DELETE", `/trash/${id}/`);
 
 export async function difference(id: number, before: number, after: number): Promise<DifferenceOut> {
-  const answer = await send(`/notes/${id}/history/${before}..${after}/diff`, {
-    headers: { Accept: "application/json" },
-  });
-  return (await answer.json()) as DifferenceOut;
+  const path = `/notes/${id}/history/${before}..${after}/diff`;
+  return (await send(path, { headers: { Accept: "application/json" } })).body as DifferenceOut;
 }
 
 export async function bringIn(files: FileList): Promise<number> {
-  const body = new FormData();
-  for (const file of files) body.append("files", file);
-  const answer = await send("/import", { method: "POST", body, headers: { "Idempotency-Key": crypto.randomUUID() } });
-  return ((await answer.json()) as { imported: number }).imported;
+  const form = new FormData();
+  for (const file of files) form.append("files", file);
+  const { body } = await send("/import", { method: "POST", body: form, headers: { "Idempotency-Key": unique() } });
+  return (body as { imported: number }).imported;
 }

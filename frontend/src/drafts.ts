@@ -1,6 +1,7 @@
 /** What was typed and is not on the server yet, as pure functions. The words of a draft are never dropped unasked. */
 
-import type { Conflict } from "./api";
+import { diff3Merge } from "node-diff3";
+import type { Conflict, Part } from "./api";
 import type { Note } from "./types";
 
 export type Fields = Pick<Note, "title" | "description" | "tags" | "content">;
@@ -10,6 +11,13 @@ export const NAMES: Name[] = ["title", "description", "tags", "content"];
 export interface Sending {
   key: string;
   fields: Partial<Fields>;
+}
+
+/** Both sides changed the same words. `merged` holds what could be merged, with their words in the conflicts. */
+export interface Clash {
+  current: Note;
+  merged: Partial<Fields>;
+  conflicts: Conflict[];
 }
 
 export interface Draft {
@@ -23,7 +31,7 @@ export interface Draft {
   mine: Fields;
   /** A request that was or will be made, to be repeated as it is until its outcome is known. */
   sending: Sending | null;
-  conflict: { current: Note; conflicts: Conflict[] } | null;
+  conflict: Clash | null;
   error: string | null;
   touched: number;
 }
@@ -37,11 +45,15 @@ export const fieldsOf = ({ title, description, tags, content }: Fields): Fields 
   content,
 });
 
-export const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+export const same = (a: unknown, b: unknown): boolean =>
+  a === b || (typeof a !== "string" && JSON.stringify(a) === JSON.stringify(b));
 
+/** What differs from the note. An empty description is none: a note must have one. */
 export function changes(draft: Draft): Partial<Fields> {
   const base = draft.base ?? BLANK;
-  return Object.fromEntries(NAMES.filter((name) => !same(draft.mine[name], base[name])).map((n) => [n, draft.mine[n]]));
+  const names = NAMES.filter((name) => !same(draft.mine[name], base[name]));
+  const said = names.filter((name) => name !== "description" || draft.mine.description !== "");
+  return Object.fromEntries(said.map((name) => [name, draft.mine[name]]));
 }
 
 /** Whether anything of it is not on the server. */
@@ -56,6 +68,7 @@ export function problem(fields: Fields): string | null {
   const long = (text: string): number => [...text].length;
   if (long(fields.title) < 3) return "The title needs at least 3 characters";
   if (long(fields.title) > 50) return "The title can have at most 50 characters";
+  if (fields.description && long(fields.description) < 3) return "The description needs at least 3 characters";
   if (long(fields.description) > 50) return "The description can have at most 50 characters";
   if (fields.tags.length > 32) return "A note can have at most 32 tags";
   if (fields.tags.some((tag) => long(tag) > 50)) return "A tag can have at most 50 characters";
@@ -66,39 +79,62 @@ export function problem(fields: Fields): string | null {
 
 /** A description for who wrote none: the first line of text, else the title. */
 export function description(fields: Fields): string {
-  if ([...fields.description].length >= 3) return fields.description;
-  const lines = fields.content.split("\n").map((line) => line.replace(/^[#>*\-\s]+/, "").trim());
-  const line = lines.find((one) => one.length >= 3 && one !== fields.title) ?? fields.title;
+  const lines = fields.content.split("\n", 50).map((line) => line.replace(/^[#>*\-\s]+/, "").trim());
+  const line = lines.find((one) => [...one].length >= 3 && one !== fields.title) ?? fields.title;
   return [...line].slice(0, 50).join("");
 }
 
 /** The draft with its next request, if there is something to send and nothing in the way. */
 export function begin(draft: Draft, key: string): Draft {
-  if (draft.sending || draft.conflict) return draft;
+  if (draft.sending || draft.conflict || (!draft.base && same(draft.mine, BLANK))) return draft;
   const error = problem(draft.mine);
   if (error) return { ...draft, error };
-  const mine = { ...draft.mine, description: description(draft.mine) };
-  const next = { ...draft, mine, error: null };
-  const fields = draft.base ? changes(next) : mine;
-  return Object.keys(fields).length ? { ...next, sending: { key, fields } } : next;
+  const { base, mine } = draft;
+  const fields = base ? changes(draft) : { ...mine };
+  if (Object.keys(fields).length === 0) return { ...draft, error: null };
+  // One that was made from the text follows the text, until somebody writes another.
+  const made = !base || (base.description === description(base) && mine.description === base.description);
+  if (!mine.description || made) {
+    const wanted = base || !mine.description ? description(mine) : mine.description;
+    if (wanted !== base?.description) fields.description = wanted;
+  }
+  return { ...draft, error: null, sending: { key, fields } };
 }
 
 /** The draft after its request was answered with the note: what was typed meanwhile stays, on the new base. */
 export function saved(draft: Draft, note: Note): Draft {
-  const sent: Fields = { ...(draft.base ?? BLANK), ...draft.sending?.fields };
-  const next: Draft = { ...draft, id: note.id, base: { ...fieldsOf(note), version: note.version }, sending: null };
+  const before = draft.base ?? BLANK;
+  const sent: Fields = { ...before, ...draft.sending?.fields };
   const mine = { ...draft.mine };
-  let clash = false;
+  const conflicts: Conflict[] = [];
   for (const name of NAMES) {
-    if (same(mine[name], sent[name])) Object.assign(mine, { [name]: note[name] });
-    else if (name === "content" && note.content !== sent.content) {
-      const both = rebase(sent.content, mine.content, note.content);
-      if (both === null) clash = true;
+    const untouched = same(mine[name], sent[name]) || same(mine[name], before[name]) || !mine[name];
+    if (untouched || same(mine[name], note[name])) {
+      Object.assign(mine, { [name]: note[name] });
+    } else if (name === "tags") {
+      mine.tags = mergedTags(sent.tags, note.tags, mine.tags);
+    } else if (!same(note[name], sent[name])) {
+      const both = name === "content" ? rebase(sent.content, mine.content, note.content) : null;
+      if (both === null) conflicts.push(whole(name, sent[name], note[name], mine[name]));
       else mine.content = both;
     }
   }
-  return { ...next, mine, error: null, conflict: clash ? { current: note, conflicts: [] } : null };
+  const base = { ...fieldsOf(note), version: note.version };
+  const conflict = conflicts.length ? { current: note, merged: fieldsOf(note), conflicts } : null;
+  return { ...draft, id: note.id, base, mine, sending: null, error: null, conflict };
 }
+
+const mergedTags = (base: string[], theirs: string[], mine: string[]): string[] => {
+  const kept = theirs.filter((tag) => mine.includes(tag) || !base.includes(tag));
+  return [...kept, ...mine.filter((tag) => !base.includes(tag) && !kept.includes(tag))];
+};
+
+const part = (text: string): Part => ({ start: 0, end: [...text].length, text });
+
+const whole = (field: string, base: string, current: string, yours: string): Conflict => ({
+  ...{ field, base: part(base), current: part(current), yours: part(yours) },
+  merged: part(current),
+});
 
 /** A note that changed elsewhere, under a draft: fields that were not touched follow it at once. */
 export function follow(draft: Draft, note: Note): Draft {
@@ -107,21 +143,36 @@ export function follow(draft: Draft, note: Note): Draft {
   return { ...draft, base: { ...fieldsOf(note), version: note.version }, mine: fieldsOf(note) };
 }
 
-export function conflicted(draft: Draft, current: Note, conflicts: Conflict[]): Draft {
-  return { ...draft, sending: null, conflict: { current, conflicts } };
+export function conflicted(draft: Draft, conflict: Clash): Draft {
+  return { ...draft, sending: null, conflict };
 }
 
-/** The decision of a conflict: my fields, theirs, or both texts one below the other. */
-export function resolve(draft: Draft, choice: "mine" | "theirs" | "both", now: number): Draft {
+export type Choice = "mine" | "theirs" | "both";
+
+/** The decision of a conflict. It is about the words in conflict: all else that either side wrote stays. */
+export function resolve(draft: Draft, choice: Choice, now: number): Draft {
   if (!draft.conflict) return draft;
-  const { current } = draft.conflict;
-  const touched = changes(draft);
+  const { current, merged, conflicts } = draft.conflict;
   const theirs = fieldsOf(current);
-  const mine = choice === "theirs" ? theirs : { ...theirs, ...touched };
-  if (choice === "both" && touched.content !== undefined && touched.content !== theirs.content) {
-    mine.content = `${theirs.content.replace(/\n*$/, "\n\n")}${touched.content}`;
+  const mine: Fields = { ...theirs };
+  for (const name of Object.keys(changes(draft)) as Name[]) {
+    const clashes = conflicts.filter((one) => one.field === name);
+    if (clashes.length === 0) Object.assign(mine, { [name]: merged[name] ?? draft.mine[name] });
+    else if (name === "content") mine.content = decided(merged.content ?? theirs.content, clashes, choice);
+    else if (choice !== "theirs") Object.assign(mine, { [name]: draft.mine[name] });
   }
   return { ...draft, base: { ...theirs, version: current.version }, mine, conflict: null, error: null, touched: now };
+}
+
+/** The merged text with the words that were chosen. Ranges count characters, not the halves that strings count. */
+function decided(text: string, conflicts: Conflict[], choice: Choice): string {
+  const characters = [...text];
+  for (const { merged, current, yours } of [...conflicts].sort((a, b) => b.merged.start - a.merged.start)) {
+    const both = `${current.text.replace(/\n*$/, "\n")}${yours.text}`;
+    const words = { mine: yours.text, theirs: current.text, both }[choice];
+    characters.splice(merged.start, merged.end - merged.start, ...words);
+  }
+  return characters.join("");
 }
 
 /** Two changes of one text, both applied if they do not touch; else null. */
@@ -131,7 +182,9 @@ export function rebase(base: string, mine: string, theirs: string): string | nul
   const [a, b] = [splice(base, mine), splice(base, theirs)];
   if (a.end < b.start) return base.slice(0, a.start) + a.text + base.slice(a.end, b.start) + b.text + base.slice(b.end);
   if (b.end < a.start) return base.slice(0, b.start) + b.text + base.slice(b.end, a.start) + a.text + base.slice(a.end);
-  return null;
+  const lines = (text: string): string[] => text.split("\n");
+  const merged = diff3Merge(lines(mine), lines(base), lines(theirs), { excludeFalseConflicts: true });
+  return merged.some((piece) => piece.conflict) ? null : merged.flatMap((piece) => piece.ok ?? []).join("\n");
 }
 
 export interface Splice {

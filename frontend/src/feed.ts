@@ -13,7 +13,8 @@ export type Link = "connecting" | "live" | "offline" | "refused";
 
 const SILENCE = 60_000;
 const PATIENCE = 5_000;
-const WAYS: Way[] = ["ws", "sse", "poll"];
+const WAYS: Way[] = ["ws", "ws", "ws", "sse", "poll"];
+const BETTER = 120_000;
 
 export interface Listener {
   /** A frame came that is not older than what came before. */
@@ -32,8 +33,9 @@ export interface Transports {
 export class Feed {
   #cursor: string | null = null;
   #failures = 0;
-  #lost = 0;
-  #way: Way = "ws";
+  /** Attempts in a row that never opened: what does not get through may be in the way of a proxy. */
+  #closed = 0;
+  #back: ReturnType<typeof setTimeout> | undefined;
   #stop: () => void = () => {};
   #timer: ReturnType<typeof setTimeout> | undefined;
   #socket: WebSocket | null = null;
@@ -48,13 +50,15 @@ export class Feed {
 
   /** Begins to follow after a cursor. */
   start(cursor: string): void {
-    this.#cursor ??= cursor;
+    if (this.#cursor !== null) return;
+    this.#cursor = cursor;
     this.#connect();
   }
 
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#back);
     this.#stop();
   }
 
@@ -80,8 +84,17 @@ export class Feed {
 
   #connect(): void {
     this.listener.link("connecting");
+    clearTimeout(this.#back);
     const open = { ws: () => this.#webSocket(), sse: () => this.#eventSource(), poll: () => this.#poll() };
-    open[this.#way]();
+    const way = WAYS[this.#closed % WAYS.length] as Way;
+    open[way]();
+    if (way === "ws") return;
+    // Only a WebSocket shows who is looking: it is tried again after a while.
+    this.#back = setTimeout(() => {
+      this.#stop();
+      this.#closed = 0;
+      this.#connect();
+    }, BETTER);
   }
 
   #query(more: Record<string, string> = {}): string {
@@ -90,7 +103,6 @@ export class Feed {
 
   #take(frame: Frame): void {
     this.#failures = 0;
-    this.#lost = 0;
     if ("cursor" in frame) this.#cursor = frame.cursor;
     if (frame.type === "ready" || frame.type === "heartbeat") this.listener.link("live");
     if (frame.type === "reset") this.listener.reset();
@@ -101,11 +113,7 @@ export class Feed {
   #again(opened: boolean): void {
     if (this.#stopped) return;
     this.listener.link("offline");
-    // What never opens may be in the way of a proxy: another way may get through.
-    if (!opened && ++this.#lost >= 3) {
-      this.#lost = 0;
-      this.#way = WAYS[(WAYS.indexOf(this.#way) + 1) % WAYS.length] as Way;
-    }
+    this.#closed = opened ? 0 : this.#closed + 1;
     this.#timer = setTimeout(() => this.#connect(), pause(this.#failures++));
   }
 
@@ -118,8 +126,12 @@ export class Feed {
       socket.onclose = socket.onmessage = socket.onerror = null;
       socket.close();
       this.#socket = null;
-      if (code !== undefined && (code >= 4500 || code === 1009)) this.listener.link("refused");
-      else this.#again(opened);
+      if (code === undefined || (code < 4500 && code !== 1009)) {
+        this.#again(opened);
+        return;
+      }
+      this.#stopped = true;
+      this.listener.link("refused");
     };
     const heard = (within: number): void => {
       clearTimeout(silence);

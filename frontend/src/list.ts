@@ -12,6 +12,8 @@ export interface List {
   loaded: boolean;
   /** The newest version known of each note, deleted ones included. */
   versions: ReadonlyMap<number, number>;
+  /** Notes that an event deleted, at their newest version. */
+  deleted: ReadonlySet<number>;
   /** With a search, only the server knows what is found: it has to be asked again. */
   stale: boolean;
 }
@@ -19,7 +21,8 @@ export interface List {
 export type Action =
   | { type: "filter"; filter: Filter }
   | { type: "page"; page: Page<Listed>; first: boolean }
-  | { type: "event"; frame: Frame };
+  | { type: "event"; frame: Frame }
+  | { type: "reset" };
 
 export const empty = (filter: Filter): List => ({
   filter,
@@ -27,6 +30,7 @@ export const empty = (filter: Filter): List => ({
   next: null,
   loaded: false,
   versions: new Map(),
+  deleted: new Set(),
   stale: false,
 });
 
@@ -63,7 +67,10 @@ const insertAt = (items: Listed[], note: Listed, sort: Sort): number => {
 export function reduce(list: List, action: Action): List {
   switch (action.type) {
     case "filter":
-      return { ...empty(action.filter), versions: list.versions };
+      // What is shown stays until the page comes.
+      return { ...list, filter: action.filter, next: null, stale: false };
+    case "reset":
+      return { ...list, versions: new Map(), deleted: new Set() };
     case "page":
       return takePage(list, action.page, action.first);
     case "event":
@@ -81,8 +88,8 @@ function takePage(list: List, page: Page<Listed>, first: boolean): List {
       versions.set(note.id, note.version);
       return [note];
     }
-    const newer = known.get(note.id); // an event told more than the page does; gone if it told of a deletion
-    return newer && newer.version === newest ? [newer] : [];
+    if (list.deleted.has(note.id)) return [];
+    return [known.get(note.id) ?? note]; // an event told more than the page does
   });
   const ids = new Set(fresh.map((note) => note.id));
   const items = [...kept.filter((note) => !ids.has(note.id)), ...fresh];
@@ -94,19 +101,22 @@ function takeEvent(list: List, frame: Frame): List {
   if (frame.type !== "note.created" && frame.type !== "note.updated" && frame.type !== "note.deleted") return list;
   if (frame.version <= (list.versions.get(frame.id) ?? 0)) return list;
   const versions = new Map(list.versions).set(frame.id, frame.version);
+  const deleted = new Set(list.deleted);
+  if (frame.type === "note.deleted") deleted.add(frame.id);
+  else deleted.delete(frame.id);
   const before = list.items.find((note) => note.id === frame.id);
   const items = before ? list.items.filter((note) => note.id !== frame.id) : list.items;
-  if (!("note" in frame)) return { ...list, items, versions };
+  if (!("note" in frame)) return { ...list, items, versions, deleted };
   const note: Listed = frame.note;
   if (list.filter.q.trim()) {
     const shown = before
       ? list.items.map((one) => (one === before ? { ...note, snippet: before.snippet ?? null } : one))
       : items;
-    return { ...list, items: shown, versions, stale: true };
+    return { ...list, items: shown, versions, deleted, stale: true };
   }
   const wanted = list.filter.tags.every((tag) => note.tags.includes(tag));
   const at = insertAt(items, note, list.filter.sort);
   // Past the last page that was loaded it comes with its own page.
-  if (!wanted || (at === items.length && list.next !== null)) return { ...list, items, versions };
-  return { ...list, items: [...items.slice(0, at), note, ...items.slice(at)], versions };
+  if (!wanted || (at === items.length && list.next !== null)) return { ...list, items, versions, deleted };
+  return { ...list, items: [...items.slice(0, at), note, ...items.slice(at)], versions, deleted };
 }

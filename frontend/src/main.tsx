@@ -1,3 +1,4 @@
+import { effect } from "@preact/signals";
 import { render } from "preact";
 import "./style.css";
 import { route } from "./router";
@@ -47,8 +48,10 @@ function App() {
   );
 }
 
+effect(() => {
+  if (route.value.view === "home" || route.value.view === "trash") document.title = "Notes";
+});
 applyTheme();
 addEventListener("keydown", keys);
-state.start();
 void loadEditor();
-render(<App />, document.getElementById("app") as HTMLElement);
+void state.start().then(() => render(<App />, document.getElementById("app") as HTMLElement));

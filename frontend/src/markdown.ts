@@ -6,7 +6,8 @@ import { Marked } from "marked";
 const marked = new Marked({ gfm: true, breaks: true, async: false });
 
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
-  if (node.tagName === "A" && node.hasAttribute("href")) {
+  if (node.tagName === "INPUT" && node.getAttribute("type") !== "checkbox") node.remove();
+  if (node.tagName === "A" && !node.getAttribute("href")?.startsWith("#")) {
     node.setAttribute("target", "_blank");
     node.setAttribute("rel", "noopener noreferrer nofollow");
   }
@@ -16,9 +17,24 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 export function render(text: string): string {
   return DOMPurify.sanitize(marked.parse(withoutFrontMatter(text)) as string, {
     USE_PROFILES: { html: true },
-    FORBID_TAGS: ["style", "form", "button", "textarea", "select", "option", "iframe", "video", "audio"],
-    FORBID_ATTR: ["style", "id", "name", "class"],
-    ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#|\/(?!\/))/i,
+    FORBID_TAGS: [
+      "style",
+      "form",
+      "button",
+      "textarea",
+      "select",
+      "option",
+      "iframe",
+      "video",
+      "audio",
+      "dialog",
+      "canvas",
+    ],
+    FORBID_ATTR: ["style", "id", "name", "class", "role", "popover", "tabindex", "contenteditable"],
+    ADD_URI_SAFE_ATTR: ["type", "start", "align", "colspan", "rowspan", "width", "height", "dir", "lang", "checked"],
+    ALLOW_ARIA_ATTR: false,
+    ALLOW_DATA_ATTR: false,
+    ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#|\/(?![/\\]))/i,
     RETURN_TRUSTED_TYPE: true,
   }) as unknown as string;
 }

@@ -4,9 +4,9 @@ import { effect, signal } from "@preact/signals";
 import type { Listed, Sort } from "./api";
 import * as api from "./api";
 import { pause } from "./backoff";
-import { Feed, type Frame, type Link } from "./feed";
+import { Feed, type Frame } from "./feed";
 import { type Action, empty, type List, reduce } from "./list";
-import { go, route } from "./router";
+import { go, path, type Route, route } from "./router";
 import * as sync from "./sync";
 import type { Note, TagCount } from "./types";
 
@@ -15,7 +15,6 @@ export const note = signal<Note | null>(null);
 export const missing = signal(false);
 export const tags = signal<TagCount[]>([]);
 export const people = signal<ReadonlyMap<number, string[]>>(new Map());
-export const link = signal<Link>("connecting");
 export const notice = signal<{ text: string; undo?: () => void } | null>(null);
 export const dialog = signal<"help" | null>(null);
 /** Counts the events of the trash, so that its view knows when to look again. */
@@ -29,21 +28,32 @@ let loading: AbortController | null = null;
 let feed: Feed | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let attempts = 0;
+let shownFor: api.Filter | null = null;
 
 export async function load(): Promise<void> {
   loading?.abort();
   const abort = new AbortController();
   loading = abort;
   clearTimeout(retry);
-  const many = Math.min(1000, Math.max(100, list.value.items.length));
+  const { filter } = list.value;
+  // As many as there were, so that whoever has scrolled far stays there.
+  const many = filter === shownFor ? list.value.items.length : 0;
   try {
-    const page = await api.list(api.listPath(list.value.filter, many), abort.signal);
+    const page = await api.list(api.listPath(filter, Math.min(1000, Math.max(100, many))), abort.signal);
+    while (page.next && page.items.length < many) {
+      const further = await api.list(page.next, abort.signal);
+      page.items.push(...further.items);
+      page.next = further.next;
+    }
     attempts = 0;
     sync.reachable.value = true;
-    const { q } = list.value.filter;
-    if (q.trim()) page.items.push(...beginnings(q, page.items));
+    if (filter.q.trim()) page.items.push(...beginnings(filter, page.items));
+    shownFor = filter;
     dispatch({ type: "page", page, first: true });
     if (page.cursor) feed?.start(page.cursor);
+    // An event that the list overtook was for the open note, too.
+    const open = page.items.find((one) => one.id === note.value?.id);
+    if (open && note.value && open.version > note.value.version) void refresh(open.id);
   } catch (error) {
     if (abort.signal.aborted) return;
     const failed = error as api.ApiError;
@@ -59,12 +69,12 @@ let more = false;
 
 /** Loads the next page, for example because the end of the list comes into view. */
 export async function loadMore(): Promise<void> {
-  const { next, filter } = list.value;
+  const { next } = list.value;
   if (!next || more || loading) return;
   more = true;
   try {
     const page = await api.list(next.replace(/limit=\d+/, "limit=200"));
-    if (list.value.filter === filter) dispatch({ type: "page", page, first: false });
+    if (list.value.next === next && !loading) dispatch({ type: "page", page, first: false });
   } catch {
     // What scrolls on asks again.
   } finally {
@@ -76,18 +86,16 @@ let typing: ReturnType<typeof setTimeout> | undefined;
 /** The list as it was before a search began: the server finds whole words, this one what is typed of them so far. */
 let known: Listed[] = [];
 
-function beginnings(q: string, found: Listed[]): Listed[] {
-  const wanted = q.trim().toLowerCase();
+function beginnings(filter: api.Filter, found: Listed[]): Listed[] {
+  const wanted = filter.q.trim().toLowerCase();
   const ids = new Set(found.map((one) => one.id));
   const says = (one: Listed): string => `${one.title} ${one.description} ${one.tags.join(" ")}`.toLowerCase();
-  const { tags: chosen } = list.value.filter;
-  return known
-    .filter((one) => !ids.has(one.id) && says(one).includes(wanted) && chosen.every((tag) => one.tags.includes(tag)))
-    .slice(0, 100);
+  const tagged = (one: Listed): boolean => filter.tags.every((tag) => one.tags.includes(tag));
+  return known.filter((one) => !ids.has(one.id) && says(one).includes(wanted) && tagged(one)).slice(0, 100);
 }
 
 export function search(q: string): void {
-  if (!list.value.filter.q.trim()) known = list.value.items;
+  if (!list.value.filter.q.trim() && shownFor === list.value.filter) known = list.value.items;
   dispatch({ type: "filter", filter: { ...list.value.filter, q } });
   clearTimeout(typing);
   typing = setTimeout(() => void load(), 150);
@@ -128,6 +136,7 @@ function onFrame(frame: Frame): void {
     return;
   }
   if (frame.type !== "note.created" && frame.type !== "note.updated" && frame.type !== "note.deleted") return;
+  onOpen(frame);
   const before = list.value.versions.get(frame.id) ?? 0;
   dispatch({ type: "event", frame });
   if (frame.version <= before) return;
@@ -137,23 +146,25 @@ function onFrame(frame: Frame): void {
     clearTimeout(searching);
     searching = setTimeout(() => void load(), 300);
   }
+}
+
+/** What an event means for the open note; it may know less than the list. */
+function onOpen(frame: Exclude<Frame, { type: "presence" }> & { id: number; version: number }): void {
   const open = note.value;
-  if (open?.id === frame.id && frame.version > open.version) {
-    if (frame.type === "note.deleted") missing.value = true;
-    else void refresh(frame.id);
-  } else if (route.value.view === "note" && route.value.id === frame.id && missing.value) {
-    void refresh(frame.id);
-  }
+  if (current() !== frame.id || (open && frame.version <= open.version)) return;
+  if (frame.type === "note.deleted") missing.value = true;
+  else void refresh(frame.id);
 }
 
 /** Reads the open note again. */
 export async function refresh(id: number): Promise<void> {
   try {
     const read = await api.read(id);
+    if (current() === id) missing.value = false;
     shown(read);
-    missing.value = false;
   } catch (error) {
-    if ((error as api.ApiError).status === 404) missing.value = true;
+    if (current() !== id) return;
+    if (error instanceof api.ApiError && !error.passing) missing.value = true;
     else setTimeout(() => current() === id && void refresh(id), pause(3));
   }
 }
@@ -185,6 +196,7 @@ export function compose(): void {
 
 export async function remove(id: number): Promise<void> {
   try {
+    await sync.flushed(id);
     await api.remove(id);
     const { after, before } = neighbours(id);
     const to = after ?? before;
@@ -204,28 +216,36 @@ export function complain(error: unknown): void {
 
 export const me = (): string => localStorage.getItem("name") || "Guest";
 
-export function start(): void {
+export async function start(): Promise<void> {
   feed = new Feed({
     frame: onFrame,
     reset: () => {
+      dispatch({ type: "reset" });
       void load();
       const id = current();
+      if (note.value) note.value = { ...note.value, version: 0 }; // versions may begin anew
       if (id !== null) void refresh(id);
       loadTags();
     },
     link: (state) => {
-      link.value = state;
       if (state === "live") {
         sync.reachable.value = true;
         sync.hurry();
       } else if (state === "offline") {
         sync.reachable.value = false;
+        people.value = new Map();
+      } else if (state === "refused") {
+        sync.refused.value = true;
       }
     },
   });
   addEventListener("online", () => feed?.hurry());
+  addEventListener("offline", () => {
+    sync.reachable.value = false;
+  });
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && feed?.hurry());
-  void sync.start(
+  // Before anything can be typed: what was typed last time comes first.
+  await sync.start(
     (key, born) => {
       const at = route.value;
       if (at.view !== "new" || at.key !== key) return;
@@ -237,6 +257,12 @@ export function start(): void {
   addEventListener("beforeunload", (event) => {
     if (sync.unsent()) event.preventDefault();
   });
+  let before: Route = route.peek();
+  effect(() => {
+    const here = route.value;
+    if (before.view === "new" && path(before) !== path(here)) sync.dropBlank(before.key);
+    before = here;
+  });
   effect(() => {
     const id = current();
     if (id === null) {
@@ -247,6 +273,9 @@ export function start(): void {
       void refresh(id);
     }
     feed?.look(id, { name: me() });
+    // Who looks at other notes is not told any more.
+    const here = id === null ? undefined : people.peek().get(id);
+    people.value = here ? new Map([[id as number, here]]) : new Map();
   });
   void load();
   loadTags(0);

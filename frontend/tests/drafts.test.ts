@@ -80,7 +80,7 @@ describe("a draft", () => {
     expect(begin(edit(fresh, { title: "ab" }, 1), "key")).toMatchObject({ sending: null, error: expect.any(String) });
     const begun = begin(edit(fresh, { title: "abc", content: "# abc\n- milk and bread\n" }, 1), "key");
     expect(begun.sending?.fields).toMatchObject({ title: "abc", description: "milk and bread" });
-    expect(begun.mine.description).toBe("milk and bread");
+    expect(begun.mine.description).toBe("");
   });
 
   it("follows the note as long as nothing was typed", () => {
@@ -91,27 +91,99 @@ describe("a draft", () => {
   });
 });
 
+describe("typed while it was sent", () => {
+  const begun = begin(edit(draft(), { content: "other\n" }, 1), "key");
+
+  it("a title that others changed, too, is asked about", () => {
+    const next = saved(edit(begun, { title: "Mine" }, 2), note(3, { content: "other\n", title: "Theirs" }));
+    expect(next.conflict?.conflicts.map((one) => one.field)).toEqual(["title"]);
+    expect(next.mine.title).toBe("Mine");
+  });
+
+  it("tags of both sides stay", () => {
+    const next = saved(edit(begun, { tags: ["a", "mine"] }, 2), note(3, { content: "other\n", tags: ["a", "theirs"] }));
+    expect(next.mine.tags).toEqual(["a", "theirs", "mine"]);
+  });
+
+  it("what others changed elsewhere is taken", () => {
+    const next = saved(edit(begun, { content: "other\nmore\n" }, 2), note(3, { content: "other\n", title: "Theirs" }));
+    expect(changes(next)).toEqual({ content: "other\nmore\n" });
+    expect(next.mine.title).toBe("Theirs");
+  });
+});
+
+describe("a made description", () => {
+  it("follows the text until somebody writes one", () => {
+    const base = { title: "Mee", description: "Mee", tags: [], content: "", version: 1 };
+    const made = draft({ base, mine: { ...base } });
+    expect(begin(edit(made, { title: "Meeting" }, 1), "key").sending?.fields).toEqual({
+      title: "Meeting",
+      description: "Meeting",
+    });
+    const written = { ...base, description: "my own" };
+    expect(
+      begin(edit(draft({ base: written, mine: written }), { title: "Meeting" }, 1), "key").sending?.fields,
+    ).toEqual({
+      title: "Meeting",
+    });
+  });
+
+  it("does not take the place of one that is being written", () => {
+    expect(begin(edit(draft(), { description: "ab" }, 1), "key")).toMatchObject({
+      sending: null,
+      mine: { description: "ab" },
+    });
+  });
+});
+
+it("a blank draft is left alone", () => {
+  const blank = draft({ id: null, base: null, mine: BLANK });
+  expect(begin(blank, "key")).toBe(blank);
+});
+
 describe("a conflict", () => {
-  const typed = edit(draft(), { content: "mine", title: "My title" }, 1);
-  const asked = conflicted(begin(typed, "key"), note(5, { content: "theirs", tags: ["b"] }), []);
+  const part = (start: number, text: string) => ({ start, end: start + [...text].length, text });
+  const typed = edit(draft({ base: { ...FIELDS, content: "a\nb\nc\n", version: 1 } }), { title: "My title" }, 1);
+  const mine = edit(typed, { content: "a\nb\nMINE\n🦜 new\n" }, 1);
+  const asked = conflicted(begin(mine, "key"), {
+    current: note(5, { content: "A others\nb\nTHEIRS\n", tags: ["b"] }),
+    merged: { title: "My title", content: "A others\nb\nTHEIRS\n🦜 new\n" },
+    conflicts: [
+      {
+        field: "content",
+        ...{
+          base: part(4, "c\n"),
+          current: part(11, "THEIRS\n"),
+          yours: part(4, "MINE\n"),
+          merged: part(11, "THEIRS\n"),
+        },
+      },
+    ],
+  });
 
   it("keeps both texts until somebody chooses", () => {
-    expect(asked.mine.content).toBe("mine");
+    expect(asked.mine.content).toBe("a\nb\nMINE\n🦜 new\n");
     expect(begin(asked, "again").sending).toBeNull();
   });
 
-  it("can be decided for mine: what others changed elsewhere stays", () => {
-    const next = resolve(asked, "mine", 2);
-    expect(next.mine).toEqual({ ...FIELDS, title: "My title", content: "mine", tags: ["b"] });
+  it.each([
+    ["mine", "A others\nb\nMINE\n🦜 new\n"],
+    ["theirs", "A others\nb\nTHEIRS\n🦜 new\n"],
+    ["both", "A others\nb\nTHEIRS\nMINE\n🦜 new\n"],
+  ] as const)("decided for %s is about those words only", (choice, content) => {
+    const next = resolve(asked, choice, 2);
+    expect(next.mine).toMatchObject({ title: "My title", tags: ["b"], content });
     expect(next.base?.version).toBe(5);
+    expect(next.conflict).toBeNull();
   });
 
-  it("can be decided for theirs", () => {
-    expect(waiting(resolve(asked, "theirs", 2))).toBe(false);
-  });
-
-  it("can be decided for both", () => {
-    expect(resolve(asked, "both", 2).mine.content).toBe("theirs\n\nmine");
+  it("of a title is decided as a whole", () => {
+    const title = part(0, "Theirs");
+    const clash = { field: "title", base: part(0, "Title"), current: title, yours: part(0, "My title"), merged: title };
+    const current = note(2, { title: "Theirs" });
+    const about = conflicted(typed, { current, merged: { title: "Theirs" }, conflicts: [clash] });
+    expect(resolve(about, "mine", 2).mine.title).toBe("My title");
+    expect(resolve(about, "theirs", 2).mine.title).toBe("Theirs");
   });
 });
 
@@ -122,6 +194,12 @@ describe("rebase", () => {
     expect(rebase("abc", "abc", "x")).toBe("x");
     expect(rebase("abc", "x", "abc")).toBe("x");
     expect(rebase("abc", "x", "x")).toBe("x");
+  });
+
+  it("applies changes around one another", () => {
+    expect(rebase("one\n\ntwo\n\nthree\n", "one\n\ntwo mine\n\nthree\n", "ONE\n\ntwo\n\nTHREE\n")).toBe(
+      "ONE\n\ntwo mine\n\nTHREE\n",
+    );
   });
 
   it("does not guess when they do", () => {
@@ -145,6 +223,6 @@ it("problem names what is in the way", () => {
 });
 
 it("description takes the first words there are", () => {
-  expect(description({ ...FIELDS, description: "", content: "" })).toBe("Title");
-  expect([...description({ ...FIELDS, description: "", content: "x".repeat(80) })]).toHaveLength(50);
+  expect(description({ ...FIELDS, content: "" })).toBe("Title");
+  expect([...description({ ...FIELDS, content: "x".repeat(80) })]).toHaveLength(50);
 });

@@ -139,6 +139,36 @@ describe("the feed", () => {
     expect(polled[0]).toContain("/changes?since=a%3A1");
   });
 
+  it("tries the WebSocket first again, after a loss and after a while", () => {
+    feed().start("a:1");
+    for (let failures = 0; failures < 3; failures++) {
+      last().drop();
+      while (FakeSocket.all.length + FakeSource.all.length === failures + 1) vi.advanceTimersByTime(100);
+    }
+    FakeSource.all[0]?.onmessage?.({ data: JSON.stringify({ type: "ready", cursor: "a:1" }) });
+    for (let waited = 0; waited < 120_000; waited += 10_000) {
+      vi.advanceTimersByTime(10_000);
+      FakeSource.all[0]?.onmessage?.({ data: JSON.stringify({ type: "heartbeat", cursor: "a:1" }) });
+    }
+    expect(FakeSource.all[0]?.closed).toBe(true);
+    expect(FakeSocket.all).toHaveLength(4);
+  });
+
+  it("connects once, however often it is started", () => {
+    const made = feed();
+    for (const cursor of ["a:1", "a:2", "a:3"]) made.start(cursor);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it("does not come back in a hurry where it is not wanted", () => {
+    const made = feed();
+    made.start("a:1");
+    last().open();
+    last().drop(4501);
+    made.hurry();
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
   it("notices silence", () => {
     feed().start("a:1");
     last().open();

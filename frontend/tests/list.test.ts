@@ -63,6 +63,19 @@ describe("pages", () => {
     expect(list.items[0]?.title).toBe("newest");
   });
 
+  it("bring a note that an event told of before its page came", () => {
+    const list = state({ sort: "id" }, page([note(1)], "/next"), changed(note(2, 5)), page([note(2, 4)], null, false));
+    expect(ids(list)).toEqual([1, 2]);
+  });
+
+  it("begin anew after a reset", () => {
+    const list = state({}, page([note(1, 7)]), deleted(2, 9), { type: "reset" }, page([note(1, 1), note(2, 1)]));
+    expect(list.items.map((one) => [one.id, one.version])).toEqual([
+      [2, 1],
+      [1, 1],
+    ]);
+  });
+
   it("keep the order of the server for a search", () => {
     expect(ids(state({ q: "words" }, page([note(1), note(3), note(2)])))).toEqual([1, 3, 2]);
   });

@@ -60,8 +60,8 @@ router = SlashRouter(prefix="/notes", tags=["notes"])
 PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
 CONFLICT: Answers = {
     409: problem(
-        "With `base_version`: others changed the same words (`conflicts`, in characters, with the three texts), or that"
-        " version is not in the history",
+        "With `base_version`: others changed the same words, or that version is not in the history. `merged` is what"
+        " the fields would be with the others' words in the `conflicts`, whose ranges are in characters",
         "Others changed the same words: choose, and write again",
         {
             "note": EXAMPLE,
@@ -72,16 +72,22 @@ CONFLICT: Answers = {
                     "base": {"start": 14, "end": 20, "text": "buns\n"},
                     "current": {"start": 14, "end": 20, "text": "bread\n"},
                     "yours": {"start": 14, "end": 24, "text": "rye bread\n"},
+                    "merged": {"start": 14, "end": 20, "text": "bread\n"},
                 }
             ],
+            "merged": {"content": "# To buy\nmilk\nbread\n"},
         },
         note=NOTE_SCHEMA,
         yours={"type": "object"},
+        merged={"type": "object"},
         conflicts={
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"field": {"type": "string"}, "base": PART, "current": PART, "yours": PART},
+                "properties": {
+                    "field": {"type": "string"},
+                    **dict.fromkeys(("base", "current", "yours", "merged"), PART),
+                },
             },
         },
     )

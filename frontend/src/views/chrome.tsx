@@ -47,7 +47,9 @@ function Light() {
       ? now.waiting
         ? `Offline – ${now.waiting} ${now.waiting === 1 ? "change" : "changes"} waiting`
         : "Offline"
-      : { saved: "Saved", saving: "Saving…", conflict: "Conflict", unsaved: "Not saved" }[now.state];
+      : { saved: "Saved", saving: "Saving…", conflict: "Conflict", unsaved: "Not saved", refused: "Not live – reload" }[
+          now.state
+        ];
   const to = "key" in now ? sync.drafts.value.get(now.key) : undefined;
   return (
     <span class="light" data-state={now.state} role="status" aria-live="polite">
@@ -72,7 +74,15 @@ function More() {
   const menu = useRef<HTMLDetailsElement>(null);
   const close = (): void => menu.current?.removeAttribute("open");
   return (
-    <details class="menu" ref={menu} onKeyDown={(event) => event.key === "Escape" && close()}>
+    <details
+      class="menu"
+      ref={menu}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape" || !menu.current?.open) return;
+        event.preventDefault();
+        close();
+      }}
+    >
       <summary aria-label="More">⋯</summary>
       {/* biome-ignore lint/a11y/useKeyWithClickEvents: the buttons in it have the keyboard */}
       <div onClick={close}>
@@ -97,7 +107,6 @@ function More() {
         >
           Keys <kbd>?</kbd>
         </button>
-        <a href="/docs">API</a>
       </div>
       <input
         ref={file}
@@ -205,9 +214,11 @@ export function Notice() {
 }
 
 export function keys(event: KeyboardEvent): void {
+  if (event.defaultPrevented) return;
   const target = event.target as HTMLElement;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {
     event.preventDefault();
+    if (target.closest(".tagfield")) target.blur(); // which takes the tag that is half typed
     sync.hurry();
     return;
   }

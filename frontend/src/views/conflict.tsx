@@ -5,25 +5,20 @@ import * as sync from "../sync";
 
 export function ConflictPanel({ draft }: { draft: Draft }) {
   if (!draft.conflict) return null;
-  const { current, conflicts } = draft.conflict;
-  const parts = conflicts.length
-    ? conflicts.map((one) => ({ field: one.field, mine: one.yours.text, theirs: one.current.text }))
-    : [{ field: "content", mine: draft.mine.content, theirs: current.content }];
+  const { conflicts } = draft.conflict;
   return (
     <section class="conflict" role="alertdialog" aria-label="Conflict">
       <h2>Others changed the same words while you wrote</h2>
-      <p class="faint">
-        Nothing is lost: choose what to keep. What you do not keep stays in the history, if it was saved.
-      </p>
-      {parts.map((part, index) => (
+      <p class="faint">Choose which of these to keep. All else that either of you wrote stays.</p>
+      {conflicts.map((one, index) => (
         <div class="sides" key={index}>
           <figure>
-            <figcaption>Yours ({part.field})</figcaption>
-            <pre tabIndex={0}>{part.mine}</pre>
+            <figcaption>Yours ({one.field})</figcaption>
+            <pre tabIndex={0}>{one.yours.text}</pre>
           </figure>
           <figure>
             <figcaption>Theirs</figcaption>
-            <pre tabIndex={0}>{part.theirs}</pre>
+            <pre tabIndex={0}>{one.current.text}</pre>
           </figure>
         </div>
       ))}

@@ -40,7 +40,7 @@ export function HistoryPane({ id }: { id: number }) {
   useEffect(() => {
     if (chosen === null) return;
     let alive = true;
-    const before = revisions.find((one) => one.version < chosen)?.version;
+    const before = revisions.find((one) => one.version < chosen)?.version ?? (next ? chosen - 1 : undefined);
     setDifference(null);
     if (before !== undefined) {
       api.difference(id, before, chosen).then((found) => alive && setDifference(found), state.complain);

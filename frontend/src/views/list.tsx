@@ -127,7 +127,7 @@ const height = signal(800);
 
 function Rows() {
   const box = useRef<HTMLDivElement>(null);
-  const anchor = useRef<{ id: number; offset: number } | null>(null);
+  const anchors = useRef<{ id: number; version: number; offset: number }[]>([]);
   const { items, next, loaded, filter } = state.list.value;
 
   useEffect(() => {
@@ -143,26 +143,29 @@ function Rows() {
   useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
-    const kept = anchor.current;
+    // The first of those in view that did not move itself.
+    const places = new Map(items.map((note, at) => [note.id, { at, version: note.version }]));
+    const kept = anchors.current.find(({ id, version }) => places.get(id)?.version === version);
     if (kept && element.scrollTop > 0) {
-      const at = items.findIndex((note) => note.id === kept.id);
-      if (at >= 0) {
-        const wanted = at * ROW + kept.offset;
-        if (Math.abs(wanted - element.scrollTop) > 1) element.scrollTop = wanted;
-      }
+      const wanted = (places.get(kept.id)?.at ?? 0) * ROW + kept.offset;
+      if (Math.abs(wanted - element.scrollTop) > 1) element.scrollTop = wanted;
     }
     remember(element);
   }, [items]);
 
   useLayoutEffect(() => {
     if (box.current) box.current.scrollTop = 0;
-    anchor.current = null;
+    anchors.current = [];
   }, [filter]);
 
   const remember = (element: HTMLElement): void => {
     top.value = element.scrollTop;
-    const first = items[Math.floor(element.scrollTop / ROW)];
-    anchor.current = first ? { id: first.id, offset: element.scrollTop % ROW } : null;
+    const first = Math.floor(element.scrollTop / ROW);
+    const seen = items.slice(first, first + Math.ceil(element.clientHeight / ROW));
+    anchors.current = seen.map(({ id, version }, at) => ({
+      ...{ id, version },
+      offset: element.scrollTop - (first + at) * ROW,
+    }));
   };
 
   const from = Math.max(0, Math.floor(top.value / ROW) - AROUND);

@@ -2,6 +2,8 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
+import * as api from "../api";
+import { pause } from "../backoff";
 import { type Draft, type Fields, fieldsOf } from "../drafts";
 import { render } from "../markdown";
 import { go, route } from "../router";
@@ -16,10 +18,14 @@ type EditorView = typeof import("./editor").Editor;
 const editor = signal<EditorView | null>(null);
 
 /** The editor is the largest part of the page, and comes after the list is there. */
-export const loadEditor = async (): Promise<void> => {
-  const { Editor } = await import("./editor");
-  editor.value = Editor;
-};
+export async function loadEditor(attempt = 0): Promise<void> {
+  try {
+    editor.value = (await import("./editor")).Editor;
+  } catch (error) {
+    if (attempt < 5) setTimeout(() => void loadEditor(attempt + 1), pause(attempt + 1));
+    else state.complain(new Error("The editor could not be loaded: reload the page", { cause: error }));
+  }
+}
 
 type Mode = "write" | "both" | "read";
 const wide = matchMedia("(min-width: 1100px)");
@@ -36,12 +42,14 @@ export function NotePane() {
   const here = route.value;
   if (here.view === "new") {
     const draft = sync.drafts.value.get(here.key);
+    const saved = [...sync.made].find(([, key]) => key === here.key);
+    if (!draft && saved) go({ view: "note", id: saved[0] }, true);
     return draft ? <Form key={draft.key} draft={draft} note={null} /> : <Gone text="This draft is not here any more" />;
   }
   const note = state.note.value;
   const id = here.view === "note" ? here.id : null;
   const draft = id === null ? undefined : sync.draftOf(id);
-  if (state.missing.value && !draft) return <Gone text="This note is not there. It may be in the trash." />;
+  if (state.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
   if (!note && !draft?.base) {
     return (
       <section class="pane" aria-busy="true">
@@ -130,24 +138,40 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         )}
       </header>
       {draft?.conflict && <ConflictPanel draft={draft} />}
-      {draft?.error && (
+      {draft?.error !== sync.GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
-          {(draft.error.includes("deleted") || state.missing.value) && (
-            <>
-              <button type="button" onClick={() => sync.rescue(draft.key)}>
-                Save it as a new note
-              </button>
-              <button
-                type="button"
-                onClick={() => {
-                  sync.discard(draft.key);
-                  go({ view: "home" });
-                }}
-              >
-                Discard
-              </button>
-            </>
+        </div>
+      )}
+      {(state.missing.value || draft?.error === sync.GONE) && (
+        <div class="alert" role="alert">
+          {sync.GONE}
+          {id !== null && (
+            <button type="button" onClick={() => api.undelete(id).then(() => state.refresh(id), state.complain)}>
+              Restore it
+            </button>
+          )}
+          {draft && (
+            <button
+              type="button"
+              onClick={() => {
+                const fresh = sync.rescue(draft.key);
+                if (fresh) go({ view: "new", key: fresh });
+              }}
+            >
+              Save my words as a new note
+            </button>
+          )}
+          {draft && (
+            <button
+              type="button"
+              onClick={() => {
+                sync.discard(draft.key);
+                go({ view: "home" });
+              }}
+            >
+              Discard
+            </button>
           )}
         </div>
       )}
@@ -230,8 +254,16 @@ function TagField({ tags, change }: { tags: string[]; change: (tags: string[]) =
   );
 }
 
+const LONG = 20_000;
+
 function Preview({ text }: { text: string }) {
-  const html = useMemo(() => render(text), [text]);
+  const [shown, show] = useState(text);
+  // A long text takes a while: it is shown when the typing rests.
+  useEffect(() => {
+    const timer = setTimeout(() => show(text), text.length > LONG ? 400 : 0);
+    return () => clearTimeout(timer);
+  }, [text]);
+  const html = useMemo(() => render(shown), [shown]);
   // It comes from DOMPurify.
   return <section class="preview" tabIndex={0} aria-label="Preview" dangerouslySetInnerHTML={{ __html: html }} />;
 }

@@ -16,13 +16,18 @@ export function TrashPane() {
 
   useEffect(() => {
     let alive = true;
-    api.trash().then((page) => {
-      if (!alive) return;
-      setNotes(page.items);
-      setNext(page.next);
-    }, state.complain);
+    const timer = setTimeout(
+      () =>
+        api.trash().then((page) => {
+          if (!alive) return;
+          setNotes(page.items);
+          setNext(page.next);
+        }, state.complain),
+      notes ? 500 : 0,
+    );
     return () => {
       alive = false;
+      clearTimeout(timer);
     };
   }, [news]);
 
