@@ -48,6 +48,7 @@ export async function load(): Promise<void> {
     attempts = 0;
     sync.reachable.value = true;
     if (filter.q.trim()) page.items.push(...beginnings(filter, page.items));
+    else for (const one of page.items) seen.set(one.id, one);
     shownFor = filter;
     dispatch({ type: "page", page, first: true });
     if (page.cursor) feed?.start(page.cursor);
@@ -83,19 +84,20 @@ export async function loadMore(): Promise<void> {
 }
 
 let typing: ReturnType<typeof setTimeout> | undefined;
-/** The list as it was before a search began: the server finds whole words, this one what is typed of them so far. */
-let known: Listed[] = [];
+/** The notes that any list has shown: the server finds whole words, these what is typed of them so far. */
+const seen = new Map<number, Listed>();
 
 function beginnings(filter: api.Filter, found: Listed[]): Listed[] {
   const wanted = filter.q.trim().toLowerCase();
   const ids = new Set(found.map((one) => one.id));
   const says = (one: Listed): string => `${one.title} ${one.description} ${one.tags.join(" ")}`.toLowerCase();
   const tagged = (one: Listed): boolean => filter.tags.every((tag) => one.tags.includes(tag));
-  return known.filter((one) => !ids.has(one.id) && says(one).includes(wanted) && tagged(one)).slice(0, 100);
+  return [...seen.values()]
+    .filter((one) => !ids.has(one.id) && says(one).includes(wanted) && tagged(one))
+    .slice(0, 100);
 }
 
 export function search(q: string): void {
-  if (!list.value.filter.q.trim() && shownFor === list.value.filter) known = list.value.items;
   dispatch({ type: "filter", filter: { ...list.value.filter, q } });
   clearTimeout(typing);
   typing = setTimeout(() => void load(), 150);
@@ -140,6 +142,8 @@ function onFrame(frame: Frame): void {
   const before = list.value.versions.get(frame.id) ?? 0;
   dispatch({ type: "event", frame });
   if (frame.version <= before) return;
+  if ("note" in frame) seen.set(frame.id, frame.note);
+  else seen.delete(frame.id);
   loadTags();
   trashed.value++;
   if (list.value.stale) {
