@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -531,7 +530,6 @@ def test_difference_as_text(shared: TestClient, still: str) -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("patch") is None, reason="there is no patch program")
 @pytest.mark.parametrize("before", [1, 2, 3])
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_patch_program_takes_the_difference(
@@ -560,7 +558,7 @@ def test_difference_as_json(shared: TestClient, still: str) -> None:
 
 
 def _flush(client: TestClient) -> None:
-    parts: Any = client.app.state.parts  # type: ignore[attr-defined]
+    parts: Any = client.app.state.parts  # type: ignore[attr-defined]  # an ASGI application has no state to the types
     assert client.portal
     client.portal.call(parts.outbox.flush)
 

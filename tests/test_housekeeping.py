@@ -15,6 +15,7 @@ from realtime.housekeeping import BATCH, Housekeeping
 from realtime.models import NoteIn
 from realtime.notes import Versions
 from realtime.settings import Settings
+from tests.harness import eventually
 
 TRASH_DAYS = 7
 
@@ -54,7 +55,7 @@ async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping)
     live = await parts.notes.create(NoteIn(title="live", description="words"), None)
     old = await _trash(parts, 2)
     between = datetime.now(UTC)
-    await asyncio.sleep(0.002)  # dates are in milliseconds
+    await eventually(lambda: datetime.now(UTC) - between > timedelta(milliseconds=1))  # what dates are told in
     young = await _trash(parts, 2)
     assert await house.expire(_later(seconds=-60)) == 0
     assert await _left(parts) == {*old, *young}

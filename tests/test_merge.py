@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -92,7 +91,6 @@ def test_hunk_has_three_lines_around_what_changed() -> None:
     assert str(hunk) == "@@ -7,7 +7,7 @@\n 7\n 8\n 9\n-10\n+ten\n 11\n 12\n 13\n"
 
 
-@pytest.mark.skipif(shutil.which("patch") is None, reason="there is no patch program")
 def test_patch_program_takes_the_hunks(tmp_path: Path) -> None:
     pick = random.Random(1)
     for number in range(40):
