@@ -87,7 +87,7 @@ async def test_two_browsers_see_each_other(opened: Callable[..., Any], server: S
 
     await other.get_by_role("link", name="Written by one").click()
     await expect(_editor(other)).to_have_text("first words")
-    await expect(one.locator(".people")).to_contain_text("2 people are looking", timeout=SECOND)
+    await expect(one.locator(".people")).to_contain_text("Also here: Guest", timeout=SECOND)
 
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"title": "Changed by a program"})
@@ -279,7 +279,7 @@ async def test_conflict_shows_both_and_asks(
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": "FIRST\n\ntheir words", "tags": ["theirs"]})
     await page.context.set_offline(False)
-    panel = page.get_by_role("alertdialog", name="Conflict")
+    panel = page.get_by_role("region", name="Conflict")
     await expect(panel).to_be_visible(timeout=25 * SECOND)
     await expect(_light(page, "conflict")).to_be_visible()
     await expect(panel).to_contain_text("my words")

@@ -140,7 +140,9 @@ export const history = (id: number, path?: string): Promise<Page<Revision>> =>
 export const version = (id: number, at: number): Promise<RevisionText> => get(`/notes/${id}/history/${at}/`);
 export const restore = (id: number, to: number): Promise<Note> =>
   write("POST", `/notes/${id}/restore`, { version: to });
-export const trash = (path?: string): Promise<Page<Trashed>> => page(path ?? "/trash/?limit=100");
+/** The newest of the trash, at least so many. */
+export const trash = (many = 0): Promise<Page<Trashed>> => page(`/trash/?limit=${Math.min(1000, Math.max(100, many))}`);
+export const trashAfter = (path: string): Promise<Page<Trashed>> => page(path);
 export const undelete = (id: number): Promise<Note> => write("POST", `/trash/${id}/restore`);
 export const purge = (id: number): Promise<void> => write("DELETE", `/trash/${id}/`);
 

@@ -15,6 +15,8 @@ const SILENCE = 60_000;
 const PATIENCE = 5_000;
 const WAYS: Way[] = ["ws", "ws", "ws", "sse", "poll"];
 const BETTER = 120_000;
+/** The server says something every 25 s: after so long without a word a connection that looks open may be dead. */
+const DOUBT = 30_000;
 
 export interface Listener {
   /** A frame came that is not older than what came before. */
@@ -41,6 +43,7 @@ export class Feed {
   #socket: WebSocket | null = null;
   #presence: { id: number; state: Record<string, unknown> } | null = null;
   #stopped = false;
+  #heard = 0;
 
   constructor(
     private readonly listener: Listener,
@@ -62,9 +65,14 @@ export class Feed {
     this.#stop();
   }
 
-  /** Tries at once, for example because the network is back. */
+  /** Tries at once, for example because somebody looks at the page again. */
   hurry(): void {
-    if (this.#stopped || this.#socket?.readyState === 1 || this.#cursor === null) return;
+    if (this.#socket?.readyState !== 1 || Date.now() - this.#heard > DOUBT) this.renew();
+  }
+
+  /** Connects anew, for example because the network is another one: what is open may be dead and not know it. */
+  renew(): void {
+    if (this.#stopped || this.#cursor === null) return;
     clearTimeout(this.#timer);
     this.#stop();
     this.#connect();
@@ -103,6 +111,7 @@ export class Feed {
 
   #take(frame: Frame): void {
     this.#failures = 0;
+    this.#heard = Date.now();
     if ("cursor" in frame) this.#cursor = frame.cursor;
     if (frame.type === "ready" || frame.type === "heartbeat") this.listener.link("live");
     if (frame.type === "reset") this.listener.reset();

@@ -34,10 +34,14 @@ export const empty = (filter: Filter): List => ({
   stale: false,
 });
 
+/** A text without case and accents, as the server orders titles: through capitals, as ß and ς only fall together there. */
+export const folded = (text: string): string =>
+  [...text.normalize("NFKD").replace(/\p{M}/gu, "").toUpperCase()].map((sign) => sign.toLowerCase()).join("");
+
 const key = (note: Listed, sort: Sort): string | number => {
   switch (sort.replace("-", "")) {
     case "title":
-      return note.title.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+      return folded(note.title);
     case "created":
       return note.created_date;
     case "updated":

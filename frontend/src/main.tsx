@@ -1,10 +1,11 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import "./style.css";
+import { start } from "./live";
 import { route } from "./router";
-import * as state from "./state";
-import { applyTheme, Bar, Help, keys, Notice } from "./views/chrome";
+import { applyTheme, Bar, Notice } from "./views/chrome";
 import { HistoryPane } from "./views/history";
+import { Help, pressed } from "./views/keys";
 import { Sidebar } from "./views/list";
 import { loadEditor, NotePane } from "./views/note";
 import { TrashPane } from "./views/trash";
@@ -52,6 +53,6 @@ effect(() => {
   if (route.value.view === "home" || route.value.view === "trash") document.title = "Notes";
 });
 applyTheme();
-addEventListener("keydown", keys);
+addEventListener("keydown", pressed);
 void loadEditor();
-void state.start().then(() => render(<App />, document.getElementById("app") as HTMLElement));
+void start().then(() => render(<App />, document.getElementById("app") as HTMLElement));

@@ -1,14 +1,16 @@
-/** What is around the views: the bar with the sync light, the help sheet, notices, and the keyboard. */
+/** What is around the views: the bar with the sync light and the menu, and notices. */
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { compose } from "../actions";
 import * as api from "../api";
-import { go, route } from "../router";
-import * as state from "../state";
-import * as sync from "../sync";
+import { light } from "../light";
+import { complain, notice, say } from "../notices";
+import { outbox } from "../outbox";
+import { me } from "../people";
+import { go } from "../router";
+import { sheetOpen } from "./keys";
 import { Link } from "./link";
-import { searchBox } from "./list";
-import { nextMode } from "./note";
 
 type Theme = "auto" | "light" | "dark";
 const theme = signal<Theme>((localStorage.getItem("theme") as Theme | null) ?? "auto");
@@ -31,7 +33,7 @@ export function Bar() {
       </Link>
       <Light />
       <nav aria-label="Main">
-        <button type="button" class="primary" onClick={() => state.compose()}>
+        <button type="button" class="primary" onClick={compose}>
           New note
         </button>
         <More />
@@ -41,7 +43,7 @@ export function Bar() {
 }
 
 function Light() {
-  const now = sync.light.value;
+  const now = light.value;
   const text =
     now.state === "offline"
       ? now.waiting
@@ -50,7 +52,7 @@ function Light() {
       : { saved: "Saved", saving: "Saving…", conflict: "Conflict", unsaved: "Not saved", refused: "Not live – reload" }[
           now.state
         ];
-  const to = "key" in now ? sync.drafts.value.get(now.key) : undefined;
+  const to = "key" in now ? outbox.drafts.value.get(now.key) : undefined;
   return (
     <span class="light" data-state={now.state} role="status" aria-live="polite">
       {to ? (
@@ -97,12 +99,12 @@ function More() {
           Colours: {theme.value}
         </button>
         <button type="button" onClick={rename}>
-          Your name: {state.me()}
+          Your name: {me()}
         </button>
         <button
           type="button"
           onClick={() => {
-            state.dialog.value = "help";
+            sheetOpen.value = true;
           }}
         >
           Keys <kbd>?</kbd>
@@ -120,8 +122,8 @@ function More() {
           const { files } = event.currentTarget;
           if (!files?.length) return;
           api.bringIn(files).then((many) => {
-            state.notice.value = { text: `${many} notes imported` };
-          }, state.complain);
+            say(`${many} ${many === 1 ? "note" : "notes"} imported`);
+          }, complain);
           event.currentTarget.value = "";
         }}
       />
@@ -130,64 +132,19 @@ function More() {
 }
 
 function rename(): void {
-  const name = prompt("Your name, as others see it", state.me())?.trim().slice(0, 40);
+  const name = prompt("Your name, as others see it", me())?.trim().slice(0, 40);
   if (name) {
     localStorage.setItem("name", name);
     location.reload();
   }
 }
 
-const KEYS: [string, string][] = [
-  ["/", "search"],
-  ["n", "new note"],
-  ["j / k", "next / previous note"],
-  ["e", "edit the text"],
-  ["v", "write, both, read"],
-  ["h", "history"],
-  ["Ctrl+S", "save now"],
-  ["Esc", "out of a field; back to the list"],
-  ["?", "this sheet"],
-];
-
-export function Help() {
-  const sheet = useRef<HTMLDialogElement>(null);
-  const open = state.dialog.value === "help";
-  useEffect(() => {
-    if (open) sheet.current?.showModal();
-    else sheet.current?.close();
-  }, [open]);
-  return (
-    <dialog
-      ref={sheet}
-      aria-label="Keys"
-      onClose={() => {
-        state.dialog.value = null;
-      }}
-    >
-      <h2>Keys</h2>
-      <dl>
-        {KEYS.map(([key, what]) => (
-          <div key={key}>
-            <dt>
-              <kbd>{key}</kbd>
-            </dt>
-            <dd>{what}</dd>
-          </div>
-        ))}
-      </dl>
-      <form method="dialog">
-        <button type="submit">Close</button>
-      </form>
-    </dialog>
-  );
-}
-
 export function Notice() {
-  const now = state.notice.value;
+  const now = notice.value;
   useEffect(() => {
     if (!now) return;
     const timer = setTimeout(() => {
-      if (state.notice.value === now) state.notice.value = null;
+      if (notice.value === now) notice.value = null;
     }, 8000);
     return () => clearTimeout(timer);
   }, [now]);
@@ -201,7 +158,7 @@ export function Notice() {
               type="button"
               onClick={() => {
                 now.undo?.();
-                state.notice.value = null;
+                notice.value = null;
               }}
             >
               Undo
@@ -211,41 +168,4 @@ export function Notice() {
       )}
     </div>
   );
-}
-
-export function keys(event: KeyboardEvent): void {
-  if (event.defaultPrevented) return;
-  const target = event.target as HTMLElement;
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {
-    event.preventDefault();
-    if (target.closest(".tagfield")) target.blur(); // which takes the tag that is half typed
-    sync.hurry();
-    return;
-  }
-  const typing = target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
-  if (event.key === "Escape" && !state.dialog.value) {
-    if (typing) target.blur();
-    else if (route.value.view !== "home")
-      go(route.value.view === "history" ? { view: "note", id: route.value.id } : { view: "home" });
-    return;
-  }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || state.dialog.value) return;
-  const here = route.value;
-  const actions: Record<string, () => void> = {
-    "/": () => searchBox.current?.focus(),
-    n: () => state.compose(),
-    j: () => state.step(1),
-    k: () => state.step(-1),
-    e: () => document.querySelector<HTMLElement>(".cm-content")?.focus(),
-    v: nextMode,
-    h: () => here.view === "note" && go({ view: "history", id: here.id }),
-    "?": () => {
-      state.dialog.value = "help";
-    },
-  };
-  const action = actions[event.key];
-  if (action) {
-    event.preventDefault();
-    action();
-  }
 }

@@ -1,14 +1,16 @@
 /** Others changed the same words: both texts, and the question what to keep. */
 
 import type { Draft } from "../drafts";
-import * as sync from "../sync";
+import { outbox } from "../outbox";
 
 export function ConflictPanel({ draft }: { draft: Draft }) {
   if (!draft.conflict) return null;
   const { conflicts } = draft.conflict;
   return (
-    <section class="conflict" role="alertdialog" aria-label="Conflict">
-      <h2>Others changed the same words while you wrote</h2>
+    <section class="conflict" aria-label="Conflict">
+      <div role="alert">
+        <h2>Others changed the same words while you wrote</h2>
+      </div>
       <p class="faint">Choose which of these to keep. All else that either of you wrote stays.</p>
       {conflicts.map((one, index) => (
         <div class="sides" key={index}>
@@ -23,13 +25,13 @@ export function ConflictPanel({ draft }: { draft: Draft }) {
         </div>
       ))}
       <p class="choices">
-        <button type="button" class="primary" onClick={() => sync.decide(draft.key, "mine")}>
+        <button type="button" class="primary" onClick={() => outbox.decide(draft.key, "mine")}>
           Keep mine
         </button>
-        <button type="button" onClick={() => sync.decide(draft.key, "theirs")}>
+        <button type="button" onClick={() => outbox.decide(draft.key, "theirs")}>
           Take theirs
         </button>
-        <button type="button" onClick={() => sync.decide(draft.key, "both")}>
+        <button type="button" onClick={() => outbox.decide(draft.key, "both")}>
           Keep both
         </button>
       </p>

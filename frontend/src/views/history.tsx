@@ -2,10 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 import * as api from "../api";
+import { complain, say } from "../notices";
+import * as opened from "../opened";
 import { go } from "../router";
-import * as state from "../state";
 import type { DifferenceOut, Revision } from "../types";
 import { ago } from "./list";
+import { Gone } from "./note";
 
 const ACTIONS: Record<Revision["action"], string> = {
   create: "made",
@@ -22,16 +24,19 @@ export function HistoryPane({ id }: { id: number }) {
   const [next, setNext] = useState<string | null>(null);
   const [chosen, setChosen] = useState<number | null>(null);
   const [difference, setDifference] = useState<DifferenceOut | null>(null);
-  const newest = state.note.value?.version;
+  const newest = opened.note.value?.version;
 
   useEffect(() => {
     let alive = true;
     api.history(id).then((page) => {
       if (!alive) return;
-      setRevisions(page.items);
-      setNext(page.next);
+      // Older ones that were fetched stay.
+      const oldest = page.items.at(-1)?.version ?? 0;
+      const older = revisions.filter((one) => one.version < oldest);
+      setRevisions([...page.items, ...older]);
+      if (older.length === 0) setNext(page.next);
       setChosen((now) => now ?? page.items[0]?.version ?? null);
-    }, state.complain);
+    }, complain);
     return () => {
       alive = false;
     };
@@ -43,7 +48,7 @@ export function HistoryPane({ id }: { id: number }) {
     const before = revisions.find((one) => one.version < chosen)?.version ?? (next ? chosen - 1 : undefined);
     setDifference(null);
     if (before !== undefined) {
-      api.difference(id, before, chosen).then((found) => alive && setDifference(found), state.complain);
+      api.difference(id, before, chosen).then((found) => alive && setDifference(found), complain);
     }
     return () => {
       alive = false;
@@ -52,18 +57,19 @@ export function HistoryPane({ id }: { id: number }) {
 
   const restore = (version: number): void => {
     api.restore(id, version).then(() => {
-      state.notice.value = { text: `Version ${version} is the newest again` };
+      say(`Version ${version} is the newest again`);
       go({ view: "note", id });
-    }, state.complain);
+    }, complain);
   };
 
+  if (opened.missing.value && revisions.length === 0) return <Gone text="This note is not there any more." />;
   return (
     <section class="pane history" aria-label="History">
       <header class="tools">
         <button type="button" class="plain" onClick={() => go({ view: "note", id })}>
           ‹ Note
         </button>
-        <h1>History{state.note.value ? ` of ${state.note.value.title}` : ""}</h1>
+        <h1>History{opened.note.value ? ` of ${opened.note.value.title}` : ""}</h1>
       </header>
       <div class="split">
         <ol class="versions" aria-label="Versions">
@@ -95,7 +101,7 @@ export function HistoryPane({ id }: { id: number }) {
                   api.history(id, next).then((page) => {
                     setRevisions([...revisions, ...page.items]);
                     setNext(page.next);
-                  }, state.complain)
+                  }, complain)
                 }
               >
                 Older versions
@@ -164,7 +170,7 @@ function First({ id, version }: { id: number; version: number | null }) {
     setText(null);
     if (version === null) return;
     let alive = true;
-    api.version(id, version).then((found) => alive && setText(found.content), state.complain);
+    api.version(id, version).then((found) => alive && setText(found.content), complain);
     return () => {
       alive = false;
     };

@@ -3,10 +3,12 @@
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Listed, Sort } from "../api";
+import * as listing from "../listing";
 import { marks } from "../markdown";
+import { current } from "../opened";
+import { outbox } from "../outbox";
+import { others } from "../people";
 import { route } from "../router";
-import * as state from "../state";
-import * as sync from "../sync";
 import { Link } from "./link";
 
 export const ROW = 84;
@@ -23,7 +25,7 @@ export const searchBox: { current: HTMLInputElement | null } = { current: null }
 const tagsOpen = signal(false);
 
 export function Sidebar() {
-  const { filter } = state.list.value;
+  const { filter } = listing.list.value;
   return (
     <aside class="sidebar" aria-label="Notes">
       <search class="finder">
@@ -34,10 +36,10 @@ export function Sidebar() {
           aria-label="Search"
           maxLength={200}
           value={filter.q}
-          onInput={(event) => state.search(event.currentTarget.value)}
+          onInput={(event) => listing.search(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === "Escape") {
-              state.search("");
+              listing.search("");
               event.currentTarget.blur();
             } else if (event.key === "ArrowDown" || event.key === "Enter") {
               event.preventDefault();
@@ -50,7 +52,7 @@ export function Sidebar() {
             aria-label="Order"
             value={filter.sort}
             disabled={filter.q.trim() !== ""}
-            onChange={(event) => state.sortBy(event.currentTarget.value as Sort)}
+            onChange={(event) => listing.sortBy(event.currentTarget.value as Sort)}
           >
             {SORTS.map(([sort, name]) => (
               <option key={sort} value={sort}>
@@ -78,8 +80,8 @@ export function Sidebar() {
 }
 
 function Tags() {
-  const chosen = state.list.value.filter.tags;
-  const counts = new Map(state.tags.value.map(({ tag, count }) => [tag, count]));
+  const chosen = listing.list.value.filter.tags;
+  const counts = new Map(listing.tags.value.map(({ tag, count }) => [tag, count]));
   const shown = [...new Set([...chosen, ...counts.keys()])].slice(0, 200);
   return (
     <fieldset class="tags">
@@ -90,7 +92,7 @@ function Tags() {
           key={tag}
           class="tag"
           aria-pressed={chosen.includes(tag)}
-          onClick={() => state.toggleTag(tag)}
+          onClick={() => listing.toggleTag(tag)}
         >
           {tag} <small>{counts.get(tag) ?? 0}</small>
         </button>
@@ -102,7 +104,7 @@ function Tags() {
 
 /** New notes that are not on the server yet. */
 function Unsaved() {
-  const fresh = [...sync.drafts.value.values()].filter((draft) => draft.id === null);
+  const fresh = outbox.all.filter((draft) => draft.id === null);
   if (fresh.length === 0) return null;
   return (
     <ul class="fresh" aria-label="Not saved yet">
@@ -123,12 +125,14 @@ function Unsaved() {
 }
 
 const top = signal(0);
+/** The note whose row has the focus: it stays there, out of view, so that the focus does. */
+const focused = signal<number | null>(null);
 const height = signal(800);
 
 function Rows() {
   const box = useRef<HTMLDivElement>(null);
   const anchors = useRef<{ id: number; version: number; offset: number }[]>([]);
-  const { items, next, loaded, filter } = state.list.value;
+  const { items, next, loaded, filter } = listing.list.value;
 
   useEffect(() => {
     const element = box.current as HTMLDivElement;
@@ -170,8 +174,12 @@ function Rows() {
 
   const from = Math.max(0, Math.floor(top.value / ROW) - AROUND);
   const to = Math.min(items.length, Math.ceil((top.value + height.value) / ROW) + AROUND);
+  const held = focused.value === null ? -1 : items.findIndex((note) => note.id === focused.value);
+  const shown = Array.from({ length: Math.max(0, to - from) }, (_, index) => from + index);
+  if (held >= 0 && held < from) shown.unshift(held);
+  if (held >= to) shown.push(held);
   useEffect(() => {
-    if (next && to > items.length - 60) void state.loadMore();
+    if (next && to > items.length - 60) void listing.loadMore();
   }, [to, items.length, next]);
 
   return (
@@ -179,6 +187,13 @@ function Rows() {
       class="rows"
       ref={box}
       onScroll={(event) => remember(event.currentTarget)}
+      onFocusIn={(event) => {
+        const row = (event.target as HTMLElement).closest<HTMLElement>("[data-at]");
+        focused.value = row ? (items[Number(row.dataset.at)]?.id ?? null) : null;
+      }}
+      onFocusOut={() => {
+        focused.value = null;
+      }}
       onKeyDown={(event) => {
         const row = (event.target as HTMLElement).closest<HTMLElement>("[data-at]");
         const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -188,9 +203,10 @@ function Rows() {
       }}
     >
       <ol style={{ height: `${items.length * ROW}px` }} aria-label={`${items.length}${next ? "+" : ""} notes`}>
-        {items.slice(from, to).map((note, index) => (
-          <Row key={note.id} note={note} at={from + index} of={next ? -1 : items.length} />
-        ))}
+        {shown.map((at) => {
+          const note = items[at] as Listed;
+          return <Row key={note.id} note={note} at={at} of={next ? -1 : items.length} />;
+        })}
       </ol>
       {loaded && items.length === 0 && (
         <p class="faint nothing">
@@ -203,7 +219,7 @@ function Rows() {
 }
 
 function focusRow(box: HTMLElement, at: number): void {
-  if (at < 0 || at >= state.list.value.items.length) return;
+  if (at < 0 || at >= listing.list.value.items.length) return;
   const row = (): HTMLElement | null => box.querySelector(`[data-at="${at}"]`);
   if (at * ROW < box.scrollTop) box.scrollTop = at * ROW;
   else if ((at + 1) * ROW > box.scrollTop + box.clientHeight) box.scrollTop = (at + 1) * ROW - box.clientHeight;
@@ -212,13 +228,11 @@ function focusRow(box: HTMLElement, at: number): void {
 }
 
 function Row({ note, at, of }: { note: Listed; at: number; of: number }) {
-  const here = route.value;
-  const open = (here.view === "note" || here.view === "history") && here.id === note.id;
-  const draft = sync.draftOf(note.id);
-  const others = state.people.value.get(note.id) ?? [];
+  const draft = outbox.of(note.id);
+  const here = others(note.id).length;
   return (
     <li style={{ transform: `translateY(${at * ROW}px)` }} aria-setsize={of} aria-posinset={at + 1}>
-      <Link class="row" at={at} to={{ view: "note", id: note.id }} current={open}>
+      <Link class="row" at={at} to={{ view: "note", id: note.id }} current={current() === note.id}>
         <b>{draft?.mine.title || note.title}</b>
         {draft?.conflict && <i class="badge">conflict</i>}
         <span>
@@ -233,7 +247,7 @@ function Row({ note, at, of }: { note: Listed; at: number; of: number }) {
           {note.tags.slice(0, 3).map((tag) => (
             <em key={tag}>{tag}</em>
           ))}
-          {others.length > 1 && <em>{others.length} looking</em>}
+          {here > 0 && <em>{here} also here</em>}
         </small>
       </Link>
     </li>

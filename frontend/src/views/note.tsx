@@ -2,15 +2,20 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
+import { remove } from "../actions";
 import * as api from "../api";
 import { pause } from "../backoff";
 import { type Draft, type Fields, fieldsOf } from "../drafts";
+import { tags as known } from "../listing";
 import { render } from "../markdown";
+import { complain } from "../notices";
+import * as opened from "../opened";
+import { GONE, outbox } from "../outbox";
+import { others } from "../people";
 import { go, route } from "../router";
-import * as state from "../state";
-import * as sync from "../sync";
 import type { Note } from "../types";
 import { ConflictPanel } from "./conflict";
+import { Field } from "./field";
 import { Link } from "./link";
 
 type EditorView = typeof import("./editor").Editor;
@@ -23,7 +28,7 @@ export async function loadEditor(attempt = 0): Promise<void> {
     editor.value = (await import("./editor")).Editor;
   } catch (error) {
     if (attempt < 5) setTimeout(() => void loadEditor(attempt + 1), pause(attempt + 1));
-    else state.complain(new Error("The editor could not be loaded: reload the page", { cause: error }));
+    else complain(new Error("The editor could not be loaded: reload the page", { cause: error }));
   }
 }
 
@@ -41,15 +46,15 @@ export const nextMode = (): void => setMode({ write: "both", both: "read", read:
 export function NotePane() {
   const here = route.value;
   if (here.view === "new") {
-    const draft = sync.drafts.value.get(here.key);
-    const saved = [...sync.made].find(([, key]) => key === here.key);
+    const draft = outbox.drafts.value.get(here.key);
+    const saved = [...outbox.made].find(([, key]) => key === here.key);
     if (!draft && saved) go({ view: "note", id: saved[0] }, true);
     return draft ? <Form key={draft.key} draft={draft} note={null} /> : <Gone text="This draft is not here any more" />;
   }
-  const note = state.note.value;
+  const note = opened.note.value;
   const id = here.view === "note" ? here.id : null;
-  const draft = id === null ? undefined : sync.draftOf(id);
-  if (state.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
+  const draft = id === null ? undefined : outbox.of(id);
+  if (opened.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
   if (!note && !draft?.base) {
     return (
       <section class="pane" aria-busy="true">
@@ -57,10 +62,10 @@ export function NotePane() {
       </section>
     );
   }
-  return <Form key={sync.made.get(id ?? 0) ?? id} draft={draft ?? null} note={note} />;
+  return <Form key={outbox.made.get(id ?? 0) ?? id} draft={draft ?? null} note={note} />;
 }
 
-function Gone({ text }: { text: string }) {
+export function Gone({ text }: { text: string }) {
   return (
     <section class="pane gone">
       <Back />
@@ -81,17 +86,17 @@ export function Back() {
 function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   const fields: Fields = draft?.mine ?? fieldsOf(note as Note);
   const change = (changed: Partial<Fields>): void => {
-    const target = (draft && sync.drafts.value.get(draft.key)) ?? note ?? draft;
-    if (target) sync.type(target, changed);
+    const target = (draft && outbox.drafts.value.get(draft.key)) ?? note ?? draft;
+    if (target) outbox.type(target, changed);
   };
   const Editor = editor.value;
   const key = draft?.key;
   const text = (): string | undefined => {
-    const now = id === null ? key && sync.drafts.value.get(key) : sync.draftOf(id);
-    return now ? now.mine.content : state.note.value?.id === id ? state.note.value?.content : undefined;
+    const now = id === null ? key && outbox.drafts.value.get(key) : outbox.of(id);
+    return now ? now.mine.content : opened.note.value?.id === id ? opened.note.value?.content : undefined;
   };
   const id = note?.id ?? draft?.id ?? null;
-  const others = id === null ? [] : (state.people.value.get(id) ?? []);
+  const names = id === null ? [] : others(id);
 
   useEffect(() => {
     if (!fields.title) document.querySelector<HTMLInputElement>(".title")?.focus();
@@ -105,7 +110,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
       <header class="tools">
         <Back />
         <span class="people" role="status">
-          {others.length > 1 ? `${others.length} people are looking: ${others.join(", ")}` : ""}
+          {names.length ? `Also here: ${names.join(", ")}` : ""}
         </span>
         <fieldset class="modes">
           <legend class="hidden">View</legend>
@@ -120,34 +125,24 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
             <Link class="button" to={{ view: "history", id }}>
               History
             </Link>
-            <button type="button" onClick={() => void state.remove(id)}>
+            <button type="button" onClick={() => void remove(id)}>
               Delete
             </button>
           </>
         )}
-        {id === null && draft && (
-          <button
-            type="button"
-            onClick={() => {
-              sync.discard(draft.key);
-              go({ view: "home" });
-            }}
-          >
-            Discard
-          </button>
-        )}
+        {id === null && draft && <Discard draft={draft} />}
       </header>
       {draft?.conflict && <ConflictPanel draft={draft} />}
-      {draft?.error !== sync.GONE && draft?.error && (
+      {draft?.error !== GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
         </div>
       )}
-      {(state.missing.value || draft?.error === sync.GONE) && (
+      {(opened.missing.value || draft?.error === GONE) && (
         <div class="alert" role="alert">
-          {sync.GONE}
+          {GONE}
           {id !== null && (
-            <button type="button" onClick={() => api.undelete(id).then(() => state.refresh(id), state.complain)}>
+            <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
               Restore it
             </button>
           )}
@@ -155,42 +150,30 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
             <button
               type="button"
               onClick={() => {
-                const fresh = sync.rescue(draft.key);
+                const fresh = outbox.rescue(draft.key);
                 if (fresh) go({ view: "new", key: fresh });
               }}
             >
               Save my words as a new note
             </button>
           )}
-          {draft && (
-            <button
-              type="button"
-              onClick={() => {
-                sync.discard(draft.key);
-                go({ view: "home" });
-              }}
-            >
-              Discard
-            </button>
-          )}
+          {draft && <Discard draft={draft} />}
         </div>
       )}
       <div class="head">
-        <input
+        <Field
           class="title"
-          aria-label="Title"
+          label="Title"
           placeholder="Title"
           value={fields.title}
-          maxLength={100}
-          onInput={(event) => change({ title: event.currentTarget.value })}
+          change={(title) => change({ title })}
         />
-        <input
+        <Field
           class="description"
-          aria-label="Description"
+          label="Description"
           placeholder="Description – if left empty, the first line"
           value={fields.description}
-          maxLength={100}
-          onInput={(event) => change({ description: event.currentTarget.value })}
+          change={(description) => change({ description })}
         />
         <TagField tags={fields.tags} change={(tags) => change({ tags })} />
       </div>
@@ -201,6 +184,20 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         {mode.value !== "write" && <Preview text={fields.content} />}
       </div>
     </section>
+  );
+}
+
+function Discard({ draft }: { draft: Draft }) {
+  return (
+    <button
+      type="button"
+      onClick={() => {
+        outbox.discard(draft.key);
+        go({ view: "home" });
+      }}
+    >
+      Discard
+    </button>
   );
 }
 
@@ -246,7 +243,7 @@ function TagField({ tags, change }: { tags: string[]; change: (tags: string[]) =
         }}
       />
       <datalist id="known-tags">
-        {state.tags.value.slice(0, 100).map(({ tag }) => (
+        {known.value.slice(0, 100).map(({ tag }) => (
           <option key={tag} value={tag} />
         ))}
       </datalist>

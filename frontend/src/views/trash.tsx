@@ -2,8 +2,9 @@
 
 import { useEffect, useState } from "preact/hooks";
 import * as api from "../api";
+import { news } from "../live";
+import { complain } from "../notices";
 import { go } from "../router";
-import * as state from "../state";
 import type { Trashed } from "../types";
 import { ago } from "./list";
 import { Back } from "./note";
@@ -12,24 +13,24 @@ export function TrashPane() {
   const [notes, setNotes] = useState<Trashed[] | null>(null);
   const [next, setNext] = useState<string | null>(null);
   const [asked, setAsked] = useState<number | null>(null);
-  const news = state.trashed.value;
+  const told = news.value;
 
   useEffect(() => {
     let alive = true;
     const timer = setTimeout(
       () =>
-        api.trash().then((page) => {
+        api.trash(notes?.length).then((page) => {
           if (!alive) return;
           setNotes(page.items);
           setNext(page.next);
-        }, state.complain),
+        }, complain),
       notes ? 500 : 0,
     );
     return () => {
       alive = false;
       clearTimeout(timer);
     };
-  }, [news]);
+  }, [told]);
 
   const gone = (id: number): void => setNotes((now) => now?.filter((note) => note.id !== id) ?? null);
 
@@ -59,7 +60,7 @@ export function TrashPane() {
                 api.undelete(note.id).then(() => {
                   gone(note.id);
                   go({ view: "note", id: note.id });
-                }, state.complain)
+                }, complain)
               }
             >
               Restore
@@ -68,7 +69,7 @@ export function TrashPane() {
               <button
                 type="button"
                 class="danger"
-                onClick={() => api.purge(note.id).then(() => gone(note.id), state.complain)}
+                onClick={() => api.purge(note.id).then(() => gone(note.id), complain)}
               >
                 Really delete for good?
               </button>
@@ -84,10 +85,10 @@ export function TrashPane() {
         <button
           type="button"
           onClick={() =>
-            api.trash(next).then((page) => {
+            api.trashAfter(next).then((page) => {
               setNotes([...(notes ?? []), ...page.items]);
               setNext(page.next);
-            }, state.complain)
+            }, complain)
           }
         >
           More

@@ -1,0 +1,7 @@
+/** Whether the server answers this page. */
+
+import { signal } from "@preact/signals";
+
+export const reachable = signal(true);
+/** The server does not want this page back. */
+export const refused = signal(false);

@@ -1,0 +1,26 @@
+/** Who is looking at which note. */
+
+import { signal } from "@preact/signals";
+import type { Frame } from "./feed";
+
+const people = signal<ReadonlyMap<number, string[]>>(new Map());
+
+export const me = (): string => localStorage.getItem("name") || "Guest";
+
+/** The names of those who look at a note beside this page. */
+export function others(id: number): string[] {
+  const names = people.value.get(id) ?? [];
+  const own = names.indexOf(me());
+  return own < 0 ? names : names.toSpliced(own, 1);
+}
+
+export function take(frame: Frame & { type: "presence" }): void {
+  const names = frame.people.map((person) => (typeof person.name === "string" ? person.name : "Somebody"));
+  people.value = new Map(people.value).set(frame.id, names);
+}
+
+/** Forgets all but those at one note: who looks at the others is not told any more. */
+export function only(id: number | null): void {
+  const here = id === null ? undefined : people.peek().get(id);
+  people.value = here ? new Map([[id as number, here]]) : new Map();
+}

@@ -1,0 +1,112 @@
+/** Keeps drafts in IndexedDB until they are on the server, and hands those of tabs that are gone to one that lives. */
+
+import { type DBSchema, type IDBPDatabase, openDB } from "idb";
+import type { Draft } from "./drafts";
+import { unique } from "./unique";
+
+interface Stored extends DBSchema {
+  drafts: { key: string; value: Draft };
+}
+
+const LEFT = "left";
+/** Where it cannot be known which tabs live, those that say nothing for so many milliseconds do not. */
+export const ORPHANED = 30_000;
+
+export class Shelf {
+  #database: IDBPDatabase<Stored> | null = null;
+  /** The latest state of each draft that is not stored yet; null of those that go. */
+  #waiting = new Map<string, Draft | null>();
+  #writing: Promise<void> | null = null;
+
+  /** Without it nothing is kept, but all else works: some browsers forbid storage. */
+  async open(): Promise<void> {
+    try {
+      this.#database = await openDB<Stored>("notes", 1, {
+        upgrade: (opened) => {
+          opened.createObjectStore("drafts", { keyPath: "key" });
+        },
+      });
+    } catch (error) {
+      console.warn("Drafts cannot be kept in this browser", error);
+    }
+  }
+
+  put(draft: Draft): void {
+    this.#write(draft.key, draft);
+  }
+
+  drop(key: string): void {
+    this.#write(key, null);
+  }
+
+  /** Resolves when all that was put is stored, or cannot be. */
+  async stored(): Promise<void> {
+    await this.#writing;
+  }
+
+  #write(key: string, draft: Draft | null): void {
+    if (!this.#database) return;
+    this.#waiting.set(key, draft);
+    this.#writing ??= this.#pump(this.#database).finally(() => {
+      this.#writing = null;
+    });
+  }
+
+  /** Of what changes faster than it can be stored, the latest state is. */
+  async #pump(database: IDBPDatabase<Stored>): Promise<void> {
+    while (this.#waiting.size) {
+      const batch = this.#waiting;
+      this.#waiting = new Map();
+      try {
+        const writing = database.transaction("drafts", "readwrite");
+        for (const [key, draft] of batch) void (draft ? writing.store.put(draft) : writing.store.delete(key));
+        await writing.done;
+      } catch (error) {
+        console.warn("A draft was not kept", error);
+      }
+    }
+  }
+
+  /** The drafts that a tab left when it was reloaded. */
+  async own(tab: string): Promise<Draft[]> {
+    try {
+      return ((await this.#database?.getAll("drafts")) ?? []).filter((draft) => draft.tab === tab);
+    } catch (error) {
+      console.warn("Drafts cannot be read in this browser", error);
+      return [];
+    }
+  }
+
+  /** Takes the drafts of tabs that are gone, each under a key of its own: its old tab may come back, and is not to meddle. */
+  async adopt(tab: string, living: Set<string> | null): Promise<Draft[]> {
+    if (!this.#database) return [];
+    const taken: Draft[] = [];
+    const taking = this.#database.transaction("drafts", "readwrite");
+    for (const draft of await taking.store.getAll()) {
+      const orphaned = living ? !living.has(draft.tab) : Date.now() - draft.touched > ORPHANED;
+      if (draft.tab === tab || !orphaned) continue;
+      const mine = { ...draft, tab, key: `${draft.id ?? "new"}-${unique()}` };
+      await taking.store.delete(draft.key);
+      await taking.store.put(mine);
+      taken.push(mine);
+    }
+    await taking.done;
+    return taken;
+  }
+
+  /** Notes what was typed last where that is done at once: the page goes, and may go before it is stored. */
+  leave(drafts: Draft[]): void {
+    try {
+      if (drafts.length) sessionStorage.setItem(LEFT, JSON.stringify(drafts));
+    } catch {
+      // Too large for there: the database has all but the last letters.
+    }
+  }
+
+  /** What was noted when the page went. */
+  recall(): Draft[] {
+    const left = JSON.parse(sessionStorage.getItem(LEFT) ?? "[]") as Draft[];
+    sessionStorage.removeItem(LEFT);
+    return left;
+  }
+}

@@ -1,0 +1,40 @@
+/** The tabs of this browser: each has an identity that outlives a reload, and a lock that tells that it lives. */
+
+import { unique } from "./unique";
+
+const KEY = "tab";
+/** Locks are there in secure contexts only. */
+const locks = (): LockManager | undefined => navigator.locks;
+
+/** The identity of this tab. A copy of a tab, which has the identity of the original, gets another. */
+export async function claim(): Promise<string> {
+  const before = sessionStorage.getItem(KEY);
+  let tab = unique();
+  if (!locks()) tab = before ?? tab;
+  else if (before && (await hold(before))) tab = before;
+  else await hold(tab);
+  sessionStorage.setItem(KEY, tab);
+  return tab;
+}
+
+/** Holds the lock of a tab until the tab is gone, unless another one does. */
+function hold(tab: string): Promise<boolean> {
+  return new Promise((resolved) => {
+    void locks()?.request(`tab:${tab}`, { ifAvailable: true }, (lock) => {
+      resolved(lock !== null);
+      return lock ? new Promise<void>(() => {}) : undefined;
+    });
+  });
+}
+
+/** The tabs that live; null where that cannot be known. */
+export async function living(): Promise<Set<string> | null> {
+  const { held = [] } = (await locks()?.query()) ?? {};
+  if (!locks()) return null;
+  return new Set(held.flatMap(({ name }) => (name?.startsWith("tab:") ? [name.slice(4)] : [])));
+}
+
+/** Does what one tab at a time may do. */
+export async function alone(work: () => Promise<void>): Promise<void> {
+  await (locks()?.request("alone", work) ?? work());
+}
