@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-PAGE := $(wildcard frontend/*.* frontend/.npmrc frontend/src frontend/src/* frontend/src/views/* frontend/public/*)
+PAGE := $(wildcard frontend/*.* frontend/.npmrc frontend/src frontend/src/* frontend/src/reference/* frontend/src/views/* frontend/public/*)
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend --silent
 
 .venv/installed: pyproject.toml constraints.txt hatch_build.py $(filter-out frontend/src/types.ts,$(PAGE))

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from realtime import __version__, operations, page, rest, sockets
+from realtime import __version__, operations, page, reference, rest, sockets
 from realtime.bus import Bus
 from realtime.embedded import Embedded
 from realtime.errors import CloseCode
@@ -82,10 +82,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's are made of scripts from elsewhere; ours are in `reference`
+        redoc_url=None,
         strict_content_type=False,  # a body without Content-Type is taken as JSON, as the tutorial's clients send it
         license_info={"name": "MIT", "identifier": "MIT"},
     )
-    for route in list(app.routes):  # the docs
+    for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
     for router in (operations.router, *rest.routers, sockets.router):
@@ -101,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SameOrigin, others=frozenset(settings.origins.split()))
     app.add_middleware(RequestLog, metrics=metrics)
 
-    app.routes.extend(page.routes())
+    app.routes.extend([*page.routes(), *reference.routes()])
     return app
 
 

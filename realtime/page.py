@@ -36,12 +36,17 @@ ENCODINGS = {"br": ".br", "gzip": ".gz"}
 
 async def page(request: Request) -> Response:
     """The page, with a nonce of its own for the styles that the editor makes."""
+    return document("index.html", POLICY)
+
+
+def document(name: str, policy: str) -> Response:
+    """A document that the bundler made, under a policy, with a nonce that is new each time."""
     nonce = secrets.token_urlsafe(16)
     try:
-        text = (STATIC / "index.html").read_text()
+        text = (STATIC / name).read_text()
     except FileNotFoundError:
         raise HTTPException(503, "The page is not built: install the package again") from None
-    headers = {**HEADERS, "Content-Security-Policy": POLICY.format(nonce=nonce), "Cache-Control": "no-cache"}
+    headers = {**HEADERS, "Content-Security-Policy": policy.format(nonce=nonce), "Cache-Control": "no-cache"}
     return HTMLResponse(text.replace(NONCE, nonce), headers=headers)
 
 

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Playwright, async_playwright
+from playwright.async_api import Browser, Playwright, async_playwright, expect
+
+from tests.harness import UNIT, ServerProcess
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -17,6 +19,8 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
 MENDS = "install one: apt-get install chromium, or .venv/bin/playwright install chromium"
+
+expect.set_options(timeout=5000 * UNIT)
 
 
 def _path(playwright: Playwright) -> str | None:
@@ -38,3 +42,8 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+def own(url: str, server: ServerProcess) -> bool:
+    """Whether a request stays with the server, or within the browser."""
+    return url.startswith((server.url, "data:", "blob:"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,11 @@ from pymongo import MongoClient
 from redis import Redis
 
 from realtime.settings import Settings
-from tests.browser import chromium
+from tests.browser import own
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 SECOND = 1000 * UNIT
 AXE = Path(__file__).parent.parent / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
-
-expect.set_options(timeout=5 * SECOND)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A browser of its own."""
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def opened(browser: Browser, server: ServerProcess) -> AsyncIterator[Callable[..., Any]]:
-    """Opens a page, in a profile of its own, that may ask nobody but the server and complain about nothing."""
-    complaints: list[str] = []
-
-    async def open_page(path: str = "/", **options: Any) -> Page:
-        context = await browser.new_context(base_url=server.url, **options)
-        page = await context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda told: complaints.append(told.text) if "Content Security" in told.text else None)
-        page.on("request", lambda asked: None if _own(asked.url, server) else complaints.append(asked.url))
-        await page.goto(path)
-        return page
-
-    yield open_page
-    assert complaints == []
-
-
-def _own(url: str, server: ServerProcess) -> bool:
-    return url.startswith((server.url, "data:", "blob:"))
 
 
 async def _make(server: ServerProcess, *notes: Json) -> list[Json]:
@@ -386,7 +355,7 @@ async def test_markup_in_notes_does_nothing(browser: Browser, server: ServerProc
     foreign: list[str] = []
     await context.expose_function("pwned", lambda *args: called.append(args))
     page = await context.new_page()
-    page.on("request", lambda asked: None if _own(asked.url, server) else foreign.append(asked.url))
+    page.on("request", lambda asked: None if own(asked.url, server) else foreign.append(asked.url))
     await page.add_init_script("localStorage.setItem('mode', 'both')")
     for path in ("/n/1", "/n/2", "/n/7", "/n/1/history", "/?"):
         await page.goto(path)

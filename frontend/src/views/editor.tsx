@@ -23,7 +23,7 @@ const style = HighlightStyle.define([
 ]);
 
 const outside = Annotation.define<boolean>();
-const nonce = document.querySelector<HTMLMetaElement>('meta[name="csp-nonce"]')?.content ?? "";
+const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
 
 interface Props {
   /** The text as it is to be now, read from signals; undefined while there is none. */
