@@ -53,6 +53,8 @@ def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
         assert re.search(r"-[\w-]{8}\.", path)
         plain = client.get(path, headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers
+        if len(plain.content) < 1024:  # not worth it
+            continue
         for encoding in ("br", "gzip"):
             packed = client.get(path, headers={"Accept-Encoding": f"{encoding};q=1.0"})
             assert packed.headers["Content-Encoding"] == encoding
@@ -60,8 +62,8 @@ def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
             assert packed.headers["Vary"] == "Accept-Encoding"
             assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
             assert int(packed.headers["Content-Length"]) < len(plain.content)
-    packed = (STATIC / "assets" / paths[0].rpartition("/")[2]).with_name(paths[0].rpartition("/")[2] + ".gz")
-    assert gzip.decompress(packed.read_bytes()) == client.get(paths[0], headers={"Accept-Encoding": ""}).content
+            stored = (STATIC / "assets" / path.rpartition("/")[2]).with_name(path.rpartition("/")[2] + ".gz")
+            assert gzip.decompress(stored.read_bytes()) == plain.content
 
 
 @pytest.mark.parametrize("accepted", ["gzip;q=0, br;q=0", "identity", "", "zstd", "GZIPPED"])
@@ -81,7 +83,8 @@ def _scripts(text: str) -> set[str]:
 
 def test_javascript_keeps_its_budget() -> None:
     scripts = _scripts((STATIC / "index.html").read_text())
-    assert {name.partition("-")[0] for name in scripts} == {"index", "editor"}  # nothing of the reference
+    # Nothing of the reference; the bundler may put its own runtime into a file.
+    assert {name.partition("-")[0] for name in scripts} - {"rolldown"} == {"index", "editor"}
     packed = sum(len(gzip.compress((STATIC / "assets" / name).read_bytes())) for name in scripts)
     assert packed < JAVASCRIPT_BUDGET
 
