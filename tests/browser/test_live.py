@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 from pymongo import MongoClient
 from redis import Redis
 
@@ -15,31 +15,73 @@ from tests.browser.page import SECOND, Open, editor, make, saved, title
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
-async def test_two_browsers_see_each_other(opened: Open, server: ServerProcess) -> None:
+async def test_two_browsers_see_each_others_writes_within_a_second(opened: Open, server: ServerProcess) -> None:
     one, other = await opened(), await opened()
-    await expect(one.get_by_text("No notes yet")).to_be_visible()
-    await one.get_by_role("button", name="New note").click()
-    await title(one).fill("Written by one")
-    await editor(one).fill("first words")
-    await expect(other.get_by_role("link", name="Written by one")).to_be_visible()
+    for page in (one, other):
+        await expect(page.get_by_text("No notes yet")).to_be_visible()
+    async with _answer(one, "POST"):
+        await one.get_by_role("button", name="New note").click()
+        await title(one).fill("Written by one")
+        await editor(one).fill("first words")
+    await expect(other.get_by_role("link", name="Written by one")).to_be_visible(timeout=SECOND)
     await expect(one).to_have_url(re.compile(r"/n/1$"))
     await saved(one)
 
     await other.get_by_role("link", name="Written by one").click()
     await expect(editor(other)).to_have_text("first words")
-    await expect(one.locator(".people")).to_contain_text("2 people are looking", timeout=SECOND)
-
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"title": "Changed by a program"})
-    for page in (one, other):
-        await expect(title(page)).to_have_value("Changed by a program", timeout=SECOND)
-        await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
+    async with _answer(other, "PATCH"):
+        await editor(other).press("Control+End")
+        await editor(other).press_sequentially(", and others")
+    await expect(editor(one)).to_have_text("first words, and others", timeout=SECOND)
+    async with _answer(other, "PATCH"):
+        await title(other).fill("Written by both")
+    await expect(title(one)).to_have_value("Written by both", timeout=SECOND)
+    await expect(one.locator(".row b")).to_have_text("Written by both", timeout=SECOND)
 
     await one.get_by_role("button", name="Delete", exact=True).click()
     await expect(other.get_by_role("alert")).to_contain_text("This note was deleted", timeout=SECOND)
-    await expect(other.locator(".row")).to_have_count(0)
+    await expect(other.locator(".row")).to_have_count(0, timeout=SECOND)
     await one.get_by_role("button", name="Undo").click()
-    await expect(title(other)).to_have_value("Changed by a program")
+    await expect(other.get_by_role("alert")).to_have_count(0, timeout=SECOND)
+    await expect(other.locator(".row b")).to_have_text("Written by both", timeout=SECOND)
+    await expect(title(other)).to_have_value("Written by both")
+
+
+def _answer(page: Page, method: str) -> Any:
+    """Ends with the answer to a write of the page: from there on the second counts."""
+    return page.expect_response(lambda answer: answer.request.method == method and answer.ok)
+
+
+async def test_presence_comes_and_goes_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Looked at"), note_in("Other"))
+    one, two, three = await opened("/n/1"), await opened("/n/2"), await opened("/n/2")
+    people = one.locator(".people")
+    await saved(one)
+    for page in (two, three):
+        await expect(title(page)).to_have_value("Other")
+        await page.get_by_role("link", name="Looked at").click()
+    await expect(people).to_have_text("3 people are looking: Guest, Guest, Guest", timeout=SECOND)
+    await two.get_by_role("link", name="Other").click()
+    await expect(people).to_have_text("2 people are looking: Guest, Guest", timeout=SECOND)
+    await expect(one.locator(".row", has_text="Looked at")).to_contain_text("2 looking")
+    await three.close()
+    await expect(people).to_have_text("", timeout=SECOND)
+    await expect(one.locator(".row", has_text="looking")).to_have_count(0)
+    await two.get_by_role("link", name="Looked at").click()
+    await expect(people).to_contain_text("2 people are looking", timeout=SECOND)
+    await two.keyboard.press("Escape")
+    await expect(people).to_have_text("", timeout=SECOND)
+
+
+async def test_writes_of_programs_are_there_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Before"))
+    page = await opened("/n/1")
+    await expect(title(page)).to_have_value("Before")
+    await saved(page)
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"title": "Changed by a program"})
+    await expect(title(page)).to_have_value("Changed by a program", timeout=SECOND)
+    await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
 
 
 async def test_reset_fetches_in_place(opened: Open, server: ServerProcess, settings: Settings) -> None:
