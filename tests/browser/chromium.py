@@ -12,8 +12,12 @@ import pytest
 from playwright.async_api import Browser, Playwright, async_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ELSEWHERE = "notes.test"
+"""A name of this machine that the browser does not take for loopback: plain HTTP there is no secure context."""
+
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
 MENDS = "install one: apt-get install chromium, or .venv/bin/playwright install chromium"

@@ -8,6 +8,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Route, expect
 
+from tests.browser.chromium import ELSEWHERE
 from tests.browser.page import SECOND, Open, editor, light, make, read_note, saved, title
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
@@ -141,3 +142,37 @@ async def test_ten_tabs_share_nothing_that_breaks(opened: Open, server: ServerPr
     for number in range(1, 11):
         note = await read_note(server, number)
         assert (note["content"], note["version"]) == (f"typed in tab {number}", 2)
+
+
+async def test_words_survive_a_reload_and_a_closed_tab_without_a_secure_context(
+    browser: Browser, server: ServerProcess
+) -> None:
+    await make(server, note_in("Title", content="before\n"))
+    context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))
+    page = await context.new_page()
+    await page.goto("/n/1")
+    assert await page.evaluate("[isSecureContext, typeof navigator.locks, typeof crypto.randomUUID]") == [
+        *(False, "undefined", "undefined")
+    ]
+
+    async def refuse(route: Route) -> None:
+        await (route.abort() if route.request.method in ("PATCH", "POST") else route.continue_())
+
+    await context.route("**/notes/**", refuse)
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("unsent")
+    await expect(light(page, "offline")).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.reload()
+    await expect(editor(page)).to_contain_text("unsent")
+    await page.close(run_before_unload=False)
+
+    again = await context.new_page()
+    # Without locks only time tells that a tab is gone.
+    await again.add_init_script("const now = Date.now; Date.now = () => now() + 31_000")
+    await again.goto("/")
+    await expect(light(again, "offline")).to_be_visible()
+    await context.unroute("**/notes/**")
+    await expect(light(again, "saved")).to_be_visible(timeout=25 * SECOND)
+    note = await read_note(server)
+    assert (note["content"], note["version"]) == ("before\nunsent", 2)

@@ -18,9 +18,7 @@ async def test_files_become_notes(opened: Open, server: ServerProcess) -> None:
     page = await opened()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(
-            "folder/packed.md", PACKED
-        )
+        archive.writestr("folder/packed.md", PACKED)
     await _bring_in(
         page,
         {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n\napples\n"},
