@@ -64,7 +64,7 @@ async def test_ten_thousand_notes_scroll_smoothly(opened: Open, server: ServerPr
     assert max(jump["blank"] for jump in jumps) <= 3, jumps
 
     async def smooth() -> bool:
-        """Whether a frame takes at most three times as long as one in which nothing happens."""
+        """Whether frames take at most three times as long as those in which nothing happens."""
         idle = await page.evaluate(SCROLL, [0] * 30)
         busy = await page.evaluate(SCROLL, [84 * ((step * 3571) % 9900) for step in range(60)])
         return bool(_median(busy) <= 3 * _median(idle))
@@ -103,18 +103,18 @@ SCROLL = """async (places) => {
         const before = performance.now();
         rows.scrollTop = place;
         await new Promise(requestAnimationFrame);
-        const gap = performance.now() - before;
         let blank = 0;
         while (!filled() && blank < 60) {
             blank++;
             await new Promise(requestAnimationFrame);
         }
         await new Promise(requestAnimationFrame);
+        const gap = performance.now() - before;
         steps.push({ gap, blank, rows: rows.querySelectorAll("li").length, made });
         made = 0;
     }
     watch.disconnect();
     return steps;
 }"""
-"""Goes to each place, and tells of each how long the frame took, after how many frames all of the view was filled,
+"""Goes to each place, and tells of each how long its frames took, after how many frames all of the view was filled,
 and how many rows there were and were made."""
