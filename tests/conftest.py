@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
 from pymongo import MongoClient
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.embedded import Embedded
 from realtime.settings import Settings
-from tests.browser import chromium, own
 from tests.harness import ServerProcess
 
 
@@ -82,28 +80,3 @@ def shared_servers(embedded: Embedded) -> Iterator[list[ServerProcess]]:
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """One real server process."""
     return serve()
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A browser of its own."""
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def opened(browser: Browser, server: ServerProcess) -> AsyncIterator[Callable[..., Any]]:
-    """Opens a page, in a profile of its own, that may ask nobody but the server and complain about nothing."""
-    complaints: list[str] = []
-
-    async def open_page(path: str = "/", **options: Any) -> Page:
-        context = await browser.new_context(base_url=server.url, **options)
-        page = await context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda told: complaints.append(told.text) if "Content Security" in told.text else None)
-        page.on("request", lambda asked: None if own(asked.url, server) else complaints.append(asked.url))
-        await page.goto(path)
-        return page
-
-    yield open_page
-    assert complaints == []

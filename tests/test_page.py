@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from realtime.page import NONCE, STATIC
 
+FRONTEND = Path(__file__).parent.parent / "frontend"
 JAVASCRIPT_BUDGET = 250 * 1024
 
 
@@ -87,6 +95,55 @@ def test_javascript_keeps_its_budget() -> None:
     assert {name.partition("-")[0] for name in scripts} - {"rolldown"} == {"index", "editor"}
     packed = sum(len(gzip.compress((STATIC / "assets" / name).read_bytes())) for name in scripts)
     assert packed < JAVASCRIPT_BUDGET
+
+
+def test_lock_file_names_no_place_and_trusts_no_one() -> None:
+    packages = json.loads((FRONTEND / "package-lock.json").read_text())["packages"]
+    installed = {name: package for name, package in packages.items() if name}
+    assert len(installed) > 50
+    assert [name for name, package in packages.items() if "resolved" in package] == []
+    assert [name for name, package in installed.items() if not package["integrity"].startswith("sha512-")] == []
+
+
+def test_stale_types_are_refused() -> None:
+    schema = subprocess.run([sys.executable, FRONTEND / "schema.py"], capture_output=True, check=True).stdout
+    assert _check_types(schema) == (0, "")
+    changed = json.loads(schema)
+    del changed["$defs"]["Note"]["properties"]["version"]
+    code, told = _check_types(json.dumps(changed).encode())
+    assert code == 1
+    assert "stale: run make types" in told
+
+
+def _check_types(schema: bytes) -> tuple[int, str]:
+    node = Path(sys.executable).with_name("node")
+    ended = subprocess.run([node, FRONTEND / "types.mjs", "--check"], input=schema, capture_output=True, check=False)
+    return ended.returncode, ended.stderr.decode()
+
+
+def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) -> None:
+    # Without the hook, which would build the page anew under the other tests: what it built is what is packed.
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", tmp_path],
+        cwd=FRONTEND.parent,
+        env={**os.environ, "HATCH_BUILD_NO_HOOKS": "true"},
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    built = {path for path in STATIC.rglob("*") if path.is_file()}
+    assert {path.suffix for path in built} >= {".html", ".js", ".css", ".br", ".gz"}
+    assert {f"realtime/static/{path.relative_to(STATIC)}" for path in built} <= packed
+
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as sources:
+        names = {name.partition("/")[2] for name in sources.getnames()}
+    needed = {"hatch_build.py", "realtime/page.py", "frontend/.npmrc", "frontend/package-lock.json"}
+    needed |= {f"frontend/{path.relative_to(FRONTEND)}" for path in (FRONTEND / "src").rglob("*") if path.is_file()}
+    assert needed <= names
+    assert [name for name in names if "node_modules" in name] == []
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Playwright, async_playwright, expect
-
-from tests.harness import UNIT, ServerProcess
+from playwright.async_api import Browser, Playwright, async_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ELSEWHERE = "notes.test"
+"""A name of this machine that the browser does not take for loopback: plain HTTP there is no secure context."""
+
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
 MENDS = "install one: apt-get install chromium, or .venv/bin/playwright install chromium"
-
-expect.set_options(timeout=5000 * UNIT)
 
 
 def _path(playwright: Playwright) -> str | None:
@@ -42,8 +42,3 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
-
-
-def own(url: str, server: ServerProcess) -> bool:
-    """Whether a request stays with the server, or within the browser."""
-    return url.startswith((server.url, "data:", "blob:"))

@@ -1,0 +1,1 @@
+"""The page in a real browser: live, lossless, safe, and usable by everybody."""

@@ -1,0 +1,51 @@
+"""Fixtures: one browser for the whole run, and a profile of its own for every page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
+
+from tests.browser.chromium import chromium
+from tests.browser.page import Open, own
+from tests.harness import ServerProcess
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Runs the tests of this folder in one loop: that of the browser."""
+    item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _chromium() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(_chromium: Browser) -> AsyncIterator[Browser]:
+    """A browser in which nobody else has a page, now or later."""
+    yield _chromium
+    for context in _chromium.contexts:
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def opened(browser: Browser, server: ServerProcess) -> AsyncIterator[Open]:
+    """Opens a page, in a profile of its own, that may ask nobody but the server and complain about nothing."""
+    complaints: list[str] = []
+
+    async def open_page(path: str = "/", **options: Any) -> Page:
+        context = await browser.new_context(base_url=server.url, **options)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda told: complaints.append(told.text) if "Content Security" in told.text else None)
+        page.on("request", lambda asked: None if own(asked.url, server) else complaints.append(asked.url))
+        await page.goto(path)
+        return page
+
+    yield open_page
+    assert complaints == []

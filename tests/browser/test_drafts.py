@@ -1,0 +1,178 @@
+"""Words that are not on the server yet: nothing that happens to a page takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from playwright.async_api import Browser, Route, expect
+
+from tests.browser.chromium import ELSEWHERE
+from tests.browser.page import SECOND, Open, editor, light, make, read_note, saved, title
+from tests.harness import ServerProcess, eventually, note_in, rest_client
+
+
+async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    await page.keyboard.press("n")
+    await expect(title(page)).to_be_focused()
+    await page.keyboard.type("New note")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    words = " ".join(f"word{number}" for number in range(60))
+    await page.keyboard.type(words, delay=15)
+    await expect(page).to_have_url(re.compile(r"/n/1$"))
+    await saved(page)
+    await expect(editor(page)).to_be_focused()
+    note = await read_note(server)
+    assert note["content"] == words
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"content": f"others {words}"})
+    await expect(editor(page)).to_have_text(f"others {words}")
+
+
+async def test_server_that_restarts_under_unsent_words_loses_none(
+    browser: Browser, serve: Callable[..., ServerProcess]
+) -> None:
+    server = serve()
+    await make(server, note_in("Title", content="before\n"))
+    page = await browser.new_page(base_url=server.url)
+    await page.goto("/n/1")
+    await expect(editor(page)).to_have_text("before")
+    server.kill()
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("typed while it was away")
+    await expect(light(page, "offline")).to_have_text("Offline – 1 change waiting")
+    server.start()
+    await expect(light(page, "saved")).to_be_visible(timeout=25 * SECOND)
+    assert (await read_note(server))["content"] == "before\ntyped while it was away"
+
+
+async def test_unsent_words_survive_a_reload_and_a_closed_tab(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Title", content="before\n"))
+    page = await opened("/n/1")
+
+    async def refuse(route: Route) -> None:
+        await (route.abort() if route.request.method in ("PATCH", "POST") else route.continue_())
+
+    await page.context.route("**/notes/**", refuse)
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("unsent")
+    await expect(light(page, "offline")).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())  # the page warns of what is unsent
+    await page.reload()
+    await expect(editor(page)).to_contain_text("unsent")
+    context = page.context
+    await page.close(run_before_unload=False)
+
+    again = await context.new_page()
+    await again.goto("/")
+    await expect(light(again, "offline")).to_be_visible()
+    await context.unroute("**/notes/**")
+    await expect(light(again, "saved")).to_be_visible(timeout=25 * SECOND)
+    note = await read_note(server)
+    assert (note["content"], note["version"]) == ("before\nunsent", 2)
+
+
+async def test_words_typed_right_before_they_could_go(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("First"), note_in("Second"))
+    page = await opened("/n/1")
+    page.on("dialog", lambda dialog: dialog.accept())
+    await editor(page).press_sequentially("typed before a reload")
+    await page.reload()
+    await expect(editor(page)).to_have_text("typed before a reload")
+    await saved(page)
+    await page.get_by_role("link", name="Second").click()
+    await expect(title(page)).to_have_value("Second")
+    await editor(page).press_sequentially("typed before a deletion")
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("button", name="Undo").click()
+    await expect(title(page)).to_have_value("Second")
+    await expect(editor(page)).to_have_text("typed before a deletion")
+    await saved(page)
+    assert (await read_note(server, 1))["content"] == "typed before a reload"
+    assert (await read_note(server, 2))["content"] == "typed before a deletion"
+
+
+async def test_note_deleted_under_the_fingers_keeps_its_words(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Doomed"))
+    page = await opened("/n/1")
+    await editor(page).press_sequentially("before")
+    await saved(page)
+    async with rest_client(server.url) as rest:
+        await rest.delete("/notes/1/")
+    await expect(page.get_by_role("alert")).to_contain_text("This note was deleted")
+    await editor(page).press_sequentially(" and after")
+    await page.get_by_role("button", name="Restore it").click()
+    await saved(page)
+    assert (await read_note(server))["content"] == "before and after"
+
+
+async def test_leaving_with_unsent_words_warns(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in())
+    page = await opened("/n/1")
+    await expect(title(page)).to_have_value("title")
+    await page.context.set_offline(True)
+    await title(page).fill("unsent title")
+    warned: list[str] = []
+
+    async def stay(dialog: Any) -> None:
+        warned.append(dialog.type)
+        await dialog.dismiss()
+
+    page.on("dialog", stay)
+    await page.close(run_before_unload=True)
+    await eventually(lambda: warned == ["beforeunload"])
+
+
+async def test_ten_tabs_share_nothing_that_breaks(opened: Open, server: ServerProcess) -> None:
+    await make(server, *(note_in(f"Note {number}", content="") for number in range(1, 11)))
+    first = await opened("/n/1")
+    tabs = [first]
+    for number in range(2, 11):
+        tab = await first.context.new_page()
+        await tab.goto(f"/n/{number}")
+        tabs.append(tab)
+    for number, tab in enumerate(tabs, 1):
+        await editor(tab).fill(f"typed in tab {number}")
+    for tab in tabs:
+        await saved(tab)
+    for number in range(1, 11):
+        note = await read_note(server, number)
+        assert (note["content"], note["version"]) == (f"typed in tab {number}", 2)
+
+
+async def test_words_survive_a_reload_and_a_closed_tab_without_a_secure_context(
+    browser: Browser, server: ServerProcess
+) -> None:
+    await make(server, note_in("Title", content="before\n"))
+    context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))
+    page = await context.new_page()
+    await page.goto("/n/1")
+    assert await page.evaluate("[isSecureContext, typeof navigator.locks, typeof crypto.randomUUID]") == [
+        *(False, "undefined", "undefined")
+    ]
+
+    async def refuse(route: Route) -> None:
+        await (route.abort() if route.request.method in ("PATCH", "POST") else route.continue_())
+
+    await context.route("**/notes/**", refuse)
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("unsent")
+    await expect(light(page, "offline")).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.reload()
+    await expect(editor(page)).to_contain_text("unsent")
+    await page.close(run_before_unload=False)
+
+    again = await context.new_page()
+    # Without locks only time tells that a tab is gone.
+    await again.add_init_script("const now = Date.now; Date.now = () => now() + 31_000")
+    await again.goto("/")
+    await expect(light(again, "offline")).to_be_visible()
+    await context.unroute("**/notes/**")
+    await expect(light(again, "saved")).to_be_visible(timeout=25 * SECOND)
+    note = await read_note(server)
+    assert (note["content"], note["version"]) == ("before\nunsent", 2)

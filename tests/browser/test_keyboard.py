@@ -1,0 +1,60 @@
+"""Everything can be done without a mouse."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import expect
+
+from tests.browser.page import Open, editor, make, read_note, saved, title
+from tests.harness import ServerProcess, eventually, note_in
+
+
+async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("First note", content="apples"), note_in("Second note", content="pears"))
+    page = await opened()
+    await expect(page.locator(".row").first).to_be_visible()
+    keys = page.keyboard
+    await keys.press("?")
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    await keys.press("Escape")
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    await keys.press("j")
+    await expect(page).to_have_url(re.compile("/n/2$"))
+    await keys.press("j")
+    await expect(page).to_have_url(re.compile("/n/1$"))
+    await keys.press("k")
+    await expect(page).to_have_url(re.compile("/n/2$"))
+    await keys.press("/")
+    await keys.type("apples")
+    await expect(page.locator(".row")).to_have_count(1)
+    await keys.press("ArrowDown")
+    await keys.press("Enter")
+    await expect(page).to_have_url(re.compile("/n/1$"))
+    await expect(editor(page)).to_have_text("apples")
+    await keys.press("e")
+    await expect(editor(page)).to_be_focused()
+    await keys.press("Control+End")
+    await keys.type(" and plums")
+    await keys.press("Control+s")
+    await saved(page)
+    assert (await read_note(server))["content"] == "apples and plums"
+    await keys.press("Escape")
+    await keys.press("h")
+    await expect(page.get_by_role("heading", name="History of First note")).to_be_visible()
+    await expect(page.locator("ins")).to_contain_text("apples and plums")
+    await keys.press("Escape")
+    await keys.press("n")
+    await expect(title(page)).to_be_focused()
+    await keys.type("By keyboard")
+    await keys.press("Tab")
+    await keys.press("Tab")
+    await keys.type("tag,")
+    await expect(page).to_have_url(re.compile("/n/3$"))
+    await eventually(lambda: _has_tags(server, 3, ["tag"]))
+    await page.go_back()
+    await expect(page).to_have_url(re.compile("/n/1"))
+
+
+async def _has_tags(server: ServerProcess, id: int, tags: list[str]) -> bool:
+    return bool((await read_note(server, id))["tags"] == tags)

@@ -1,0 +1,155 @@
+"""What others do is there at once, and moves nothing that somebody looks at."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+from pymongo import MongoClient
+from redis import Redis
+
+from realtime.settings import Settings
+from tests.browser.page import SECOND, Open, editor, make, saved, title
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+
+
+async def test_two_browsers_see_each_others_writes_within_a_second(opened: Open, server: ServerProcess) -> None:
+    one, other = await opened(), await opened()
+    for page in (one, other):
+        await expect(page.get_by_text("No notes yet")).to_be_visible()
+    async with _answer(one, "POST"):
+        await one.get_by_role("button", name="New note").click()
+        await title(one).fill("Written by one")
+        await editor(one).fill("first words")
+    await expect(other.get_by_role("link", name="Written by one")).to_be_visible(timeout=SECOND)
+    await expect(one).to_have_url(re.compile(r"/n/1$"))
+    await saved(one)
+
+    await other.get_by_role("link", name="Written by one").click()
+    await expect(editor(other)).to_have_text("first words")
+    async with _answer(other, "PATCH"):
+        await editor(other).press("Control+End")
+        await editor(other).press_sequentially(", and others")
+    await expect(editor(one)).to_have_text("first words, and others", timeout=SECOND)
+    async with _answer(other, "PATCH"):
+        await title(other).fill("Written by both")
+    await expect(title(one)).to_have_value("Written by both", timeout=SECOND)
+    await expect(one.locator(".row b")).to_have_text("Written by both", timeout=SECOND)
+
+    await one.get_by_role("button", name="Delete", exact=True).click()
+    await expect(other.get_by_role("alert")).to_contain_text("This note was deleted", timeout=SECOND)
+    await expect(other.locator(".row")).to_have_count(0, timeout=SECOND)
+    await one.get_by_role("button", name="Undo").click()
+    await expect(other.get_by_role("alert")).to_have_count(0, timeout=SECOND)
+    await expect(other.locator(".row b")).to_have_text("Written by both", timeout=SECOND)
+    await expect(title(other)).to_have_value("Written by both")
+
+
+def _answer(page: Page, method: str) -> Any:
+    """Ends with the answer to a write of the page: from there on the second counts."""
+    return page.expect_response(lambda answer: answer.request.method == method and answer.ok)
+
+
+async def test_presence_comes_and_goes_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Looked at"), note_in("Other"))
+    one, two, three = await opened("/n/1"), await opened("/n/2"), await opened("/n/2")
+    people = one.locator(".people")
+    await saved(one)
+    for page in (two, three):
+        await expect(title(page)).to_have_value("Other")
+        await page.get_by_role("link", name="Looked at").click()
+    await expect(people).to_have_text("Also here: Guest, Guest", timeout=SECOND)
+    await two.get_by_role("link", name="Other").click()
+    await expect(people).to_have_text("Also here: Guest", timeout=SECOND)
+    await expect(one.locator(".row", has_text="Looked at")).to_contain_text("1 also here")
+    await three.close()
+    await expect(people).to_have_text("", timeout=SECOND)
+    await expect(one.locator(".row", has_text="also here")).to_have_count(0)
+    await two.get_by_role("link", name="Looked at").click()
+    await expect(people).to_contain_text("Also here: Guest", timeout=SECOND)
+    await two.keyboard.press("Escape")
+    await expect(people).to_have_text("", timeout=SECOND)
+
+
+async def test_writes_of_programs_are_there_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Before"))
+    page = await opened("/n/1")
+    await expect(title(page)).to_have_value("Before")
+    await saved(page)
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"title": "Changed by a program"})
+    await expect(title(page)).to_have_value("Changed by a program", timeout=SECOND)
+    await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
+
+
+async def test_reset_fetches_in_place(opened: Open, server: ServerProcess, settings: Settings) -> None:
+    await make(server, note_in("Before"), note_in("Other"))
+    page = await opened("/n/1")
+    await expect(page.locator(".row b")).to_have_text(["Other", "Before"])
+    with MongoClient[Json](settings.mongo_url) as mongo, Redis.from_url(settings.redis_url or "") as redis:
+        # A change that no event tells of, and a log that begins anew.
+        await eventually(lambda: mongo[settings.database].notes.count_documents({"dirty": True}) == 0)
+        mongo[settings.database].notes.update_one({"_id": 1}, {"$set": {"title": "After"}, "$inc": {"version": 1}})
+        redis.delete(*redis.keys(f"{{{settings.database}}}:*"))
+    await expect(title(page)).to_have_value("After", timeout=10 * SECOND)
+    await expect(page.locator(".row b", has_text="After")).to_be_visible()
+
+
+async def test_one_socket_however_often_is_searched(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Apples"))
+    page = await opened("/n/1")
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    for text in ("a", "ap", "apples", ""):
+        await page.get_by_label("Search").fill(text)
+        await page.wait_for_timeout(200)
+    await page.get_by_label("Order").select_option("title")
+    await expect(page.locator(".row b")).to_have_text(["Apples"])
+    assert len(sockets) <= 1
+
+
+async def test_others_changes_leave_scroll_focus_and_typing_alone(opened: Open, server: ServerProcess) -> None:
+    await make(server, *(note_in(f"Note {number:02}") for number in range(60)))
+    page = await opened("/n/1")
+    rows = page.locator(".rows")
+    await expect(page.locator(".row").first).to_be_visible()
+    await rows.evaluate("element => { element.scrollTop = 2000 }")
+    shown = page.locator(".row", has_text="Note 30")
+    await expect(shown).to_be_visible()
+    before = await shown.bounding_box()
+    await page.get_by_label("Description").focus()
+    await page.keyboard.press("End")
+    await page.keyboard.type(" and")
+    async with rest_client(server.url) as rest:
+        for number in range(5):
+            await rest.post("/notes/", json=note_in(f"New {number}"))
+        await rest.patch("/notes/3/", json={"title": "Moved up"})
+    await page.keyboard.type(" more")
+    await expect(page.locator("ol[aria-label^='65']")).to_be_attached()
+    await eventually(lambda: _same_place(shown, before))
+    assert await page.evaluate("document.activeElement.getAttribute('aria-label')") == "Description"
+    await expect(page.get_by_label("Description")).to_have_value("description and more")
+
+
+async def _same_place(row: Any, before: Any) -> bool:
+    now = await row.bounding_box()
+    return bool(now) and abs(now["y"] - before["y"]) < 2
+
+
+@pytest.mark.parametrize("blocked", [["ws"], ["ws", "events"]])
+async def test_other_ways_when_one_is_closed(browser: Browser, server: ServerProcess, blocked: list[str]) -> None:
+    await make(server, note_in("Title"))
+    context = await browser.new_context(base_url=server.url)
+    await context.route_web_socket(re.compile("/ws"), lambda socket: socket.close(code=1001))
+    if "events" in blocked:
+        await context.route("**/events?*", lambda route: route.abort())
+    page = await context.new_page()
+    await page.add_init_script("Math.random = () => 0.1")
+    way = "/changes" if "events" in blocked else "/events"
+    async with page.expect_request(re.compile(way), timeout=30 * SECOND):
+        await page.goto("/")
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"title": "Changed"})
+    await expect(page.locator(".row b")).to_have_text("Changed")

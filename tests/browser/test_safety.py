@@ -1,0 +1,123 @@
+"""Nothing that anybody writes is ever executed, or asks another server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Route, expect
+
+from tests.browser.page import make, own, saved, title
+from tests.harness import ServerProcess, eventually, note_in
+
+NASTY = [
+    "<img src=x onerror=pwned()>",
+    "<script>pwned()</script>",
+    '"><svg onload=pwned()>',
+    "[a](javascript:pwned())",
+    "<a href='javascript:pwned()'>a</a>",
+    "<iframe srcdoc='<script>parent.pwned()</script>'></iframe>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=pwned()>",
+    '![a](x" onerror="pwned())',
+    "<form action=javascript:pwned()><button>x</button></form>",
+    "<style>@import 'https://example.org'</style><link rel=stylesheet href=https://example.org>",
+    "<img src=https://example.org/pixel.png>",
+]
+
+
+DANGEROUS = ".preview :is(script, iframe, style, link, form, object, embed, [onerror], [onload])"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def watched(browser: Browser, server: ServerProcess) -> AsyncIterator[Page]:
+    """A page on which nothing of :data:`NASTY` may run, or ask another server."""
+    context = await browser.new_context(base_url=server.url)
+    done = await _watch(context, server)
+    await context.add_init_script("localStorage.setItem('mode', 'both')")
+    yield await context.new_page()
+    assert done == []
+
+
+async def _watch(context: BrowserContext, server: ServerProcess) -> list[str]:
+    """What was executed, and which requests were about to leave for elsewhere: those that the policy stops do not."""
+    done: list[str] = []
+
+    async def stop(route: Route) -> None:
+        done.append(route.request.url)
+        await route.abort()
+
+    await context.expose_function("pwned", lambda *_: done.append("pwned"))
+    await context.route(lambda url: not own(url, server), stop)
+    return done
+
+
+async def test_watch_notices(browser: Browser, server: ServerProcess) -> None:
+    context = await browser.new_context()
+    done = await _watch(context, server)
+    page = await context.new_page()
+    await page.set_content(NASTY[0] + NASTY[-1])
+    await eventually(lambda: {"pwned", "https://example.org/pixel.png"} <= set(done))
+
+
+async def test_markup_in_notes_does_nothing(watched: Page, server: ServerProcess) -> None:
+    page = watched
+    matter = "---\ntitle: <img src=x onerror=pwned()>\n---\n"
+    await make(
+        server,
+        note_in(NASTY[0], NASTY[1], content=matter + "\n\n".join(NASTY), tags=[nasty[:50] for nasty in NASTY[:6]]),
+        *(note_in(nasty[:50], nasty[:50], tags=[nasty[:50]], content=nasty) for nasty in NASTY),
+    )
+    for path in ("/n/1", "/n/2", "/n/7", "/n/1/history", "/?"):
+        await page.goto(path)
+        await expect(page.locator(".row").first).to_be_visible()
+        await page.get_by_role("button", name="Tags").click()
+        await page.get_by_label("Search").fill("pwned")
+        await expect(page.locator(".row mark").first).to_be_visible()
+        for link in await page.locator(".preview a").all():
+            assert not (await link.get_attribute("href") or "").startswith("javascript")
+    await page.goto("/n/1")
+    await expect(page.locator(".preview")).to_be_visible()
+    await expect(page.locator(DANGEROUS)).to_have_count(0)
+    await expect(title(page)).to_have_value(NASTY[0])
+
+
+async def test_markup_in_imported_front_matter_does_nothing(watched: Page, server: ServerProcess) -> None:
+    page = watched
+    files: list[FilePayload] = [
+        {"name": f"{number}.md", "mimeType": "text/markdown", "buffer": _with_front_matter(nasty).encode()}
+        for number, nasty in enumerate(NASTY)
+    ]
+    await page.goto("/")
+    await page.get_by_label("Files to import").set_input_files(files)
+    await expect(page.locator(".notice")).to_have_text(f"{len(NASTY)} notes imported")
+    await page.get_by_role("button", name="Tags").click()
+    for id, nasty in enumerate(NASTY, 1):
+        short = nasty[:50].strip()
+        await page.locator(f".row[href='/n/{id}']").click()
+        await expect(title(page)).to_have_value(short)
+        await expect(page.locator(".row[aria-current] b")).to_have_text(short)
+        await expect(page.get_by_role("button", name=f"Remove the tag {short}", exact=True)).to_be_visible()
+        await expect(page.locator(".preview")).to_be_visible()
+        await expect(page.locator(DANGEROUS)).to_have_count(0)
+
+
+def _with_front_matter(nasty: str) -> str:
+    short = json.dumps(nasty[:50].strip())  # which is YAML
+    lines = ["---", f"title: {short}", f"description: {short}", f"tags: [{short}]", f"other: {short}", "---"]
+    return "\n".join([*lines, nasty])
+
+
+async def test_names_of_others_are_text(watched: Page, browser: Browser, server: ServerProcess) -> None:
+    await make(server, note_in("Looked at"))
+    await watched.goto("/n/1")
+    await saved(watched)
+    other = await browser.new_page(base_url=server.url)
+    await other.add_init_script(f"localStorage.setItem('name', {json.dumps(NASTY[0])})")
+    await other.goto("/n/1")
+    people = watched.locator(".people")
+    await expect(people).to_contain_text(NASTY[0])
+    await expect(people.locator("*")).to_have_count(0)
+    await other.get_by_label("More").click()
+    await expect(other.get_by_role("button", name=f"Your name: {NASTY[0]}")).to_be_visible()
+    await expect(other.locator(".menu img")).to_have_count(0)

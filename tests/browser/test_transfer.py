@@ -1,0 +1,72 @@
+"""Notes come in as files and leave as files, through the menu."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+from playwright.async_api import FilePayload, Page, expect
+
+from tests.browser.page import Open, editor, make, read_note, title
+from tests.harness import ServerProcess, note_in
+
+PACKED = "---\ntitle: Packed\ndescription: In a zip\ntags: [one, two]\n---\npears\n"
+
+
+async def test_files_become_notes(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("folder/packed.md", PACKED)
+    await _bring_in(
+        page,
+        {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n\napples\n"},
+        {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()},
+    )
+    await expect(page.get_by_text("2 notes imported")).to_be_visible()
+    await expect(page.locator(".row b")).to_have_text(["Packed", "Plain"])
+    await page.get_by_role("link", name="Packed").click()
+    await expect(title(page)).to_have_value("Packed")
+    await expect(editor(page)).to_have_text("pears")
+    note = await read_note(server, 2)
+    assert (note["title"], note["description"], note["tags"]) == ("Packed", "In a zip", ["one", "two"])
+
+
+async def test_what_is_no_note_is_refused_in_words(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    await _bring_in(page, {"name": "broken.zip", "mimeType": "application/zip", "buffer": b"no zip at all"})
+    notice = page.locator(".notice")
+    await expect(notice).to_contain_text("broken.zip")
+    await expect(page.get_by_text("No notes yet")).to_be_visible()
+
+
+async def test_all_notes_leave_as_a_zip_and_come_back(opened: Open, server: ServerProcess, tmp_path: Path) -> None:
+    await make(server, note_in("Apples", content="red\n", tags=["fruit"]), note_in("Pears", content="green – grün\n"))
+    page = await opened()
+    await page.get_by_label("More").click()
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="Export all notes").click()
+    download = await started.value
+    assert download.suggested_filename.endswith(".zip")
+    path = tmp_path / download.suggested_filename
+    await download.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        texts = sorted(archive.read(name).decode() for name in archive.namelist())
+    assert len(texts) == 2
+    for text, words in zip(texts, (("Apples", "fruit", "red\n"), ("Pears", "green – grün\n")), strict=True):
+        assert all(word in text for word in words)
+    await _bring_in(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": path.read_bytes()})
+    await expect(page.locator(".row b")).to_have_count(4)
+    assert {(note["title"], note["content"]) for note in [await read_note(server, id) for id in (3, 4)]} == {
+        ("Apples", "red\n"),
+        ("Pears", "green – grün\n"),
+    }
+
+
+async def _bring_in(page: Page, *files: FilePayload) -> None:
+    await page.get_by_label("More").click()
+    async with page.expect_file_chooser() as chooser:
+        await page.get_by_role("button", name="Import…").click()
+    await (await chooser.value).set_files(list(files))
