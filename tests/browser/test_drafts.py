@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +16,24 @@ from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:
     page = await opened()
+    answered = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/notes/", hold)
     await page.keyboard.press("n")
     await expect(title(page)).to_be_focused()
-    await page.keyboard.type("New note")
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Tab")
-    words = " ".join(f"word{number}" for number in range(60))
-    await page.keyboard.type(words, delay=15)
+    async with page.expect_request(lambda asked: asked.method == "POST"):
+        await page.keyboard.type("New note")
+        for _ in range(3):
+            await page.keyboard.press("Tab")
+        await page.keyboard.type("typed before it is sent, ")
+    await page.keyboard.type("typed while it is on its way, ")
+    answered.set()
+    await page.keyboard.type("and typed while the answer comes", delay=20)
+    words = "typed before it is sent, typed while it is on its way, and typed while the answer comes"
     await expect(page).to_have_url(re.compile(r"/n/1$"))
     await saved(page)
     await expect(editor(page)).to_be_focused()
