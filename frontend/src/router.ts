@@ -11,7 +11,8 @@ export type Route =
 
 export function parse(path: string): Route {
   const note = /^\/n\/([1-9]\d{0,15})(\/history)?\/?$/.exec(path);
-  if (note) return { view: note[2] ? "history" : "note", id: Number(note[1]) };
+  const id = Number(note?.[1]);
+  if (note && Number.isSafeInteger(id)) return { view: note[2] ? "history" : "note", id };
   const fresh = /^\/new\/([\w-]+)$/.exec(path);
   if (fresh) return { view: "new", key: fresh[1] as string };
   return path.replace(/\/$/, "") === "/deleted" ? { view: "trash" } : { view: "home" };

@@ -179,7 +179,6 @@ async def test_nothing_moves_for_whom_that_is_too_much(opened: Open, server: Ser
     assert await still.evaluate(MOVING) == []
 
 
-@pytest.mark.xfail(reason="CodeMirror's cursor blinks by an animation, whatever is preferred")
 async def test_cursor_does_not_blink_for_whom_that_is_too_much(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in())
     page = await opened("/n/1", reduced_motion="reduce")

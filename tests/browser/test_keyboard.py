@@ -56,5 +56,45 @@ async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> No
     await expect(page).to_have_url(re.compile("/n/1"))
 
 
+async def test_keys_without_ctrl_can_be_turned_off(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in())
+    page = await opened()
+    await expect(page.locator(".row").first).to_be_visible()
+    await page.keyboard.press("?")
+    sheet = page.get_by_role("dialog", name="Keys")
+    await sheet.get_by_label("Keys without Ctrl").uncheck()
+    await sheet.get_by_role("button", name="Close").click()
+    await page.reload()
+    await expect(page.locator(".row").first).to_be_visible()
+    for key in ("n", "?", "j"):
+        await page.keyboard.press(key)
+    await expect(page).to_have_url(re.compile("/$"))
+    await expect(sheet).to_be_hidden()
+    await page.get_by_label("More").click()
+    await page.get_by_role("button", name="Keys").click()
+    await sheet.get_by_label("Keys without Ctrl").check()
+    await sheet.get_by_role("button", name="Close").click()
+    await page.keyboard.press("j")
+    await expect(page).to_have_url(re.compile("/n/1$"))
+
+
+async def test_row_keeps_the_focus_wherever_the_list_goes(opened: Open, server: ServerProcess) -> None:
+    await make(server, *(note_in(f"Note {number:02}") for number in range(80)))
+    page = await opened()
+    await expect(page.locator(".row").first).to_be_visible()
+    await page.keyboard.press("/")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("ArrowDown")
+    row = page.locator(".row:focus")
+    await expect(row).to_contain_text("Note 78")
+    for place in (5000, 0, 5000):
+        await page.locator(".rows").evaluate("(rows, place) => { rows.scrollTop = place }", place)
+        await expect(page.locator(".row", has_text="Note 20" if place else "Note 79")).to_be_visible()
+        await expect(row).to_contain_text("Note 78")
+    await page.keyboard.press("ArrowDown")
+    await expect(row).to_contain_text("Note 77")
+    await expect(row).to_be_in_viewport()
+
+
 async def _has_tags(server: ServerProcess, id: int, tags: list[str]) -> bool:
     return bool((await read_note(server, id))["tags"] == tags)

@@ -73,6 +73,21 @@ async def test_presence_comes_and_goes_within_a_second(opened: Open, server: Ser
     await expect(people).to_have_text("", timeout=SECOND)
 
 
+async def test_caret_stays_where_it_is_when_others_change_the_title(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("The title"))
+    page = await opened("/n/1")
+    await expect(title(page)).to_have_value("The title")
+    await title(page).focus()
+    await page.keyboard.press("Home")
+    for _ in "The":
+        await page.keyboard.press("ArrowRight")
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"title": "Now: The title!"})
+    await expect(title(page)).to_have_value("Now: The title!")
+    await page.keyboard.type(" good")
+    await expect(title(page)).to_have_value("Now: The good title!")
+
+
 async def test_writes_of_programs_are_there_within_a_second(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in("Before"))
     page = await opened("/n/1")

@@ -11,6 +11,27 @@ from tests.browser.page import Open, editor, make, title
 from tests.harness import ServerProcess, note_in, rest_client
 
 
+async def test_history_of_no_note_says_so(opened: Open, server: ServerProcess) -> None:
+    page = await opened("/n/7/history")
+    await expect(page.get_by_text("This note is not there any more")).to_be_visible()
+
+
+async def test_older_versions_stay_when_a_newer_one_comes(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in())
+    async with rest_client(server.url) as rest:
+        for number in range(60):
+            await rest.patch("/notes/1/", json={"content": f"text {number}"})
+        page = await opened("/n/1/history")
+        versions = page.locator(".versions li button")
+        await expect(versions).to_have_count(51)  # and the one that asks for more
+        await page.get_by_role("button", name="Older versions").click()
+        await expect(versions).to_have_count(61)
+        await rest.patch("/notes/1/", json={"content": "newest"})
+        await expect(page.get_by_role("button", name="Version 62")).to_be_visible()
+        await expect(page.get_by_role("button", name="Version 1 made")).to_be_attached()
+        await expect(versions).to_have_count(62)
+
+
 async def test_history_and_trash_lead_back(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in("Title", content="first\n"), note_in("Doomed"))
     async with rest_client(server.url) as rest:

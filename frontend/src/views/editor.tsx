@@ -25,6 +25,8 @@ const style = HighlightStyle.define([
 const outside = Annotation.define<boolean>();
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
 
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
 interface Props {
   /** The text as it is to be now, read from signals; undefined while there is none. */
   text: () => string | undefined;
@@ -48,7 +50,7 @@ export function Editor(props: Props) {
           EditorView.cspNonce.of(nonce),
           EditorState.lineSeparator.of("\n"),
           history(),
-          drawSelection(),
+          drawSelection({ cursorBlinkRate: still.matches ? 0 : 1200 }),
           search({ top: true }),
           highlightSelectionMatches(),
           markdown(),

@@ -1,7 +1,7 @@
 /** A line of text whose caret stays where it belongs when others change the text. */
 
+import { diffIndices } from "node-diff3";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { splice } from "../drafts";
 
 interface Props {
   class: string;
@@ -16,12 +16,14 @@ export function Field({ label, value, change, ...more }: Props) {
   useLayoutEffect(() => {
     const field = input.current;
     if (!field || field.value === value) return;
-    const { start, end, text } = splice(field.value, value);
-    const moved = (at: number | null): number => {
-      if (at === null || at <= start) return at ?? 0;
-      return at >= end ? at + text.length - (end - start) : start + text.length;
+    const differences = diffIndices(field.value.split(""), value.split(""));
+    const moved = (at: number): number => {
+      const before = differences.findLast(({ buffer1: [start] }) => start < at);
+      if (!before) return at;
+      const { buffer1, buffer2 } = before;
+      return Math.max(0, at - buffer1[0] - buffer1[1]) + buffer2[0] + buffer2[1];
     };
-    const caret = [moved(field.selectionStart), moved(field.selectionEnd)] as const;
+    const caret = [moved(field.selectionStart ?? 0), moved(field.selectionEnd ?? 0)] as const;
     field.value = value;
     if (document.activeElement === field) field.setSelectionRange(...caret);
   }, [value]);
