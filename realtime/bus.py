@@ -154,6 +154,7 @@ class Bus:
         except (RedisError, OSError) as error:
             self.available = False
             raise _lost(error) from error
+        _stop_if_cancelled()
         self.available = True
         return result
 
@@ -181,6 +182,7 @@ class Bus:
             await self._redis.publish(channel, data)
         except (RedisError, OSError) as error:
             raise _lost(error) from error
+        _stop_if_cancelled()
 
     @asynccontextmanager
     async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[Message]]:
@@ -188,6 +190,7 @@ class Bus:
         pubsub = self._redis.pubsub()
         try:
             await pubsub.subscribe(*channels)
+            _stop_if_cancelled()
             yield self._messages(pubsub)
         except (RedisError, OSError) as error:
             raise _lost(error) from error
@@ -209,6 +212,13 @@ def _resolve(entries: Iterable[tuple[Entry, asyncio.Future[None]]], error: BusUn
                 future.set_result(None)
             else:
                 future.set_exception(error)
+
+
+def _stop_if_cancelled() -> None:
+    """Until Python 3.12, ``asyncio.wait_for``, which redis-py sends with, may swallow a cancellation (gh-86296)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _lost(error: Exception) -> BusUnavailable:

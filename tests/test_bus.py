@@ -227,3 +227,19 @@ async def test_silent_resubscription_is_told(bus: Bus, settings: Settings) -> No
         await eventually(cut)
         outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
         assert isinstance(outcome, BaseException) or outcome.data is None
+
+
+async def test_cancellation_is_never_swallowed(bus: Bus) -> None:
+    async def ask_for_ever() -> None:
+        while True:
+            await bus.position()
+            await bus.tell(bus.presence, b"")
+            await asyncio.sleep(0)
+
+    for turns in range(60):  # of the loop: the cancellation comes at any point of a call
+        task = asyncio.create_task(ask_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)
+        assert task.done()
