@@ -23,13 +23,14 @@ from realtime.failpoints import FailPoints
 from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.housekeeping import Housekeeping
-from realtime.hub import Hub
+from realtime.hub import Event, Hub
 from realtime.metrics import Metrics
 from realtime.middleware import BodyLimit, RequestLog, SameOrigin
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
 from realtime.queries import Queries
+from realtime.rooms import Rooms
 from realtime.routing import add_error_handlers, other_form, without_null_parameters
 from realtime.settings import Settings
 from realtime.store import Store
@@ -53,6 +54,7 @@ class Parts:
     feed: Feed
     outbox: Outbox
     notes: Notes
+    rooms: Rooms
     queries: Queries
     metrics: Metrics
 
@@ -72,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.parts = parts
 
             async def drain() -> None:
-                await parts.feed.drain(settings.drain)
+                await asyncio.gather(parts.feed.drain(settings.drain), parts.rooms.drain(settings.drain))
 
             with _on_signal(drain):
                 yield {"drain": drain}
@@ -90,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
-    for router in (operations.router, *rest.routers, sockets.router):
+    for router in (operations.router, *rest.routers, *sockets.routers):
         app.include_router(router)
     add_error_handlers(app)
     describe = app.openapi
@@ -136,18 +138,27 @@ async def _parts(
         await bus.tell(bus.presence, data)
 
     presence = Presence(hub, tell)
+    rooms = Rooms(
+        store, bus, metrics, budget=settings.client_budget, stall=settings.client_stall, idle=settings.room_idle
+    )
+
+    def deliver(event: Event) -> None:
+        hub.publish(event)
+        if event.deleted:
+            rooms.gone(event.id)
+
     follower = Follower(
         bus,
         Handlers(
             decode=decode_event,
-            deliver=hub.publish,
+            deliver=deliver,
             reset=lambda position: hub.reset(reset(position)),
             presence=presence.heard,
         ),
     )
     feed = Feed(hub, follower, bus, presence, metrics, interval=settings.heartbeat)
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
-    notes = Notes(store, outbox, failpoints, metrics)
+    notes = Notes(store, outbox, rooms, failpoints, metrics)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": store.prepare,
@@ -158,6 +169,8 @@ async def _parts(
         "tick": feed.tick,
         "presence": presence.run,
         "keep house": housekeeping.run,
+        "tend the rooms": lambda: rooms.run(notes.project),
+        **rooms.tasks,
     }
     try:
         async with running(tasks):
@@ -165,8 +178,9 @@ async def _parts(
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
-            yield Parts(store, bus, follower, feed, outbox, notes, Queries(store), metrics)
-            await feed.drain(0)
+            yield Parts(store, bus, follower, feed, outbox, notes, rooms, Queries(store), metrics)
+            await asyncio.gather(feed.drain(0), rooms.drain(0))
+            await rooms.aclose(notes.project)
             await presence.aclose()
             await outbox.aclose()
     finally:

@@ -80,6 +80,7 @@ class Bus:
         self._keys = [f"{{{namespace}}}:{name}" for name in ("meta", "log", "latest", "versions")]
         self.feed = f"{{{namespace}}}:feed"
         self.presence = f"{{{namespace}}}:presence"
+        self.sync = f"{{{namespace}}}:sync"
         self._append = self._script("append.lua")
         self._read = self._script("read.lua")
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()

@@ -18,6 +18,8 @@
      ├── NoRoom                  503, the note holds too many revisions that are not archived yet
      ├── Unavailable             503
      │    └── OutcomeUnknown     503, the write may or may not have been committed
+     ├── MalformedUpdate         what a co-editing client sent is no update of a text
+     ├── DocumentBroken          a shared text cannot be used any more, and has to be loaded anew
      ├── BusUnavailable          Redis is away: never reaches a client
      ├── TransferFailed          `realtime export` or `import` failed
      └── EmbeddedError           the embedded servers could not be started
@@ -242,6 +244,14 @@ class OutcomeUnknown(Unavailable):
     def more(self) -> dict[str, Any]:
         """That the outcome is unknown."""
         return {"outcome": "unknown"}
+
+
+class MalformedUpdate(RealtimeError):
+    """A co-editing client sent something that is no update of a text; the message says what is wrong."""
+
+
+class DocumentBroken(RealtimeError):
+    """An update brought a shared text into an unknown state."""
 
 
 class BusUnavailable(RealtimeError):

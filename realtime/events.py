@@ -151,6 +151,7 @@ def encode_change(change: Change) -> tuple[bytes, bytes]:
 
 
 _HEAD = re.compile(r'\{"type":"note\.[a-z]+","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
+_DELETED = '{"type":"note.deleted"'
 _CONTENT = ',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
 
 
@@ -168,7 +169,5 @@ def decode_event(payload: bytes) -> Event:
     key = ("note", int(id))
     full = Frame(text, size=len(payload), key=key, version=int(version), cursor=str(cursor))
     cut = text.find(_CONTENT)
-    slim = text[:cut] + "}}" if cut >= 0 else text
-    return Event(
-        int(id), cursor, full, full if cut < 0 else Frame(slim, key=key, version=full.version, cursor=full.cursor)
-    )
+    slim = full if cut < 0 else Frame(text[:cut] + "}}", key=key, version=full.version, cursor=full.cursor)
+    return Event(int(id), cursor, full, slim, deleted=text.startswith(_DELETED))

@@ -49,6 +49,7 @@ class Event:
     cursor: Cursor
     full: Frame
     slim: Frame
+    deleted: bool = False
 
 
 class Closed(Exception):

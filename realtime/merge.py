@@ -38,6 +38,14 @@ class Block(NamedTuple):
     new_end: int
 
 
+class Change(NamedTuple):
+    """Replace the characters ``start`` to ``end`` (Unicode code points of the text before) with others."""
+
+    start: int
+    end: int
+    text: str
+
+
 class Part(NamedTuple):
     """A range of a text, in characters (Unicode code points), and what is there."""
 
@@ -73,6 +81,19 @@ def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list
             new_at += len(units) * (operation != diff_match_patch.DIFF_DELETE)
         if changed:
             found.append(Block(start, at, new_start, new_at))
+    return found
+
+
+def changes(before: str, after: str) -> list[Change]:
+    """What makes the one text of the other, places ascending: by lines, and within these by characters."""
+    deadline = time.time() + TIME_LIMIT
+    old, new = lines_of(before), lines_of(after)
+    starts = [0, *accumulate(map(len, old))]
+    found: list[Change] = []
+    for start, end, new_start, new_end in blocks(old, new, deadline):
+        at, words = starts[start], "".join(new[new_start:new_end])
+        finer = blocks("".join(old[start:end]), words, deadline)
+        found += [Change(at + one.start, at + one.end, words[one.new_start : one.new_end]) for one in finer]
     return found
 
 

@@ -31,6 +31,7 @@ class Metrics:
         self.clients = Gauge(
             "clients", "Connected clients of the feed", ["transport"], multiprocess_mode="livesum", **names
         )
+        self.rooms = Gauge("rooms", "Shared texts that are open", multiprocess_mode="livesum", **names)
         self._lag = Gauge(
             "feed_lag_events", "Events in the log not handed out yet", multiprocess_mode="livemax", **names
         )

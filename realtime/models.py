@@ -166,13 +166,14 @@ class TagCount(BaseModel):
     count: int
 
 
-Action = Literal["create", "update", "edit", "import", "restore", "delete", "undelete"]
+Action = Literal["create", "update", "edit", "type", "import", "restore", "delete", "undelete"]
 
 
 _REVISED: dict[str, Any] = {
     "version": 3,
     "date": "2026-01-02T18:30:00.000Z",
     "author": None,
+    "authors": [],
     "action": "update",
     "restored": None,
     "changed": ["content"],
@@ -187,6 +188,7 @@ class Revision(BaseModel):
     version: Version
     date: Moment
     author: Annotated[str | None, Field(description="who made it; `null` is a guest")]
+    authors: Annotated[list[str], Field(default_factory=list, description="for `type`, the names of those who typed")]
     action: Action
     restored: Annotated[int | None, Field(description="for `restore`, the version that was taken back")]
     changed: Annotated[list[str], Field(description="fields whose value is another than in the version before")]

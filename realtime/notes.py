@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from realtime.edits import edited
@@ -17,45 +16,32 @@ from realtime.errors import (
     NoRoom,
     NoteNotFound,
     OutcomeUnknown,
-    RealtimeError,
     Unavailable,
     VersionMismatch,
     VersionNotFound,
 )
 from realtime.merge import merge_fields
-from realtime.models import Note
+from realtime.writes import APPLY_TIMEOUT, Versions, Write, Writes
 
 if TYPE_CHECKING:
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Action, Change, NoteIn, NotePatch, NotePut, Operation
+    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
     from realtime.outbox import Outbox
+    from realtime.rooms import Rooms
     from realtime.store import Store
     from realtime.store.documents import Record
+    from realtime.store.texts import Row
 
 log = logging.getLogger(__name__)
 
-APPLY_TIMEOUT = 15.0
-"""How long a write is tried again because others were faster."""
 IMPORT_NOTES = 16
 IMPORT_CHARACTERS = 512 * 1024
 """At most so many notes, of about so much text, are made at once."""
 
-Versions = Collection[int] | None
 Fields = Mapping[str, Any]
-Apply = Callable[[str | None, Versions], Awaitable["Change | None"]]
 Compute = Callable[["Note"], Awaitable[Fields]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A write: how to apply it at the versions allowed, marked by a token; and the state that it needs of the note."""
-
-    action: str
-    apply: Apply
-    versions: Versions = None
-    of_trash: bool = False
 
 
 class Notes:
@@ -64,11 +50,12 @@ class Notes:
     With an operation, a write is applied once, however often its request comes.
     """
 
-    def __init__(self, store: Store, outbox: Outbox, failpoints: FailPoints, metrics: Metrics) -> None:
+    def __init__(self, store: Store, outbox: Outbox, rooms: Rooms, failpoints: FailPoints, metrics: Metrics) -> None:
         self._store = store
         self._outbox = outbox
-        self._failpoints = failpoints
+        self._rooms = rooms
         self._metrics = metrics
+        self._writes = Writes(store, outbox, failpoints, metrics)
 
     async def create(self, note: NoteIn, operation: Operation | None) -> Note:
         """Makes a note."""
@@ -76,7 +63,7 @@ class Notes:
         async def apply(token: str | None, _: Versions) -> Change | None:
             return await self._store.notes.create(note.model_dump(), token)
 
-        return await self._once(_Write("create", apply), None, operation)
+        return await self._writes.once(Write("create", apply), None, operation)
 
     async def replace(
         self, id: int, note: NotePut, versions: Versions, base: int | None, operation: Operation | None
@@ -111,7 +98,7 @@ class Notes:
         async def compute(note: Note) -> Fields:
             return {"content": await asyncio.to_thread(edited, note.content, edits)}
 
-        return await self._once(self._computed("edit", id, compute, versions), id, operation)
+        return await self._writes.once(self._computed("edit", id, compute, versions), id, operation)
 
     async def restore(self, id: int, version: int, versions: Versions, operation: Operation | None) -> Note:
         """Makes an earlier version the newest.
@@ -126,7 +113,7 @@ class Notes:
             return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
 
         write = self._computed("restore", id, compute, versions, restored=version)
-        return await self._once(write, id, operation)
+        return await self._writes.once(write, id, operation)
 
     async def delete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Moves a note into the trash and returns it as it was.
@@ -137,7 +124,7 @@ class Notes:
         async def apply(token: str | None, allowed: Versions) -> Change | None:
             return await self._store.notes.delete(id, allowed, token)
 
-        return await self._once(_Write("delete", apply, versions), id, operation)
+        return await self._writes.once(Write("delete", apply, versions), id, operation)
 
     async def undelete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Takes a note out of the trash. Raises as :meth:`delete`."""
@@ -145,7 +132,7 @@ class Notes:
         async def apply(token: str | None, allowed: Versions) -> Change | None:
             return await self._store.notes.undelete(id, allowed, token)
 
-        return await self._once(_Write("undelete", apply, versions, of_trash=True), id, operation)
+        return await self._writes.once(Write("undelete", apply, versions, of_trash=True), id, operation)
 
     async def purge(self, id: int, versions: Versions, operation: Operation | None) -> None:
         """Deletes a note in the trash for good, with its history. Raises as :meth:`delete`."""
@@ -154,9 +141,10 @@ class Notes:
             change = await self._store.notes.purge(id, allowed, token)
             if change is not None:
                 await self._store.history.forget([id])
+                await self._store.texts.forget([id])
             return change
 
-        await self._once(_Write("purge", apply, versions, of_trash=True), id, operation)
+        await self._writes.once(Write("purge", apply, versions, of_trash=True), id, operation)
 
     async def bring_in(
         self, notes: Iterable[NoteIn], many: int, ids: Sequence[int] | None, operation: Operation | None
@@ -214,22 +202,53 @@ class Notes:
     async def _update(
         self, id: int, fields: Fields, versions: Versions, base: int | None, operation: Operation | None
     ) -> Note:
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
-            return await self._store.notes.update(id, fields, allowed, token)
-
         async def compute(note: Note) -> Fields:
-            assert base is not None
-            if note.version == base:
+            if base is None or (note.version == base and "content" not in fields):
                 return fields
-            revision = await self._store.history.read(id, base) if base < note.version else None
+            # A shared text may be ahead of the version.
+            revision = await self._store.history.read(id, base) if base <= note.version else None
             if revision is None:
                 raise BaseNotFound(base, note)
             return await asyncio.to_thread(merge_fields, revision, note, fields)
 
-        write = _Write("update", apply, versions) if base is None else self._computed("update", id, compute, versions)
-        return await self._once(write, id, operation)
+        computed = self._computed("update", id, compute, versions)
+        if base is not None:
+            return await self._writes.once(computed, id, operation)
 
-    def _computed(self, action: Action, id: int, compute: Compute, versions: Versions, **entry: Any) -> _Write:
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            change = await self._store.notes.update(id, fields, allowed, token)
+            # One whose text is shared takes a content only through that.
+            return await computed.apply(token, allowed) if change is None and "content" in fields else change
+
+        return await self._writes.once(Write("update", apply, versions), id, operation)
+
+    async def project(self, id: int, read: Callable[[str | None], Awaitable[str]], people: Sequence[str]) -> None:
+        """Brings the shared text of a note into its content, as one version, made by these people.
+
+        ``read`` gives the text, with an edit in it that the note tells of. Raises :class:`NoteNotFound`.
+        """
+        started = time.monotonic()
+        while time.monotonic() - started < APPLY_TIMEOUT:
+            record = _live(await self._store.notes.find(id))
+            # After the note: what the note has, the text then has, too.
+            text = await read(record.edited)
+            if text == record.note.content:
+                return
+            fields, at = {"content": text}, {record.note.version}
+            try:
+                change = await self._store.notes.update(
+                    id, fields, at, None, "type", lineage=record.lineage, authors=list(people)
+                )
+            except NoRoom:
+                await self._store.history.archive({id})
+                continue
+            if change is not None:
+                self._metrics.writes.labels("type").inc()
+                await self._outbox.publish(change)
+                return
+        raise Unavailable("Too many are writing to this note at once, try again")
+
+    def _computed(self, action: Action, id: int, compute: Compute, versions: Versions, **entry: Any) -> Write:
         """A write that is computed from the note as it is, and written at just that version."""
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
@@ -239,106 +258,17 @@ class Notes:
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
-            fields = await compute(record.note)
-            return await self._store.notes.update(id, fields, {version}, token, action, **entry)
 
-        return _Write(action, apply, versions)
+            async def commit(fields: Fields, edit: Row | None = None) -> Change | None:
+                return await self._store.notes.update(
+                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **entry
+                )
 
-    async def _once(self, write: _Write, id: int | None, operation: Operation | None) -> Note:
-        """Applies a write once, however often its request comes; the same request gets the same answer again.
+            if record.lineage is None:
+                return await commit(await compute(record.note))
+            return await self._rooms.write(record, compute, commit)
 
-        The claim tells another request with the key apart and keeps the answer. That the write is applied once does
-        not hang on it: the claim's token is stored in the note, and in its history, by the same commit.
-        """
-        if operation is None:
-            return await self._apply(write, id, None)
-        claim = await self._store.claims.claim(operation)
-        if claim.fingerprint != operation.fingerprint:
-            raise KeyReused
-        if claim.answer is not None:
-            return claim.answer
-        try:
-            answer = await self._apply(write, id, claim.token, repeated=not claim.first)
-        except Unavailable:
-            raise
-        except RealtimeError:
-            if claim.first:  # else the first request may still be on its way
-                await self._store.claims.release(operation.key)
-            raise
-        try:
-            await self._store.claims.settle(operation.key, answer)
-        except Unavailable:
-            # The write is committed, so the answer is true; a repeat is recognised by the token in the note.
-            log.warning("the answer could not be kept for a repeat", extra={"note": answer.id})
-        return answer
-
-    async def _apply(self, write: _Write, id: int | None, token: str | None, *, repeated: bool = False) -> Note:
-        """Applies a write, again while others get in between; a repeat only at a version that is without its token."""
-        await self._failpoints.hit("before_write")
-        started = time.monotonic()
-        while time.monotonic() - started < APPLY_TIMEOUT:
-            allowed = write.versions
-            if repeated and id is not None:
-                record = await self._store.notes.find(id)
-                answer = await self._outcome(write, record, token)
-                if answer is not None:
-                    return answer
-                allowed = {record.note.version} if record is not None else frozenset()
-            try:
-                change = await write.apply(token, allowed)
-            except NoRoom:
-                if id is None:
-                    raise
-                await self._store.history.archive({id})
-                continue
-            if change is not None:
-                self._metrics.writes.labels(write.action).inc()
-                await self._outbox.publish(change)
-                return _as_it_was(change.note) if change.deleted else change.note
-            notes = self._store.notes
-            record = await (notes.find_origin(token or "") if id is None else notes.find(id))
-            answer = await self._outcome(write, record, token)
-            if answer is not None:
-                return answer
-        raise Unavailable("Too many are writing to this note at once, try again")
-
-    async def _outcome(self, write: _Write, record: Record | None, token: str | None) -> Note | None:
-        """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
-        if record is None:
-            raise NoteNotFound
-        if token is not None:
-            answer = await self._answer(record, token)
-            if answer is not None:
-                return answer
-        if record.purged or record.deleted is not write.of_trash:
-            raise NoteNotFound
-        if write.versions is not None and record.note.version not in write.versions:
-            raise VersionMismatch(record.note)
-        return None
-
-    async def _answer(self, record: Record, token: str) -> Note | None:
-        """The answer to the write that left this token in a note; ``None`` if none did."""
-        note, history = record.note, self._store.history
-        version = await history.version_of(note.id, token)
-        if version is None:  # of a purged note only the last tokens are left
-            return _as_it_was(note) if token in record.operations else None
-        if version == note.version:
-            return _as_it_was(note) if record.deleted else note
-        revision = await history.read(note.id, version)
-        if revision is not None and revision.action == "delete":
-            revision = await history.read(note.id, version - 1)
-        if revision is None:
-            return note
-        return Note.model_construct(
-            id=note.id,
-            title=revision.title,
-            description=revision.description,
-            content=revision.content,
-            tags=revision.tags,
-            version=revision.version,
-            created_date=note.created_date,
-            updated_date=revision.date,
-        )
+        return Write(action, apply, versions)
 
 
 def _some(waiting: Iterator[tuple[int, int, NoteIn]]) -> list[tuple[int, int, NoteIn]]:
@@ -356,7 +286,3 @@ def _live(record: Record | None) -> Record:
     if record is None or record.deleted:
         raise NoteNotFound
     return record
-
-
-def _as_it_was(tombstone: Note) -> Note:
-    return tombstone.model_copy(update={"version": tombstone.version - 1})

@@ -85,6 +85,7 @@ class Outbox:
         published, self._published = self._published, {}
         if committed:
             await self._store.history.archive(committed)
+            await self._store.texts.archive(committed)
         if published:
             await self._store.notes.clear_dirty(published)
 

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -20,11 +21,14 @@ from realtime import logs
 from realtime.embedded import Embedded
 from realtime.errors import CLOSE_REASONS, CloseCode, RealtimeError
 from realtime.metrics import MULTIPROCESS
+from realtime.sockets.outlets import DIRECT
 from realtime.workers import Workers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from websockets.http11 import Request
 
+    from realtime.frames import Packet
     from realtime.settings import Settings
 
 MAX_MESSAGE = 1024 * 1024
@@ -34,6 +38,26 @@ GRACE = 30
 BACKLOG = 4096
 
 
+class _Direct:
+    """Writes whole messages at once, past the application's ``send``: they were framed once for all clients."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: WebSocketProtocol) -> None:
+        self._protocol = protocol
+
+    def send(self, packet: Packet) -> None:
+        """Writes messages; a client that is gone gets none."""
+        protocol = self._protocol
+        if not protocol.close_sent and not protocol.transport.is_closing():
+            protocol.transport.write(packet.framed)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._protocol.transport.get_write_buffer_size()
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, with this program's close code for a missing pong."""
 
@@ -41,6 +65,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
         super().on_task_complete(task)
         self.loop.call_later(ABORT_AFTER, self.transport.abort)
+
+    def handle_connect(self, event: Request) -> None:
+        """Called with the handshake; hands the application the way past ``send``."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.scope["extensions"][DIRECT] = _Direct(self)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent. A handshake that cannot be read is answered, too."""

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     client_stall: Annotated[
         float, Field(gt=0, description="how long a client may take nothing before it is closed with 4008")
     ] = 10.0
+    room_idle: Annotated[
+        float, Field(ge=0, description="how long a shared text stays in memory after its last client left")
+    ] = 30.0
     drain: Annotated[float, Field(ge=0, description="longest time over which a stopping server closes sockets")] = 10.0
     failpoint: Annotated[
         str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")

@@ -40,6 +40,9 @@ IO = {"asyncio", "http", "httpx", "io", "os", "pathlib", "shutil", "socket", "su
 WEB = {"fastapi", "starlette"}
 FORBIDDEN = {
     "notes": WEB | {"motor", "redis", "realtime.store", "realtime.bus", "realtime.hub"},
+    "writes": WEB | {"motor", "redis", "realtime.store", "realtime.bus", "realtime.hub"},
+    "crdt": WEB | IO,
+    "lib0": WEB | IO,
     "rest": {"realtime.store", "realtime.bus", "realtime.outbox"},
     "bus": {"realtime.hub", "realtime.notes", "realtime.models", "realtime.events"},
     "errors": WEB,

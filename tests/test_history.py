@@ -29,6 +29,7 @@ from realtime.metrics import Metrics
 from realtime.models import MAX_CONTENT, NoteIn, NotePatch
 from realtime.notes import Notes
 from realtime.outbox import Outbox
+from realtime.rooms import Rooms
 from realtime.settings import Settings
 from realtime.store import Store
 from realtime.store.connection import Connection
@@ -84,7 +85,8 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         buses.append(Bus(settings.redis_url, settings.database, keep=1000))
         buses[-1].available = False
         outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), wait=0)
-        made.append(Part(store, outbox, Notes(store, outbox, FailPoints(), Metrics())))
+        rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1)
+        made.append(Part(store, outbox, Notes(store, outbox, rooms, FailPoints(), Metrics())))
     yield made
     for bus in buses:
         await bus.aclose()

@@ -13,8 +13,8 @@ from realtime.app import Parts
 from realtime.errors import NoteNotFound
 from realtime.housekeeping import BATCH, Housekeeping
 from realtime.models import NoteIn
-from realtime.notes import Versions
 from realtime.settings import Settings
+from realtime.writes import Versions
 from tests.harness import eventually
 
 TRASH_DAYS = 7

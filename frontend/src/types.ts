@@ -262,7 +262,11 @@ export interface Revision {
    * who made it; `null` is a guest
    */
   author: string | null;
-  action: "create" | "update" | "edit" | "import" | "restore" | "delete" | "undelete";
+  /**
+   * for `type`, the names of those who typed
+   */
+  authors?: string[];
+  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";
   /**
    * for `restore`, the version that was taken back
    */
@@ -288,7 +292,11 @@ export interface RevisionText {
    * who made it; `null` is a guest
    */
   author: string | null;
-  action: "create" | "update" | "edit" | "import" | "restore" | "delete" | "undelete";
+  /**
+   * for `type`, the names of those who typed
+   */
+  authors?: string[];
+  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";
   /**
    * for `restore`, the version that was taken back
    */

@@ -18,9 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from realtime.feed import Feed
 from realtime.models import EXAMPLE, MAX_ID, Note, Operation, Position, etag
-from realtime.notes import Notes, Versions
+from realtime.notes import Notes
 from realtime.queries import Queries
 from realtime.routing import parts_of, problem
+from realtime.writes import Versions
 
 Answers = dict[int | str, dict[str, Any]]
 

@@ -9,18 +9,20 @@ from realtime.store.connection import Connection
 from realtime.store.history import History
 from realtime.store.lists import Lists, indexes
 from realtime.store.notes import NoteStore
+from realtime.store.texts import TextStore
 
 BUILD_TIMEOUT = 24 * 3600.0
 
 
 class Store:
-    """One database: its notes, their lists and history, and the claims on ``Idempotency-Key``."""
+    """One database: its notes, their lists, history and shared texts, and the claims on ``Idempotency-Key``."""
 
     def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
         self.notes = NoteStore(self._connection)
         self.lists = Lists(self._connection)
         self.history = History(self._connection)
+        self.texts = TextStore(self._connection)
         self.claims = Claims(self._connection)
 
     def close(self) -> None:
@@ -40,6 +42,7 @@ class Store:
         with self._connection.reading(BUILD_TIMEOUT):
             await self._connection.database.notes.create_indexes([dirty, origin, *indexes()])
             await self.history.prepare()
+            await self.texts.prepare()
             await self.claims.prepare()
         self._connection.prepared.set()
 

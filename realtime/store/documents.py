@@ -8,6 +8,8 @@ A note's document holds, beside its fields:
 - ``operations``, ``origin``: tokens of the last keyed writes, and of the keyed write that made it
 - ``recent``: the last revisions, until they are archived in the collection ``history``
 - ``text_version``: the revision that holds the content as it is now
+- ``lineage``: the name of its shared text, once it has one; ``edits``: updates of it that are not in the journal yet;
+  ``edited``: the last of them that came in over REST
 - ``keyframe``: the archived revision that the next ones are stored as differences to
 """
 
@@ -24,7 +26,7 @@ Document = dict[str, Any]
 
 LIVE: Document = {"deleted": False}
 TRASHED: Document = {"deleted_date": {"$exists": True}}
-NOTE: dict[str, bool] = {"operations": False, "recent": False}
+NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
 HEAD: dict[str, bool] = {**NOTE, "content": False}
 
@@ -37,6 +39,8 @@ class Record:
     deleted: bool
     purged: bool
     operations: Sequence[str]
+    lineage: str | None
+    edited: str | None
 
 
 def now() -> datetime:
@@ -75,7 +79,14 @@ def change_of(document: Mapping[str, Any]) -> Change:
 
 def record_of(document: Mapping[str, Any]) -> Record:
     """A note as it is stored."""
-    return Record(note_of(document), document["deleted"], "purged" in document, document["operations"])
+    return Record(
+        note_of(document),
+        document["deleted"],
+        "purged" in document,
+        document["operations"],
+        document.get("lineage"),
+        document.get("edited"),
+    )
 
 
 def revision_of(entry: Mapping[str, Any]) -> Revision:
@@ -85,6 +96,7 @@ def revision_of(entry: Mapping[str, Any]) -> Revision:
         date=entry["date"],
         author=entry["author"],
         action=entry["action"],
+        authors=entry.get("authors", []),
         restored=entry.get("restored"),
         changed=entry["changed"],
         title=entry["title"],

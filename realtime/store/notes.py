@@ -23,6 +23,7 @@ from realtime.store.documents import (
     now,
     record_of,
 )
+from realtime.store.texts import Row, edit_of
 
 log = logging.getLogger(__name__)
 
@@ -121,15 +122,25 @@ class NoteStore:
         versions: Allowed,
         token: str | None,
         action: Action = "update",
+        *,
+        lineage: str | None = None,
+        edit: Row | None = None,
         **entry: Any,
     ) -> Change | None:
         """Sets fields of a live note, one version on. What else its revision is to tell goes into ``entry``.
 
+        A content is written only if the note's shared text is this ``lineage`` (``None``: it has none); ``edit`` does
+        to that text what the write does to the content.
+
         ``None``, with nothing written, if there is none, it is at none of these versions, or this token was applied.
         Raises :class:`OutcomeUnknown`, :class:`NoRoom`.
         """
-        moment = now()
-        return await self._advance(id, LIVE, fields, {"updated_date": moment}, versions, token, action, **entry)
+        condition = {**LIVE, "lineage": lineage} if "content" in fields else LIVE
+        state: Document = {"updated_date": now()}
+        if edit is not None:
+            state["edited"] = edit.id
+            state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
+        return await self._advance(id, condition, fields, state, versions, token, action, **entry)
 
     async def delete(self, id: int, versions: Allowed, token: str | None) -> Change | None:
         """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
@@ -146,7 +157,8 @@ class NoteStore:
         The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
         of the note goes when it is archived the next time.
         """
-        state = {"deleted_date": "$$REMOVE", "keyframe": "$$REMOVE", "purged": True}
+        gone = ("deleted_date", "keyframe", "lineage", "edits", "edited")
+        state = {**dict.fromkeys(gone, "$$REMOVE"), "purged": True}
         empty = {"title": "", "description": "", "content": "", "tags": []}
         return await self._advance(id, TRASHED, empty, state, versions, token, None)
 
@@ -198,7 +210,7 @@ class NoteStore:
 
     async def _record(self, condition: Document) -> Record | None:
         with self._connection.reading():
-            document = await self._notes.find_one(condition, {"recent": False})
+            document = await self._notes.find_one(condition, {"recent": False, "edits": False})
         return None if document is None else record_of(document)
 
     async def dirty(self, most: int) -> dict[int, int]:
@@ -222,7 +234,9 @@ class NoteStore:
     async def clear_dirty(self, versions: Mapping[int, int]) -> None:
         """Takes the mark off notes that still are at these versions, and archived. Raises :class:`Unavailable`."""
         clear = [
-            UpdateOne({"_id": id, "version": version, "recent": []}, {"$unset": {"dirty": ""}})
+            UpdateOne(
+                {"_id": id, "version": version, "recent": [], "edits": {"$in": [None, []]}}, {"$unset": {"dirty": ""}}
+            )
             for id, version in versions.items()
         ]
         with self._connection.reading():
@@ -251,7 +265,7 @@ def _advanced(
         "date": {"$literal": state.get("updated_date") or state.get("deleted_date")},
         "author": None,
         "action": action,
-        **entry,
+        **{name: {"$literal": value} for name, value in entry.items()},
         "changed": {"$concatArrays": [[], *({"$cond": [test, [name], []]} for name, test in changed.items())]},
         "title": new.get("title", "$title"),
         "description": new.get("description", "$description"),

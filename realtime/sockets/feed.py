@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Header, Query, Request, Response
 from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.asyncapi import asyncapi
-from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode
+from realtime.errors import BusUnavailable, CloseCode
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem
+from realtime.sockets.closing import WITHIN, close
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 MAX_FRAME = 64 * 1024
-CLOSE_WITHIN = 1.0
 
 router = SlashRouter(tags=["feed"])
 
@@ -125,14 +125,7 @@ async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
 
 
 async def _close(socket: WebSocket, ended: BadFrame) -> None:
-    if socket.client_state is not WebSocketState.CONNECTED:
-        return
-    # A client that takes nothing would hold this up for ever; the server then drops the connection.
-    with contextlib.suppress(WebSocketDisconnect, OSError, TimeoutError, RuntimeError):
-        async with asyncio.timeout(CLOSE_WITHIN):
-            if ended.detail:
-                await socket.send_text(encode(Error(detail=ended.detail)))
-            await socket.close(ended.code, CLOSE_REASONS[ended.code])
+    await close(socket, ended.code, encode(Error(detail=ended.detail)) if ended.detail else None)
 
 
 class EventStream(Response):
@@ -160,7 +153,7 @@ class EventStream(Response):
             self._feed.leave(client)
             self._feed.metrics.clients.labels("sse").dec()
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_WITHIN):
+            async with asyncio.timeout(WITHIN):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, client: Client, send: Send) -> None:

@@ -1,0 +1,273 @@
+"""The rooms of one worker: the live texts of notes, kept as long as somebody is at them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
+from realtime.rooms.journal import Journal
+from realtime.rooms.member import Member
+from realtime.rooms.relay import Relay, Told
+from realtime.rooms.room import Room
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus
+    from realtime.frames import Outlet
+    from realtime.metrics import Metrics
+    from realtime.models import Change, Note
+    from realtime.store import Store
+    from realtime.store.documents import Record
+    from realtime.store.texts import Row
+
+log = logging.getLogger(__name__)
+
+TICK = 0.1
+EVERY_SECOND = 10
+"""Ticks."""
+LOOK_EVERY = 5.0
+"""Seconds after which rooms are compared with the journal even if nothing seems to be missing."""
+UNFINISHED_EVERY = 5.0
+UNFINISHED = 1000
+AT_ONCE = 16
+CLOSES_PER_SECOND = 2000
+
+Project = Callable[[int, Callable[[str | None], Awaitable[str]], Sequence[str]], Awaitable[None]]
+"""Brings a text into its note: the note, how to read the text (with an edit in it), and who typed."""
+Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
+Commit = Callable[[Mapping[str, Any], "Row | None"], Awaitable["Change | None"]]
+
+
+class Rooms:
+    """All rooms of one worker. ``idle`` is for how many seconds an empty one is kept."""
+
+    def __init__(self, store: Store, bus: Bus, metrics: Metrics, *, budget: int, stall: float, idle: float) -> None:
+        self._texts = store.texts
+        self._metrics = metrics
+        self._budget = budget
+        self._stall = stall
+        self._idle = idle
+        self._rooms: dict[int, Room] = {}
+        self._journal = Journal(store.texts, self._stored)
+        self._relay = Relay(bus, self._heard, self._missed)
+        self._suspicious = True
+        self._looked = 0.0
+        self._left: Mapping[int, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[int] = set()
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._draining = False
+        self.tasks = {
+            "journal updates": self._journal.run,
+            "tell other workers": self._relay.send,
+            "hear other workers": self._relay.listen,
+            "finish texts": self._finish,
+        }
+
+    # Clients
+
+    def member(self, outlet: Outlet, *, writes: bool = True) -> Member:
+        """A client that may come in, and write if it may."""
+        member = Member(outlet, writes=writes, budget=self._budget, stall=self._stall)
+        if self._draining:
+            member.close(CloseCode.DRAIN)
+        return member
+
+    async def join(self, id: int, member: Member) -> Room:
+        """Lets a client into the room of a note. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        async with self._held(id) as room:
+            await room.join(member)
+        return room
+
+    @asynccontextmanager
+    async def _held(self, id: int) -> AsyncIterator[Room]:
+        """The room of a note, loaded, and kept until the block ends."""
+        room = self._rooms.get(id)
+        if room is None or room.given_up:
+            room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay)
+        room.holds += 1
+        try:
+            await room.ready()
+            yield room
+        except RealtimeError:
+            if not room.loaded:
+                self._drop(room, CloseCode.RESUME)
+            raise
+        finally:
+            room.holds -= 1
+            room.last_used = time.monotonic()
+
+    def _drop(self, room: Room, code: CloseCode) -> None:
+        room.give_up(code)
+        if self._rooms.get(room.id) is room:
+            del self._rooms[room.id]
+
+    def gone(self, id: int) -> None:
+        """A note was deleted: whoever is at it is sent away."""
+        if room := self._rooms.get(id):
+            self._drop(room, CloseCode.NOTE_GONE)
+
+    # Writes over REST
+
+    async def write(self, record: Record, compute: Compute, commit: Commit) -> Change | None:
+        """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
+
+        ``compute`` makes the fields of the note as it is, its content that of the live text; ``commit`` stores them
+        together with the edit, and returns ``None`` if the note has moved on. Raises what these raise.
+        """
+        async with self._held(record.note.id) as room, room.writing:
+            text, _ = await room.text(record.edited)
+            fields = await compute(record.note.model_copy(update={"content": text}))
+            content = fields.get("content", text)
+            row = await room.draft(text, content)
+            try:
+                change = await commit({**fields, "content": content}, row)
+            except Unavailable:
+                room.disown()
+                raise
+            if change is not None and row is not None:
+                room.accept(row)
+            return change
+
+    # What comes from elsewhere
+
+    def _stored(self, rows: Sequence[Row], stored: bool) -> None:
+        for row in rows:
+            room = self._rooms.get(row.note)
+            if room is None:
+                continue
+            if stored:
+                room.stored(row)
+            else:
+                self._drop(room, CloseCode.RESUME)
+
+    def _heard(self, told: Told) -> None:
+        if room := self._rooms.get(told.note):
+            room.hear(told)
+
+    def _missed(self) -> None:
+        self._suspicious = True
+
+    # Time
+
+    async def run(self, project: Project) -> None:
+        """Brings texts into their notes, folds and unloads, for ever."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            for room in list(self._rooms.values()):
+                if room.due is not None and room.due <= now and room.loaded:
+                    self._start(room, self._project(room, project))
+                elif room.wants_compaction():
+                    self._start(room, room.compact())
+            ticks += 1
+            if ticks % EVERY_SECOND == 0:
+                self._every_second(now)
+
+    def _every_second(self, now: float) -> None:
+        for room in list(self._rooms.values()):
+            room.expire()
+            for member in list(room.members):
+                member.check()
+            unused = not room.members and room.holds == 0 and room.due is None and room.id not in self._busy
+            if unused and now - room.last_used > self._idle and not room.wants_compaction():
+                self._drop(room, CloseCode.RESUME)
+        if self._rooms and (self._suspicious or not self._relay.sound or now - self._looked > LOOK_EVERY):
+            self._suspicious = False
+            self._looked = now
+            self._spawn(self._look())
+        self._metrics.rooms.set(len(self._rooms))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                async with self._limit:
+                    await work
+            except (Unavailable, BusUnavailable) as error:
+                self._suspicious = True
+                log.warning("a text could not be tidied up", extra={"error": error.detail})
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _start(self, room: Room, work: Coroutine[Any, Any, None]) -> None:
+        """Starts something that a room does one at a time."""
+        if room.id in self._busy:
+            work.close()
+            return
+        self._busy.add(room.id)
+
+        async def once() -> None:
+            try:
+                await work
+            except NoteNotFound:
+                self._drop(room, CloseCode.NOTE_GONE)
+            finally:
+                self._busy.discard(room.id)
+
+        self._spawn(once())
+
+    async def _project(self, room: Room, project: Project) -> None:
+        count = 0
+        people = list(room.people)
+
+        async def read(including: str | None) -> str:
+            nonlocal count
+            text, count = await room.text(including)
+            return text
+
+        room.due = None
+        try:
+            await project(room.id, read, people)
+        except Unavailable:
+            room.due = time.monotonic() + 1
+            raise
+        room.projected(count, people)
+
+    async def _look(self) -> None:
+        """Compares the rooms with the journal: what other workers told may have been lost."""
+        rooms = {id: room for id, room in self._rooms.items() if room.loaded}
+        generations, rows = await self._texts.journaled(rooms)
+        for id, room in rooms.items():
+            if room.lacks(generations.get(id, 0), rows.get(id, set())):
+                self._start(room, room.catch_up())
+
+    async def _finish(self) -> None:
+        """Takes up texts that a worker left when it died, for ever: those whose rows stay the same over two passes."""
+        while True:
+            await asyncio.sleep(UNFINISHED_EVERY)
+            left = await self._texts.unfinished(UNFINISHED)
+            stale = [id for id, last in left.items() if self._left.get(id) == last and id not in self._rooms]
+            self._left = left
+            for id in stale:
+                try:
+                    async with self._held(id):
+                        pass  # once it is loaded, it is brought into its note, and folded, as any other
+                except NoteNotFound:
+                    continue  # in the trash, or purged
+
+    async def drain(self, seconds: float) -> None:
+        """Sends all clients away, a few at a time."""
+        self._draining = True
+        members = [member for room in self._rooms.values() for member in room.members]
+        pause = min(seconds / max(1, len(members)), 1 / CLOSES_PER_SECOND)
+        for number, member in enumerate(members):
+            member.close(CloseCode.DRAIN)
+            if number % 20 == 19:
+                await asyncio.sleep(20 * pause)
+
+    async def aclose(self, project: Project) -> None:
+        """Brings what was typed last into the notes, if that can be done at once."""
+        for room in list(self._rooms.values()):
+            if room.due is not None and room.loaded:
+                self._start(room, self._project(room, project))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2)
+        for task in self._tasks:
+            task.cancel()

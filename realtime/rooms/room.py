@@ -1,0 +1,361 @@
+"""A room: the live text of one note, and who is at it.
+
+What a client sends is applied here at once, which shows whether it can be, and leaves the room only when the journal
+has it: nobody sees what might still be lost. If the journal cannot take it, the room is given up as a whole; its
+clients come back, and bring again what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from realtime import crdt
+from realtime.crdt import Document
+from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
+from realtime.frames import Packet
+from realtime.merge import changes
+from realtime.models import MAX_CONTENT
+from realtime.rooms import protocol
+from realtime.rooms.awareness import Awareness
+from realtime.rooms.relay import Kind, Told
+from realtime.store.texts import Row, new_row
+
+if TYPE_CHECKING:
+    from realtime.rooms.journal import Journal
+    from realtime.rooms.member import Member
+    from realtime.rooms.relay import Relay
+    from realtime.store.texts import TextStore
+
+log = logging.getLogger(__name__)
+
+MAX_STATE = 8 * 1024 * 1024
+LARGE = 64 * 1024
+"""Bytes from which on a text is worked on in a thread, so that nobody waits for it."""
+PROJECT_AFTER = (0.4, 0.7)
+"""Seconds after which what was typed here is in the note."""
+CHECK_AFTER = (2.0, 3.0)
+"""Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""
+COMPACT_ROWS = 500
+QUIET = 2.0
+AWARENESS_AFTER = 0.03
+"""Seconds for which news of who is where are gathered: editors pass on each that they get."""
+
+
+class Room:
+    """The room of one note in one worker."""
+
+    def __init__(self, id: int, texts: TextStore, journal: Journal, relay: Relay) -> None:
+        self.id = id
+        self.members: set[Member] = set()
+        self.writing = asyncio.Lock()
+        self.holds = 0
+        self.due: float | None = None
+        self.people: dict[str, None] = {}
+        self.generation = 0
+        self.last_used = time.monotonic()
+        self.given_up = False
+        self._texts = texts
+        self._journal = journal
+        self._relay = relay
+        self._document = Document()
+        self._client = crdt.new_client()
+        self._lineage = ""
+        self._known: set[str] = set()
+        self._rows: set[str] = set()
+        self._size = 0
+        self._staged: asyncio.Future[bool] | None = None
+        self._changes = 0
+        self._loaded: asyncio.Future[None] | None = None
+        self._early: list[Told] = []
+        self._catching_up = asyncio.Lock()
+        self._awareness = Awareness()
+        self._news: set[int] = set()
+        self._news_due = False
+
+    # Loading
+
+    async def ready(self) -> None:
+        """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        if self._loaded is None:
+            self._loaded = asyncio.ensure_future(self._load())
+        if not self._loaded.done() or self._loaded.exception() is not None:
+            await asyncio.shield(self._loaded)
+
+    async def _load(self) -> None:
+        while True:
+            stored = await self._texts.read(self.id)
+            if stored is None:
+                raise NoteNotFound
+            if stored.lineage is not None:
+                break
+            await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
+        updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
+        self._size = sum(map(len, updates))
+        if self._size < LARGE:
+            self._document = Document(updates)
+        else:
+            self._document = await asyncio.to_thread(Document, updates)
+        self._lineage, self.generation = stored.lineage, stored.generation
+        self._known = self._rows = {row.id for row in stored.rows}
+        self._known = self._known | {stored.edited or ""}
+        if str(self._document) != stored.note.content:  # a worker died before it could tell
+            self._touch(CHECK_AFTER)
+            self.people |= dict.fromkeys(name for row in stored.rows for name in row.people)
+        early, self._early = self._early, []
+        for told in early:
+            self.hear(told)
+
+    async def _reload(self) -> None:
+        await self.durable()
+        await self._load()
+
+    async def catch_up(self) -> None:
+        """Takes what the journal has and this room has not. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        await self.ready()
+        async with self._catching_up:
+            stored = await self._texts.read(self.id, known=self._known, generation=self.generation)
+            if stored is None:
+                raise NoteNotFound
+            if stored.lineage != self._lineage:
+                raise Unavailable("the text is another one")
+            before = self._document.state
+            if stored.snapshot is not None:
+                self._document.apply(stored.snapshot)
+                self.generation = stored.generation
+                self._size += len(stored.snapshot)
+            for row in stored.rows:
+                self._apply(row.id, row.updates)
+                self.people |= dict.fromkeys(row.people)
+            self._known.add(stored.edited or "")
+            if stored.snapshot is not None or stored.rows:
+                self._touch(CHECK_AFTER)
+                self._spread([protocol.update(self._document.since(before))])
+
+    def _apply(self, row: str, updates: Sequence[bytes]) -> None:
+        for update in updates:
+            self._document.apply(update)
+            self._size += len(update)
+        self._count(row)
+
+    def _count(self, row: str) -> None:
+        self._known.add(row)
+        self._rows.add(row)
+        self._changes += 1
+        self.last_used = time.monotonic()
+
+    # Clients
+
+    async def join(self, member: Member) -> None:
+        """Lets a client in, and tells it what is here and who. Raises as :meth:`ready`."""
+        await self.ready()
+        self.members.add(member)
+        self.last_used = time.monotonic()
+        messages = [protocol.state(self._document.state)]
+        if here := self._awareness.everyone():
+            messages.append(protocol.awareness(here))
+        member.send(Packet(messages))
+
+    def leave(self, member: Member) -> None:
+        """Takes a client for gone."""
+        self.members.discard(member)
+        self.last_used = time.monotonic()
+        if gone := self._awareness.leave(member.clients, time.monotonic()):
+            self._spread([protocol.awareness(gone)])
+            self._relay.tell(Told(Kind.AWARENESS, self.id, updates=[gone]))
+
+    async def receive(self, member: Member, data: bytes) -> None:
+        """Takes a message of a client. Raises :class:`MalformedUpdate`, and :class:`Refused` of the member's limits."""
+        kind, payload = protocol.decode(data)
+        await self.ready()
+        if kind is protocol.Kind.STATE:
+            answer = Packet([protocol.missing(self._document.since(payload))])
+            if await self.durable():
+                member.send(answer, expected=True)
+        elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE):
+            if payload != crdt.EMPTY:
+                await self._write(member, payload)
+        elif kind is protocol.Kind.AWARENESS:
+            news, arrived = self._awareness.take(payload, time.monotonic())
+            member.clients |= arrived
+            if news:
+                self._tell_soon(news)
+        elif kind is protocol.Kind.QUERY_AWARENESS and (here := self._awareness.everyone()):
+            member.send(Packet([protocol.awareness(here)]))
+
+    async def _write(self, member: Member, update: bytes) -> None:
+        if not member.writes:
+            member.refuse()
+            return
+        member.count()
+        if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
+            await self._fit(member, update)
+        try:
+            self._document.apply(update)
+        except DocumentBroken as error:
+            log.warning("a text broke, and is loaded again", extra={"note": self.id, "error": error.detail})
+            self._loaded = asyncio.ensure_future(self._reload())
+            raise MalformedUpdate("breaks the text") from None
+        self._size += len(update)
+        self._staged = self._journal.write(self.id, update, self._awareness.name_of(member.clients))
+
+    async def _fit(self, member: Member, update: bytes) -> None:
+        """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
+        state = self._document.since()
+        self._size = len(state)
+        trial = await asyncio.to_thread(Document, [state, update])
+        if self._size + len(update) > MAX_STATE or trial.length > MAX_CONTENT:
+            member.too_big()
+
+    async def durable(self) -> bool:
+        """Waits until all that is in the text now is in the journal; false if that failed."""
+        staged = self._staged
+        return staged is None or await asyncio.shield(staged)
+
+    def stored(self, row: Row) -> None:
+        """What clients of this room sent is in the journal: everyone gets it, its sender included."""
+        self._count(row.id)
+        self.people |= dict.fromkeys(row.people)
+        self._touch(PROJECT_AFTER)
+        self._spread([protocol.update(update) for update in row.updates])
+        self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates, row.people))
+
+    def give_up(self, code: CloseCode) -> None:
+        """Sends everyone away. The room must not be used any more."""
+        self.given_up = True
+        for member in list(self.members):
+            member.close(code)
+
+    def _spread(self, messages: Sequence[bytes]) -> None:
+        packet = Packet(messages)
+        for member in self.members:
+            member.send(packet)
+
+    def _tell_soon(self, news: bytes) -> None:
+        """Passes on who is where, here and elsewhere, gathered for a moment."""
+        self._news |= self._awareness.named(news)
+        if not self._news_due:
+            self._news_due = True
+            asyncio.get_running_loop().call_later(AWARENESS_AFTER, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._news_due = False
+        clients, self._news = self._news, set()
+        data = self._awareness.states(clients)
+        self._spread([protocol.awareness(data)])
+        self._relay.tell(Told(Kind.AWARENESS, self.id, updates=[data]))
+
+    # Other workers
+
+    def hear(self, told: Told) -> None:
+        """Takes what another worker tells of this room."""
+        if told.kind is Kind.AWARENESS:
+            for data in told.updates:
+                news, _ = self._awareness.take(data, time.monotonic())
+                if news:
+                    self._spread([protocol.awareness(news)])
+        elif self._loaded is None or not self._loaded.done():
+            self._early.append(told)
+        elif told.kind is Kind.UPDATES and told.row not in self._known:
+            self._apply(told.row, told.updates)
+            self.people |= dict.fromkeys(told.names)
+            self._touch(CHECK_AFTER)
+            self._spread([protocol.update(update) for update in told.updates])
+        elif told.kind is Kind.COMPACTED:
+            rows = set(told.names)
+            if told.generation == self.generation + 1 and rows <= self._known:
+                self.generation = told.generation
+                self._known -= rows
+                self._rows -= rows
+
+    def lacks(self, generation: int, rows: Collection[str]) -> bool:
+        """Whether the journal has something that is not here."""
+        return generation != self.generation or not self._known.issuperset(rows)
+
+    def expire(self) -> None:
+        """Takes for gone who said nothing for too long."""
+        if gone := self._awareness.expire(time.monotonic()):
+            self._spread([protocol.awareness(gone)])
+
+    # The note
+
+    def _touch(self, after: tuple[float, float]) -> None:
+        due = time.monotonic() + random.uniform(*after)
+        self.due = due if self.due is None else min(due, self.due)
+
+    async def text(self, including: str | None = None) -> tuple[str, int]:
+        """The text, durable, with the edit of this row in it, and the count of changes up to it.
+
+        Raises :class:`NoteNotFound`, :class:`Unavailable`.
+        """
+        await self.ready()
+        if including is not None and including not in self._known:
+            await self.catch_up()
+        text, count = str(self._document), self._changes
+        if not await self.durable():
+            raise Unavailable
+        return text, count
+
+    def projected(self, count: int, people: Collection[str]) -> None:
+        """The note has the text as it was after so many changes, and tells of these people."""
+        for name in people:
+            self.people.pop(name, None)
+        self.due = None
+        if count != self._changes:
+            self._touch(PROJECT_AFTER)
+
+    async def draft(self, text: str, wanted: str) -> Row | None:
+        """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
+
+        To be called with nobody else ``writing``: what is drafted twice under one client is lost.
+        """
+        if text == wanted:
+            return None
+        state = self._document.since()
+
+        def drafted() -> bytes:
+            copy = Document([state], self._client)
+            return copy.edit(changes(str(copy), wanted))
+
+        small = len(state) < LARGE and len(wanted) < LARGE
+        return new_row(self.id, [drafted() if small else await asyncio.to_thread(drafted)])
+
+    def accept(self, row: Row) -> None:
+        """The edit that was drafted is committed: everyone gets it."""
+        self._apply(row.id, row.updates)
+        self._spread([protocol.update(update) for update in row.updates])
+        self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
+
+    def disown(self) -> None:
+        """An edit that was drafted may or may not be committed: the next one is written under another client."""
+        self._client = crdt.new_client()
+
+    # Tidying up
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the text is here."""
+        return self._loaded is not None and self._loaded.done() and self._loaded.exception() is None
+
+    def wants_compaction(self) -> bool:
+        """Whether there are so many rows, or it is so quiet, that they should be folded into the snapshot."""
+        quiet = time.monotonic() - self.last_used > QUIET and self.due is None
+        return self.loaded and (len(self._rows) >= COMPACT_ROWS or (quiet and bool(self._rows)))
+
+    async def compact(self) -> None:
+        """Folds the rows into the snapshot. Raises :class:`Unavailable`."""
+        state, rows, generation = self._document.since(), set(self._rows), self.generation
+        if not await self.durable():
+            return
+        if await self._texts.compact(self._lineage, generation, state, rows):
+            self.generation = generation + 1
+            self._known -= rows
+            self._rows -= rows
+            self._size = len(state)
+            self._relay.tell(Told(Kind.COMPACTED, self.id, names=sorted(rows), generation=self.generation))
+        else:
+            await self.catch_up()

@@ -1,0 +1,24 @@
+"""Closing a WebSocket with a code that says what to do, and a reason in words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from realtime.errors import CLOSE_REASONS, CloseCode
+
+WITHIN = 1.0
+
+
+async def close(socket: WebSocket, code: CloseCode, last: str | None = None, reason: str | None = None) -> None:
+    """Closes a socket, with a text message before it if there is one to send."""
+    if socket.client_state is not WebSocketState.CONNECTED:
+        return
+    # A client that takes nothing would hold this up for ever; the server then drops the connection.
+    with contextlib.suppress(WebSocketDisconnect, OSError, TimeoutError, RuntimeError):
+        async with asyncio.timeout(WITHIN):
+            if last is not None:
+                await socket.send_text(last)
+            await socket.close(code, reason or CLOSE_REASONS[code])

@@ -1,0 +1,184 @@
+"""Shared texts: the journal of their updates, and what these are folded into.
+
+A text comes to be once: its first update, made of the note's content, is stored under a name of its own, and the note
+names it (``lineage``) in one compare-and-set; of several that try, one wins, and it is never made again. From then on
+its updates go from the note (``edits``, those that came in over REST, in the commit of their write) to rows of their
+own (collection ``updates``), and from there into the snapshot (collection ``texts``). Reads follow the same way, so
+that what moves meanwhile is seen twice, and not missed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ASCENDING
+from pymongo.errors import BulkWriteError
+
+from realtime.models import Note
+from realtime.store.connection import Connection
+from realtime.store.documents import LIVE, Document, note_of
+
+DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Updates of a text that were journaled together, and the names of those who made them."""
+
+    id: str
+    note: int
+    updates: Sequence[bytes]
+    people: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored of a text: its snapshot at a generation, if that was asked for, and rows that it does not hold."""
+
+    note: Note
+    lineage: str | None
+    generation: int
+    snapshot: bytes | None
+    rows: Sequence[Row]
+    edited: str | None
+    """The row of the last edit that came in over REST."""
+
+
+def new_row(note: int, updates: Sequence[bytes], people: Sequence[str] = ()) -> Row:
+    """A row under a name that no other has."""
+    return Row(str(ObjectId()), note, updates, people)
+
+
+class TextStore:
+    """The shared texts of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._notes = connection.database.notes
+        self._texts = connection.database.texts
+        self._rows = connection.database.updates
+
+    async def prepare(self) -> None:
+        """Makes the indexes."""
+        await self._rows.create_index([("note", ASCENDING), ("_id", ASCENDING)], name="note")
+        await self._texts.create_index([("note", ASCENDING), ("generation", ASCENDING)], name="note")
+
+    async def read(self, id: int, *, known: Collection[str] = (), generation: int | None = None) -> Stored | None:
+        """A live note and its text: the rows that are not known, and the snapshot if it is of another generation.
+
+        ``None`` if there is no such note. Raises :class:`Unavailable`.
+        """
+        with self._connection.reading():
+            document = await self._notes.find_one({"_id": id, **LIVE}, {"recent": False, "operations": False})
+            if document is None:
+                return None
+            lineage = document.get("lineage")
+            if lineage is None:
+                return Stored(note_of(document), None, 0, None, (), None)
+            wanted = {"note": id, **({"_id": {"$nin": list(known)}} if known else {})}
+            rows = [_row(row) for row in await self._rows.find(wanted).to_list(None)]
+            rows += [_row({**edit, "note": id}) for edit in document.get("edits", ()) if edit["_id"] not in known]
+            newer = {"_id": lineage, **({} if generation is None else {"generation": {"$ne": generation}})}
+            text = await self._texts.find_one(newer)
+        snapshot = None if text is None else bytes(text["state"])
+        at = generation or 0 if text is None else text["generation"]
+        return Stored(note_of(document), lineage, at, snapshot, rows, document.get("edited"))
+
+    async def begin(self, id: int, version: int, genesis: bytes) -> None:
+        """Makes the first update of a note's text, unless the note moved on or has one.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        lineage = uuid.uuid4().hex
+        with self._connection.writing():
+            await self._texts.insert_one({"_id": lineage, "note": id, "generation": 0, "state": genesis})
+            won = await self._notes.update_one(
+                {"_id": id, "version": version, "lineage": {"$exists": False}, **LIVE}, {"$set": {"lineage": lineage}}
+            )
+            if won.modified_count == 0:
+                await self._texts.delete_one({"_id": lineage})
+
+    async def journal(self, rows: Sequence[Row]) -> None:
+        """Stores rows, all in one command. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._rows.insert_many([_document(row) for row in rows], ordered=False)
+
+    async def archive(self, ids: Iterable[int]) -> None:
+        """Moves the edits that these notes hold into rows. May be repeated. Raises :class:`Unavailable`."""
+        with self._connection.reading(self._connection.write_timeout):
+            holding = {"_id": {"$in": list(ids)}, "edits.0": {"$exists": True}}
+            for note in await self._notes.find(holding, {"edits": True}).to_list(None):
+                rows = [{**edit, "note": note["_id"]} for edit in note["edits"]]
+                try:
+                    await self._rows.insert_many(rows, ordered=False)
+                except BulkWriteError as error:
+                    # Another worker, or an earlier attempt that was cut off, moved it already.
+                    failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
+                    if failed or error.details["writeConcernErrors"]:
+                        raise
+                moved = [edit["_id"] for edit in note["edits"]]
+                await self._notes.update_one({"_id": note["_id"]}, {"$pull": {"edits": {"_id": {"$in": moved}}}})
+
+    async def compact(self, lineage: str, generation: int, state: bytes, rows: Collection[str]) -> bool:
+        """Replaces the snapshot of a generation by one that holds these rows, too, and deletes exactly these.
+
+        False, with nothing done, if it is of another generation by now. Raises :class:`OutcomeUnknown`.
+        """
+        with self._connection.writing():
+            done = await self._texts.update_one(
+                {"_id": lineage, "generation": generation}, {"$set": {"state": state}, "$inc": {"generation": 1}}
+            )
+            if done.modified_count == 0:
+                return False
+            await self._rows.delete_many({"_id": {"$in": list(rows)}})
+        return True
+
+    async def journaled(self, ids: Collection[int]) -> tuple[dict[int, int], dict[int, set[str]]]:
+        """Of these notes the generation of the snapshot, and the rows. Raises :class:`Unavailable`."""
+        of = {"note": {"$in": list(ids)}}
+        rows: dict[int, set[str]] = {}
+        with self._connection.reading():
+            # The rows first: they go from here into the snapshot.
+            for row in await self._rows.find(of, {"note": True}).to_list(None):
+                rows.setdefault(row["note"], set()).add(row["_id"])
+            texts = await self._texts.find(of, {"_id": False, "note": True, "generation": True}).to_list(None)
+        generations: dict[int, int] = {}
+        for text in texts:
+            # One that lost against another has generation 0 until it is deleted.
+            generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
+        return generations, rows
+
+    async def unfinished(self, most: int) -> Mapping[int, str]:
+        """Notes with rows, and the last row of each. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            found = self._rows.aggregate(
+                [{"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}}, {"$limit": most}]
+            )
+            return {note["_id"]: f"{note['last']}:{note['many']}" for note in await found.to_list(None)}
+
+    async def forget(self, ids: Iterable[int]) -> None:
+        """Deletes all that is stored of the texts of these notes. Raises :class:`Unavailable`."""
+        with self._connection.reading(self._connection.write_timeout):
+            of = {"note": {"$in": list(ids)}}
+            await self._rows.delete_many(of)
+            await self._texts.delete_many(of)
+
+
+def edit_of(row: Row) -> Document:
+    """A row as it rides in the note."""
+    document = _document(row)
+    del document["note"]
+    return document
+
+
+def _document(row: Row) -> Document:
+    return {"_id": row.id, "note": row.note, "updates": list(row.updates), "people": list(row.people)}
+
+
+def _row(document: Mapping[str, Any]) -> Row:
+    updates = [bytes(update) for update in document["updates"]]
+    return Row(document["_id"], document["note"], updates, document["people"])
