@@ -1,11 +1,13 @@
 /** What can be done from several places: the buttons, the keys. */
 
 import * as api from "./api";
+import { BLANK, type Fields } from "./drafts";
 import { neighbours } from "./listing";
 import { complain, say } from "./notices";
 import { current } from "./opened";
 import { outbox } from "./outbox";
 import { go } from "./router";
+import * as texts from "./texts";
 
 export function step(by: 1 | -1): void {
   const { before, after } = neighbours(current());
@@ -20,6 +22,7 @@ export function compose(): void {
 export async function remove(id: number): Promise<void> {
   try {
     await outbox.flushed(id);
+    await texts.saved(id);
     await api.remove(id);
     const { after, before } = neighbours(id);
     const to = after ?? before;
@@ -28,4 +31,18 @@ export async function remove(id: number): Promise<void> {
   } catch (error) {
     complain(error);
   }
+}
+
+/** Makes a new note of what was typed into one that is gone. */
+export function rescue(id: number, fields: Fields): void {
+  const { key } = outbox.compose({ ...BLANK, ...fields });
+  forgetWords(id);
+  go({ view: "new", key });
+}
+
+/** Drops what was typed into a note and is not on the server. */
+export function forgetWords(id: number): void {
+  const draft = outbox.of(id);
+  if (draft) outbox.discard(draft.key);
+  void texts.discard(id);
 }

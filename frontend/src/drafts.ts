@@ -1,4 +1,8 @@
-/** What was typed and is not on the server yet, as pure functions. The words of a draft are never dropped unasked. */
+/**
+ * What was typed and is not on the server yet, as pure functions. The words of a draft are never dropped unasked.
+ *
+ * The text of a note that is there is shared, and not drafted; of a new one it is drafted until the note is there.
+ */
 
 import { diff3Merge } from "node-diff3";
 import type { Conflict, Part } from "./api";
@@ -28,6 +32,8 @@ export interface Draft {
   id: number | null;
   /** The note that was written on. */
   base: (Fields & { version: number }) | null;
+  /** When the note was made. */
+  created: string | null;
   mine: Fields;
   /** A request that was or will be made, to be repeated as it is until its outcome is known. */
   sending: Sending | null;
@@ -51,13 +57,14 @@ export const same = (a: unknown, b: unknown): boolean =>
 /** What differs from the note. An empty description is none: a note must have one. */
 export function changes(draft: Draft): Partial<Fields> {
   const base = draft.base ?? BLANK;
-  const names = NAMES.filter((name) => !same(draft.mine[name], base[name]));
+  const names = NAMES.filter((name) => !same(draft.mine[name], base[name]) && (name !== "content" || !draft.base));
   const said = names.filter((name) => name !== "description" || draft.mine.description !== "");
   return Object.fromEntries(said.map((name) => [name, draft.mine[name]]));
 }
 
 /** Whether anything of it is not on the server. */
-export const waiting = (draft: Draft): boolean => draft.sending !== null || Object.keys(changes(draft)).length > 0;
+export const waiting = (draft: Draft): boolean =>
+  draft.sending !== null || Object.keys(changes(draft)).length > 0 || leftover(draft);
 
 export function edit(draft: Draft, fields: Partial<Fields>, now: number): Draft {
   return { ...draft, mine: { ...draft.mine, ...fields }, error: null, touched: now };
@@ -92,7 +99,7 @@ export function begin(draft: Draft, key: string): Draft {
   const { base, mine } = draft;
   const fields = base ? changes(draft) : { ...mine };
   if (Object.keys(fields).length === 0) return { ...draft, error: null };
-  // One that was made from the text follows the text, until somebody writes another.
+  // One that was made from the text follows it, until somebody writes another.
   const made = !base || (base.description === description(base) && mine.description === base.description);
   if (!mine.description || made) {
     const wanted = base || !mine.description ? description(mine) : mine.description;
@@ -101,11 +108,15 @@ export function begin(draft: Draft, key: string): Draft {
   return { ...draft, error: null, sending: { key, fields } };
 }
 
+/** Whether text of a new note waits to be brought into the shared text. */
+export const leftover = (draft: Draft): boolean => draft.base !== null && draft.mine.content !== draft.base.content;
+
 /** The draft after its request was answered with the note: what was typed meanwhile stays, on the new base. */
 export function saved(draft: Draft, note: Note): Draft {
   const before = draft.base ?? BLANK;
   const sent: Fields = { ...before, ...draft.sending?.fields };
   const mine = { ...draft.mine };
+  const base = { ...fieldsOf(note), version: note.version };
   const conflicts: Conflict[] = [];
   for (const name of NAMES) {
     const untouched = same(mine[name], sent[name]) || same(mine[name], before[name]) || !mine[name];
@@ -113,15 +124,19 @@ export function saved(draft: Draft, note: Note): Draft {
       Object.assign(mine, { [name]: note[name] });
     } else if (name === "tags") {
       mine.tags = mergedTags(sent.tags, note.tags, mine.tags);
+    } else if (name === "content") {
+      base.content = sent.content; // what was typed since goes into the shared text
     } else if (!same(note[name], sent[name])) {
-      const both = name === "content" ? rebase(sent.content, mine.content, note.content) : null;
-      if (both === null) conflicts.push(whole(name, sent[name], note[name], mine[name]));
-      else mine.content = both;
+      conflicts.push(whole(name, sent[name], note[name], mine[name]));
     }
   }
-  const base = { ...fieldsOf(note), version: note.version };
   const conflict = conflicts.length ? { current: note, merged: fieldsOf(note), conflicts } : null;
-  return { ...draft, id: note.id, base, mine, sending: null, error: null, conflict };
+  return { ...draft, id: note.id, created: note.created_date, base, mine, sending: null, error: null, conflict };
+}
+
+/** The draft once its text is in the shared one. */
+export function moved(draft: Draft): Draft {
+  return draft.base ? { ...draft, base: { ...draft.base, content: draft.mine.content } } : draft;
 }
 
 const mergedTags = (base: string[], theirs: string[], mine: string[]): string[] => {
@@ -147,32 +162,22 @@ export function conflicted(draft: Draft, conflict: Clash): Draft {
   return { ...draft, sending: null, conflict };
 }
 
-export type Choice = "mine" | "theirs" | "both";
+export type Choice = "mine" | "theirs";
 
-/** The decision of a conflict. It is about the words in conflict: all else that either side wrote stays. */
+/** The decision of a conflict. It is about the fields in conflict: all else that either side wrote stays. */
 export function resolve(draft: Draft, choice: Choice, now: number): Draft {
-  if (!draft.conflict) return draft;
+  if (!draft.conflict || !draft.base) return draft;
   const { current, merged, conflicts } = draft.conflict;
   const theirs = fieldsOf(current);
   const mine: Fields = { ...theirs };
   for (const name of Object.keys(changes(draft)) as Name[]) {
-    const clashes = conflicts.filter((one) => one.field === name);
-    if (clashes.length === 0) Object.assign(mine, { [name]: merged[name] ?? draft.mine[name] });
-    else if (name === "content") mine.content = decided(merged.content ?? theirs.content, clashes, choice);
-    else if (choice !== "theirs") Object.assign(mine, { [name]: draft.mine[name] });
+    const clashes = conflicts.some((one) => one.field === name);
+    if (!clashes) Object.assign(mine, { [name]: merged[name] ?? draft.mine[name] });
+    else if (choice === "mine") Object.assign(mine, { [name]: draft.mine[name] });
   }
-  return { ...draft, base: { ...theirs, version: current.version }, mine, conflict: null, error: null, touched: now };
-}
-
-/** The merged text with the words that were chosen. Ranges count characters, not the halves that strings count. */
-function decided(text: string, conflicts: Conflict[], choice: Choice): string {
-  const characters = [...text];
-  for (const { merged, current, yours } of [...conflicts].sort((a, b) => b.merged.start - a.merged.start)) {
-    const both = `${current.text.replace(/\n*$/, "\n")}${yours.text}`;
-    const words = { mine: yours.text, theirs: current.text, both }[choice];
-    characters.splice(merged.start, merged.end - merged.start, ...words);
-  }
-  return characters.join("");
+  const base = { ...theirs, version: current.version };
+  if (leftover(draft)) [base.content, mine.content] = [draft.base.content, draft.mine.content];
+  return { ...draft, base, mine, conflict: null, error: null, touched: now };
 }
 
 /** Two changes of one text, both applied if they do not touch; else null. */

@@ -4,23 +4,27 @@ import { computed } from "@preact/signals";
 import { reachable, refused } from "./connection";
 import { waiting } from "./drafts";
 import { outbox } from "./outbox";
+import * as texts from "./texts";
 
 export type Light =
   | { state: "saved" }
   | { state: "saving" }
   | { state: "offline"; waiting: number }
   | { state: "conflict"; key: string }
-  | { state: "unsaved"; reason: string; key: string }
+  | { state: "unsaved"; reason: string; key: string; id?: number }
   | { state: "refused" };
 
 export const light = computed<Light>(() => {
   const conflict = outbox.all.find((draft) => draft.conflict);
   if (conflict) return { state: "conflict", key: conflict.key };
   const open = outbox.all.filter(waiting);
-  if (open.length && !reachable.value) return { state: "offline", waiting: open.length };
+  const many = open.length + texts.unsaved.value;
+  if (many && !reachable.value) return { state: "offline", waiting: many };
   const stuck = open.find((draft) => draft.error);
   if (stuck?.error) return { state: "unsaved", reason: stuck.error, key: stuck.key };
-  if (open.length) return { state: "saving" };
+  const id = texts.refused.value;
+  if (id !== undefined) return { state: "unsaved", reason: "The server does not take this text", key: "", id };
+  if (many) return { state: "saving" };
   if (refused.value) return { state: "refused" };
   return reachable.value ? { state: "saved" } : { state: "offline", waiting: 0 };
 });

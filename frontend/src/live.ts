@@ -9,6 +9,7 @@ import * as drafting from "./outbox";
 import { outbox } from "./outbox";
 import * as people from "./people";
 import { go, path, type Route, route } from "./router";
+import * as texts from "./texts";
 
 /** Counts the events of notes, so that the view of the trash knows when to look again. */
 export const news = signal(0);
@@ -33,6 +34,7 @@ export async function start(): Promise<void> {
       if (state === "live") {
         reachable.value = true;
         outbox.hurry();
+        texts.renew();
       } else if (state === "offline") {
         reachable.value = false;
         people.only(null);
@@ -41,11 +43,18 @@ export async function start(): Promise<void> {
       }
     },
   });
-  addEventListener("online", () => feed.renew());
+  addEventListener("online", () => {
+    feed.renew();
+    texts.renew();
+  });
   addEventListener("offline", () => {
     reachable.value = false;
   });
-  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && feed.hurry());
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    feed.hurry();
+    texts.renew();
+  });
   // Before anything can be typed: what was typed last time comes first.
   await drafting.start({
     made: (key, born) => {
@@ -56,8 +65,9 @@ export async function start(): Promise<void> {
     },
     told: opened.take,
   });
+  texts.start();
   addEventListener("beforeunload", (event) => {
-    if (outbox.unsent) event.preventDefault();
+    if (outbox.unsent || texts.unsaved.value) event.preventDefault();
   });
   let before: Route = route.peek();
   effect(() => {

@@ -6,6 +6,7 @@ import { pause } from "./backoff";
 import type { Frame } from "./feed";
 import { outbox } from "./outbox";
 import { route } from "./router";
+import * as texts from "./texts";
 import type { Note } from "./types";
 
 export const note = signal<Note | null>(null);
@@ -29,6 +30,7 @@ export async function refresh(id: number): Promise<void> {
   try {
     const read = await api.read(id);
     if (current() === id) missing.value = false;
+    texts.back(id);
     take(read);
   } catch (error) {
     if (current() !== id) return;

@@ -14,6 +14,7 @@ import {
   type Fields,
   fieldsOf,
   follow,
+  moved,
   resolve,
   same,
   saved,
@@ -108,14 +109,15 @@ export class Outbox {
     if (draft && !draft.sending && same(draft.mine, BLANK)) this.discard(key);
   }
 
-  /** A new note that exists only here so far. */
-  compose(): Draft {
+  /** A new note that exists only here so far; with words in it already, it is sent at once. */
+  compose(fields: Fields = BLANK): Draft {
     const key = `new-${unique()}`;
     const draft: Draft = {
-      ...{ key, tab: this.tab, id: null, base: null, mine: BLANK, sending: null, conflict: null, error: null },
-      touched: Date.now(),
+      ...{ key, tab: this.tab, id: null, base: null, created: null, mine: fields },
+      ...{ sending: null, conflict: null, error: null, touched: Date.now() },
     };
     this.#put(draft);
+    if (fields !== BLANK) this.#schedule(key, 0);
     return draft;
   }
 
@@ -130,8 +132,8 @@ export class Outbox {
   #begun(note: Note): Draft {
     return {
       ...{ key: `${note.id}-${this.tab}`, tab: this.tab, id: note.id, mine: fieldsOf(note) },
-      ...{ base: { ...fieldsOf(note), version: note.version }, sending: null, conflict: null, error: null },
-      touched: 0,
+      ...{ base: { ...fieldsOf(note), version: note.version }, created: note.created_date },
+      ...{ sending: null, conflict: null, error: null, touched: 0 },
     };
   }
 
@@ -143,15 +145,12 @@ export class Outbox {
     this.#schedule(key, 0);
   }
 
-  /** Makes a new note of a draft whose note was deleted. */
-  rescue(key: string): string | null {
+  /** What was typed into a new note while it was made is in its shared text now. */
+  moved(key: string): void {
     const draft = this.drafts.value.get(key);
-    if (!draft) return null;
-    const fresh = this.compose();
-    this.#put(edit(fresh, draft.mine, Date.now()));
-    this.discard(key);
-    this.#schedule(fresh.key, 0);
-    return fresh.key;
+    if (!draft) return;
+    this.#put(moved(draft));
+    this.#schedule(key, 0);
   }
 
   /** A note changed elsewhere: drafts without words of their own follow. */

@@ -7,6 +7,12 @@ const people = signal<ReadonlyMap<number, string[]>>(new Map());
 
 export const me = (): string => localStorage.getItem("name") || "Guest";
 
+/** The colours that the page has for people. */
+export const HUES = 8;
+
+export const hueOf = (name: string): number =>
+  [...name].reduce((sum, sign) => (sum * 31 + (sign.codePointAt(0) ?? 0)) % 65_521, 7) % HUES;
+
 /** The names of those who look at a note beside this page. */
 export function others(id: number): string[] {
   const names = people.value.get(id) ?? [];

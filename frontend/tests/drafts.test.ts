@@ -9,6 +9,8 @@ import {
   edit,
   type Fields,
   follow,
+  leftover,
+  moved,
   problem,
   rebase,
   resolve,
@@ -31,6 +33,7 @@ const note = (version: number, more: Partial<Note> = {}): Note => ({
 
 const draft = (more: Partial<Draft> = {}): Draft => ({
   ...{ key: "1-tab", tab: "tab", id: 1, base: { ...FIELDS, version: 1 }, mine: FIELDS },
+  created: "2026-01-01T00:00:00.000Z",
   ...{ sending: null, conflict: null, error: null, touched: 0 },
   ...more,
 });
@@ -54,25 +57,24 @@ describe("a draft", () => {
   });
 
   it("keeps what was typed while it was sent", () => {
-    const begun = begin(edit(draft(), { content: "one\ntwo\nthree\n" }, 1), "key");
-    const typed = edit(begun, { content: "one\ntwo\nthree\nfour\n" }, 2);
-    const next = saved(typed, note(2, { content: "one\ntwo\nthree\n" }));
-    expect(changes(next)).toEqual({ content: "one\ntwo\nthree\nfour\n" });
+    const begun = begin(edit(draft(), { title: "Other" }, 1), "key");
+    const next = saved(edit(begun, { title: "Other yet" }, 2), note(2, { title: "Other" }));
+    expect(changes(next)).toEqual({ title: "Other yet" });
   });
 
-  it("takes in what the server merged while more was typed", () => {
-    const begun = begin(edit(draft(), { content: "one\ntwo\nthree\n" }, 1), "key");
-    const typed = edit(begun, { content: "one\ntwo\nthree\nfour\n" }, 2);
-    const next = saved(typed, note(3, { content: "ONE\ntwo\nthree\n" }));
-    expect(next.mine.content).toBe("ONE\ntwo\nthree\nfour\n");
-    expect(next.conflict).toBeNull();
-  });
-
-  it("asks when the server changed the words that were typed on", () => {
-    const begun = begin(edit(draft(), { content: "one\ntwo!\n" }, 1), "key");
-    const next = saved(edit(begun, { content: "one\ntoo!\n" }, 2), note(3, { content: "one\nTWO!\n" }));
-    expect(next.conflict?.current.content).toBe("one\nTWO!\n");
-    expect(next.mine.content).toBe("one\ntoo!\n");
+  it("of a new note keeps the text that was typed while it was made, for the shared text", () => {
+    const fresh = edit(
+      draft({ id: null, base: null, created: null, mine: BLANK }),
+      { title: "New", content: "one" },
+      1,
+    );
+    const typed = edit(begin(fresh, "key"), { content: "one two" }, 2);
+    const next = saved(typed, note(1, { title: "New", description: "one", content: "one" }));
+    expect([leftover(next), waiting(next), changes(next)]).toEqual([true, true, {}]);
+    expect([next.base?.content, next.mine.content]).toEqual(["one", "one two"]);
+    const later = saved(begin(edit(next, { title: "Newer" }, 3), "key"), note(2, { title: "Newer", content: "one" }));
+    expect([later.base?.content, later.mine.content]).toEqual(["one", "one two"]);
+    expect(waiting(moved(later))).toBe(false);
   });
 
   it("of a new note needs a title, and gets a description", () => {
@@ -85,30 +87,34 @@ describe("a draft", () => {
 
   it("follows the note as long as nothing was typed", () => {
     expect(follow(draft(), note(2, { title: "Elsewhere" })).mine.title).toBe("Elsewhere");
-    const typed = edit(draft(), { content: "mine" }, 1);
+    const typed = edit(draft(), { description: "mine" }, 1);
     expect(follow(typed, note(2, { title: "Elsewhere" }))).toBe(typed);
     expect(follow(draft({ base: { ...FIELDS, version: 3 } }), note(2)).base?.version).toBe(3);
   });
 });
 
 describe("typed while it was sent", () => {
-  const begun = begin(edit(draft(), { content: "other\n" }, 1), "key");
+  const begun = begin(edit(draft(), { description: "Other" }, 1), "key");
 
   it("a title that others changed, too, is asked about", () => {
-    const next = saved(edit(begun, { title: "Mine" }, 2), note(3, { content: "other\n", title: "Theirs" }));
+    const next = saved(edit(begun, { title: "Mine" }, 2), note(3, { description: "Other", title: "Theirs" }));
     expect(next.conflict?.conflicts.map((one) => one.field)).toEqual(["title"]);
     expect(next.mine.title).toBe("Mine");
   });
 
   it("tags of both sides stay", () => {
-    const next = saved(edit(begun, { tags: ["a", "mine"] }, 2), note(3, { content: "other\n", tags: ["a", "theirs"] }));
+    const next = saved(
+      edit(begun, { tags: ["a", "mine"] }, 2),
+      note(3, { description: "Other", tags: ["a", "theirs"] }),
+    );
     expect(next.mine.tags).toEqual(["a", "theirs", "mine"]);
   });
 
   it("what others changed elsewhere is taken", () => {
-    const next = saved(edit(begun, { content: "other\nmore\n" }, 2), note(3, { content: "other\n", title: "Theirs" }));
-    expect(changes(next)).toEqual({ content: "other\nmore\n" });
-    expect(next.mine.title).toBe("Theirs");
+    const typed = edit(begun, { description: "Other yet" }, 2);
+    const next = saved(typed, note(3, { description: "Other", title: "Theirs", content: "their text" }));
+    expect(changes(next)).toEqual({ description: "Other yet" });
+    expect([next.mine.title, next.mine.content]).toEqual(["Theirs", "their text"]);
   });
 });
 
@@ -142,48 +148,31 @@ it("a blank draft is left alone", () => {
 });
 
 describe("a conflict", () => {
-  const part = (start: number, text: string) => ({ start, end: start + [...text].length, text });
-  const typed = edit(draft({ base: { ...FIELDS, content: "a\nb\nc\n", version: 1 } }), { title: "My title" }, 1);
-  const mine = edit(typed, { content: "a\nb\nMINE\n🦜 new\n" }, 1);
-  const asked = conflicted(begin(mine, "key"), {
-    current: note(5, { content: "A others\nb\nTHEIRS\n", tags: ["b"] }),
-    merged: { title: "My title", content: "A others\nb\nTHEIRS\n🦜 new\n" },
-    conflicts: [
-      {
-        field: "content",
-        ...{
-          base: part(4, "c\n"),
-          current: part(11, "THEIRS\n"),
-          yours: part(4, "MINE\n"),
-          merged: part(11, "THEIRS\n"),
-        },
-      },
-    ],
+  const part = (text: string) => ({ start: 0, end: [...text].length, text });
+  const clash = {
+    ...{ field: "title", base: part("Title"), current: part("Theirs") },
+    ...{ yours: part("My title"), merged: part("Theirs") },
+  };
+  const typed = edit(draft(), { title: "My title", tags: ["a", "mine"] }, 1);
+  const current = note(5, { title: "Theirs", tags: ["a", "theirs"], content: "their text" });
+  const asked = conflicted(begin(typed, "key"), {
+    current,
+    merged: { title: "Theirs", tags: ["a", "theirs", "mine"] },
+    conflicts: [clash],
   });
 
-  it("keeps both texts until somebody chooses", () => {
-    expect(asked.mine.content).toBe("a\nb\nMINE\n🦜 new\n");
+  it("keeps both until somebody chooses", () => {
+    expect(asked.mine.title).toBe("My title");
     expect(begin(asked, "again").sending).toBeNull();
   });
 
   it.each([
-    ["mine", "A others\nb\nMINE\n🦜 new\n"],
-    ["theirs", "A others\nb\nTHEIRS\n🦜 new\n"],
-    ["both", "A others\nb\nTHEIRS\nMINE\n🦜 new\n"],
-  ] as const)("decided for %s is about those words only", (choice, content) => {
+    ["mine", "My title"],
+    ["theirs", "Theirs"],
+  ] as const)("decided for %s is about that field only", (choice, title) => {
     const next = resolve(asked, choice, 2);
-    expect(next.mine).toMatchObject({ title: "My title", tags: ["b"], content });
-    expect(next.base?.version).toBe(5);
-    expect(next.conflict).toBeNull();
-  });
-
-  it("of a title is decided as a whole", () => {
-    const title = part(0, "Theirs");
-    const clash = { field: "title", base: part(0, "Title"), current: title, yours: part(0, "My title"), merged: title };
-    const current = note(2, { title: "Theirs" });
-    const about = conflicted(typed, { current, merged: { title: "Theirs" }, conflicts: [clash] });
-    expect(resolve(about, "mine", 2).mine.title).toBe("My title");
-    expect(resolve(about, "theirs", 2).mine.title).toBe("Theirs");
+    expect(next.mine).toMatchObject({ title, tags: ["a", "theirs", "mine"], content: "their text" });
+    expect([next.base?.version, next.conflict]).toEqual([5, null]);
   });
 });
 

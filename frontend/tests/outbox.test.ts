@@ -175,10 +175,7 @@ describe("failures that stay", () => {
     expect(last()).toMatchObject({ id: 1, fields: { title: "Words" } });
     last().refuse(404);
     await pass(0);
-    const fresh = box.rescue("1-tab") as string;
-    await pass(0);
-    expect(last()).toMatchObject({ id: null, fields: { title: "Words" } });
-    expect([...box.drafts.value.keys()]).toEqual([fresh]);
+    expect(box.of(1)).toMatchObject({ error: GONE, mine: { title: "Words" } });
   });
 
   it("asks when others changed the same words, and sends what was decided", async () => {
@@ -206,11 +203,26 @@ describe("new notes", () => {
     await pass(QUIET);
     expect(last()).toMatchObject({ id: null, fields: { title: "New", description: "New" } });
     box.type(box.drafts.value.get(key) as Draft, { content: "text" });
+    box.type(box.drafts.value.get(key) as Draft, { title: "Newer" });
     last().answer(note(1, { title: "New", description: "New" }));
     await pass(QUIET);
     expect(born).toEqual([[key, 1]]);
     expect(box.made.get(1)).toBe(key);
-    expect(last()).toMatchObject({ id: 1, base: 1, fields: { content: "text" } });
+    // The text is shared from now on: it goes another way.
+    expect(last()).toMatchObject({ id: 1, base: 1, fields: { title: "Newer" } });
+    expect(last().fields).not.toHaveProperty("content");
+    last().answer(note(2, { title: "Newer", description: "Newer" }));
+    await pass(QUIET);
+    expect(box.of(1)?.mine.content).toBe("text");
+    box.moved(key);
+    await pass(0);
+    expect([box.unsent, kept.size]).toEqual([0, 0]);
+  });
+
+  it("with words in them already are sent at once", async () => {
+    outbox().compose({ ...BLANK, title: "Rescued", content: "words" });
+    await pass(0);
+    expect(last()).toMatchObject({ id: null, fields: { title: "Rescued", content: "words" } });
   });
 
   it("are forgotten when nothing was typed", () => {

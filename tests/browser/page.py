@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
-from tests.harness import UNIT, Json, ServerProcess, rest_client
+from tests.harness import UNIT, Json, ServerProcess, eventually, rest_client
 
 Open = Callable[..., Awaitable[Page]]
 """Opens a path in a profile of its own; takes the options of a Playwright context."""
@@ -27,6 +28,51 @@ async def read_note(server: ServerProcess, id: int = 1) -> Json:
     async with rest_client(server.url) as rest:
         note: Json = (await rest.get(f"/notes/{id}/")).json()
         return note
+
+
+async def holds(server: ServerProcess, id: int, text: str) -> None:
+    """Waits until a note has a text, which follows what is typed within a second."""
+
+    async def there() -> bool:
+        return bool((await read_note(server, id))["content"] == text)
+
+    await eventually(there)
+
+
+class Cable:
+    """What a browser's connections go through, so that they can be cut: being offline leaves open WebSockets alone."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self._context = context
+        self._open: list[WebSocketRoute] = []
+        self._whole = True
+
+    @classmethod
+    async def lay(cls, context: BrowserContext) -> Cable:
+        """For all that a browser connects from now on."""
+        cable = cls(context)
+        await context.route_web_socket(re.compile(r"/(ws|sync)\b"), cable._connect)
+        return cable
+
+    async def _connect(self, socket: WebSocketRoute) -> None:
+        if self._whole:
+            socket.connect_to_server()
+            self._open.append(socket)
+        else:
+            await socket.close(code=1001)
+
+    async def cut(self) -> None:
+        """Takes the network away."""
+        self._whole = False
+        await self._context.set_offline(True)
+        for socket in self._open:
+            await socket.close(code=1001)
+        self._open.clear()
+
+    async def mend(self) -> None:
+        """Brings the network back."""
+        self._whole = True
+        await self._context.set_offline(False)
 
 
 def title(page: Page) -> Locator:

@@ -114,15 +114,15 @@ async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
     yield "missing"
 
     async def overtake(route: Route) -> None:
-        await rest.patch("/notes/1/", json={"content": "their words"})
+        await rest.patch("/notes/1/", json={"title": "Their title"})
         await route.continue_()
 
     await page.goto("/n/1")
     await page.route("**/notes/1/?base_version=*", overtake)
-    await editor(page).fill("my words")
+    await title(page).fill("My title")
     await expect(page.get_by_role("region", name="Conflict")).to_be_visible()
     yield "conflict"
-    await page.get_by_role("button", name="Keep both").click()
+    await page.get_by_role("button", name="Keep mine").click()
     await saved(page)
     await page.get_by_role("button", name="Delete", exact=True).click()
     await expect(page.get_by_role("button", name="Undo")).to_be_visible()

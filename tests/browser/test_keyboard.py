@@ -6,7 +6,7 @@ import re
 
 from playwright.async_api import expect
 
-from tests.browser.page import Open, editor, make, read_note, saved, title
+from tests.browser.page import Open, editor, holds, make, read_note, saved, title
 from tests.harness import ServerProcess, eventually, note_in
 
 
@@ -38,7 +38,7 @@ async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> No
     await keys.type(" and plums")
     await keys.press("Control+s")
     await saved(page)
-    assert (await read_note(server))["content"] == "apples and plums"
+    await holds(server, 1, "apples and plums")
     await keys.press("Escape")
     await keys.press("h")
     await expect(page.get_by_role("heading", name="History of First note")).to_be_visible()

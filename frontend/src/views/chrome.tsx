@@ -8,7 +8,7 @@ import { light } from "../light";
 import { complain, notice, say } from "../notices";
 import { outbox } from "../outbox";
 import { me } from "../people";
-import { go } from "../router";
+import { go, type Route } from "../router";
 import { sheetOpen } from "./keys";
 import { Link } from "./link";
 
@@ -52,7 +52,7 @@ function Light() {
       : { saved: "Saved", saving: "Saving…", conflict: "Conflict", unsaved: "Not saved", refused: "Not live – reload" }[
           now.state
         ];
-  const to = "key" in now ? outbox.drafts.value.get(now.key) : undefined;
+  const to = "key" in now ? place(now) : null;
   return (
     <span class="light" data-state={now.state} role="status" aria-live="polite">
       {to ? (
@@ -60,7 +60,7 @@ function Light() {
           type="button"
           class="plain"
           title={now.state === "unsaved" ? now.reason : "Others changed the same words"}
-          onClick={() => go(to.id === null ? { view: "new", key: to.key } : { view: "note", id: to.id })}
+          onClick={() => go(to)}
         >
           {text}
         </button>
@@ -69,6 +69,12 @@ function Light() {
       )}
     </span>
   );
+}
+
+function place(now: { key: string; id?: number }): Route | null {
+  const id = now.id ?? outbox.drafts.value.get(now.key)?.id;
+  if (id != null) return { view: "note", id };
+  return outbox.drafts.value.has(now.key) ? { view: "new", key: now.key } : null;
 }
 
 function More() {

@@ -31,9 +31,6 @@ export function ConflictPanel({ draft }: { draft: Draft }) {
         <button type="button" onClick={() => outbox.decide(draft.key, "theirs")}>
           Take theirs
         </button>
-        <button type="button" onClick={() => outbox.decide(draft.key, "both")}>
-          Keep both
-        </button>
       </p>
     </section>
   );

@@ -1,15 +1,17 @@
-/** The text of a note in CodeMirror: Markdown, undo, search, wrapped lines. */
+/** The text of a note in CodeMirror: Markdown, undo, search, wrapped lines; shared with whoever is at it, too. */
 
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
 import { markdown } from "@codemirror/lang-markdown";
 import { HighlightStyle, syntaxHighlighting } from "@codemirror/language";
 import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
-import { Annotation, EditorState } from "@codemirror/state";
+import { Compartment, EditorState, type Extension, Prec } from "@codemirror/state";
 import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
-import { effect } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
 import { splice } from "../drafts";
+import type { Room } from "../room";
+import { cursors } from "./cursors";
 
 const style = HighlightStyle.define([
   { tag: tags.heading, fontWeight: "700", color: "var(--ink)" },
@@ -22,34 +24,46 @@ const style = HighlightStyle.define([
   { tag: tags.processingInstruction, color: "var(--faint)" },
 ]);
 
-const outside = Annotation.define<boolean>();
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
-
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 interface Props {
-  /** The text as it is to be now, read from signals; undefined while there is none. */
-  text: () => string | undefined;
+  /** The text to begin with, where nothing is shared yet. */
+  text: string;
+  /** Called with what is typed while nothing is shared yet. */
   change: (text: string) => void;
+  /** The shared text, once it is there. */
+  room: Room | null;
   label: string;
 }
 
+/** Undo takes back only what was typed here: in a shared text the others' words are not ours to take. */
+const alone = (): Extension => [history(), keymap.of(historyKeymap)];
+const together = (room: Room): Extension => [
+  yCollab(room.text, null),
+  Prec.high(keymap.of(yUndoManagerKeymap)),
+  cursors(room),
+];
+
 export function Editor(props: Props) {
   const place = useRef<HTMLDivElement>(null);
-  const change = useRef(props.change);
-  change.current = props.change;
-  const text = useRef(props.text);
-  text.current = props.text;
+  const view = useRef<EditorView | null>(null);
+  const latest = useRef(props);
+  latest.current = props;
+  const shared = useRef<{ room: Room | null; sharing: Compartment }>({ room: null, sharing: new Compartment() });
 
-  useEffect(() => {
-    const made = new EditorView({
+  useLayoutEffect(() => {
+    const { room, text, label } = latest.current;
+    const { sharing } = shared.current;
+    shared.current.room = room;
+    view.current = new EditorView({
       parent: place.current as HTMLDivElement,
       state: EditorState.create({
-        doc: props.text() ?? "",
+        doc: room ? room.text.toString() : text,
         extensions: [
           EditorView.cspNonce.of(nonce),
           EditorState.lineSeparator.of("\n"),
-          history(),
+          sharing.of(room ? together(room) : alone()),
           drawSelection({ cursorBlinkRate: still.matches ? 0 : 1200 }),
           search({ top: true }),
           highlightSelectionMatches(),
@@ -57,35 +71,33 @@ export function Editor(props: Props) {
           syntaxHighlighting(style),
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({
-            "aria-label": props.label,
+            "aria-label": label,
             spellcheck: "true",
             autocapitalize: "sentences",
           }),
           placeholder("Write in Markdown…"),
           // Escape, then Tab, leaves the editor: nobody is trapped in it.
-          keymap.of([...defaultKeymap, ...historyKeymap, ...searchKeymap, indentWithTab]),
+          keymap.of([...defaultKeymap, ...searchKeymap, indentWithTab]),
           EditorView.updateListener.of((update) => {
-            if (update.docChanged && !update.transactions.some((one) => one.annotation(outside))) {
-              change.current(update.state.sliceDoc());
-            }
+            if (update.docChanged && !shared.current.room) latest.current.change(update.state.sliceDoc());
           }),
         ],
       }),
     });
-    // At once, and not with the next rendering: what is typed in between would be taken back, or take back this.
-    const stop = effect(() => {
-      const now = text.current();
-      const before = made.state.sliceDoc();
-      if (now === undefined || now === before) return;
-      // Only what differs is replaced, so that the cursor stays where it belongs.
-      const { start, end, text: insert } = splice(before, now);
-      made.dispatch({ changes: { from: start, to: end, insert }, annotations: outside.of(true) });
-    });
-    return () => {
-      stop();
-      made.destroy();
-    };
+    return () => view.current?.destroy();
   }, []);
+
+  // Before anything else can be typed.
+  useLayoutEffect(() => {
+    const editor = view.current;
+    const { room } = props;
+    if (!editor || !room || shared.current.room === room) return;
+    // What was typed alone is in the shared text by now: the caret stays, and what is typed next is shared.
+    shared.current.room = room;
+    const { start, end, text: insert } = splice(editor.state.sliceDoc(), room.text.toString());
+    editor.dispatch({ changes: { from: start, to: end, insert } });
+    editor.dispatch({ effects: shared.current.sharing.reconfigure(together(room)) });
+  }, [props.room]);
 
   return <div class="editor" ref={place} />;
 }

@@ -14,6 +14,7 @@ const ACTIONS: Record<Revision["action"], string> = {
   import: "imported",
   update: "changed",
   edit: "edited",
+  type: "typed",
   restore: "restored",
   delete: "deleted",
   undelete: "taken out of the trash",
@@ -87,7 +88,7 @@ export function HistoryPane({ id }: { id: number }) {
                   {one.changed.length ? `: ${one.changed.join(", ")}` : ""}
                 </span>
                 <small>
-                  {one.author ?? "a guest"}, <time dateTime={one.date}>{ago(one.date)}</time>
+                  {one.authors?.join(", ") || one.author || "a guest"}, <time dateTime={one.date}>{ago(one.date)}</time>
                 </small>
               </button>
             </li>

@@ -79,12 +79,13 @@ export function pressed(event: KeyboardEvent): void {
   }
   const typing = target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
   const here = route.value;
-  if (event.key === "Escape" && !sheetOpen.value) {
+  const asked = document.querySelector("dialog[open]") !== null;
+  if (event.key === "Escape" && !asked) {
     if (typing) target.blur();
     else if (here.view !== "home") go(here.view === "history" ? { view: "note", id: here.id } : { view: "home" });
     return;
   }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || sheetOpen.value || !letters.value) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || asked || !letters.value) return;
   const actions: Record<string, () => void> = {
     "/": () => searchBox.current?.focus(),
     n: compose,

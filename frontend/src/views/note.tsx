@@ -2,10 +2,10 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { remove } from "../actions";
+import { forgetWords, remove, rescue } from "../actions";
 import * as api from "../api";
 import { pause } from "../backoff";
-import { type Draft, type Fields, fieldsOf } from "../drafts";
+import { type Draft, type Fields, fieldsOf, leftover } from "../drafts";
 import { tags as known } from "../listing";
 import { render } from "../markdown";
 import { complain } from "../notices";
@@ -13,6 +13,7 @@ import * as opened from "../opened";
 import { GONE, outbox } from "../outbox";
 import { others } from "../people";
 import { go, route } from "../router";
+import * as texts from "../texts";
 import type { Note } from "../types";
 import { ConflictPanel } from "./conflict";
 import { Field } from "./field";
@@ -90,12 +91,17 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
     if (target) outbox.type(target, changed);
   };
   const Editor = editor.value;
-  const key = draft?.key;
-  const text = (): string | undefined => {
-    const now = id === null ? key && outbox.drafts.value.get(key) : outbox.of(id);
-    return now ? now.mine.content : opened.note.value?.id === id ? opened.note.value?.content : undefined;
-  };
   const id = note?.id ?? draft?.id ?? null;
+  const created = note?.created_date ?? draft?.created ?? null;
+  useEffect(
+    () => (id === null || created === null ? undefined : texts.use({ id, created_date: created })),
+    [id, created],
+  );
+  const open = id === null ? undefined : texts.roomOf(id);
+  // Until what was typed while the note was made is in the shared text, the editor stays with the draft.
+  const room = open?.ready.value && !(draft && leftover(draft)) ? open : null;
+  const alone = id === null || outbox.made.has(id);
+  const content = room ? room.content.value : fields.content;
   const names = id === null ? [] : others(id);
 
   useEffect(() => {
@@ -130,7 +136,17 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
             </button>
           </>
         )}
-        {id === null && draft && <Discard draft={draft} />}
+        {id === null && draft && (
+          <button
+            type="button"
+            onClick={() => {
+              outbox.discard(draft.key);
+              go({ view: "home" });
+            }}
+          >
+            Discard
+          </button>
+        )}
       </header>
       {draft?.conflict && <ConflictPanel draft={draft} />}
       {draft?.error !== GONE && draft?.error && (
@@ -146,18 +162,22 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
               Restore it
             </button>
           )}
-          {draft && (
-            <button
-              type="button"
-              onClick={() => {
-                const fresh = outbox.rescue(draft.key);
-                if (fresh) go({ view: "new", key: fresh });
-              }}
-            >
-              Save my words as a new note
-            </button>
+          {id !== null && (draft || open?.unsaved.value) && (
+            <>
+              <button type="button" onClick={() => rescue(id, { ...fields, content })}>
+                Save my words as a new note
+              </button>
+              <button
+                type="button"
+                onClick={() => {
+                  forgetWords(id);
+                  go({ view: "home" });
+                }}
+              >
+                Discard
+              </button>
+            </>
           )}
-          {draft && <Discard draft={draft} />}
         </div>
       )}
       <div class="head">
@@ -178,26 +198,13 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         <TagField tags={fields.tags} change={(tags) => change({ tags })} />
       </div>
       <div class="text">
-        {mode.value !== "read" && Editor && (
-          <Editor text={text} label="Text" change={(content) => change({ content })} />
+        {mode.value !== "read" && Editor && (room || alone) && (
+          <Editor text={fields.content} label="Text" change={(content) => change({ content })} room={room} />
         )}
-        {mode.value !== "write" && <Preview text={fields.content} />}
+        {mode.value !== "read" && !(Editor && (room || alone)) && <pre class="editor waiting">{content}</pre>}
+        {mode.value !== "write" && <Preview text={content} />}
       </div>
     </section>
-  );
-}
-
-function Discard({ draft }: { draft: Draft }) {
-  return (
-    <button
-      type="button"
-      onClick={() => {
-        outbox.discard(draft.key);
-        go({ view: "home" });
-      }}
-    >
-      Discard
-    </button>
   );
 }
 

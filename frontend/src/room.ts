@@ -1,0 +1,201 @@
+/**
+ * The shared text of one note: a Yjs document, kept in step with the server over the y-websocket protocol.
+ *
+ * The server sends back what it has stored. What was sent and has not come back is not saved.
+ */
+
+import { signal } from "@preact/signals";
+import * as decoding from "lib0/decoding";
+import * as encoding from "lib0/encoding";
+import * as awarenessProtocol from "y-protocols/awareness";
+import * as syncProtocol from "y-protocols/sync";
+import * as Y from "yjs";
+import { pause } from "./backoff";
+
+const SYNC = 0;
+const AWARENESS = 1;
+const QUERY_AWARENESS = 3;
+const PATIENCE = 5_000;
+/** A client says who it is every 15 s, and hears itself: so long a silence is none. */
+const SILENCE = 40_000;
+/** The bytes of an update without any change. */
+const NOTHING = 2;
+
+export type State = "connecting" | "live" | "offline" | "gone" | "refused";
+
+export interface Who {
+  name: string;
+  /** Of the colours that the page has for people. */
+  hue: number;
+}
+
+const same = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, index) => byte === b[index]);
+
+export class Room {
+  readonly doc = new Y.Doc();
+  readonly text = this.doc.getText("content");
+  readonly awareness = new awarenessProtocol.Awareness(this.doc);
+  readonly state = signal<State>("connecting");
+  /** Whether something was typed here that the server has not stored. */
+  readonly unsaved = signal(false);
+  /** Whether the text is that of the server, as of now or of the last time. */
+  readonly ready = signal(false);
+  /** The text as a string. */
+  readonly content = signal("");
+  #socket: WebSocket | null = null;
+  #sent: Uint8Array[] = [];
+  #synced = false;
+  #failures = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #silence: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
+
+  constructor(
+    private readonly url: string,
+    who: Who,
+    private readonly transport: typeof WebSocket = WebSocket,
+  ) {
+    this.awareness.setLocalStateField("user", who);
+    this.doc.on("update", (update: Uint8Array, origin: unknown) => {
+      this.content.value = this.text.toString();
+      if (origin === this) return;
+      this.unsaved.value = true;
+      if (this.#synced) this.#say(update);
+    });
+    this.awareness.on(
+      "update",
+      (changed: { added: number[]; updated: number[]; removed: number[] }, origin: unknown) => {
+        if (origin === this) return;
+        this.#tellStates([...changed.added, ...changed.updated, ...changed.removed]);
+      },
+    );
+  }
+
+  /** Takes a text that was kept here: there is none of the server's to wait for. */
+  kept(): void {
+    this.content.value = this.text.toString();
+    if (this.doc.store.clients.size > 0) this.ready.value = true;
+  }
+
+  connect(): void {
+    if (this.#closed || this.#socket) return;
+    clearTimeout(this.#timer);
+    this.state.value = "connecting";
+    const socket = new this.transport(this.url);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    this.#heard(PATIENCE);
+    socket.onopen = () => {
+      this.#heard(SILENCE);
+      const step = encoding.createEncoder();
+      encoding.writeVarUint(step, SYNC);
+      syncProtocol.writeSyncStep1(step, this.doc);
+      socket.send(encoding.toUint8Array(step));
+      if (this.awareness.getLocalState()) this.#tellStates([this.doc.clientID]);
+    };
+    socket.onmessage = ({ data }) => {
+      this.#heard(SILENCE);
+      this.#take(new Uint8Array(data as ArrayBuffer));
+    };
+    socket.onclose = ({ code }) => this.#lost(code);
+  }
+
+  /** Connects at once, or anew: what is open may be dead and not know it. */
+  renew(): void {
+    if (this.#closed || this.state.value === "refused") return;
+    this.#drop();
+    this.connect();
+  }
+
+  /** Leaves the room. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    awarenessProtocol.removeAwarenessStates(this.awareness, [this.doc.clientID], "closed");
+    this.#drop();
+    this.awareness.destroy();
+    this.doc.destroy();
+  }
+
+  #drop(): void {
+    clearTimeout(this.#silence);
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#synced = false;
+    this.#sent = [];
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #heard(within: number): void {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#lost(), within);
+  }
+
+  #lost(code?: number): void {
+    this.#drop();
+    const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
+    awarenessProtocol.removeAwarenessStates(this.awareness, others, this);
+    if (code === 4504) this.state.value = "gone";
+    else if (code !== undefined && (code >= 4500 || code === 1009)) this.state.value = "refused";
+    else {
+      this.state.value = "offline";
+      this.#timer = setTimeout(() => this.connect(), pause(this.#failures++));
+    }
+  }
+
+  #take(message: Uint8Array): void {
+    const decoder = decoding.createDecoder(message);
+    switch (decoding.readVarUint(decoder)) {
+      case SYNC:
+        this.#sync(decoder);
+        break;
+      case AWARENESS:
+        awarenessProtocol.applyAwarenessUpdate(this.awareness, decoding.readVarUint8Array(decoder), this);
+        break;
+      case QUERY_AWARENESS:
+        this.#tellStates([...this.awareness.getStates().keys()]);
+    }
+  }
+
+  #sync(decoder: decoding.Decoder): void {
+    const kind = decoding.readVarUint(decoder);
+    const payload = decoding.readVarUint8Array(decoder);
+    if (kind === syncProtocol.messageYjsSyncStep1) {
+      // What the server lacks; from here on, what is typed follows.
+      const missing = Y.encodeStateAsUpdate(this.doc, payload);
+      this.#synced = true;
+      if (missing.length > NOTHING) this.#say(missing, syncProtocol.messageYjsSyncStep2);
+      return;
+    }
+    Y.applyUpdate(this.doc, payload, this);
+    if (kind === syncProtocol.messageYjsSyncStep2) {
+      this.#failures = 0;
+      this.state.value = "live";
+      this.content.value = this.text.toString();
+      this.ready.value = true;
+    } else if (this.#sent[0] && same(this.#sent[0], payload)) {
+      this.#sent.shift();
+    }
+    if (this.state.value === "live" && this.#sent.length === 0) this.unsaved.value = false;
+  }
+
+  #say(update: Uint8Array, kind: number = syncProtocol.messageYjsUpdate): void {
+    const message = encoding.createEncoder();
+    encoding.writeVarUint(message, SYNC);
+    encoding.writeVarUint(message, kind);
+    encoding.writeVarUint8Array(message, update);
+    this.#sent.push(update);
+    this.#socket?.send(encoding.toUint8Array(message));
+  }
+
+  #tellStates(clients: number[]): void {
+    if (this.#socket?.readyState !== 1) return;
+    const message = encoding.createEncoder();
+    encoding.writeVarUint(message, AWARENESS);
+    encoding.writeVarUint8Array(message, awarenessProtocol.encodeAwarenessUpdate(this.awareness, clients));
+    this.#socket.send(encoding.toUint8Array(message));
+  }
+}

@@ -1,0 +1,190 @@
+import * as decoding from "lib0/decoding";
+import * as encoding from "lib0/encoding";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import * as syncProtocol from "y-protocols/sync";
+import * as Y from "yjs";
+import { Room } from "../src/room";
+
+class FakeSocket {
+  static all: FakeSocket[] = [];
+  readyState = 0;
+  binaryType = "";
+  sent: Uint8Array[] = [];
+  onopen: (() => void) | null = null;
+  onclose: ((event: { code: number }) => void) | null = null;
+  onmessage: ((event: { data: ArrayBuffer }) => void) | null = null;
+  constructor(readonly url: string) {
+    FakeSocket.all.push(this);
+  }
+  open(): void {
+    this.readyState = 1;
+    this.onopen?.();
+  }
+  drop(code = 1006): void {
+    this.readyState = 3;
+    this.onclose?.({ code });
+  }
+  send(data: Uint8Array): void {
+    this.sent.push(data);
+  }
+  close(): void {
+    this.readyState = 3;
+  }
+  say(kind: number, payload: Uint8Array): void {
+    const message = encoding.createEncoder();
+    encoding.writeVarUint(message, 0);
+    encoding.writeVarUint(message, kind);
+    encoding.writeVarUint8Array(message, payload);
+    const bytes = encoding.toUint8Array(message);
+    this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer });
+  }
+  /** The synchronisation messages that were sent: kind and payload. */
+  get synced(): [number, Uint8Array][] {
+    return this.sent.flatMap((data) => {
+      const decoder = decoding.createDecoder(data);
+      if (decoding.readVarUint(decoder) !== 0) return [];
+      return [[decoding.readVarUint(decoder), decoding.readVarUint8Array(decoder)] as [number, Uint8Array]];
+    });
+  }
+}
+
+const [STEP_1, STEP_2, UPDATE] = [
+  syncProtocol.messageYjsSyncStep1,
+  syncProtocol.messageYjsSyncStep2,
+  syncProtocol.messageYjsUpdate,
+];
+const last = (): FakeSocket => FakeSocket.all.at(-1) as FakeSocket;
+
+function server(text: string): Y.Doc {
+  const doc = new Y.Doc();
+  doc.getText("content").insert(0, text);
+  return doc;
+}
+
+function room(): Room {
+  const made = new Room("ws://test/sync/1", { name: "Ann", hue: 1 }, FakeSocket as unknown as typeof WebSocket);
+  made.connect();
+  return made;
+}
+
+/** Connects a room to a server that has a document. */
+function greet(doc: Y.Doc): FakeSocket {
+  const socket = last();
+  socket.open();
+  socket.say(STEP_1, Y.encodeStateVector(doc));
+  const asked = socket.synced.find(([kind]) => kind === STEP_1)?.[1];
+  socket.say(STEP_2, Y.encodeStateAsUpdate(doc, asked));
+  return socket;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(Math, "random").mockReturnValue(0.999);
+  FakeSocket.all = [];
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+describe("a room", () => {
+  it("takes over the server's text, and has nothing unsaved", () => {
+    const made = room();
+    expect([made.ready.value, made.state.value]).toEqual([false, "connecting"]);
+    const socket = greet(server("hello"));
+    expect([made.ready.value, made.state.value, made.content.value]).toEqual([true, "live", "hello"]);
+    expect(made.unsaved.value).toBe(false);
+    expect(socket.synced.map(([kind]) => kind)).toEqual([STEP_1]);
+  });
+
+  it("is unsaved until the server sends back what was typed", () => {
+    const made = room();
+    const socket = greet(server("hello"));
+    made.text.insert(5, "!");
+    made.text.insert(6, "?");
+    const [first, second] = socket.synced.filter(([kind]) => kind === UPDATE).map(([, update]) => update);
+    expect(made.unsaved.value).toBe(true);
+    socket.say(UPDATE, first as Uint8Array);
+    expect(made.unsaved.value).toBe(true);
+    socket.say(UPDATE, second as Uint8Array);
+    expect(made.unsaved.value).toBe(false);
+    expect(made.content.value).toBe("hello!?");
+  });
+
+  it("does not take the words of others for an answer", () => {
+    const made = room();
+    const doc = server("hello");
+    const socket = greet(doc);
+    made.text.insert(5, "!");
+    const state = Y.encodeStateVector(doc);
+    doc.getText("content").insert(0, "> ");
+    socket.say(UPDATE, Y.encodeStateAsUpdate(doc, state));
+    expect([made.unsaved.value, made.content.value]).toEqual([true, "> hello!"]);
+  });
+
+  it("brings what was typed offline when it is back, and waits for the answer", () => {
+    const made = room();
+    const doc = server("hello");
+    greet(doc);
+    last().drop();
+    expect(made.state.value).toBe("offline");
+    made.text.insert(5, " offline");
+    expect(made.unsaved.value).toBe(true);
+    vi.advanceTimersByTime(500);
+    expect(FakeSocket.all.length).toBe(2);
+    const socket = greet(doc);
+    const brought = socket.synced.find(([kind]) => kind === STEP_2)?.[1] as Uint8Array;
+    expect(made.unsaved.value).toBe(true);
+    Y.applyUpdate(doc, brought);
+    expect(doc.getText("content").toString()).toBe("hello offline");
+    socket.say(UPDATE, brought);
+    expect(made.unsaved.value).toBe(false);
+  });
+
+  it("says nothing before the server said what it has: what is typed then goes with what it lacks", () => {
+    const made = room();
+    last().open();
+    made.text.insert(0, "early ");
+    expect(last().synced.map(([kind]) => kind)).toEqual([STEP_1]);
+    const doc = server("text");
+    last().say(STEP_1, Y.encodeStateVector(doc));
+    expect(last().synced.map(([kind]) => kind)).toEqual([STEP_1, STEP_2]);
+  });
+
+  it.each([
+    [1006, "offline"],
+    [1012, "offline"],
+    [4008, "offline"],
+    [4010, "offline"],
+    [4029, "offline"],
+    [4504, "gone"],
+    [4503, "refused"],
+    [4500, "refused"],
+    [1009, "refused"],
+  ])("closed with %i is %s, and comes back only then", (code, state) => {
+    const made = room();
+    greet(server("x"));
+    last().drop(code);
+    expect(made.state.value).toBe(state);
+    vi.advanceTimersByTime(500);
+    expect(FakeSocket.all.length).toBe(state === "offline" ? 2 : 1);
+  });
+
+  it("gives up a connection that says nothing", () => {
+    const made = room();
+    greet(server("x"));
+    vi.advanceTimersByTime(39_000);
+    expect(made.state.value).toBe("live");
+    vi.advanceTimersByTime(1_000);
+    expect(made.state.value).toBe("offline");
+  });
+
+  it("leaves quietly", () => {
+    const made = room();
+    greet(server("x"));
+    made.close();
+    vi.advanceTimersByTime(60_000);
+    expect(FakeSocket.all.length).toBe(1);
+    expect(last().readyState).toBe(3);
+  });
+});
