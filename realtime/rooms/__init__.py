@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
 from realtime.rooms.journal import Journal
 from realtime.rooms.member import Member
-from realtime.rooms.relay import Relay, Told
+from realtime.rooms.relay import Kind, Relay, Told
 from realtime.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Rooms:
         self._stall = stall
         self._idle = idle
         self._rooms: dict[int, Room] = {}
-        self._journal = Journal(store.texts, self._stored)
+        self._journal: Journal[Room] = Journal(store.texts, self._stored)
         self._relay = Relay(bus, self._heard, self._missed)
         self._suspicious = True
         self._looked = 0.0
@@ -81,22 +81,29 @@ class Rooms:
         """Lets a client into the room of a note. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
         async with self._held(id) as room:
             await room.join(member)
+        if self._draining:
+            member.close(CloseCode.DRAIN)
         return room
 
     @asynccontextmanager
     async def _held(self, id: int) -> AsyncIterator[Room]:
         """The room of a note, loaded, and kept until the block ends."""
-        room = self._rooms.get(id)
-        if room is None or room.given_up:
-            room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay)
+        room: Room | None = None
+        while room is None or room.given_up:  # it may be, while it is loaded
+            room = self._rooms.get(id)
+            if room is None or room.given_up:
+                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay)
+            room.holds += 1
+            try:
+                await room.ready()
+            except RealtimeError:
+                self._drop(room, CloseCode.RESUME)
+                raise
+            finally:
+                room.holds -= 1
         room.holds += 1
         try:
-            await room.ready()
             yield room
-        except RealtimeError:
-            if not room.loaded:
-                self._drop(room, CloseCode.RESUME)
-            raise
         finally:
             room.holds -= 1
             room.last_used = time.monotonic()
@@ -120,30 +127,34 @@ class Rooms:
         together with the edit, and returns ``None`` if the note has moved on. Raises what these raise.
         """
         async with self._held(record.note.id) as room, room.writing:
-            text, _ = await room.text(record.edited)
+            base = await room.base(record.edited)
+            text, _ = base
             fields = await compute(record.note.model_copy(update={"content": text}))
             content = fields.get("content", text)
-            row = await room.draft(text, content)
+            row = await room.draft(base, content)
             try:
                 change = await commit({**fields, "content": content}, row)
-            except Unavailable:
+            except BaseException:  # a write that is cancelled may be committed, too
                 room.disown()
                 raise
             if change is not None and row is not None:
                 room.accept(row)
+                if room.given_up:  # another may have taken its place
+                    self._heard(Told(Kind.UPDATES, row.note, row.id, row.updates))
             return change
 
     # What comes from elsewhere
 
-    def _stored(self, rows: Sequence[Row], stored: bool) -> None:
-        for row in rows:
-            room = self._rooms.get(row.note)
-            if room is None:
-                continue
-            if stored:
-                room.stored(row)
-            else:
+    def _stored(self, rows: Sequence[tuple[Room, Row]], stored: bool) -> None:
+        for room, row in rows:
+            if not stored:
                 self._drop(room, CloseCode.RESUME)
+            elif not room.given_up:
+                room.stored(row)
+            else:  # another may have taken its place, here, too, and does not have this
+                told = Told(Kind.UPDATES, row.note, row.id, row.updates, row.people)
+                self._relay.tell(told)
+                self._heard(told)
 
     def _heard(self, told: Told) -> None:
         if room := self._rooms.get(told.note):
@@ -174,8 +185,9 @@ class Rooms:
             room.expire()
             for member in list(room.members):
                 member.check()
-            unused = not room.members and room.holds == 0 and room.due is None and room.id not in self._busy
-            if unused and now - room.last_used > self._idle and not room.wants_compaction():
+            used = room.members or room.holds or room.due is not None or room.id in self._busy or room.waits
+            idle = not used and now - room.last_used > self._idle and not room.wants_compaction()
+            if idle or room.given_up:
                 self._drop(room, CloseCode.RESUME)
         if self._rooms and (self._suspicious or not self._relay.sound or now - self._looked > LOOK_EVERY):
             self._suspicious = False

@@ -34,17 +34,22 @@ class Awareness:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
 
-    def take(self, data: bytes, now: float) -> tuple[bytes, set[int]]:
+    def take(self, data: bytes, now: float) -> tuple[bytes, set[int], bytes]:
         """Takes states: returns those that were news, encoded (empty if none), and the clients that are new here.
 
-        Raises :class:`MalformedUpdate`, with nothing taken.
+        The third is to be told to whoever sent them: clients that say nothing newer than when they were taken for
+        gone. A client that hears so of itself says that it is here, with a higher clock; it would else stay unseen
+        after it came back. Raises :class:`MalformedUpdate`, with nothing taken.
         """
         news: dict[int, _Entry] = {}
+        gone: dict[int, _Entry] = {}
         for client, clock, state in _decoded(data):
             known = self._entries.get(client)
             if known is not None and clock <= known.clock:
                 # A client that is thought gone by others is, at the same clock.
                 if not (clock == known.clock and state == GONE and known.state != GONE):
+                    if state != GONE and known.state == GONE:
+                        gone[client] = known
                     continue
             elif state != GONE:
                 _check(state)
@@ -53,7 +58,7 @@ class Awareness:
             raise MalformedUpdate("names too many clients")
         arrived = {client for client, entry in news.items() if entry.state != GONE and not self._here(client)}
         self._entries |= news
-        return _encoded(news.items()) if news else b"", arrived
+        return _encoded(news.items()) if news else b"", arrived, _encoded(gone.items()) if gone else b""
 
     def _here(self, client: int) -> bool:
         entry = self._entries.get(client)
@@ -74,7 +79,7 @@ class Awareness:
 
     def leave(self, clients: Iterable[int], now: float) -> bytes:
         """Takes these clients for gone; returns that as states, encoded (empty if none was here)."""
-        left = {client: _Entry(self._entries[client].clock + 1, GONE, now) for client in clients if self._here(client)}
+        left = {client: _Entry(self._entries[client].clock, GONE, now) for client in clients if self._here(client)}
         self._entries |= left
         return _encoded(left.items()) if left else b""
 
@@ -109,11 +114,16 @@ def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
     return lib0.number(len(parts)) + b"".join(parts)
 
 
+def _refuse(constant: str) -> None:
+    """Python reads ``NaN`` and ``Infinity``; JSON has neither."""
+    raise ValueError(constant)
+
+
 def _check(state: str) -> None:
     """What is no JSON would make every client fail that reads it."""
     if len(state) > MAX_STATE:
         raise MalformedUpdate(f"holds a state of more than {MAX_STATE} characters")
     try:
-        json.loads(state)
+        json.loads(state, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise MalformedUpdate("holds a state that is not JSON") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from realtime.errors import Unavailable
 from realtime.store.texts import Row, new_row
@@ -19,9 +19,22 @@ WAIT = 0.005
 """Seconds for which the first update of a commit waits for others, at most."""
 MOST_UPDATES = 256
 MOST_BYTES = 1024 * 1024
+CROWDED = 8 * MOST_BYTES
+"""Bytes waiting from which on whoever writes should wait, too."""
+MOST_ROW = 4 * MOST_BYTES
+"""Bytes of a row; a document of MongoDB has room for 16 MiB."""
 
 
-class Batch:
+class Source(Protocol):
+    """Who writes: one text of a note as it is in memory."""
+
+    id: int
+
+
+S = TypeVar("S", bound=Source)
+
+
+class Batch(Generic[S]):
     """What one commit stores. ``done`` is true once it is stored, and false if it may not be."""
 
     __slots__ = ("done", "people", "size", "updates", "waiting")
@@ -30,30 +43,47 @@ class Batch:
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.waiting = 0
         self.size = 0
-        self.updates: dict[int, list[bytes]] = {}
-        self.people: dict[int, dict[str, None]] = {}
+        self.updates: dict[S, list[bytes]] = {}
+        self.people: dict[S, dict[str, None]] = {}
 
-    def rows(self) -> list[Row]:
-        """The batch as rows, one for each note."""
-        return [new_row(note, updates, list(self.people.get(note, ()))) for note, updates in self.updates.items()]
+    def rows(self) -> list[tuple[S, Row]]:
+        """The batch as rows, one for each source unless it is large, in the order of their names."""
+        rows = []
+        for source, updates in self.updates.items():
+            people = list(self.people.get(source, ()))
+            some: list[bytes] = []
+            size = 0
+            for update in updates:
+                if some and size + len(update) > MOST_ROW:
+                    rows.append((source, new_row(source.id, some, people)))
+                    some, size = [], 0
+                some.append(update)
+                size += len(update)
+            rows.append((source, new_row(source.id, some, people)))
+        return rows
 
 
-class Journal:
+class Journal(Generic[S]):
     """The journal of one worker. ``stored`` hears of every batch before whoever waits for it."""
 
-    def __init__(self, texts: TextStore, stored: Callable[[Sequence[Row], bool], None]) -> None:
+    def __init__(self, texts: TextStore, stored: Callable[[Sequence[tuple[S, Row]], bool], None]) -> None:
         self._texts = texts
         self._stored = stored
-        self._next = Batch()
+        self._next: Batch[S] = Batch()
         self._due = asyncio.Event()
         self._full = asyncio.Event()
 
-    def write(self, note: int, update: bytes, name: str | None) -> asyncio.Future[bool]:
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that nobody should add to it."""
+        return self._next.size > CROWDED
+
+    def write(self, source: S, update: bytes, name: str | None) -> asyncio.Future[bool]:
         """Queues an update. The future tells whether the commit that it goes with succeeded."""
         batch = self._next
-        batch.updates.setdefault(note, []).append(update)
+        batch.updates.setdefault(source, []).append(update)
         if name is not None:
-            batch.people.setdefault(note, {})[name] = None
+            batch.people.setdefault(source, {})[name] = None
         batch.waiting += 1
         batch.size += len(update)
         self._due.set()
@@ -76,10 +106,12 @@ class Journal:
             rows = batch.rows()
             stored = False
             try:
-                await self._texts.journal(rows)
+                await self._texts.journal([row for _, row in rows])
                 stored = True
             except Unavailable as error:
                 log.warning("updates could not be journaled", extra={"notes": len(rows), "error": error.detail})
             finally:
-                self._stored(rows, stored)
-                batch.done.set_result(stored)
+                try:
+                    self._stored(rows, stored)
+                finally:
+                    batch.done.set_result(stored)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 UPDATES_PER_SECOND = 60
 BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
+LARGE = 16 * 1024
+"""Bytes that count as one update more: reading them takes time."""
 
 
 class Refused(Exception):
@@ -44,14 +46,15 @@ class Member:
         self._moved = self._counted
 
     def send(self, packet: Packet, *, expected: bool = False) -> None:
-        """Sends messages without waiting. What it asked for (``expected``) may be more than its budget."""
+        """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
         if self.closing.done():
             return
-        self._outlet.send(packet)
-        if expected:
-            self._grace += len(packet.framed)
         if self._outlet.buffered > self._budget + self._grace:
             self.close(CloseCode.TOO_SLOW)
+            return
+        self._outlet.send(packet)
+        if expected:  # not the sum: who asks on and on, and takes nothing, would never be too slow
+            self._grace = max(self._grace, len(packet.framed))
 
     def check(self) -> None:
         """To be called every second: closes a client that takes nothing."""
@@ -64,10 +67,11 @@ class Member:
         if buffered < self._budget:
             self._grace = 0
 
-    def count(self) -> None:
-        """Counts an update. Raises :class:`Refused` when there are too many of them."""
+    def count(self, size: int = 0) -> None:
+        """Counts an update; a large one for several. Raises :class:`Refused` when there are too many of them."""
         now = time.monotonic()
-        self._tokens = min(BURST, self._tokens + (now - self._counted) * UPDATES_PER_SECOND) - 1
+        cost = 1 + size // LARGE
+        self._tokens = min(BURST, self._tokens + (now - self._counted) * UPDATES_PER_SECOND) - cost
         self._counted = now
         if self._tokens < 0:
             raise Refused(CloseCode.TOO_MANY)

@@ -99,6 +99,8 @@ class Relay:
     def sound(self) -> bool:
         """Whether what others tell gets here, as far as can be known."""
         now = asyncio.get_running_loop().time()
+        for name in [name for name, last in self._senders.items() if now - last.heard > FORGET_AFTER]:
+            del self._senders[name]  # it has ended
         own = self._senders.get(self._name)
         return own is not None and all(now - sender.heard < DEAF_AFTER for sender in self._senders.values())
 
@@ -145,9 +147,6 @@ class Relay:
         self._senders[sender] = _Sender(serial, now)
         if before is not None and serial != before.serial + 1:
             self._hole()
-        if before is None:
-            for other in [name for name, last in self._senders.items() if now - last.heard > FORGET_AFTER]:
-                del self._senders[other]
         if sender != self._name:
             for one in told:
                 self._hear(one)

@@ -8,11 +8,12 @@ clients come back, and bring again what is missing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from realtime import crdt
 from realtime.crdt import Document
@@ -46,10 +47,26 @@ AWARENESS_AFTER = 0.03
 """Seconds for which news of who is where are gathered: editors pass on each that they get."""
 
 
+def _document(updates: Iterable[bytes]) -> Document:
+    """A document of what is journaled."""
+    document = Document()
+    for update in updates:
+        _take(document, update)
+    return document
+
+
+def _take(document: Document, update: bytes) -> None:
+    """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
+    try:
+        document.apply(update)
+    except MalformedUpdate as error:
+        log.warning("an update of a text is left out", extra={"error": error.detail})
+
+
 class Room:
     """The room of one note in one worker."""
 
-    def __init__(self, id: int, texts: TextStore, journal: Journal, relay: Relay) -> None:
+    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay) -> None:
         self.id = id
         self.members: set[Member] = set()
         self.writing = asyncio.Lock()
@@ -81,10 +98,14 @@ class Room:
 
     async def ready(self) -> None:
         """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
-        if self._loaded is None:
-            self._loaded = asyncio.ensure_future(self._load())
-        if not self._loaded.done() or self._loaded.exception() is not None:
-            await asyncio.shield(self._loaded)
+        loaded = self._loaded or self._start(self._load())
+        if not loaded.done() or loaded.exception() is not None:
+            await asyncio.shield(loaded)
+
+    def _start(self, loading: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        self._loaded = loaded = asyncio.ensure_future(loading)
+        loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
+        return loaded
 
     async def _load(self) -> None:
         while True:
@@ -97,9 +118,10 @@ class Room:
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
         self._size = sum(map(len, updates))
         if self._size < LARGE:
-            self._document = Document(updates)
+            self._document = _document(updates)
         else:
-            self._document = await asyncio.to_thread(Document, updates)
+            self._document = await asyncio.to_thread(_document, updates)
+        self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.generation = stored.lineage, stored.generation
         self._known = self._rows = {row.id for row in stored.rows}
         self._known = self._known | {stored.edited or ""}
@@ -110,9 +132,19 @@ class Room:
         for told in early:
             self.hear(told)
 
-    async def _reload(self) -> None:
-        await self.durable()
-        await self._load()
+    def _reload(self, error: DocumentBroken) -> None:
+        """Loads the text again, since it broke."""
+        log.warning("a text broke, and is loaded again", extra={"note": self.id, "error": error.detail})
+
+        async def reload() -> None:
+            try:
+                await self.durable()
+                await self._load()
+            except BaseException:
+                self.give_up(CloseCode.RESUME)
+                raise
+
+        self._start(reload())
 
     async def catch_up(self) -> None:
         """Takes what the journal has and this room has not. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
@@ -123,11 +155,13 @@ class Room:
                 raise NoteNotFound
             if stored.lineage != self._lineage:
                 raise Unavailable("the text is another one")
+            if not await self.durable():  # what is told below is all that is here
+                raise Unavailable
             before = self._document.state
             if stored.snapshot is not None:
-                self._document.apply(stored.snapshot)
+                self._apply("", [stored.snapshot])
+                self._rows.discard("")
                 self.generation = stored.generation
-                self._size += len(stored.snapshot)
             for row in stored.rows:
                 self._apply(row.id, row.updates)
                 self.people |= dict.fromkeys(row.people)
@@ -137,9 +171,15 @@ class Room:
                 self._spread([protocol.update(self._document.since(before))])
 
     def _apply(self, row: str, updates: Sequence[bytes]) -> None:
-        for update in updates:
-            self._document.apply(update)
-            self._size += len(update)
+        """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
+        try:
+            for update in updates:
+                _take(self._document, update)
+                self._size += len(update)
+        except DocumentBroken as error:
+            log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
+            self.give_up(CloseCode.RESUME)
+            raise Unavailable from None
         self._count(row)
 
     def _count(self, row: str) -> None:
@@ -173,6 +213,7 @@ class Room:
         kind, payload = protocol.decode(data)
         await self.ready()
         if kind is protocol.Kind.STATE:
+            member.count()
             answer = Packet([protocol.missing(self._document.since(payload))])
             if await self.durable():
                 member.send(answer, expected=True)
@@ -180,8 +221,10 @@ class Room:
             if payload != crdt.EMPTY:
                 await self._write(member, payload)
         elif kind is protocol.Kind.AWARENESS:
-            news, arrived = self._awareness.take(payload, time.monotonic())
+            news, arrived, gone = self._awareness.take(payload, time.monotonic())
             member.clients |= arrived
+            if gone:
+                member.send(Packet([protocol.awareness(gone)]))
             if news:
                 self._tell_soon(news)
         elif kind is protocol.Kind.QUERY_AWARENESS and (here := self._awareness.everyone()):
@@ -191,17 +234,18 @@ class Room:
         if not member.writes:
             member.refuse()
             return
-        member.count()
+        member.count(len(update))
         if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
             await self._fit(member, update)
         try:
             self._document.apply(update)
         except DocumentBroken as error:
-            log.warning("a text broke, and is loaded again", extra={"note": self.id, "error": error.detail})
-            self._loaded = asyncio.ensure_future(self._reload())
+            self._reload(error)
             raise MalformedUpdate("breaks the text") from None
         self._size += len(update)
-        self._staged = self._journal.write(self.id, update, self._awareness.name_of(member.clients))
+        self._staged = self._journal.write(self, update, self._awareness.name_of(member.clients))
+        if self._journal.crowded:
+            await self.durable()
 
     async def _fit(self, member: Member, update: bytes) -> None:
         """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
@@ -214,7 +258,13 @@ class Room:
     async def durable(self) -> bool:
         """Waits until all that is in the text now is in the journal; false if that failed."""
         staged = self._staged
-        return staged is None or await asyncio.shield(staged)
+        # A commit before the one that is waited for may have failed.
+        return (staged is None or await asyncio.shield(staged)) and not self.given_up
+
+    @property
+    def waits(self) -> bool:
+        """Whether the journal has not taken all yet."""
+        return self._staged is not None and not self._staged.done()
 
     def stored(self, row: Row) -> None:
         """What clients of this room sent is in the journal: everyone gets it, its sender included."""
@@ -255,13 +305,14 @@ class Room:
         """Takes what another worker tells of this room."""
         if told.kind is Kind.AWARENESS:
             for data in told.updates:
-                news, _ = self._awareness.take(data, time.monotonic())
+                news, _, _ = self._awareness.take(data, time.monotonic())
                 if news:
                     self._spread([protocol.awareness(news)])
         elif self._loaded is None or not self._loaded.done():
             self._early.append(told)
         elif told.kind is Kind.UPDATES and told.row not in self._known:
-            self._apply(told.row, told.updates)
+            with contextlib.suppress(Unavailable):
+                self._apply(told.row, told.updates)
             self.people |= dict.fromkeys(told.names)
             self._touch(CHECK_AFTER)
             self._spread([protocol.update(update) for update in told.updates])
@@ -292,13 +343,24 @@ class Room:
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
-        await self.ready()
-        if including is not None and including not in self._known:
-            await self.catch_up()
+        await self._include(including)
         text, count = str(self._document), self._changes
         if not await self.durable():
             raise Unavailable
         return text, count
+
+    async def base(self, including: str | None) -> tuple[str, bytes]:
+        """The text as in :meth:`text`, and what it is made of. Raises as that."""
+        await self._include(including)
+        text, state = str(self._document), self._document.since()
+        if not await self.durable():
+            raise Unavailable
+        return text, state
+
+    async def _include(self, row: str | None) -> None:
+        await self.ready()
+        if row is not None and row not in self._known:
+            await self.catch_up()
 
     def projected(self, count: int, people: Collection[str]) -> None:
         """The note has the text as it was after so many changes, and tells of these people."""
@@ -308,25 +370,26 @@ class Room:
         if count != self._changes:
             self._touch(PROJECT_AFTER)
 
-    async def draft(self, text: str, wanted: str) -> Row | None:
+    async def draft(self, base: tuple[str, bytes], wanted: str) -> Row | None:
         """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
 
-        To be called with nobody else ``writing``: what is drafted twice under one client is lost.
+        What is typed meanwhile is not in the base, and so stays. To be called with nobody else ``writing``: what is
+        drafted twice under one client is lost.
         """
+        text, state = base
         if text == wanted:
             return None
-        state = self._document.since()
 
         def drafted() -> bytes:
-            copy = Document([state], self._client)
-            return copy.edit(changes(str(copy), wanted))
+            return Document([state], self._client).edit(changes(text, wanted))
 
         small = len(state) < LARGE and len(wanted) < LARGE
         return new_row(self.id, [drafted() if small else await asyncio.to_thread(drafted)])
 
     def accept(self, row: Row) -> None:
         """The edit that was drafted is committed: everyone gets it."""
-        self._apply(row.id, row.updates)
+        with contextlib.suppress(Unavailable):
+            self._apply(row.id, row.updates)
         self._spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
 
@@ -348,6 +411,7 @@ class Room:
 
     async def compact(self) -> None:
         """Folds the rows into the snapshot. Raises :class:`Unavailable`."""
+        await self.ready()
         state, rows, generation = self._document.since(), set(self._rows), self.generation
         if not await self.durable():
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
+from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of
@@ -76,7 +76,7 @@ def _why(member: Member, served: asyncio.Task[None]) -> tuple[CloseCode | None, 
         return CloseCode.BAD_FRAME, reason
     if isinstance(failure, NoteNotFound):
         return CloseCode.NOTE_GONE, None
-    if isinstance(failure, Unavailable):
+    if isinstance(failure, (Unavailable, DocumentBroken)):
         return CloseCode.RESUME, None
     if isinstance(failure, Refused):
         return failure.code, None

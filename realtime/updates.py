@@ -1,0 +1,285 @@
+"""Updates of a shared text in Yjs's encoding, version 1: what they hold, and what of it can be taken when.
+
+Updates come from strangers, so each is walked before the library sees it: the library reserves memory for as many items
+as an update claims to have, and is never shown one that claims more than it holds. Only what a plain text is made of is
+let in. What builds upon changes that are not here yet is taken apart and kept here: the library, given it, would lose
+its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from realtime import lib0
+from realtime.errors import MalformedUpdate
+from realtime.lib0 import Reader
+
+ROOT = "content"
+
+_GC, _DELETED, _STRING, _FORMAT, _SKIP = 0, 1, 4, 6, 10
+_OTHERS = {2: "JSON", 3: "binary data", 5: "embedded objects", 7: "nested types", 8: "values", 9: "documents"}
+_ORIGIN, _RIGHT_ORIGIN, _KEYED = 0x80, 0x40, 0x20
+_LARGEST_CLIENT = 2**53 - 1
+_LARGEST_CLOCK = 2**31 - 1
+"""Yrs counts in 32 bits, and adds up."""
+
+
+class Walk(NamedTuple):
+    """What an update holds: of each client the clocks from where to where, and which clocks it builds upon."""
+
+    starts: dict[int, int]
+    """Where what it has of a client begins; after a gap in it, where it goes on."""
+    ends: dict[int, int]
+    needs: dict[int, int]
+    cuts: list[tuple[int, int]]
+    """Between which characters it puts, deletes or begins something: the client and clock of the one after."""
+    pairs: dict[int, set[int]]
+    """The clocks of the second halves of characters that take two."""
+
+    def need(self, client: int, clock: int) -> None:
+        """Notes that it builds upon a client's clocks up to this one."""
+        if self.needs.get(client, 0) < clock:
+            self.needs[client] = clock
+
+
+def walked(update: bytes) -> Walk:
+    """Reads an update from end to end. Raises :class:`MalformedUpdate`."""
+    reader = Reader(update)
+    walk = Walk({}, {}, {}, [], {})
+    for _ in range(reader.count()):
+        structs = reader.count()
+        client = reader.number(_LARGEST_CLIENT)
+        clock = reader.number(_LARGEST_CLOCK)
+        if client in walk.ends:
+            raise MalformedUpdate("names a client twice")
+        if structs == 0:
+            raise MalformedUpdate("names a client without anything of it")
+        walk.starts[client] = clock
+        walk.cuts.append((client, clock))
+        for _ in range(structs):
+            clock = _struct(reader, walk, client, clock)
+            if clock > _LARGEST_CLOCK:
+                raise MalformedUpdate("counts too far")
+        walk.ends[client] = clock
+    for _ in range(reader.count()):
+        client = reader.number(_LARGEST_CLIENT)
+        for _ in range(reader.count()):
+            deleted = reader.number(_LARGEST_CLOCK)
+            end = deleted + reader.number(_LARGEST_CLOCK - deleted)
+            walk.need(client, end)
+            walk.cuts.extend(((client, deleted), (client, end)))
+    reader.finish()
+    return walk
+
+
+def _struct(reader: Reader, walk: Walk, client: int, clock: int) -> int:
+    """Reads one piece of an update, which begins at this clock, and returns the clock after it."""
+    info = reader.byte()
+    kind = info & 0x1F
+    if kind in (_GC, _SKIP):
+        length = reader.number(_LARGEST_CLOCK)
+        if length == 0:
+            raise MalformedUpdate("holds a piece of no length")
+        if kind == _SKIP:
+            walk.starts[client] = clock + length
+        return clock + length
+    for flag in (_ORIGIN, _RIGHT_ORIGIN):
+        if info & flag:
+            other, at = reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK - 1)
+            walk.need(other, at + 1)
+            walk.cuts.append((other, at + (flag == _ORIGIN)))
+    if not info & (_ORIGIN | _RIGHT_ORIGIN):
+        if reader.number(1) == 0:
+            raise MalformedUpdate("writes into a nested type; only the text is shared here")
+        if reader.string() != ROOT:
+            raise MalformedUpdate(f"writes elsewhere than into the text {ROOT!r}")
+        if info & _KEYED:
+            raise MalformedUpdate("sets a key; only the text is shared here")
+    if kind == _STRING:
+        text = reader.string()
+        # Clocks count UTF-16 code units, as JavaScript does.
+        length = len(text)
+        if not text.isascii() and max(text) > "\uffff":
+            pairs = walk.pairs.setdefault(client, set())
+            length = 0
+            for character in text:
+                length += 1
+                if character > "\uffff":
+                    pairs.add(clock + length)
+                    length += 1
+    elif kind == _DELETED:
+        length = reader.number(_LARGEST_CLOCK)
+    elif kind == _FORMAT:
+        reader.string()
+        reader.string()
+        return clock + 1
+    else:
+        raise MalformedUpdate(f"holds {_OTHERS.get(kind, 'something unknown')}; only the text is shared here")
+    if length == 0:
+        raise MalformedUpdate("holds a piece of no length")
+    return clock + length
+
+
+def clocks_of(state: bytes) -> dict[int, int]:
+    """A state as how far each client has come. Raises :class:`MalformedUpdate`."""
+    reader = Reader(state)
+    clocks = {
+        reader.number(_LARGEST_CLIENT): reader.number(_LARGEST_CLOCK) for _ in range(reader.number(len(state) // 2))
+    }
+    reader.finish()
+    return clocks
+
+
+class Piece(NamedTuple):
+    """One piece of an update: a client's clocks from where to where, its bytes, and what it builds upon."""
+
+    client: int
+    clock: int
+    end: int
+    data: bytes
+    needs: Mapping[int, int]
+    cuts: Iterable[tuple[int, int]]
+
+
+class Deletion(NamedTuple):
+    """What an update deletes of a client."""
+
+    client: int
+    clock: int
+    end: int
+
+
+class Waiting:
+    """What builds upon changes that are not here."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.deletions: list[Deletion] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.pieces or self.deletions)
+
+    def add(self, update: bytes) -> None:
+        """Takes an update that was walked apart."""
+        pieces, deletions = _apart(update)
+        self.pieces = sorted({piece[:3]: piece for piece in (*self.pieces, *pieces)}.values(), key=_place)
+        self.deletions = sorted({*self.deletions, *deletions})
+
+    def cuts(self) -> Iterable[tuple[int, int]]:
+        """As those of a walk."""
+        for piece in self.pieces:
+            yield from piece.cuts
+        for client, clock, end in self.deletions:
+            yield from ((client, clock), (client, end))
+
+    def taken(self, known: dict[int, int]) -> list[bytes]:
+        """Takes out what can be taken now, and moves the clocks on: updates, to be applied one after the other."""
+        runs: list[list[Piece]] = []
+        moved = True
+        while moved:
+            moved = False
+            left = []
+            for piece in self.pieces:
+                at = known.get(piece.client, 0)
+                if piece.end <= at:
+                    continue
+                if piece.clock > at or any(known.get(client, 0) < clock for client, clock in piece.needs.items()):
+                    left.append(piece)
+                    continue
+                moved = True
+                known[piece.client] = piece.end
+                if runs and (runs[-1][-1].client, runs[-1][-1].end) == piece[:2]:
+                    runs[-1].append(piece)
+                else:
+                    runs.append([piece])
+            self.pieces = left
+        updates = [encoded(run, ()) for run in runs]
+        deletions, self.deletions = self.deletions, []
+        now = []
+        for client, clock, end in deletions:
+            at = known.get(client, 0)
+            if clock < at:
+                now.append(Deletion(client, clock, min(end, at)))
+            if end > at:
+                self.deletions.append(Deletion(client, max(clock, at), end))
+        if now:
+            updates.append(encoded((), now))
+        return updates
+
+    def with_all_of(self, update: bytes) -> list[bytes]:
+        """An update and what waits in one; in several if pieces overlap in part."""
+        pieces, deletions = _apart(update)
+        found: list[list[Piece]] = [[]]
+        ends: list[dict[int, int]] = [{}]
+        for piece in sorted((*pieces, *self.pieces), key=_place):
+            for layer, reach in zip(found, ends, strict=True):
+                at = reach.get(piece.client, 0)
+                if piece.end <= at:
+                    break
+                if piece.clock >= at:
+                    layer.append(piece)
+                    reach[piece.client] = piece.end
+                    break
+            else:
+                found.append([piece])
+                ends.append({piece.client: piece.end})
+        gone = [*deletions, *self.deletions]
+        return [encoded(layer, () if number else gone) for number, layer in enumerate(found)]
+
+
+def _place(piece: Piece) -> tuple[int, int, int]:
+    return piece.client, piece.clock, -piece.end
+
+
+def _apart(update: bytes) -> tuple[list[Piece], list[Deletion]]:
+    """The pieces of an update that was walked."""
+    reader = Reader(update)
+    pieces: list[Piece] = []
+    for _ in range(reader.count()):
+        structs, client, clock = reader.count(), reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK)
+        for _ in range(structs):
+            own = Walk({}, {}, {}, [], {})
+            start = reader.at
+            end = _struct(reader, own, client, clock)
+            if update[start] & 0x1F != _SKIP:
+                pieces.append(Piece(client, clock, end, update[start : reader.at], own.needs, own.cuts))
+            clock = end
+    deletions: list[Deletion] = []
+    for _ in range(reader.count()):
+        client = reader.number(_LARGEST_CLIENT)
+        for _ in range(reader.count()):
+            clock = reader.number(_LARGEST_CLOCK)
+            deletions.append(Deletion(client, clock, clock + reader.number(_LARGEST_CLOCK)))
+    return pieces, deletions
+
+
+def encoded(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
+    """An update of these pieces, in the order of each client's clocks."""
+    sections: dict[int, list[bytes]] = {}
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for piece in pieces:
+        section = sections.setdefault(piece.client, [])
+        at = ends.setdefault(piece.client, piece.clock)
+        starts.setdefault(piece.client, piece.clock)
+        if piece.clock > at:
+            section.append(bytes((_SKIP,)) + lib0.number(piece.clock - at))
+        section.append(piece.data)
+        ends[piece.client] = piece.end
+    out = [lib0.number(len(sections))]
+    for client, section in sorted(sections.items(), reverse=True):  # Yjs relies on the order when it merges updates
+        out += [lib0.number(len(section)), lib0.number(client), lib0.number(starts[client]), *section]
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for client, clock, end in sorted(deletions):
+        found = ranges.setdefault(client, [])
+        if found and clock <= found[-1][1]:  # Yjs loses count if they overlap
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((clock, end))
+    out.append(lib0.number(len(ranges)))
+    for client, parts in sorted(ranges.items(), reverse=True):
+        out += [lib0.number(client), lib0.number(len(parts))]
+        out += [lib0.number(clock) + lib0.number(end - clock) for clock, end in parts]
+    return b"".join(out)

@@ -1,0 +1,395 @@
+"""Shared texts: whatever Yjs makes of one is taken, in any order, nothing else is, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pycrdt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from realtime import crdt, lib0
+from realtime.crdt import EMPTY, NOTHING, Document, check, compacted, genesis
+from realtime.errors import DocumentBroken, MalformedUpdate
+from realtime.merge import changes
+from tests.harness import UNIT
+
+PIECES = ["a", "b ", "one", "\n", "🦜", "👩‍👩‍👧", "é", "é", "\u2028", "中"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+number = lib0.number
+
+
+class Author:
+    """A Yjs document of somebody else, with the updates that were made in it."""
+
+    def __init__(self, client: int) -> None:
+        self.doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client)
+        self.text = self.doc.get("content", type=pycrdt.Text)
+        self.updates: list[bytes] = []
+
+    def _made(self, before: bytes) -> None:
+        self.updates.append(self.doc.get_update(before))
+
+    def act(self, choose: random.Random) -> None:
+        """Writes, deletes or formats something."""
+        before = self.doc.get_state()
+        words = str(self.text)
+        places = [0]
+        for character in words:
+            places.append(places[-1] + len(character.encode()))
+        start, end = sorted(choose.choices(places, k=2))
+        what = choose.random()
+        if what < 0.6 or start == end:
+            self.text.insert(start, choose.choice(PIECES))
+        elif what < 0.85:
+            del self.text[start:end]
+        else:
+            self.text.format(start, end, {"bold": choose.choice([True, None])})
+        self._made(before)
+
+
+def authored(seed: int, authors: int = 3, acts: int = 25) -> tuple[str, list[bytes]]:
+    """A text that several wrote on, and all updates."""
+    choose = random.Random(seed)
+    people = [Author(choose.randrange(1, 2**32)) for _ in range(authors)]
+    for _ in range(acts):
+        person = choose.choice(people)
+        person.act(choose)
+        if choose.random() < 0.3:
+            other = choose.choice(people)
+            person.doc.apply_update(other.doc.get_update(person.doc.get_state()))
+    updates = [update for person in people for update in person.updates]
+    for update in updates:
+        people[0].doc.apply_update(update)
+    return str(people[0].text), updates
+
+
+def item(client: int, clock: int, text: str, left: tuple[int, int] | None = None, right: Any = None) -> bytes:
+    """An update with one piece of text."""
+    info = 4 | (0x80 if left else 0) | (0x40 if right else 0)
+    place = b"".join(number(part) for one in (left, right) if one for part in one)
+    head = bytes((1, 1)) + number(client) + number(clock) + bytes((info,))
+    return head + (place or b"\1" + lib0.string("content")) + lib0.string(text) + b"\0"
+
+
+def deletion(client: int, clock: int, length: int) -> bytes:
+    """An update that deletes."""
+    return b"\0\1" + number(client) + b"\1" + number(clock) + number(length)
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
+    text, updates = authored(seed)
+    for update in updates:
+        check(update)
+    shuffled = random.Random(seed).sample(updates, len(updates))
+    document = Document(shuffled)
+    assert str(document) == text
+    assert not document.waits
+    assert document.length == len(text.encode())
+    assert str(Document([compacted(updates)])) == text
+    assert str(Document([pycrdt.merge_updates(*shuffled)])) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.data())
+def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> None:
+    """Also when it came in one update with a gap in it, and through any number of snapshots."""
+    text, updates = authored(seed, authors=2)
+    late = data.draw(st.sets(st.integers(0, len(updates) - 1), min_size=1))
+    early = [update for place, update in enumerate(updates) if place not in late]
+    first = [pycrdt.merge_updates(*early)] if early and data.draw(st.booleans()) else early
+    document = Document(first)
+    for _ in range(2):
+        document = Document([document.since()])
+    document = Document([compacted([document.since()])])
+    for place in late:
+        document.apply(updates[place])
+    assert str(document) == text
+    assert not document.waits
+
+
+def test_a_gap_within_an_update_waits() -> None:
+    author = Author(7)
+    for word in ("one", "two", "three"):
+        before = author.doc.get_state()
+        author.text += word
+        author._made(before)
+    document = Document([pycrdt.merge_updates(author.updates[0], author.updates[2])])
+    assert document.waits
+    assert str(document) == "one"
+    again = Document([document.since()])
+    assert again.waits
+    again.apply(author.updates[1])
+    assert str(again) == "onetwothree"
+    assert not again.waits
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_since_brings_what_is_missing(seed: int) -> None:
+    text, updates = authored(seed)
+    document = Document(updates)
+    for known in (0, len(updates) // 2, len(updates)):
+        other = Document(updates[:known])
+        other.apply(document.since(other.state))
+        assert str(other) == text
+    assert document.since(document.state) == Document(updates).since(document.state)
+    assert Document().since() == EMPTY
+    assert Document().state == NOTHING
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_every_truncation_is_refused(seed: int) -> None:
+    _, updates = authored(seed, acts=12)
+    for update in (*updates, pycrdt.merge_updates(*updates)):
+        for end in range(len(update)):
+            with pytest.raises(MalformedUpdate):
+                check(update[:end])
+        with pytest.raises(MalformedUpdate):
+            check(update + b"\0")
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS, st.data())
+def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
+    """What is refused changes nothing; what is taken can be handed on and read again."""
+    _, updates = authored(seed % 16, acts=12)
+    document = Document(updates)
+    junk = bytearray(data.draw(st.sampled_from([*updates, pycrdt.merge_updates(*updates)])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(junk) - 1))
+        junk[place] = data.draw(st.integers(0, 255))
+    before = document.since()
+    try:
+        document.apply(bytes(junk))
+    except MalformedUpdate:
+        assert document.since() == before
+    except DocumentBroken:
+        return  # it is loaded anew
+    whole = document.since()
+    check(whole)
+    again = Document([whole])
+    assert str(again) == str(document)
+
+
+@given(st.binary(max_size=200))
+def test_junk_is_refused_or_an_update(data: bytes) -> None:
+    try:
+        check(data)
+    except MalformedUpdate:
+        return
+    Document([data])
+
+
+@pytest.mark.parametrize(
+    ("update", "why"),
+    [
+        (b"", "number"),
+        (b"\xff\xff\xff\xff\x07\0", "at most"),
+        (b"\1\1\1\0\x04\1\x05other\1a\0", "elsewhere"),
+        (b"\1\1\1\0\x04\0\1\0\1a\0", "nested"),
+        (b"\1\1\1\0\x24\1\x07content\1k\1a\0", "key"),
+        (b"\1\1\1\0\x07\1\x07content\2\0", "nested types"),
+        (b"\1\1\1\0\x08\1\x07content\1\x77\1a\0", "values"),
+        (b"\1\1\1\0\x05\1\x07content\1a\0", "embedded"),
+        (b"\1\1\1\0\x09\1\x07content\1a\0", "documents"),
+        (b"\1\1\1\0\x04\1\x07content\0\0", "no length"),
+        (b"\1\1\1\0\0\0\0", "no length"),
+        (b"\1\0\1\0\0", "without anything"),
+        (b"\2\1\1\0\0\1\1\1\1\0\1\0", "twice"),
+        (b"\1\2\1\0" + (b"\0" + number(2**31 - 1)) * 2 + b"\0", "too far"),
+        (item(1, 0, "x")[:-2] + b"\xff\0", "UTF-8"),
+    ],
+)
+def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
+    with pytest.raises(MalformedUpdate, match=why):
+        check(update)
+
+
+@pytest.mark.parametrize(
+    ("update", "what"),
+    [
+        (item(2, 0, "-", (1, 1), (1, 2)), "an origin on its left"),
+        (item(2, 0, "-", None, (1, 2)), "an origin on its right"),
+        (deletion(1, 0, 2), "the end of a deletion"),
+        (deletion(1, 2, 1), "the start of a deletion"),
+        (item(1, 2, "yz", (1, 1)), "a piece of its own author"),
+    ],
+)
+def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str) -> None:
+    """Yrs would lose count, and what it encodes afterwards could not be read by anybody."""
+    document = Document([item(1, 0, "x🦜y")])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        document.apply(update)
+    assert str(Document([document.since()])) == "x🦜y"
+    assert not document.waits
+    reloaded = Document([document.since()])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        reloaded.apply(update)
+    # In the other order, the character is refused that something waits to go into.
+    waiting = Document([update])
+    try:
+        waiting.apply(item(1, 0, "x🦜y"))
+    except MalformedUpdate:
+        pass
+    Document([waiting.since()])
+
+
+def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
+    document = Document([item(1, 0, "x🦜y")])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        document.since(b"\1\1\2")
+
+
+@pytest.mark.parametrize("state", [b"", b"\1", b"\1\1", b"\xff\xff\xff\x7f", b"\0\0", b"\1\1\1\1"])
+def test_what_is_no_state_is_refused(state: bytes) -> None:
+    with pytest.raises(MalformedUpdate):
+        Document().since(state)
+
+
+def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
+    document = Document([item(1, 0, "ab")])
+    with pytest.raises(MalformedUpdate):
+        document.apply(item(1, 0, "a🦜c"))
+    assert str(document) == "ab"
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        b"\1" + number(350_000) + b"\5\0" + b"\0\1" * 350_000 + b"\0",
+        b"\0\1\5" + number(350_000) + b"\0\1" * 350_000,
+        b"\1\1\5\0\x04\1\x07content" + lib0.string("🦜" * 250_000) + b"\0",
+    ],
+)
+def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
+    started = time.monotonic()
+    Document([update]).since()
+    assert time.monotonic() - started < 5 * UNIT
+
+
+@given(TEXTS, TEXTS, SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, after: str, seed: int) -> None:
+    first = genesis(before)
+    document, other = Document([first], client=seed + 1), Document([first])
+    update = document.edit(changes(before, after))
+    other.apply(update)
+    assert str(document) == str(other) == after
+    assert other.state == document.state
+    assert str(Document([compacted([first, update])])) == after
+
+
+def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
+    first = genesis("one two three")
+    ours, theirs = Document([first], client=5), Document([first], client=6)
+    mine = ours.edit(changes("one two three", "one 2 three"))
+    yours = theirs.edit([(0, 0, "zero ")])
+    assert str(Document([first, yours, mine])) == str(Document([first, mine, yours])) == "zero one 2 three"
+
+
+def test_genesis_of_nothing_is_nothing() -> None:
+    assert genesis("") == EMPTY
+    assert str(Document([genesis("")])) == ""
+    assert genesis("a") != genesis("a")
+
+
+def test_compaction_forgets_what_was_deleted() -> None:
+    document = Document(client=1)
+    updates = [document.edit([(0, 0, "x" * 10_000)]), document.edit([(1, 9_999, "")])]
+    assert len(compacted(updates)) < 200
+    assert str(Document([compacted(updates)])) == "xx"
+
+
+class Peers(RuleBasedStateMachine):
+    """Documents that tell each other what they have, in any order, often twice, and start again from a snapshot."""
+
+    sent = Bundle("sent")
+    many = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.documents = [Document(client=100 + place) for place in range(self.many)]
+        self.stored: list[list[bytes]] = [[] for _ in range(self.many)]
+        self.all: list[bytes] = []
+        self.tokens: list[str] = []
+
+    @rule(target=sent, place=st.integers(0, 2), data=st.data())
+    def write(self, place: int, data: st.DataObject) -> bytes:
+        document = self.documents[place]
+        words = str(document)
+        borders = [0, *(at + 1 for at, character in enumerate(words) if character == ";")]
+        token = f"🦜{len(self.tokens)};"
+        self.tokens.append(token)
+        at = data.draw(st.sampled_from(borders))
+        update = document.edit([(at, at, token)])
+        self.stored[place].append(update)
+        self.all.append(update)
+        return update
+
+    @rule(update=consumes(sent), place=st.integers(0, 2), times=st.integers(1, 2))
+    def tell(self, update: bytes, place: int, times: int) -> None:
+        for _ in range(times):
+            self.documents[place].apply(update)
+            self.stored[place].append(update)
+
+    @rule(one=st.integers(0, 2), other=st.integers(0, 2))
+    def sync(self, one: int, other: int) -> None:
+        update = self.documents[one].since(self.documents[other].state)
+        self.documents[other].apply(update)
+        self.stored[other].append(update)
+
+    @rule(place=st.integers(0, 2))
+    def compact(self, place: int) -> None:
+        self.stored[place] = [compacted(self.stored[place])]
+
+    @rule(place=st.integers(0, 2))
+    def reload(self, place: int) -> None:
+        before = str(self.documents[place])
+        self.documents[place] = Document(self.stored[place], client=crdt.new_client())
+        assert str(self.documents[place]) == before
+
+    @invariant()
+    def nothing_is_doubled(self) -> None:
+        for document in self.documents:
+            words = str(document).split(";")
+            assert len(set(words)) == len(words)
+
+    def teardown(self) -> None:
+        ends = set()
+        for place, document in enumerate(self.documents):
+            for other in self.documents:
+                document.apply(other.since())
+            for update in self.all:
+                document.apply(update)
+            ends.add(str(document))
+            assert not document.waits, place
+        assert len(ends) == 1
+        words = ends.pop()
+        assert sorted(words.split(";")[:-1]) == sorted(token[:-1] for token in self.tokens)
+
+
+Peers.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestPeers = Peers.TestCase
+
+
+def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
+    document = Document([genesis("text")])
+    lost: Sequence[bytes] = [item(9, 2 * place + 1, "x", (9, 2 * place)) for place in range(1000)]
+    for update in lost:
+        document.apply(update)
+    started = time.monotonic()
+    document.edit([(0, 0, "a")])
+    document.apply(item(10, 0, "b"))
+    assert time.monotonic() - started < 0.2 * UNIT
