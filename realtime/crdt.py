@@ -37,6 +37,18 @@ class Document:
         for update in updates:
             self.apply(update)
 
+    def offer(self, update: bytes) -> bool:
+        """Takes an update as :meth:`apply` does, and tells whether anything in it was news."""
+        events: list[pycrdt.TransactionEvent] = []
+        waiting = len(self._waiting)
+        # Only for the moment: what Yrs calls back, Python never collects.
+        subscription = self._doc.observe(events.append)
+        try:
+            self.apply(update)
+        finally:
+            self._doc.unobserve(subscription)
+        return bool(events) or len(self._waiting) > waiting
+
     def apply(self, update: bytes) -> None:
         """Takes an update. Raises :class:`MalformedUpdate` with nothing changed, or :class:`DocumentBroken`."""
         walk = walked(update)

@@ -157,9 +157,9 @@ class Waiting:
         self.pieces: list[Piece] = []
         self.deletions: list[Deletion] = []
 
-    def __bool__(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.pieces or self.deletions)
+    def __len__(self) -> int:
+        """How many pieces and deletions there are."""
+        return len(self.pieces) + len(self.deletions)
 
     def add(self, update: bytes) -> None:
         """Takes an update that was walked apart."""

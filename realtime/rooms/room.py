@@ -219,7 +219,7 @@ class Room:
                 member.send(answer, expected=True)
         elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE):
             if payload != crdt.EMPTY:
-                await self._write(member, payload)
+                await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
         elif kind is protocol.Kind.AWARENESS:
             news, arrived, gone = self._awareness.take(payload, time.monotonic())
             member.clients |= arrived
@@ -230,7 +230,7 @@ class Room:
         elif kind is protocol.Kind.QUERY_AWARENESS and (here := self._awareness.everyone()):
             member.send(Packet([protocol.awareness(here)]))
 
-    async def _write(self, member: Member, update: bytes) -> None:
+    async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
         if not member.writes:
             member.refuse()
             return
@@ -238,7 +238,13 @@ class Room:
         if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
             await self._fit(member, update)
         try:
-            self._document.apply(update)
+            if brought and not self._document.offer(update):
+                # Who comes back brings all deletions there ever were. That they are known is as good as stored.
+                if await self.durable():
+                    member.send(Packet([protocol.update(update)]))
+                return
+            if not brought:
+                self._document.apply(update)
         except DocumentBroken as error:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
