@@ -1,0 +1,382 @@
+"""Co-editing: how long is a typed character on its way to everyone, and what does it cost the server?
+
+One note, some clients, some of which type ten characters a second, each its own message, as editors send them. Measured
+is the time from sending an update until every other client has it, and the CPU time of the server's process. This
+program stores every update in MongoDB's journal before anyone gets it; Hocuspocus, from npm, keeps it in memory here.
+Both are measured in turn, several times, in one run. With ``--most`` everybody types, and it looks for the largest
+number of them at which the 99th percentile stays within 80 ms.
+
+The load comes from one process of this machine, over loopback, with hand-made WebSocket frames, so that the servers are
+measured and not the clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import uvloop
+
+from realtime import lib0
+from realtime.crdt import Document, new_client
+from realtime.embedded import Embedded
+from realtime.rooms import protocol
+
+HOCUSPOCUS = "@hocuspocus/server@4.7.0"
+PER_SECOND = 10
+GOOD = 0.080
+WARM_UP = 1.0
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """Milliseconds, and the share of one core."""
+
+    p50: float
+    p99: float
+    cpu: float
+    delivered: float
+    """Of what was to be delivered, the share that was."""
+
+
+class Contender(ABC):
+    """A server under test."""
+
+    name: str
+    prefix = b""
+    """What its messages begin with."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.port = port
+        self.process = psutil.Process(process.pid)
+
+    @abstractmethod
+    def room(self) -> str:
+        """The path of a fresh text."""
+
+    def greeting(self) -> bytes:
+        """What a client says before anything else."""
+        return b""
+
+
+class Realtime(Contender):
+    """This program."""
+
+    name = "realtime"
+
+    def room(self) -> str:
+        """A new note."""
+        note = {"title": "Typing", "description": "Many people in one text"}
+        made = httpx.post(f"http://127.0.0.1:{self.port}/notes/", json=note)
+        return f"/sync/{made.json()['id']}"
+
+
+class Hocuspocus(Contender):
+    """Its documents are named in every message."""
+
+    name = "hocuspocus"
+
+    def room(self) -> str:
+        """A new document."""
+        self.prefix = lib0.string(f"{random.randrange(10**8):08}")
+        return "/"
+
+    def greeting(self) -> bytes:
+        """Its authentication, which lets everybody in."""
+        return self.prefix + bytes((2, 0)) + lib0.string("anybody")
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        if process.poll() is not None:
+            sys.exit(f"the server ended with {process.returncode}")
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    sys.exit("the server did not start")
+
+
+@contextmanager
+def _process(command: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        _wait(port, process)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def contenders(folder: Path) -> Iterator[list[Contender]]:
+    """Both servers, running; Hocuspocus is installed into the folder first."""
+    node = Path(sys.executable).with_name("node")
+    shutil.copy(HERE / "contenders" / "hocuspocus.mjs", folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
+    install = [str(node.with_name("npm")), "install", "--silent", "--ignore-scripts", HOCUSPOCUS, "yjs", "y-protocols"]
+    subprocess.run(install, cwd=folder, env=environment, check=True)
+    embedded = Embedded(folder / "data", mongo=True, redis=True)
+    embedded.start()
+    try:
+        one, other = _free_port(), _free_port()
+        serve = [str(Path(sys.executable).with_name("realtime")), "serve", "--port", str(one)]
+        urls = {
+            "REALTIME_MONGO_URL": embedded.mongo_url,
+            "REALTIME_REDIS_URL": embedded.redis_url,
+            "REALTIME_LOG_LEVEL": "error",
+        }
+        with (
+            _process(serve, one, **urls) as first,
+            _process([str(node), str(folder / "hocuspocus.mjs"), str(other)], other) as second,
+        ):
+            yield [Realtime(one, first), Hocuspocus(other, second)]
+    finally:
+        embedded.stop()
+
+
+class Client(asyncio.Protocol):
+    """A WebSocket client that knows just enough: it counts the updates it gets, and takes the time of each."""
+
+    def __init__(self, path: str, contender: Contender, load: Load) -> None:
+        self._path = path
+        self._head = contender.prefix + b"\0\x02"
+        self._prefix = contender.prefix
+        self._load = load
+        self._buffer = b""
+        self._open = False
+        self.ready = asyncio.get_running_loop().create_future()
+        self._greeting = contender.greeting()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asks for a WebSocket."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(
+            f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def say(self, message: bytes) -> None:
+        """Sends a message, masked with zeros."""
+        size = len(message)
+        head = bytes((0x82, 0x80 | size)) if size < 126 else bytes((0x82, 0xFE)) + size.to_bytes(2, "big")
+        self._transport.write(head + b"\0\0\0\0" + message)
+
+    def type(self, update: bytes) -> None:
+        """Sends an update."""
+        self.say(self._prefix + protocol.update(update))
+
+    def data_received(self, data: bytes) -> None:
+        """Takes frames apart."""
+        data = self._buffer + data if self._buffer else data
+        at, end = 0, len(data)
+        if not self._open:
+            at = data.find(b"\r\n\r\n") + 4
+            if at < 4:
+                self._buffer = data
+                return
+            self._open = True
+            if self._greeting:
+                self.say(self._greeting)
+            self.say(self._prefix + protocol.state(b"\0"))
+        head, skip, load = self._head, len(self._head) + 1, self._load
+        now = time.perf_counter()
+        while end - at >= 2:
+            size, start = data[at + 1], at + 2
+            if size == 126:
+                size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+            elif size == 127:
+                size, start = int.from_bytes(data[at + 2 : at + 10], "big"), at + 10
+            if start + size > end:
+                break
+            if data.startswith(head, start):
+                load.got(data[start + skip : start + size], now, self)
+            elif data[at] == 0x89:  # a ping
+                self._transport.write(bytes((0x8A, 0x80 | size)) + b"\0\0\0\0" + data[start : start + size])
+            elif data.startswith(self._prefix + b"\0\x01", start) and not self.ready.done():
+                self.ready.set_result(None)
+            at = start + size
+        self._buffer = data[at:]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tells that it was sent away."""
+        self._load.lost += 1
+
+    def close(self) -> None:
+        """Leaves."""
+        self._transport.abort()
+
+
+class Load:
+    """Who types what, and when it arrived."""
+
+    def __init__(self) -> None:
+        self.sent: dict[bytes, tuple[float, Client]] = {}
+        self.delays: list[float] = []
+        self.lost = 0
+        self._wanted = sys.maxsize
+        self._all = asyncio.Event()
+
+    def got(self, update: bytes, now: float, client: Client) -> None:
+        """Takes the time of an update's arrival at somebody else."""
+        sent = self.sent.get(update)
+        if sent is not None and sent[1] is not client:
+            self.delays.append(now - sent[0])
+            if len(self.delays) >= self._wanted:
+                self._all.set()
+
+    async def until(self, many: int) -> None:
+        """Waits until so many updates arrived."""
+        self._wanted = many
+        if len(self.delays) < many:
+            await self._all.wait()
+
+
+def _typed(many: int) -> list[bytes]:
+    """One person's updates: a character each, one after the other."""
+    document = Document(client=new_client())
+    return [document.edit([(at, at, random.choice("abcdefgh "))]) for at in range(many)]
+
+
+async def measure(contender: Contender, clients: int, typists: int, seconds: float) -> Result:
+    """One run in a fresh text."""
+    load = Load()
+    path = contender.room()
+    loop = asyncio.get_running_loop()
+    everyone: list[Client] = []
+    for _ in range(clients):
+        _, client = await loop.create_connection(lambda: Client(path, contender, load), "127.0.0.1", contender.port)
+        everyone.append(client)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(client.ready for client in everyone))
+    texts = [_typed(round((seconds + WARM_UP) * PER_SECOND)) for _ in range(typists)]
+
+    async def person(client: Client, updates: list[bytes], start: float) -> None:
+        for number, update in enumerate(updates):
+            await asyncio.sleep(start + number / PER_SECOND - loop.time())
+            load.sent[update] = (time.perf_counter(), client)
+            client.type(update)
+
+    first = loop.time() + 0.1
+    people = [
+        asyncio.create_task(person(client, updates, first + random.random() / PER_SECOND))
+        for client, updates in zip(everyone, texts, strict=False)
+    ]
+    await asyncio.sleep(WARM_UP)
+    load.delays.clear()
+    load.sent.clear()
+    before, started = contender.process.cpu_times(), time.perf_counter()
+    await asyncio.gather(*people)
+    after, took = contender.process.cpu_times(), time.perf_counter() - started
+    expected = len(load.sent) * (clients - 1)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await load.until(expected)
+    if load.lost:
+        print(f"  {load.lost} clients were sent away", file=sys.stderr)
+    for client in everyone:
+        client.close()
+    cpu = (after.user + after.system - before.user - before.system) / took
+    delays = sorted(load.delays) or [float("inf")]
+    return Result(
+        1000 * delays[len(delays) // 2],
+        1000 * delays[int(len(delays) * 0.99)],
+        cpu,
+        len(load.delays) / max(1, expected),
+    )
+
+
+def _median(results: list[Result]) -> Result:
+    return Result(*(statistics.median(getattr(one, name) for one in results) for name in Result.__annotations__))
+
+
+async def _most(contender: Contender, steps: list[int], seconds: float) -> int:
+    """The largest number of people, all typing, for whom the text stays quick."""
+    most = 0
+    for people in steps:
+        result = await measure(contender, people, people, seconds)
+        print(
+            f"  {contender.name:12} {people:4} type: p99 {result.p99:7.1f} ms, CPU {100 * result.cpu:4.0f} %",
+            flush=True,
+        )
+        if result.p99 > 1000 * GOOD or result.delivered < 0.999:
+            break
+        most = people
+    return most
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All of it."""
+    with tempfile.TemporaryDirectory() as folder, contenders(Path(folder)) as both:
+        found: dict[str, list[Result]] = {one.name: [] for one in both}
+        for number in range(arguments.runs):
+            for contender in both if number % 2 else reversed(both):
+                result = await measure(contender, arguments.clients, arguments.typists, arguments.seconds)
+                found[contender.name].append(result)
+                await asyncio.sleep(0.5)
+        medians = {name: _median(results) for name, results in found.items()}
+        print(f"{arguments.clients} clients, {arguments.typists} of which type {PER_SECOND} characters a second;")
+        print(f"medians of {arguments.runs} runs of {arguments.seconds:g} s")
+        for name, one in medians.items():
+            print(
+                f"  {name:12} p50 {one.p50:6.1f} ms, p99 {one.p99:6.1f} ms, CPU {100 * one.cpu:4.0f} %,"
+                f" delivered {100 * one.delivered:.2f} %"
+            )
+        most = {}
+        if arguments.most:
+            print(f"everybody types: the most for whom p99 is at most {1000 * GOOD:g} ms")
+            most = {one.name: await _most(one, arguments.steps, arguments.seconds / 2) for one in both}
+            for name, people in most.items():
+                print(f"  {name:12} {people}")
+        return {"medians": {name: asdict(one) for name, one in medians.items()}, "most": most}
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--typists", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--most", action="store_true", help="look for the largest number of people, too")
+    parser.add_argument(
+        "--steps", type=lambda text: [int(one) for one in text.split(",")], default=[20, 30, 40, 60, 80, 100, 120, 150]
+    )
+    parser.add_argument("--json", help="write the figures into this file")
+    arguments = parser.parse_args()
+    figures = uvloop.run(run(arguments))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
