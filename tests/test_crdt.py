@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pycrdt
@@ -108,7 +108,8 @@ def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> Non
     text, updates = authored(seed, authors=2)
     late = data.draw(st.sets(st.integers(0, len(updates) - 1), min_size=1))
     early = [update for place, update in enumerate(updates) if place not in late]
-    first = [pycrdt.merge_updates(*early)] if early and data.draw(st.booleans()) else early
+    gap: bool = data.draw(st.booleans())
+    first = [pycrdt.merge_updates(*early)] if early and gap else early
     document = Document(first)
     for _ in range(2):
         document = Document([document.since()])
@@ -240,7 +241,7 @@ def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str
         reloaded.apply(update)
     # In the other order, the character is refused that something waits to go into.
     waiting = Document([update])
-    with contextlib.suppress(MalformedUpdate):
+    with suppress(MalformedUpdate):
         waiting.apply(item(1, 0, "x🦜y"))
     Document([waiting.since()])
 

@@ -12,16 +12,15 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from realtime import crdt
 from realtime.crdt import Document
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.frames import Packet
-from realtime.merge import changes
 from realtime.models import MAX_CONTENT
-from realtime.rooms import protocol
+from realtime.rooms import documents, protocol
 from realtime.rooms.awareness import Awareness
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_STATE = 8 * 1024 * 1024
-LARGE = 64 * 1024
-"""Bytes from which on a text is worked on in a thread, so that nobody waits for it."""
 PROJECT_AFTER = (0.4, 0.7)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
@@ -45,22 +42,6 @@ COMPACT_ROWS = 500
 QUIET = 2.0
 AWARENESS_AFTER = 0.03
 """Seconds for which news of who is where are gathered: editors pass on each that they get."""
-
-
-def _document(updates: Iterable[bytes]) -> Document:
-    """A document of what is journaled."""
-    document = Document()
-    for update in updates:
-        _take(document, update)
-    return document
-
-
-def _take(document: Document, update: bytes) -> None:
-    """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
-    try:
-        document.apply(update)
-    except MalformedUpdate as error:
-        log.warning("an update of a text is left out", extra={"error": error.detail})
 
 
 class Room:
@@ -117,10 +98,7 @@ class Room:
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
         self._size = sum(map(len, updates))
-        if self._size < LARGE:
-            self._document = _document(updates)
-        else:
-            self._document = await asyncio.to_thread(_document, updates)
+        self._document = await documents.made_of(updates)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.generation = stored.lineage, stored.generation
         self._known = self._rows = {row.id for row in stored.rows}
@@ -174,7 +152,7 @@ class Room:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
         try:
             for update in updates:
-                _take(self._document, update)
+                documents.take(self._document, update)
                 self._size += len(update)
         except DocumentBroken as error:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
@@ -385,12 +363,7 @@ class Room:
         text, state = base
         if text == wanted:
             return None
-
-        def drafted() -> bytes:
-            return Document([state], self._client).edit(changes(text, wanted))
-
-        small = len(state) < LARGE and len(wanted) < LARGE
-        return new_row(self.id, [drafted() if small else await asyncio.to_thread(drafted)])
+        return new_row(self.id, [await documents.edit(state, self._client, text, wanted)])
 
     def accept(self, row: Row) -> None:
         """The edit that was drafted is committed: everyone gets it."""

@@ -1,0 +1,47 @@
+"""The documents of rooms, made of what is journaled; large ones in a thread, so that nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from realtime.crdt import Document
+from realtime.errors import MalformedUpdate
+from realtime.merge import changes
+
+log = logging.getLogger(__name__)
+
+LARGE = 64 * 1024
+"""Bytes."""
+
+
+async def made_of(updates: Sequence[bytes]) -> Document:
+    """A document of what is journaled. Raises :class:`DocumentBroken`."""
+    small = sum(map(len, updates)) < LARGE
+    return _made(updates) if small else await asyncio.to_thread(_made, updates)
+
+
+def _made(updates: Sequence[bytes]) -> Document:
+    document = Document()
+    for update in updates:
+        take(document, update)
+    return document
+
+
+def take(document: Document, update: bytes) -> None:
+    """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
+    try:
+        document.apply(update)
+    except MalformedUpdate as error:
+        log.warning("an update of a text is left out", extra={"error": error.detail})
+
+
+async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:
+    """The update by which this client makes another text of the one that is in this state."""
+
+    def made() -> bytes:
+        return Document([state], client).edit(changes(text, wanted))
+
+    small = len(state) < LARGE and len(wanted) < LARGE
+    return made() if small else await asyncio.to_thread(made)

@@ -1,0 +1,213 @@
+"""A Yjs client in Python: the protocol without IO, in a room, and over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from realtime import crdt, lib0
+from realtime.crdt import Document
+from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
+from realtime.frames import Packet
+from realtime.lib0 import Reader
+from realtime.merge import changes
+from realtime.rooms import Rooms, protocol
+from realtime.rooms.member import Refused
+from realtime.rooms.room import Room
+from tests.harness import UNIT
+
+
+def state_of(client: int, clock: int, state: str) -> bytes:
+    """An awareness message with the state of one client."""
+    return protocol.awareness(b"\1" + lib0.number(client) + lib0.number(clock) + lib0.string(state))
+
+
+class Text:
+    """What a client has of a text: it answers what a server says, and knows what of its own came back."""
+
+    def __init__(self, client: int | None = None) -> None:
+        self.client = client or crdt.new_client()
+        self.document = Document(client=self.client)
+        self.acknowledged: set[bytes] = set()
+        self.written: list[bytes] = []
+        self.states: dict[int, tuple[int, str]] = {}
+        self.denied = 0
+        self.synced = 0
+
+    def __str__(self) -> str:
+        """The text."""
+        return str(self.document)
+
+    def hello(self) -> bytes:
+        """Asks for what is missing here."""
+        return protocol.state(self.document.state)
+
+    def take(self, message: bytes) -> bytes | None:
+        """Takes a message of the server, and returns the answer to it, if any."""
+        reader = Reader(message)
+        kind = reader.number(3)
+        if kind == 1:
+            states = Reader(reader.array())
+            for _ in range(states.count()):
+                client, clock = states.number(2**53), states.number(2**53)
+                self.states[client] = (clock, states.string())
+        elif kind == 2:
+            self.denied += 1
+        elif kind == 0:
+            step, payload = reader.number(2), reader.array()
+            if step == 0:
+                return protocol.missing(self.document.since(payload))
+            self.synced += step == 1
+            self.document.apply(payload)
+            self.acknowledged.add(payload)
+        return None
+
+    @property
+    def here(self) -> set[int]:
+        """Clients that are at it."""
+        return {client for client, (_, state) in self.states.items() if state != "null"}
+
+    def edit(self, wanted: str) -> bytes:
+        """Makes another text of it; returns the message for the server."""
+        update = self.document.edit(changes(str(self.document), wanted))
+        self.written.append(update)
+        return protocol.update(update)
+
+    def append(self, words: str) -> bytes:
+        """Writes at the end."""
+        return self.edit(str(self.document) + words)
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether all that was written since the client was made came back."""
+        return self.acknowledged.issuperset(self.written)
+
+
+class Seat:
+    """A client in a room of this process; as an outlet, ``buffered`` is what a test says."""
+
+    def __init__(self, text: Text | None = None) -> None:
+        self.text = text or Text()
+        self.buffered = 0
+        self.messages: list[bytes] = []
+        self.packets = 0
+        self._answers: list[bytes] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.member: Any = None
+        self.room: Room | None = None
+        self.failure: BaseException | None = None
+
+    def send(self, packet: Packet) -> None:
+        """As :class:`Outlet`."""
+        self.packets += 1
+        for message in packet.messages:
+            self.messages.append(message)
+            if answer := self.text.take(message):
+                task = asyncio.get_running_loop().create_task(self._answer(answer))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, message: bytes) -> None:
+        with contextlib.suppress(Refused, MalformedUpdate, NoteNotFound, Unavailable):
+            await self.say(message)
+
+    async def sit(self, rooms: Rooms, note: int, *, writes: bool = True) -> Self:
+        """Goes into a room, and exchanges what either lacks."""
+        self.member = rooms.member(self, writes=writes)
+        self.room = await rooms.join(note, self.member)
+        await self.say(self.text.hello())
+        return self
+
+    async def say(self, message: bytes) -> None:
+        """Sends a message to the room; what it does not like is raised."""
+        assert self.room is not None
+        await self.room.receive(self.member, message)
+
+    async def append(self, words: str) -> None:
+        """Writes at the end."""
+        await self.say(self.text.append(words))
+
+    def leave(self) -> None:
+        """Goes."""
+        assert self.room is not None
+        self.room.leave(self.member)
+
+    @property
+    def code(self) -> CloseCode | None:
+        """The code with which the room asked for it to be closed."""
+        closing: asyncio.Future[CloseCode] = self.member.closing
+        return closing.result() if closing.done() else None
+
+
+class Wire:
+    """A client over the wire that comes back whenever it may, and keeps what it has."""
+
+    def __init__(self, url: str, note: int | str, text: Text | None = None) -> None:
+        self.url = f"{url.replace('http', 'ws', 1)}/sync/{note}"
+        self.text = text or Text()
+        self.codes: list[int] = []
+        self.socket: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._live = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self.go()
+        async with asyncio.timeout(20 * UNIT):
+            await self._live.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.away()
+
+    def go(self, url: str | None = None) -> None:
+        """Connects, and keeps connected until :meth:`away`."""
+        if url is not None:
+            self.url = url.replace("http", "ws", 1) + "/sync/" + self.url.rpartition("/")[2]
+        self._live.clear()
+        self._task = asyncio.create_task(self._run())
+
+    async def away(self) -> None:
+        """Disconnects, keeping what it has."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, InvalidHandshake):
+                async with connect(self.url, max_size=None, open_timeout=5 * UNIT, close_timeout=0.1) as socket:
+                    self.socket = socket
+                    try:
+                        await self._talk(socket)
+                    except ConnectionClosed:
+                        self.codes.append(socket.close_code or 1006)
+                    finally:
+                        self.socket = None
+            await asyncio.sleep(0.05)
+
+    async def _talk(self, socket: ClientConnection) -> None:
+        await socket.send(self.text.hello())
+        async for message in socket:
+            assert isinstance(message, bytes)
+            before = self.text.synced
+            if answer := self.text.take(message):
+                await socket.send(answer)
+            if self.text.synced > before:
+                self._live.set()
+        self.codes.append(socket.close_code or 1006)
+
+    async def say(self, message: bytes) -> None:
+        """Sends a message, if connected; what is lost the next synchronisation brings."""
+        if self.socket is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.socket.send(message)
+
+    async def append(self, words: str) -> None:
+        """Writes at the end."""
+        await self.say(self.text.append(words))

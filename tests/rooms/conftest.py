@@ -1,0 +1,84 @@
+"""Workers in this process: each with its own rooms and connections, on one MongoDB and one Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from realtime.bus import Bus
+from realtime.failpoints import FailPoints
+from realtime.metrics import Metrics
+from realtime.models import NoteIn
+from realtime.notes import Notes
+from realtime.outbox import Outbox
+from realtime.rooms import Rooms
+from realtime.settings import Settings
+from realtime.store import Store
+from realtime.tasks import running
+from tests.harness import note_in
+
+
+class Worker:
+    """What a worker process has, as far as shared texts go."""
+
+    def __init__(self, settings: Settings, idle: float = 30.0) -> None:
+        assert settings.mongo_url
+        assert settings.redis_url
+        self.store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
+        self.bus = Bus(settings.redis_url, settings.database, keep=1000)
+        metrics = Metrics()
+        self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle)
+        self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, wait=0.25)
+        self.notes = Notes(self.store, self.outbox, self.rooms, FailPoints(), metrics)
+        self.tasks = {
+            "log": self.bus.run,
+            "outbox": self.outbox.clear,
+            "sweep": self.outbox.sweep,
+            "tend": lambda: self.rooms.run(self.notes.project),
+            **self.rooms.tasks,
+        }
+
+    async def make(self, content: str = "") -> int:
+        """A new note."""
+        return (await self.notes.create(NoteIn(**note_in(content=content)), None)).id
+
+    async def content(self, id: int) -> str:
+        """The content of a note as it is stored."""
+        record = await self.store.notes.find(id)
+        assert record
+        return record.note.content
+
+
+Hire = Callable[..., Awaitable[Worker]]
+
+
+@asynccontextmanager
+async def working(settings: Settings, *without: str, idle: float = 30.0) -> AsyncIterator[Worker]:
+    """A worker, running while the block lasts but for some of its tasks; then it is gone as if killed."""
+    worker = Worker(settings, idle)
+    try:
+        async with running({name: run for name, run in worker.tasks.items() if name not in without}):
+            yield worker
+    finally:
+        leftover = list(worker.rooms._tasks)
+        for task in leftover:
+            task.cancel()
+        await asyncio.gather(*leftover, return_exceptions=True)
+        await worker.bus.aclose()
+        worker.store.close()
+
+
+@pytest.fixture
+async def hire(settings: Settings) -> AsyncIterator[Hire]:
+    """Starts workers; they are gone when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*without: str, idle: float = 30.0) -> Worker:
+            worker = await stack.enter_async_context(working(settings, *without, idle=idle))
+            await worker.store.prepare()
+            return worker
+
+        yield start

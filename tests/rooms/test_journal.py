@@ -1,0 +1,98 @@
+"""Group commit: what comes together is stored together, all hear whether it was, and one room's is never another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from realtime.errors import OutcomeUnknown
+from realtime.rooms import journal
+from realtime.rooms.journal import MOST_UPDATES, Journal
+from realtime.settings import Settings
+from realtime.store import Store
+from realtime.store.texts import Row
+from realtime.tasks import running
+from tests.harness import note_in
+
+
+@dataclass(eq=False)
+class Source:
+    id: int
+
+
+Heard = list[tuple[list[tuple[Source, Row]], bool]]
+
+
+def crowded(one: Journal[Source]) -> bool:
+    """Whether too much waits."""
+    return one.crowded
+
+
+@asynccontextmanager
+async def journaling(settings: Settings) -> AsyncIterator[tuple[Journal[Source], Store, Heard]]:
+    assert settings.mongo_url
+    store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
+    heard: Heard = []
+
+    def stored(rows: Sequence[tuple[Source, Row]], done: bool) -> None:
+        heard.append((list(rows), done))
+
+    one = Journal[Source](store.texts, stored)
+    try:
+        yield one, store, heard
+    finally:
+        store.close()
+
+
+async def test_what_comes_together_is_one_commit_with_a_row_for_each_source(settings: Settings) -> None:
+    async with journaling(settings) as (one, store, heard):
+        await store.notes.create(note_in(content="", tags=[]), None)
+        await store.texts.begin(1, 1, b"\0\0")
+        a, b = Source(1), Source(1)
+        waits = [one.write(a, b"one", "Ada"), one.write(b, b"two", None), one.write(a, b"three", "Ada")]
+        assert len(set(waits)) == 1
+        async with running({"journal": one.run}):
+            assert await waits[0] is True
+        [(rows, stored)] = heard
+        assert stored
+        told = [(source, row.updates, row.people) for source, row in rows]
+        assert told == [(a, [b"one", b"three"], ["Ada"]), (b, [b"two"], [])]
+        found = await store.texts.read(1)
+        assert found
+        assert sorted(list(row.updates) for row in found.rows) == [[b"one", b"three"], [b"two"]]
+
+
+async def test_limits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "WAIT", 60)
+    async with journaling(settings) as (one, _, heard):
+        async with running({"journal": one.run}), asyncio.timeout(20):
+            assert await [one.write(Source(number % 3), b"x", None) for number in range(MOST_UPDATES)][-1]
+            assert await one.write(Source(1), b"x" * 1024 * 1024, None)
+            large = [one.write(Source(1), b"y" * 3_000_000, None) for _ in range(7)]
+            assert crowded(one)
+            assert await large[-1]
+        assert not crowded(one)
+        sizes = [[len(b"".join(row.updates)) for _, row in rows] for rows, _ in heard]
+        assert max(max(some) for some in sizes) <= journal.MOST_ROW
+        assert sum(map(sum, sizes)) == MOST_UPDATES + 1024 * 1024 + 7 * 3_000_000
+
+
+async def test_a_failure_is_told_and_the_next_commit_is_tried(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journaling(settings) as (one, store, heard):
+
+        async def fails(_: Any) -> None:
+            raise OutcomeUnknown
+
+        async with running({"journal": one.run}):
+            with monkeypatch.context() as patch:
+                patch.setattr(store.texts, "journal", fails)
+                assert await one.write(Source(1), b"lost", None) is False
+            assert await one.write(Source(1), b"kept", None) is True
+        assert [stored for _, stored in heard] == [False, True]

@@ -1,0 +1,40 @@
+"""The messages of y-websocket: what a client may send is read, and all else refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime import lib0
+from realtime.errors import MalformedUpdate
+from realtime.rooms import protocol
+from realtime.rooms.protocol import Kind, Message, decode
+
+
+@given(st.binary(max_size=300))
+def test_what_is_sent_is_read_back(data: bytes) -> None:
+    assert decode(protocol.state(data)) == Message(Kind.STATE, data)
+    assert decode(protocol.missing(data)) == Message(Kind.MISSING, data)
+    assert decode(protocol.update(data)) == Message(Kind.UPDATE, data)
+    assert decode(protocol.awareness(data)) == Message(Kind.AWARENESS, data)
+    assert decode(b"\3") == Message(Kind.QUERY_AWARENESS, b"")
+    assert decode(protocol.denied("no")).kind is Kind.OTHER
+
+
+@given(st.binary(max_size=60))
+def test_junk_is_read_or_refused(data: bytes) -> None:
+    try:
+        decode(data)
+    except MalformedUpdate:
+        return
+
+
+@pytest.mark.parametrize("data", [b"", b"\4", b"\x65", b"\0", b"\0\3\0", b"\0\0", b"\1", b"\1\2a", b"\0\1\1ab"])
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    with pytest.raises(MalformedUpdate):
+        decode(data)
+
+
+def test_a_refusal_is_as_auth_js_reads_it() -> None:
+    assert protocol.denied("read only") == b"\2\0" + lib0.string("read only")
