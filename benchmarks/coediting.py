@@ -155,7 +155,7 @@ def contenders(folder: Path) -> Iterator[list[Contender]]:
             "REALTIME_LOG_LEVEL": "error",
         }
         with (
-            _process(serve, one, REALTIME_LOG_LEVEL="error", **urls) as first,
+            _process(serve, one, **urls) as first,
             _process([str(node), str(folder / "hocuspocus.mjs"), str(other)], other) as second,
         ):
             yield [Realtime(one, first), Hocuspocus(other, second)]
