@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -72,7 +73,8 @@ class House:
             case "f":
                 room = (await self.seat(number)).room
                 assert room is not None
-                await room.compact()
+                with contextlib.suppress(Unavailable):  # a commit has just failed
+                    await room.compact()
             case "l":
                 (await self.seat(number)).leave()
                 self.seats[number] = None
