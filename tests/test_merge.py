@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from realtime import create_app
 from realtime.embedded import Embedded
 from realtime.errors import MergeConflict
-from realtime.merge import Hunk, blocks, hunks, merge_fields, merged
+from realtime.merge import Hunk, blocks, changes, hunks, merge_fields, merged
 from realtime.models import MAX_CONTENT, Note, RevisionText
 from realtime.settings import MIB, Settings
 from realtime.text import lines_of
@@ -428,3 +428,23 @@ def test_merge_keeps_to_the_longest_content(shared: TestClient) -> None:
     assert answer.status_code == 422
     assert "content" in str(answer.json()["detail"])
     assert shared.get(path).json() == before
+
+
+@given(TEXTS, TEXTS)
+def test_changes_make_the_one_text_of_the_other_and_are_apart(before: str, after: str) -> None:
+    made: list[str] = []
+    at = 0
+    for change in changes(before, after):
+        assert at <= change.start <= change.end
+        assert before[change.start : change.end] != change.text
+        made += before[at : change.start], change.text
+        at = change.end
+    assert "".join(made) + before[at:] == after
+
+
+def test_changes_are_small() -> None:
+    before = "".join(f"line {number} of a text\n" for number in range(20_000))
+    after = before.replace("line 777 of", "line 7777 of").replace("line 19000 of a", "line 19000 of the")
+    found = changes(before, after)
+    assert sum(change.end - change.start + len(change.text) for change in found) < 10
+    assert changes(before, before) == []
