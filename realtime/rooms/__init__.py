@@ -68,8 +68,6 @@ class Rooms:
             "finish texts": self._finish,
         }
 
-    # Clients
-
     def member(self, outlet: Outlet, *, writes: bool = True) -> Member:
         """A client that may come in, and write if it may."""
         member = Member(outlet, writes=writes, budget=self._budget, stall=self._stall)
@@ -118,8 +116,6 @@ class Rooms:
         if room := self._rooms.get(id):
             self._drop(room, CloseCode.NOTE_GONE)
 
-    # Writes over REST
-
     async def write(self, record: Record, compute: Compute, commit: Commit) -> Change | None:
         """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
 
@@ -143,8 +139,6 @@ class Rooms:
                     self._heard(Told(Kind.UPDATES, row.note, row.id, row.updates))
             return change
 
-    # What comes from elsewhere
-
     def _stored(self, rows: Sequence[tuple[Room, Row]], stored: bool) -> None:
         for room, row in rows:
             if not stored:
@@ -162,8 +156,6 @@ class Rooms:
 
     def _missed(self) -> None:
         self._suspicious = True
-
-    # Time
 
     async def run(self, project: Project) -> None:
         """Brings texts into their notes, folds and unloads, for ever."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAIT = 0.005
+WAIT = 0.002
 """Seconds for which the first update of a commit waits for others, at most."""
 MOST_UPDATES = 256
 MOST_BYTES = 1024 * 1024

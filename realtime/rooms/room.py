@@ -75,8 +75,6 @@ class Room:
         self._news: set[int] = set()
         self._news_due = False
 
-    # Loading
-
     async def ready(self) -> None:
         """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
         loaded = self._loaded or self._start(self._load())
@@ -101,8 +99,8 @@ class Room:
         self._document = await documents.made_of(updates)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.generation = stored.lineage, stored.generation
-        self._known = self._rows = {row.id for row in stored.rows}
-        self._known = self._known | {stored.edited or ""}
+        self._rows = {row.id for row in stored.rows}
+        self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
             self.people |= dict.fromkeys(name for row in stored.rows for name in row.people)
@@ -161,12 +159,10 @@ class Room:
         self._count(row)
 
     def _count(self, row: str) -> None:
-        self._known.add(row)
-        self._rows.add(row)
+        for rows in (self._known, self._rows):
+            rows.add(row)
         self._changes += 1
         self.last_used = time.monotonic()
-
-    # Clients
 
     async def join(self, member: Member) -> None:
         """Lets a client in, and tells it what is here and who. Raises as :meth:`ready`."""
@@ -210,7 +206,8 @@ class Room:
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
         if not member.writes:
-            member.refuse()
+            if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
+                member.refuse()
             return
         member.count(len(update))
         if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
@@ -283,8 +280,6 @@ class Room:
         self._spread([protocol.awareness(data)])
         self._relay.tell(Told(Kind.AWARENESS, self.id, updates=[data]))
 
-    # Other workers
-
     def hear(self, told: Told) -> None:
         """Takes what another worker tells of this room."""
         if told.kind is Kind.AWARENESS:
@@ -315,8 +310,6 @@ class Room:
         """Takes for gone who said nothing for too long."""
         if gone := self._awareness.expire(time.monotonic()):
             self._spread([protocol.awareness(gone)])
-
-    # The note
 
     def _touch(self, after: tuple[float, float]) -> None:
         due = time.monotonic() + random.uniform(*after)
@@ -375,8 +368,6 @@ class Room:
     def disown(self) -> None:
         """An edit that was drafted may or may not be committed: the next one is written under another client."""
         self._client = crdt.new_client()
-
-    # Tidying up
 
     @property
     def loaded(self) -> bool:
