@@ -35,6 +35,8 @@ docs: install
 
 bench: install
 	$(BIN)/python benchmarks/lists.py
+	$(BIN)/python benchmarks/coediting.py --most
+	$(BIN)/python benchmarks/trace.py
 
 format: install
 	$(BIN)/ruff format .

@@ -45,7 +45,7 @@ export async function start(): Promise<void> {
   });
   addEventListener("online", () => {
     feed.renew();
-    texts.renew();
+    texts.renew(true);
   });
   addEventListener("offline", () => {
     reachable.value = false;

@@ -2,12 +2,13 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { clearDocument, IndexeddbPersistence } from "y-indexeddb";
+import * as api from "./api";
+import { pause } from "./backoff";
 import { leftover, rebase, splice } from "./drafts";
 import { outbox } from "./outbox";
 import { hueOf, me } from "./people";
-import { Room } from "./room";
+import { Room, type State } from "./room";
 import type { Note } from "./types";
-import { unique } from "./unique";
 
 interface Open {
   room: Room;
@@ -18,7 +19,6 @@ interface Open {
 
 const KEPT = "text:";
 const WEEK = 7 * 24 * 3_600_000;
-const tab = unique();
 
 const open = signal<ReadonlyMap<number, Open>>(new Map());
 
@@ -36,15 +36,15 @@ export const refused = computed(
 interface Mark {
   id: number;
   used: number;
-  /** Tabs in which something was typed that they do not know to be saved. */
-  unsaved: string[];
+  /** Whether something was typed that is not known to be on the server. */
+  unsaved: boolean;
 }
 
 const read = (name: string): Mark | null => JSON.parse(localStorage.getItem(KEPT + name) ?? "null") as Mark | null;
 
 function mark(name: string, id: number, waiting: boolean): void {
-  const others = read(name)?.unsaved.filter((one) => one !== tab) ?? [];
-  const now: Mark = { id, used: Date.now(), unsaved: waiting ? [...others, tab] : others };
+  // What another tab left, this one has read from the same store: it is saved, or not, with this one's.
+  const now: Mark = { id, used: Date.now(), unsaved: waiting };
   localStorage.setItem(KEPT + name, JSON.stringify(now));
 }
 
@@ -64,7 +64,7 @@ export function use(note: Pick<Note, "id" | "created_date">): () => void {
 function opened(id: number, name: string): Open {
   const url = `${location.origin.replace("http", "ws")}/sync/${id}`;
   const room = new Room(url, { name: me(), hue: hueOf(me()) });
-  room.unsaved.value = (read(name)?.unsaved.length ?? 0) > 0;
+  room.unsaved.value = read(name)?.unsaved ?? false;
   const persistence = new IndexeddbPersistence(`text-${name}`, room.doc);
   // Where nothing can be kept, the server's text has to do.
   const late = setTimeout(() => room.connect(), 2_000);
@@ -114,9 +114,10 @@ export async function saved(id: number): Promise<void> {
   }
 }
 
-/** Connects all texts at once, for example because the network is back. */
-export function renew(): void {
-  for (const { room } of open.peek().values()) if (room.state.peek() !== "live") room.renew();
+/** Connects those texts at once that are cut off; with another network all, as what is open may be dead. */
+export function renew(network = false): void {
+  const states: State[] = network ? ["offline", "connecting", "live"] : ["offline"];
+  for (const { room } of open.peek().values()) if (states.includes(room.state.peek())) room.renew();
 }
 
 /** A note is back from the trash. */
@@ -141,6 +142,18 @@ function move(draftKey: string): void {
   outbox.moved(draftKey);
 }
 
+/** Goes on with a text that was left unsaved, if its note is the same one. */
+async function takeUp(id: number, name: string): Promise<void> {
+  try {
+    const note = await api.read(id);
+    if (nameOf(note) !== name) return;
+    mark(name, id, true);
+    if (!open.peek().has(id)) opened(id, name);
+  } catch (error) {
+    if (error instanceof api.ApiError && error.passing) setTimeout(() => void takeUp(id, name), pause(3));
+  }
+}
+
 /** Takes up the texts that were left unsaved, and lets go of those that were not used for a week. */
 export function start(): void {
   for (const key of Object.keys(localStorage)) {
@@ -148,9 +161,8 @@ export function start(): void {
     const name = key.slice(KEPT.length);
     const kept = read(name);
     if (!kept) continue;
-    if (kept.unsaved.length > 0) {
-      localStorage.setItem(key, JSON.stringify({ ...kept, unsaved: [tab] }));
-      opened(kept.id, name);
+    if (kept.unsaved) {
+      void takeUp(kept.id, name);
     } else if (Date.now() - kept.used > WEEK) {
       localStorage.removeItem(key);
       void clearDocument(`text-${name}`);

@@ -1,8 +1,8 @@
 /** The text of a note in CodeMirror: Markdown, undo, search, wrapped lines; shared with whoever is at it, too. */
 
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
-import { markdown } from "@codemirror/lang-markdown";
-import { HighlightStyle, syntaxHighlighting } from "@codemirror/language";
+import { markdownKeymap, markdownLanguage } from "@codemirror/lang-markdown";
+import { HighlightStyle, LanguageSupport, syntaxHighlighting } from "@codemirror/language";
 import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
 import { Compartment, EditorState, type Extension, Prec } from "@codemirror/state";
 import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view";
@@ -23,6 +23,9 @@ const style = HighlightStyle.define([
   { tag: tags.quote, color: "var(--faint)" },
   { tag: tags.processingInstruction, color: "var(--faint)" },
 ]);
+
+/** Without the languages within HTML blocks that `markdown()` brings: they are a third of the editor. */
+const markdown = new LanguageSupport(markdownLanguage, Prec.high(keymap.of(markdownKeymap)));
 
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -67,7 +70,7 @@ export function Editor(props: Props) {
           drawSelection({ cursorBlinkRate: still.matches ? 0 : 1200 }),
           search({ top: true }),
           highlightSelectionMatches(),
-          markdown(),
+          markdown,
           syntaxHighlighting(style),
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({

@@ -1,0 +1,98 @@
+"""A note typed in for months: what does it take to keep and to open it?
+
+A seeded generator makes a trace like B4 of the crdt-benchmarks (a paper of about 105 000 characters, written in some
+260 000 single-character operations): somebody types runs of characters, goes back, deletes what was just typed, and
+jumps elsewhere now and then. The updates are folded as a room folds them, 500 at a time. Printed are the size of the
+stored snapshot, the time to open it, and the memory that it takes; beside them those of a note that has the same text
+from one paste.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+
+import psutil
+import pycrdt
+
+from realtime.crdt import Document, compacted, genesis, new_client
+
+SESSION = 2000
+"""Operations after which another client goes on, as after a reload."""
+FOLD = 500
+LETTERS = "etaoin shrdlu cmfwyp vbgkjqxz "
+
+
+def trace(operations: int, seed: int) -> tuple[list[bytes], str]:
+    """The updates of every operation, and the text in the end."""
+    draw = random.Random(seed)
+    updates: list[bytes] = []
+    state = b"\0\0"
+    cursor = length = done = 0
+    text = ""
+    while done < operations:
+        document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=new_client())
+        shared = document.get("content", type=pycrdt.Text)
+        document.apply_update(state)
+        subscription = document.observe(lambda event: updates.append(event.update))
+        until = min(operations, done + SESSION)
+        while done < until:
+            if draw.random() < 0.02:
+                cursor = draw.randint(0, length)
+            for _ in range(min(draw.randint(5, 40), until - done)):
+                shared.insert(cursor, draw.choice(LETTERS))
+                cursor, length, done = cursor + 1, length + 1, done + 1
+            for _ in range(min(draw.randint(0, 18), until - done, cursor)):
+                del shared[cursor - 1]
+                cursor, length, done = cursor - 1, length - 1, done + 1
+        document.unobserve(subscription)
+        state, text = document.get_update(), str(shared)
+    return updates, text
+
+
+def folded(updates: list[bytes]) -> bytes:
+    """The snapshot of them all."""
+    snapshot = b"\0\0"
+    for start in range(0, len(updates), FOLD):
+        snapshot = compacted([snapshot, *updates[start : start + FOLD]])
+    return snapshot
+
+
+def opened(snapshot: bytes, runs: int) -> tuple[float, float]:
+    """Milliseconds to open a text, and the MiB of memory that one takes."""
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        len(str(Document([snapshot])))
+        times.append(1000 * (time.perf_counter() - started))
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    kept = [Document([snapshot]) for _ in range(10)]
+    memory = (psutil.Process().memory_info().rss - before) / len(kept) / 2**20
+    return statistics.median(times), memory
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--operations", type=int, default=260_000)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=4)
+    arguments = parser.parse_args()
+    updates, text = trace(arguments.operations, arguments.seed)
+    started = time.perf_counter()
+    snapshot = folded(updates)
+    took = time.perf_counter() - started
+    assert str(Document([snapshot])) == text
+    print(f"{len(updates):,} operations, seed {arguments.seed}, {len(text.encode()):,} bytes of text in the end")
+    print(f"folded, {FOLD} at a time, in {1e6 * took / len(updates):.0f} µs an update")
+    for name, one in (("typed", snapshot), ("pasted", genesis(text))):
+        milliseconds, memory = opened(one, arguments.runs)
+        print(f"  {name:7} stored {len(one):>10,} bytes, opened in {milliseconds:7.2f} ms, {memory:6.2f} MiB of memory")
+
+
+if __name__ == "__main__":
+    main()
