@@ -107,6 +107,15 @@ class Document:
         return bool(self._waiting)
 
     @property
+    def waiting(self) -> int:
+        """How many pieces wait for others."""
+        return len(self._waiting)
+
+    def follows(self, update: bytes) -> bool:
+        """Whether all that an update builds upon is here, or in itself. Raises :class:`MalformedUpdate`."""
+        return self._follows(walked(update))
+
+    @property
     def state(self) -> bytes:
         """What is here, as Yjs's state vector."""
         return self._doc.get_state()

@@ -112,7 +112,7 @@ class Notes:
                 raise VersionNotFound
             return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
 
-        write = self._computed("restore", id, compute, versions, restored=version)
+        write = self._computed("restore", id, compute, versions, live=False, restored=version)
         return await self._writes.once(write, id, operation)
 
     async def delete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
@@ -211,7 +211,7 @@ class Notes:
                 raise BaseNotFound(base, note)
             return await asyncio.to_thread(merge_fields, revision, note, fields)
 
-        computed = self._computed("update", id, compute, versions)
+        computed = self._computed("update", id, compute, versions, live=base is not None)
         if base is not None:
             return await self._writes.once(computed, id, operation)
 
@@ -222,18 +222,19 @@ class Notes:
 
         return await self._writes.once(Write("update", apply, versions), id, operation)
 
-    async def project(self, id: int, read: Callable[[str | None], Awaitable[str]], people: Sequence[str]) -> None:
+    async def project(self, id: int, read: Callable[[Record], Awaitable[str]], people: Sequence[str]) -> int:
         """Brings the shared text of a note into its content, as one version, made by these people.
 
-        ``read`` gives the text, with an edit in it that the note tells of. Raises :class:`NoteNotFound`.
+        ``read`` gives the text, with all in it that a state of the note has. Returns the version that has the text.
+        Raises :class:`NoteNotFound`.
         """
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT:
             record = _live(await self._store.notes.find(id))
             # After the note: what the note has, the text then has, too.
-            text = await read(record.edited)
+            text = await read(record)
             if text == record.note.content:
-                return
+                return record.note.version
             fields, at = {"content": text}, {record.note.version}
             try:
                 change = await self._store.notes.update(
@@ -241,15 +242,18 @@ class Notes:
                 )
             except NoRoom:
                 await self._store.history.archive({id})
+                await self._store.texts.archive({id})
                 continue
             if change is not None:
                 self._metrics.writes.labels("type").inc()
                 await self._outbox.publish(change)
-                return
+                return change.note.version
         raise Unavailable("Too many are writing to this note at once, try again")
 
-    def _computed(self, action: Action, id: int, compute: Compute, versions: Versions, **entry: Any) -> Write:
-        """A write that is computed from the note as it is, and written at just that version."""
+    def _computed(
+        self, action: Action, id: int, compute: Compute, versions: Versions, *, live: bool = True, **entry: Any
+    ) -> Write:
+        """A write that is computed from the note as it is (``live``: with what is typed now), at just that version."""
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
             record = await self._store.notes.find(id)
@@ -266,7 +270,7 @@ class Notes:
 
             if record.lineage is None:
                 return await commit(await compute(record.note))
-            return await self._rooms.write(record, compute, commit)
+            return await self._rooms.write(record, compute, commit, self.project, live=live)
 
         return Write(action, apply, versions)
 

@@ -98,6 +98,8 @@ def _struct(reader: Reader, walk: Walk, client: int, clock: int) -> int:
             raise MalformedUpdate("sets a key; only the text is shared here")
     if kind == _STRING:
         text = reader.string()
+        if "\0" in text:
+            raise MalformedUpdate("holds NUL, which no note may")
         # Clocks count UTF-16 code units, as JavaScript does.
         length = len(text)
         if not text.isascii() and max(text) > "\uffff":

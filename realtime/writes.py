@@ -93,6 +93,7 @@ class Writes:
                 if id is None:
                     raise
                 await self._store.history.archive({id})
+                await self._store.texts.archive({id})
                 continue
             if change is not None:
                 self._metrics.writes.labels(write.action).inc()

@@ -408,3 +408,10 @@ def test_what_is_known_is_no_news() -> None:
     assert other.offer(later)  # it waits
     assert other.offer(late)
     assert str(other) == "xyllo"
+
+
+def test_nul_is_refused() -> None:
+    source: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
+    source.get("content", type=pycrdt.Text).insert(0, "a\0b")
+    with pytest.raises(MalformedUpdate, match="NUL"):
+        Document([source.get_update()])

@@ -43,6 +43,8 @@ export class Room {
   readonly ready = signal(false);
   /** The text as a string. */
   readonly content = signal("");
+  /** What keeps the text in the browser: what comes from there was not typed now. */
+  store: unknown = this;
   #socket: WebSocket | null = null;
   #sent: Uint8Array[] = [];
   #synced = false;
@@ -59,7 +61,7 @@ export class Room {
     this.awareness.setLocalStateField("user", who);
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
       this.content.value = this.text.toString();
-      if (origin === this) return;
+      if (origin === this || origin === this.store) return;
       this.unsaved.value = true;
       if (this.#synced) this.#say(update);
     });
@@ -99,6 +101,11 @@ export class Room {
       this.#take(new Uint8Array(data as ArrayBuffer));
     };
     socket.onclose = ({ code }) => this.#lost(code);
+  }
+
+  /** The note is not there any more. */
+  lose(): void {
+    this.state.value = "gone";
   }
 
   /** Connects at once, or anew: what is open may be dead and not know it. */

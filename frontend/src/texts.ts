@@ -30,7 +30,8 @@ export const unsaved = computed(() => [...open.value.values()].filter(({ room })
 
 /** Whether the server cannot take what was typed. */
 export const refused = computed(
-  () => [...open.value].find(([, { room }]) => room.state.value === "refused" && room.unsaved.value)?.[0],
+  () =>
+    [...open.value].find(([, { room }]) => ["refused", "gone"].includes(room.state.value) && room.unsaved.value)?.[0],
 );
 
 interface Mark {
@@ -61,17 +62,20 @@ export function use(note: Pick<Note, "id" | "created_date">): () => void {
   };
 }
 
-function opened(id: number, name: string): Open {
+/** Opens a text; without its note, it is only what was kept here. */
+function opened(id: number, name: string, gone = false): Open {
   const url = `${location.origin.replace("http", "ws")}/sync/${id}`;
   const room = new Room(url, { name: me(), hue: hueOf(me()) });
   room.unsaved.value = read(name)?.unsaved ?? false;
   const persistence = new IndexeddbPersistence(`text-${name}`, room.doc);
+  room.store = persistence;
   // Where nothing can be kept, the server's text has to do.
-  const late = setTimeout(() => room.connect(), 2_000);
+  const connect = (): void => (gone ? room.lose() : room.connect());
+  const late = setTimeout(connect, 2_000);
   void persistence.whenSynced.then(() => {
     clearTimeout(late);
     room.kept();
-    room.connect();
+    connect();
   });
   const stop = effect(() => {
     mark(name, id, room.unsaved.value);
@@ -146,11 +150,11 @@ function move(draftKey: string): void {
 async function takeUp(id: number, name: string): Promise<void> {
   try {
     const note = await api.read(id);
-    if (nameOf(note) !== name) return;
-    mark(name, id, true);
-    if (!open.peek().has(id)) opened(id, name);
+    if (nameOf(note) === name && !open.peek().has(id)) opened(id, name);
   } catch (error) {
-    if (error instanceof api.ApiError && error.passing) setTimeout(() => void takeUp(id, name), pause(3));
+    if (!(error instanceof api.ApiError)) throw error;
+    if (error.passing) setTimeout(() => void takeUp(id, name), pause(3));
+    else if (!open.peek().has(id)) opened(id, name, true);
   }
 }
 

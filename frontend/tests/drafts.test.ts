@@ -201,6 +201,9 @@ it("splice tells what was replaced", () => {
   expect(splice("hello world", "hello brave world")).toEqual({ start: 6, end: 6, text: "brave " });
   expect(splice("aaa", "aa")).toEqual({ start: 2, end: 3, text: "" });
   expect(splice("", "x")).toEqual({ start: 0, end: 0, text: "x" });
+  // Never between the halves of a character.
+  expect(splice("a😀b", "a😁b")).toEqual({ start: 1, end: 3, text: "😁" });
+  expect(splice("\u{1f600}", "\u{1fa00}")).toEqual({ start: 0, end: 2, text: "\u{1fa00}" });
 });
 
 it("problem names what is in the way", () => {

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
+from realtime.merge import merged
 from realtime.rooms.journal import Journal
 from realtime.rooms.member import Member
 from realtime.rooms.relay import Kind, Relay, Told
@@ -36,8 +37,8 @@ UNFINISHED = 1000
 AT_ONCE = 16
 CLOSES_PER_SECOND = 2000
 
-Project = Callable[[int, Callable[[str | None], Awaitable[str]], Sequence[str]], Awaitable[None]]
-"""Brings a text into its note: the note, how to read the text (with an edit in it), and who typed."""
+Project = Callable[[int, Callable[["Record"], Awaitable[str]], Sequence[str]], Awaitable[int]]
+"""Brings a text into its note: the note, how to read the text for a state of it, and who typed. Returns the version."""
 Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
 Commit = Callable[[Mapping[str, Any], "Row | None"], Awaitable["Change | None"]]
 
@@ -116,23 +117,35 @@ class Rooms:
         if room := self._rooms.get(id):
             self._drop(room, CloseCode.NOTE_GONE)
 
-    async def write(self, record: Record, compute: Compute, commit: Commit) -> Change | None:
+    async def write(
+        self, record: Record, compute: Compute, commit: Commit, project: Project, *, live: bool
+    ) -> Change | None:
         """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
 
-        ``compute`` makes the fields of the note as it is, its content that of the live text; ``commit`` stores them
-        together with the edit, and returns ``None`` if the note has moved on. Raises what these raise.
+        ``compute`` makes the fields of the note as it is, with the content of the ``live`` text, or else of its
+        version; ``commit`` stores them together with the edit, and returns ``None`` if the note has moved on. Raises
+        what these raise.
         """
         async with self._held(record.note.id) as room, room.writing:
-            base = await room.base(record.edited)
+            base = await room.base(record)
             text, _ = base
-            fields = await compute(record.note.model_copy(update={"content": text}))
+            note = record.note
+            fields = await compute(note.model_copy(update={"content": text}) if live else note)
             content = fields.get("content", text)
+            if not live and content is not text and text != note.content:
+                # It was made on the version: what was typed since stays where both do not touch.
+                content, conflicts = await asyncio.to_thread(merged, note.content, content, text)
+                if conflicts:  # then at least a version has it
+                    await self._project(room, project)
+                    return None
             row = await room.draft(base, content)
             try:
                 change = await commit({**fields, "content": content}, row)
             except BaseException:  # a write that is cancelled may be committed, too
                 room.disown()
                 raise
+            if change is not None:
+                room.version = max(room.version, change.note.version)
             if change is not None and row is not None:
                 room.accept(row)
                 if room.given_up:  # another may have taken its place
@@ -167,17 +180,17 @@ class Rooms:
                 if room.due is not None and room.due <= now and room.loaded:
                     self._start(room, self._project(room, project))
                 elif room.wants_compaction():
-                    self._start(room, room.compact())
+                    self._start(room, self._fold(room, project))
             ticks += 1
             if ticks % EVERY_SECOND == 0:
                 self._every_second(now)
 
     def _every_second(self, now: float) -> None:
         for room in list(self._rooms.values()):
-            room.expire()
-            for member in list(room.members):
+            room.company.expire()
+            for member in list(room.company.members):
                 member.check()
-            used = room.members or room.holds or room.due is not None or room.id in self._busy or room.waits
+            used = room.company.members or room.holds or room.due is not None or room.id in self._busy or room.waits
             idle = not used and now - room.last_used > self._idle and not room.wants_compaction()
             if idle or room.given_up:
                 self._drop(room, CloseCode.RESUME)
@@ -221,18 +234,23 @@ class Rooms:
         count = 0
         people = list(room.people)
 
-        async def read(including: str | None) -> str:
+        async def read(record: Record) -> str:
             nonlocal count
-            text, count = await room.text(including)
+            text, count = await room.text(record)
             return text
 
         room.due = None
         try:
-            await project(room.id, read, people)
+            room.version = max(room.version, await project(room.id, read, people))
         except Unavailable:
             room.due = time.monotonic() + 1
             raise
         room.projected(count, people)
+
+    async def _fold(self, room: Room, project: Project) -> None:
+        if room.due is not None:  # first, as rows tell who finishes the work that it is not done
+            await self._project(room, project)
+        await room.compact()
 
     async def _look(self) -> None:
         """Compares the rooms with the journal: what other workers told may have been lost."""
@@ -255,11 +273,13 @@ class Rooms:
                         pass  # once it is loaded, it is brought into its note, and folded, as any other
                 except NoteNotFound:
                     continue  # in the trash, or purged
+                except RealtimeError as error:
+                    log.warning("a text could not be finished", extra={"note": id, "error": error.detail})
 
     async def drain(self, seconds: float) -> None:
         """Sends all clients away, a few at a time."""
         self._draining = True
-        members = [member for room in self._rooms.values() for member in room.members]
+        members = [member for room in self._rooms.values() for member in room.company.members]
         pause = min(seconds / max(1, len(members)), 1 / CLOSES_PER_SECOND)
         for number, member in enumerate(members):
             member.close(CloseCode.DRAIN)

@@ -29,12 +29,14 @@ def _made(updates: Sequence[bytes]) -> Document:
     return document
 
 
-def take(document: Document, update: bytes) -> None:
+def take(document: Document, update: bytes) -> bool:
     """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
     try:
         document.apply(update)
     except MalformedUpdate as error:
         log.warning("an update of a text is left out", extra={"error": error.detail})
+        return False
+    return True
 
 
 async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:

@@ -138,6 +138,7 @@ class Relay:
                     self._take(message.data)
                 except (MalformedUpdate, ValueError):
                     log.warning("unreadable message of another worker", exc_info=True)
+                    self._hole()
         raise BusUnavailable("the subscription ended")
 
     def _take(self, data: bytes) -> None:

@@ -21,7 +21,8 @@ from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotF
 from realtime.frames import Packet
 from realtime.models import MAX_CONTENT
 from realtime.rooms import documents, protocol
-from realtime.rooms.awareness import Awareness
+from realtime.rooms.company import Company
+from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from realtime.rooms.journal import Journal
     from realtime.rooms.member import Member
     from realtime.rooms.relay import Relay
+    from realtime.store.documents import Record
     from realtime.store.texts import TextStore
 
 log = logging.getLogger(__name__)
@@ -39,9 +41,10 @@ PROJECT_AFTER = (0.4, 0.7)
 CHECK_AFTER = (2.0, 3.0)
 """Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""
 COMPACT_ROWS = 500
+MOST_WAITING = 1000
+"""Pieces that may wait for others; of so many, or one update of so many bytes, nobody may add more."""
+LARGE_WAITING = 64 * 1024
 QUIET = 2.0
-AWARENESS_AFTER = 0.03
-"""Seconds for which news of who is where are gathered: editors pass on each that they get."""
 
 
 class Room:
@@ -49,12 +52,13 @@ class Room:
 
     def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay) -> None:
         self.id = id
-        self.members: set[Member] = set()
+        self.company = Company(id, relay)
         self.writing = asyncio.Lock()
         self.holds = 0
         self.due: float | None = None
         self.people: dict[str, None] = {}
         self.generation = 0
+        self.version = 0
         self.last_used = time.monotonic()
         self.given_up = False
         self._texts = texts
@@ -71,9 +75,6 @@ class Room:
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[Told] = []
         self._catching_up = asyncio.Lock()
-        self._awareness = Awareness()
-        self._news: set[int] = set()
-        self._news_due = False
 
     async def ready(self) -> None:
         """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
@@ -98,7 +99,7 @@ class Room:
         self._size = sum(map(len, updates))
         self._document = await documents.made_of(updates)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
-        self._lineage, self.generation = stored.lineage, stored.generation
+        self._lineage, self.generation, self.version = stored.lineage, stored.generation, stored.note.version
         self._rows = {row.id for row in stored.rows}
         self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell
@@ -106,7 +107,7 @@ class Room:
             self.people |= dict.fromkeys(name for row in stored.rows for name in row.people)
         early, self._early = self._early, []
         for told in early:
-            self.hear(told)
+            self._hear(told)
 
     def _reload(self, error: DocumentBroken) -> None:
         """Loads the text again, since it broke."""
@@ -142,21 +143,23 @@ class Room:
                 self._apply(row.id, row.updates)
                 self.people |= dict.fromkeys(row.people)
             self._known.add(stored.edited or "")
+            self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
-                self._spread([protocol.update(self._document.since(before))])
+                self.company.spread([protocol.update(self._document.since(before))])
 
     def _apply(self, row: str, updates: Sequence[bytes]) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
         try:
-            for update in updates:
-                documents.take(self._document, update)
-                self._size += len(update)
+            whole = sum(documents.take(self._document, update) for update in updates) == len(updates)
         except DocumentBroken as error:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
+        self._size += sum(map(len, updates))
         self._count(row)
+        if not whole:  # not in the snapshot either, then
+            self._rows.discard(row)
 
     def _count(self, row: str) -> None:
         for rows in (self._known, self._rows):
@@ -167,20 +170,14 @@ class Room:
     async def join(self, member: Member) -> None:
         """Lets a client in, and tells it what is here and who. Raises as :meth:`ready`."""
         await self.ready()
-        self.members.add(member)
+        self.company.members.add(member)
         self.last_used = time.monotonic()
-        messages = [protocol.state(self._document.state)]
-        if here := self._awareness.everyone():
-            messages.append(protocol.awareness(here))
-        member.send(Packet(messages))
+        member.send(Packet([protocol.state(self._document.state), *self.company.everyone()]))
 
     def leave(self, member: Member) -> None:
         """Takes a client for gone."""
-        self.members.discard(member)
         self.last_used = time.monotonic()
-        if gone := self._awareness.leave(member.clients, time.monotonic()):
-            self._spread([protocol.awareness(gone)])
-            self._relay.tell(Told(Kind.AWARENESS, self.id, updates=[gone]))
+        self.company.leave(member)
 
     async def receive(self, member: Member, data: bytes) -> None:
         """Takes a message of a client. Raises :class:`MalformedUpdate`, and :class:`Refused` of the member's limits."""
@@ -195,14 +192,9 @@ class Room:
             if payload != crdt.EMPTY:
                 await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
         elif kind is protocol.Kind.AWARENESS:
-            news, arrived, gone = self._awareness.take(payload, time.monotonic())
-            member.clients |= arrived
-            if gone:
-                member.send(Packet([protocol.awareness(gone)]))
-            if news:
-                self._tell_soon(news)
-        elif kind is protocol.Kind.QUERY_AWARENESS and (here := self._awareness.everyone()):
-            member.send(Packet([protocol.awareness(here)]))
+            self.company.speak(member, payload)
+        elif kind is protocol.Kind.QUERY_AWARENESS:
+            member.send(Packet(self.company.everyone()))
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
         if not member.writes:
@@ -210,6 +202,9 @@ class Room:
                 member.refuse()
             return
         member.count(len(update))
+        doubtful = self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
+        if doubtful and not self._document.follows(update):
+            raise Refused(CloseCode.RESUME)  # what it builds upon comes first
         if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
             await self._fit(member, update)
         try:
@@ -224,7 +219,7 @@ class Room:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
         self._size += len(update)
-        self._staged = self._journal.write(self, update, self._awareness.name_of(member.clients))
+        self._staged = self._journal.write(self, update, self.company.name_of(member))
         if self._journal.crowded:
             await self.durable()
 
@@ -232,7 +227,11 @@ class Room:
         """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
         state = self._document.since()
         self._size = len(state)
-        trial = await asyncio.to_thread(Document, [state, update])
+        try:
+            trial = await asyncio.to_thread(Document, [state, update])
+        except DocumentBroken:
+            raise MalformedUpdate("breaks the text") from None
+        await self.ready()  # it may have been loaded anew meanwhile
         if self._size + len(update) > MAX_STATE or trial.length > MAX_CONTENT:
             member.too_big()
 
@@ -252,49 +251,31 @@ class Room:
         self._count(row.id)
         self.people |= dict.fromkeys(row.people)
         self._touch(PROJECT_AFTER)
-        self._spread([protocol.update(update) for update in row.updates])
+        self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates, row.people))
 
     def give_up(self, code: CloseCode) -> None:
         """Sends everyone away. The room must not be used any more."""
         self.given_up = True
-        for member in list(self.members):
+        for member in list(self.company.members):
             member.close(code)
-
-    def _spread(self, messages: Sequence[bytes]) -> None:
-        packet = Packet(messages)
-        for member in self.members:
-            member.send(packet)
-
-    def _tell_soon(self, news: bytes) -> None:
-        """Passes on who is where, here and elsewhere, gathered for a moment."""
-        self._news |= self._awareness.named(news)
-        if not self._news_due:
-            self._news_due = True
-            asyncio.get_running_loop().call_later(AWARENESS_AFTER, self._tell_news)
-
-    def _tell_news(self) -> None:
-        self._news_due = False
-        clients, self._news = self._news, set()
-        data = self._awareness.states(clients)
-        self._spread([protocol.awareness(data)])
-        self._relay.tell(Told(Kind.AWARENESS, self.id, updates=[data]))
 
     def hear(self, told: Told) -> None:
         """Takes what another worker tells of this room."""
         if told.kind is Kind.AWARENESS:
-            for data in told.updates:
-                news, _, _ = self._awareness.take(data, time.monotonic())
-                if news:
-                    self._spread([protocol.awareness(news)])
+            self.company.hear(told)
         elif self._loaded is None or not self._loaded.done():
             self._early.append(told)
-        elif told.kind is Kind.UPDATES and told.row not in self._known:
+        else:
+            self._hear(told)
+
+    def _hear(self, told: Told) -> None:
+        if told.kind is Kind.UPDATES and told.row not in self._known:
             with contextlib.suppress(Unavailable):
                 self._apply(told.row, told.updates)
             self.people |= dict.fromkeys(told.names)
             self._touch(CHECK_AFTER)
-            self._spread([protocol.update(update) for update in told.updates])
+            self.company.spread([protocol.update(update) for update in told.updates])
         elif told.kind is Kind.COMPACTED:
             rows = set(told.names)
             if told.generation == self.generation + 1 and rows <= self._known:
@@ -306,37 +287,33 @@ class Room:
         """Whether the journal has something that is not here."""
         return generation != self.generation or not self._known.issuperset(rows)
 
-    def expire(self) -> None:
-        """Takes for gone who said nothing for too long."""
-        if gone := self._awareness.expire(time.monotonic()):
-            self._spread([protocol.awareness(gone)])
-
     def _touch(self, after: tuple[float, float]) -> None:
         due = time.monotonic() + random.uniform(*after)
         self.due = due if self.due is None else min(due, self.due)
 
-    async def text(self, including: str | None = None) -> tuple[str, int]:
-        """The text, durable, with the edit of this row in it, and the count of changes up to it.
+    async def text(self, record: Record) -> tuple[str, int]:
+        """The text, durable, with all in it that this state of the note has, and the count of changes up to it.
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
-        await self._include(including)
+        await self._include(record)
         text, count = str(self._document), self._changes
         if not await self.durable():
             raise Unavailable
         return text, count
 
-    async def base(self, including: str | None) -> tuple[str, bytes]:
+    async def base(self, record: Record) -> tuple[str, bytes]:
         """The text as in :meth:`text`, and what it is made of. Raises as that."""
-        await self._include(including)
+        await self._include(record)
         text, state = str(self._document), self._document.since()
         if not await self.durable():
             raise Unavailable
         return text, state
 
-    async def _include(self, row: str | None) -> None:
+    async def _include(self, record: Record) -> None:
+        """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
         await self.ready()
-        if row is not None and row not in self._known:
+        if record.note.version > self.version or (record.edited is not None and record.edited not in self._known):
             await self.catch_up()
 
     def projected(self, count: int, people: Collection[str]) -> None:
@@ -362,7 +339,7 @@ class Room:
         """The edit that was drafted is committed: everyone gets it."""
         with contextlib.suppress(Unavailable):
             self._apply(row.id, row.updates)
-        self._spread([protocol.update(update) for update in row.updates])
+        self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
 
     def disown(self) -> None:
@@ -377,7 +354,12 @@ class Room:
     def wants_compaction(self) -> bool:
         """Whether there are so many rows, or it is so quiet, that they should be folded into the snapshot."""
         quiet = time.monotonic() - self.last_used > QUIET and self.due is None
-        return self.loaded and (len(self._rows) >= COMPACT_ROWS or (quiet and bool(self._rows)))
+        return self.loaded and ((quiet and bool(self._rows)) or self.crowded)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many rows that they are to be folded while people type."""
+        return len(self._rows) >= COMPACT_ROWS
 
     async def compact(self) -> None:
         """Folds the rows into the snapshot. Raises :class:`Unavailable`."""

@@ -19,6 +19,7 @@ from realtime.rooms import protocol, relay, room
 from realtime.rooms.member import BURST, Refused
 from realtime.rooms.relay import Told
 from realtime.settings import Settings
+from realtime.store.documents import Record
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
 from tests.rooms.conftest import Hire, Worker, working
@@ -197,8 +198,8 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
     async with original as held:
         base = held.base
 
-        async def slower(including: str | None) -> tuple[str, bytes]:
-            found = await base(including)
+        async def slower(record: Record) -> tuple[str, bytes]:
+            found = await base(record)
             await seat.append("typed before the draft ")
             return found
 
@@ -215,6 +216,63 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
         assert content == str(seat.text) == await loaded(settings, id)
 
     await eventually(whole)
+
+
+async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hire, settings: Settings) -> None:
+    worker = await hire("tend")  # nothing is brought into the note by itself
+    id = await worker.make("one\ntwo\nthree\n")
+    seat = await Seat().sit(worker.rooms, id)
+    await seat.append("typed\n")
+    await eventually(lambda: seat.text.all_acknowledged)
+    # Made of version 1, and allowed at version 1 only: what was typed since is not its business.
+    note = await worker.notes.patch(id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None)
+    assert note.content == "ONE\ntwo\nthree\ntyped\n"
+    await eventually(lambda: str(seat.text) == note.content)
+    await seat.append("more\n")
+    await eventually(lambda: seat.text.all_acknowledged)
+    # Where both touch, the write wins, but not before a version has what was typed.
+    note = await worker.notes.restore(id, 1, None, None)
+    assert note.content == "one\ntwo\nthree\n"
+    before = await worker.store.history.read(id, note.version - 1)
+    assert before is not None
+    assert before.content == "ONE\ntwo\nthree\ntyped\nmore\n"
+    assert await loaded(settings, id) == note.content
+
+
+async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire: Hire, settings: Settings) -> None:
+    deaf = ("hear other workers", "tend")
+    one, other = await hire(), await hire(*deaf)
+    id = await one.make("start\n")
+    seat, _ = await Seat().sit(one.rooms, id), await Seat().sit(other.rooms, id)
+    await seat.append("typed\n")
+
+    async def there() -> bool:
+        return await one.content(id) == "start\ntyped\n"
+
+    await eventually(there)
+    note = await other.notes.patch(
+        id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
+    )
+    assert note.content == "start\ntyped\nand more\n"  # and "typed" not twice
+    assert await loaded(settings, id) == note.content
+
+
+async def test_what_is_told_while_a_room_is_loaded_is_in_it(hire: Hire) -> None:
+    one, other = await hire(), await hire("tend")
+    id = await one.make("start ")
+    seat = await Seat().sit(one.rooms, id)
+    read = other.store.texts.read
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        found = await read(*arguments, **more)
+        await seat.append("meanwhile ")
+        await eventually(lambda: seat.text.all_acknowledged)
+        await eventually(lambda: other.rooms._rooms[id]._early)
+        return found
+
+    other.store.texts.read = slow  # type: ignore[method-assign]
+    late = await Seat().sit(other.rooms, id)
+    await eventually(lambda: str(late.text) == "start meanwhile ")
 
 
 async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings: Settings) -> None:

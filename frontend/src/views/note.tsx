@@ -5,13 +5,14 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { forgetWords, remove, rescue } from "../actions";
 import * as api from "../api";
 import { pause } from "../backoff";
-import { type Draft, type Fields, fieldsOf, leftover } from "../drafts";
+import { BLANK, type Draft, type Fields, fieldsOf, leftover } from "../drafts";
 import { tags as known } from "../listing";
 import { render } from "../markdown";
 import { complain } from "../notices";
 import * as opened from "../opened";
 import { GONE, outbox } from "../outbox";
 import { others } from "../people";
+import type { Room } from "../room";
 import { go, route } from "../router";
 import * as texts from "../texts";
 import type { Note } from "../types";
@@ -55,6 +56,9 @@ export function NotePane() {
   const note = opened.note.value;
   const id = here.view === "note" ? here.id : null;
   const draft = id === null ? undefined : outbox.of(id);
+  const lost = id === null ? undefined : texts.roomOf(id);
+  if (id !== null && opened.missing.value && !draft && !note && lost?.unsaved.value)
+    return <Lost id={id} room={lost} />;
   if (opened.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
   if (!note && !draft?.base) {
     return (
@@ -73,6 +77,48 @@ export function Gone({ text }: { text: string }) {
       <p>{text}</p>
       <Link to={{ view: "trash" }}>Look in the trash</Link>
     </section>
+  );
+}
+
+/** Words that were typed into a note that is gone, and are nowhere else. */
+function Lost({ id, room }: { id: number; room: Room }) {
+  const words = room.content.value;
+  const title = [...(words.split("\n", 1)[0] ?? "").replace(/^#+\s*/, "").trim()].slice(0, 50).join("");
+  const fields = { ...BLANK, title: [...title].length < 3 ? "Words of a deleted note" : title, content: words };
+  return (
+    <section class="pane" aria-label="Note">
+      <Back />
+      <Deleted id={id} words={fields} />
+      <pre class="editor waiting">{words}</pre>
+    </section>
+  );
+}
+
+/** That a note was deleted, and what can be done with it and with the words that it does not have. */
+function Deleted({ id, words }: { id: number; words: Fields | null }) {
+  return (
+    <div class="alert" role="alert">
+      {GONE}
+      <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
+        Restore it
+      </button>
+      {words && (
+        <>
+          <button type="button" onClick={() => rescue(id, words)}>
+            Save my words as a new note
+          </button>
+          <button
+            type="button"
+            onClick={() => {
+              forgetWords(id);
+              go({ view: "home" });
+            }}
+          >
+            Discard
+          </button>
+        </>
+      )}
+    </div>
   );
 }
 
@@ -154,31 +200,8 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
           {draft.error}
         </div>
       )}
-      {(opened.missing.value || draft?.error === GONE) && (
-        <div class="alert" role="alert">
-          {GONE}
-          {id !== null && (
-            <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
-              Restore it
-            </button>
-          )}
-          {id !== null && (draft || open?.unsaved.value) && (
-            <>
-              <button type="button" onClick={() => rescue(id, { ...fields, content })}>
-                Save my words as a new note
-              </button>
-              <button
-                type="button"
-                onClick={() => {
-                  forgetWords(id);
-                  go({ view: "home" });
-                }}
-              >
-                Discard
-              </button>
-            </>
-          )}
-        </div>
+      {id !== null && (opened.missing.value || draft?.error === GONE) && (
+        <Deleted id={id} words={draft || open?.unsaved.value ? { ...fields, content } : null} />
       )}
       <div class="head">
         <Field
