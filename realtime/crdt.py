@@ -170,11 +170,6 @@ class Document:
         return update
 
 
-def check(update: bytes) -> None:
-    """Raises :class:`MalformedUpdate` for what is no update of a plain text."""
-    walked(update)
-
-
 def genesis(text: str) -> bytes:
     """The update that makes a text out of nothing. Its client is random: two of one text do not merge into one."""
     return Document(client=new_client()).edit([(0, 0, text)]) if text else EMPTY

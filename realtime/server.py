@@ -70,7 +70,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Called with the handshake; hands the application the way past ``send``."""
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][DIRECT] = _Direct(self)  # type: ignore[assignment]
+            self.scope["extensions"][DIRECT] = _Direct(self)  # type: ignore[assignment]  # an extension of ours
 
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent. A handshake that cannot be read is answered, too."""

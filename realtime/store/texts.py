@@ -16,13 +16,10 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import ASCENDING
-from pymongo.errors import BulkWriteError
 
 from realtime.models import Note
-from realtime.store.connection import Connection
+from realtime.store.connection import Connection, insert_again
 from realtime.store.documents import LIVE, Document, note_of
-
-DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +110,7 @@ class TextStore:
             holding = {"_id": {"$in": list(ids)}, "edits.0": {"$exists": True}}
             for note in await self._notes.find(holding, {"edits": True}).to_list(None):
                 rows = [{**edit, "note": note["_id"]} for edit in note["edits"]]
-                try:
-                    await self._rows.insert_many(rows, ordered=False)
-                except BulkWriteError as error:
-                    # Another worker, or an earlier attempt that was cut off, moved it already.
-                    failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
-                    if failed or error.details["writeConcernErrors"]:
-                        raise
+                await insert_again(self._rows, rows)
                 moved = [edit["_id"] for edit in note["edits"]]
                 await self._notes.update_one({"_id": note["_id"]}, {"$pull": {"edits": {"_id": {"$in": moved}}}})
 

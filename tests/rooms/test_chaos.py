@@ -82,19 +82,19 @@ class House:
                 journal, done = worker.store.texts.journal, self._choose.random() < 0.5
 
                 async def fails(rows: Any) -> None:
-                    worker.store.texts.journal = journal  # type: ignore[method-assign]
+                    worker.store.texts.journal = journal  # type: ignore[method-assign]  # a fault
                     if done:
                         await journal(rows)
                     raise OutcomeUnknown
 
-                worker.store.texts.journal = fails  # type: ignore[method-assign]
+                worker.store.texts.journal = fails  # type: ignore[method-assign]  # a fault
             case "d":  # a message to the others is lost
                 tell = worker.bus.tell
 
                 async def lost(channel: str, data: bytes) -> None:
-                    worker.bus.tell = tell  # type: ignore[method-assign]
+                    worker.bus.tell = tell  # type: ignore[method-assign]  # a fault
 
-                worker.bus.tell = lost  # type: ignore[method-assign]
+                worker.bus.tell = lost  # type: ignore[method-assign]  # a fault
             case _:
                 await self.open(number % 2)
 
@@ -111,7 +111,7 @@ async def test_each_word_is_there_once(settings: Settings, seed: int) -> None:
         for number in range(60):
             await house.step(f"🦜{number}")
             if choose.random() < 0.5:
-                await asyncio.sleep(choose.random() * 0.02)
+                await asyncio.sleep(choose.random() * 0.02)  # some steps overlap, others do not
 
         async def converged() -> None:
             texts = {str((await house.seat(number)).text) for number in range(4)}

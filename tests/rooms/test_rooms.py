@@ -286,7 +286,7 @@ async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings
     async def type_on(number: int) -> None:
         for word in range(5):
             await seats[number].append(f"t{number}{word} ")
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03)  # as people type
 
     await asyncio.gather(*map(write, range(9)), *map(type_on, range(3)))
     words = sorted(["start", *(f"w{n}" for n in range(9)), *(f"t{n}{m}" for n in range(3) for m in range(5))])
