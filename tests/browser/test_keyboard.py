@@ -56,6 +56,25 @@ async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> No
     await expect(page).to_have_url(re.compile("/n/1"))
 
 
+async def test_a_key_in_the_moment_in_which_the_sheet_closes(opened: Open, server: ServerProcess) -> None:
+    """A closed dialog keeps the focus until the next frame: its box to tick must not swallow the key."""
+    await make(server, note_in())
+    page = await opened()
+    await expect(page.locator(".row").first).to_be_visible()
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    where = await page.evaluate(
+        """() => {
+            const box = document.querySelector("dialog[open] input");
+            box.focus();
+            box.closest("dialog").close();
+            box.dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
+            return location.pathname;
+        }"""
+    )
+    assert where == "/n/1"
+
+
 async def test_keys_without_ctrl_can_be_turned_off(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in())
     page = await opened()

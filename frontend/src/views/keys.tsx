@@ -68,6 +68,11 @@ export function Help() {
   );
 }
 
+/** Whether letters belong to this element. A box to tick takes none, and may keep the focus of a sheet that just closed. */
+function takesText(element: HTMLElement): boolean {
+  return element.isContentEditable || element.matches("input:not([type=checkbox]), textarea, select");
+}
+
 export function pressed(event: KeyboardEvent): void {
   if (event.defaultPrevented) return;
   const target = event.target as HTMLElement;
@@ -77,7 +82,7 @@ export function pressed(event: KeyboardEvent): void {
     outbox.hurry();
     return;
   }
-  const typing = target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
+  const typing = takesText(target);
   const here = route.value;
   const asked = document.querySelector("dialog[open]") !== null;
   if (event.key === "Escape" && !asked) {
