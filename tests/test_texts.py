@@ -109,7 +109,7 @@ async def test_folding_is_of_one_generation_and_deletes_just_its_rows(store: Sto
     older = await store.texts.read(1, known=[rows[2].id], generation=0)
     assert older
     assert older.snapshot is not None
-    assert await store.texts.journaled([1, 2]) == ({1: 1}, {1: {rows[2].id}})
+    assert await store.texts.journaled([1, 2]) == ({1}, {1: 1}, {1: {rows[2].id}})
 
 
 async def test_unfinished_texts_are_those_with_rows(store: Store) -> None:

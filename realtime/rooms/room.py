@@ -12,8 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime import crdt
 from realtime.crdt import Document
@@ -47,6 +47,14 @@ LARGE_WAITING = 64 * 1024
 QUIET = 2.0
 
 
+class Shown(NamedTuple):
+    """The text at a moment: the count of changes up to it, and who made those of them that no version tells of."""
+
+    text: str
+    changes: int
+    people: Sequence[str]
+
+
 class Room:
     """The room of one note in one worker."""
 
@@ -56,7 +64,6 @@ class Room:
         self.writing = asyncio.Lock()
         self.holds = 0
         self.due: float | None = None
-        self.people: dict[str, None] = {}
         self.generation = 0
         self.version = 0
         self.last_used = time.monotonic()
@@ -72,6 +79,7 @@ class Room:
         self._size = 0
         self._staged: asyncio.Future[bool] | None = None
         self._changes = 0
+        self._people: dict[str, int] = {}
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[Told] = []
         self._catching_up = asyncio.Lock()
@@ -104,7 +112,7 @@ class Room:
         self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
-            self.people |= dict.fromkeys(name for row in stored.rows for name in row.people)
+            self._changed(name for row in stored.rows for name in row.people)
         early, self._early = self._early, []
         for told in early:
             self._hear(told)
@@ -136,35 +144,39 @@ class Room:
                 raise Unavailable
             before = self._document.state
             if stored.snapshot is not None:
-                self._apply("", [stored.snapshot])
+                self._apply(Row("", self.id, [stored.snapshot]))
                 self._rows.discard("")
                 self.generation = stored.generation
             for row in stored.rows:
-                self._apply(row.id, row.updates)
-                self.people |= dict.fromkeys(row.people)
+                self._apply(row)
             self._known.add(stored.edited or "")
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
                 self.company.spread([protocol.update(self._document.since(before))])
 
-    def _apply(self, row: str, updates: Sequence[bytes]) -> None:
+    def _apply(self, row: Row) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
         try:
-            whole = sum(documents.take(self._document, update) for update in updates) == len(updates)
+            whole = sum(documents.take(self._document, update) for update in row.updates) == len(row.updates)
         except DocumentBroken as error:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
-        self._size += sum(map(len, updates))
-        self._count(row)
+        self._size += sum(map(len, row.updates))
+        self._changed(row.people)
+        self._journaled(row.id)
         if not whole:  # not in the snapshot either, then
-            self._rows.discard(row)
+            self._rows.discard(row.id)
 
-    def _count(self, row: str) -> None:
+    def _changed(self, people: Iterable[str]) -> None:
+        """Counts a change of the text by these people, journaled or not."""
+        self._changes += 1
+        self._people |= dict.fromkeys(people, self._changes)
+
+    def _journaled(self, row: str) -> None:
         for rows in (self._known, self._rows):
             rows.add(row)
-        self._changes += 1
         self.last_used = time.monotonic()
 
     async def join(self, member: Member) -> None:
@@ -219,7 +231,9 @@ class Room:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
         self._size += len(update)
-        self._staged = self._journal.write(self, update, self.company.name_of(member))
+        name = self.company.name_of(member)
+        self._changed([name] if name is not None else ())
+        self._staged = self._journal.write(self, update, name)
         if self._journal.crowded:
             await self.durable()
 
@@ -248,8 +262,7 @@ class Room:
 
     def stored(self, row: Row) -> None:
         """What clients of this room sent is in the journal: everyone gets it, its sender included."""
-        self._count(row.id)
-        self.people |= dict.fromkeys(row.people)
+        self._journaled(row.id)
         self._touch(PROJECT_AFTER)
         self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates, row.people))
@@ -272,8 +285,7 @@ class Room:
     def _hear(self, told: Told) -> None:
         if told.kind is Kind.UPDATES and told.row not in self._known:
             with contextlib.suppress(Unavailable):
-                self._apply(told.row, told.updates)
-            self.people |= dict.fromkeys(told.names)
+                self._apply(Row(told.row, told.note, told.updates, told.names))
             self._touch(CHECK_AFTER)
             self.company.spread([protocol.update(update) for update in told.updates])
         elif told.kind is Kind.COMPACTED:
@@ -291,24 +303,27 @@ class Room:
         due = time.monotonic() + random.uniform(*after)
         self.due = due if self.due is None else min(due, self.due)
 
-    async def text(self, record: Record) -> tuple[str, int]:
-        """The text, durable, with all in it that this state of the note has, and the count of changes up to it.
+    async def text(self, record: Record) -> Shown:
+        """The text, durable, with all in it that this state of the note has.
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
         await self._include(record)
-        text, count = str(self._document), self._changes
+        shown = self._shown()
         if not await self.durable():
             raise Unavailable
-        return text, count
+        return shown
 
-    async def base(self, record: Record) -> tuple[str, bytes]:
+    async def base(self, record: Record) -> tuple[Shown, bytes]:
         """The text as in :meth:`text`, and what it is made of. Raises as that."""
         await self._include(record)
-        text, state = str(self._document), self._document.since()
+        shown, state = self._shown(), self._document.since()
         if not await self.durable():
             raise Unavailable
-        return text, state
+        return shown, state
+
+    def _shown(self) -> Shown:
+        return Shown(str(self._document), self._changes, list(self._people))
 
     async def _include(self, record: Record) -> None:
         """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
@@ -316,29 +331,32 @@ class Room:
         if record.note.version > self.version or (record.edited is not None and record.edited not in self._known):
             await self.catch_up()
 
-    def projected(self, count: int, people: Collection[str]) -> None:
-        """The note has the text as it was after so many changes, and tells of these people."""
-        for name in people:
-            self.people.pop(name, None)
+    def credited(self, count: int) -> None:
+        """Versions tell of who made the first so many changes."""
+        self._people = {name: last for name, last in self._people.items() if last > count}
+
+    def projected(self, count: int) -> None:
+        """The note has the text as it was after so many changes, and tells of who made them."""
+        self.credited(count)
         self.due = None
         if count != self._changes:
             self._touch(PROJECT_AFTER)
 
-    async def draft(self, base: tuple[str, bytes], wanted: str) -> Row | None:
+    async def draft(self, base: tuple[Shown, bytes], wanted: str) -> Row | None:
         """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
 
         What is typed meanwhile is not in the base, and so stays. To be called with nobody else ``writing``: what is
         drafted twice under one client is lost.
         """
-        text, state = base
-        if text == wanted:
+        shown, state = base
+        if shown.text == wanted:
             return None
-        return new_row(self.id, [await documents.edit(state, self._client, text, wanted)])
+        return new_row(self.id, [await documents.edit(state, self._client, shown.text, wanted)])
 
     def accept(self, row: Row) -> None:
         """The edit that was drafted is committed: everyone gets it."""
         with contextlib.suppress(Unavailable):
-            self._apply(row.id, row.updates)
+            self._apply(row)
         self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
 

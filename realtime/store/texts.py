@@ -128,8 +128,11 @@ class TextStore:
             await self._rows.delete_many({"_id": {"$in": list(rows)}})
         return True
 
-    async def journaled(self, ids: Collection[int]) -> tuple[dict[int, int], dict[int, set[str]]]:
-        """Of these notes the generation of the snapshot, and the rows. Raises :class:`Unavailable`."""
+    async def journaled(self, ids: Collection[int]) -> tuple[set[int], dict[int, int], dict[int, set[str]]]:
+        """Which of these notes are live, the generations of their snapshots, and their rows.
+
+        Raises :class:`Unavailable`.
+        """
         of = {"note": {"$in": list(ids)}}
         rows: dict[int, set[str]] = {}
         with self._connection.reading():
@@ -137,11 +140,12 @@ class TextStore:
             for row in await self._rows.find(of, {"note": True}).to_list(None):
                 rows.setdefault(row["note"], set()).add(row["_id"])
             texts = await self._texts.find(of, {"_id": False, "note": True, "generation": True}).to_list(None)
+            notes = await self._notes.find({"_id": of["note"], **LIVE}, {"_id": True}).to_list(None)
         generations: dict[int, int] = {}
         for text in texts:
             # One that lost against another has generation 0 until it is deleted.
             generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
-        return generations, rows
+        return {note["_id"] for note in notes}, generations, rows
 
     async def unfinished(self, most: int) -> Mapping[int, str]:
         """Notes with rows, and the last row of each. Raises :class:`Unavailable`."""

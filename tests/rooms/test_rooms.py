@@ -18,6 +18,7 @@ from realtime.models import MAX_CONTENT, NotePatch
 from realtime.rooms import protocol, relay, room
 from realtime.rooms.member import BURST, Refused
 from realtime.rooms.relay import Told
+from realtime.rooms.room import Shown
 from realtime.settings import Settings
 from realtime.store.documents import Record
 from tests.harness import eventually
@@ -77,8 +78,8 @@ async def test_unknown_notes_have_no_room(hire: Hire) -> None:
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
     await worker.notes.delete(id, None, None)
-    worker.rooms.gone(id)
-    assert seat.code == CloseCode.NOTE_GONE
+    worker.rooms.gone(id, 2)
+    await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
         await Seat().sit(worker.rooms, id)
 
@@ -94,11 +95,9 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
         await worker.notes.delete(id, None, None)
-        worker.rooms.gone(id)
+        worker.rooms.gone(id, 2)
         return stored
 
-    await (await Seat().sit(worker.rooms, id)).say(Text().append(""))
-    worker.rooms.gone(id)
     monkeypatch.setattr(worker.store.texts, "read", late)
     with pytest.raises(NoteNotFound):
         await Seat().sit(worker.rooms, id)
@@ -198,7 +197,7 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
     async with original as held:
         base = held.base
 
-        async def slower(record: Record) -> tuple[str, bytes]:
+        async def slower(record: Record) -> tuple[Shown, bytes]:
             found = await base(record)
             await seat.append("typed before the draft ")
             return found

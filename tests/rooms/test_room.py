@@ -1,0 +1,122 @@
+"""A room and its note: what becomes of it when the note is deleted, and who is named for what was typed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from realtime import rooms
+from realtime.edits import Append
+from realtime.errors import CloseCode
+from realtime.models import NotePatch
+from realtime.rooms import room
+from tests.harness import eventually
+from tests.rooms.client import Seat, Text, state_of
+from tests.rooms.conftest import Hire, Worker
+
+
+async def content_is(worker: Worker, id: int, text: str) -> bool:
+    return await worker.content(id) == text
+
+
+async def named(worker: Worker, id: int, client: int, name: str) -> Seat:
+    """A client that says who it is."""
+    seat = await Seat(Text(client)).sit(worker.rooms, id)
+    await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
+    return seat
+
+
+async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
+    """Of each version but the first, the oldest first, how it was made, and by whom."""
+    revisions, _ = await worker.store.history.page(id, 2**53, 100) or ([], None)
+    return [(one.action, one.authors) for one in reversed(revisions)][1:]
+
+
+async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    before = await Seat().sit(worker.rooms, id)
+    await worker.notes.delete(id, None, None)
+    await worker.notes.undelete(id, None, None)
+    worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
+    await eventually(lambda: worker.rooms._rooms[id].version == 3)
+    after = await Seat().sit(worker.rooms, id)
+    worker.rooms.gone(id, 2)
+    await before.append(" more")
+    await eventually(lambda: str(after.text) == "text more")
+    await eventually(lambda: not worker.rooms._busy)
+    assert before.code is None
+    assert after.code is None
+
+
+async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(room, "PROJECT_AFTER", (60.0, 60.0))  # the look is to find it
+    here, there = await hire(), await hire()
+    id = await here.make("text")
+    writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
+    await here.notes.delete(id, None, None)
+    await writer.append(" typed")
+    await eventually(lambda: writer.text.all_acknowledged)
+    await eventually(lambda: writer.code is not None and reader.code is not None)
+    assert writer.code == reader.code == CloseCode.NOTE_GONE
+    await here.notes.undelete(id, None, None)
+    assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
+
+
+async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await hire()
+    id = await worker.make()
+    ada, ben = await named(worker, id, 1, "Ada"), await named(worker, id, 2, "Ben")
+    await ada.append("Ada ")
+    await eventually(lambda: ada.text.all_acknowledged)
+    journal, begun, go_on = worker.store.texts.journal, asyncio.Event(), asyncio.Event()
+
+    async def slow(rows: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await journal(rows)
+
+    monkeypatch.setattr(worker.store.texts, "journal", slow)
+    await ben.append("Ben ")
+    await begun.wait()
+    held = worker.rooms._rooms[id]
+    shown, read = held._shown, asyncio.Event()
+
+    def reads() -> room.Shown:
+        read.set()
+        return shown()
+
+    monkeypatch.setattr(held, "_shown", reads)
+    await read.wait()  # with what Ben typed
+    await ada.append("more ")  # and without this
+    go_on.set()
+
+    async def whole() -> bool:
+        return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
+
+    await eventually(whole)
+    await eventually(lambda: held.due is None and not held.waits)
+    assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
+
+
+async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> None:
+    worker = await hire("tend")  # nothing is brought into the note by itself
+    id = await worker.make("text\n")
+    ada = await named(worker, id, 1, "Ada")
+    await ada.append("Ada\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    await worker.notes.edit(id, [Append(op="append", text="added\n")], None, None)
+    await worker.notes.edit(id, [Append(op="append", text="again\n")], None, None)
+    await ada.append("more\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
+    note = await worker.notes.patch(id, patch, None, None, None)
+    assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
+    assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
