@@ -206,6 +206,7 @@ class Room:
         elif kind is protocol.Kind.AWARENESS:
             self.company.speak(member, payload)
         elif kind is protocol.Kind.QUERY_AWARENESS:
+            member.count_states()
             member.send(Packet(self.company.everyone()))
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
