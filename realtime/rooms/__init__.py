@@ -57,7 +57,6 @@ class Rooms:
         self._relay = Relay(bus, self._heard, self._missed)
         self._suspicious = True
         self._looked = 0.0
-        self._left: Mapping[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
@@ -271,12 +270,13 @@ class Rooms:
 
     async def _finish(self) -> None:
         """Takes up texts that a worker left when it died, for ever: those whose rows stay the same over two passes."""
+        after = 0  # of all that stays, such as what is in the trash, the next ones each time
         while True:
+            before = await self._texts.unfinished(after, UNFINISHED)
             await asyncio.sleep(UNFINISHED_EVERY)
-            left = await self._texts.unfinished(UNFINISHED)
-            stale = [id for id, last in left.items() if self._left.get(id) == last and id not in self._rooms]
-            self._left = left
-            for id in stale:
+            left = await self._texts.unfinished(after, UNFINISHED)
+            after = max(left) if len(left) == UNFINISHED else 0
+            for id in [id for id, last in left.items() if before.get(id) == last and id not in self._rooms]:
                 try:
                     async with self._held(id):
                         pass  # once it is loaded, it is brought into its note, and folded, as any other

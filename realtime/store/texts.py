@@ -147,13 +147,39 @@ class TextStore:
             generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
         return {note["_id"] for note in notes}, generations, rows
 
-    async def unfinished(self, most: int) -> Mapping[int, str]:
-        """Notes with rows, and the last row of each. Raises :class:`Unavailable`."""
+    async def unfinished(self, after: int, most: int) -> Mapping[int, str]:
+        """The next notes with rows, by their ids, and the last row of each. Raises :class:`Unavailable`."""
         with self._connection.reading():
             found = self._rows.aggregate(
-                [{"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}}, {"$limit": most}]
+                [
+                    {"$match": {"note": {"$gt": after}}},
+                    {"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}},
+                    {"$sort": {"_id": ASCENDING}},
+                    {"$limit": most},
+                ]
             )
             return {note["_id"]: f"{note['last']}:{note['many']}" for note in await found.to_list(None)}
+
+    async def purged(self, after: int, most: int) -> tuple[set[int], int | None]:
+        """Which of the next notes with something stored of their texts are purged, and after which to go on, if at all.
+
+        Raises :class:`Unavailable`.
+        """
+        with self._connection.reading():
+            of = {"note": {"$gt": after}}, {"_id": False, "note": True}
+            ends = []
+            ids: set[int] = set()
+            for stored in (self._rows, self._texts):
+                found = [one["note"] for one in await stored.find(*of).sort("note").limit(most).to_list(None)]
+                ids.update(found)
+                if len(found) == most:
+                    ends.append(found[-1])
+            end = min(ends, default=None)
+            if end is not None:
+                ids = {id for id in ids if id <= end}
+            kept = {"_id": {"$in": list(ids)}, "purged": {"$exists": False}}
+            left = await self._notes.find(kept, {"_id": True}).to_list(None)
+        return ids - {note["_id"] for note in left}, end
 
     async def forget(self, ids: Iterable[int]) -> None:
         """Deletes all that is stored of the texts of these notes. Raises :class:`Unavailable`."""

@@ -455,6 +455,25 @@ async def test_a_worker_takes_up_what_another_left(
     await eventually(lambda: content_is(survivor, id, "text left behind"), within=20)
 
 
+async def test_no_note_is_left_because_of_others_before_it(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.2)
+    monkeypatch.setattr(rooms, "UNFINISHED", 2)
+    async with working(settings, "tend") as dying:
+        await dying.store.prepare()
+        made = [await dying.make("text") for _ in range(6)]
+        for id in made:
+            seat = await Seat().sit(dying.rooms, id)
+            await seat.append(" left behind")
+            await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
+        for id in (made[0], made[1], made[3]):
+            await dying.notes.delete(id, None, None)
+    survivor = await hire()
+    for id in (made[2], made[4], made[5]):
+        await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]
+
+
 async def test_a_client_back_after_long_merges(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make("one two three")
