@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
     from realtime.outbox import Outbox
     from realtime.rooms import Rooms
-    from realtime.rooms.room import Shown
+    from realtime.rooms.credits import Shown
     from realtime.store import Store
     from realtime.store.documents import Record
     from realtime.store.texts import Row

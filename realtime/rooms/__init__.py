@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
 from realtime.merge import merged
+from realtime.rooms.credits import Shown
 from realtime.rooms.journal import Journal
 from realtime.rooms.member import Member
 from realtime.rooms.relay import Kind, Relay, Told
-from realtime.rooms.room import Room, Shown
+from realtime.rooms.room import Room
 
 if TYPE_CHECKING:
     from realtime.bus import Bus
@@ -134,7 +135,7 @@ class Rooms:
         """
         async with self._held(record.note.id) as room, room.writing:
             base = await room.base(record)
-            text, count, people = base[0]
+            text, changes, people = base[0]
             note = record.note
             fields = await compute(note.model_copy(update={"content": text}) if live else note)
             content = fields.get("content", text)
@@ -153,7 +154,7 @@ class Rooms:
                 raise
             if change is not None:
                 room.version = max(room.version, change.note.version)
-                room.credited(count)
+                room.credits.settle(changes)
             if change is not None and row is not None:
                 room.accept(row)
                 if room.given_up:  # another may have taken its place

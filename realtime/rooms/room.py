@@ -12,8 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from realtime import crdt
 from realtime.crdt import Document
@@ -22,6 +22,7 @@ from realtime.frames import Packet
 from realtime.models import MAX_CONTENT
 from realtime.rooms import documents, protocol
 from realtime.rooms.company import Company
+from realtime.rooms.credits import Credits, Shown
 from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGE = 4 * 1024
+"""Bytes of an update from which on it is read in a thread."""
 MAX_STATE = 8 * 1024 * 1024
 PROJECT_AFTER = (0.4, 0.7)
 """Seconds after which what was typed here is in the note."""
@@ -47,14 +50,6 @@ LARGE_WAITING = 64 * 1024
 QUIET = 2.0
 
 
-class Shown(NamedTuple):
-    """The text at a moment: the count of changes up to it, and who made those of them that no version tells of."""
-
-    text: str
-    changes: int
-    people: Sequence[str]
-
-
 class Room:
     """The room of one note in one worker."""
 
@@ -64,6 +59,7 @@ class Room:
         self.writing = asyncio.Lock()
         self.holds = 0
         self.due: float | None = None
+        self.credits = Credits()
         self.generation = 0
         self.version = 0
         self.last_used = time.monotonic()
@@ -78,8 +74,6 @@ class Room:
         self._rows: set[str] = set()
         self._size = 0
         self._staged: asyncio.Future[bool] | None = None
-        self._changes = 0
-        self._people: dict[str, int] = {}
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[Told] = []
         self._catching_up = asyncio.Lock()
@@ -112,7 +106,7 @@ class Room:
         self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
-            self._changed(name for row in stored.rows for name in row.people)
+            self.credits.add(name for row in stored.rows for name in row.people)
         early, self._early = self._early, []
         for told in early:
             self._hear(told)
@@ -164,15 +158,10 @@ class Room:
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
         self._size += sum(map(len, row.updates))
-        self._changed(row.people)
+        self.credits.add(row.people)
         self._journaled(row.id)
         if not whole:  # not in the snapshot either, then
             self._rows.discard(row.id)
-
-    def _changed(self, people: Iterable[str]) -> None:
-        """Counts a change of the text by these people, journaled or not."""
-        self._changes += 1
-        self._people |= dict.fromkeys(people, self._changes)
 
     def _journaled(self, row: str) -> None:
         for rows in (self._known, self._rows):
@@ -215,6 +204,30 @@ class Room:
                 member.refuse()
             return
         member.count(len(update))
+        news = await (self._take_parts if len(update) > LARGE else self._take)(member, update, brought=brought)
+        if not news and await self.durable():  # who comes back brings all deletions there ever were
+            member.send(Packet([protocol.update(update)]))
+
+    async def _take_parts(self, member: Member, update: bytes, *, brought: bool) -> bool:
+        """Takes an update as :meth:`_take`: if it is of many pieces, some at a time, each journaled before the next.
+
+        The library's time for one can grow with the square of the pieces, and everyone would wait.
+        """
+        walk, parts = await documents.parts(update)
+        if len(parts) == 1:
+            await self.ready()
+            return await self._take(member, update, brought=brought)
+        if not self._document.follows(walk):
+            raise Refused(CloseCode.RESUME)
+        for part in parts:
+            await self.ready()
+            if await self._take(member, part, brought=True):
+                member.count()
+                await self.durable()
+        return False  # nobody gets it as it was sent but its sender
+
+    async def _take(self, member: Member, update: bytes, *, brought: bool) -> bool:
+        """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
         doubtful = self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
         if doubtful and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
@@ -222,10 +235,7 @@ class Room:
             await self._fit(member, update)
         try:
             if brought and not self._document.offer(update):
-                # Who comes back brings all deletions there ever were. That they are known is as good as stored.
-                if await self.durable():
-                    member.send(Packet([protocol.update(update)]))
-                return
+                return False
             if not brought:
                 self._document.apply(update)
         except DocumentBroken as error:
@@ -233,10 +243,11 @@ class Room:
             raise MalformedUpdate("breaks the text") from None
         self._size += len(update)
         name = self.company.name_of(member)
-        self._changed([name] if name is not None else ())
+        self.credits.add([name] if name is not None else ())
         self._staged = self._journal.write(self, update, name)
         if self._journal.crowded:
             await self.durable()
+        return True
 
     async def _fit(self, member: Member, update: bytes) -> None:
         """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
@@ -310,7 +321,7 @@ class Room:
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
         await self._include(record)
-        shown = self._shown()
+        shown = self.credits.show(str(self._document))
         if not await self.durable():
             raise Unavailable
         return shown
@@ -318,13 +329,10 @@ class Room:
     async def base(self, record: Record) -> tuple[Shown, bytes]:
         """The text as in :meth:`text`, and what it is made of. Raises as that."""
         await self._include(record)
-        shown, state = self._shown(), self._document.since()
+        shown, state = self.credits.show(str(self._document)), self._document.since()
         if not await self.durable():
             raise Unavailable
         return shown, state
-
-    def _shown(self) -> Shown:
-        return Shown(str(self._document), self._changes, list(self._people))
 
     async def _include(self, record: Record) -> None:
         """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
@@ -332,15 +340,11 @@ class Room:
         if record.note.version > self.version or (record.edited is not None and record.edited not in self._known):
             await self.catch_up()
 
-    def credited(self, count: int) -> None:
-        """Versions tell of who made the first so many changes."""
-        self._people = {name: last for name, last in self._people.items() if last > count}
-
-    def projected(self, count: int) -> None:
+    def projected(self, changes: int) -> None:
         """The note has the text as it was after so many changes, and tells of who made them."""
-        self.credited(count)
+        self.credits.settle(changes)
         self.due = None
-        if count != self._changes:
+        if changes != self.credits.changes:
             self._touch(PROJECT_AFTER)
 
     async def draft(self, base: tuple[Shown, bytes], wanted: str) -> Row | None:

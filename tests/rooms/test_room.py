@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from realtime import rooms
+from realtime import lib0, rooms
+from realtime.crdt import Document
 from realtime.edits import Append
 from realtime.errors import CloseCode
 from realtime.models import NotePatch
-from realtime.rooms import room
-from tests.harness import eventually
+from realtime.rooms import protocol, room
+from realtime.rooms.credits import Shown
+from realtime.rooms.member import Refused
+from tests.harness import UNIT, eventually
 from tests.rooms.client import Seat, Text, state_of
 from tests.rooms.conftest import Hire, Worker
 
@@ -87,13 +91,13 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
     await ben.append("Ben ")
     await begun.wait()
     held = worker.rooms._rooms[id]
-    shown, read = held._shown, asyncio.Event()
+    show, read = held.credits.show, asyncio.Event()
 
-    def reads() -> room.Shown:
+    def reads(text: str) -> Shown:
         read.set()
-        return shown()
+        return show(text)
 
-    monkeypatch.setattr(held, "_shown", reads)
+    monkeypatch.setattr(held.credits, "show", reads)
     await read.wait()  # with what Ben typed
     await ada.append("more ")  # and without this
     go_on.set()
@@ -120,3 +124,57 @@ async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> No
     note = await worker.notes.patch(id, patch, None, None, None)
     assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
     assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
+
+
+def pieces(many: int) -> bytes:
+    """An update with a piece for each character, as no Yjs client leaves them: the library joins them one by one."""
+    first = bytes((4, 1)) + lib0.string("content") + lib0.string("a")
+    rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(many - 1))
+    return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
+
+
+async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make("")
+    hostile, near, far = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    update = pieces(40_000)
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - started)
+
+    beating = asyncio.create_task(beat())
+    saying = asyncio.create_task(hostile.say(protocol.update(update)))
+    await near.append("near")
+    await eventually(lambda: near.text.all_acknowledged)
+    assert not saying.done()
+    await saying
+    beating.cancel()
+    assert longest < 0.5 * UNIT
+    assert update in hostile.text.acknowledged
+    await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
+    assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
+    # Who comes back, and brings it again, is told that it is known.
+    again = await Seat().sit(here.rooms, id)
+    before = len(again.messages)
+    await again.say(bytes((0, 1)) + lib0.array(update))
+    assert again.messages[before:] == [protocol.update(update)]
+
+
+async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    seat = await Seat().sit(worker.rooms, id)
+    other = Document(client=9)
+    other.edit([(0, 0, "missing")])
+    missing = other.state
+    for number in range(600):
+        other.edit([(0, 0, "many ")] if number % 2 else [(len(str(other)), len(str(other)), " pieces")])
+    with pytest.raises(Refused) as refused:
+        await seat.say(protocol.update(other.since(missing)))
+    assert refused.value.code == CloseCode.RESUME
+    assert str(seat.text) == "text"

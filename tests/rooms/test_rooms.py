@@ -16,9 +16,9 @@ from realtime.edits import Append
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, OutcomeUnknown
 from realtime.models import MAX_CONTENT, NotePatch
 from realtime.rooms import protocol, relay, room
+from realtime.rooms.credits import Shown
 from realtime.rooms.member import BURST, Refused
 from realtime.rooms.relay import Told
-from realtime.rooms.room import Shown
 from realtime.settings import Settings
 from realtime.store.documents import Record
 from tests.harness import eventually
