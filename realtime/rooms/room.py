@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_STATE = 8 * 1024 * 1024
-PROJECT_AFTER = (0.4, 0.7)
+PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
 """Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""
