@@ -97,10 +97,14 @@ function opened(id: number, name: string, gone = false): Open {
     connect();
   });
   const stop = effect(() => {
-    room.content.value; // again with each change
-    mark(name, id, room.unsaved.value);
-    if (!room.unsaved.value) queueMicrotask(() => tidy(name));
-    else if (room.state.value !== "live") queueMicrotask(() => tabs.postMessage(null)); // by then it is about to be stored
+    const waiting = room.unsaved.value;
+    mark(name, id, waiting);
+    if (!waiting) {
+      queueMicrotask(() => tidy(name));
+    } else if (room.state.value !== "live") {
+      room.content.value; // again with each change
+      queueMicrotask(() => tabs.postMessage(null)); // by then it is about to be stored
+    }
   });
   const made: Open = { id, room, kept, users: 0, stop };
   open.value = new Map(open.peek()).set(name, made);
@@ -194,9 +198,18 @@ async function takeUp(id: number, name: string): Promise<void> {
 
 /** Takes up what other tabs of this browser have stored, and texts that were left unsaved. */
 export function gather(): void {
-  for (const { kept } of open.peek().values()) if (kept.synced) void fetchUpdates(kept);
+  for (const { kept } of open.peek().values()) void follow(kept);
   for (const [name, { id, unsaved }] of marks()) {
     if (unsaved && !open.peek().has(name) && !asked.peek().has(name)) void takeUp(id, name);
+  }
+}
+
+async function follow(kept: IndexeddbPersistence): Promise<void> {
+  if (!kept.synced) return;
+  try {
+    await fetchUpdates(kept);
+  } catch (error) {
+    console.warn("What another tab stored cannot be read", error); // it may have dropped it
   }
 }
 
@@ -217,6 +230,11 @@ export function start(): void {
   }
   gather();
   tabs.onmessage = gather;
+  addEventListener("storage", ({ key, newValue }) => {
+    if (!key?.startsWith(KEPT) || newValue !== null) return;
+    const name = key.slice(KEPT.length); // which another tab has dropped
+    if (open.peek().get(name)?.users === 0) forget(name);
+  });
   addEventListener("pagehide", () => {
     // Another tab may have marked as saved what it had.
     const left = [...open.peek()].filter(([, { room }]) => room.unsaved.peek());

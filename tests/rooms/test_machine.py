@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from realtime import rooms
+from realtime.bus import Bus
 from realtime.edits import Append
 from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
 from realtime.models import Note, NotePatch
@@ -160,6 +161,15 @@ class House:
             tending.cancel()
             await asyncio.wait([tending, *worker.rooms._tasks])
 
+    def mute(self, place: int, mute: bool) -> None:
+        """Whether what a worker tells the other is lost from now on."""
+
+        async def lost(channel: str, data: bytes) -> None:
+            pass
+
+        bus = self.workers[place].bus
+        bus.tell = lost if mute else partial(Bus.tell, bus)  # type: ignore[method-assign]  # a fault
+
     async def stored(self) -> str:
         """The text as a room that is new has it."""
         seat = await Seat().sit(self._new.rooms, self.note)
@@ -170,6 +180,8 @@ class House:
         """Connects everybody anew; waits until all have the same."""
         for who in range(PEOPLE):
             self.leave(who)
+        for place in range(2):
+            self.mute(place, False)
 
         async def same() -> None:
             for who in range(PEOPLE):
@@ -226,10 +238,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=ANY, lost=st.booleans())
     def type_and_send(self, who: int, start: int, lost: bool) -> None:
-        """One character more, which is stored; the other worker may not hear of it."""
+        """One character more, which is stored; the other worker may not hear of it, nor of what follows."""
         self.type(who, start, 0, 1)
-        if lost:
-            self.lose_message(who % 2)
+        self.house.mute(who % 2, lost)
         self.send(who, [{0}], wait=True)
 
     @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
@@ -268,16 +279,6 @@ class Machine(RuleBasedStateMachine):
                         await seat.room.durable()
 
         self.run(fail())
-
-    def lose_message(self, place: int) -> None:
-        """The next one to the other worker."""
-        bus = self.house.workers[place].bus
-        tell = bus.tell
-
-        async def lost(channel: str, data: bytes) -> None:
-            bus.tell = tell  # type: ignore[method-assign]  # a fault
-
-        bus.tell = lost  # type: ignore[method-assign]  # a fault
 
     @rule(place=WHERE)
     def die(self, place: int) -> None:
