@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+from websockets.exceptions import InvalidHandshake
 
 from realtime.settings import Settings
 
@@ -194,17 +196,10 @@ class BareSocket(asyncio.Protocol):
             yield text
 
 
-class Replica:
-    """A client that holds the notes as the feed's contract says: snapshot, resume, apply what has a higher version."""
+class Returning(ABC):
+    """A client that connects anew whenever it is cut off, and keeps what it has."""
 
-    def __init__(self, url: str, name: str = "") -> None:
-        self.url = url
-        self.name = name
-        self.notes: dict[int, Json] = {}
-        self.versions: dict[int, int] = {}
-        self.cursor: str | None = None
-        self.frames: list[Json] = []
-        self.resets = 0
+    def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._live = asyncio.Event()
 
@@ -228,17 +223,39 @@ class Replica:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+            self._task = None
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(OSError, httpx.TransportError, TimeoutError):
-                if self.cursor is None:
-                    await self._snapshot()
-                ws = self.url.replace("http", "ws", 1) + "/ws"
-                async with BareSocket(f"{ws}?since={self.cursor}") as socket:
-                    async for text in socket:
-                        await self._apply(json.loads(text))
+            with contextlib.suppress(OSError, httpx.TransportError, InvalidHandshake):
+                await self._stay()
             await asyncio.sleep(0.05)
+
+    @abstractmethod
+    async def _stay(self) -> None:
+        """Connects, sets ``_live`` when it has all, and returns when it is cut off."""
+
+
+class Replica(Returning):
+    """A client that holds the notes as the feed's contract says: snapshot, resume, apply what has a higher version."""
+
+    def __init__(self, url: str, name: str = "") -> None:
+        super().__init__()
+        self.url = url
+        self.name = name
+        self.notes: dict[int, Json] = {}
+        self.versions: dict[int, int] = {}
+        self.cursor: str | None = None
+        self.frames: list[Json] = []
+        self.resets = 0
+
+    async def _stay(self) -> None:
+        if self.cursor is None:
+            await self._snapshot()
+        ws = self.url.replace("http", "ws", 1) + "/ws"
+        async with BareSocket(f"{ws}?since={self.cursor}") as socket:
+            async for text in socket:
+                await self._apply(json.loads(text))
 
     async def _snapshot(self) -> None:
         notes: list[Json] = []

@@ -129,7 +129,9 @@ export function listPath(filter: Filter, limit = 100): string {
 }
 
 export const list = (path: string, signal?: AbortSignal): Promise<Page<Listed>> => page(path, signal);
-export const read = (id: number): Promise<Note> => get(`/notes/${id}/`);
+/** Never from the browser's cache: another note that has the id anew may have the same version. */
+export const read = async (id: number): Promise<Note> =>
+  (await send(`/notes/${id}/`, { cache: "no-store" })).body as Note;
 export const create = (note: NoteIn, key: string): Promise<Note> => write("POST", "/notes/", note, key);
 export const patch = (id: number, base: number, fields: Partial<NotePatch>, key: string): Promise<Merged> =>
   write("PATCH", `/notes/${id}/?base_version=${base}`, fields, key);

@@ -30,7 +30,7 @@ export async function refresh(id: number): Promise<void> {
   try {
     const read = await api.read(id);
     if (current() === id) missing.value = false;
-    texts.back(id);
+    texts.back(read);
     take(read);
   } catch (error) {
     if (current() !== id) return;

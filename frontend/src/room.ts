@@ -43,10 +43,11 @@ export class Room {
   readonly ready = signal(false);
   /** The text as a string. */
   readonly content = signal("");
-  /** What keeps the text in the browser: what comes from there was not typed now. */
+  /** What keeps the text in the browser: what comes from there at first was not typed now, and later in another tab. */
   store: unknown = this;
   #socket: WebSocket | null = null;
   #sent: Uint8Array[] = [];
+  #begun = false;
   #synced = false;
   #failures = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -61,7 +62,7 @@ export class Room {
     this.awareness.setLocalStateField("user", who);
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
       this.content.value = this.text.toString();
-      if (origin === this || origin === this.store) return;
+      if (origin === this || (origin === this.store && !this.#begun)) return;
       this.unsaved.value = true;
       if (this.#synced) this.#say(update);
     });
@@ -82,6 +83,7 @@ export class Room {
 
   connect(): void {
     if (this.#closed || this.#socket) return;
+    this.#begun = true;
     clearTimeout(this.#timer);
     this.state.value = "connecting";
     const socket = new this.transport(this.url);
@@ -105,6 +107,8 @@ export class Room {
 
   /** The note is not there any more. */
   lose(): void {
+    clearTimeout(this.#timer);
+    this.#drop();
     this.state.value = "gone";
   }
 

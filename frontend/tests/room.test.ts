@@ -111,6 +111,26 @@ describe("a room", () => {
     expect(made.content.value).toBe("hello!?");
   });
 
+  it("brings what another tab stored, and not what was stored before it came", () => {
+    const store = {};
+    const doc = server("hello");
+    const made = new Room("ws://test/sync/1", { name: "Ann", hue: 1 }, FakeSocket as unknown as typeof WebSocket);
+    made.store = store;
+    Y.applyUpdate(made.doc, Y.encodeStateAsUpdate(doc), store);
+    expect(made.unsaved.value).toBe(false);
+    made.connect();
+    const socket = greet(doc);
+    const other = server("");
+    Y.applyUpdate(other, Y.encodeStateAsUpdate(doc));
+    other.getText("content").insert(5, "!");
+    Y.applyUpdate(made.doc, Y.encodeStateAsUpdate(other), store);
+    expect([made.unsaved.value, made.content.value]).toEqual([true, "hello!"]);
+    const sent = socket.synced.filter(([kind]) => kind === UPDATE).map(([, update]) => update);
+    expect(sent).toHaveLength(1);
+    socket.say(UPDATE, sent[0] as Uint8Array);
+    expect(made.unsaved.value).toBe(false);
+  });
+
   it("does not take the words of others for an answer", () => {
     const made = room();
     const doc = server("hello");

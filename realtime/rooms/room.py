@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 LARGE = 4 * 1024
 """Bytes of an update from which on it is read in a thread."""
 MAX_STATE = 8 * 1024 * 1024
-PROJECT_AFTER = (0.4, 0.7)
+PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
 """Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""

@@ -7,7 +7,7 @@ import contextlib
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed
 
 from realtime import crdt, lib0
 from realtime.crdt import Document
@@ -18,7 +18,7 @@ from realtime.merge import changes
 from realtime.rooms import Rooms, protocol
 from realtime.rooms.member import Refused
 from realtime.rooms.room import Room
-from tests.harness import UNIT
+from tests.harness import UNIT, Returning
 
 
 def state_of(client: int, clock: int, state: str) -> bytes:
@@ -143,53 +143,25 @@ class Seat:
         return closing.result() if closing.done() else None
 
 
-class Wire:
-    """A client over the wire that comes back whenever it may, and keeps what it has."""
+class Wire(Returning):
+    """A client over the wire."""
 
     def __init__(self, url: str, note: int | str, text: Text | None = None) -> None:
+        super().__init__()
         self.url = f"{url.replace('http', 'ws', 1)}/sync/{note}"
         self.text = text or Text()
         self.codes: list[int] = []
         self.socket: ClientConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._live = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        self.go()
-        async with asyncio.timeout(20 * UNIT):
-            await self._live.wait()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.away()
-
-    def go(self, url: str | None = None) -> None:
-        """Connects, and keeps connected until :meth:`away`."""
-        if url is not None:
-            self.url = url.replace("http", "ws", 1) + "/sync/" + self.url.rpartition("/")[2]
-        self._live.clear()
-        self._task = asyncio.create_task(self._run())
-
-    async def away(self) -> None:
-        """Disconnects, keeping what it has."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            with contextlib.suppress(OSError, TimeoutError, InvalidHandshake):
-                async with connect(self.url, max_size=None, open_timeout=5 * UNIT, close_timeout=0.1) as socket:
-                    self.socket = socket
-                    try:
-                        await self._talk(socket)
-                    except ConnectionClosed:
-                        self.codes.append(socket.close_code or 1006)
-                    finally:
-                        self.socket = None
-            await asyncio.sleep(0.05)
+    async def _stay(self) -> None:
+        async with connect(self.url, max_size=None, open_timeout=5 * UNIT, close_timeout=0.1) as socket:
+            self.socket = socket
+            try:
+                await self._talk(socket)
+            except ConnectionClosed:
+                self.codes.append(socket.close_code or 1006)
+            finally:
+                self.socket = None
 
     async def _talk(self, socket: ClientConnection) -> None:
         await socket.send(self.text.hello())

@@ -19,6 +19,7 @@ from realtime.settings import Settings
 from realtime.store import Store
 from realtime.tasks import running
 from tests.harness import note_in
+from tests.rooms.client import Seat
 
 
 class Worker:
@@ -82,3 +83,18 @@ async def hire(settings: Settings) -> AsyncIterator[Hire]:
             return worker
 
         yield start
+
+
+async def loaded(settings: Settings, id: int) -> str:
+    """The text as a worker that comes new would load it."""
+    async with working(settings, "tend", "finish texts") as fresh:
+        seat = await Seat().sit(fresh.rooms, id)
+        return str(seat.text)
+
+
+async def content_is(worker: Worker, id: int, text: str) -> bool:
+    return await worker.content(id) == text
+
+
+async def loaded_is(settings: Settings, id: int, text: str) -> bool:
+    return await loaded(settings, id) == text

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from realtime import crdt
 from realtime.bus import Bus
 from realtime.rooms import relay
 from realtime.rooms.relay import Kind, Relay, Told
@@ -95,3 +96,9 @@ async def test_what_cannot_be_read_stops_nobody(settings: Settings) -> None:
             await one.bus.tell(one.bus.sync, junk)
         one.relay.tell(told("after"))
         await eventually(lambda: [each.row for each in other.heard] == ["after"])
+
+
+def test_what_is_told_is_read_back() -> None:
+    told = Told(Kind.UPDATES, 7, "row", [b"a", crdt.EMPTY], ["Ada"], 3)
+    sender, serial, found = relay._decoded(b"\1x\5" + told.encode() + told.encode())
+    assert (sender, serial, list(found)) == ("x", 5, [told, told])

@@ -17,9 +17,10 @@ from realtime.models import NotePatch
 from realtime.rooms import protocol, room
 from realtime.rooms.credits import Shown
 from realtime.rooms.member import Refused
+from realtime.settings import Settings
 from tests.harness import UNIT, eventually
 from tests.rooms.client import Seat, Text, state_of
-from tests.rooms.conftest import Hire, Worker
+from tests.rooms.conftest import Hire, Worker, working
 
 
 async def content_is(worker: Worker, id: int, text: str) -> bool:
@@ -178,3 +179,22 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
         await seat.say(protocol.update(other.since(missing)))
     assert refused.value.code == CloseCode.RESUME
     assert str(seat.text) == "text"
+
+
+async def test_no_note_is_left_because_of_others_before_it(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.2)
+    monkeypatch.setattr(rooms, "UNFINISHED", 2)
+    async with working(settings, "tend") as dying:
+        await dying.store.prepare()
+        made = [await dying.make("text") for _ in range(6)]
+        for id in made:
+            seat = await Seat().sit(dying.rooms, id)
+            await seat.append(" left behind")
+            await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
+        for id in (made[0], made[1], made[3]):
+            await dying.notes.delete(id, None, None)
+    survivor = await hire()
+    for id in (made[2], made[4], made[5]):
+        await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

@@ -56,9 +56,8 @@ export function NotePane() {
   const note = opened.note.value;
   const id = here.view === "note" ? here.id : null;
   const draft = id === null ? undefined : outbox.of(id);
-  const lost = id === null ? undefined : texts.roomOf(id);
-  if (id !== null && opened.missing.value && !draft && !note && lost?.unsaved.value)
-    return <Lost id={id} room={lost} />;
+  const lost = id === null ? undefined : texts.strayOf(id, note);
+  if (id !== null && lost && (note || (opened.missing.value && !draft))) return <Lost id={id} room={lost} />;
   if (opened.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
   if (!note && !draft?.base) {
     return (
@@ -143,7 +142,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
     () => (id === null || created === null ? undefined : texts.use({ id, created_date: created })),
     [id, created],
   );
-  const open = id === null ? undefined : texts.roomOf(id);
+  const open = id === null || created === null ? undefined : texts.roomOf({ id, created_date: created });
   // Until what was typed while the note was made is in the shared text, the editor stays with the draft.
   const room = open?.ready.value && !(draft && leftover(draft)) ? open : null;
   const alone = id === null || outbox.made.has(id);

@@ -1,0 +1,135 @@
+"""What a client may do in a room, and how much: whoever does more goes, and nobody else notices."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from realtime.crdt import Document
+from realtime.errors import CloseCode, MalformedUpdate
+from realtime.models import MAX_CONTENT
+from realtime.rooms import protocol, room
+from realtime.rooms.member import BURST, Refused
+from tests.harness import eventually
+from tests.rooms.client import Seat, Text, state_of
+from tests.rooms.conftest import Hire, content_is
+
+
+def closed(seat: Seat) -> CloseCode | None:
+    """How a seat was closed, if it was."""
+    return seat.code
+
+
+async def test_too_many_updates_at_once(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    seat, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(Refused) as refused:
+        for _ in range(2 * BURST):
+            await seat.append("x")
+    assert refused.value.code == CloseCode.TOO_MANY
+    await neighbour.append("y")
+    await eventually(lambda: neighbour.text.all_acknowledged)
+
+
+async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * (MAX_CONTENT - 10))
+    seat = await Seat().sit(worker.rooms, id)
+    await seat.append("y" * 10)
+    await eventually(lambda: seat.text.all_acknowledged)
+    with pytest.raises(Refused) as refused:
+        await seat.append("z")
+    assert refused.value.code == CloseCode.TOO_BIG
+    other = await Seat().sit(worker.rooms, id)
+    await other.say(other.text.edit("short"))
+    await eventually(lambda: content_is(worker, id, "short"))
+    await other.append(" again")
+
+
+async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is left counts against the limit of the state."""
+    monkeypatch.setattr(room, "MAX_STATE", 20_000)
+    worker = await hire()
+    id = await worker.make()
+    seat = await Seat().sit(worker.rooms, id)
+    for number in range(20):
+        update = seat.text.document.edit([(0, len(str(seat.text)), chr(97 + number) * 2000)])
+        await seat.say(protocol.update(update))
+    await eventually(lambda: content_is(worker, id, "t" * 2000))
+    with pytest.raises(Refused) as refused:
+        await seat.append("x" * 30_000)
+    assert refused.value.code == CloseCode.TOO_BIG
+
+
+async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * 900_000)
+    slow, quick = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    slow.buffered = 1_800_000  # within what it asked for
+    await quick.append("y")
+    await eventually(lambda: quick.text.all_acknowledged)
+    assert closed(slow) is None
+    slow.buffered = 2_500_000
+    await quick.append("y")
+    await eventually(lambda: slow.code is not None)
+    assert slow.code == CloseCode.TOO_SLOW
+    assert quick.code is None
+
+
+async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * 900_000)
+    greedy = Seat()
+    send = greedy.send
+
+    def takes_nothing(packet: Any) -> None:
+        send(packet)
+        greedy.buffered += len(packet.framed)
+
+    greedy.send = takes_nothing  # type: ignore[method-assign]
+    await greedy.sit(worker.rooms, id)
+    for _ in range(20):
+        await greedy.say(Text().hello())
+    assert greedy.code == CloseCode.TOO_SLOW
+    assert greedy.buffered < 5_000_000
+
+
+async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
+    """Ten thousand frames, each of a client of its own."""
+    worker = await hire()
+    id = await worker.make("text ")
+    neighbour = await Seat().sit(worker.rooms, id)
+    choose = random.Random(11)
+    good = [Document(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
+    frames = [protocol.update(one) for one in good] + [Text().hello(), state_of(5, 1, '{"a":1}'), b"\3"]
+    refused = taken = 0
+    for number in range(10_000):
+        frame = bytearray(choose.choice(frames))
+        match choose.randrange(3):
+            case 0:
+                frame = frame[: choose.randrange(len(frame))]
+            case 1:
+                for _ in range(choose.randrange(1, 4)):
+                    frame[choose.randrange(len(frame))] = choose.randrange(256)
+            case _:
+                frame = bytearray(choose.randbytes(choose.randrange(60)))
+        hostile = Seat()
+        hostile.member = worker.rooms.member(hostile, writes=number % 10 == 0)
+        hostile.room = neighbour.room
+        try:
+            await hostile.say(bytes(frame))
+            taken += 1
+        except (MalformedUpdate, Refused):
+            refused += 1
+        if number % 500 == 0:
+            await neighbour.append(f"n{number};")
+    await eventually(lambda: neighbour.text.all_acknowledged)
+    assert neighbour.code is None
+    assert all(f"n{number};" in str(neighbour.text) for number in range(0, 10_000, 500))
+    assert refused > 3000
+    assert neighbour.room is not None
+    await neighbour.room.compact()
+    assert str((await Seat().sit(worker.rooms, id)).text) == str(neighbour.text)

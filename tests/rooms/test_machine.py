@@ -1,0 +1,355 @@
+"""Clients, two workers and the journal, driven by Hypothesis: what was acknowledged is stored, and is there once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pycrdt
+import pytest
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from realtime import rooms
+from realtime.bus import Bus
+from realtime.edits import Append
+from realtime.errors import CloseCode, EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
+from realtime.models import Note, NotePatch
+from realtime.rooms import protocol, room
+from realtime.settings import Settings
+from tests.harness import eventually
+from tests.rooms.client import Seat, Text
+from tests.rooms.conftest import Worker, working
+
+PEOPLE = 3
+# What is drawn does not depend on what has arrived by then, so that the same steps can be made again.
+WHO = st.integers(0, PEOPLE - 1)
+WHERE = st.integers(0, 1)
+ANY = st.integers(0, 2**16)
+
+
+class Person(Text):
+    """A client that knows what of its own is on the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[tuple[set[str], set[str]]] = []
+        """What each update put in, and took out."""
+        self.seen: set[str] = set()
+        self._sent: dict[bytes, set[int]] = {}
+
+    def change(self, start: int, length: int, new: str) -> None:
+        """Replaces some characters."""
+        words = str(self)
+        start %= len(words) + 1
+        old = words[start : start + length]
+        if old or new:
+            self.edit(words[:start] + new + words[start + len(old) :])
+            self.changes.append((set(new), set(old)))
+
+    def message(self, numbers: set[int]) -> bytes:
+        """Some of what was written here, as one update."""
+        updates = [self.written[number] for number in sorted(numbers)]
+        payload = updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
+        self._sent.setdefault(payload, set()).update(numbers)
+        return protocol.update(payload)
+
+    def take(self, message: bytes) -> bytes | None:
+        """Brings all that the server lacks when it asks."""
+        answer = super().take(message)
+        if answer is not None:
+            _, payload = protocol.decode(answer)
+            self._sent.setdefault(payload, set()).update(range(len(self.written)))
+        return answer
+
+    @property
+    def stored(self) -> list[tuple[set[str], set[str]]]:
+        """The changes that are acknowledged with all that they build upon."""
+        known: set[int] = set().union(*(of for payload, of in self._sent.items() if payload in self.acknowledged))
+        first = next(number for number in range(len(self.changes) + 1) if number not in known)
+        return self.changes[:first]
+
+    @property
+    def own(self) -> tuple[set[str], set[str]]:
+        """All that was put in and taken out here."""
+        put, taken = zip(*self.changes, strict=True) if self.changes else ((), ())
+        return set().union(*put), set().union(*taken)
+
+
+class House:
+    """Two workers, a note, people, and what is to become of every character: each is written at most once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stacks = [AsyncExitStack(), AsyncExitStack(), AsyncExitStack()]
+        self.workers: list[Worker] = []
+        self.people = [Person() for _ in range(PEOPLE)]
+        self.seats: list[Seat | None] = [None] * PEOPLE
+        self._made = 0
+        self.kept: set[str] = set()
+        self.gone: set[str] = set()
+        self.perhaps: set[str] = set()
+
+    async def open(self) -> None:
+        """Starts the workers, and makes the note."""
+        for place in range(2):
+            await self.hire(place)
+        # It runs nothing, and so has only what is stored.
+        self._new = await self._stacks[2].enter_async_context(working(self._settings, *self.workers[0].tasks))
+        start = self.fresh(3)
+        self.kept |= set(start)
+        self.note = await self._new.make(start)
+
+    async def close(self) -> None:
+        """Ends all."""
+        for stack in self._stacks:
+            await stack.aclose()
+
+    async def hire(self, place: int) -> None:
+        """Starts a worker; the one that was there is gone at once, with all that it did not store."""
+        await self._stacks[place].aclose()
+        self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
+        worker = working(self._settings, "tend", "finish texts", "outbox", "sweep", idle=0)
+        self.workers[place : place + 1] = [await self._stacks[place].enter_async_context(worker)]
+
+    def fresh(self, many: int) -> str:
+        """Characters that were nowhere yet, of one or two UTF-16 code units."""
+        first, self._made = self._made, self._made + many
+        return "".join(chr((0x4E00, 0x1F300)[number % 2] + number) for number in range(first, self._made))
+
+    def seat(self, who: int) -> Seat | None:
+        """Where somebody sits, if anywhere."""
+        seat = self.seats[who]
+        if seat is not None and seat.code is not None:
+            self.leave(who)
+        return self.seats[who]
+
+    def leave(self, who: int) -> None:
+        """Cuts somebody off."""
+        seat, self.seats[who] = self.seats[who], None
+        if seat is not None:
+            seat.leave()
+
+    async def come(self, who: int) -> None:
+        """Connects somebody, if cut off."""
+        if self.seat(who) is None:
+            self.seats[who] = await Seat(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
+
+    async def write(self, write: Coroutine[Any, Any, Note], put: str, taken: str) -> None:
+        """Writes over REST."""
+        try:
+            await write
+        except Unavailable:
+            self.perhaps |= {*put, *taken}
+        except (VersionMismatch, EditRefused):
+            pass
+        else:
+            self.kept |= set(put)
+            self.gone |= set(taken)
+
+    async def pass_time(self, place: int) -> None:
+        """Lets a worker do what it does from time to time."""
+        worker = self.workers[place]
+        for _ in range(2):  # what it begins at first may be in the way of more
+            tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
+            for _ in range(2 * rooms.EVERY_SECOND):
+                await asyncio.sleep(0)
+            tending.cancel()
+            await asyncio.wait([tending, *worker.rooms._tasks])
+
+    def mute(self, place: int, mute: bool) -> None:
+        """Whether what a worker tells the other is lost from now on."""
+
+        async def lost(channel: str, data: bytes) -> None:
+            pass
+
+        bus = self.workers[place].bus
+        bus.tell = lost if mute else partial(Bus.tell, bus)  # type: ignore[method-assign]  # a fault
+
+    async def stored(self) -> str:
+        """The text as a room that is new has it."""
+        seat = await Seat().sit(self._new.rooms, self.note)
+        assert seat.room is not None
+        self._new.rooms._drop(seat.room, CloseCode.RESUME)
+        return str(seat.text)
+
+    async def converge(self) -> None:
+        """Connects everybody anew; waits until all have the same."""
+        for who in range(PEOPLE):
+            self.leave(who)
+        for place in range(2):
+            self.mute(place, False)
+
+        async def same() -> None:
+            for who in range(PEOPLE):
+                await self.come(who)
+            for place in range(2):
+                await self.pass_time(place)
+            text = await self.stored()
+            assert {text} == {*map(str, self.people), await self._new.content(self.note)}
+            assert len(text) == len(set(text))
+            assert set(text) - self.perhaps == self.kept - self.gone - self.perhaps
+
+        await eventually(same, within=10)
+
+
+@contextmanager
+def failing(owner: Any, name: str, done: bool | None) -> Iterator[None]:
+    """Has the next call fail: before it did anything, or (``done``) although it did all. ``None``: as always."""
+    real = getattr(owner, name)
+
+    async def fails(*arguments: Any, **more: Any) -> Any:
+        setattr(owner, name, real)
+        if done:
+            await real(*arguments, **more)
+        raise OutcomeUnknown
+
+    if done is not None:
+        setattr(owner, name, fails)
+    yield
+    setattr(owner, name, real)
+
+
+class Machine(RuleBasedStateMachine):
+    """Anything may happen to clients and workers, in any order."""
+
+    def __init__(self, settings: Settings, runner: asyncio.Runner) -> None:
+        super().__init__()
+        self.run = runner.run
+        self.house = House(settings)
+
+    @initialize()
+    def open(self) -> None:
+        self.run(self.house.open())
+        for who in range(PEOPLE):
+            self.run(self.house.come(who))
+
+    @rule(who=WHO, start=ANY, length=st.integers(0, 2), many=st.integers(0, 3))
+    def type(self, who: int, start: int, length: int, many: int) -> None:
+        """Nothing is sent yet."""
+        person = self.house.people[who]
+        person.change(start, length, self.house.fresh(many))
+        put, taken = person.own
+        self.house.kept |= put
+        self.house.gone |= taken
+
+    @rule(who=WHO, start=ANY, lost=st.booleans())
+    def type_and_send(self, who: int, start: int, lost: bool) -> None:
+        """One character more, which is stored; the other worker may not hear of it, nor of what follows."""
+        self.type(who, start, 0, 1)
+        self.house.mute(who % 2, lost)
+        self.send(who, [{0}], wait=True)
+
+    @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
+    def send(self, who: int, pieces: list[set[int]], wait: bool) -> None:
+        """Some of what was written, in any order, perhaps again, with gaps."""
+
+        async def send() -> None:
+            person = self.house.people[who]
+            for piece in pieces:
+                if (seat := self.house.seat(who)) and (many := len(person.written)):
+                    await seat.say(person.message({many - 1 - number % many for number in piece}))
+            if wait and (seat := self.house.seat(who)) and seat.room:
+                await seat.room.durable()
+
+        self.run(send())
+
+    @rule(who=WHO)
+    def lose_connection(self, who: int) -> None:
+        self.house.leave(who)
+
+    @rule(who=WHO)
+    def connect(self, who: int) -> None:
+        self.run(self.house.come(who))
+
+    @rule(place=WHERE, done=st.booleans())
+    def fail_commit(self, place: int, done: bool) -> None:
+        """The next one of the journal; and what is typed goes there."""
+
+        async def fail() -> None:
+            with failing(self.house.workers[place].store.texts, "journal", done):
+                for who in range(place, PEOPLE, 2):
+                    person, seat = self.house.people[who], self.house.seat(who)
+                    if seat and person.written:
+                        await seat.say(person.message({len(person.written) - 1}))
+                        assert seat.room
+                        await seat.room.durable()
+
+        self.run(fail())
+
+    @rule(place=WHERE)
+    def die(self, place: int) -> None:
+        self.run(self.house.hire(place))
+
+    @rule(place=WHERE, done=st.none() | st.booleans())
+    def append(self, place: int, done: bool | None) -> None:
+        new, worker = self.house.fresh(1), self.house.workers[place]
+        with failing(worker.store.notes, "update", done):
+            write = worker.notes.edit(self.house.note, [Append(op="append", text=new)], None, None)
+            self.run(self.house.write(write, new, ""))
+
+    @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
+    def replace(self, place: int, at: int, done: bool | None) -> None:
+        """A character of the version that is there, and of no other."""
+        new, worker = self.house.fresh(1), self.house.workers[place]
+        record = self.run(worker.store.notes.find(self.house.note))
+        assert record
+        content = record.note.content
+        old = content[at % len(content)] if content else ""
+        patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
+        with failing(worker.store.notes, "update", done):
+            write = worker.notes.patch(self.house.note, patch, {record.note.version}, None, None)
+            self.run(self.house.write(write, new, old))
+
+    @rule(place=WHERE)
+    def archive(self, place: int) -> None:
+        """What came in over REST moves from the note into the journal."""
+        self.run(self.house.workers[place].store.texts.archive([self.house.note]))
+
+    @rule(who=WHO)
+    def compact(self, who: int) -> None:
+        if (seat := self.house.seat(who)) and seat.room:
+            self.run(seat.room.compact())
+
+    @rule(place=WHERE)
+    def tend(self, place: int) -> None:
+        """Projects, compacts, unloads, looks for what was missed."""
+        self.run(self.house.pass_time(place))
+
+    @invariant()
+    def what_was_acknowledged_is_stored_and_nothing_else_is_seen(self) -> None:
+        house = self.house
+        # First what is known of them: more may come while the text is read.
+        known = [(person, person.stored, *person.own, set(str(person))) for person in house.people]
+        text = self.run(house.stored())
+        there = set(text)
+        assert len(text) == len(there)
+        doubtful = house.gone | house.perhaps
+        for person, stored, put, taken, here in known:
+            for added, removed in stored:
+                assert added - doubtful <= there
+                assert not removed & there
+            assert here - put - doubtful <= there
+            assert not (person.seen - here - taken) & there
+            person.seen |= here
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.house.converge())
+        finally:
+            self.run(self.house.close())
+
+
+def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "TICK", 0)
+    monkeypatch.setattr(room, "PROJECT_AFTER", (0, 0))
+    monkeypatch.setattr(room, "CHECK_AFTER", (0, 0))
+    monkeypatch.setattr(room, "QUIET", 0)
+    bounded = hypothesis(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+    with asyncio.Runner() as runner:
+        make: Any = partial(Machine, settings, runner)
+        run_state_machine_as_test(make, settings=bounded)
