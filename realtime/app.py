@@ -185,7 +185,7 @@ async def _parts(
             await outbox.aclose()
     finally:
         await bus.aclose()
-        store.close()
+        await store.aclose()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     await store.prepare()
     await store.notes.create(note_in(content="text", tags=[]), None)
     yield store
-    store.close()
+    await store.aclose()
 
 
 @pytest.fixture

@@ -102,7 +102,8 @@ class TextStore:
     async def journal(self, rows: Sequence[Row]) -> None:
         """Stores rows, all in one command. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._rows.insert_many([_document(row) for row in rows], ordered=False)
+            documents = [_document(row) for row in rows]
+            await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
 
     async def archive(self, ids: Iterable[int]) -> None:
         """Moves the edits that these notes hold into rows. May be repeated. Raises :class:`Unavailable`."""
