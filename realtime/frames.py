@@ -31,8 +31,8 @@ class Packet:
 class Outlet(Protocol):
     """Where messages for a client go. Nothing here ever waits."""
 
-    def send(self, packet: Packet) -> None:
-        """Sends messages, or drops them if the client is gone."""
+    def send(self, packet: Packet, limit: int) -> bool:
+        """Sends messages, or drops them if the client is gone; false, with nothing sent, if more than that waits."""
 
     @property
     def buffered(self) -> int:

@@ -47,11 +47,14 @@ class _Direct:
     def __init__(self, protocol: WebSocketProtocol) -> None:
         self._protocol = protocol
 
-    def send(self, packet: Packet) -> None:
-        """Writes messages; a client that is gone gets none."""
-        protocol = self._protocol
-        if not protocol.close_sent and not protocol.transport.is_closing():
-            protocol.transport.write(packet.framed)
+    def send(self, packet: Packet, limit: int) -> bool:
+        """Writes messages, unless more than ``limit`` bytes wait; a client that is gone gets none."""
+        transport = self._protocol.transport
+        if transport.get_write_buffer_size() > limit:
+            return False
+        if not self._protocol.close_sent and not transport.is_closing():
+            transport.write(packet.framed)
+        return True
 
     @property
     def buffered(self) -> int:

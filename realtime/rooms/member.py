@@ -72,11 +72,9 @@ class Member:
         """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
         if self.closing.done():
             return
-        if self._outlet.buffered > self._budget + self._grace:
+        if not self._outlet.send(packet, self._budget + self._grace):
             self.close(CloseCode.TOO_SLOW)
-            return
-        self._outlet.send(packet)
-        if expected:  # not the sum: who asks on and on, and takes nothing, would never be too slow
+        elif expected:  # not the sum: who asks on and on, and takes nothing, would never be too slow
             self._grace = max(self._grace, len(packet.framed))
 
     def check(self) -> None:

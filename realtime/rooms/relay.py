@@ -26,6 +26,8 @@ BEAT = 1.0
 DEAF_AFTER = 3.0
 """Seconds without a word, even of one's own, after which the channel counts as dead."""
 FORGET_AFTER = 60.0
+ALONE = 0.05
+"""Seconds for which news are gathered when no other worker is known: one that just came waits that long, at most."""
 MOST_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**53 - 1
 
@@ -112,6 +114,8 @@ class Relay:
                     await self._due.wait()
             except TimeoutError:
                 pass
+            if self._senders.keys() <= {self._name}:
+                await asyncio.sleep(ALONE)
             self._due.clear()
             parts = [lib0.string(self._name), lib0.number(self._serial)]
             self._serial += 1

@@ -26,11 +26,14 @@ class Queued:
         self._due = asyncio.Event()
         self.buffered = 0
 
-    def send(self, packet: Packet) -> None:
-        """Queues messages."""
+    def send(self, packet: Packet, limit: int) -> bool:
+        """Queues messages, unless more than ``limit`` bytes wait."""
+        if self.buffered > limit:
+            return False
         self._queue.append(packet.messages)
         self.buffered += sum(map(len, packet.messages))
         self._due.set()
+        return True
 
     async def run(self) -> None:
         """Sends what is queued until the client is gone."""

@@ -101,8 +101,10 @@ class Seat:
         self.room: Room | None = None
         self.failure: BaseException | None = None
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: Packet, limit: int) -> bool:
         """As :class:`Outlet`."""
+        if self.buffered > limit:
+            return False
         self.packets += 1
         for message in packet.messages:
             self.messages.append(message)
@@ -110,6 +112,7 @@ class Seat:
                 task = asyncio.get_running_loop().create_task(self._answer(answer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _answer(self, message: bytes) -> None:
         with contextlib.suppress(Refused, MalformedUpdate, NoteNotFound, Unavailable):

@@ -85,9 +85,11 @@ async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
     greedy = Seat()
     send = greedy.send
 
-    def takes_nothing(packet: Any) -> None:
-        send(packet)
-        greedy.buffered += len(packet.framed)
+    def takes_nothing(packet: Any, limit: int) -> bool:
+        taken = send(packet, limit)
+        if taken:
+            greedy.buffered += len(packet.framed)
+        return taken
 
     greedy.send = takes_nothing  # type: ignore[method-assign]
     await greedy.sit(worker.rooms, id)
