@@ -111,6 +111,52 @@ async def _survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     assert (await read_note(server))["title"] == "Unsent title"
 
 
+HOLD_UP = """async () => {
+  for (const { name } of await indexedDB.databases()) {
+    if (!name.startsWith("text-")) continue;
+    const opening = indexedDB.open(name);
+    await new Promise((done) => { opening.onsuccess = done; });
+    const first = opening.result.transaction("updates", "readwrite");
+    const again = () => { first.objectStore("updates").count().onsuccess = again; };
+    again();
+  }
+}"""
+"""Keeps the browser from storing what is typed into the texts of the page from now on."""
+
+
+async def test_last_letters_survive_though_the_browser_has_not_stored_them(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Title", content="before "), note_in("Other"))
+    page = await opened()
+    context = page.context
+    cable = await Cable.lay(context)
+    await page.goto("/n/1")
+    await expect(editor(page)).to_have_text("before ")
+    await saved(page)
+    await cable.cut()
+    await context.set_offline(False)  # pages can be had
+    page.on("dialog", lambda dialog: dialog.accept())
+    text = "before "
+    for word in ("reloaded ", "again "):
+        await page.evaluate(HOLD_UP)
+        await editor(page).press("Control+End")
+        await editor(page).press_sequentially(word)
+        await page.reload()
+        text += word
+        await expect(editor(page)).to_have_text(text)
+    await page.evaluate(HOLD_UP)
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("closed ")
+    await page.close()
+
+    again = await context.new_page()
+    await again.goto("/n/2")
+    await expect(light(again, "offline")).to_have_text("Offline – 1 change waiting")
+    await cable.mend()
+    await saved(again)
+    await holds(server, 1, text + "closed ")
+    assert await again.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('left:'))") == []
+
+
 async def test_words_typed_right_before_they_could_go(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in("First"), note_in("Second"))
     page = await opened("/n/1")
