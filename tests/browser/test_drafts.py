@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.chromium import ELSEWHERE
-from tests.browser.page import SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
+from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 
@@ -111,19 +111,6 @@ async def _survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     assert (await read_note(server))["title"] == "Unsent title"
 
 
-HOLD_UP = """async () => {
-  for (const { name } of await indexedDB.databases()) {
-    if (!name.startsWith("text-")) continue;
-    const opening = indexedDB.open(name);
-    await new Promise((done) => { opening.onsuccess = done; });
-    const first = opening.result.transaction("updates", "readwrite");
-    const again = () => { first.objectStore("updates").count().onsuccess = again; };
-    again();
-  }
-}"""
-"""Keeps the browser from storing what is typed into the texts of the page from now on."""
-
-
 async def test_last_letters_survive_though_the_browser_has_not_stored_them(opened: Open, server: ServerProcess) -> None:
     await make(server, note_in("Title", content="before "), note_in("Other"))
     page = await opened()
@@ -154,7 +141,7 @@ async def test_last_letters_survive_though_the_browser_has_not_stored_them(opene
     await cable.mend()
     await saved(again)
     await holds(server, 1, text + "closed ")
-    assert await again.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('left:'))") == []
+    assert await again.evaluate(NOTED) == []
 
 
 async def test_words_typed_right_before_they_could_go(opened: Open, server: ServerProcess) -> None:

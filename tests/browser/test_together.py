@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from pymongo import MongoClient
 
 from realtime.settings import Settings
-from tests.browser.page import SECOND, Cable, Open, editor, holds, light, make, read_note, saved
+from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved
 from tests.harness import Json, ServerProcess, eventually, note_in
 
 STORED = """async () => {
@@ -108,6 +108,29 @@ async def test_what_a_tab_left_another_brings_to_the_server(opened: Open, server
     await cable.mend()
     await saved(other)
     await holds(server, 1, "start left ")
+
+
+async def test_last_letters_of_a_tab_are_taken_up_by_the_others(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Shared", content="start "), note_in("Other"))
+    one = await opened()
+    cable = await Cable.lay(one.context)
+    other, elsewhere = await one.context.new_page(), await one.context.new_page()
+    for page, path in ((one, "/n/1"), (other, "/n/1"), (elsewhere, "/n/2")):
+        await page.goto(path)
+        await expect(editor(page)).to_be_visible()
+        await saved(page)
+    await cable.cut()
+    await one.evaluate(HOLD_UP)
+    await editor(one).press("Control+End")
+    await editor(one).press_sequentially("last")
+    await one.close()
+    await expect(editor(other)).to_have_text("start last")
+    await expect(light(elsewhere, "offline")).to_have_text("Offline – 1 change waiting")
+    await cable.mend()
+    for page in (other, elsewhere):
+        await saved(page)
+        assert await page.evaluate(NOTED) == []
+    await holds(server, 1, "start last")
 
 
 async def _leave(page: Page, word: str) -> None:
