@@ -15,7 +15,7 @@ function compressed(): Plugin {
       const compress = async ({ fileName }: { fileName: string }) => {
         const path = join(dir ?? "", fileName);
         const data = await readFile(path);
-        if (data.length < 1024 || fileName.endsWith(".html")) return;
+        if (data.length < 1024 || !fileName.startsWith("assets/")) return;
         await writeFile(`${path}.br`, await promisify(brotliCompress)(data, quality));
         await writeFile(`${path}.gz`, await promisify(gzip)(data, { level: 9 }));
       };
@@ -49,8 +49,27 @@ function redoc(): Plugin {
   };
 }
 
+/** Adds to the licences those of what the references of the API were bundled with by their makers. */
+function bundledLicences(): Plugin {
+  const files = [
+    "redoc/bundles/redoc.standalone.js.LICENSE.txt",
+    "swagger-ui-dist/NOTICE",
+    "swagger-ui-dist/swagger-ui-bundle.js.LICENSE.txt",
+  ];
+  return {
+    name: "bundled-licences",
+    apply: "build",
+    async generateBundle() {
+      for (const file of files) {
+        const source = await readFile(join(import.meta.dirname, "node_modules", file));
+        this.emitFile({ type: "asset", fileName: `licences/${file.replaceAll("/", "-")}`, source });
+      }
+    },
+  };
+}
+
 export default defineConfig({
-  plugins: [redoc(), compressed()],
+  plugins: [redoc(), bundledLicences(), compressed()],
   html: { cspNonce: "__NONCE__" },
   build: {
     outDir: process.env.PAGE_OUT ?? "../realtime/static",
@@ -58,6 +77,7 @@ export default defineConfig({
     target: "es2022",
     modulePreload: { polyfill: false },
     assetsInlineLimit: 0,
+    license: { fileName: "licences/licences.md" },
     rolldownOptions: { input: ["index.html", "docs.html", "redoc.html", "oauth2-redirect.html"] },
   },
   test: { include: ["tests/**/*.test.ts"] },

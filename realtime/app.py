@@ -145,7 +145,7 @@ async def _parts(
     def deliver(event: Event) -> None:
         hub.publish(event)
         if event.deleted:
-            rooms.gone(event.id)
+            rooms.gone(event.id, event.full.version)
 
     follower = Follower(
         bus,
@@ -185,7 +185,7 @@ async def _parts(
             await outbox.aclose()
     finally:
         await bus.aclose()
-        store.close()
+        await store.aclose()
 
 
 @contextmanager

@@ -111,9 +111,9 @@ class Document:
         """How many pieces wait for others."""
         return len(self._waiting)
 
-    def follows(self, update: bytes) -> bool:
+    def follows(self, update: bytes | Walk) -> bool:
         """Whether all that an update builds upon is here, or in itself. Raises :class:`MalformedUpdate`."""
-        return self._follows(walked(update))
+        return self._follows(update if isinstance(update, Walk) else walked(update))
 
     @property
     def state(self) -> bytes:

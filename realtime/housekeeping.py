@@ -1,4 +1,4 @@
-"""What is to be tidied up with time: old versions are thinned out, old trash is purged.
+"""What is to be tidied up with time: old versions are thinned out, old trash is purged, with all that is left of it.
 
 Every worker does it, a minute after its start and once an hour; what two do at once has the effect of one.
 """
@@ -45,9 +45,10 @@ class Housekeeping:
     async def tidy(self, now: datetime) -> None:
         """Tidies up, as of a time."""
         purged = await self.expire(now)
+        swept = await self.sweep()
         thinned = await self.thin(now)
-        if thinned or purged:
-            log.info("tidied up", extra={"versions": thinned, "notes": purged})
+        if thinned or purged or swept:
+            log.info("tidied up", extra={"versions": thinned, "notes": purged, "texts": swept})
 
     async def thin(self, now: datetime) -> int:
         """Thins out old versions, days as a whole, and returns how many went."""
@@ -57,6 +58,20 @@ class Housekeeping:
         while (id := await history.unthinned(before)) is not None:
             thinned += await history.thin(id, before)
         return thinned
+
+    async def sweep(self) -> int:
+        """Deletes what is left of the texts of purged notes, and returns of how many.
+
+        A worker may have died while it purged one, or have stored what was typed until it knew.
+        """
+        swept = 0
+        after: int | None = 0
+        while after is not None:
+            purged, after = await self._store.texts.purged(after, BATCH)
+            if purged:
+                await self._store.texts.forget(purged)
+            swept += len(purged)
+        return swept
 
     async def expire(self, now: datetime) -> int:
         """Purges what was in the trash for too long, and returns how many notes went."""

@@ -189,7 +189,7 @@ class Revision(BaseModel):
     version: Version
     date: Moment
     author: Annotated[str | None, Field(description="who made it; `null` is a guest")]
-    authors: Annotated[list[str], Field(default_factory=list, description="for `type`, the names of those who typed")]
+    authors: Annotated[list[str], Field(default_factory=list, description="the names of those whose typing it brought")]
     action: Action
     restored: Annotated[int | None, Field(description="for `restore`, the version that was taken back")]
     changed: Annotated[list[str], Field(description="fields whose value is another than in the version before")]

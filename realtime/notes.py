@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
     from realtime.outbox import Outbox
     from realtime.rooms import Rooms
+    from realtime.rooms.credits import Shown
     from realtime.store import Store
     from realtime.store.documents import Record
     from realtime.store.texts import Row
@@ -222,8 +223,8 @@ class Notes:
 
         return await self._writes.once(Write("update", apply, versions), id, operation)
 
-    async def project(self, id: int, read: Callable[[Record], Awaitable[str]], people: Sequence[str]) -> int:
-        """Brings the shared text of a note into its content, as one version, made by these people.
+    async def project(self, id: int, read: Callable[[Record], Awaitable[Shown]]) -> int:
+        """Brings the shared text of a note into its content, as one version, made by those who typed.
 
         ``read`` gives the text, with all in it that a state of the note has. Returns the version that has the text.
         Raises :class:`NoteNotFound`.
@@ -232,7 +233,7 @@ class Notes:
         while time.monotonic() - started < APPLY_TIMEOUT:
             record = _live(await self._store.notes.find(id))
             # After the note: what the note has, the text then has, too.
-            text = await read(record)
+            text, _, people = await read(record)
             if text == record.note.content:
                 return record.note.version
             fields, at = {"content": text}, {record.note.version}
@@ -263,9 +264,10 @@ class Notes:
             if allowed is not None and version not in allowed:
                 return None
 
-            async def commit(fields: Fields, edit: Row | None = None) -> Change | None:
+            async def commit(fields: Fields, edit: Row | None = None, people: Sequence[str] = ()) -> Change | None:
+                typed = {"authors": list(people)} if people else {}
                 return await self._store.notes.update(
-                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **entry
+                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **entry, **typed
                 )
 
             if record.lineage is None:

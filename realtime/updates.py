@@ -8,8 +8,10 @@ its order.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from heapq import heappop, heappush
+from typing import NamedTuple, TypeVar
 
 from realtime import lib0
 from realtime.errors import MalformedUpdate
@@ -20,6 +22,8 @@ ROOT = "content"
 _GC, _DELETED, _STRING, _FORMAT, _SKIP = 0, 1, 4, 6, 10
 _OTHERS = {2: "JSON", 3: "binary data", 5: "embedded objects", 7: "nested types", 8: "values", 9: "documents"}
 _ORIGIN, _RIGHT_ORIGIN, _KEYED = 0x80, 0x40, 0x20
+T = TypeVar("T")
+
 _LARGEST_CLIENT = 2**53 - 1
 _LARGEST_CLOCK = 2**31 - 1
 """Yrs counts in 32 bits, and adds up."""
@@ -178,25 +182,13 @@ class Waiting:
 
     def taken(self, known: dict[int, int]) -> list[bytes]:
         """Takes out what can be taken now, and moves the clocks on: updates, to be applied one after the other."""
+        taken, self.pieces = _ordered(self.pieces, known, 0)
         runs: list[list[Piece]] = []
-        moved = True
-        while moved:
-            moved = False
-            left = []
-            for piece in self.pieces:
-                at = known.get(piece.client, 0)
-                if piece.end <= at:
-                    continue
-                if piece.clock > at or any(known.get(client, 0) < clock for client, clock in piece.needs.items()):
-                    left.append(piece)
-                    continue
-                moved = True
-                known[piece.client] = piece.end
-                if runs and (runs[-1][-1].client, runs[-1][-1].end) == piece[:2]:
-                    runs[-1].append(piece)
-                else:
-                    runs.append([piece])
-            self.pieces = left
+        for piece in taken:
+            if runs and (runs[-1][-1].client, runs[-1][-1].end) == piece[:2]:
+                runs[-1].append(piece)
+            else:
+                runs.append([piece])
         updates = [encoded(run, ()) for run in runs]
         deletions, self.deletions = self.deletions, []
         now = []
@@ -229,6 +221,63 @@ class Waiting:
                 ends.append({piece.client: piece.end})
         gone = [*deletions, *self.deletions]
         return [encoded(layer, () if number else gone) for number, layer in enumerate(found)]
+
+
+def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tuple[list[Piece], list[Piece]]:
+    """Those pieces that can be taken, in an order in which they can, and the others; moves the known clocks on.
+
+    Pieces come by their clocks. Clients that are not ``known`` count as having come to the clock ``unknown``.
+    """
+    queues: dict[int, deque[Piece]] = {}
+    for piece in pieces:
+        queues.setdefault(piece.client, deque()).append(piece)
+    taken: list[Piece] = []
+    held: dict[int, list[tuple[int, int]]] = {}  # by the client they need: up to which clock, and who
+    ready = list(queues)
+    while ready:
+        client = ready.pop()
+        queue = queues[client]
+        while queue:
+            piece = queue[0]
+            if piece.end > known.get(client, unknown):
+                needs = ((client, piece.clock), *piece.needs.items())
+                lack = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
+                if lack is not None:
+                    heappush(held.setdefault(lack[0], []), (lack[1], client))
+                    break
+                known[client] = piece.end
+                taken.append(piece)
+            queue.popleft()
+        waiting = held.get(client, [])
+        while waiting and waiting[0][0] <= known.get(client, unknown):
+            ready.append(heappop(waiting)[1])
+    return taken, sorted((piece for queue in queues.values() for piece in queue), key=_place)
+
+
+def parts(update: bytes, most: int) -> tuple[Walk, list[bytes]]:
+    """What an update holds, and the same as several of ``most`` pieces or deletions, to be taken one after the other.
+
+    They are as if they had been sent so. Raises :class:`MalformedUpdate`.
+    """
+    walk = walked(update)
+    pieces, deletions = _apart(update)
+    if len(pieces) + len(deletions) <= most:
+        return walk, [update]
+    pieces.sort(key=_place)
+    begun: dict[int, int] = {}
+    for piece in pieces:
+        begun.setdefault(piece.client, piece.clock)
+    # What is not in it counts as known; behind a gap in it, that can be wrong, and pieces wait for others.
+    taken, left = _ordered(pieces, begun, _LARGEST_CLOCK)
+    deletions.sort()
+    return walk, [
+        *(encoded(some, ()) for some in _chunks([*taken, *left], most)),
+        *(encoded((), some) for some in _chunks(deletions, most)),
+    ]
+
+
+def _chunks(things: list[T], most: int) -> Iterable[list[T]]:
+    return (things[at : at + most] for at in range(0, len(things), most))
 
 
 def _place(piece: Piece) -> tuple[int, int, int]:

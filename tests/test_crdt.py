@@ -18,7 +18,7 @@ from realtime import crdt, lib0
 from realtime.crdt import EMPTY, NOTHING, Document, compacted, genesis
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.merge import changes
-from realtime.updates import walked
+from realtime.updates import Waiting, clocks_of, parts, walked
 from tests.harness import UNIT
 
 PIECES = ["a", "b ", "one", "\n", "🦜", "👩‍👩‍👧", "é", "é", "\u2028", "中"]
@@ -416,3 +416,46 @@ def test_nul_is_refused() -> None:
     source.get("content", type=pycrdt.Text).insert(0, "a\0b")
     with pytest.raises(MalformedUpdate, match="NUL"):
         Document([source.get_update()])
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 7))
+def test_an_update_in_parts_makes_the_same(seed: int, most: int) -> None:
+    text, updates = authored(seed)
+    for whole in (Document(updates).since(), pycrdt.merge_updates(*updates)):
+        walk, pieces = parts(whole, most)
+        document = Document()
+        assert document.follows(walk)
+        for part in pieces:
+            assert len(parts(part, most)[1]) == 1
+            document.apply(part)
+            assert not document.waits
+        assert str(document) == text
+        assert clocks_of(document.state) == clocks_of(Document(updates).state)
+
+
+def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
+    author = Author(7)
+    for word in ("one", "two", "three", "four"):
+        before = author.doc.get_state()
+        author.text.insert(0, word)
+        author._made(before)
+    one, two, three, four = author.updates
+    document = Document()
+    for part in parts(pycrdt.merge_updates(one, three, four), 1)[1]:
+        document.apply(part)
+    assert str(document) == "one"
+    document.apply(two)
+    assert str(document) == "fourthreetwoone"
+
+
+def test_what_waits_in_the_worst_order_is_taken_in_linear_time() -> None:
+    many = 5000
+    waiting = Waiting()
+    end = number(many + 1) + b"\0\4\1" + lib0.string("content") + b"\1a"
+    rest = b"".join(b"\1" + number(one) + b"\0\x84" + number(one + 1) + b"\0\1a" for one in range(1, many + 1))
+    waiting.add(number(many + 1) + rest + b"\1" + end + b"\0")
+    started = time.monotonic()
+    assert len(waiting.taken({})) == many + 1
+    assert time.monotonic() - started < UNIT
+    assert not waiting

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pymongo import AsyncMongoClient
 
-from realtime import create_app
+from realtime import create_app, housekeeping
 from realtime.app import Parts
 from realtime.errors import NoteNotFound
 from realtime.housekeeping import BATCH, Housekeeping
 from realtime.models import NoteIn
 from realtime.settings import Settings
+from realtime.store.texts import new_row
 from realtime.writes import Versions
 from tests.harness import eventually
 
@@ -81,6 +84,28 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house:
     assert record.purged
     with pytest.raises(NoteNotFound):
         await parts.notes.undelete(id, None, None)
+
+
+async def test_what_is_left_of_the_texts_of_purged_notes_goes(
+    parts: Parts, house: Housekeeping, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "BATCH", 3)
+    live = [(await parts.notes.create(NoteIn(title="live", description="words"), None)).id for _ in range(3)]
+    purged, trashed = await _trash(parts, 5), await _trash(parts, 3)
+    for id in purged:
+        await parts.notes.purge(id, None, None)
+    texts = parts.store.texts
+    async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
+        database = client[settings.database]
+        for id in (*live, *purged, *trashed):
+            await texts.journal([new_row(id, [b"x"]) for _ in range(2)])
+        for id in (*live, *purged[2:], *trashed):
+            await database.texts.insert_one({"note": id, "generation": 0, "state": b""})
+        assert await house.sweep() == len(purged)
+        assert await house.sweep() == 0
+        for left in (database.updates, database.texts):
+            assert sorted(await left.distinct("note")) == sorted([*live, *trashed])
+        assert await database.updates.count_documents({}) == 2 * len([*live, *trashed])
 
 
 async def test_restored_note_is_not_purged(parts: Parts, house: Housekeeping) -> None:

@@ -136,6 +136,10 @@ def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) ->
     built = {path for path in STATIC.rglob("*") if path.is_file()}
     assert {path.suffix for path in built} >= {".html", ".js", ".css", ".br", ".gz"}
     assert {f"realtime/static/{path.relative_to(STATIC)}" for path in built} <= packed
+    licences = "".join(path.read_text() for path in built if path.parent.name == "licences")
+    assert all(f"## {name} - " in licences for name in ("yjs", "preact", "redoc", "swagger-ui-dist"))
+    # Of what those two were bundled with, and the notice that goes with the second.
+    assert all(words in licences for words in ("perfect-scrollbar", "Recursive object extending", "SmartBear"))
 
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as sources:

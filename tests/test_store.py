@@ -26,7 +26,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     assert settings.mongo_url
     store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
     yield store
-    store.close()
+    await store.aclose()
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_mongodb_away(url: str) -> None:
     )
     reads = (store.notes.find(1), store.lists.page(Listing()), store.notes.dirty(1), store.prepare(), store.ping(0.1))
     outcomes = await asyncio.gather(*writes, *reads, return_exceptions=True)
-    store.close()
+    await store.aclose()
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * len(writes) + [Unavailable] * len(reads)
 
 

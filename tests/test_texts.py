@@ -23,7 +23,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     await store.prepare()
     await store.notes.create(note_in(content="text", tags=[]), None)
     yield store
-    store.close()
+    await store.aclose()
 
 
 @pytest.fixture
@@ -109,14 +109,15 @@ async def test_folding_is_of_one_generation_and_deletes_just_its_rows(store: Sto
     older = await store.texts.read(1, known=[rows[2].id], generation=0)
     assert older
     assert older.snapshot is not None
-    assert await store.texts.journaled([1, 2]) == ({1: 1}, {1: {rows[2].id}})
+    assert await store.texts.journaled([1, 2]) == ({1}, {1: 1}, {1: {rows[2].id}})
 
 
 async def test_unfinished_texts_are_those_with_rows(store: Store) -> None:
-    assert await store.texts.unfinished(10) == {}
-    row = new_row(1, [b"x"])
-    await store.texts.journal([row])
-    assert await store.texts.unfinished(10) == {1: f"{row.id}:1"}
+    assert await store.texts.unfinished(0, 10) == {}
+    rows = [new_row(note, [b"x"]) for note in (3, 1, 2, 1)]
+    await store.texts.journal(rows)
+    assert await store.texts.unfinished(0, 2) == {1: f"{rows[3].id}:2", 2: f"{rows[2].id}:1"}
+    assert await store.texts.unfinished(2, 2) == {3: f"{rows[0].id}:1"}
 
 
 async def test_a_purged_note_leaves_nothing_of_its_text(store: Store, database: AsyncDatabase[Json]) -> None:

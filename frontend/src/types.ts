@@ -263,7 +263,7 @@ export interface Revision {
    */
   author: string | null;
   /**
-   * for `type`, the names of those who typed
+   * the names of those whose typing it brought
    */
   authors?: string[];
   action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";
@@ -293,7 +293,7 @@ export interface RevisionText {
    */
   author: string | null;
   /**
-   * for `type`, the names of those who typed
+   * the names of those whose typing it brought
    */
   authors?: string[];
   action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
 from realtime.merge import merged
+from realtime.rooms.credits import Shown
 from realtime.rooms.journal import Journal
 from realtime.rooms.member import Member
 from realtime.rooms.relay import Kind, Relay, Told
@@ -37,10 +38,10 @@ UNFINISHED = 1000
 AT_ONCE = 16
 CLOSES_PER_SECOND = 2000
 
-Project = Callable[[int, Callable[["Record"], Awaitable[str]], Sequence[str]], Awaitable[int]]
-"""Brings a text into its note: the note, how to read the text for a state of it, and who typed. Returns the version."""
+Project = Callable[[int, Callable[["Record"], Awaitable[Shown]]], Awaitable[int]]
+"""Brings a text into its note: the note, and how to read the text for a state of it. Returns the version."""
 Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
-Commit = Callable[[Mapping[str, Any], "Row | None"], Awaitable["Change | None"]]
+Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["Change | None"]]
 
 
 class Rooms:
@@ -57,7 +58,6 @@ class Rooms:
         self._relay = Relay(bus, self._heard, self._missed)
         self._suspicious = True
         self._looked = 0.0
-        self._left: Mapping[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
@@ -117,10 +117,17 @@ class Rooms:
         if self._rooms.get(room.id) is room:
             del self._rooms[room.id]
 
-    def gone(self, id: int) -> None:
-        """A note was deleted: whoever is at it is sent away."""
-        if room := self._rooms.get(id):
-            self._drop(room, CloseCode.NOTE_GONE)
+    def gone(self, id: int, version: int) -> None:
+        """A note was deleted by this version: whoever is at it is sent away, unless it is back by now."""
+        room = self._rooms.get(id)
+        if room is None or room.version >= version:
+            return
+        if not room.loaded:
+            self._drop(room, CloseCode.RESUME)  # whoever waits for it has it loaded anew
+        elif id in self._busy:
+            self._suspicious = True
+        else:
+            self._start(room, room.catch_up())
 
     async def write(
         self, record: Record, compute: Compute, commit: Commit, project: Project, *, live: bool
@@ -128,12 +135,12 @@ class Rooms:
         """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
 
         ``compute`` makes the fields of the note as it is, with the content of the ``live`` text, or else of its
-        version; ``commit`` stores them together with the edit, and returns ``None`` if the note has moved on. Raises
-        what these raise.
+        version; ``commit`` stores them together with the edit and the names of those whose words they bring into the
+        note, and returns ``None`` if the note has moved on. Raises what these raise.
         """
         async with self._held(record.note.id) as room, room.writing:
             base = await room.base(record)
-            text, _ = base
+            text, changes, people = base[0]
             note = record.note
             fields = await compute(note.model_copy(update={"content": text}) if live else note)
             content = fields.get("content", text)
@@ -145,12 +152,14 @@ class Rooms:
                     return None
             row = await room.draft(base, content)
             try:
-                change = await commit({**fields, "content": content}, row)
+                typed = people if text != note.content else ()
+                change = await commit({**fields, "content": content}, row, typed)
             except BaseException:  # a write that is cancelled may be committed, too
                 room.disown()
                 raise
             if change is not None:
                 room.version = max(room.version, change.note.version)
+                room.credits.settle(changes)
             if change is not None and row is not None:
                 room.accept(row)
                 if room.given_up:  # another may have taken its place
@@ -237,20 +246,20 @@ class Rooms:
 
     async def _project(self, room: Room, project: Project) -> None:
         count = 0
-        people = list(room.people)
 
-        async def read(record: Record) -> str:
+        async def read(record: Record) -> Shown:
             nonlocal count
-            text, count = await room.text(record)
-            return text
+            shown = await room.text(record)
+            count = shown.changes
+            return shown
 
         room.due = None
         try:
-            room.version = max(room.version, await project(room.id, read, people))
+            room.version = max(room.version, await project(room.id, read))
         except Unavailable:
             room.due = time.monotonic() + 1
             raise
-        room.projected(count, people)
+        room.projected(count)
 
     async def _fold(self, room: Room, project: Project) -> None:
         if room.due is not None:  # first, as rows tell who finishes the work that it is not done
@@ -258,21 +267,22 @@ class Rooms:
         await room.compact()
 
     async def _look(self) -> None:
-        """Compares the rooms with the journal: what other workers told may have been lost."""
+        """Compares the rooms with what is stored: what other workers told may have been lost."""
         rooms = {id: room for id, room in self._rooms.items() if room.loaded}
-        generations, rows = await self._texts.journaled(rooms)
+        live, generations, rows = await self._texts.journaled(rooms)
         for id, room in rooms.items():
-            if room.lacks(generations.get(id, 0), rows.get(id, set())):
+            if id not in live or room.lacks(generations.get(id, 0), rows.get(id, set())):
                 self._start(room, room.catch_up())
 
     async def _finish(self) -> None:
         """Takes up texts that a worker left when it died, for ever: those whose rows stay the same over two passes."""
+        after = 0  # of all that stays, such as what is in the trash, the next ones each time
         while True:
+            before = await self._texts.unfinished(after, UNFINISHED)
             await asyncio.sleep(UNFINISHED_EVERY)
-            left = await self._texts.unfinished(UNFINISHED)
-            stale = [id for id, last in left.items() if self._left.get(id) == last and id not in self._rooms]
-            self._left = left
-            for id in stale:
+            left = await self._texts.unfinished(after, UNFINISHED)
+            after = max(left) if len(left) == UNFINISHED else 0
+            for id in [id for id, last in left.items() if before.get(id) == last and id not in self._rooms]:
                 try:
                     async with self._held(id):
                         pass  # once it is loaded, it is brought into its note, and folded, as any other

@@ -106,6 +106,8 @@ def _decoded(data: bytes) -> list[tuple[int, int, str]]:
     reader = lib0.Reader(data)
     entries = [(reader.number(_LARGEST), reader.number(_LARGEST), reader.string()) for _ in range(reader.count())]
     reader.finish()
+    if len({client for client, _, _ in entries}) < len(entries):
+        raise MalformedUpdate("names a client twice")
     return entries
 
 

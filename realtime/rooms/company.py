@@ -33,6 +33,7 @@ class Company:
         self._relay = relay
         self._awareness = Awareness()
         self._news: set[int] = set()
+        self._own_news: set[int] = set()
         self._due = False
 
     def spread(self, messages: Sequence[bytes]) -> None:
@@ -50,12 +51,13 @@ class Company:
         """Takes a client for gone."""
         self.members.discard(member)
         if gone := self._awareness.leave(member.clients, time.monotonic()):
-            self.spread([protocol.awareness(gone)])
+            self._gather(self._awareness.named(gone))
             self._relay.tell(Told(Kind.AWARENESS, self._note, updates=[gone]))
 
     def speak(self, member: Member, states: bytes) -> None:
         """Takes what a client says of itself. Raises :class:`MalformedUpdate`, :class:`Refused`."""
         news, arrived, gone = self._awareness.take(states, time.monotonic())
+        member.count_states(len(news))
         if gone:
             member.send(Packet([protocol.awareness(gone)]))
         if not news:
@@ -65,26 +67,30 @@ class Company:
         for other in self.members:
             other.clients -= clients
         member.clients |= clients
+        self._own_news |= clients
+        self._gather(clients)
+        if len(member.clients) > MOST_CLIENTS:
+            raise Refused(CloseCode.TOO_MANY)
+
+    def _gather(self, clients: set[int]) -> None:
         self._news |= clients
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(GATHERED, self._tell_news)
-        if len(member.clients) > MOST_CLIENTS:
-            raise Refused(CloseCode.TOO_MANY)
 
     def _tell_news(self) -> None:
         self._due = False
-        clients, self._news = self._news, set()
-        states = self._awareness.states(clients)
-        self.spread([protocol.awareness(states)])
-        self._relay.tell(Told(Kind.AWARENESS, self._note, updates=[states]))
+        self.spread([protocol.awareness(self._awareness.states(self._news))])
+        if self._own_news:
+            self._relay.tell(Told(Kind.AWARENESS, self._note, updates=[self._awareness.states(self._own_news)]))
+        self._news, self._own_news = set(), set()
 
     def hear(self, told: Told) -> None:
         """Takes what another worker tells."""
         for states in told.updates:
             news, _, _ = self._awareness.take(states, time.monotonic())
             if news:
-                self.spread([protocol.awareness(news)])
+                self._gather(self._awareness.named(news))
 
     def expire(self) -> None:
         """Takes for gone who said nothing for too long."""

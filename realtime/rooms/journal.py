@@ -15,13 +15,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAIT = 0.002
-"""Seconds for which the first update of a commit waits for others, at most."""
-MOST_UPDATES = 256
-MOST_BYTES = 1024 * 1024
-CROWDED = 8 * MOST_BYTES
+CROWDED = 8 * 1024 * 1024
 """Bytes waiting from which on whoever writes should wait, too."""
-MOST_ROW = 4 * MOST_BYTES
+MOST_ROW = 4 * 1024 * 1024
 """Bytes of a row; a document of MongoDB has room for 16 MiB."""
 
 
@@ -37,11 +33,10 @@ S = TypeVar("S", bound=Source)
 class Batch(Generic[S]):
     """What one commit stores. ``done`` is true once it is stored, and false if it may not be."""
 
-    __slots__ = ("done", "people", "size", "updates", "waiting")
+    __slots__ = ("done", "people", "size", "updates")
 
     def __init__(self) -> None:
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.waiting = 0
         self.size = 0
         self.updates: dict[S, list[bytes]] = {}
         self.people: dict[S, dict[str, None]] = {}
@@ -71,7 +66,6 @@ class Journal(Generic[S]):
         self._stored = stored
         self._next: Batch[S] = Batch()
         self._due = asyncio.Event()
-        self._full = asyncio.Event()
 
     @property
     def crowded(self) -> bool:
@@ -84,25 +78,16 @@ class Journal(Generic[S]):
         batch.updates.setdefault(source, []).append(update)
         if name is not None:
             batch.people.setdefault(source, {})[name] = None
-        batch.waiting += 1
         batch.size += len(update)
         self._due.set()
-        if batch.waiting >= MOST_UPDATES or batch.size >= MOST_BYTES:
-            self._full.set()
         return batch.done
 
     async def run(self) -> None:
-        """Commits what is queued, for ever, one batch after the other."""
+        """Commits what is queued, for ever: what comes while one batch is on its way is the next one."""
         while True:
             await self._due.wait()
-            try:
-                async with asyncio.timeout(WAIT):
-                    await self._full.wait()
-            except TimeoutError:
-                pass
             batch, self._next = self._next, Batch()
             self._due.clear()
-            self._full.clear()
             rows = batch.rows()
             stored = False
             try:

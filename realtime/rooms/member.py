@@ -18,6 +18,11 @@ BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
 LARGE = 16 * 1024
 """Bytes that count as one update more: reading them takes time."""
+STATES_PER_SECOND = 120
+"""Messages of who is where: stock clients also send back the news of others, which are told every 30 ms."""
+STATES_BURST = 480
+LARGE_STATES = 1024
+"""Bytes of news that count as one message more: everyone gets them."""
 
 
 class Refused(Exception):
@@ -26,6 +31,23 @@ class Refused(Exception):
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Allowance:
+    """So many a second, and at once as many as were left over, up to a burst. Times are in seconds, of any clock."""
+
+    def __init__(self, per_second: float, burst: float, now: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._counted = now
+
+    def take(self, cost: float, now: float) -> None:
+        """Takes from what is left. Raises :class:`Refused` when it is not enough."""
+        self._left = min(self._burst, self._left + (now - self._counted) * self._per_second) - cost
+        self._counted = now
+        if self._left < 0:
+            raise Refused(CloseCode.TOO_MANY)
 
 
 class Member:
@@ -39,11 +61,12 @@ class Member:
         self._budget = budget
         self._stall = stall
         self._grace = 0
-        self._tokens = float(BURST)
-        self._counted = time.monotonic()
+        now = time.monotonic()
+        self._updates = Allowance(UPDATES_PER_SECOND, BURST, now)
+        self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
         self._told = False
         self._buffered = 0
-        self._moved = self._counted
+        self._moved = now
 
     def send(self, packet: Packet, *, expected: bool = False) -> None:
         """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
@@ -69,12 +92,11 @@ class Member:
 
     def count(self, size: int = 0) -> None:
         """Counts an update; a large one for several. Raises :class:`Refused` when there are too many of them."""
-        now = time.monotonic()
-        cost = 1 + size // LARGE
-        self._tokens = min(BURST, self._tokens + (now - self._counted) * UPDATES_PER_SECOND) - cost
-        self._counted = now
-        if self._tokens < 0:
-            raise Refused(CloseCode.TOO_MANY)
+        self._updates.take(1 + size // LARGE, time.monotonic())
+
+    def count_states(self, size: int = 0) -> None:
+        """Counts a message of who is where, and what of it is news. Raises as :meth:`count`."""
+        self._states.take(1 + size // LARGE_STATES, time.monotonic())
 
     def too_big(self) -> None:
         """The text has no room for what this client sent. Raises :class:`Refused`."""

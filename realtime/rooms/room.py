@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from realtime import crdt
@@ -22,6 +22,7 @@ from realtime.frames import Packet
 from realtime.models import MAX_CONTENT, iso
 from realtime.rooms import documents, protocol
 from realtime.rooms.company import Company
+from realtime.rooms.credits import Credits, Shown
 from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGE = 4 * 1024
+"""Bytes of an update from which on it is read in a thread."""
 MAX_STATE = 8 * 1024 * 1024
 PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
@@ -56,7 +59,7 @@ class Room:
         self.writing = asyncio.Lock()
         self.holds = 0
         self.due: float | None = None
-        self.people: dict[str, None] = {}
+        self.credits = Credits()
         self.generation = 0
         self.version = 0
         self.created = ""
@@ -72,7 +75,6 @@ class Room:
         self._rows: set[str] = set()
         self._size = 0
         self._staged: asyncio.Future[bool] | None = None
-        self._changes = 0
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[Told] = []
         self._catching_up = asyncio.Lock()
@@ -106,7 +108,7 @@ class Room:
         self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
-            self.people |= dict.fromkeys(name for row in stored.rows for name in row.people)
+            self.credits.add(name for row in stored.rows for name in row.people)
         early, self._early = self._early, []
         for told in early:
             self._hear(told)
@@ -138,35 +140,34 @@ class Room:
                 raise Unavailable
             before = self._document.state
             if stored.snapshot is not None:
-                self._apply("", [stored.snapshot])
+                self._apply(Row("", self.id, [stored.snapshot]))
                 self._rows.discard("")
                 self.generation = stored.generation
             for row in stored.rows:
-                self._apply(row.id, row.updates)
-                self.people |= dict.fromkeys(row.people)
+                self._apply(row)
             self._known.add(stored.edited or "")
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
                 self.company.spread([protocol.update(self._document.since(before))])
 
-    def _apply(self, row: str, updates: Sequence[bytes]) -> None:
+    def _apply(self, row: Row) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
         try:
-            whole = sum(documents.take(self._document, update) for update in updates) == len(updates)
+            whole = sum(documents.take(self._document, update) for update in row.updates) == len(row.updates)
         except DocumentBroken as error:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
-        self._size += sum(map(len, updates))
-        self._count(row)
+        self._size += sum(map(len, row.updates))
+        self.credits.add(row.people)
+        self._journaled(row.id)
         if not whole:  # not in the snapshot either, then
-            self._rows.discard(row)
+            self._rows.discard(row.id)
 
-    def _count(self, row: str) -> None:
+    def _journaled(self, row: str) -> None:
         for rows in (self._known, self._rows):
             rows.add(row)
-        self._changes += 1
         self.last_used = time.monotonic()
 
     async def join(self, member: Member) -> None:
@@ -196,6 +197,7 @@ class Room:
         elif kind is protocol.Kind.AWARENESS:
             self.company.speak(member, payload)
         elif kind is protocol.Kind.QUERY_AWARENESS:
+            member.count_states()
             member.send(Packet(self.company.everyone()))
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
@@ -204,6 +206,30 @@ class Room:
                 member.refuse()
             return
         member.count(len(update))
+        news = await (self._take_parts if len(update) > LARGE else self._take)(member, update, brought=brought)
+        if not news and await self.durable():  # who comes back brings all deletions there ever were
+            member.send(Packet([protocol.update(update)]))
+
+    async def _take_parts(self, member: Member, update: bytes, *, brought: bool) -> bool:
+        """Takes an update as :meth:`_take`: if it is of many pieces, some at a time, each journaled before the next.
+
+        The library's time for one can grow with the square of the pieces, and everyone would wait.
+        """
+        walk, parts = await documents.parts(update)
+        if len(parts) == 1:
+            await self.ready()
+            return await self._take(member, update, brought=brought)
+        if not self._document.follows(walk):
+            raise Refused(CloseCode.RESUME)
+        for part in parts:
+            await self.ready()
+            if await self._take(member, part, brought=True):
+                member.count()
+                await self.durable()
+        return False  # nobody gets it as it was sent but its sender
+
+    async def _take(self, member: Member, update: bytes, *, brought: bool) -> bool:
+        """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
         doubtful = self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
         if doubtful and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
@@ -211,19 +237,19 @@ class Room:
             await self._fit(member, update)
         try:
             if brought and not self._document.offer(update):
-                # Who comes back brings all deletions there ever were. That they are known is as good as stored.
-                if await self.durable():
-                    member.send(Packet([protocol.update(update)]))
-                return
+                return False
             if not brought:
                 self._document.apply(update)
         except DocumentBroken as error:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
         self._size += len(update)
-        self._staged = self._journal.write(self, update, self.company.name_of(member))
+        name = self.company.name_of(member)
+        self.credits.add([name] if name is not None else ())
+        self._staged = self._journal.write(self, update, name)
         if self._journal.crowded:
             await self.durable()
+        return True
 
     async def _fit(self, member: Member, update: bytes) -> None:
         """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
@@ -250,8 +276,7 @@ class Room:
 
     def stored(self, row: Row) -> None:
         """What clients of this room sent is in the journal: everyone gets it, its sender included."""
-        self._count(row.id)
-        self.people |= dict.fromkeys(row.people)
+        self._journaled(row.id)
         self._touch(PROJECT_AFTER)
         self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates, row.people))
@@ -274,8 +299,7 @@ class Room:
     def _hear(self, told: Told) -> None:
         if told.kind is Kind.UPDATES and told.row not in self._known:
             with contextlib.suppress(Unavailable):
-                self._apply(told.row, told.updates)
-            self.people |= dict.fromkeys(told.names)
+                self._apply(Row(told.row, told.note, told.updates, told.names))
             self._touch(CHECK_AFTER)
             self.company.spread([protocol.update(update) for update in told.updates])
         elif told.kind is Kind.COMPACTED:
@@ -293,24 +317,24 @@ class Room:
         due = time.monotonic() + random.uniform(*after)
         self.due = due if self.due is None else min(due, self.due)
 
-    async def text(self, record: Record) -> tuple[str, int]:
-        """The text, durable, with all in it that this state of the note has, and the count of changes up to it.
+    async def text(self, record: Record) -> Shown:
+        """The text, durable, with all in it that this state of the note has.
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
         await self._include(record)
-        text, count = str(self._document), self._changes
+        shown = self.credits.show(str(self._document))
         if not await self.durable():
             raise Unavailable
-        return text, count
+        return shown
 
-    async def base(self, record: Record) -> tuple[str, bytes]:
+    async def base(self, record: Record) -> tuple[Shown, bytes]:
         """The text as in :meth:`text`, and what it is made of. Raises as that."""
         await self._include(record)
-        text, state = str(self._document), self._document.since()
+        shown, state = self.credits.show(str(self._document)), self._document.since()
         if not await self.durable():
             raise Unavailable
-        return text, state
+        return shown, state
 
     async def _include(self, record: Record) -> None:
         """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
@@ -318,29 +342,28 @@ class Room:
         if record.note.version > self.version or (record.edited is not None and record.edited not in self._known):
             await self.catch_up()
 
-    def projected(self, count: int, people: Collection[str]) -> None:
-        """The note has the text as it was after so many changes, and tells of these people."""
-        for name in people:
-            self.people.pop(name, None)
+    def projected(self, changes: int) -> None:
+        """The note has the text as it was after so many changes, and tells of who made them."""
+        self.credits.settle(changes)
         self.due = None
-        if count != self._changes:
+        if changes != self.credits.changes:
             self._touch(PROJECT_AFTER)
 
-    async def draft(self, base: tuple[str, bytes], wanted: str) -> Row | None:
+    async def draft(self, base: tuple[Shown, bytes], wanted: str) -> Row | None:
         """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
 
         What is typed meanwhile is not in the base, and so stays. To be called with nobody else ``writing``: what is
         drafted twice under one client is lost.
         """
-        text, state = base
-        if text == wanted:
+        shown, state = base
+        if shown.text == wanted:
             return None
-        return new_row(self.id, [await documents.edit(state, self._client, text, wanted)])
+        return new_row(self.id, [await documents.edit(state, self._client, shown.text, wanted)])
 
     def accept(self, row: Row) -> None:
         """The edit that was drafted is committed: everyone gets it."""
         with contextlib.suppress(Unavailable):
-            self._apply(row.id, row.updates)
+            self._apply(row)
         self.company.spread([protocol.update(update) for update in row.updates])
         self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
 

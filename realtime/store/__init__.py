@@ -25,9 +25,9 @@ class Store:
         self.texts = TextStore(self._connection)
         self.claims = Claims(self._connection)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Closes the connections."""
-        self._connection.close()
+        await self._connection.aclose()
 
     async def prepare(self) -> None:
         """Makes the indexes. Raises :class:`Unavailable`."""

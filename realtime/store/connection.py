@@ -18,6 +18,7 @@ from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.store.documents import Document
+from realtime.store.line import Line
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ class Connection:
         self.database: Any = self._client.get_database(
             database, codec_options=options, read_concern=ReadConcern("majority"), write_concern=DURABLE
         )
+        self.line = Line(url, database, DURABLE)
         self.write_timeout = write_timeout
         self._read_timeout = read_timeout
         self.prepared = asyncio.Event()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Closes the connections."""
+        await self.line.aclose()
         # It tells MongoDB of the end of its sessions first, and would look for one that is away for half a minute.
         with pymongo.timeout(CLOSE_TIMEOUT):
             self._client.close()

@@ -102,7 +102,8 @@ class TextStore:
     async def journal(self, rows: Sequence[Row]) -> None:
         """Stores rows, all in one command. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._rows.insert_many([_document(row) for row in rows], ordered=False)
+            documents = [_document(row) for row in rows]
+            await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
 
     async def archive(self, ids: Iterable[int]) -> None:
         """Moves the edits that these notes hold into rows. May be repeated. Raises :class:`Unavailable`."""
@@ -128,8 +129,11 @@ class TextStore:
             await self._rows.delete_many({"_id": {"$in": list(rows)}})
         return True
 
-    async def journaled(self, ids: Collection[int]) -> tuple[dict[int, int], dict[int, set[str]]]:
-        """Of these notes the generation of the snapshot, and the rows. Raises :class:`Unavailable`."""
+    async def journaled(self, ids: Collection[int]) -> tuple[set[int], dict[int, int], dict[int, set[str]]]:
+        """Which of these notes are live, the generations of their snapshots, and their rows.
+
+        Raises :class:`Unavailable`.
+        """
         of = {"note": {"$in": list(ids)}}
         rows: dict[int, set[str]] = {}
         with self._connection.reading():
@@ -137,19 +141,46 @@ class TextStore:
             for row in await self._rows.find(of, {"note": True}).to_list(None):
                 rows.setdefault(row["note"], set()).add(row["_id"])
             texts = await self._texts.find(of, {"_id": False, "note": True, "generation": True}).to_list(None)
+            notes = await self._notes.find({"_id": of["note"], **LIVE}, {"_id": True}).to_list(None)
         generations: dict[int, int] = {}
         for text in texts:
             # One that lost against another has generation 0 until it is deleted.
             generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
-        return generations, rows
+        return {note["_id"] for note in notes}, generations, rows
 
-    async def unfinished(self, most: int) -> Mapping[int, str]:
-        """Notes with rows, and the last row of each. Raises :class:`Unavailable`."""
+    async def unfinished(self, after: int, most: int) -> Mapping[int, str]:
+        """The next notes with rows, by their ids, and the last row of each. Raises :class:`Unavailable`."""
         with self._connection.reading():
             found = self._rows.aggregate(
-                [{"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}}, {"$limit": most}]
+                [
+                    {"$match": {"note": {"$gt": after}}},
+                    {"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}},
+                    {"$sort": {"_id": ASCENDING}},
+                    {"$limit": most},
+                ]
             )
             return {note["_id"]: f"{note['last']}:{note['many']}" for note in await found.to_list(None)}
+
+    async def purged(self, after: int, most: int) -> tuple[set[int], int | None]:
+        """Which of the next notes with something stored of their texts are purged, and after which to go on, if at all.
+
+        Raises :class:`Unavailable`.
+        """
+        with self._connection.reading():
+            of = {"note": {"$gt": after}}, {"_id": False, "note": True}
+            ends = []
+            ids: set[int] = set()
+            for stored in (self._rows, self._texts):
+                found = [one["note"] for one in await stored.find(*of).sort("note").limit(most).to_list(None)]
+                ids.update(found)
+                if len(found) == most:
+                    ends.append(found[-1])
+            end = min(ends, default=None)
+            if end is not None:
+                ids = {id for id in ids if id <= end}
+            kept = {"_id": {"$in": list(ids)}, "purged": {"$exists": False}}
+            left = await self._notes.find(kept, {"_id": True}).to_list(None)
+        return ids - {note["_id"] for note in left}, end
 
     async def forget(self, ids: Iterable[int]) -> None:
         """Deletes all that is stored of the texts of these notes. Raises :class:`Unavailable`."""

@@ -72,7 +72,7 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         await bus.aclose()
     for worker in made:
         await worker.outbox.aclose()
-        worker.store.close()
+        await worker.store.aclose()
 
 
 @pytest.fixture

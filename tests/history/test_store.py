@@ -104,7 +104,7 @@ async def slow(settings: Settings) -> AsyncIterator[Callable[..., _Slow]]:
     assert settings.mongo_url
     connection = Connection(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
     yield lambda **more: _Slow(connection, **more)
-    connection.close()
+    await connection.aclose()
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["after the rows", "before the rows"])

@@ -69,7 +69,7 @@ async def working(settings: Settings, *without: str, idle: float = 30.0) -> Asyn
             task.cancel()
         await asyncio.gather(*leftover, return_exceptions=True)
         await worker.bus.aclose()
-        worker.store.close()
+        await worker.store.aclose()
 
 
 @pytest.fixture

@@ -28,6 +28,11 @@ def test_only_news_are_passed_on() -> None:
     assert room.named(newer) == {1}
 
 
+def test_a_client_has_one_state_in_a_message() -> None:
+    with pytest.raises(MalformedUpdate, match="twice"):
+        Awareness().take(states((1, 1, "{}"), (1, 2, "{}")), 0)
+
+
 def test_who_leaves_is_gone_at_the_clock_it_had_and_comes_back_with_the_next() -> None:
     room, elsewhere = Awareness(), Awareness()
     for one in (room, elsewhere):

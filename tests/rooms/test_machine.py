@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from realtime import rooms
 from realtime.bus import Bus
 from realtime.edits import Append
-from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
+from realtime.errors import CloseCode, EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
 from realtime.models import Note, NotePatch
 from realtime.rooms import protocol, room
 from realtime.settings import Settings
@@ -173,7 +173,8 @@ class House:
     async def stored(self) -> str:
         """The text as a room that is new has it."""
         seat = await Seat().sit(self._new.rooms, self.note)
-        self._new.rooms.gone(self.note)
+        assert seat.room is not None
+        self._new.rooms._drop(seat.room, CloseCode.RESUME)
         return str(seat.text)
 
     async def converge(self) -> None:

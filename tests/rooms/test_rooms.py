@@ -56,8 +56,8 @@ async def test_unknown_notes_have_no_room(hire: Hire) -> None:
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
     await worker.notes.delete(id, None, None)
-    worker.rooms.gone(id)
-    assert seat.code == CloseCode.NOTE_GONE
+    worker.rooms.gone(id, 2)
+    await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
         await Seat().sit(worker.rooms, id)
 
@@ -73,11 +73,9 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
         await worker.notes.delete(id, None, None)
-        worker.rooms.gone(id)
+        worker.rooms.gone(id, 2)
         return stored
 
-    await (await Seat().sit(worker.rooms, id)).say(Text().append(""))
-    worker.rooms.gone(id)
     monkeypatch.setattr(worker.store.texts, "read", late)
     with pytest.raises(NoteNotFound):
         await Seat().sit(worker.rooms, id)

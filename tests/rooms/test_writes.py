@@ -10,6 +10,7 @@ import pytest
 from realtime.edits import Append
 from realtime.errors import OutcomeUnknown
 from realtime.models import NotePatch
+from realtime.rooms.credits import Shown
 from realtime.settings import Settings
 from realtime.store.documents import Record
 from tests.harness import eventually
@@ -33,7 +34,7 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
     async with original as held:
         base = held.base
 
-        async def slower(record: Record) -> tuple[str, bytes]:
+        async def slower(record: Record) -> tuple[Shown, bytes]:
             found = await base(record)
             await seat.append("typed before the draft ")
             return found

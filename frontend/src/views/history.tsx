@@ -88,7 +88,7 @@ export function HistoryPane({ id }: { id: number }) {
                   {one.changed.length ? `: ${one.changed.join(", ")}` : ""}
                 </span>
                 <small>
-                  {one.authors?.join(", ") || one.author || "a guest"}, <time dateTime={one.date}>{ago(one.date)}</time>
+                  {by(one)}, <time dateTime={one.date}>{ago(one.date)}</time>
                 </small>
               </button>
             </li>
@@ -121,6 +121,11 @@ export function HistoryPane({ id }: { id: number }) {
       </div>
     </section>
   );
+}
+
+/** Who made a version, and whose words it brought along. */
+function by({ action, author, authors = [] }: Revision): string {
+  return (action === "type" && authors.length ? authors : [author || "a guest", ...authors]).join(", ");
 }
 
 function Difference({ difference }: { difference: DifferenceOut }) {

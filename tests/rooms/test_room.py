@@ -1,0 +1,200 @@
+"""A room and its note: what becomes of it when the note is deleted, and who is named for what was typed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from realtime import lib0, rooms
+from realtime.crdt import Document
+from realtime.edits import Append
+from realtime.errors import CloseCode
+from realtime.models import NotePatch
+from realtime.rooms import protocol, room
+from realtime.rooms.credits import Shown
+from realtime.rooms.member import Refused
+from realtime.settings import Settings
+from tests.harness import UNIT, eventually
+from tests.rooms.client import Seat, Text, state_of
+from tests.rooms.conftest import Hire, Worker, working
+
+
+async def content_is(worker: Worker, id: int, text: str) -> bool:
+    return await worker.content(id) == text
+
+
+async def named(worker: Worker, id: int, client: int, name: str) -> Seat:
+    """A client that says who it is."""
+    seat = await Seat(Text(client)).sit(worker.rooms, id)
+    await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
+    return seat
+
+
+async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
+    """Of each version but the first, the oldest first, how it was made, and by whom."""
+    revisions, _ = await worker.store.history.page(id, 2**53, 100) or ([], None)
+    return [(one.action, one.authors) for one in reversed(revisions)][1:]
+
+
+async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    before = await Seat().sit(worker.rooms, id)
+    await worker.notes.delete(id, None, None)
+    await worker.notes.undelete(id, None, None)
+    worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
+    await eventually(lambda: worker.rooms._rooms[id].version == 3)
+    after = await Seat().sit(worker.rooms, id)
+    worker.rooms.gone(id, 2)
+    await before.append(" more")
+    await eventually(lambda: str(after.text) == "text more")
+    await eventually(lambda: not worker.rooms._busy)
+    assert before.code is None
+    assert after.code is None
+
+
+async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(room, "PROJECT_AFTER", (60.0, 60.0))  # the look is to find it
+    here, there = await hire(), await hire()
+    id = await here.make("text")
+    writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
+    await here.notes.delete(id, None, None)
+    await writer.append(" typed")
+    await eventually(lambda: writer.text.all_acknowledged)
+    await eventually(lambda: writer.code is not None and reader.code is not None)
+    assert writer.code == reader.code == CloseCode.NOTE_GONE
+    await here.notes.undelete(id, None, None)
+    assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
+
+
+async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await hire()
+    id = await worker.make()
+    ada, ben = await named(worker, id, 1, "Ada"), await named(worker, id, 2, "Ben")
+    await ada.append("Ada ")
+    await eventually(lambda: ada.text.all_acknowledged)
+    journal, begun, go_on = worker.store.texts.journal, asyncio.Event(), asyncio.Event()
+
+    async def slow(rows: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await journal(rows)
+
+    monkeypatch.setattr(worker.store.texts, "journal", slow)
+    await ben.append("Ben ")
+    await begun.wait()
+    held = worker.rooms._rooms[id]
+    show, read = held.credits.show, asyncio.Event()
+
+    def reads(text: str) -> Shown:
+        read.set()
+        return show(text)
+
+    monkeypatch.setattr(held.credits, "show", reads)
+    await read.wait()  # with what Ben typed
+    await ada.append("more ")  # and without this
+    go_on.set()
+
+    async def whole() -> bool:
+        return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
+
+    await eventually(whole)
+    await eventually(lambda: held.due is None and not held.waits)
+    assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
+
+
+async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> None:
+    worker = await hire("tend")  # nothing is brought into the note by itself
+    id = await worker.make("text\n")
+    ada = await named(worker, id, 1, "Ada")
+    await ada.append("Ada\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    await worker.notes.edit(id, [Append(op="append", text="added\n")], None, None)
+    await worker.notes.edit(id, [Append(op="append", text="again\n")], None, None)
+    await ada.append("more\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
+    note = await worker.notes.patch(id, patch, None, None, None)
+    assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
+    assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
+
+
+def pieces(many: int) -> bytes:
+    """An update with a piece for each character, as no Yjs client leaves them: the library joins them one by one."""
+    first = bytes((4, 1)) + lib0.string("content") + lib0.string("a")
+    rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(many - 1))
+    return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
+
+
+async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make("")
+    hostile, near, far = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    update = pieces(40_000)
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - started)
+
+    beating = asyncio.create_task(beat())
+    saying = asyncio.create_task(hostile.say(protocol.update(update)))
+    await near.append("near")
+    await eventually(lambda: near.text.all_acknowledged)
+    assert not saying.done()
+    await saying
+    beating.cancel()
+    assert longest < 0.5 * UNIT
+    assert update in hostile.text.acknowledged
+    await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
+    assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
+    # Who comes back, and brings it again, is told that it is known.
+    again = await Seat().sit(here.rooms, id)
+    before = len(again.messages)
+    await again.say(bytes((0, 1)) + lib0.array(update))
+    assert again.messages[before:] == [protocol.update(update)]
+
+
+async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    seat = await Seat().sit(worker.rooms, id)
+    other = Document(client=9)
+    other.edit([(0, 0, "missing")])
+    missing = other.state
+    for number in range(600):
+        other.edit([(0, 0, "many ")] if number % 2 else [(len(str(other)), len(str(other)), " pieces")])
+    with pytest.raises(Refused) as refused:
+        await seat.say(protocol.update(other.since(missing)))
+    assert refused.value.code == CloseCode.RESUME
+    assert str(seat.text) == "text"
+
+
+async def test_no_note_is_left_because_of_others_before_it(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.2)
+    monkeypatch.setattr(rooms, "UNFINISHED", 2)
+    async with working(settings, "tend") as dying:
+        await dying.store.prepare()
+        made = [await dying.make("text") for _ in range(6)]
+        for id in made:
+            seat = await Seat().sit(dying.rooms, id)
+            await seat.append(" left behind")
+            await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
+        for id in (made[0], made[1], made[3]):
+            await dying.notes.delete(id, None, None)
+    survivor = await hire()
+    for id in (made[2], made[4], made[5]):
+        await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]
