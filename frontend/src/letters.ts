@@ -43,8 +43,9 @@ export class Letters {
     const all = Y.mergeUpdates(before === null ? last : [fromBase64(before), ...last]);
     if (all.length > MOST) return; // the database has all but the last letters
     try {
-      this.#noted = toBase64(all);
-      localStorage.setItem(LEFT + this.name, this.#noted);
+      const noted = toBase64(all);
+      localStorage.setItem(LEFT + this.name, noted);
+      this.#noted = noted;
     } catch (error) {
       console.warn("The last letters were not kept", error);
     }
@@ -63,8 +64,7 @@ export class Letters {
   clear(): void {
     const { pendingStructs, pendingDs } = this.doc.store;
     if (pendingStructs || pendingDs) return; // what builds upon words that are not here is nowhere else
-    this.#fresh = [];
-    this.#asked = [];
+    this.#fresh = []; // what was asked for is waited for
     // Another page may have left more.
     if (localStorage.getItem(LEFT + this.name) === this.#noted) drop(this.name);
   }
