@@ -32,7 +32,8 @@ def _content_size(text: str) -> str:
     return text
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """A moment as clients get it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
@@ -50,7 +51,7 @@ def _or_empty_list(value: Any) -> Any:
 
 
 Integral = BeforeValidator(_integral)
-Moment = Annotated[datetime, PlainSerializer(_iso, when_used="json")]
+Moment = Annotated[datetime, PlainSerializer(iso, when_used="json")]
 NoteId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Version = Annotated[int, Field(ge=1)]
 STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))

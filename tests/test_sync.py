@@ -78,6 +78,21 @@ async def test_no_such_note(shared_servers: list[ServerProcess], id: str) -> Non
     assert await code_for(f"{shared_servers[0].url}/sync/{id}") == CloseCode.NOTE_GONE
 
 
+async def test_who_tells_which_note_it_knows_gets_no_other(
+    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
+) -> None:
+    id = await make(rest, "text")
+    created = (await read(rest, id))["created_date"]
+    for other in ("2026-01-01T00:00:00.000Z", "nonsense", ""):
+        assert await code_for(f"{shared_servers[0].url}/sync/{id}?created={other}", Text().hello()) == (
+            CloseCode.NOTE_GONE
+        )
+    for query in ("", f"?created={created}", f"?created={created.replace(':', '%3A')}"):
+        async with Wire(shared_servers[0].url, f"{id}{query}") as client:
+            assert str(client.text) == "text"
+            assert client.codes == []
+
+
 async def test_a_note_that_is_deleted_sends_all_away(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:

@@ -2,9 +2,8 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { clearDocument, fetchUpdates, IndexeddbPersistence } from "y-indexeddb";
-import * as api from "./api";
-import { pause } from "./backoff";
 import { leftover, rebase, splice } from "./drafts";
+import { drop, Letters, left } from "./letters";
 import { outbox } from "./outbox";
 import { hueOf, me } from "./people";
 import { Room, type State } from "./room";
@@ -14,6 +13,7 @@ interface Open {
   id: number;
   room: Room;
   kept: IndexeddbPersistence;
+  letters: Letters;
   users: number;
   stop: () => void;
 }
@@ -25,8 +25,6 @@ const WEEK = 7 * 24 * 3_600_000;
 
 /** By their names, as ids begin anew where a server does. */
 const open = signal<ReadonlyMap<string, Open>>(new Map());
-/** The names of texts that were left unsaved, and of which is asked whether their notes are still there. */
-const asked = signal<ReadonlySet<string>>(new Set());
 /** Tells the other tabs of this browser that there are words that are not on the server. */
 const tabs = new BroadcastChannel("texts");
 
@@ -41,9 +39,7 @@ export const strayOf = (id: number, note: Identity | null): Room | undefined =>
   unsavedOf(id).find(({ room }) => !note || room !== roomOf(note))?.room;
 
 /** How many texts have words that are not on the server. */
-export const unsaved = computed(
-  () => [...open.value.values()].filter(({ room }) => room.unsaved.value).length + asked.value.size,
-);
+export const unsaved = computed(() => [...open.value.values()].filter(({ room }) => room.unsaved.value).length);
 
 /** The note of which the server cannot take what was typed. */
 export const refused = computed(
@@ -53,17 +49,19 @@ export const refused = computed(
 );
 
 interface Mark {
-  id: number;
   used: number;
   /** Whether something was typed that is not known to be on the server. */
   unsaved: boolean;
 }
 
-const read = (name: string): Mark | null => JSON.parse(localStorage.getItem(KEPT + name) ?? "null") as Mark | null;
+function read(name: string): Mark | null {
+  const kept = JSON.parse(localStorage.getItem(KEPT + name) ?? "null") as Mark | null;
+  return kept && { ...kept, unsaved: kept.unsaved || left(name) };
+}
 
-function mark(name: string, id: number, waiting: boolean): void {
+function mark(name: string, waiting: boolean): void {
   // What another tab stores, this one reads from the same store: it is saved, or not, with this one's.
-  const now: Mark = { id, used: Date.now(), unsaved: waiting };
+  const now: Mark = { used: Date.now(), unsaved: waiting };
   localStorage.setItem(KEPT + name, JSON.stringify(now));
 }
 
@@ -73,7 +71,7 @@ const nameOf = ({ id, created_date }: Identity): string => `${id}@${created_date
 /** Opens the text of a note; the answer gives it back. */
 export function use(note: Identity): () => void {
   const name = nameOf(note);
-  const found = open.peek().get(name) ?? opened(note.id, name);
+  const found = open.peek().get(name) ?? opened(name);
   found.users++;
   return () => {
     found.users--;
@@ -81,32 +79,36 @@ export function use(note: Identity): () => void {
   };
 }
 
-/** Opens a text; without its note, it is only what was kept here. */
-function opened(id: number, name: string, gone = false): Open {
-  const url = `${location.origin.replace("http", "ws")}/sync/${id}`;
+/** Opens a text. If the server has no such note, or another one with its id, it is only what was kept here. */
+function opened(name: string): Open {
+  const [id = "", created = ""] = name.split("@");
+  const url = `${location.origin.replace("http", "ws")}/sync/${id}?${new URLSearchParams({ created })}`;
   const room = new Room(url, { name: me(), hue: hueOf(me()) });
   room.unsaved.value = read(name)?.unsaved ?? false;
   const kept = new IndexeddbPersistence(`text-${name}`, room.doc);
   room.store = kept;
-  // Where nothing can be kept, the server's text has to do.
-  const connect = (): void => (gone ? room.lose() : room.connect());
-  const late = setTimeout(connect, 2_000);
-  void kept.whenSynced.then(() => {
+  const letters = new Letters(name, room.doc, kept);
+  const begin = (): void => {
     clearTimeout(late);
+    letters.recall();
     room.kept();
-    connect();
-  });
+    room.connect();
+  };
+  // Where nothing can be kept, the server's text has to do.
+  const late = setTimeout(begin, 2_000);
+  void kept.whenSynced.then(begin);
   const stop = effect(() => {
     const waiting = room.unsaved.value;
-    mark(name, id, waiting);
+    mark(name, waiting);
     if (!waiting) {
+      letters.clear();
       queueMicrotask(() => tidy(name));
     } else if (room.state.value !== "live") {
       room.content.value; // again with each change
       queueMicrotask(() => tabs.postMessage(null)); // by then it is about to be stored
     }
   });
-  const made: Open = { id, room, kept, users: 0, stop };
+  const made: Open = { id: Number(id), room, kept, letters, users: 0, stop };
   open.value = new Map(open.peek()).set(name, made);
   return made;
 }
@@ -124,6 +126,7 @@ function forget(name: string): void {
   left.delete(name);
   open.value = left;
   found?.stop();
+  found?.letters.clear();
   found?.room.close();
 }
 
@@ -133,6 +136,7 @@ export async function discard(id: number): Promise<void> {
     if (one.id !== id || one.room.state.peek() === "live") continue;
     forget(name);
     localStorage.removeItem(KEPT + name);
+    drop(name);
     await clearDocument(`text-${name}`);
   }
 }
@@ -176,41 +180,20 @@ function move(draftKey: string): void {
   outbox.moved(draftKey);
 }
 
-/** Goes on with a text that was left unsaved; if its note is not there, or another one, it is only what was kept. */
-async function takeUp(id: number, name: string): Promise<void> {
-  asked.value = new Set(asked.peek()).add(name);
-  let gone = false;
-  try {
-    gone = nameOf(await api.read(id)) !== name;
-  } catch (error) {
-    if (!(error instanceof api.ApiError)) throw error;
-    if (error.passing) {
-      setTimeout(() => void takeUp(id, name), pause(3));
-      return;
-    }
-    gone = true;
-  }
-  const left = new Set(asked.peek());
-  left.delete(name);
-  asked.value = left;
-  if (!open.peek().has(name) && read(name)?.unsaved) opened(id, name, gone);
-}
-
 /** Takes up what other tabs of this browser have stored, and texts that were left unsaved. */
 export function gather(): void {
-  for (const { kept } of open.peek().values()) void follow(kept);
-  for (const [name, { id, unsaved }] of marks()) {
-    if (unsaved && !open.peek().has(name) && !asked.peek().has(name)) void takeUp(id, name);
-  }
+  for (const one of open.peek().values()) void follow(one);
+  for (const [name, { unsaved }] of marks()) if (unsaved && !open.peek().has(name)) opened(name);
 }
 
-async function follow(kept: IndexeddbPersistence): Promise<void> {
+async function follow({ kept, letters }: Open): Promise<void> {
   if (!kept.synced) return;
   try {
     await fetchUpdates(kept);
   } catch (error) {
     console.warn("What another tab stored cannot be read", error); // it may have dropped it
   }
+  letters.recall();
 }
 
 function marks(): [string, Mark][] {
@@ -219,6 +202,16 @@ function marks(): [string, Mark][] {
     const kept = read(name);
     return kept ? [[name, kept] as [string, Mark]] : [];
   });
+}
+
+/** The page may be about to go. */
+function leave(): void {
+  const unsaved = [...open.peek()].filter(([, { room }]) => room.unsaved.peek());
+  for (const [name, { letters }] of unsaved) {
+    mark(name, true); // another tab may have marked as saved what it had
+    letters.leave();
+  }
+  if (unsaved.length) tabs.postMessage(null);
 }
 
 /** Takes up what was left, and goes on with it as other tabs go; lets go of texts that were not used for a week. */
@@ -235,11 +228,10 @@ export function start(): void {
     const name = key.slice(KEPT.length); // which another tab has dropped
     if (open.peek().get(name)?.users === 0) forget(name);
   });
-  addEventListener("pagehide", () => {
-    // Another tab may have marked as saved what it had.
-    const left = [...open.peek()].filter(([, { room }]) => room.unsaved.peek());
-    for (const [name, { id }] of left) mark(name, id, true);
-    if (left.length) tabs.postMessage(null);
+  addEventListener("pagehide", leave);
+  document.addEventListener("freeze", leave);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") leave();
   });
   const moving = new Map<string, () => void>();
   effect(() => {

@@ -76,9 +76,14 @@ class Rooms:
             member.close(CloseCode.DRAIN)
         return member
 
-    async def join(self, id: int, member: Member) -> Room:
-        """Lets a client into the room of a note. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+    async def join(self, id: int, member: Member, created: str | None = None) -> Room:
+        """Lets a client into the room of a note, of that with this ``created_date`` only, if it tells one.
+
+        Raises :class:`NoteNotFound`, :class:`Unavailable`.
+        """
         async with self._held(id) as room:
+            if created not in (None, room.created):
+                raise NoteNotFound
             await room.join(member)
         if self._draining:
             member.close(CloseCode.DRAIN)

@@ -19,7 +19,7 @@ from realtime import crdt
 from realtime.crdt import Document
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.frames import Packet
-from realtime.models import MAX_CONTENT
+from realtime.models import MAX_CONTENT, iso
 from realtime.rooms import documents, protocol
 from realtime.rooms.company import Company
 from realtime.rooms.credits import Credits, Shown
@@ -62,6 +62,7 @@ class Room:
         self.credits = Credits()
         self.generation = 0
         self.version = 0
+        self.created = ""
         self.last_used = time.monotonic()
         self.given_up = False
         self._texts = texts
@@ -102,6 +103,7 @@ class Room:
         self._document = await documents.made_of(updates)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.generation, self.version = stored.lineage, stored.generation, stored.note.version
+        self.created = iso(stored.note.created_date)
         self._rows = {row.id for row in stored.rows}
         self._known = {*self._rows, stored.edited or ""}
         if str(self._document) != stored.note.content:  # a worker died before it could tell

@@ -28,7 +28,7 @@ router = SlashRouter(tags=["sync"])
 
 @router.websocket("/sync/{id}")
 async def sync(socket: WebSocket, id: str) -> None:
-    """The shared text of a note, for any Yjs client."""
+    """The shared text of a note, for any Yjs client. Who knows the note may tell which: ``?created=``, its date."""
     parts = parts_of(socket)
     await socket.accept()
     if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
@@ -54,7 +54,7 @@ async def sync(socket: WebSocket, id: str) -> None:
 
 
 async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Member) -> None:
-    room: Room = await rooms.join(id, member)
+    room: Room = await rooms.join(id, member, socket.query_params.get("created"))
     try:
         while True:
             message = await socket.receive()

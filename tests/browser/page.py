@@ -14,6 +14,21 @@ Open = Callable[..., Awaitable[Page]]
 
 SECOND = 1000 * UNIT
 
+HOLD_UP = """async () => {
+  for (const { name } of await indexedDB.databases()) {
+    if (!name.startsWith("text-")) continue;
+    const opening = indexedDB.open(name);
+    await new Promise((done) => { opening.onsuccess = done; });
+    const first = opening.result.transaction("updates", "readwrite");
+    const again = () => { first.objectStore("updates").count().onsuccess = again; };
+    again();
+  }
+}"""
+"""Keeps the browser from storing what is typed into the texts of the page from now on."""
+
+NOTED = "Object.keys(localStorage).filter((key) => key.startsWith('left:'))"
+"""Where the page has last letters that the browser has not stored."""
+
 expect.set_options(timeout=5 * SECOND)
 
 

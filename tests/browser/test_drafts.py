@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.chromium import ELSEWHERE
-from tests.browser.page import SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
+from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 
@@ -109,6 +109,39 @@ async def _survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     await expect(light(again, "saved")).to_be_visible(timeout=25 * SECOND)
     await holds(server, 1, "before\nunsent")
     assert (await read_note(server))["title"] == "Unsent title"
+
+
+async def test_last_letters_survive_though_the_browser_has_not_stored_them(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Title", content="before "), note_in("Other"))
+    page = await opened()
+    context = page.context
+    cable = await Cable.lay(context)
+    await page.goto("/n/1")
+    await expect(editor(page)).to_have_text("before ")
+    await saved(page)
+    await cable.cut()
+    await context.set_offline(False)  # pages can be had
+    page.on("dialog", lambda dialog: dialog.accept())
+    text = "before "
+    for word in ("reloaded ", "again "):
+        await page.evaluate(HOLD_UP)
+        await editor(page).press("Control+End")
+        await editor(page).press_sequentially(word)
+        await page.reload()
+        text += word
+        await expect(editor(page)).to_have_text(text)
+    await page.evaluate(HOLD_UP)
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially("closed ")
+    await page.close()
+
+    again = await context.new_page()
+    await again.goto("/n/2")
+    await expect(light(again, "offline")).to_have_text("Offline – 1 change waiting")
+    await cable.mend()
+    await saved(again)
+    await holds(server, 1, text + "closed ")
+    assert await again.evaluate(NOTED) == []
 
 
 async def test_words_typed_right_before_they_could_go(opened: Open, server: ServerProcess) -> None:

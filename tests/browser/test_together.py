@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 from pymongo import MongoClient
 
 from realtime.settings import Settings
-from tests.browser.page import Cable, Open, editor, holds, light, make, read_note, saved
+from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved
 from tests.harness import Json, ServerProcess, eventually, note_in
 
 STORED = """async () => {
@@ -110,6 +110,29 @@ async def test_what_a_tab_left_another_brings_to_the_server(opened: Open, server
     await holds(server, 1, "start left ")
 
 
+async def test_last_letters_of_a_tab_are_taken_up_by_the_others(opened: Open, server: ServerProcess) -> None:
+    await make(server, note_in("Shared", content="start "), note_in("Other"))
+    one = await opened()
+    cable = await Cable.lay(one.context)
+    other, elsewhere = await one.context.new_page(), await one.context.new_page()
+    for page, path in ((one, "/n/1"), (other, "/n/1"), (elsewhere, "/n/2")):
+        await page.goto(path)
+        await expect(editor(page)).to_be_visible()
+        await saved(page)
+    await cable.cut()
+    await one.evaluate(HOLD_UP)
+    await editor(one).press("Control+End")
+    await editor(one).press_sequentially("last")
+    await one.close()
+    await expect(editor(other)).to_have_text("start last")
+    await expect(light(elsewhere, "offline")).to_have_text("Offline – 1 change waiting")
+    await cable.mend()
+    for page in (other, elsewhere):
+        await saved(page)
+        assert await page.evaluate(NOTED) == []
+    await holds(server, 1, "start last")
+
+
 async def _leave(page: Page, word: str) -> None:
     """Writes into a text that is cut off, and ends the tab once the browser has stored that."""
     await _write(page, "Control+End", [word])
@@ -120,7 +143,7 @@ async def _leave(page: Page, word: str) -> None:
 async def test_words_of_a_note_that_had_the_id_before_do_not_get_into_another(
     browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
 ) -> None:
-    server = serve()
+    server = serve(database=_old(settings))
     await make(server, note_in("Before", content="start "))
     context = await browser.new_context(base_url=server.url)
     cable = await Cable.lay(context)
@@ -130,18 +153,62 @@ async def test_words_of_a_note_that_had_the_id_before_do_not_get_into_another(
     await saved(page)
     await cable.cut()
     await _leave(page, "unsent")
-    server.kill()
-    with MongoClient[Json](settings.mongo_url) as mongo:
-        mongo.drop_database(settings.database)
-    server.start()
-    await make(server, note_in("Another", content="another text"))
+    await _replace(server, serve, settings)
     await cable.mend()
 
     again = await context.new_page()
     await again.goto("/n/1")
     await expect(again.locator("pre")).to_have_text("start unsent ")
     await expect(light(again, "unsaved")).to_be_visible()
+    await expect(again.get_by_role("button", name="Restore it")).to_have_count(0)
     await again.get_by_role("button", name="Save my words as a new note").click()
     await saved(again)
     await holds(server, 2, "start unsent ")
     await holds(server, 1, "another text")
+
+
+async def test_page_that_is_open_while_all_notes_are_replaced_mixes_no_texts(
+    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
+) -> None:
+    server = serve(database=_old(settings))
+    await make(server, note_in("Before", content="start "))
+    context = await browser.new_context(base_url=server.url)
+    cable = await Cable.lay(context)
+    page = await context.new_page()
+    await page.goto("/n/1")
+    await expect(editor(page)).to_have_text("start ")
+    await saved(page)
+    await cable.cut()
+    await _write(page, "Control+End", ["unsent"])
+    await _replace(server, serve, settings)
+    told = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await told.wait()
+        await route.continue_()
+
+    await context.route("**/notes/**", hold)  # only the room tells of another note
+    await cable.mend()
+    await expect(light(page, "unsaved")).to_be_visible(timeout=25 * SECOND)
+    await holds(server, 1, "another text")
+
+    told.set()
+    await expect(page.locator("pre")).to_have_text("start unsent ", timeout=25 * SECOND)
+    await page.get_by_role("button", name="Discard").click()
+    await page.goto("/n/1")
+    await expect(editor(page)).to_have_text("another text")
+    await _write(page, "Control+End", [" and", "more"])
+    await saved(page)
+    await holds(server, 1, "another text and more ")
+
+
+def _old(settings: Settings) -> str:
+    return f"{settings.database}-old"
+
+
+async def _replace(server: ServerProcess, serve: Callable[..., ServerProcess], settings: Settings) -> None:
+    """Starts a server with other data at the address of one, in which another note has the id of the first."""
+    server.kill()
+    with MongoClient[Json](settings.mongo_url) as mongo:
+        mongo.drop_database(_old(settings))
+    await make(serve(port=server.port), note_in("Another", content="another text"))

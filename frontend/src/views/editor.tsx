@@ -98,8 +98,8 @@ export function Editor(props: Props) {
     // What was typed alone is in the shared text by now: the caret stays, and what is typed next is shared.
     shared.current.room = room;
     const { start, end, text: insert } = splice(editor.state.sliceDoc(), room.text.toString());
-    editor.dispatch({ changes: { from: start, to: end, insert } });
-    editor.dispatch({ effects: shared.current.sharing.reconfigure(together(room)) });
+    const effects = shared.current.sharing.reconfigure(together(room));
+    editor.dispatch({ changes: { from: start, to: end, insert }, effects }); // at once: not into a text before it
   }, [props.room]);
 
   return <div class="editor" ref={place} />;

@@ -57,7 +57,8 @@ export function NotePane() {
   const id = here.view === "note" ? here.id : null;
   const draft = id === null ? undefined : outbox.of(id);
   const lost = id === null ? undefined : texts.strayOf(id, note);
-  if (id !== null && lost && (note || (opened.missing.value && !draft))) return <Lost id={id} room={lost} />;
+  if (id !== null && lost && (note || (opened.missing.value && !draft)))
+    return <Lost id={id} room={lost} replaced={note !== null} />;
   if (opened.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
   if (!note && !draft?.base) {
     return (
@@ -79,28 +80,30 @@ export function Gone({ text }: { text: string }) {
   );
 }
 
-/** Words that were typed into a note that is gone, and are nowhere else. */
-function Lost({ id, room }: { id: number; room: Room }) {
+/** Words that were typed into a note that is gone, perhaps replaced by another with its id, and are nowhere else. */
+function Lost({ id, room, replaced }: { id: number; room: Room; replaced: boolean }) {
   const words = room.content.value;
   const title = [...(words.split("\n", 1)[0] ?? "").replace(/^#+\s*/, "").trim()].slice(0, 50).join("");
   const fields = { ...BLANK, title: [...title].length < 3 ? "Words of a deleted note" : title, content: words };
   return (
     <section class="pane" aria-label="Note">
       <Back />
-      <Deleted id={id} words={fields} />
+      <Deleted id={id} words={fields} replaced={replaced} />
       <pre class="editor waiting">{words}</pre>
     </section>
   );
 }
 
 /** That a note was deleted, and what can be done with it and with the words that it does not have. */
-function Deleted({ id, words }: { id: number; words: Fields | null }) {
+function Deleted({ id, words, replaced = false }: { id: number; words: Fields | null; replaced?: boolean }) {
   return (
     <div class="alert" role="alert">
-      {GONE}
-      <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
-        Restore it
-      </button>
+      {replaced ? "The note of these words is gone, and another one has its number" : GONE}
+      {!replaced && (
+        <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
+          Restore it
+        </button>
+      )}
       {words && (
         <>
           <button type="button" onClick={() => rescue(id, words)}>
