@@ -8,16 +8,48 @@ from collections.abc import Sequence
 
 from realtime import updates
 from realtime.crdt import Document
-from realtime.errors import MalformedUpdate
+from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.merge import changes
+from realtime.models import MAX_CONTENT
 from realtime.updates import Walk
 
 log = logging.getLogger(__name__)
 
 LARGE = 64 * 1024
 """Bytes."""
+MAX_STATE = 8 * 1024 * 1024
 MOST_PIECES = 500
 """Pieces and deletions that a text takes at once."""
+
+
+class Space:
+    """How much a text may grow: to so many bytes of what it is made of, and as many of its content as a note has."""
+
+    def __init__(self, document: Document, size: int = 0) -> None:
+        self.size = size
+        self._document = document
+        self._spare = 0
+
+    def use(self, size: int) -> None:
+        """Counts an update of so many bytes that the text took."""
+        self.size += size
+        self._spare -= size
+
+    def surely_has(self, size: int) -> bool:
+        """Whether there is room for an update of so many bytes, whatever is in it."""
+        if size > self._spare:  # asked for now and then: the answer takes as long as an update does
+            self._spare = MAX_CONTENT - self._document.length
+        return size <= self._spare and self.size + size <= MAX_STATE
+
+    async def has(self, update: bytes) -> bool:
+        """Whether there is room for this update, by trying it elsewhere. Raises :class:`MalformedUpdate`."""
+        state = self._document.since()
+        self.size = len(state)
+        try:
+            trial = await asyncio.to_thread(Document, [state, update])
+        except DocumentBroken:
+            raise MalformedUpdate("breaks the text") from None
+        return self.size + len(update) <= MAX_STATE and trial.length <= MAX_CONTENT
 
 
 async def made_of(journaled: Sequence[bytes]) -> Document:

@@ -19,10 +19,11 @@ from realtime import crdt
 from realtime.crdt import Document
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.frames import Packet
-from realtime.models import MAX_CONTENT, iso
+from realtime.models import iso
 from realtime.rooms import documents, protocol
 from realtime.rooms.company import Company
 from realtime.rooms.credits import Credits, Shown
+from realtime.rooms.documents import Space
 from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 LARGE = 4 * 1024
 """Bytes of an update from which on it is read in a thread."""
-MAX_STATE = 8 * 1024 * 1024
 PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
@@ -73,7 +73,7 @@ class Room:
         self._lineage = ""
         self._known: set[str] = set()
         self._rows: set[str] = set()
-        self._size = 0
+        self._space = Space(self._document)
         self._staged: asyncio.Future[bool] | None = None
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[Told] = []
@@ -99,8 +99,8 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        self._size = sum(map(len, updates))
         self._document = await documents.made_of(updates)
+        self._space = Space(self._document, sum(map(len, updates)))
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.generation, self.version = stored.lineage, stored.generation, stored.note.version
         self.created = iso(stored.note.created_date)
@@ -159,7 +159,7 @@ class Room:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
-        self._size += sum(map(len, row.updates))
+        self._space.use(sum(map(len, row.updates)))
         self.credits.add(row.people)
         self._journaled(row.id)
         if not whole:  # not in the snapshot either, then
@@ -233,8 +233,10 @@ class Room:
         doubtful = self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
         if doubtful and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
-        if self._size + len(update) > MAX_STATE or self._document.length + len(update) > MAX_CONTENT:
-            await self._fit(member, update)
+        if not self._space.surely_has(len(update)):
+            if not await self._space.has(update):
+                member.too_big()
+            await self.ready()  # it may have been loaded anew meanwhile
         try:
             if brought and not self._document.offer(update):
                 return False
@@ -243,25 +245,13 @@ class Room:
         except DocumentBroken as error:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
-        self._size += len(update)
+        self._space.use(len(update))
         name = self.company.name_of(member)
         self.credits.add([name] if name is not None else ())
         self._staged = self._journal.write(self, update, name)
         if self._journal.crowded:
             await self.durable()
         return True
-
-    async def _fit(self, member: Member, update: bytes) -> None:
-        """Makes sure that there is room for an update: what it adds is known for sure only after it was tried."""
-        state = self._document.since()
-        self._size = len(state)
-        try:
-            trial = await asyncio.to_thread(Document, [state, update])
-        except DocumentBroken:
-            raise MalformedUpdate("breaks the text") from None
-        await self.ready()  # it may have been loaded anew meanwhile
-        if self._size + len(update) > MAX_STATE or trial.length > MAX_CONTENT:
-            member.too_big()
 
     async def durable(self) -> bool:
         """Waits until all that is in the text now is in the journal; false if that failed."""
@@ -396,7 +386,7 @@ class Room:
             self.generation = generation + 1
             self._known -= rows
             self._rows -= rows
-            self._size = len(state)
+            self._space.size = len(state)
             self._relay.tell(Told(Kind.COMPACTED, self.id, names=sorted(rows), generation=self.generation))
         else:
             await self.catch_up()

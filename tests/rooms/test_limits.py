@@ -10,7 +10,7 @@ import pytest
 from realtime.crdt import Document
 from realtime.errors import CloseCode, MalformedUpdate
 from realtime.models import MAX_CONTENT
-from realtime.rooms import protocol, room
+from realtime.rooms import documents, protocol
 from realtime.rooms.member import BURST, Refused
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
@@ -51,7 +51,7 @@ async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
 
 async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is left counts against the limit of the state."""
-    monkeypatch.setattr(room, "MAX_STATE", 20_000)
+    monkeypatch.setattr(documents, "MAX_STATE", 20_000)
     worker = await hire()
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
