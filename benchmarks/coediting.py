@@ -6,8 +6,8 @@ program stores every update in MongoDB's journal before anyone gets it; Hocuspoc
 Both are measured in turn, several times, in one run. With ``--most`` everybody types, and it looks for the largest
 number of them at which the 99th percentile stays within 80 ms.
 
-The load comes from one process of this machine, over loopback, with hand-made WebSocket frames, and only every tenth
-client takes the time, so that the servers are measured and not the clients.
+The load comes from one process of this machine, over loopback, with hand-made WebSocket frames, and only ten of the
+clients take the time, so that the servers are measured and not the clients.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ HOCUSPOCUS = "@hocuspocus/server@4.7.0"
 PER_SECOND = 10
 GOOD = 0.080
 LONGEST = 15
-WATCH = 10
-"""Of so many clients one takes the time of what it gets."""
+WATCHERS = 10
+"""So many clients take the time of what they get."""
 WARM_UP = 1.0
 HERE = Path(__file__).parent
 
@@ -307,7 +307,7 @@ async def measure(contender: Contender, clients: int, typists: int, seconds: flo
     loop = asyncio.get_running_loop()
     everyone: list[Client] = []
     for number in range(clients):
-        make = partial(Client, path, contender, load, watches=number % WATCH == 0)
+        make = partial(Client, path, contender, load, watches=number * WATCHERS % clients < WATCHERS)
         _, client = await loop.create_connection(make, "127.0.0.1", contender.port)
         everyone.append(client)
     async with asyncio.timeout(30):
