@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from realtime.settings import Settings
 
 MAX_MESSAGE = 1024 * 1024
+AHEAD = 16
+SMALL = 4096
 ABORT_AFTER = 2.0
 SETTLE = 0.5
 GRACE = 30
@@ -82,6 +84,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """Called with a whole message. While few and small ones wait, reading is not paused and resumed around each."""
+        if self.queue.qsize() < AHEAD and sum(map(len, self.frames)) <= SMALL:
+            paused, self.read_paused = self.read_paused, True
+            super().send_receive_event_to_app()
+            self.read_paused = paused
+        else:
+            super().send_receive_event_to_app()
 
     def keepalive_timeout(self) -> None:
         """Called when a ping was not answered in time."""
