@@ -37,6 +37,7 @@ bench: install
 	$(BIN)/python benchmarks/lists.py
 	$(BIN)/python benchmarks/coediting.py --most
 	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/rooms.py
 
 format: install
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from tests.harness import ServerProcess
 def _clean_environment() -> None:
     for name in [name for name in os.environ if name.startswith("REALTIME_")]:
         del os.environ[name]
+    # A shell that starts this in the background has Ctrl-C ignored, and so would be what the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,118 @@
+"""Rooms: how much memory does an open one take, and each client in it?
+
+A server process of its own, with texts of some size; measured is its resident memory, before and after clients join
+over ``/sync/{id}`` with nothing but the first exchange: first each in a room of its own, then all in one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import uvloop
+from websockets.asyncio.client import connect
+
+from realtime.embedded import Embedded
+from realtime.rooms import protocol
+
+SETTLE = 2.0
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    embedded = Embedded(folder, mongo=True, redis=True)
+    embedded.start()
+    try:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        urls = {"REALTIME_MONGO_URL": embedded.mongo_url, "REALTIME_REDIS_URL": embedded.redis_url}
+        command = [sys.executable, "-m", "realtime", "serve", "--port", str(port)]
+        environment = {**os.environ, **urls, "REALTIME_LOG_LEVEL": "error"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(300):
+                try:
+                    if httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+            else:
+                sys.exit("the server did not start")
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)
+    finally:
+        embedded.stop()
+
+
+async def _memory(process: psutil.Process) -> int:
+    """Bytes, once what was just done is done."""
+    await asyncio.sleep(SETTLE)
+    resident: int = process.memory_info().rss
+    return resident
+
+
+async def _join(stack: AsyncExitStack, url: str, note: int) -> None:
+    address = f"{url.replace('http', 'ws', 1)}/sync/{note}"
+    client = await stack.enter_async_context(connect(address, compression=None, max_queue=1))
+    await client.send(protocol.state(b"\0"))
+    async with asyncio.timeout(20):
+        while not (await client.recv()).startswith(b"\0\x01"):  # type: ignore[arg-type]  # it is binary
+            pass
+
+
+async def measure(url: str, process: psutil.Process, many: int, size: int) -> tuple[float, float]:
+    """Bytes of a room with one client, and of each client more in one room; of a text of so many characters."""
+    words = ("lorem ipsum dolor sit amet " * (size // 27 + 1))[:size]
+    note = {"title": "Memory", "description": "A text of some size", "content": words}
+    async with httpx.AsyncClient(base_url=url, timeout=20) as rest:
+        ids = [(await rest.post("/notes/", json=note)).json()["id"] for _ in range(many + 2)]
+    async with AsyncExitStack() as stack:
+        await _join(stack, url, ids[0])  # what is made once is made
+        before = await _memory(process)
+        for id in ids[1 : many + 1]:
+            await _join(stack, url, id)
+        rooms = await _memory(process)
+        for _ in range(many):
+            await _join(stack, url, ids[-1])
+        clients = await _memory(process)
+    return (rooms - before) / many, (clients - rooms) / many
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """All of it, with a server for each size."""
+    print(f"{arguments.many} rooms with a client each, then {arguments.many} clients in one room")
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as (url, process):
+            room, client = await measure(url, process, arguments.many, size)
+            print(f"  text of {size:7} characters: room with a client {room / 1024:7.1f} KiB", end="")
+            print(f", each client more {client / 1024:6.1f} KiB", flush=True)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--many", type=int, default=500)
+    parser.add_argument(
+        "--sizes", type=lambda text: [int(one) for one in text.split(",")], default=[100, 10_000, 100_000]
+    )
+    uvloop.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
