@@ -131,7 +131,7 @@ async def test_killed_parent_takes_its_workers_and_embedded_servers_along(tmp_pa
     assert len(workers(server)) == 2
     async with connect(server.ws):
         server.kill()
-        await eventually(lambda: not any(_alive(child) for child in family), within=10)
+        await eventually(lambda: [child.name() for child in family if _alive(child)] == [], within=20)
     os.close(lock_folder(tmp_path, os.getpid()))
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from realtime.rooms import protocol, room
 from realtime.rooms.credits import Shown
 from realtime.rooms.member import Refused
 from realtime.settings import Settings
-from tests.harness import UNIT, eventually
+from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
 from tests.rooms.conftest import Hire, Worker, working
 
@@ -139,23 +138,11 @@ async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) ->
     id = await here.make("")
     hostile, near, far = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
     update = pieces(40_000)
-    longest = 0.0
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            started = time.monotonic()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - started)
-
-    beating = asyncio.create_task(beat())
     saying = asyncio.create_task(hostile.say(protocol.update(update)))
     await near.append("near")
     await eventually(lambda: near.text.all_acknowledged)
     assert not saying.done()
     await saying
-    beating.cancel()
-    assert longest < 0.5 * UNIT
     assert update in hostile.text.acknowledged
     await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
     assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
