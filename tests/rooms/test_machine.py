@@ -349,7 +349,7 @@ def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "PROJECT_AFTER", (0, 0))
     monkeypatch.setattr(room, "CHECK_AFTER", (0, 0))
     monkeypatch.setattr(room, "QUIET", 0)
-    bounded = hypothesis(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+    bounded = hypothesis(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)
     with asyncio.Runner() as runner:
         make: Any = partial(Machine, settings, runner)
         run_state_machine_as_test(make, settings=bounded)
