@@ -6,7 +6,6 @@ It takes words without case and accents; ``"a phrase"`` must be there as it is, 
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
 from html import escape
@@ -15,7 +14,9 @@ BEFORE = 60
 LENGTH = 240
 
 _TERM = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
-_MARKS = "".join(sign for sign in map(chr, range(0x300, sys.maxunicode)) if unicodedata.category(sign)[0] == "M")
+# Marks are at the beginning of planes 0 and 1, and in plane 14: looking at all of Unicode takes a tenth of a second.
+_PLACES = (*range(0x300, 0x3100), *range(0xA000, 0xB000), *range(0xFB00, 0x1F000), *range(0xE0100, 0xE01F0))
+_MARKS = "".join(sign for sign in map(chr, _PLACES) if unicodedata.category(sign)[0] == "M")
 _WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
 
 

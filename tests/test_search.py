@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
@@ -232,3 +234,8 @@ def test_search_follows_every_change(client: TestClient) -> None:
     assert _found(client, "second third") == []
     client.post("/trash/1/restore")
     assert len(_found(client, "second")) == 1
+
+
+def test_all_marks_of_unicode_belong_to_words() -> None:
+    marks = [sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign)[0] == "M"]
+    assert _marks(snippet("needle", f"needle{''.join(marks)}")) == [f"needle{''.join(marks)}"]

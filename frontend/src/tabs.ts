@@ -34,6 +34,21 @@ export async function living(): Promise<Set<string> | null> {
   return new Set(held.flatMap(({ name }) => (name?.startsWith("tab:") ? [name.slice(4)] : [])));
 }
 
+/** Shares in something with the tabs that do, too, until the answer is called. */
+export function share(name: string): () => void {
+  let release = (): void => {};
+  const released = new Promise<void>((done) => {
+    release = done;
+  });
+  void locks()?.request(name, { mode: "shared" }, () => released);
+  return release;
+}
+
+/** Does something once no tab shares in it any more; at once where that cannot be known. */
+export async function whenLeft(name: string, work: () => Promise<void>): Promise<void> {
+  await (locks()?.request(name, work) ?? work());
+}
+
 /** Does what one tab at a time may do. */
 export async function alone(work: () => Promise<void>): Promise<void> {
   await (locks()?.request("alone", work) ?? work());

@@ -7,6 +7,7 @@ import { drop, Letters, left } from "./letters";
 import { outbox } from "./outbox";
 import { hueOf, me } from "./people";
 import { Room, type State } from "./room";
+import * as tabs from "./tabs";
 import type { Note } from "./types";
 
 interface Open {
@@ -16,6 +17,8 @@ interface Open {
   letters: Letters;
   users: number;
   stop: () => void;
+  /** Tells other tabs that this one does not have the text any more. */
+  leave: () => void;
 }
 
 type Identity = Pick<Note, "id" | "created_date">;
@@ -26,7 +29,9 @@ const WEEK = 7 * 24 * 3_600_000;
 /** By their names, as ids begin anew where a server does. */
 const open = signal<ReadonlyMap<string, Open>>(new Map());
 /** Tells the other tabs of this browser that there are words that are not on the server. */
-const tabs = new BroadcastChannel("texts");
+const channel = new BroadcastChannel("texts");
+/** Texts that other tabs have, and this one takes up when they are gone. */
+const awaited = new Set<string>();
 
 const unsavedOf = (id: number): Open[] =>
   [...open.value.values()].filter((one) => one.id === id && one.room.unsaved.value);
@@ -105,10 +110,10 @@ function opened(name: string): Open {
       queueMicrotask(() => tidy(name));
     } else if (room.state.value !== "live") {
       room.content.value; // again with each change
-      queueMicrotask(() => tabs.postMessage(null)); // by then it is about to be stored
+      queueMicrotask(() => channel.postMessage(null)); // by then it is about to be stored
     }
   });
-  const made: Open = { id: Number(id), room, kept, letters, users: 0, stop };
+  const made: Open = { id: Number(id), room, kept, letters, users: 0, stop, leave: tabs.share(KEPT + name) };
   open.value = new Map(open.peek()).set(name, made);
   return made;
 }
@@ -128,6 +133,7 @@ function forget(name: string): void {
   found?.stop();
   found?.letters.clear();
   found?.room.close();
+  found?.leave();
 }
 
 /** Drops what was typed into the text of a note that is not there, and is not on the server. */
@@ -183,7 +189,14 @@ function move(draftKey: string): void {
 /** Takes up what other tabs of this browser have stored, and texts that were left unsaved. */
 export function gather(): void {
   for (const one of open.peek().values()) void follow(one);
-  for (const [name, { unsaved }] of marks()) if (unsaved && !open.peek().has(name)) opened(name);
+  for (const [name, { unsaved }] of marks()) {
+    if (!unsaved || awaited.has(name) || open.peek().has(name)) continue;
+    awaited.add(name);
+    void tabs.whenLeft(KEPT + name, async () => {
+      awaited.delete(name);
+      if (read(name)?.unsaved && !open.peek().has(name)) opened(name);
+    });
+  }
 }
 
 async function follow({ kept, letters }: Open): Promise<void> {
@@ -211,7 +224,7 @@ function leave(): void {
     mark(name, true); // another tab may have marked as saved what it had
     letters.leave();
   }
-  if (unsaved.length) tabs.postMessage(null);
+  if (unsaved.length) channel.postMessage(null);
 }
 
 /** Takes up what was left, and goes on with it as other tabs go; lets go of texts that were not used for a week. */
@@ -222,7 +235,7 @@ export function start(): void {
     void clearDocument(`text-${name}`);
   }
   gather();
-  tabs.onmessage = gather;
+  channel.onmessage = gather;
   addEventListener("storage", ({ key, newValue }) => {
     if (!key?.startsWith(KEPT) || newValue !== null) return;
     const name = key.slice(KEPT.length); // which another tab has dropped
