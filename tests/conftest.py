@@ -35,13 +35,23 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     servers.stop()
 
 
-@pytest.fixture
-def settings(embedded: Embedded) -> Iterator[Settings]:
-    """Settings with a database of their own."""
+def _settings(embedded: Embedded) -> Iterator[Settings]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database=name, drain=0.5)
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
         client.drop_database(name)
+
+
+@pytest.fixture
+def settings(embedded: Embedded) -> Iterator[Settings]:
+    """Settings with a database of their own."""
+    yield from _settings(embedded)
+
+
+@pytest.fixture(scope="module")
+def module_settings(embedded: Embedded) -> Iterator[Settings]:
+    """Settings for tests of a module that share a database; a new one each time that a process comes back to them."""
+    yield from _settings(embedded)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.edits import Edit, Edits, edited
-from realtime.embedded import Embedded
 from realtime.errors import EditRefused, WouldNotFit
 from realtime.models import MAX_CONTENT
 from realtime.settings import Settings
@@ -176,9 +175,8 @@ def test_long_text_is_found_in_linear_time() -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(embedded: Embedded) -> Iterator[TestClient]:
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-edits")
-    with TestClient(create_app(settings)) as client:
+def shared(module_settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(module_settings)) as client:
         yield client
 
 

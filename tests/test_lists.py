@@ -14,7 +14,6 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
 from realtime.models import MAX_ID, Listing, Sort
 from realtime.rest.common import place_token
 from realtime.search import folded
@@ -22,7 +21,6 @@ from realtime.settings import MIB, Settings
 from realtime.store.lists import ordered
 from tests.harness import Json, note_in
 
-DATABASE = "test-lists"
 MANY = 800
 DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TITLES = ["alpha", "Älpha", "zebra", "Émile"]
@@ -58,27 +56,26 @@ LIVE = [document for document in map(_document, range(1, MANY + 1)) if not docum
 
 
 @pytest.fixture(scope="module")
-def mongo(embedded: Embedded) -> Iterator[Database[Json]]:
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
     """The database of the module, past the program."""
-    with MongoClient[Json](embedded.mongo_url) as client:
-        yield client[DATABASE]
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
 
 
 @pytest.fixture(scope="module")
-def library(embedded: Embedded, mongo: Database[Json]) -> Iterator[TestClient]:
+def library(module_settings: Settings, mongo: Database[Json]) -> Iterator[TestClient]:
     """An application with many notes that no test changes."""
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database=DATABASE)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(module_settings)) as client:
         assert client.get("/notes/").json() == []  # the indexes are there
         mongo.notes.insert_many(map(_document, range(1, MANY + 1)))
         yield client
 
 
 @pytest.fixture(scope="module")
-def desk(embedded: Embedded) -> Iterator[TestClient]:
+def desk(module_settings: Settings) -> Iterator[TestClient]:
     """An application for tests that look only at notes with a tag of their own."""
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-lists-desk")
-    with TestClient(create_app(settings)) as client:
+    database = f"{module_settings.database}-desk"
+    with TestClient(create_app(module_settings.model_copy(update={"database": database}))) as client:
         yield client
 
 
@@ -310,7 +307,7 @@ def test_no_list_scans_all_notes(library: TestClient, mongo: Database[Json]) -> 
                 assert library.get(answer.links["next"]["url"]).json()
     finally:
         mongo.command("profile", 0)
-    asked = list(mongo.system.profile.find({"ns": f"{DATABASE}.notes", "op": {"$in": ["query", "command"]}}))
+    asked = list(mongo.system.profile.find({"ns": f"{mongo.name}.notes", "op": {"$in": ["query", "command"]}}))
     assert len(asked) >= 13
     for query in asked:
         assert query["planSummary"].startswith(("IXSCAN", "TEXT")), query["planSummary"]

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
 from realtime.errors import MergeConflict
 from realtime.merge import Hunk, blocks, changes, hunks, merge_fields, merged
 from realtime.models import MAX_CONTENT, Note, RevisionText
@@ -312,11 +311,8 @@ def test_conflict_says_where_it_is_in_the_merged_text() -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(embedded: Embedded) -> Iterator[TestClient]:
-    settings = Settings(
-        mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-merge", max_body=3 * MIB
-    )
-    with TestClient(create_app(settings)) as client:
+def shared(module_settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(module_settings.model_copy(update={"max_body": 3 * MIB}))) as client:
         yield client
 
 

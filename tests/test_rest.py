@@ -14,7 +14,6 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
 from realtime.settings import MIB, Settings
 from tests.harness import UNIT, Json, ServerProcess, all_notes, note_in
 
@@ -25,10 +24,9 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture(scope="module")
-def shared(embedded: Embedded) -> Iterator[TestClient]:
+def shared(module_settings: Settings) -> Iterator[TestClient]:
     """One application for all tests that look only at notes of their own."""
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-rest")
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(module_settings)) as client:
         yield client
 
 

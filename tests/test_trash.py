@@ -13,30 +13,27 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
 from realtime.models import MAX_ID
 from realtime.rest.common import place_token
 from realtime.settings import MIB, Settings
 from tests.harness import Json, eventually, note_in
 
-DATABASE = "test-trash"
 NOT_FOUND = {"detail": "Note not found"}
 BOOKKEEPING = {"operations", "text_version", "deleted", "dirty", "recent", "created_date", "updated_date", "title_key"}
 SECRET = "xyzzy"
 
 
 @pytest.fixture(scope="module")
-def mongo(embedded: Embedded) -> Iterator[Database[Json]]:
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
     """The database of the module, past the program."""
-    with MongoClient[Json](embedded.mongo_url) as client:
-        yield client[DATABASE]
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
 
 
 @pytest.fixture(scope="module")
-def shared(embedded: Embedded) -> Iterator[TestClient]:
+def shared(module_settings: Settings) -> Iterator[TestClient]:
     """One application for all tests that look only at notes of their own."""
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database=DATABASE)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(module_settings)) as client:
         yield client
 
 

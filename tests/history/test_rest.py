@@ -12,16 +12,14 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 from tests.test_merge import by_patch
 
 
 @pytest.fixture(scope="module")
-def shared(embedded: Embedded) -> Iterator[TestClient]:
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-history")
-    with TestClient(create_app(settings)) as client:
+def shared(module_settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(module_settings)) as client:
         yield client
 
 
