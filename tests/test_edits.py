@@ -162,16 +162,16 @@ def test_huge_result_is_never_built() -> None:
     ids=["blanks", "hashes and blanks", "hashes", "tabs", "backticks"],
 )
 def test_headings_are_found_in_linear_time(line: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     list(headings(line))
-    assert time.monotonic() - started < UNIT
+    assert time.thread_time() - started < UNIT
 
 
 def test_long_text_is_found_in_linear_time() -> None:
     find = "ab" * (MAX_CONTENT // 4)
-    started = time.monotonic()
+    started = time.thread_time()
     assert _edited(f"{find}c{find}", replace(f"c{find}", "")) == find
-    assert time.monotonic() - started < UNIT / 2
+    assert time.thread_time() - started < UNIT / 2
 
 
 @pytest.fixture(scope="module")
