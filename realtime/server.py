@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 1024 * 1024
 AHEAD = 16
+"""Messages of a client that may wait for the application while more are read."""
 SMALL = 4096
+"""Bytes up to which a message may be one of these."""
 ABORT_AFTER = 2.0
 SETTLE = 0.5
 GRACE = 30

@@ -9,7 +9,6 @@ a time.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -37,7 +36,7 @@ class Line(asyncio.Protocol):
         self._common = {"$db": database, "writeConcern": write_concern.document}
         self._client: AsyncMongoClient[Document] | None = None
         self._turn = asyncio.Lock()
-        self._numbers = itertools.count(1)
+        self._asked = 0
         self._held = AsyncExitStack()
         self._driver: asyncio.BaseProtocol | None = None
         self._transport: asyncio.Transport | None = None
@@ -69,7 +68,8 @@ class Line(asyncio.Protocol):
     async def _say(self, sections: bytes) -> Document:
         transport = self._transport or await self._connect()
         self._reply = asyncio.get_running_loop().create_future()
-        transport.write(_HEAD.pack(_HEAD.size + len(sections), next(self._numbers), 0, _OP_MSG, 0, 0) + sections)
+        self._asked = (self._asked + 1) % 2**31
+        transport.write(_HEAD.pack(_HEAD.size + len(sections), self._asked, 0, _OP_MSG, 0, 0) + sections)
         return await self._reply
 
     async def _connect(self) -> asyncio.Transport:
@@ -95,10 +95,13 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called with a part of an answer."""
         self._read += data
-        if len(self._read) >= _HEAD.size and len(self._read) >= int.from_bytes(self._read[:4], "little"):
-            answer = bson.decode(self._read[_HEAD.size :])
-            self._read.clear()
-            if self._reply is not None and not self._reply.done():
+        if len(self._read) < _HEAD.size:
+            return
+        length, _, asked, *_ = _HEAD.unpack_from(self._read)
+        if len(self._read) >= length:
+            answer = bson.decode(self._read[_HEAD.size : length])
+            del self._read[:length]
+            if asked == self._asked and self._reply is not None and not self._reply.done():
                 self._reply.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -140,10 +140,8 @@ async def _leave(page: Page, word: str) -> None:
     await page.close(run_before_unload=False)
 
 
-async def test_words_of_a_note_that_had_the_id_before_do_not_get_into_another(
-    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
-) -> None:
-    server = serve(database=_old(settings))
+async def _cut_off(browser: Browser, server: ServerProcess) -> tuple[Page, Cable]:
+    """A page with the text of a new note, and no network any more."""
     await make(server, note_in("Before", content="start "))
     context = await browser.new_context(base_url=server.url)
     cable = await Cable.lay(context)
@@ -152,11 +150,19 @@ async def test_words_of_a_note_that_had_the_id_before_do_not_get_into_another(
     await expect(editor(page)).to_have_text("start ")
     await saved(page)
     await cable.cut()
+    return page, cable
+
+
+async def test_words_of_a_note_that_had_the_id_before_do_not_get_into_another(
+    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
+) -> None:
+    server = serve(database=_old(settings))
+    page, cable = await _cut_off(browser, server)
     await _leave(page, "unsent")
     await _replace(server, serve, settings)
     await cable.mend()
 
-    again = await context.new_page()
+    again = await page.context.new_page()
     await again.goto("/n/1")
     await expect(again.locator("pre")).to_have_text("start unsent ")
     await expect(light(again, "unsaved")).to_be_visible()
@@ -171,14 +177,7 @@ async def test_page_that_is_open_while_all_notes_are_replaced_mixes_no_texts(
     browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
 ) -> None:
     server = serve(database=_old(settings))
-    await make(server, note_in("Before", content="start "))
-    context = await browser.new_context(base_url=server.url)
-    cable = await Cable.lay(context)
-    page = await context.new_page()
-    await page.goto("/n/1")
-    await expect(editor(page)).to_have_text("start ")
-    await saved(page)
-    await cable.cut()
+    page, cable = await _cut_off(browser, server)
     await _write(page, "Control+End", ["unsent"])
     await _replace(server, serve, settings)
     told = asyncio.Event()
@@ -187,7 +186,7 @@ async def test_page_that_is_open_while_all_notes_are_replaced_mixes_no_texts(
         await told.wait()
         await route.continue_()
 
-    await context.route("**/notes/**", hold)  # only the room tells of another note
+    await page.context.route("**/notes/**", hold)  # only the room tells of another note
     await cable.mend()
     await expect(light(page, "unsaved")).to_be_visible(timeout=25 * SECOND)
     await holds(server, 1, "another text")

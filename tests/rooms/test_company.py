@@ -52,7 +52,6 @@ async def test_news_from_here_and_elsewhere_are_gathered(hire: Hire) -> None:
     id = await here.make()
     seats = [await Seat().sit(worker.rooms, id) for worker in (here, there) for _ in range(20)]
     listener = await Seat().sit(here.rooms, id)
-    await asyncio.sleep(0.1)
     before, started = listener.packets, time.monotonic()
     for clock in range(10):
         for client, seat in enumerate(seats):

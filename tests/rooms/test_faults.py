@@ -102,6 +102,10 @@ async def test_lost_messages_between_workers_are_found_in_the_journal(
     await eventually(lambda: str(reader.text) == "heard lost heard again")
 
 
+def _breaks(*_: Any) -> None:
+    raise DocumentBroken("boom")
+
+
 async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,12 +113,9 @@ async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
     id = await worker.make("text")
     bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
 
-    def breaks(*_: Any) -> None:
-        raise DocumentBroken("boom")
-
     await good.append(" kept")
     with monkeypatch.context() as patch:
-        patch.setattr(Document, "apply", breaks)
+        patch.setattr(Document, "apply", _breaks)
         with pytest.raises(MalformedUpdate, match="breaks"):
             await bad.say(protocol.update(Document(client=77).edit([(0, 0, "x")])))
     await good.append(" and more")
@@ -131,14 +132,11 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
     id = await worker.make("text")
     bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
 
-    def breaks(*_: Any) -> None:
-        raise DocumentBroken("boom")
-
     async def away(*_: Any, **__: Any) -> None:
         raise OutcomeUnknown
 
     with monkeypatch.context() as patch:
-        patch.setattr(Document, "apply", breaks)
+        patch.setattr(Document, "apply", _breaks)
         patch.setattr(worker.store.texts, "read", away)
         with pytest.raises(MalformedUpdate):
             await bad.say(protocol.update(Document(client=77).edit([(0, 0, "x")])))
