@@ -18,6 +18,7 @@ from realtime.events import RESET, decode_event, heartbeat, ready, reset
 from realtime.hub import Closed
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.bus import Bus
     from realtime.follower import Follower
     from realtime.hub import Client, Event, Frame, Hub
@@ -83,9 +84,9 @@ class Feed:
         """The position to resume from for whoever reads the notes after asking for it."""
         return self._follower.position
 
-    def join(self, wanted: Wanted) -> Client:
+    def join(self, wanted: Wanted, viewer: Viewer) -> Client:
         """Registers a subscriber. When the server is about to stop, it is closed at once."""
-        client = self._hub.join(wanted.ids, content=wanted.content)
+        client = self._hub.join(wanted.ids, content=wanted.content, viewer=viewer)
         if self.draining:
             client.close(CloseCode.DRAIN)
         return client
@@ -140,13 +141,13 @@ class Feed:
                     yield event
             since = since._replace(offset=entries[-1][0])
 
-    async def poll(self, wanted: Wanted, limit: int, timeout: float) -> str:
+    async def poll(self, wanted: Wanted, viewer: Viewer, limit: int, timeout: float) -> str:
         """The answer to a long poll: what happened since the cursor, at once or as soon as something does.
 
         Raises :class:`Unavailable` while Redis has never been reached, :class:`BusUnavailable` when it is away.
         """
         since = wanted.cursor
-        client = self.join(wanted)
+        client = self.join(wanted, viewer)
         try:
             async with asyncio.timeout(max(timeout, 1.0)):
                 await self._follower.ready()

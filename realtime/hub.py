@@ -9,6 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.cursor import Cursor
     from realtime.errors import CloseCode
 
@@ -70,10 +71,13 @@ class Client:
 
     __slots__ = (
         "_budget", "_conflating", "_pending", "_serial", "_size", "_too_slow", "_wakeup",
-        "_writing", "busy_since", "closing", "content", "notes", "patience", "slot",
+        "_writing", "busy_since", "closing", "content", "notes", "patience", "slot", "viewer",
     )  # fmt: skip
 
-    def __init__(self, notes: frozenset[int] | None, *, content: bool, budget: int, too_slow: CloseCode) -> None:
+    def __init__(
+        self, notes: frozenset[int] | None, *, content: bool, viewer: Viewer, budget: int, too_slow: CloseCode
+    ) -> None:
+        self.viewer = viewer
         self.notes = notes
         self.content = content
         self.slot = 0
@@ -213,9 +217,9 @@ class Hub:
         yield from self._everything
         yield from {client for clients in self._by_note.values() for client in clients}
 
-    def join(self, notes: frozenset[int] | None, *, content: bool) -> Client:
+    def join(self, notes: frozenset[int] | None, *, content: bool, viewer: Viewer) -> Client:
         """Registers a client: from this moment on, everything that it wants waits for it."""
-        client = Client(notes, content=content, budget=self.budget, too_slow=self.too_slow)
+        client = Client(notes, content=content, viewer=viewer, budget=self.budget, too_slow=self.too_slow)
         # A slot that had its turn just now: the first heartbeat is nearly a whole interval away.
         client.slot = (self._beat - next(self._serial) % max(1, self.slots // 5)) % self.slots
         if notes is None:

@@ -13,10 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
+from realtime.access import OPEN
 from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.app import Parts
 
 RETRY_AFTER = "1"
@@ -26,6 +28,11 @@ def parts_of(connection: HTTPConnection) -> Parts:
     """The parts of the application that this request or socket belongs to."""
     parts: Parts = connection.app.state.parts
     return parts
+
+
+def viewer_of(connection: HTTPConnection) -> Viewer:
+    """Who sent this request or opened this socket."""
+    return OPEN
 
 
 class SlashRouter(APIRouter):

@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from realtime.access import OPEN
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.events import decode_event, reset
@@ -49,7 +50,7 @@ class Stand:
 
     async def poll(self, timeout: float) -> Any:
         """A long poll from where the feed is."""
-        return json.loads(await self.feed.poll(Wanted(since=str(self.position)), 100, timeout))
+        return json.loads(await self.feed.poll(Wanted(since=str(self.position)), OPEN, 100, timeout))
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ async def test_event_in_the_moment_of_the_time_out_is_not_skipped(
 
 
 async def test_idle_poll_moves_on(stand: Stand) -> None:
-    polling = asyncio.create_task(stand.feed.poll(Wanted(since="e:10", notes="5"), 100, 0.05))
+    polling = asyncio.create_task(stand.feed.poll(Wanted(since="e:10", notes="5"), OPEN, 100, 0.05))
     await asyncio.sleep(0)
     stand.happen(11)
     assert json.loads(await polling)["cursor"] == "e:11"
@@ -88,7 +89,7 @@ async def test_reset_within_an_epoch_reaches_the_poll(stand: Stand) -> None:
 
 
 async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
-    client = stand.hub.join(None, content=True)
+    client = stand.hub.join(None, content=True, viewer=OPEN)
     small, large = event(11).full, event(12).full
     large.size = 1024 * 1024
     for frame, patience in ((small, 10), (large, 10 + 64)):

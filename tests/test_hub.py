@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from realtime.access import OPEN
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.hub import BATCH, Client, Closed, Event, Frame, Hub
@@ -37,7 +38,7 @@ async def drained(client: Client) -> list[str]:
 
 
 async def test_every_event_in_order(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 6):
         hub.publish(event(offset))
     assert await drained(client) == [f"full 1 {version}" for version in range(1, 6)]
@@ -45,9 +46,9 @@ async def test_every_event_in_order(hub: Hub) -> None:
 
 async def test_filters_and_variants(hub: Hub) -> None:
     everything, one, slim = (
-        hub.join(None, content=True),
-        hub.join(frozenset({2, 3}), content=True),
-        hub.join(None, content=False),
+        hub.join(None, content=True, viewer=OPEN),
+        hub.join(frozenset({2, 3}), content=True, viewer=OPEN),
+        hub.join(None, content=False, viewer=OPEN),
     )
     hub.publish(event(1, id=1))
     hub.publish(event(2, id=2))
@@ -58,7 +59,7 @@ async def test_filters_and_variants(hub: Hub) -> None:
 
 
 async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 100):
         hub.publish(event(offset, id=offset % 4 + 1))
         assert client.pending_bytes <= 10 * SIZE
@@ -69,7 +70,7 @@ async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hu
 
 
 async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 12):
         hub.publish(event(offset, version=offset))
     hub.publish(event(12, version=3))
@@ -77,7 +78,7 @@ async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
 
 
 async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 30):
         hub.publish(event(offset, id=offset))
     assert client.closing.result() is CloseCode.TOO_SLOW
@@ -87,14 +88,14 @@ async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
 
 
 async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     hub.publish(event(1, size=100 * SIZE))
     assert await drained(client) == ["full 1 1"]
 
 
 async def test_batches_are_bounded(hub: Hub) -> None:
     hub.budget = 10 * BATCH
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 200):
         hub.publish(event(offset))
     frames = await client.take()
@@ -102,7 +103,7 @@ async def test_batches_are_bounded(hub: Hub) -> None:
 
 
 async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
-    frozen, busy, idle = (hub.join(None, content=True) for _ in range(3))
+    frozen, busy, idle = (hub.join(None, content=True, viewer=OPEN) for _ in range(3))
     hub.publish(event(1))
     for client in (frozen, busy):
         client.writing((await client.take())[0])
@@ -117,7 +118,7 @@ async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
 
 
 async def test_reset_replaces_what_waits(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     hub.publish(event(1))
     hub.reset(Frame("reset", cursor="f:0"))
     assert await drained(client) == ["reset"]
@@ -125,7 +126,7 @@ async def test_reset_replaces_what_waits(hub: Hub) -> None:
 
 
 async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) -> None:
-    clients = [hub.join(None, content=True) for _ in range(30)]
+    clients = [hub.join(None, content=True, viewer=OPEN) for _ in range(30)]
     hub.publish(event(1))
     for client in clients[:26]:
         client.clear()
@@ -141,10 +142,10 @@ async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) 
 
 async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub) -> None:
     everything, other, asked, named = (
-        hub.join(None, content=True),
-        hub.join(frozenset({2}), content=True),
-        hub.join(frozenset({1}), content=True),
-        hub.join(None, content=True),
+        hub.join(None, content=True, viewer=OPEN),
+        hub.join(frozenset({2}), content=True, viewer=OPEN),
+        hub.join(frozenset({1}), content=True, viewer=OPEN),
+        hub.join(None, content=True, viewer=OPEN),
     )
     hub.tell(1, Frame("presence"), [named])
     assert [await drained(client) for client in (everything, other, asked, named)] == [
@@ -156,7 +157,7 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
 
 
 async def test_waiting_client_is_woken(hub: Hub) -> None:
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     taking = asyncio.create_task(client.take())
     await asyncio.sleep(0)
     hub.publish(event(1))
@@ -164,7 +165,7 @@ async def test_waiting_client_is_woken(hub: Hub) -> None:
 
 
 async def test_left_client_is_forgotten(hub: Hub) -> None:
-    clients = [hub.join(None, content=True), hub.join(frozenset({1, 2}), content=True)]
+    clients = [hub.join(None, content=True, viewer=OPEN), hub.join(frozenset({1, 2}), content=True, viewer=OPEN)]
     assert len(hub) == 2
     for client in clients:
         hub.leave(client)
@@ -175,7 +176,7 @@ async def test_left_client_is_forgotten(hub: Hub) -> None:
 
 
 async def test_drain_closes_all_over_the_time(hub: Hub) -> None:
-    clients = [hub.join(None, content=True) for _ in range(10)]
+    clients = [hub.join(None, content=True, viewer=OPEN) for _ in range(10)]
     draining = asyncio.create_task(hub.drain(CloseCode.DRAIN, 0.3))
     await asyncio.sleep(0)
     assert 0 < sum(client.closing.done() for client in clients) < 10

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from realtime import presence as module
+from realtime.access import OPEN
 from realtime.errors import CloseCode
 from realtime.hub import Hub
 from realtime.presence import MAX_NOTES, Presence, Told
@@ -27,7 +28,7 @@ def told(worker: str, note: int, *names: str) -> bytes:
 
 async def test_people_of_all_workers(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     presence.look(client, 1, {"name": "Ann"})
     presence.heard(told("b", 1, "Ben", "Bea"))
     presence.heard(told("c", 2, "Cid"))
@@ -43,7 +44,7 @@ async def test_own_words_and_nonsense_are_not_heard(hub: Hub) -> None:
     tell = said.put
 
     presence = Presence(hub, tell)
-    presence.look(hub.join(None, content=True), 1, {"name": "Ann"})
+    presence.look(hub.join(None, content=True, viewer=OPEN), 1, {"name": "Ann"})
     running = asyncio.create_task(presence.run())
     presence.heard(await said.get())
     running.cancel()
@@ -55,7 +56,7 @@ async def test_own_words_and_nonsense_are_not_heard(hub: Hub) -> None:
 
 async def test_one_client_may_look_at_so_many_notes(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    client = hub.join(None, content=True)
+    client = hub.join(None, content=True, viewer=OPEN)
     for note in range(1, MAX_NOTES + 1):
         presence.look(client, note, {})
     presence.look(client, 1, {"again": True})
@@ -69,7 +70,7 @@ async def test_worker_that_falls_silent_is_forgotten(hub: Hub, monkeypatch: pyte
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.1)
     monkeypatch.setattr(module, "FORGET_AFTER", 0.3)
     presence = Presence(hub, unheard)
-    watcher = hub.join(frozenset({1}), content=True)
+    watcher = hub.join(frozenset({1}), content=True, viewer=OPEN)
     presence.heard(told("b", 1, "Ben"))
     running = asyncio.create_task(presence.run())
     async with asyncio.timeout(5):

@@ -18,6 +18,7 @@ from realtime.rooms.relay import Kind, Relay, Told
 from realtime.rooms.room import Room
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.bus import Bus
     from realtime.frames import Outlet
     from realtime.metrics import Metrics
@@ -69,9 +70,9 @@ class Rooms:
             "finish texts": self._finish,
         }
 
-    def member(self, outlet: Outlet, *, writes: bool = True) -> Member:
+    def member(self, outlet: Outlet, viewer: Viewer, *, writes: bool = True) -> Member:
         """A client that may come in, and write if it may."""
-        member = Member(outlet, writes=writes, budget=self._budget, stall=self._stall)
+        member = Member(outlet, viewer, writes=writes, budget=self._budget, stall=self._stall)
         if self._draining:
             member.close(CloseCode.DRAIN)
         return member

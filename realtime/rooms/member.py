@@ -11,6 +11,7 @@ from realtime.frames import Packet
 from realtime.rooms import protocol
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.frames import Outlet
 
 UPDATES_PER_SECOND = 60
@@ -53,7 +54,8 @@ class Allowance:
 class Member:
     """One connection to a room. ``clients`` are those of the awareness protocol that it brought."""
 
-    def __init__(self, outlet: Outlet, *, writes: bool, budget: int, stall: float) -> None:
+    def __init__(self, outlet: Outlet, viewer: Viewer, *, writes: bool, budget: int, stall: float) -> None:
+        self.viewer = viewer
         self.writes = writes
         self.clients: set[int] = set()
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()

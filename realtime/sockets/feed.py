@@ -19,11 +19,13 @@ from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
 from realtime.models import describe
-from realtime.routing import SlashRouter, parts_of, problem
+from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from realtime.access import Viewer
 
 MAX_FRAME = 64 * 1024
 
@@ -85,7 +87,7 @@ async def websocket(socket: WebSocket) -> None:
     except ValidationError as error:
         await _close(socket, BadFrame(describe(error.errors())))
         return
-    client = feed.join(wanted)
+    client = feed.join(wanted, viewer_of(socket))
     feed.metrics.clients.labels("ws").inc()
     try:
         ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
@@ -133,11 +135,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, wanted: Wanted) -> None:
+    def __init__(self, feed: Feed, wanted: Wanted, viewer: Viewer) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed
         self._wanted = wanted
+        self._viewer = viewer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Streams until the client goes or is to be closed. A browser comes back by itself and resumes."""
@@ -145,7 +148,7 @@ class EventStream(Response):
             refusal = JSONResponse({"detail": "The server is going away, come back"}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
-        client = self._feed.join(self._wanted)
+        client = self._feed.join(self._wanted, self._viewer)
         self._feed.metrics.clients.labels("sse").inc()
         try:
             await _serve(client, self._write(client, send), self._listen(receive))
@@ -203,7 +206,7 @@ async def events(request: Request, wanted: Annotated[Wanted, Query()], last_even
     """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
-    return EventStream(parts_of(request).feed, wanted)
+    return EventStream(parts_of(request).feed, wanted, viewer_of(request))
 
 
 class Poll(Wanted):
@@ -235,5 +238,5 @@ CHANGES_SCHEMA = {
 )
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
-    answer = await parts_of(request).feed.poll(query, query.limit, query.timeout)
+    answer = await parts_of(request).feed.poll(query, viewer_of(request), query.limit, query.timeout)
     return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
-from realtime.routing import SlashRouter, parts_of
+from realtime.routing import SlashRouter, parts_of, viewer_of
 from realtime.sockets.closing import close
 from realtime.sockets.outlets import Queued, outlet
 
@@ -35,7 +35,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         await close(socket, CloseCode.NOTE_GONE)
         return
     way = outlet(socket)
-    member = parts.rooms.member(way)
+    member = parts.rooms.member(way, viewer_of(socket))
     parts.metrics.clients.labels("sync").inc()
     tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member))]
     if isinstance(way, Queued):

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import crdt, lib0
+from realtime.access import OPEN
 from realtime.crdt import Document
 from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.frames import Packet
@@ -120,7 +121,7 @@ class Seat:
 
     async def sit(self, rooms: Rooms, note: int, *, writes: bool = True) -> Self:
         """Goes into a room, and exchanges what either lacks."""
-        self.member = rooms.member(self, writes=writes)
+        self.member = rooms.member(self, OPEN, writes=writes)
         self.room = await rooms.join(note, self.member)
         await self.say(self.text.hello())
         return self

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from realtime.access import OPEN
 from realtime.crdt import Document
 from realtime.errors import CloseCode, MalformedUpdate
 from realtime.models import MAX_CONTENT
@@ -119,7 +120,7 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
             case _:
                 frame = bytearray(choose.randbytes(choose.randrange(60)))
         hostile = Seat()
-        hostile.member = worker.rooms.member(hostile, writes=number % 10 == 0)
+        hostile.member = worker.rooms.member(hostile, OPEN, writes=number % 10 == 0)
         hostile.room = neighbour.room
         try:
             await hostile.say(bytes(frame))
