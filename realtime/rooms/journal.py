@@ -20,9 +20,9 @@ CROWDED = 8 * 1024 * 1024
 """Bytes waiting from which on whoever writes should wait, too."""
 MOST_ROW = 4 * 1024 * 1024
 """Bytes of a row; a document of MongoDB has room for 16 MiB."""
-SHARE = 0.2
+SHARE = 0.1
 """Of the time of the loop, for handing out what is stored: with many clients each commit takes more together."""
-LONGEST_REST = 0.03
+LONGEST_REST = 0.005
 """Seconds."""
 
 
