@@ -7,7 +7,7 @@ and a search need only the keys to tell what may be in them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 EVERYONE = "*"
@@ -15,6 +15,7 @@ EVERYONE = "*"
 UNOWNED = None
 """The key to notes that were made without accounts; the admins have it."""
 
+MOST_FORMER = 200
 Key = str | None
 
 
@@ -61,16 +62,56 @@ STRANGER = Viewer(keys=frozenset({EVERYONE}), writes=False)
 """Anyone who is not signed in, where there are accounts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may do what with one note: the role of each key that opens it."""
-
-    roles: Mapping[Key, Role] = field(default_factory=lambda: {UNOWNED: Role.OWNER})
-
-
-def key_of(name: str) -> Key:
+def key_of(name: str) -> str:
     """The key that a user has by name."""
     return f"@{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A secret that opens a note to whoever has it. ``nonce`` is what it is made of, ``key`` what it opens with."""
+
+    role: Role
+    nonce: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may do what with one note; ``since`` is the version that says so.
+
+    ``former`` are keys that opened it once, each with the version that took it away, the latest :data:`MOST_FORMER`.
+    """
+
+    owner: str | None = None
+    members: Mapping[str, Role] = field(default_factory=dict)
+    link: Link | None = None
+    public: bool = False
+    since: int = 1
+    former: Mapping[Key, int] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> Mapping[Key, Role]:
+        """The role of each key that opens it."""
+        roles: dict[Key, Role] = {key_of(name): role for name, role in self.members.items()}
+        roles[UNOWNED if self.owner is None else key_of(self.owner)] = Role.OWNER
+        if self.link is not None:
+            roles[self.link.key] = self.link.role
+        if self.public:
+            roles[EVERYONE] = Role.VIEWER
+        return roles
+
+    def followed_by(self, other: Access, version: int) -> Access:
+        """The other one as what holds from a version on, with the keys that open it no more."""
+        now = other.roles.keys()
+        former = {key: at for key, at in self.former.items() if key not in now}
+        former |= {key: version for key in self.roles if key not in now}
+        latest = sorted(former.items(), key=lambda item: item[1])[-MOST_FORMER:]
+        return replace(other, since=version, former=dict(latest))
+
+
+UNSHARED = Access()
+"""That of a note that was made without accounts."""
 
 
 def role_of(viewer: Viewer, access: Access) -> Role | None:
@@ -78,6 +119,14 @@ def role_of(viewer: Viewer, access: Access) -> Role | None:
     if viewer.keys is None:
         return Role.OWNER
     return max((role for key, role in access.roles.items() if key in viewer.keys), default=None)
+
+
+def owners_of(viewer: Viewer) -> frozenset[str | None] | None:
+    """Whose notes somebody has all rights to, ``None`` for those without an owner; and ``None`` for everybody's."""
+    if viewer.keys is None:
+        return None
+    unowned = {None} if UNOWNED in viewer.keys else set()
+    return frozenset(unowned if viewer.name is None else {viewer.name, *unowned})
 
 
 def can(viewer: Viewer, access: Access, act: Act) -> bool:

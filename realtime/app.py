@@ -146,6 +146,9 @@ async def _parts(
         hub.publish(event)
         if event.deleted:
             rooms.gone(event.id, event.full.version)
+        if event.audience.since > 1:
+            rooms.shared(event.id, event.audience.since)
+            presence.check(event.id)
 
     follower = Follower(
         bus,
@@ -156,7 +159,8 @@ async def _parts(
             presence=presence.heard,
         ),
     )
-    feed = Feed(hub, follower, bus, presence, metrics, interval=settings.heartbeat)
+    queries = Queries(store)
+    feed = Feed(hub, follower, bus, presence, metrics, sees=queries.sees, interval=settings.heartbeat)
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     notes = Notes(store, outbox, rooms, failpoints, metrics)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
@@ -178,7 +182,7 @@ async def _parts(
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
-            yield Parts(store, bus, follower, feed, outbox, notes, rooms, Queries(store), metrics)
+            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

@@ -15,6 +15,10 @@
      │    └── ContentTooLong     422
      ├── ImportRefused           422, names the file and what is wrong with it
      ├── KeyReused               422
+     ├── NotSignedIn             401
+     ├── Forbidden               403, the note may be seen, but this may not be done with it
+     ├── NoAccounts              404, there is nobody to share with
+     ├── UnknownPeople           422, names nobody goes by
      ├── NoRoom                  503, the note holds too many revisions that are not archived yet
      ├── Unavailable             503
      │    └── OutcomeUnknown     503, the write may or may not have been committed
@@ -212,6 +216,39 @@ class KeyReused(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used for another request")
+
+
+class NotSignedIn(RealtimeError):
+    """Only for who is signed in."""
+
+    status = 401
+
+    def __init__(self, detail: str = "Sign in first") -> None:
+        super().__init__(detail)
+
+
+class Forbidden(RealtimeError):
+    """What may be seen, but not changed like this; or not by this token."""
+
+    status = 403
+
+
+class NoAccounts(RealtimeError):
+    """Where everything is everyone's, there is nothing to share."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__("This server has no accounts")
+
+
+class UnknownPeople(RealtimeError):
+    """A note cannot be shared with who is not there."""
+
+    status = 422
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"There is nobody with the name {', '.join(names)}")
 
 
 class NoRoom(RealtimeError):

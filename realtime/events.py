@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
+from realtime.access import Access
 from realtime.cursor import Cursor
-from realtime.hub import Event, Frame
+from realtime.hub import Audience, Event, Frame
 from realtime.models import Change, Note, NoteHead, NoteId, Version
 
 CursorText = Annotated[str, Field(description="position in the feed, opaque: resume with `since=`")]
@@ -139,19 +142,34 @@ def heartbeat(position: Cursor) -> Frame:
     return Frame(encode(Heartbeat(cursor=str(position))), cursor=str(position))
 
 
+def _audience(access: Access) -> bytes:
+    if access.owner is None:
+        return b""
+    return b"\n" + json.dumps([access.since, list(access.roles), list(access.former.items())]).encode()
+
+
+def _audience_of(line: bytes) -> Audience:
+    since, readers, former = json.loads(line)
+    return Audience(since, frozenset(readers), dict(former))
+
+
 def encode_change(change: Change) -> tuple[bytes, bytes]:
-    """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event."""
+    """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event.
+
+    Behind it, on a line of its own, who may have it, unless it is for whoever may have what nobody owns.
+    """
     note = change.note
     number = b'","id":%d,"version":%d' % (note.id, note.version)
     if change.deleted:
-        return b'{"type":"note.deleted","cursor":"', number + b"}"
+        return b'{"type":"note.deleted","cursor":"', number + b"}" + _audience(change.access)
     kind = b"created" if note.version == 1 else b"updated"
     body = note.__pydantic_serializer__.to_json(note)
-    return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}"
+    return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}" + _audience(change.access)
 
 
 _HEAD = re.compile(r'\{"type":"note\.[a-z]+","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
 _DELETED = '{"type":"note.deleted"'
+_GONE = '{{"type":"note.deleted","cursor":"{}","id":{},"version":{}}}'
 _CONTENT = ',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
 
 
@@ -160,14 +178,19 @@ def decode_event(payload: bytes) -> Event:
 
     Raises ``ValueError`` for bytes that :func:`encode_change` did not make.
     """
-    text = payload.decode()
+    body, _, audience = payload.partition(b"\n")  # a line break inside a JSON string is escaped
+    text = body.decode()
     head = _HEAD.match(text)
     if head is None:
         raise ValueError(f"not an event: {text[:80]!r}")
     epoch, offset, id, version = head.groups()
     cursor = Cursor(epoch, int(offset))
     key = ("note", int(id))
-    full = Frame(text, size=len(payload), key=key, version=int(version), cursor=str(cursor))
+    full = Frame(text, size=len(body), key=key, version=int(version), cursor=str(cursor))
     cut = text.find(_CONTENT)
     slim = full if cut < 0 else Frame(text[:cut] + "}}", key=key, version=full.version, cursor=full.cursor)
-    return Event(int(id), cursor, full, slim, deleted=text.startswith(_DELETED))
+    event = partial(Event, int(id), cursor, full, slim, deleted=text.startswith(_DELETED))
+    if not audience:
+        return event()
+    gone = Frame(_GONE.format(cursor, id, version), key=key, version=full.version, cursor=full.cursor)
+    return event(audience=_audience_of(audience), gone=gone)

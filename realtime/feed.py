@@ -7,10 +7,10 @@ what it missed up to there is read from the log. Nothing falls in between, and w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode, Unavailable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.bus import Bus
     from realtime.follower import Follower
-    from realtime.hub import Client, Event, Frame, Hub
+    from realtime.hub import Client, Frame, Hub
     from realtime.metrics import Metrics
     from realtime.presence import Presence
 
@@ -68,8 +68,17 @@ class Feed:
     """The feed of one worker."""
 
     def __init__(
-        self, hub: Hub, follower: Follower, bus: Bus, presence: Presence, metrics: Metrics, *, interval: float
+        self,
+        hub: Hub,
+        follower: Follower,
+        bus: Bus,
+        presence: Presence,
+        metrics: Metrics,
+        *,
+        sees: Callable[[Viewer, int], Awaitable[bool]],
+        interval: float,
     ) -> None:
+        self._sees = sees
         self._hub = hub
         self._follower = follower
         self._bus = bus
@@ -96,6 +105,24 @@ class Feed:
         self._hub.leave(client)
         self.presence.leave(client)
 
+    async def admit(self, client: Client, note: int) -> bool:
+        """Whether a client may see a note; it hears of who looks at it, then. Raises :class:`Unavailable`."""
+        if not client.sees(note):
+            client.admitted[note] = False
+            if not await self._sees(client.viewer, note):
+                client.admitted.pop(note, None)
+            elif note in client.admitted:
+                client.admitted[note] = True
+        return client.sees(note)
+
+    async def look(self, client: Client, note: int, state: dict[str, JsonValue] | None) -> None:
+        """Shows that a client looks at a note, or no longer; of one that it may not see, nothing happens.
+
+        Raises ``ValueError`` if it is too much, :class:`Unavailable`.
+        """
+        if await self.admit(client, note):
+            self.presence.look(client, note, state)
+
     async def stream(self, client: Client, since: Cursor | None) -> AsyncGenerator[Frame]:
         """All frames for a subscriber: what it missed, ``ready``, and what happens, until it is to be closed.
 
@@ -105,8 +132,7 @@ class Feed:
         position = self.position
         if since is not None:
             try:
-                async for event in self._missed(client, since, position):
-                    frame = event.full if client.content else event.slim
+                async for frame in self._missed(client, since, position):
                     client.writing(frame)
                     yield frame
             except HistoryGone:
@@ -117,15 +143,18 @@ class Feed:
         client.writing(frame)
         yield frame
         for note in client.notes or ():
-            if self.presence.people(note):
+            if await self.admit(client, note) and self.presence.people(note):
                 yield self.presence.frame(note)
         while True:
             for frame in await client.take():
                 client.writing(frame)
                 yield frame
 
-    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[Event]:
-        """What a subscriber missed up to a position, the latest event of each note, in order."""
+    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[Frame]:
+        """What a subscriber missed up to a position, the latest event of each note, in order.
+
+        Of a note that it lost at any time it hears that, perhaps again; of one that it never had, nothing.
+        """
         if since.epoch != position.epoch:
             raise HistoryGone
         while True:
@@ -137,8 +166,9 @@ class Feed:
                 return
             for _, payload in entries:
                 event = decode_event(payload)
-                if client.notes is None or event.id in client.notes:
-                    yield event
+                frame = client.frame_of(event, event.audience.former)
+                if frame is not None and (client.notes is None or event.id in client.notes):
+                    yield frame
             since = since._replace(offset=entries[-1][0])
 
     async def poll(self, wanted: Wanted, viewer: Viewer, limit: int, timeout: float) -> str:
@@ -156,10 +186,10 @@ class Feed:
                 return _answer(position, [])
             frames: list[Frame] = []
             try:
-                async for event in self._missed(client, since, position):
-                    frames.append(event.full if client.content else event.slim)
+                async for frame in self._missed(client, since, position):
+                    frames.append(frame)
                     if len(frames) == limit or sum(frame.size for frame in frames) > ANSWER_BYTES:
-                        return _answer(event.cursor, frames)
+                        return _answer(Cursor.parse(frame.cursor or ""), frames)
             except HistoryGone:
                 return _answer(self.position, [], reset=True)
             position = max(position, since)

@@ -11,6 +11,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from realtime.access import OPEN
 from realtime.errors import NoteNotFound, VersionMismatch
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Housekeeping:
         while expired := await self._store.lists.expired(now - self._trash, BATCH):
             for id, version in expired.items():
                 try:
-                    await self._notes.purge(id, {version}, None)
+                    await self._notes.purge(OPEN, id, {version}, None)
                     purged += 1
                 except (NoteNotFound, VersionMismatch):
                     log.debug("restored, deleted anew or purged in between", extra={"note": id})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from realtime.errors import CloseCode
 
 BATCH = 64 * 1024  # bytes handed to a writer at once: what a transport buffers before it asks to wait
+MOST_TOLD = 100_000
 SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
 
 
@@ -43,14 +44,32 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """Who may have the events of a note: the keys that open it since a version of it.
+
+    ``former`` are those that did before, each with the version that ended it.
+    """
+
+    since: int
+    readers: frozenset[str | None]
+    former: Mapping[str | None, int]
+
+
+UNSHARED = Audience(1, frozenset({None}), {})
+"""That of a note that nobody owns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a note in its two variants: ``full``, and ``slim`` without the content."""
+    """A change of a note in its variants: ``full``, ``slim`` without the content, ``gone`` for who lost the note."""
 
     id: int
     cursor: Cursor
     full: Frame
     slim: Frame
     deleted: bool = False
+    audience: Audience = UNSHARED
+    gone: Frame | None = None
 
 
 class Closed(Exception):
@@ -64,6 +83,9 @@ class Closed(Exception):
 class Client:
     """One subscriber: what it wants, and what waits for it.
 
+    ``admitted`` are notes that it may see, by id; false while that is looked up, so that an event that takes the right
+    away meanwhile is not missed.
+
     Offering never waits. Up to ``budget`` bytes every frame is kept, in order; above it only the latest per key, still
     in the order of their cursors, so that a client can resume from whatever it has received; and when even that
     exceeds twice the budget, the client is too slow and gets closed.
@@ -71,7 +93,7 @@ class Client:
 
     __slots__ = (
         "_budget", "_conflating", "_pending", "_serial", "_size", "_too_slow", "_wakeup",
-        "_writing", "busy_since", "closing", "content", "notes", "patience", "slot", "viewer",
+        "_writing", "admitted", "busy_since", "closing", "content", "notes", "patience", "slot", "viewer",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +102,7 @@ class Client:
         self.viewer = viewer
         self.notes = notes
         self.content = content
+        self.admitted: dict[int, bool] = {}
         self.slot = 0
         self.busy_since: float | None = None
         self.patience = 0.0
@@ -102,6 +125,18 @@ class Client:
     def pending_bytes(self) -> int:
         """Bytes that wait for this client."""
         return self._size
+
+    def sees(self, note: int) -> bool:
+        """Whether it is known that this client may see a note: only then is it told who else looks at it."""
+        return self.viewer.keys is None or self.admitted.get(note, False)
+
+    def frame_of(self, event: Event, lost: Collection[str | None]) -> Frame | None:
+        """What this client is to hear of an event by which the keys ``lost`` stopped opening its note."""
+        keys = self.viewer.keys
+        if keys is None or not keys.isdisjoint(event.audience.readers):
+            return event.full if self.content else event.slim
+        self.admitted.pop(event.id, None)
+        return None if keys.isdisjoint(lost) else event.gone
 
     def offer(self, frame: Frame) -> None:
         """Queues a frame, without ever waiting."""
@@ -208,6 +243,7 @@ class Hub:
     _by_note: dict[int, set[Client]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=count)
     _beat: int = 0
+    _told: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.clients())
@@ -241,18 +277,38 @@ class Hub:
                     del self._by_note[note]
 
     def publish(self, event: Event) -> None:
-        """Hands an event to every client that wants it."""
-        watchers = self._by_note.get(event.id, ())
-        for client in self._everything:
-            client.offer(event.full if client.content else event.slim)
-        for client in watchers:
-            client.offer(event.full if client.content else event.slim)
-        self.stats.deliveries += len(self._everything) + len(watchers)
+        """Hands an event to every client that wants it and may have it."""
+        lost = self._newly_lost(event) if event.audience.former else ()
+        for clients in (self._everything, self._by_note.get(event.id, ())):
+            for client in clients:
+                frame = client.frame_of(event, lost)
+                if frame is not None:
+                    client.offer(frame)
+                    self.stats.deliveries += 1
+
+    def _newly_lost(self, event: Event) -> Collection[str | None]:
+        """The keys that lost the note of an event since the one before it, or ever, when that is not known."""
+        former = event.audience.former
+        told = self._told.get(event.id, 0)
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()  # who lost a note may hear so again
+        self._told[event.id] = max(former.values())
+        return {key for key, version in former.items() if version > told}
 
     def tell(self, note: int, frame: Frame, also: Collection[Client]) -> None:
-        """Hands a frame about a note to the clients that asked for this note by its id, and to those named."""
+        """Hands a frame about a note to the clients that asked for this note by its id, and to those named.
+
+        Only to those that may see it.
+        """
         for client in self._by_note.get(note, set()).union(also):
-            client.offer(frame)
+            if client.sees(note):
+                client.offer(frame)
+
+    def exclude(self, note: int, readers: Collection[str | None]) -> None:
+        """Takes a note from the clients that none of these keys lets see it."""
+        for client in self.clients():
+            if client.viewer.keys is not None and client.viewer.keys.isdisjoint(readers):
+                client.admitted.pop(note, None)
 
     def reset(self, frame: Frame) -> None:
         """History has a hole: what waits is pointless, every client is to start over."""

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from realtime.access import UNSHARED, Access, Key
+
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
 MAX_TAGS = 32
@@ -167,7 +169,7 @@ class TagCount(BaseModel):
     count: int
 
 
-Action = Literal["create", "update", "edit", "type", "import", "restore", "delete", "undelete"]
+Action = Literal["create", "update", "edit", "type", "import", "restore", "delete", "undelete", "share"]
 
 
 _REVISED: dict[str, Any] = {
@@ -213,7 +215,10 @@ Position = tuple[int | float | str, int]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a page of a list is asked for. ``relevance`` is an order of what ``q`` finds only."""
+    """What a page of a list is asked for. ``relevance`` is an order of what ``q`` finds only.
+
+    With ``keys`` only of notes that one of them opens.
+    """
 
     q: str | None = None
     tags: tuple[str, ...] = ()
@@ -221,6 +226,7 @@ class Listing:
     after: Position | None = None
     limit: int = 100
     content: bool = True
+    keys: frozenset[Key] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +243,7 @@ class Change:
 
     note: Note
     deleted: bool = False
+    access: Access = UNSHARED
 
 
 KEPT_OPERATIONS = 8  # keyed writes that a note remembers

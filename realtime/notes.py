@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from realtime.access import Act
 from realtime.edits import edited
 from realtime.errors import (
     BaseNotFound,
@@ -20,10 +21,12 @@ from realtime.errors import (
     VersionMismatch,
     VersionNotFound,
 )
+from realtime.gate import check, check_author
 from realtime.merge import merge_fields
 from realtime.writes import APPLY_TIMEOUT, Versions, Write, Writes
 
 if TYPE_CHECKING:
+    from realtime.access import Access, Viewer
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
@@ -58,39 +61,50 @@ class Notes:
         self._metrics = metrics
         self._writes = Writes(store, outbox, failpoints, metrics)
 
-    async def create(self, note: NoteIn, operation: Operation | None) -> Note:
-        """Makes a note."""
+    async def create(self, viewer: Viewer, note: NoteIn, operation: Operation | None) -> Note:
+        """Makes a note, its author's own. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
+        check_author(viewer)
 
         async def apply(token: str | None, _: Versions) -> Change | None:
-            return await self._store.notes.create(note.model_dump(), token)
+            return await self._store.notes.create(note.model_dump(), token, author=viewer.name)
 
-        return await self._writes.once(Write("create", apply), None, operation)
+        return await self._writes.once(Write("create", apply, viewer=viewer), None, operation)
 
     async def replace(
-        self, id: int, note: NotePut, versions: Versions, base: int | None, operation: Operation | None
+        self, viewer: Viewer, id: int, note: NotePut, versions: Versions, base: int | None, operation: Operation | None
     ) -> Note:
         """Sets title and description, and what else was sent; with a base version, merged with what happened since.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
         :class:`BaseNotFound`, :class:`WouldNotFit`.
         """
-        return await self._update(id, note.model_dump(exclude_unset=True), versions, base, operation)
+        return await self._update(viewer, id, note.model_dump(exclude_unset=True), versions, base, operation)
 
     async def patch(
-        self, id: int, patch: NotePatch, versions: Versions, base: int | None, operation: Operation | None
+        self,
+        viewer: Viewer,
+        id: int,
+        patch: NotePatch,
+        versions: Versions,
+        base: int | None,
+        operation: Operation | None,
     ) -> Note:
         """Sets what was sent; an empty patch changes nothing. Otherwise as :meth:`replace`."""
         fields = patch.model_dump(exclude_unset=True)
         if fields:
-            return await self._update(id, fields, versions, base, operation)
-        note = _live(await self._store.notes.find(id)).note
+            return await self._update(viewer, id, fields, versions, base, operation)
+        record = _live(await self._store.notes.find(id))
+        check(viewer, record.standing, Act.WRITE)
+        note = record.note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
         if base is not None and base > note.version:
             raise BaseNotFound(base, note)
         return note
 
-    async def edit(self, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None) -> Note:
+    async def edit(
+        self, viewer: Viewer, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None
+    ) -> Note:
         """Applies text operations to the content, all or none.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`WouldNotFit`.
@@ -99,9 +113,11 @@ class Notes:
         async def compute(note: Note) -> Fields:
             return {"content": await asyncio.to_thread(edited, note.content, edits)}
 
-        return await self._writes.once(self._computed("edit", id, compute, versions), id, operation)
+        return await self._writes.once(self._computed("edit", viewer, id, compute, versions), id, operation)
 
-    async def restore(self, id: int, version: int, versions: Versions, operation: Operation | None) -> Note:
+    async def restore(
+        self, viewer: Viewer, id: int, version: int, versions: Versions, operation: Operation | None
+    ) -> Note:
         """Makes an earlier version the newest.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`VersionNotFound`.
@@ -113,29 +129,30 @@ class Notes:
                 raise VersionNotFound
             return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
 
-        write = self._computed("restore", id, compute, versions, live=False, restored=version)
+        write = self._computed("restore", viewer, id, compute, versions, live=False, restored=version)
         return await self._writes.once(write, id, operation)
 
-    async def delete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def delete(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Moves a note into the trash and returns it as it was.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`.
         """
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
-            return await self._store.notes.delete(id, allowed, token)
+            return await self._store.notes.delete(id, allowed, token, viewer.name)
 
-        return await self._writes.once(Write("delete", apply, versions), id, operation)
+        return await self._writes.once(Write("delete", apply, versions, act=Act.DELETE, viewer=viewer), id, operation)
 
-    async def undelete(self, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def undelete(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Takes a note out of the trash. Raises as :meth:`delete`."""
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
-            return await self._store.notes.undelete(id, allowed, token)
+            return await self._store.notes.undelete(id, allowed, token, viewer.name)
 
-        return await self._writes.once(Write("undelete", apply, versions, of_trash=True), id, operation)
+        write = Write("undelete", apply, versions, of_trash=True, act=Act.DELETE, viewer=viewer)
+        return await self._writes.once(write, id, operation)
 
-    async def purge(self, id: int, versions: Versions, operation: Operation | None) -> None:
+    async def purge(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> None:
         """Deletes a note in the trash for good, with its history. Raises as :meth:`delete`."""
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
@@ -145,16 +162,47 @@ class Notes:
                 await self._store.texts.forget([id])
             return change
 
-        await self._writes.once(Write("purge", apply, versions, of_trash=True), id, operation)
+        write = Write("purge", apply, versions, of_trash=True, act=Act.DELETE, viewer=viewer)
+        await self._writes.once(write, id, operation)
+
+    async def share(
+        self,
+        viewer: Viewer,
+        id: int,
+        wanted: Callable[[Access], Awaitable[Access]],
+        versions: Versions,
+        operation: Operation | None,
+    ) -> Note:
+        """Says who may do what with a note, given what held before. Raises :class:`NoteNotFound`, :class:`Forbidden`,
+        :class:`VersionMismatch`, and what ``wanted`` raises."""
+
+        async def apply(token: str | None, allowed: Versions) -> Change | None:
+            record = await self._store.notes.find(id)
+            if record is None or record.deleted or token in record.operations:
+                return None
+            version = record.note.version
+            if allowed is not None and version not in allowed:
+                return None
+            access = record.access.followed_by(await wanted(record.access), version + 1)
+            return await self._store.notes.share(id, access, version, token, viewer.name)
+
+        write = Write("share", apply, versions, act=Act.SHARE, viewer=viewer)
+        return await self._writes.once(write, id, operation)
 
     async def bring_in(
-        self, notes: Iterable[NoteIn], many: int, ids: Sequence[int] | None, operation: Operation | None
+        self,
+        viewer: Viewer,
+        notes: Iterable[NoteIn],
+        many: int,
+        ids: Sequence[int] | None,
+        operation: Operation | None,
     ) -> AsyncIterator[Sequence[int]]:
         """Makes many notes, under these ids or else the next ones, and tells their ids as it goes.
 
         A repeat of the operation makes those that are missing. Raises :class:`IdsTaken`: with nothing written, unless
         another writer took an id meanwhile.
         """
+        check_author(viewer)
         token = None
         repeated = False
         if operation is not None:
@@ -178,19 +226,19 @@ class Notes:
         while batch := await asyncio.to_thread(_some, waiting):
             yield await asyncio.gather(
                 *(
-                    self._bring_in(id, note, f"{token}:{number}" if token else None, keep_id=ids is not None)
+                    self._bring_in(viewer, id, note, f"{token}:{number}" if token else None, keep_id=ids is not None)
                     for number, id, note in batch
                 )
             )
 
-    async def _bring_in(self, id: int, note: NoteIn, token: str | None, *, keep_id: bool) -> int:
+    async def _bring_in(self, viewer: Viewer, id: int, note: NoteIn, token: str | None, *, keep_id: bool) -> int:
         fields = note.model_dump()
         try:
-            change = await self._store.notes.insert(id, fields, token, "import")
+            change = await self._store.notes.insert(id, fields, token, "import", viewer.name)
         except IdsTaken:
             if keep_id and (token is None or await self._store.notes.find_origin(token) is None):
                 raise
-            change = await self._store.notes.create(fields, token, "import")
+            change = await self._store.notes.create(fields, token, "import", viewer.name)
         if change is None:
             made = await self._store.notes.find_origin(token or "")
             if made is None:
@@ -201,7 +249,13 @@ class Notes:
         return change.note.id
 
     async def _update(
-        self, id: int, fields: Fields, versions: Versions, base: int | None, operation: Operation | None
+        self,
+        viewer: Viewer,
+        id: int,
+        fields: Fields,
+        versions: Versions,
+        base: int | None,
+        operation: Operation | None,
     ) -> Note:
         async def compute(note: Note) -> Fields:
             if base is None or (note.version == base and "content" not in fields):
@@ -212,16 +266,16 @@ class Notes:
                 raise BaseNotFound(base, note)
             return await asyncio.to_thread(merge_fields, revision, note, fields)
 
-        computed = self._computed("update", id, compute, versions, live=base is not None)
+        computed = self._computed("update", viewer, id, compute, versions, live=base is not None)
         if base is not None:
             return await self._writes.once(computed, id, operation)
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
-            change = await self._store.notes.update(id, fields, allowed, token)
+            change = await self._store.notes.update(id, fields, allowed, token, author=viewer.name)
             # One whose text is shared takes a content only through that.
             return await computed.apply(token, allowed) if change is None and "content" in fields else change
 
-        return await self._writes.once(Write("update", apply, versions), id, operation)
+        return await self._writes.once(Write("update", apply, versions, viewer=viewer), id, operation)
 
     async def project(self, id: int, read: Callable[[Record], Awaitable[Shown]]) -> int:
         """Brings the shared text of a note into its content, as one version, made by those who typed.
@@ -252,7 +306,15 @@ class Notes:
         raise Unavailable("Too many are writing to this note at once, try again")
 
     def _computed(
-        self, action: Action, id: int, compute: Compute, versions: Versions, *, live: bool = True, **entry: Any
+        self,
+        action: Action,
+        viewer: Viewer,
+        id: int,
+        compute: Compute,
+        versions: Versions,
+        *,
+        live: bool = True,
+        **entry: Any,
     ) -> Write:
         """A write that is computed from the note as it is (``live``: with what is typed now), at just that version."""
 
@@ -265,16 +327,16 @@ class Notes:
                 return None
 
             async def commit(fields: Fields, edit: Row | None = None, people: Sequence[str] = ()) -> Change | None:
-                typed = {"authors": list(people)} if people else {}
+                told = {"author": viewer.name, **entry, **({"authors": list(people)} if people else {})}
                 return await self._store.notes.update(
-                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **entry, **typed
+                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **told
                 )
 
             if record.lineage is None:
                 return await commit(await compute(record.note))
             return await self._rooms.write(record, compute, commit, self.project, live=live)
 
-        return Write(action, apply, versions)
+        return Write(action, apply, versions, viewer=viewer)
 
 
 def _some(waiting: Iterator[tuple[int, int, NoteIn]]) -> list[tuple[int, int, NoteIn]]:

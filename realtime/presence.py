@@ -65,6 +65,11 @@ class Presence:
         here[client] = state
         self._changed.add(note)
 
+    def check(self, note: int) -> None:
+        """Forgets who looked at a note and may not see it any more."""
+        for client in [client for client in self._here.get(note, ()) if not client.sees(note)]:
+            self._drop(client, note)
+
     def leave(self, client: Client) -> None:
         """Forgets a client."""
         for note in [note for note, clients in self._here.items() if client in clients]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from realtime.access import owners_of
 from realtime.errors import NoteNotFound, VersionNotFound
+from realtime.gate import Standing, check, sees
 from realtime.merge import Hunk, hunks
 
 if TYPE_CHECKING:
+    from realtime.access import Access, Viewer
     from realtime.models import Listing, Note, Page, Position, Revision, RevisionText, TagCount, Trashed
     from realtime.store import Store
 
@@ -30,51 +33,64 @@ class Queries:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, id: int) -> Note:
+    async def get(self, viewer: Viewer, id: int) -> Note:
         """A live note. Raises :class:`NoteNotFound`."""
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
+        check(viewer, record.standing)
         return record.note
 
-    async def page(self, listing: Listing) -> Page:
-        """A page of live notes."""
-        return await self._store.lists.page(listing)
-
-    async def tags(self, limit: int) -> Sequence[TagCount]:
-        """Tags and how many notes have them, the most frequent first."""
-        return await self._store.lists.tags(limit)
-
-    async def trash(self, after: Position | None, limit: int) -> tuple[Sequence[Trashed], Position | None]:
-        """Notes in the trash, the last deleted first, and where the page ends if there are more."""
-        return await self._store.lists.trash(after, limit)
-
-    async def trashed(self, id: int) -> Trashed:
-        """A note in the trash. Raises :class:`NoteNotFound`."""
-        note = await self._store.lists.trashed(id)
-        if note is None:
+    async def access(self, viewer: Viewer, id: int) -> tuple[Access, int]:
+        """Who may do what with a live note, and its version. Raises :class:`NoteNotFound`."""
+        record = await self._store.notes.find(id)
+        if record is None or record.deleted:
             raise NoteNotFound
+        check(viewer, record.standing)
+        return record.access, record.note.version
+
+    async def page(self, viewer: Viewer, listing: Listing) -> Page:
+        """A page of live notes."""
+        return await self._store.lists.page(replace(listing, keys=viewer.keys))
+
+    async def tags(self, viewer: Viewer, limit: int) -> Sequence[TagCount]:
+        """Tags and how many notes have them, the most frequent first."""
+        return await self._store.lists.tags(viewer.keys, limit)
+
+    async def trash(
+        self, viewer: Viewer, after: Position | None, limit: int
+    ) -> tuple[Sequence[Trashed], Position | None]:
+        """Notes in the trash, the last deleted first, and where the page ends if there are more."""
+        return await self._store.lists.trash(owners_of(viewer), after, limit)
+
+    async def trashed(self, viewer: Viewer, id: int) -> Trashed:
+        """A note in the trash. Raises :class:`NoteNotFound`."""
+        found = await self._store.lists.trashed(id)
+        if found is None:
+            raise NoteNotFound
+        note, access = found
+        check(viewer, Standing(access, live=False))
         return note
 
-    async def history(self, id: int, before: int, limit: int) -> tuple[Sequence[Revision], bool]:
+    async def history(self, viewer: Viewer, id: int, before: int, limit: int) -> tuple[Sequence[Revision], bool]:
         """Revisions below a version, the newest first, and whether there are more. Raises :class:`NoteNotFound`."""
+        await self._admit(viewer, id)
         page = await self._store.history.page(id, before, limit)
         if page is None:
             raise NoteNotFound
         return page
 
-    async def version(self, id: int, version: int) -> RevisionText:
+    async def version(self, viewer: Viewer, id: int, version: int) -> RevisionText:
         """A version of a live note. Raises :class:`NoteNotFound`, :class:`VersionNotFound`."""
-        if not await self._store.notes.alive(id):
-            raise NoteNotFound
+        await self._admit(viewer, id)
         revision = await self._store.history.read(id, version)
         if revision is None:
             raise VersionNotFound
         return revision
 
-    async def difference(self, id: int, before: int, after: int) -> Difference:
+    async def difference(self, viewer: Viewer, id: int, before: int, after: int) -> Difference:
         """What changed between two versions. Raises :class:`NoteNotFound`, :class:`VersionNotFound`."""
-        old, new = [await self.version(id, version) for version in (before, after)]
+        old, new = [await self.version(viewer, id, version) for version in (before, after)]
         texts = {
             "title": (f"{old.title}\n", f"{new.title}\n"),
             "description": (f"{old.description}\n", f"{new.description}\n"),
@@ -85,10 +101,22 @@ class Queries:
         fields = {name: await asyncio.to_thread(hunks, one, two) for name, (one, two) in texts.items() if one != two}
         return Difference(before, after, fields)
 
-    async def count(self) -> int:
+    async def count(self, viewer: Viewer) -> int:
         """How many live notes there are."""
-        return await self._store.lists.count()
+        return await self._store.lists.count(viewer.keys)
 
-    def every(self) -> AsyncIterator[Sequence[Note]]:
+    def every(self, viewer: Viewer) -> AsyncIterator[Sequence[Note]]:
         """All live notes by id, some at a time."""
-        return self._store.lists.every()
+        return self._store.lists.every(viewer.keys)
+
+    async def sees(self, viewer: Viewer, id: int) -> bool:
+        """Whether there is such a live note for somebody."""
+        standing = await self._store.notes.standing(id)
+        return standing is not None and standing.live and sees(viewer, standing)
+
+    async def _admit(self, viewer: Viewer, id: int) -> None:
+        """Raises :class:`NoteNotFound` unless this is a live note that somebody may read."""
+        standing = await self._store.notes.standing(id)
+        if standing is None or not standing.live:
+            raise NoteNotFound
+        check(viewer, standing)

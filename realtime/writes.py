@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from realtime.access import OPEN, Act
 from realtime.errors import KeyReused, NoRoom, NoteNotFound, RealtimeError, Unavailable, VersionMismatch
+from realtime.gate import check
 from realtime.models import Note
 
 if TYPE_CHECKING:
+    from realtime.access import Viewer
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
     from realtime.models import Change, Operation
@@ -30,12 +33,17 @@ Apply = Callable[[str | None, Versions], Awaitable["Change | None"]]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write: how to apply it at the versions allowed, marked by a token; and the state that it needs of the note."""
+    """A write: how to apply it at the versions allowed, marked by a token; and the state that it needs of the note.
+
+    ``act`` is what ``viewer`` must be allowed to do.
+    """
 
     action: str
     apply: Apply
     versions: Versions = None
     of_trash: bool = False
+    act: Act = Act.WRITE
+    viewer: Viewer = OPEN
 
 
 class Writes:
@@ -59,6 +67,7 @@ class Writes:
         if claim.fingerprint != operation.fingerprint:
             raise KeyReused
         if claim.answer is not None:
+            await self._admit(write.viewer, claim.answer.id)
             return claim.answer
         try:
             answer = await self._apply(write, id, claim.token, repeated=not claim.first)
@@ -80,6 +89,8 @@ class Writes:
         await self._failpoints.hit("before_write")
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT:
+            if id is not None:
+                await self._admit(write.viewer, id, write.act)  # each time: the rights may have changed meanwhile
             allowed = write.versions
             if repeated and id is not None:
                 record = await self._store.notes.find(id)
@@ -106,10 +117,16 @@ class Writes:
                 return answer
         raise Unavailable("Too many are writing to this note at once, try again")
 
+    async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ) -> None:
+        """Raises :class:`NoteNotFound`, :class:`Forbidden`."""
+        if viewer.keys is not None:
+            check(viewer, await self._store.notes.standing(id), act)
+
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
         if record is None:
             raise NoteNotFound
+        check(write.viewer, record.standing)
         if token is not None:
             answer = await self._answer(record, token)
             if answer is not None:

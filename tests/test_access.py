@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.access import EVERYONE, OPEN, STRANGER, UNOWNED, Access, Act, Role, Viewer, can, key_of, role_of
+from realtime.access import (
+    EVERYONE,
+    MOST_FORMER,
+    OPEN,
+    STRANGER,
+    UNOWNED,
+    Access,
+    Act,
+    Link,
+    Role,
+    Viewer,
+    can,
+    key_of,
+    role_of,
+)
 
 ANN = Viewer(frozenset({EVERYONE, key_of("ann")}), "ann", "s1")
 ADMIN = Viewer(frozenset({EVERYONE, key_of("root"), UNOWNED}), "root", "s2", admin=True)
@@ -19,16 +33,17 @@ ADMIN = Viewer(frozenset({EVERYONE, key_of("root"), UNOWNED}), "root", "s2", adm
     ],
 )
 def test_role_allows_its_acts(role: Role, acts: set[Act]) -> None:
-    assert {act for act in Act if can(ANN, Access({key_of("ann"): role}), act)} == acts
+    access = Access("ann") if role is Role.OWNER else Access("bob", {"ann": role})
+    assert {act for act in Act if can(ANN, access, act)} == acts
 
 
 def test_greatest_role_counts() -> None:
-    assert role_of(ANN, Access({EVERYONE: Role.VIEWER, key_of("ann"): Role.EDITOR})) is Role.EDITOR
+    assert role_of(ANN, Access("bob", {"ann": Role.EDITOR}, public=True)) is Role.EDITOR
 
 
 def test_nobody_has_a_role_in_the_notes_of_others() -> None:
-    assert role_of(ADMIN, Access({key_of("ann"): Role.OWNER})) is None
-    assert not any(can(STRANGER, Access({key_of("ann"): Role.OWNER}), act) for act in Act)
+    assert role_of(ADMIN, Access("ann")) is None
+    assert not any(can(STRANGER, Access("ann"), act) for act in Act)
 
 
 def test_notes_without_an_owner_are_the_admins() -> None:
@@ -38,8 +53,29 @@ def test_notes_without_an_owner_are_the_admins() -> None:
 
 def test_token_that_only_reads() -> None:
     reading = Viewer(ANN.keys, "ann", "t1", writes=False)
-    assert [act for act in Act if can(reading, Access({key_of("ann"): Role.OWNER}), act)] == [Act.READ]
+    assert [act for act in Act if can(reading, Access("ann"), act)] == [Act.READ]
 
 
 def test_everything_is_everyones_without_accounts() -> None:
-    assert all(can(OPEN, Access({key_of("ann"): Role.OWNER}), act) for act in Act)
+    assert all(can(OPEN, Access("ann"), act) for act in Act)
+
+
+def test_link_and_public_open_to_whoever_has_the_key() -> None:
+    access = Access("bob", link=Link(Role.EDITOR, "n", "link:1"), public=True)
+    assert role_of(Viewer(frozenset({EVERYONE, "link:1"})), access) is Role.EDITOR
+    assert role_of(STRANGER, access) is Role.VIEWER
+
+
+def test_who_lost_a_note_is_remembered_until_it_is_theirs_again() -> None:
+    first = Access("ann", {"bob": Role.EDITOR}, Link(Role.VIEWER, "n", "link:1"), public=True)
+    second = first.followed_by(Access("ann"), 2)
+    assert second.former == {"@bob": 2, "link:1": 2, EVERYONE: 2}
+    third = second.followed_by(Access("ann", {"bob": Role.VIEWER}), 3)
+    assert (third.since, third.former) == (3, {"link:1": 2, EVERYONE: 2})
+
+
+def test_only_the_last_who_lost_a_note_are_remembered() -> None:
+    crowd = Access("ann", {f"user{number}": Role.VIEWER for number in range(MOST_FORMER)})
+    later = Access("ann").followed_by(Access("ann", public=True), 2).followed_by(crowd, 3).followed_by(Access("ann"), 4)
+    assert len(later.former) == MOST_FORMER
+    assert EVERYONE not in later.former

@@ -11,6 +11,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from realtime import create_app, housekeeping
+from realtime.access import OPEN, Viewer
 from realtime.app import Parts
 from realtime.errors import NoteNotFound
 from realtime.housekeeping import BATCH, Housekeeping
@@ -40,8 +41,8 @@ def house(parts: Parts) -> Housekeeping:
 async def _trash(parts: Parts, many: int) -> list[int]:
     """Puts new notes into the trash."""
     note = NoteIn(title="title", description="description", content="text")
-    made = [(await parts.notes.create(note, None)).id for _ in range(many)]
-    await asyncio.gather(*(parts.notes.delete(id, None, None) for id in made))
+    made = [(await parts.notes.create(OPEN, note, None)).id for _ in range(many)]
+    await asyncio.gather(*(parts.notes.delete(OPEN, id, None, None) for id in made))
     return made
 
 
@@ -50,12 +51,12 @@ def _later(days: float = TRASH_DAYS, seconds: float = 0) -> datetime:
 
 
 async def _left(parts: Parts) -> set[int]:
-    notes, _ = await parts.queries.trash(None, 1000)
+    notes, _ = await parts.queries.trash(OPEN, None, 1000)
     return {note.id for note in notes}
 
 
 async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping) -> None:
-    live = await parts.notes.create(NoteIn(title="live", description="words"), None)
+    live = await parts.notes.create(OPEN, NoteIn(title="live", description="words"), None)
     old = await _trash(parts, 2)
     between = datetime.now(UTC)
     await eventually(lambda: datetime.now(UTC) - between > timedelta(milliseconds=1))  # what dates are told in
@@ -64,7 +65,7 @@ async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping)
     assert await _left(parts) == {*old, *young}
     assert await house.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
     assert await _left(parts) == set(young)
-    assert await parts.queries.get(live.id) == live
+    assert await parts.queries.get(OPEN, live.id) == live
     assert await house.expire(_later(seconds=1)) == len(young)
     assert await _left(parts) == set()
     assert await house.expire(_later(days=10_000)) == 0
@@ -83,17 +84,17 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house:
     assert record
     assert record.purged
     with pytest.raises(NoteNotFound):
-        await parts.notes.undelete(id, None, None)
+        await parts.notes.undelete(OPEN, id, None, None)
 
 
 async def test_what_is_left_of_the_texts_of_purged_notes_goes(
     parts: Parts, house: Housekeeping, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "BATCH", 3)
-    live = [(await parts.notes.create(NoteIn(title="live", description="words"), None)).id for _ in range(3)]
+    live = [(await parts.notes.create(OPEN, NoteIn(title="live", description="words"), None)).id for _ in range(3)]
     purged, trashed = await _trash(parts, 5), await _trash(parts, 3)
     for id in purged:
-        await parts.notes.purge(id, None, None)
+        await parts.notes.purge(OPEN, id, None, None)
     texts = parts.store.texts
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
@@ -110,9 +111,9 @@ async def test_what_is_left_of_the_texts_of_purged_notes_goes(
 
 async def test_restored_note_is_not_purged(parts: Parts, house: Housekeeping) -> None:
     first, second = await _trash(parts, 2)
-    await parts.notes.undelete(first, None, None)
+    await parts.notes.undelete(OPEN, first, None, None)
     assert await house.expire(_later(seconds=1)) == 1
-    assert (await parts.queries.get(first)).version == 3
+    assert (await parts.queries.get(OPEN, first)).version == 3
     assert (await parts.store.notes.find(second)) is not None
 
 
@@ -122,17 +123,17 @@ async def test_note_that_is_restored_while_others_are_purged_stays(
     first, second = await _trash(parts, 2)
     purge = parts.notes.purge
 
-    async def purge_late(id: int, versions: Versions, operation: None) -> None:
+    async def purge_late(viewer: Viewer, id: int, versions: Versions, operation: None) -> None:
         if id == first:
-            await parts.notes.undelete(first, None, None)
-        await purge(id, versions, operation)
+            await parts.notes.undelete(OPEN, first, None, None)
+        await purge(viewer, id, versions, operation)
 
     monkeypatch.setattr(parts.notes, "purge", purge_late)
     assert await house.expire(_later(seconds=1)) == 1
     assert await _left(parts) == set()
-    assert (await parts.queries.get(first)).content == "text"
+    assert (await parts.queries.get(OPEN, first)).content == "text"
     with pytest.raises(NoteNotFound):
-        await parts.queries.get(second)
+        await parts.queries.get(OPEN, second)
 
 
 async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
@@ -147,13 +148,13 @@ async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
         if len(asked) > 1:
             return {}
         found = await expired(before, most)
-        await parts.notes.undelete(id, None, None)
-        await parts.notes.delete(id, None, None)
+        await parts.notes.undelete(OPEN, id, None, None)
+        await parts.notes.delete(OPEN, id, None, None)
         return found
 
     monkeypatch.setattr(parts.store.lists, "expired", deleted_anew)
     assert await house.expire(_later(seconds=1)) == 0
-    assert (await parts.queries.trashed(id)).content == "text"
+    assert (await parts.queries.trashed(OPEN, id)).content == "text"
 
 
 async def test_two_at_once_purge_each_note_once(parts: Parts, house: Housekeeping) -> None:

@@ -282,7 +282,8 @@ def test_order_comes_from_an_index(
     key = last["title_key"] if sort.endswith("title") else 0
     if sort.endswith(("created", "updated")):
         key = int(last[f"{sort.removeprefix('-')}_date"].timestamp() * 1000)
-    find = ordered(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None))
+    first = ("tags", tags[0]) if tags else ("deleted", False)
+    find = ordered(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None), first)
     explained = mongo.command(
         "explain", {"find": "notes", **find, "sort": dict(find["sort"]), "limit": 21}, verbosity="executionStats"
     )

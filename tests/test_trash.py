@@ -13,6 +13,7 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
+from realtime.access import OPEN
 from realtime.models import MAX_ID
 from realtime.rest.common import place_token
 from realtime.settings import MIB, Settings
@@ -232,7 +233,7 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
 
         async def insert_late(rows: Any) -> None:
             monkeypatch.setattr(store.history, "_insert", insert)
-            await app.state.parts.notes.purge(1, None, None)
+            await app.state.parts.notes.purge(OPEN, 1, None, None)
             await app.state.parts.outbox.flush()
             await insert(rows)
 

@@ -16,11 +16,12 @@ from fastapi import Depends, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from realtime.access import Viewer
 from realtime.feed import Feed
 from realtime.models import EXAMPLE, MAX_ID, Note, Operation, Position, etag
 from realtime.notes import Notes
 from realtime.queries import Queries
-from realtime.routing import parts_of, problem
+from realtime.routing import parts_of, problem, viewer_of
 from realtime.writes import Versions
 
 Answers = dict[int | str, dict[str, Any]]
@@ -78,6 +79,10 @@ STALE: Answers = {
 }
 
 
+def _who(request: Request) -> Viewer:
+    return viewer_of(request)
+
+
 def _notes(request: Request) -> Notes:
     return parts_of(request).notes
 
@@ -129,7 +134,7 @@ async def _operation(request: Request, idempotency_key: Key = None) -> Operation
 
 
 def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation:
-    """A key, and the digest of all that the outcome of its request depends on."""
+    """A key, which is its user's own, and the digest of all that the outcome of its request depends on."""
     digest = hashlib.sha256()
     head = (
         request.method.encode(),
@@ -139,7 +144,9 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
     )
     for part in (*head, *body):
         digest.update(b"%d:%b" % (len(part), part))
-    return Operation(key, digest.digest())
+    viewer = viewer_of(request)
+    whose = viewer.name or viewer.session
+    return Operation(key if whose is None else f"{whose} {key}", digest.digest())
 
 
 def _digits(id: str) -> str:
@@ -149,6 +156,7 @@ def _digits(id: str) -> str:
     return id
 
 
+Who = Annotated[Viewer, Depends(_who)]
 NotesPart = Annotated[Notes, Depends(_notes)]
 QueriesPart = Annotated[Queries, Depends(_queries)]
 FeedPart = Annotated[Feed, Depends(_feed)]

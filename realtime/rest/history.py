@@ -25,6 +25,7 @@ from realtime.rest.common import (
     PageQuery,
     QueriesPart,
     Version,
+    Who,
     answer,
     json_of,
     link,
@@ -54,13 +55,13 @@ class HistoryQuery(PageQuery):
 
 
 @router.get("/history/", summary="List the versions", response_model=list[Revision], responses={**READ, **NOT_FOUND})
-async def history(queries: QueriesPart, id: Id, query: Annotated[HistoryQuery, Query()]) -> Response:
+async def history(who: Who, queries: QueriesPart, id: Id, query: Annotated[HistoryQuery, Query()]) -> Response:
     """The versions of a note, the newest first: when, by whom, how, and which fields changed.
 
     All of the last `REALTIME_HISTORY_DAYS` are there; of the days before, the last of each.
     """
     before = MAX_ID + 1 if query.after is None else place_of(query.after, ORDER)[1]
-    revisions, more = await queries.history(id, before, query.limit)
+    revisions, more = await queries.history(who, id, before, query.limit)
     headers = {}
     if more:
         last = revisions[-1].version
@@ -74,9 +75,9 @@ async def history(queries: QueriesPart, id: Id, query: Annotated[HistoryQuery, Q
     response_model=RevisionText,
     responses={**READ, **NO_VERSION},
 )
-async def version(queries: QueriesPart, id: Id, version: Version) -> Response:
+async def version(who: Who, queries: QueriesPart, id: Id, version: Version) -> Response:
     """A note as it was at a version."""
-    return Response(json_of(await queries.version(id, version)), media_type="application/json")
+    return Response(json_of(await queries.version(who, id, version)), media_type="application/json")
 
 
 class HunkOut(BaseModel):
@@ -141,6 +142,7 @@ DIFF = """\
     },
 )
 async def difference(
+    who: Who,
     queries: QueriesPart,
     id: Id,
     versions: Annotated[str, Path(pattern=RANGE, description="`<a>..<b>`", examples=["2..3"])],
@@ -149,7 +151,7 @@ async def difference(
     """What changed from one version to another, in each field, by lines."""
     match = re.match(RANGE, versions)
     assert match is not None
-    found = await queries.difference(id, *map(int, match.groups()))
+    found = await queries.difference(who, id, *map(int, match.groups()))
     headers = {"Vary": "Accept"}
     if _wants_json(accept):
         fields = {
@@ -194,6 +196,6 @@ class Restore(Model):
     response_model=Note,
     responses={**JSON_BODY, **WRITE, **NO_VERSION, **STALE},
 )
-async def restore(notes: NotesPart, id: Id, wanted: Restore, versions: IfMatch, operation: Once) -> Response:
+async def restore(who: Who, notes: NotesPart, id: Id, wanted: Restore, versions: IfMatch, operation: Once) -> Response:
     """Makes an earlier version the newest one. Nothing is lost: what was there stays in the history."""
-    return answer(await notes.restore(id, wanted.version, versions, operation))
+    return answer(await notes.restore(who, id, wanted.version, versions, operation))

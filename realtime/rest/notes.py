@@ -43,6 +43,7 @@ from realtime.rest.common import (
     Once,
     PageQuery,
     QueriesPart,
+    Who,
     answer,
     json_of,
     link,
@@ -131,9 +132,9 @@ class Merged(Note):
     response_model=Note,
     responses={**JSON_BODY, **WRITE, 201: {"description": "Made; `Location` and `ETag` tell where and which version"}},
 )
-async def create(notes: NotesPart, note: NoteIn, operation: Once) -> Response:
+async def create(who: Who, notes: NotesPart, note: NoteIn, operation: Once) -> Response:
     """Makes a note under the next id."""
-    made = await notes.create(note, operation)
+    made = await notes.create(who, note, operation)
     return answer(made, 201, Location=f"/notes/{made.id}/")
 
 
@@ -189,13 +190,13 @@ def _order(q: str | None, sort: Sort | None) -> Sort:
 
 
 @router.get("/", summary="List or search notes", response_model=list[NoteListed], responses=READ)
-async def page(queries: QueriesPart, feed: FeedPart, query: Annotated[ListQuery, Query()]) -> Response:
+async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[ListQuery, Query()]) -> Response:
     """Notes in an order. `Link: <…>; rel="next"` leads to the next page; the feed goes on from here at `X-Cursor`.
 
     Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
     """
     cursor = feed.position  # before the notes: what changes while they are read comes again over the feed
-    found = await queries.page(query.listing())
+    found = await queries.page(who, query.listing())
     headers = {"X-Cursor": str(cursor)}
     if found.after is not None:
         given = query.model_dump(exclude_unset=True, exclude={"content"})
@@ -224,6 +225,7 @@ def _excerpted(note: NoteHead, query: ListQuery) -> bytes:
     responses={**READ, **NOT_FOUND, 304: {"description": "Still at a version that `If-None-Match` names"}},
 )
 async def read(
+    who: Who,
     queries: QueriesPart,
     id: Id,
     if_none_match: Annotated[
@@ -231,7 +233,7 @@ async def read(
     ] = None,
 ) -> Response:
     """A note, with its version as `ETag`."""
-    note = await queries.get(id)
+    note = await queries.get(who, id)
     if if_none_match is not None:
         versions = versions_of(if_none_match, weak=True)
         if versions is None or note.version in versions:
@@ -256,10 +258,10 @@ def _written(note: Note, base: int | None) -> Response:
 
 @router.put("/{id}/", summary="Replace a note", **CHANGES)
 async def replace(
-    notes: NotesPart, id: Id, note: NotePut, versions: IfMatch, operation: Once, base_version: Base = None
+    who: Who, notes: NotesPart, id: Id, note: NotePut, versions: IfMatch, operation: Once, base_version: Base = None
 ) -> Response:
     """Sets title and description; content and tags too when they are sent, else they stay."""
-    return _written(await notes.replace(id, note, versions, base_version, operation), base_version)
+    return _written(await notes.replace(who, id, note, versions, base_version, operation), base_version)
 
 
 @router.patch(
@@ -273,10 +275,10 @@ async def replace(
     **CHANGES,
 )
 async def patch(
-    notes: NotesPart, id: Id, patch: NotePatch, versions: IfMatch, operation: Once, base_version: Base = None
+    who: Who, notes: NotesPart, id: Id, patch: NotePatch, versions: IfMatch, operation: Once, base_version: Base = None
 ) -> Response:
     """A JSON merge patch (RFC 7396): sets what is sent; `null` empties content or tags."""
-    note = await notes.patch(id, patch, versions, base_version, operation)
+    note = await notes.patch(who, id, patch, versions, base_version, operation)
     return _written(note, base_version if patch.model_fields_set else None)
 
 
@@ -288,6 +290,7 @@ async def patch(
     responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **REFUSED},
 )
 async def edit(
+    who: Who,
     notes: NotesPart,
     id: Id,
     edits: Annotated[
@@ -304,7 +307,7 @@ async def edit(
     operation: Once,
 ) -> Response:
     """Applies text operations to the content, one after the other: all of them or none, in one version."""
-    return answer(await notes.edit(id, edits, versions, operation))
+    return answer(await notes.edit(who, id, edits, versions, operation))
 
 
 @router.delete(
@@ -314,6 +317,6 @@ async def edit(
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def delete(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def delete(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """Moves a note into the trash and answers with it as it was."""
-    return Response(json_of(await notes.delete(id, versions, operation)), media_type="application/json")
+    return Response(json_of(await notes.delete(who, id, versions, operation)), media_type="application/json")

@@ -8,7 +8,7 @@ from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.models import TagCount
-from realtime.rest.common import READ, QueriesPart, list_answer
+from realtime.rest.common import READ, QueriesPart, Who, list_answer
 from realtime.routing import SlashRouter
 
 router = SlashRouter(tags=["notes"])
@@ -23,6 +23,6 @@ class TagsQuery(BaseModel):
 
 
 @router.get("/tags/", summary="List the tags", response_model=list[TagCount], responses=READ)
-async def tags(queries: QueriesPart, query: Annotated[TagsQuery, Query()]) -> Response:
+async def tags(who: Who, queries: QueriesPart, query: Annotated[TagsQuery, Query()]) -> Response:
     """All tags, and how many notes have each: the most frequent first."""
-    return list_answer(await queries.tags(query.limit), {})
+    return list_answer(await queries.tags(who, query.limit), {})

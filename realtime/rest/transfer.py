@@ -24,6 +24,7 @@ from realtime.rest.common import (
     Key,
     NotesPart,
     QueriesPart,
+    Who,
     json_of,
     only,
     operation_of,
@@ -48,10 +49,10 @@ ZIP = "application/zip"
         },
     },
 )
-async def export(queries: QueriesPart) -> Response:
+async def export(who: Who, queries: QueriesPart) -> Response:
     """All notes, one Markdown file each, as a zip that is made while it is sent."""
-    count = await queries.count()
-    pieces = _zipped(queries.every())
+    count = await queries.count(who)
+    pieces = _zipped(queries.every(who))
     first = await anext(pieces)  # before the answer begins, so that a database that is away is told properly
 
     async def body() -> AsyncIterator[bytes]:
@@ -107,6 +108,7 @@ IMPORT: Answers = {
 )
 async def bring_in(
     request: Request,
+    who: Who,
     notes: NotesPart,
     files: Annotated[list[UploadFile], File(min_length=1, description="Markdown files, or zip archives of them")],
     keep_ids: Annotated[bool, Query(description="under the ids in the front matter, else under the next ones")] = False,
@@ -122,7 +124,7 @@ async def bring_in(
     operation = None
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
-    made = notes.bring_in(bundle.notes_in(sources), found.many, found.ids if keep_ids else None, operation)
+    made = notes.bring_in(who, bundle.notes_in(sources), found.many, found.ids if keep_ids else None, operation)
     lines = _told(made, found)
     if NDJSON in accept.lower():
         first = await anext(lines)  # before the answer begins, so that a refusal has its status

@@ -20,6 +20,7 @@ from realtime.rest.common import (
     Once,
     PageQuery,
     QueriesPart,
+    Who,
     answer,
     link,
     list_answer,
@@ -48,10 +49,10 @@ class TrashQuery(PageQuery):
 
 
 @router.get("/", summary="List the trash", response_model=list[Trashed], responses=READ)
-async def trash(queries: QueriesPart, query: Annotated[TrashQuery, Query()]) -> Response:
+async def trash(who: Who, queries: QueriesPart, query: Annotated[TrashQuery, Query()]) -> Response:
     """Deleted notes, the last deleted first. After `REALTIME_TRASH_DAYS` they are gone for good."""
     after = None if query.after is None else place_of(query.after, ORDER)
-    found, end = await queries.trash(after, query.limit)
+    found, end = await queries.trash(who, after, query.limit)
     headers = {}
     if end is not None:
         headers["Link"] = link("/trash/", limit=query.limit, after=place_token(ORDER, *end))
@@ -59,9 +60,9 @@ async def trash(queries: QueriesPart, query: Annotated[TrashQuery, Query()]) -> 
 
 
 @router.get("/{id}/", summary="Read a deleted note", response_model=Trashed, responses={**READ, **NOT_FOUND})
-async def read(queries: QueriesPart, id: Id) -> Response:
+async def read(who: Who, queries: QueriesPart, id: Id) -> Response:
     """A note in the trash, with its version as `ETag`."""
-    return answer(await queries.trashed(id))
+    return answer(await queries.trashed(who, id))
 
 
 @router.post(
@@ -71,9 +72,9 @@ async def read(queries: QueriesPart, id: Id) -> Response:
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def restore(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def restore(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """The note is back under its id, and goes on counting its version."""
-    return answer(await notes.undelete(id, versions, operation))
+    return answer(await notes.undelete(who, id, versions, operation))
 
 
 @router.delete(
@@ -83,7 +84,7 @@ async def restore(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) 
     summary="Delete a note for good",
     responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Gone, with its history"}},
 )
-async def purge(notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def purge(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
     """Deletes a note in the trash and its history. Its id is not used again."""
-    await notes.purge(id, versions, operation)
+    await notes.purge(who, id, versions, operation)
     return Response(status_code=204)

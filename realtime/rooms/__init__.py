@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from realtime.access import Act, can
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
+from realtime.gate import sees
 from realtime.merge import merged
 from realtime.rooms.credits import Shown
 from realtime.rooms.journal import Journal
@@ -50,6 +52,7 @@ class Rooms:
 
     def __init__(self, store: Store, bus: Bus, metrics: Metrics, *, budget: int, stall: float, idle: float) -> None:
         self._texts = store.texts
+        self._notes = store.notes
         self._metrics = metrics
         self._budget = budget
         self._stall = stall
@@ -85,10 +88,51 @@ class Rooms:
         async with self._held(id) as room:
             if created not in (None, room.created):
                 raise NoteNotFound
+            await self._admit(room, member)
             await room.join(member)
         if self._draining:
             member.close(CloseCode.DRAIN)
         return room
+
+    async def _admit(self, room: Room, member: Member) -> None:
+        """Raises :class:`NoteNotFound` unless a client may read, and tells it whether it may write."""
+        if member.viewer.keys is None:
+            return
+        checks = None
+        while checks != room.checks:  # a right that was taken away while it was read is not missed
+            checks = room.checks
+            standing = await self._notes.standing(room.id)
+        if standing is None or not standing.live or not sees(member.viewer, standing):
+            raise NoteNotFound
+        member.writes = can(member.viewer, standing.access, Act.WRITE)
+
+    def shared(self, id: int, since: int) -> None:
+        """Who may do what with a note is another since a version of it."""
+        room = self._rooms.get(id)
+        if room is not None and since > room.shared:
+            room.shared = since
+            self._spawn(self.check(id))
+
+    async def check(self, id: int) -> None:
+        """Sends away who may not read a note any more, and stops who may not write it."""
+        room = self._rooms.get(id)
+        if room is None:
+            return
+        room.checks += 1
+        try:
+            standing = await self._notes.standing(id)
+        except Unavailable:
+            standing = None
+        room.checks += 1
+        for member in [member for member in room.company.members if member.viewer.keys is not None]:
+            if standing is None:  # whoever comes back is checked then
+                member.close(CloseCode.RESUME)
+            elif not standing.live:
+                member.close(CloseCode.NOTE_GONE)
+            elif not sees(member.viewer, standing):
+                member.close(CloseCode.PERMISSION_GONE)
+            else:
+                member.writes = can(member.viewer, standing.access, Act.WRITE)
 
     @asynccontextmanager
     async def _held(self, id: int) -> AsyncIterator[Room]:

@@ -65,6 +65,8 @@ class Room:
         self.created = ""
         self.last_used = time.monotonic()
         self.given_up = False
+        self.shared = 0
+        self.checks = 0
         self._texts = texts
         self._journal = journal
         self._relay = relay

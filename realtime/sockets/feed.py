@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.asyncapi import asyncapi
-from realtime.errors import BusUnavailable, CloseCode
+from realtime.errors import BusUnavailable, CloseCode, Unavailable
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
@@ -59,7 +59,7 @@ async def _serve(client: Client, write: Coroutine[Any, Any, None], read: Corouti
         failure = None if task.cancelled() else task.exception()
         if isinstance(failure, BadFrame):
             return failure
-        if isinstance(failure, BusUnavailable):
+        if isinstance(failure, (BusUnavailable, Unavailable)):
             return BadFrame("", CloseCode.RESUME)
         if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, Closed)):
             raise failure
@@ -117,7 +117,7 @@ async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
         try:
             command = client_message.validate_json(text)
             if isinstance(command, PresenceSet):
-                feed.presence.look(client, command.id, command.state)
+                await feed.look(client, command.id, command.state)
             elif isinstance(command, Auth):
                 raise ValueError("type: this server has no accounts to sign in to")
         except ValidationError as error:

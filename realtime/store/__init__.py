@@ -17,7 +17,10 @@ BUILD_TIMEOUT = 24 * 3600.0
 class Store:
     """One database: its notes, their lists, history and shared texts, and the claims on ``Idempotency-Key``."""
 
-    def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self, url: str, database: str, *, write_timeout: float, read_timeout: float, accounts: bool = False
+    ) -> None:
+        self._accounts = accounts
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
         self.notes = NoteStore(self._connection)
         self.lists = Lists(self._connection)
@@ -40,7 +43,7 @@ class Store:
         )
         await self.ping(self._connection.write_timeout)
         with self._connection.reading(BUILD_TIMEOUT):
-            await self._connection.database.notes.create_indexes([dirty, origin, *indexes()])
+            await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=self._accounts)])
             await self.history.prepare()
             await self.texts.prepare()
             await self.claims.prepare()

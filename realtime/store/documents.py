@@ -10,6 +10,7 @@ A note's document holds, beside its fields:
 - ``text_version``: the revision that holds the content as it is now
 - ``lineage``: the name of its shared text, once it has one; ``edits``: updates of it that are not in the journal yet;
   ``edited``: the last of them that came in over REST
+- ``access``: who may do what, if it was made with accounts; ``readers``: the keys that open it, for the lists
 - ``keyframe``: the archived revision that the next ones are stored as differences to
 """
 
@@ -20,13 +21,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from realtime.access import UNSHARED, Access, Key, Link, Role
+from realtime.gate import Standing
 from realtime.models import Change, Note, NoteHead, Revision
 
 Document = dict[str, Any]
 
 LIVE: Document = {"deleted": False}
 TRASHED: Document = {"deleted_date": {"$exists": True}}
-NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False}
+NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
 HEAD: dict[str, bool] = {**NOTE, "content": False}
 
@@ -41,6 +44,12 @@ class Record:
     operations: Sequence[str]
     lineage: str | None
     edited: str | None
+    access: Access
+
+    @property
+    def standing(self) -> Standing:
+        """What decides over it."""
+        return Standing(self.access, not self.deleted)
 
 
 def now() -> datetime:
@@ -72,9 +81,46 @@ def _head(document: Mapping[str, Any]) -> Document:
     }
 
 
+def access_of(document: Mapping[str, Any]) -> Access:
+    """Who may do what with a note."""
+    stored = document.get("access")
+    if stored is None:
+        return UNSHARED
+    link = stored["link"]
+    return Access(
+        stored["owner"],
+        {member["name"]: Role(member["role"]) for member in stored["members"]},
+        None if link is None else Link(Role(link["role"]), link["nonce"], link["key"]),
+        stored["public"],
+        stored["since"],
+        {one["key"]: one["version"] for one in stored["former"]},
+    )
+
+
+def shared(access: Access) -> Document:
+    """The fields of a note's document that tell who may do what."""
+    link = access.link
+    return {
+        "access": {
+            "owner": access.owner,
+            "members": [{"name": name, "role": int(role)} for name, role in access.members.items()],
+            "link": None if link is None else {"role": int(link.role), "nonce": link.nonce, "key": link.key},
+            "public": access.public,
+            "since": access.since,
+            "former": [{"key": key, "version": version} for key, version in access.former.items()],
+        },
+        "readers": list(access.roles),
+    }
+
+
+def open_to(keys: frozenset[Key]) -> Document:
+    """The condition for notes that one of these keys opens."""
+    return {"readers": {"$in": list(keys)}}
+
+
 def change_of(document: Mapping[str, Any]) -> Change:
     """A committed state of a note."""
-    return Change(note_of(document), deleted=document["deleted"])
+    return Change(note_of(document), deleted=document["deleted"], access=access_of(document))
 
 
 def record_of(document: Mapping[str, Any]) -> Record:
@@ -86,6 +132,7 @@ def record_of(document: Mapping[str, Any]) -> Record:
         document["operations"],
         document.get("lineage"),
         document.get("edited"),
+        access_of(document),
     )
 
 

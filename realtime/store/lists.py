@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,9 +11,10 @@ from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
+from realtime.access import Access, Key
 from realtime.models import Listing, Note, NoteHead, Page, Position, TagCount, Trashed
 from realtime.store.connection import Connection
-from realtime.store.documents import HEAD, LIVE, NOTE, TRASHED, Document, head_of, note_of
+from realtime.store.documents import HEAD, LIVE, NOTE, TRASHED, Document, access_of, head_of, note_of, open_to
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
@@ -23,18 +25,28 @@ EXPORTED = 25
 WEIGHTS = {"title": 10, "tags": 5, "description": 5, "content": 1}
 TAGGED: Document = {**LIVE, "tags.0": {"$exists": True}}
 ORDERS = {"id": [], "title": ["title_key"], "created": ["created_date"], "updated": ["updated_date"]}
+NEWEST_TRASH = [("deleted_date", DESCENDING), ("_id", DESCENDING)]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = 253_402_300_799_999
 """The last millisecond that a ``datetime`` can tell, since 1970."""
 
 
-def indexes() -> list[IndexModel]:
-    """An index for every order, of all notes and of those with a tag; for words, and for the trash."""
+def indexes(*, accounts: bool) -> list[IndexModel]:
+    """An index for every order, of all notes and of those with a tag; for words, and for the trash.
+
+    With accounts, for every order of what a key opens, too.
+    """
     made = []
     for order, keys in ORDERS.items():
         key = [(name, ASCENDING) for name in (*keys, "_id")]
         made.append(IndexModel([("deleted", ASCENDING), *key], name=f"by_{order}"))
         made.append(IndexModel([("tags", ASCENDING), *key], name=f"tagged_by_{order}", partialFilterExpression=TAGGED))
+        if accounts:
+            opened = [("readers", ASCENDING), *key]
+            made.append(IndexModel(opened, name=f"opened_by_{order}", partialFilterExpression=LIVE))
+    if accounts:
+        owned = [("access.owner", ASCENDING), ("deleted_date", ASCENDING), ("_id", ASCENDING)]
+        made.append(IndexModel(owned, name="owned_trash", partialFilterExpression=TRASHED))
     words = IndexModel(
         [(field, TEXT) for field in WEIGHTS],
         name="words",
@@ -47,11 +59,13 @@ def indexes() -> list[IndexModel]:
     return [*made, words, trash]
 
 
-def ordered(listing: Listing) -> Document:
-    """The ``find`` that reads a page of a list without words, in the order of an index and bound by its keys."""
+def ordered(listing: Listing, first: tuple[str, Any]) -> Document:
+    """The ``find`` that reads a page of a list without words, in the order of an index and bound by its keys.
+
+    ``first`` is the field that the index begins with, and the value that all notes of the page have there.
+    """
     name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
     keys = [*ORDERS[name], "_id"]
-    first = ("tags", listing.tags[0]) if listing.tags else ("deleted", False)
     low: list[tuple[str, Any]] = [first, *((key, MinKey()) for key in keys)]
     high: list[tuple[str, Any]] = [first, *((key, MaxKey()) for key in keys)]
     if listing.after is not None:
@@ -64,8 +78,8 @@ def ordered(listing: Listing) -> Document:
     return {
         "filter": {**TAGGED, "tags": {"$all": list(listing.tags)}} if listing.tags else LIVE,
         "projection": NOTE if listing.content else HEAD,
-        "sort": [(key, direction) for key in (first[0], *keys)][1 if listing.tags else 0 :],
-        "hint": f"tagged_by_{name}" if listing.tags else f"by_{name}",
+        "sort": [(key, direction) for key in (first[0], *keys)][0 if first[0] == "deleted" else 1 :],
+        "hint": {"deleted": f"by_{name}", "tags": f"tagged_by_{name}", "readers": f"opened_by_{name}"}[first[0]],
         "min": dict(low),
         "max": dict(high),
     }
@@ -88,17 +102,31 @@ class Lists:
         notes: list[NoteHead] = []
         size = 0
         last: Mapping[str, Any] = {}
-        many = listing.limit + 1
-        with self._connection.reading():
-            cursor: Any = self._notes.find(**ordered(listing), limit=many, batch_size=min(many, 101))
-            async for document in cursor:
+        async with contextlib.aclosing(self._in_order(listing)) as documents:
+            async for document in documents:
                 if len(notes) == listing.limit or size > PAGE_BYTES:
-                    await cursor.close()
                     return Page(notes, _position(listing, last))
                 size += len(document.get("content", "").encode())
                 notes.append(make(document))
                 last = document
         return Page(notes, None)
+
+    def _in_order(self, listing: Listing) -> AsyncGenerator[Document]:
+        """The notes of a list as they come, one more than a page may have."""
+        if listing.keys is None:
+            first = ("tags", listing.tags[0]) if listing.tags else ("deleted", False)
+            return self._scan(ordered(listing, first), listing.limit + 1)
+        scans = [ordered(listing, ("readers", key)) for key in listing.keys]
+        return merged([self._scan(one, listing.limit + 1) for one in scans], scans[0]["sort"])
+
+    async def _scan(self, find: Document, many: int) -> AsyncGenerator[Document]:
+        with self._connection.reading():
+            cursor: Any = self._notes.find(**find, limit=many, batch_size=min(many, 101))
+            try:
+                async for document in cursor:
+                    yield document
+            finally:
+                await cursor.close()
 
     async def _found(self, listing: Listing) -> Page:
         notes: list[NoteHead] = []
@@ -109,7 +137,7 @@ class Lists:
             batch = order[start : min(start + FETCH, listing.limit)]
             with self._connection.reading():
                 ids = [id for _, id in batch]
-                documents = await self._notes.find({"_id": {"$in": ids}, **LIVE}, NOTE).to_list(None)
+                documents = await self._notes.find({"_id": {"$in": ids}, **_shown(listing.keys)}, NOTE).to_list(None)
             found = {document["_id"]: note_of(document) for document in documents}
             for position in batch:
                 if size > PAGE_BYTES:
@@ -126,7 +154,7 @@ class Lists:
         keys = {"relevance": {"$meta": "textScore"}, "id": "$_id", "title": "$title_key"}
         key = keys.get(name) or {"$toLong": f"${name}_date"}
         step, id_step = (DESCENDING, ASCENDING) if name == "relevance" else (2 * (not backwards) - 1,) * 2
-        match: Document = {**LIVE, "$text": {"$search": listing.q}}
+        match: Document = {**_shown(listing.keys), "$text": {"$search": listing.q}}
         if listing.tags:
             match["tags"] = {"$all": list(listing.tags)}
         pipeline: list[Document] = [{"$match": match}, {"$project": {"key": key}}]
@@ -141,11 +169,11 @@ class Lists:
             found = await self._notes.aggregate(pipeline).to_list(None)
         return [(document["key"], document["_id"]) for document in found]
 
-    async def tags(self, limit: int) -> list[TagCount]:
+    async def tags(self, keys: frozenset[Key] | None, limit: int) -> list[TagCount]:
         """The tags of live notes and how many notes have each, the most frequent first. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
         pipeline: list[Document] = [
-            {"$match": TAGGED},
+            {"$match": {**TAGGED, **_shown(keys)}},
             {"$project": {"tags": {"$setUnion": ["$tags", []]}}},
             {"$unwind": "$tags"},
             {"$group": {"_id": "$tags", "count": {"$sum": 1}}},
@@ -153,36 +181,36 @@ class Lists:
             {"$limit": limit},
         ]
         with self._connection.reading():
-            found = await self._notes.aggregate(pipeline, hint="tagged_by_id").to_list(None)
+            hint = "tagged_by_id" if keys is None else "opened_by_id"
+            found = await self._notes.aggregate(pipeline, hint=hint).to_list(None)
         return [TagCount(tag=document["_id"], count=document["count"]) for document in found]
 
-    async def trash(self, after: Position | None, limit: int) -> tuple[list[Trashed], Position | None]:
-        """Notes in the trash, the last deleted first, and where the page ends. Raises :class:`Unavailable`."""
+    async def trash(
+        self, owners: frozenset[str | None] | None, after: Position | None, limit: int
+    ) -> tuple[list[Trashed], Position | None]:
+        """Notes in the trash, of these owners or of all, the last deleted first, and where the page ends.
+
+        Raises :class:`Unavailable`.
+        """
         await self._connection.until_prepared()
-        bounds: Document = {}
-        if after is not None:
-            bounds = {
-                "min": {"deleted_date": MinKey(), "_id": MinKey()},
-                "max": {"deleted_date": _moment(after[0]), "_id": after[1]},
-            }
+        firsts = [{}] if owners is None else [{"access.owner": owner} for owner in owners]
+        scans = [_trash_scan(first, after) for first in firsts]
         notes: list[Trashed] = []
         size = 0
-        sort = [("deleted_date", DESCENDING), ("_id", DESCENDING)]
-        with self._connection.reading():
-            cursor: Any = self._notes.find(TRASHED, NOTE, sort=sort, hint="trash", limit=limit + 1, **bounds)
-            async for document in cursor:
+        found = merged([self._scan(one, limit + 1) for one in scans], NEWEST_TRASH)
+        async with contextlib.aclosing(found) as documents:
+            async for document in documents:
                 if len(notes) == limit or size > PAGE_BYTES:
-                    await cursor.close()
                     return notes, (_milliseconds(notes[-1].deleted_date), notes[-1].id)
                 size += len(document["content"].encode())
                 notes.append(_trashed(document))
         return notes, None
 
-    async def trashed(self, id: int) -> Trashed | None:
-        """A note in the trash. Raises :class:`Unavailable`."""
+    async def trashed(self, id: int) -> tuple[Trashed, Access] | None:
+        """A note in the trash, and who may do what with it. Raises :class:`Unavailable`."""
         with self._connection.reading():
             document = await self._notes.find_one({"_id": id, **TRASHED}, NOTE)
-        return None if document is None else _trashed(document)
+        return None if document is None else (_trashed(document), access_of(document))
 
     async def expired(self, before: datetime, most: int) -> Mapping[int, int]:
         """Notes that went into the trash before a date: id and version. Raises :class:`Unavailable`."""
@@ -191,23 +219,65 @@ class Lists:
             cursor = self._notes.find({"deleted_date": {"$lt": before}}, {"version": True}, hint="trash", limit=most)
             return {document["_id"]: document["version"] async for document in cursor}
 
-    async def count(self) -> int:
-        """How many live notes there are. Raises :class:`Unavailable`."""
+    async def count(self, keys: frozenset[Key] | None) -> int:
+        """How many live notes there are, that one of the keys opens. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
         with self._connection.reading():
-            count: int = await self._notes.count_documents(LIVE, hint="by_id")
+            hint = "by_id" if keys is None else "opened_by_id"
+            count: int = await self._notes.count_documents(_shown(keys), hint=hint)
         return count
 
-    async def every(self) -> AsyncIterator[Sequence[Note]]:
+    async def every(self, keys: frozenset[Key] | None) -> AsyncIterator[Sequence[Note]]:
         """All live notes by id, some at a time. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
         after: Position | None = None
         while True:
-            page = await self._ordered(Listing(limit=EXPORTED, after=after))
+            page = await self._ordered(Listing(limit=EXPORTED, after=after, keys=keys))
             yield [note for note in page.notes if isinstance(note, Note)]
             if page.after is None:
                 return
             after = page.after
+
+
+def _trash_scan(first: Document, after: Position | None) -> Document:
+    """The ``find`` that reads a page of the trash, of one owner or of all."""
+    ends = [MaxKey(), MaxKey()] if after is None else [_moment(after[0]), after[1]]
+    names = [name for name, _ in NEWEST_TRASH]
+    return {
+        "filter": TRASHED,
+        "projection": NOTE,
+        "sort": NEWEST_TRASH,
+        "hint": "owned_trash" if first else "trash",
+        "min": {**first, **dict.fromkeys(names, MinKey())},
+        "max": {**first, **dict(zip(names, ends, strict=True))},
+    }
+
+
+async def merged(
+    scans: Sequence[AsyncGenerator[Document]], sort: Sequence[tuple[str, int]]
+) -> AsyncGenerator[Document]:
+    """What several scans in one order bring, in that order, and each document once."""
+    pick = max if sort[-1][1] == DESCENDING else min
+    try:
+        heads = [(scan, document) for scan in scans if (document := await anext(scan, None)) is not None]
+        last = None
+        while heads:
+            scan, document = found = pick(heads, key=lambda head: [head[1][name] for name, _ in sort])
+            heads.remove(found)
+            following = await anext(scan, None)
+            if following is not None:
+                heads.append((scan, following))
+            if document["_id"] != last:
+                last = document["_id"]
+                yield document
+    finally:
+        for scan in scans:
+            await scan.aclose()
+
+
+def _shown(keys: frozenset[Key] | None) -> Document:
+    """The condition for live notes that one of the keys opens."""
+    return LIVE if keys is None else {**LIVE, **open_to(keys)}
 
 
 def _trashed(document: Mapping[str, Any]) -> Trashed:

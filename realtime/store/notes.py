@@ -9,7 +9,9 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
+from realtime.access import Access
 from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
+from realtime.gate import Standing
 from realtime.models import KEPT_OPERATIONS, Action, Change
 from realtime.search import folded
 from realtime.store.connection import QUICK, Connection
@@ -19,9 +21,11 @@ from realtime.store.documents import (
     TRASHED,
     Document,
     Record,
+    access_of,
     change_of,
     now,
     record_of,
+    shared,
 )
 from realtime.store.texts import Row, edit_of
 
@@ -62,19 +66,23 @@ class NoteStore:
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, {"_id": True}).to_list(None)
         return {document["_id"] for document in documents}
 
-    async def create(self, fields: Mapping[str, Any], token: str | None, action: Action = "create") -> Change | None:
-        """Inserts a note under the next id. ``None`` if an operation with this token made one already.
+    async def create(
+        self, fields: Mapping[str, Any], token: str | None, action: Action = "create", author: str | None = None
+    ) -> Change | None:
+        """Inserts a note under the next id, its author's own.
 
-        Raises :class:`OutcomeUnknown`.
+        ``None`` if an operation with this token made one already. Raises :class:`OutcomeUnknown`.
         """
         while True:
             id = await self.reserve(1)
             try:
-                return await self.insert(id, fields, token, action)
+                return await self.insert(id, fields, token, action, author)
             except IdsTaken:
                 log.warning("the next id is taken, trying the one after", extra={"id": id})
 
-    async def insert(self, id: int, fields: Mapping[str, Any], token: str | None, action: Action) -> Change | None:
+    async def insert(
+        self, id: int, fields: Mapping[str, Any], token: str | None, action: Action, author: str | None = None
+    ) -> Change | None:
         """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`."""
         if token is not None:
             # Only the unique index keeps a repeated creation from making a second note.
@@ -94,7 +102,7 @@ class NoteStore:
                 {
                     "version": 1,
                     "date": moment,
-                    "author": None,
+                    "author": author,
                     "action": action,
                     "changed": [],
                     "text_version": 1,
@@ -106,6 +114,8 @@ class NoteStore:
         }
         if token is not None:
             document["origin"] = token
+        if author is not None:
+            document |= shared(Access(author))
         with self._connection.writing():
             try:
                 await self._notes.insert_one(document)
@@ -142,14 +152,22 @@ class NoteStore:
             state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
         return await self._advance(id, condition, fields, state, versions, token, action, **entry)
 
-    async def delete(self, id: int, versions: Allowed, token: str | None) -> Change | None:
-        """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
-        return await self._advance(id, LIVE, {}, {"deleted": True, "deleted_date": now()}, versions, token, "delete")
+    async def share(
+        self, id: int, access: Access, version: int, token: str | None, author: str | None
+    ) -> Change | None:
+        """Says who may do what with a live note that is at a version, one version on; otherwise as :meth:`update`."""
+        state = {name: {"$literal": value} for name, value in shared(access).items()}
+        return await self._advance(id, LIVE, {}, state, {version}, token, "share", author=author, date=now())
 
-    async def undelete(self, id: int, versions: Allowed, token: str | None) -> Change | None:
+    async def delete(self, id: int, versions: Allowed, token: str | None, author: str | None = None) -> Change | None:
+        """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
+        state = {"deleted": True, "deleted_date": now()}
+        return await self._advance(id, LIVE, {}, state, versions, token, "delete", author=author)
+
+    async def undelete(self, id: int, versions: Allowed, token: str | None, author: str | None = None) -> Change | None:
         """Takes a note out of the trash, one version on; otherwise as :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
-        return await self._advance(id, TRASHED, {}, state, versions, token, "undelete")
+        return await self._advance(id, TRASHED, {}, state, versions, token, "undelete", author=author)
 
     async def purge(self, id: int, versions: Allowed, token: str | None) -> Change | None:
         """Empties a note in the trash for good, one version on: of it, only its id and version stay.
@@ -195,10 +213,11 @@ class NoteStore:
             raise
         return None if document is None else change_of(document)
 
-    async def alive(self, id: int) -> bool:
-        """Whether there is such a note, and not in the trash. Raises :class:`Unavailable`."""
+    async def standing(self, id: int) -> Standing | None:
+        """Who may do what with a note, if there is or was one. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            return await self._notes.find_one({"_id": id, **LIVE}, {"_id": True}) is not None
+            document = await self._notes.find_one({"_id": id}, {"access": True, "deleted": True})
+        return None if document is None else Standing(access_of(document), not document["deleted"])
 
     async def find(self, id: int) -> Record | None:
         """The note, deleted or not. Raises :class:`Unavailable`."""
@@ -210,7 +229,7 @@ class NoteStore:
 
     async def _record(self, condition: Document) -> Record | None:
         with self._connection.reading():
-            document = await self._notes.find_one(condition, {"recent": False, "edits": False})
+            document = await self._notes.find_one(condition, {"recent": False, "edits": False, "readers": False})
         return None if document is None else record_of(document)
 
     async def dirty(self, most: int) -> dict[int, int]:
@@ -262,7 +281,7 @@ def _advanced(
         text_version = {"$cond": [changed["content"], version, "$text_version"]}
     revision = {
         "version": version,
-        "date": {"$literal": state.get("updated_date") or state.get("deleted_date")},
+        "date": {"$literal": entry.get("date") or state.get("updated_date") or state.get("deleted_date")},
         "author": None,
         "action": action,
         **{name: {"$literal": value} for name, value in entry.items()},

@@ -11,6 +11,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
@@ -33,7 +34,7 @@ class Part:
 
     async def patch(self, **fields: Any) -> None:
         """Changes note 1."""
-        await self.notes.patch(1, NotePatch(**fields), None, None, None)
+        await self.notes.patch(OPEN, 1, NotePatch(**fields), None, None, None)
 
     async def versions(self, id: int = 1) -> list[int]:
         """The versions that the history lists, all pages of it."""
@@ -119,5 +120,5 @@ async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> 
 
 async def start(worker: Part, content: str = "") -> dict[int, Json]:
     note = note_in(content=content, tags=[])
-    await worker.notes.create(NoteIn(**note), None)
+    await worker.notes.create(OPEN, NoteIn(**note), None)
     return {1: note}

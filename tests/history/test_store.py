@@ -12,6 +12,7 @@ import pytest
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
+from realtime.access import OPEN
 from realtime.errors import Unavailable
 from realtime.models import MAX_CONTENT, NoteIn
 from realtime.settings import Settings
@@ -146,8 +147,8 @@ async def test_slow_archive_brings_nothing_of_a_purged_note_back(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(held.archive({1}))
         await held.reached.wait()
-        await worker.notes.delete(1, None, None)
-        await worker.notes.purge(1, None, None)
+        await worker.notes.delete(OPEN, 1, None, None)
+        await worker.notes.purge(OPEN, 1, None, None)
         await worker.outbox.flush()
         held.go.set()
     await worker.outbox.flush()
@@ -202,7 +203,7 @@ async def test_killed_after_the_commit(serve: Serve, database: Database[Json]) -
 
 
 async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) -> None:
-    await worker.notes.create(NoteIn(**note_in()), None)
+    await worker.notes.create(OPEN, NoteIn(**note_in()), None)
     rows = worker.store.history._rows
     # As when the primary steps down: the rows are written, and no majority confirms it.
     worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pymongo.database import Database
 
+from realtime.access import OPEN
 from realtime.housekeeping import Housekeeping
 from realtime.models import NoteIn, NotePatch
 from tests.harness import Json, note_in
@@ -92,10 +93,10 @@ async def test_thinning_at_the_same_time_does_no_harm(workers: list[Part], datab
 
 async def test_one_note_is_thinned_and_its_neighbours_are_not(worker: Part, database: Database[Json]) -> None:
     for _ in range(3):
-        await worker.notes.create(NoteIn(**note_in()), None)
+        await worker.notes.create(OPEN, NoteIn(**note_in()), None)
     for id in (1, 2, 3):
         for number in range(5):
-            await worker.notes.patch(id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None)
+            await worker.notes.patch(OPEN, id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None)
     await worker.outbox.flush()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
     # Of titles only: the last one, and the first one for its text.

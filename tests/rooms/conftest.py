@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
@@ -44,7 +45,7 @@ class Worker:
 
     async def make(self, content: str = "") -> int:
         """A new note."""
-        return (await self.notes.create(NoteIn(**note_in(content=content)), None)).id
+        return (await self.notes.create(OPEN, NoteIn(**note_in(content=content)), None)).id
 
     async def content(self, id: int) -> str:
         """The content of a note as it is stored."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from realtime.access import OPEN
 from realtime.edits import Append
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.settings import Settings
@@ -66,7 +67,7 @@ class House:
                 await seat.append(f"{word};")
             case "r":
                 try:
-                    await worker.notes.edit(self.note, [Append(op="append", text=f"{word};")], None, None)
+                    await worker.notes.edit(OPEN, self.note, [Append(op="append", text=f"{word};")], None, None)
                     self.words.append(word)
                 except Unavailable:
                     self.perhaps.add(word)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from realtime import rooms
+from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.edits import Append
 from realtime.errors import CloseCode, EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
@@ -289,7 +290,7 @@ class Machine(RuleBasedStateMachine):
     def append(self, place: int, done: bool | None) -> None:
         new, worker = self.house.fresh(1), self.house.workers[place]
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.edit(self.house.note, [Append(op="append", text=new)], None, None)
+            write = worker.notes.edit(OPEN, self.house.note, [Append(op="append", text=new)], None, None)
             self.run(self.house.write(write, new, ""))
 
     @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
@@ -302,7 +303,7 @@ class Machine(RuleBasedStateMachine):
         old = content[at % len(content)] if content else ""
         patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.patch(self.house.note, patch, {record.note.version}, None, None)
+            write = worker.notes.patch(OPEN, self.house.note, patch, {record.note.version}, None, None)
             self.run(self.house.write(write, new, old))
 
     @rule(place=WHERE)

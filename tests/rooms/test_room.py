@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from realtime import lib0, rooms
+from realtime.access import OPEN
 from realtime.crdt import Document
 from realtime.edits import Append
 from realtime.errors import CloseCode
@@ -43,8 +44,8 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
     worker = await hire()
     id = await worker.make("text")
     before = await Seat().sit(worker.rooms, id)
-    await worker.notes.delete(id, None, None)
-    await worker.notes.undelete(id, None, None)
+    await worker.notes.delete(OPEN, id, None, None)
+    await worker.notes.undelete(OPEN, id, None, None)
     worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
     await eventually(lambda: worker.rooms._rooms[id].version == 3)
     after = await Seat().sit(worker.rooms, id)
@@ -65,12 +66,12 @@ async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_i
     here, there = await hire(), await hire()
     id = await here.make("text")
     writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
-    await here.notes.delete(id, None, None)
+    await here.notes.delete(OPEN, id, None, None)
     await writer.append(" typed")
     await eventually(lambda: writer.text.all_acknowledged)
     await eventually(lambda: writer.code is not None and reader.code is not None)
     assert writer.code == reader.code == CloseCode.NOTE_GONE
-    await here.notes.undelete(id, None, None)
+    await here.notes.undelete(OPEN, id, None, None)
     assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
 
 
@@ -116,12 +117,12 @@ async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> No
     ada = await named(worker, id, 1, "Ada")
     await ada.append("Ada\n")
     await eventually(lambda: ada.text.all_acknowledged)
-    await worker.notes.edit(id, [Append(op="append", text="added\n")], None, None)
-    await worker.notes.edit(id, [Append(op="append", text="again\n")], None, None)
+    await worker.notes.edit(OPEN, id, [Append(op="append", text="added\n")], None, None)
+    await worker.notes.edit(OPEN, id, [Append(op="append", text="again\n")], None, None)
     await ada.append("more\n")
     await eventually(lambda: ada.text.all_acknowledged)
     patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
-    note = await worker.notes.patch(id, patch, None, None, None)
+    note = await worker.notes.patch(OPEN, id, patch, None, None, None)
     assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
     assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
 
@@ -181,7 +182,7 @@ async def test_no_note_is_left_because_of_others_before_it(
             await seat.append(" left behind")
             await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
         for id in (made[0], made[1], made[3]):
-            await dying.notes.delete(id, None, None)
+            await dying.notes.delete(OPEN, id, None, None)
     survivor = await hire()
     for id in (made[2], made[4], made[5]):
         await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
+from realtime.access import OPEN
 from realtime.crdt import Document
 from realtime.edits import Append
 from realtime.errors import CloseCode, NoteNotFound
@@ -55,7 +56,7 @@ async def test_unknown_notes_have_no_room(hire: Hire) -> None:
         await Seat().sit(worker.rooms, 99)
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
-    await worker.notes.delete(id, None, None)
+    await worker.notes.delete(OPEN, id, None, None)
     worker.rooms.gone(id, 2)
     await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
@@ -72,7 +73,7 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
     async def late(note: int, **more: Any) -> Any:
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
-        await worker.notes.delete(id, None, None)
+        await worker.notes.delete(OPEN, id, None, None)
         worker.rooms.gone(id, 2)
         return stored
 
@@ -135,7 +136,7 @@ async def test_when_it_is_quiet_everything_is_in_one_snapshot(hire: Hire, settin
     seats = [await Seat().sit(worker.rooms, id) for worker in workers]
     for seat in seats:
         await seat.append("more ")
-    await workers[0].notes.edit(id, [Append(op="append", text="rest")], None, None)
+    await workers[0].notes.edit(OPEN, id, [Append(op="append", text="rest")], None, None)
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
 
@@ -167,7 +168,7 @@ async def test_a_client_back_after_long_merges(hire: Hire) -> None:
     seat.leave()
     text.edit("zero one two three")
     text.edit("zero one 2 three")
-    await worker.notes.patch(id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
+    await worker.notes.patch(OPEN, id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
     other = await Seat().sit(worker.rooms, id)
     assert other.room is not None
     await other.room.compact()

@@ -1,0 +1,39 @@
+"""What one may not see is not there, and what one may only see stays as it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from realtime.access import Access, Act, Viewer, can, role_of
+from realtime.errors import Forbidden, NoteNotFound, NotSignedIn
+
+
+class Standing(NamedTuple):
+    """What decides over a note: who may do what with it, and whether it is not in the trash, or gone."""
+
+    access: Access
+    live: bool
+
+
+def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ) -> None:
+    """Lets somebody do something with a note. Raises :class:`NoteNotFound`, :class:`Forbidden`."""
+    if standing is None or not sees(viewer, standing):
+        raise NoteNotFound
+    if not can(viewer, standing.access, act):
+        raise Forbidden(f"You may not {act.word} this note")
+
+
+def sees(viewer: Viewer, standing: Standing) -> bool:
+    """Whether a note is there for somebody; in the trash it is for who may take it out."""
+    role = role_of(viewer, standing.access)
+    return role is not None and role >= (Act.READ if standing.live else Act.DELETE).needs
+
+
+def check_author(viewer: Viewer) -> None:
+    """Lets somebody make notes. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
+    if viewer.keys is None:
+        return
+    if viewer.name is None:
+        raise NotSignedIn
+    if not viewer.writes:
+        raise Forbidden("This token only reads")
