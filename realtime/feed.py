@@ -7,7 +7,7 @@ what it missed up to there is read from the log. Nothing falls in between, and w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,13 +68,22 @@ class Feed:
     """The feed of one worker."""
 
     def __init__(
-        self, hub: Hub, follower: Follower, bus: Bus, presence: Presence, metrics: Metrics, *, interval: float
+        self,
+        hub: Hub,
+        follower: Follower,
+        bus: Bus,
+        presence: Presence,
+        metrics: Metrics,
+        *,
+        interval: float,
+        ended: Callable[[Viewer], bool] = lambda _: False,
     ) -> None:
         self._hub = hub
         self._follower = follower
         self._bus = bus
         self.metrics = metrics
         self._interval = interval
+        self._ended = ended
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self.presence = presence
         self.draining = False
@@ -85,10 +94,12 @@ class Feed:
         return self._follower.position
 
     def join(self, wanted: Wanted, viewer: Viewer) -> Client:
-        """Registers a subscriber. When the server is about to stop, it is closed at once."""
+        """Registers a subscriber; closed at once when the server is about to stop, or its rights ended meanwhile."""
         client = self._hub.join(wanted.ids, content=wanted.content, viewer=viewer)
         if self.draining:
             client.close(CloseCode.DRAIN)
+        elif self._ended(viewer):
+            client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
     def leave(self, client: Client) -> None:

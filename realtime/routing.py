@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from realtime.access import OPEN
 from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
 from realtime.models import etag
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from realtime.app import Parts
 
 RETRY_AFTER = "1"
+VIEWER = "realtime.viewer"
+"""Where a scope has who is behind it."""
 
 
 def parts_of(connection: HTTPConnection) -> Parts:
@@ -32,7 +33,8 @@ def parts_of(connection: HTTPConnection) -> Parts:
 
 def viewer_of(connection: HTTPConnection) -> Viewer:
     """Who sent this request or opened this socket."""
-    return OPEN
+    viewer: Viewer = connection.scope.get(VIEWER, connection.app.state.anyone)
+    return viewer
 
 
 class SlashRouter(APIRouter):
@@ -73,10 +75,13 @@ def _plain(part: str | int) -> str | int:
     return part.encode(errors="backslashreplace").decode()[:100] if isinstance(part, str) else part
 
 
-def _answer(error: RealtimeError) -> Response:
+def refusal(error: RealtimeError) -> Response:
+    """The answer that an error is."""
     headers: dict[str, str] = {}
     if error.status == 503:
         headers["Retry-After"] = RETRY_AFTER
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Behind):
         headers["ETag"] = etag(error.current.version)
     return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)
@@ -102,7 +107,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def named(request: Request, error: RealtimeError) -> Response:
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
-        return _answer(error)
+        return refusal(error)
 
     @app.exception_handler(405)
     async def not_allowed(request: Request, error: HTTPException) -> Response:
