@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from realtime.people import Kind, Person, Session
-from realtime.store.connection import QUICK, Connection
+from realtime.store.connection import Connection
 from realtime.store.documents import Document, now
 from realtime.store.people import person_of
 
@@ -22,7 +22,6 @@ class SessionStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sessions = connection.database.sessions
-        self._quick = connection.database.get_collection("sessions", write_concern=QUICK)
 
     async def prepare(self) -> None:
         """Makes the indexes."""
@@ -54,7 +53,7 @@ class SessionStore:
     async def used(self, ids: Iterable[str], before: datetime, expires: datetime, address: str | None = None) -> None:
         """Notes that sessions are in use, and puts off their end, unless that was done since ``before``.
 
-        It is tidied up, not promised: a loss costs nobody a session. Raises :class:`OutcomeUnknown`.
+        Raises :class:`OutcomeUnknown`.
         """
         found = {"_id": {"$in": list(ids)}, "used_date": {"$not": {"$gte": before}}}
         later = {"$cond": [{"$eq": ["$kind", "session"]}, {"$min": ["$ends_date", expires]}, "$expires_date"]}
@@ -62,7 +61,7 @@ class SessionStore:
         if address is not None:
             fields["address"] = {"$literal": address}
         with self._connection.writing():
-            await self._quick.update_many(found, [{"$set": fields}])
+            await self._sessions.update_many(found, [{"$set": fields}])
 
     async def of(self, user: str, kind: Kind) -> Sequence[Session]:
         """Somebody's sessions or tokens, the newest first. Raises :class:`Unavailable`."""
