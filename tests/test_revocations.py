@@ -16,7 +16,7 @@ from realtime.feed import Wanted
 from realtime.revocations import Ended, Open, Revocations
 from realtime.settings import Settings
 from realtime.store import Store
-from tests.accounts.people import HERE, PASSWORD, Browser, bearer, with_accounts
+from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import UNIT, note_in
 
 
@@ -76,11 +76,18 @@ async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def workers(module_settings: Settings) -> Iterator[list[TestClient]]:
-    """Two applications on one database; the admin is ``root``."""
+    """Two applications on one database."""
     settings = with_accounts(module_settings)
     with TestClient(create_app(settings), base_url=HERE) as one, TestClient(create_app(settings), base_url=HERE) as two:
-        assert one.post("/auth/sign-up", json={"name": "root", "password": PASSWORD}).status_code == 201
         yield [one, two]
+
+
+@pytest.fixture(scope="module")
+def root(workers: list[TestClient]) -> Browser:
+    """The browser of the admin."""
+    browser = Browser(workers[0])
+    browser.name = "root"
+    return browser.sign_up()
 
 
 def closing(socket: WebSocketTestSession) -> int:
@@ -104,9 +111,9 @@ Do = Callable[[Browser, Browser], object]
     ],
     ids=["sign-out", "disable", "all others"],
 )
-def test_a_session_that_ends_closes_what_is_open_elsewhere(workers: list[TestClient], end: Do) -> None:
+def test_a_session_that_ends_closes_what_is_open_elsewhere(workers: list[TestClient], root: Browser, end: Do) -> None:
     here, there = workers
-    ann, root = Browser(here).sign_up(), Browser(here).sign_in("root")
+    ann = Browser(here).sign_up()
     away = Browser(there)
     away.cookies = ann.cookies
     note = ann.post("/notes/", json=note_in()).json()["id"]
@@ -145,7 +152,7 @@ def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestC
     """What was read a moment ago may be out of date once a socket is registered."""
     here, there = workers
     ann = Browser(here).sign_up()
-    parts = there.app.state.parts  # type: ignore[attr-defined]
+    parts = parts_of(there)
     viewer = Viewer(keys=frozenset({"*"}), name=ann.name, session=ann.get("/auth/sessions").json()[0]["id"])
     ann.post("/auth/sign-out")
 
@@ -158,7 +165,6 @@ def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestC
                 return code
             await asyncio.sleep(0.02)
 
-    assert there.portal
     started = time.monotonic()
-    assert there.portal.call(join) is CloseCode.NOT_SIGNED_IN
+    assert run(there, join) is CloseCode.NOT_SIGNED_IN
     assert time.monotonic() - started < UNIT

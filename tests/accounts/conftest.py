@@ -9,21 +9,26 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import Settings
-from tests.accounts.people import HERE, PASSWORD, Browser, with_accounts
+from tests.accounts.people import HERE, Browser, with_accounts
 
 
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
-    """The server; its first user is ``root``, an admin."""
+    """The server."""
     with TestClient(create_app(with_accounts(module_settings)), base_url=HERE) as client:
-        answer = client.post("/auth/sign-up", json={"name": "root", "password": PASSWORD})
-        assert answer.status_code == 201, answer.text
-        client.cookies.clear()
         yield client
 
 
+@pytest.fixture(scope="module")
+def root(host: TestClient) -> Browser:
+    """The browser of the first user, an admin."""
+    browser = Browser(host)
+    browser.name = "root"
+    return browser.sign_up()
+
+
 @pytest.fixture
-def browse(host: TestClient) -> Callable[..., Browser]:
+def browse(host: TestClient, root: Browser) -> Callable[..., Browser]:
     """Makes browsers at the server."""
     return lambda url=HERE: Browser(host, url)
 
@@ -32,9 +37,3 @@ def browse(host: TestClient) -> Callable[..., Browser]:
 def ann(browse: Callable[..., Browser]) -> Browser:
     """The browser of somebody who has just signed up."""
     return browse().sign_up()
-
-
-@pytest.fixture
-def root(browse: Callable[..., Browser]) -> Browser:
-    """The browser of the admin."""
-    return browse().sign_in("root")

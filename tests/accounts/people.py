@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import Self
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
 
-from httpx import Response
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from realtime.settings import Settings
@@ -13,6 +14,7 @@ from tests.harness import Json
 
 HERE = "http://127.0.0.1"
 PASSWORD = "correct horse battery staple"
+T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
@@ -64,6 +66,17 @@ class Browser(TestClient):
         assert answer.status_code == 201, answer.text
         made: Json = answer.json()
         return made
+
+
+def parts_of(host: TestClient) -> Any:
+    """The parts of a server that runs in this process."""
+    return host.app.state.parts  # type: ignore[attr-defined]  # it is an application, of any kind
+
+
+def run(host: TestClient, make: Callable[[], Awaitable[T]]) -> T:
+    """Runs something where the server runs."""
+    assert host.portal
+    return host.portal.call(make)
 
 
 def bearer(token: str) -> dict[str, str]:

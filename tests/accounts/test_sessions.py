@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime.auth import Claims, make_jwt, read_jwt
-from tests.accounts.people import PASSWORD, Browser, bearer
+from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run
 
 Browse = Callable[..., Browser]
 OTHER = "another horse and another staple"
@@ -50,10 +50,10 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     token = ann.token()["token"]
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
     assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).status_code == 403
-    assert phone.user is not None
+    assert phone.user
     assert ann.post("/auth/password", json={"old": PASSWORD, "new": OTHER}).status_code == 204
-    assert ann.user is not None
-    assert phone.user is None
+    assert ann.user
+    assert not phone.user
     assert browse().get("/auth/me", headers=bearer(signed)).status_code == 401
     assert browse().get("/auth/me", headers=bearer(token)).status_code == 200
     assert browse().try_sign_in(ann.name).status_code == 401
@@ -64,7 +64,7 @@ def test_a_disabled_user_has_nothing_left(browse: Browse, root: Browser, ann: Br
     token = ann.token()["token"]
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
     assert root.post(f"/users/{ann.name.upper()}/disable").json()["disabled"] is True
-    assert ann.user is None
+    assert not ann.user
     for one in (token, signed):
         assert browse().get("/auth/me", headers=bearer(one)).status_code == 401
     assert browse().try_sign_in(ann.name).status_code == 401
@@ -124,8 +124,7 @@ def test_what_is_no_bearer_s_is_not_looked_at(browse: Browse, ann: Browser, sche
 
 
 def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
-    assert host.portal
-    key = host.portal.call(host.app.state.parts.viewers.key)  # type: ignore[attr-defined]
+    key: str = run(host, parts_of(host).viewers.key)
     mine = ann.get("/auth/sessions").json()[0]["id"]
     now = datetime.now(UTC)
     good = {"sub": ann.name, "sid": mine, "jti": "x", "exp": now + timedelta(minutes=1)}
@@ -152,7 +151,7 @@ def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
 
 
 def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> None:
-    parts = host.app.state.parts  # type: ignore[attr-defined]
+    parts = parts_of(host)
     id = ann.get("/auth/sessions").json()[0]["id"]
     now = datetime.now(UTC)
 
@@ -160,18 +159,17 @@ def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> 
         parts.viewers.forget([id])
         await parts.store.sessions._sessions.update_one({"_id": id}, {"$set": fields})
 
-    assert host.portal
-    host.portal.call(lambda: age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1)))
+    run(host, lambda: age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1)))
     assert ann.user is not None
     (listed,) = ann.get("/auth/sessions").json()
     left = datetime.fromisoformat(listed["expires_date"]) - now
     assert timedelta(days=13.9) < left < timedelta(days=14.1)
     near = now + timedelta(hours=1)
-    host.portal.call(lambda: age(used_date=now - timedelta(days=13), ends_date=near))
+    run(host, lambda: age(used_date=now - timedelta(days=13), ends_date=near))
     assert ann.user is not None
     left = datetime.fromisoformat(ann.get("/auth/sessions").json()[0]["expires_date"]) - now
     assert left < timedelta(hours=1.1)
-    host.portal.call(lambda: age(expires_date=now - timedelta(seconds=1)))
+    run(host, lambda: age(expires_date=now - timedelta(seconds=1)))
     assert ann.user is None
 
 

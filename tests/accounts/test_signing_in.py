@@ -15,7 +15,7 @@ from realtime.auth import Passwords
 from realtime.errors import NameTaken
 from realtime.settings import Settings
 from realtime.store import Store
-from tests.accounts.people import HERE, PASSWORD, Browser, bearer, with_accounts
+from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
 
 Browse = Callable[..., Browser]
 
@@ -73,14 +73,14 @@ async def test_of_many_who_are_first_at_once_one_is_admin(settings: Settings) ->
 
 
 def test_the_session_is_the_server_s_choice_and_new_with_each_sign_in(browse: Browse, ann: Browser) -> None:
-    victim = browse()
+    victim, name = browse(), browse().sign_up().name
     for planted in ("a-secret-that-the-attacker-knows", ann.secret):
         victim.cookies.set("realtime", planted, domain="127.0.0.1")
-        victim.sign_in("root")
+        victim.sign_in(name)
         assert victim.secret != planted
         assert len(victim.cookies) == 1
     first = victim.secret
-    victim.sign_in("root")
+    victim.sign_in(name)
     assert victim.secret != first
     victim.cookies.set("realtime", first, domain="127.0.0.1")
     assert victim.user is None  # it ended with the new one's beginning
@@ -106,8 +106,8 @@ def test_what_is_stored_does_not_open_anything(host: TestClient, ann: Browser, b
         ("https://notes.example", "__Host-realtime", True),
     ],
 )
-def test_cookie(browse: Browse, url: str, name: str, secure: bool) -> None:
-    answer = browse(url).try_sign_in("root")
+def test_cookie(browse: Browse, ann: Browser, url: str, name: str, secure: bool) -> None:
+    answer = browse(url).try_sign_in(ann.name)
     cookie, *rules = answer.headers["set-cookie"].split("; ")
     assert cookie.startswith(f"{name}=")
     assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(rules)
@@ -216,8 +216,7 @@ def test_invites(settings: Settings) -> None:
         body = {"name": "ann", "password": PASSWORD}
         answer = host.post("/auth/sign-up", json=body)
         assert (answer.status_code, "realtime user add" in answer.json()["detail"]) == (403, True)
-        assert host.portal
-        host.portal.call(lambda: host.app.state.parts.accounts.add("root", PASSWORD, admin=False))  # type: ignore[attr-defined]
+        run(host, lambda: parts_of(host).accounts.add("root", PASSWORD, admin=False))
         root = Browser(host).sign_in("root")
         assert root.user == {"name": "root", "admin": True, "via": "session"}
         invite = root.post("/invites").json()["invite"]

@@ -15,7 +15,7 @@ from realtime.auth import digest
 from realtime.errors import CloseCode
 from realtime.settings import Settings
 from realtime.sockets import signin
-from tests.accounts.people import HERE, Browser, bearer, with_accounts
+from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import Json, note_in
 
 Browse = Callable[..., Browser]
@@ -46,7 +46,7 @@ def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
 
 def viewers(host: TestClient) -> list[Any]:
     """Who is at the feed."""
-    return [client.viewer for client in host.app.state.parts.feed._hub.clients()]  # type: ignore[attr-defined]
+    return [client.viewer for client in parts_of(host).feed._hub.clients()]
 
 
 @pytest.mark.parametrize("origin", [HERE, OTHER])
@@ -173,13 +173,12 @@ def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
     assert enter(browse(), first, "nonsense") is CloseCode.NOT_SIGNED_IN
     late = new()
     past = datetime.now(UTC) - timedelta(seconds=1)
-    passes = host.app.state.parts.store.passes._passes  # type: ignore[attr-defined]
+    passes = parts_of(host).store.passes._passes
 
     async def expire() -> None:
         await passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})
 
-    assert host.portal
-    host.portal.call(expire)
+    run(host, expire)
     assert enter(browse(), first, late) is CloseCode.NOT_SIGNED_IN
     orphan = new()
     ann.post("/auth/sign-out")
