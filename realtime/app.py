@@ -36,7 +36,7 @@ from realtime.presence import Presence
 from realtime.queries import Queries
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
-from realtime.routing import add_error_handlers, other_form, without_null_parameters
+from realtime.routing import add_error_handlers, other_form, with_security, without_null_parameters
 from realtime.settings import Settings
 from realtime.signin import SignIn
 from realtime.store import Store
@@ -108,7 +108,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return app.openapi_schema or without_null_parameters(describe())
+        if app.openapi_schema is None:
+            described = without_null_parameters(describe())
+            app.openapi_schema = with_security(described) if settings.auth == "accounts" else described
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})

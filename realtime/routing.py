@@ -100,6 +100,32 @@ def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
+SCHEMES: dict[str, Any] = {
+    "password": {
+        "type": "oauth2",
+        "description": "A name and a password, for 15 minutes.",
+        "flows": {
+            "password": {
+                "tokenUrl": "/auth/token",
+                "scopes": {"read": "a token that only reads", "write": "a token that writes, too"},
+            }
+        },
+    },
+    "token": {"type": "http", "scheme": "bearer", "description": "An API token: `rt_…`."},
+}
+"""The ways for a program to say who it is; a page has its cookie."""
+
+
+def with_security(openapi: dict[str, Any]) -> dict[str, Any]:
+    """The description of a server with accounts: what can answer 401 needs somebody who is signed in."""
+    openapi["components"]["securitySchemes"] = SCHEMES
+    needed = [{"password": []}, {"token": []}]
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            operation.setdefault("security", needed if "401" in operation["responses"] else [{}, *needed])
+    return openapi
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes every error an answer of the form ``{"detail": …}``."""
 

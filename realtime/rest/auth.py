@@ -141,6 +141,7 @@ async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, 
     "/sign-in",
     summary="Sign in",
     response_model=Me,
+    openapi_extra={"security": []},
     dependencies=[SAFELY],
     responses={
         **ANYONE,
@@ -218,6 +219,7 @@ class Grant(BaseModel):
     "/token",
     summary="Sign in as a program",
     response_model=Grant,
+    openapi_extra={"security": []},
     dependencies=[SAFELY],
     responses={
         **ANYONE,
