@@ -5,6 +5,7 @@
     RealtimeError
      ├── NoteNotFound            404
      ├── VersionNotFound         404, the history does not have it
+     ├── TooMany                 429, carries when to try again
      ├── Behind                  carries the current note
      │    ├── VersionMismatch    412
      │    ├── BaseNotFound       409, nothing to merge with
@@ -101,6 +102,16 @@ class VersionNotFound(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("Version not found")
+
+
+class TooMany(RealtimeError):
+    """Somebody did something too often; in so many seconds it can be done again."""
+
+    status = 429
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("Too many requests, try again later")
+        self.seconds = seconds
 
 
 class Behind(RealtimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from realtime.access import OPEN
-from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
+from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ def _plain(part: str | int) -> str | int:
     return part.encode(errors="backslashreplace").decode()[:100] if isinstance(part, str) else part
 
 
-def _answer(error: RealtimeError) -> Response:
+def refusal(error: RealtimeError) -> Response:
+    """The answer that an error is."""
     headers: dict[str, str] = {}
     if error.status == 503:
         headers["Retry-After"] = RETRY_AFTER
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, Behind):
         headers["ETag"] = etag(error.current.version)
     return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)
@@ -102,7 +106,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def named(request: Request, error: RealtimeError) -> Response:
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
-        return _answer(error)
+        return refusal(error)
 
     @app.exception_handler(405)
     async def not_allowed(request: Request, error: HTTPException) -> Response:

@@ -24,6 +24,7 @@ OWNERS = {
     "pymongo": {"store"},
     "bson": {"store"},
     "redis": {"bus"},
+    "limits": {"limits"},
     "pycrdt": {"crdt"},
     "diff_match_patch": {"merge"},
     "yaml": {"markdown"},
