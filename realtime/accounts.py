@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,7 @@ from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.limits import Limits, Rule
+    from realtime.limits import Rule
     from realtime.people import Deed, Entry, Kind, Person
     from realtime.store import Store
     from realtime.viewers import Viewers
@@ -27,6 +27,8 @@ INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
 
+Take = Callable[["Rule", str], Awaitable[None]]
+"""Counts one more under a key. Raises :class:`TooMany`."""
 SignUp = Literal["open", "invite", "closed"]
 
 
@@ -39,12 +41,12 @@ class Caller:
 
 
 class Accounts:
-    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account."""
+    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account, ``take`` how often."""
 
-    def __init__(self, store: Store, viewers: Viewers, limits: Limits, passwords: Passwords, sign_up: SignUp) -> None:
+    def __init__(self, store: Store, viewers: Viewers, take: Take, passwords: Passwords, sign_up: SignUp) -> None:
         self._store = store
         self._viewers = viewers
-        self._limits = limits
+        self._limit = take
         self._passwords = passwords
         self.sign_up_mode = sign_up
         self._anyone = False
@@ -117,7 +119,7 @@ class Accounts:
 
     async def _take(self, rule: Rule, key: str | None) -> None:
         if key is not None:
-            await self._limits.take(rule, key)
+            await self._limit(rule, key)
 
     async def _begin(self, person: Person, caller: Caller, before: str | None) -> str:
         """A new session in place of the one that the browser had, whose secret others may know."""

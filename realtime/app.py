@@ -207,7 +207,7 @@ async def _parts(
     }
     accounts = None
     if settings.auth == "accounts":
-        accounts = Accounts(store, viewers, Limits(), Passwords(settings.password_memory), settings.sign_up)
+        accounts = Accounts(store, viewers, Limits(bus).take, Passwords(settings.password_memory), settings.sign_up)
         tasks["hear of revocations"] = revocations.run
     try:
         async with running(tasks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
+from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def refusal(error: RealtimeError) -> Response:
         headers["Retry-After"] = RETRY_AFTER
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, Behind):
         headers["ETag"] = etag(error.current.version)
     return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)

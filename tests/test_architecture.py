@@ -24,6 +24,7 @@ OWNERS = {
     "pymongo": {"store"},
     "bson": {"store"},
     "redis": {"bus"},
+    "limits": {"limits"},
     "pycrdt": {"crdt"},
     "pwdlib": {"auth"},
     "jwt": {"auth"},
