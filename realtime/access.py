@@ -45,7 +45,7 @@ class Act(Enum):
 class Viewer:
     """Who asks. ``keys`` is ``None`` where there are no accounts, and everything is everyone's.
 
-    ``session`` names what the rights come from, a session or a token, and ends with it; ``writes`` is false for a
+    ``session`` names what the rights come from, a session or a ``token``, and ends with it; ``writes`` is false for a
     token that only reads.
     """
 
@@ -54,6 +54,7 @@ class Viewer:
     session: str | None = None
     admin: bool = False
     writes: bool = True
+    token: bool = False
 
 
 OPEN = Viewer(keys=None)

@@ -15,6 +15,9 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from realtime import __version__, operations, page, reference, rest, sockets
+from realtime.access import OPEN, STRANGER
+from realtime.accounts import Accounts
+from realtime.auth import Passwords
 from realtime.bus import Bus
 from realtime.embedded import Embedded
 from realtime.errors import CloseCode
@@ -24,17 +27,21 @@ from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
+from realtime.limits import Limits
 from realtime.metrics import Metrics
 from realtime.middleware import BodyLimit, RequestLog, SameOrigin
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
 from realtime.queries import Queries
+from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
-from realtime.routing import add_error_handlers, other_form, without_null_parameters
+from realtime.routing import add_error_handlers, other_form, with_security, without_null_parameters
 from realtime.settings import Settings
+from realtime.signin import SignIn
 from realtime.store import Store
 from realtime.tasks import running
+from realtime.viewers import Viewers
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +64,9 @@ class Parts:
     rooms: Rooms
     queries: Queries
     metrics: Metrics
+    viewers: Viewers | None
+    """Without accounts there are none."""
+    accounts: Accounts | None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -98,11 +108,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return app.openapi_schema or without_null_parameters(describe())
+        if app.openapi_schema is None:
+            described = without_null_parameters(describe())
+            app.openapi_schema = with_security(described) if settings.auth == "accounts" else described
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
-    app.add_middleware(SameOrigin, others=frozenset(settings.origins.split()))
+    others = frozenset(settings.origins.split())
+    if settings.auth == "accounts":
+        app.add_middleware(SignIn, others=others)
+    app.state.anyone = OPEN if settings.auth == "open" else STRANGER
+    app.add_middleware(SameOrigin, others=others)
     app.add_middleware(RequestLog, metrics=metrics)
 
     app.routes.extend([*page.routes(), *reference.routes()])
@@ -138,8 +155,24 @@ async def _parts(
         await bus.tell(bus.presence, data)
 
     presence = Presence(hub, tell)
+    viewers = Viewers(store, settings.secret)
+
+    def end(sessions: Ended) -> None:
+        viewers.forget(sessions)
+        hub.end(sessions, CloseCode.NOT_SIGNED_IN)
+        rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
+
+    revocations = Revocations(
+        store.revocations, {"session": end}, Open(lambda: hub.sessions() | rooms.sessions(), viewers.ended)
+    )
     rooms = Rooms(
-        store, bus, metrics, budget=settings.client_budget, stall=settings.client_stall, idle=settings.room_idle
+        store,
+        bus,
+        metrics,
+        budget=settings.client_budget,
+        stall=settings.client_stall,
+        idle=settings.room_idle,
+        ended=revocations.ended,
     )
 
     def deliver(event: Event) -> None:
@@ -160,12 +193,21 @@ async def _parts(
         ),
     )
     queries = Queries(store)
-    feed = Feed(hub, follower, bus, presence, metrics, sees=queries.sees, interval=settings.heartbeat)
+    feed = Feed(
+        hub,
+        follower,
+        bus,
+        presence,
+        metrics,
+        sees=queries.sees,
+        interval=settings.heartbeat,
+        ended=revocations.ended,
+    )
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     notes = Notes(store, outbox, rooms, failpoints, metrics)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
-        "prepare the database": store.prepare,
+        "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
         "append to the log": bus.run,
         "follow the feed": follower.run,
         "clear the outbox": outbox.clear,
@@ -176,13 +218,18 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
+    accounts = None
+    if settings.auth == "accounts":
+        accounts = Accounts(store, viewers, Limits(bus).take, Passwords(settings.password_memory), settings.sign_up)
+        tasks["hear of revocations"] = revocations.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
-            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics)
+            known = None if accounts is None else viewers
+            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics, known, accounts)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

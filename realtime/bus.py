@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -76,11 +76,11 @@ class Bus:
             client_name="realtime",
         )
         self._keep = (keep, keep_bytes)
-        # One hash tag: in a Redis cluster, all keys that a script touches live in one slot.
-        self._keys = [f"{{{namespace}}}:{name}" for name in ("meta", "log", "latest", "versions")]
-        self.feed = f"{{{namespace}}}:feed"
-        self.presence = f"{{{namespace}}}:presence"
-        self.sync = f"{{{namespace}}}:sync"
+        self._namespace = namespace
+        self._keys = [self.key(name) for name in ("meta", "log", "latest", "versions")]
+        self.feed = self.key("feed")
+        self.presence = self.key("presence")
+        self.sync = self.key("sync")
         self._append = self._script("append.lua")
         self._read = self._script("read.lua")
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
@@ -88,6 +88,15 @@ class Bus:
         self._due = asyncio.Event()
         self.available = True
         self.appending = True
+
+    @property
+    def connections(self) -> ConnectionPool:
+        """The connections, for a library that talks to Redis by itself."""
+        return self._redis.connection_pool
+
+    def key(self, name: str) -> str:
+        """A key of this program. All have one hash tag: in a Redis cluster, what a script touches lives in one slot."""
+        return f"{{{self._namespace}}}:{name}"
 
     def _script(self, name: str) -> Any:
         return self._redis.register_script(resources.files("realtime").joinpath("scripts", name).read_text())

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from realtime.errors import EmbeddedError
+from realtime.keeper import SECRETS, ports_in_use
 
 
 class Embedded:
@@ -18,18 +20,18 @@ class Embedded:
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:
         self._folder = folder.absolute()
         self._wanted = [kind for kind, wanted in (("mongo", mongo), ("redis", redis)) if wanted]
-        self._ports: dict[str, int] = {}
+        self._urls = ("", "")
         self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
     def mongo_url(self) -> str:
-        """The URL of the replica set."""
-        return f"mongodb://127.0.0.1:{self._ports['mongo']}/?directConnection=true"
+        """The URL of the replica set, with its secret."""
+        return self._urls[0]
 
     @property
     def redis_url(self) -> str:
-        """The URL of the Redis-compatible server."""
-        return f"redis://127.0.0.1:{self._ports['redis']}/0"
+        """The URL of the Redis-compatible server, with its secret."""
+        return self._urls[1]
 
     def start(self) -> None:
         """Starts the servers and waits until they answer. Raises :class:`EmbeddedError`."""
@@ -48,13 +50,13 @@ class Embedded:
         if "error" in said:
             self.stop()
             raise EmbeddedError(said["error"])
-        self._ports = said["ports"]
-        if "mongo" in self._wanted:
+        self._urls = _urls(self._folder, said["ports"])
+        if self.mongo_url:
             # Here, not at the top: the driver is slow to import and not needed to print a help text.
             from realtime.store.server import ensure_replica_set
 
             try:
-                ensure_replica_set(self._ports["mongo"])
+                ensure_replica_set(self.mongo_url)
             except EmbeddedError:
                 self.stop()
                 raise
@@ -69,3 +71,26 @@ class Embedded:
         keeper.stdin.close()
         keeper.wait()
         keeper.stdout.close()
+
+
+def running(folder: Path) -> tuple[str, str] | None:
+    """The URLs of MongoDB and Redis, with their secrets, of the server that runs on a data folder now.
+
+    One of the two is empty when that server has the other one elsewhere. Raises :class:`EmbeddedError`.
+    """
+    try:
+        ports = ports_in_use(folder)
+        return None if ports is None else _urls(folder, ports)
+    except OSError as error:
+        raise EmbeddedError(f"the data folder {folder} cannot be used: {error.strerror}") from error
+
+
+def _urls(folder: Path, ports: Mapping[str, int]) -> tuple[str, str]:
+    secrets = {kind: (folder / SECRETS[kind]).read_text().split()[-1] for kind in ports}
+    # MongoDB's own user, whose password its key file is: so there is nothing to make or to keep in the database.
+    mongo = "mongodb://__system:{}@127.0.0.1:{}/?directConnection=true&authSource=local"
+    redis = "redis://:{}@127.0.0.1:{}/0"
+    return (
+        mongo.format(secrets["mongo"], ports["mongo"]) if "mongo" in ports else "",
+        redis.format(secrets["redis"], ports["redis"]) if "redis" in ports else "",
+    )

@@ -5,6 +5,14 @@
     RealtimeError
      ├── NoteNotFound            404
      ├── VersionNotFound         404, the history does not have it
+     ├── NoAccounts              404, the server has none
+     ├── NotThere                404, a session, token or user
+     ├── Insecure                400, a password came where others can read it
+     ├── NotSignedIn             401
+     ├── Forbidden               403
+     ├── NameTaken               409
+     ├── PasswordRefused         422, says what it must be
+     ├── TooMany                 429, carries when to try again
      ├── Behind                  carries the current note
      │    ├── VersionMismatch    412
      │    ├── BaseNotFound       409, nothing to merge with
@@ -15,9 +23,6 @@
      │    └── ContentTooLong     422
      ├── ImportRefused           422, names the file and what is wrong with it
      ├── KeyReused               422
-     ├── NotSignedIn             401
-     ├── Forbidden               403, the note may be seen, but this may not be done with it
-     ├── NoAccounts              404, there is nobody to share with
      ├── UnknownPeople           422, names nobody goes by
      ├── NoRoom                  503, the note holds too many revisions that are not archived yet
      ├── Unavailable             503
@@ -105,6 +110,70 @@ class VersionNotFound(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("Version not found")
+
+
+class NoAccounts(RealtimeError):
+    """Something that only a server with accounts has."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__("This server has no accounts")
+
+
+class NotThere(RealtimeError):
+    """There is no such session, token or user, or it is not one's own; the message says which."""
+
+    status = 404
+
+
+class Insecure(RealtimeError):
+    """A password came over plain HTTP, from another machine."""
+
+    status = 400
+
+    def __init__(self) -> None:
+        super().__init__("Use https: on the way here others could read the password, and the session")
+
+
+class NotSignedIn(RealtimeError):
+    """Nobody is known to have sent this, or what it came with is wrong, expired or revoked."""
+
+    status = 401
+
+    def __init__(self, detail: str = "Not signed in") -> None:
+        super().__init__(detail)
+
+
+class Forbidden(RealtimeError):
+    """Whoever sent this may not do it; the message says why."""
+
+    status = 403
+
+
+class NameTaken(RealtimeError):
+    """Somebody has this name."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("Somebody has this name already")
+
+
+class PasswordRefused(RealtimeError):
+    """A password is too easy to guess, or too long; the message says what it must be."""
+
+    status = 422
+
+
+class TooMany(RealtimeError):
+    """Somebody did something too often; in so many seconds it can be done again."""
+
+    status = 429
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("Too many requests, try again later")
+        self.seconds = seconds
 
 
 class Behind(RealtimeError):
@@ -216,30 +285,6 @@ class KeyReused(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used for another request")
-
-
-class NotSignedIn(RealtimeError):
-    """Only for who is signed in."""
-
-    status = 401
-
-    def __init__(self, detail: str = "Sign in first") -> None:
-        super().__init__(detail)
-
-
-class Forbidden(RealtimeError):
-    """What may be seen, but not changed like this; or not by this token."""
-
-    status = 403
-
-
-class NoAccounts(RealtimeError):
-    """Where everything is everyone's, there is nothing to share."""
-
-    status = 404
-
-    def __init__(self) -> None:
-        super().__init__("This server has no accounts")
 
 
 class UnknownPeople(RealtimeError):

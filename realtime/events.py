@@ -97,10 +97,13 @@ class PresenceSet(Message):
 
 
 class Auth(Message):
-    """Signs the connection in."""
+    """Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
+
+    Without a token it stays a stranger's, who gets what is public.
+    """
 
     type: Literal["auth"]
-    token: str
+    token: Annotated[str, Field(max_length=4096)] | None = None
 
 
 class Pong(Message):

@@ -77,6 +77,7 @@ class Feed:
         *,
         sees: Callable[[Viewer, int], Awaitable[bool]],
         interval: float,
+        ended: Callable[[Viewer], bool] = lambda _: False,
     ) -> None:
         self._sees = sees
         self._hub = hub
@@ -84,6 +85,7 @@ class Feed:
         self._bus = bus
         self.metrics = metrics
         self._interval = interval
+        self._ended = ended
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self.presence = presence
         self.draining = False
@@ -94,10 +96,12 @@ class Feed:
         return self._follower.position
 
     def join(self, wanted: Wanted, viewer: Viewer) -> Client:
-        """Registers a subscriber. When the server is about to stop, it is closed at once."""
+        """Registers a subscriber; closed at once when the server is about to stop, or its rights ended meanwhile."""
         client = self._hub.join(wanted.ids, content=wanted.content, viewer=viewer)
         if self.draining:
             client.close(CloseCode.DRAIN)
+        elif self._ended(viewer):
+            client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
     def leave(self, client: Client) -> None:

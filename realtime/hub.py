@@ -324,6 +324,16 @@ class Hub:
             if client.slot == self._beat and client.idle:
                 client.offer(frame)
 
+    def sessions(self) -> set[str]:
+        """The sessions that clients come from."""
+        return {client.viewer.session for client in self.clients() if client.viewer.session is not None}
+
+    def end(self, sessions: Collection[str], code: CloseCode) -> None:
+        """Closes the clients that come from these sessions."""
+        for client in list(self.clients()):
+            if client.viewer.session in sessions:
+                client.close(code)
+
     def close_stalled(self, now: float) -> None:
         """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""
         for client in list(self.clients()):

@@ -2,7 +2,7 @@
 
 It holds the folder's lock, starts the servers, starts again one that dies, and stops them when its standard input
 ends, which the kernel sees to even if its owner is killed. The servers inherit the lock, so a folder counts as in use
-until the last of them is gone.
+until the last of them is gone. Each serves only who knows its secret, which is in a file that only its user can read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import random
+import secrets
 import select
 import shutil
 import signal
@@ -32,6 +33,8 @@ PREDECESSOR_TIMEOUT = 30.0
 DYING_TIMEOUT = 1.0
 RESTART_PAUSE = 1.0
 LARGEST_LOG = 16 * 1024 * 1024
+SECRETS = {"mongo": Path("mongodb", "key"), "redis": Path("valkey", "secret.conf")}
+"""Where a data folder has the secret of each server: the last word of a file that the server reads, too."""
 
 MONGOD_HELP = (
     "Install MongoDB 6 or later so that `mongod` is on the PATH, or name a replica set with --mongo-url."
@@ -96,6 +99,7 @@ class Server:
     def start(self) -> None:
         """Starts the process; does not wait for it."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
         for file in (self._output, self._folder / "log.txt"):
             if file.exists() and file.stat().st_size > LARGEST_LOG:
                 os.truncate(file, 0)
@@ -176,6 +180,17 @@ def _free_port() -> int:
     return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if _is_free(port))
 
 
+def _keep_secret(file: Path, before: str = "") -> str:
+    """Makes a server's secret if there is none yet, and sees to it that only its user can read it. Names the file."""
+    if not file.exists() or not file.stat().st_size:
+        new = file.with_suffix(".new")
+        new.touch(0o600)
+        new.write_text(f"{before}{secrets.token_hex(32)}\n")
+        new.replace(file)
+    file.chmod(0o600)
+    return str(file)
+
+
 def _mongod(program: str) -> Callable[[int, Path], list[str]]:
     def command(port: int, folder: Path) -> list[str]:
         (folder / "data").mkdir(exist_ok=True)
@@ -184,12 +199,14 @@ def _mongod(program: str) -> Callable[[int, Path], list[str]]:
             "--port": str(port),
             "--dbpath": str(folder / "data"),
             "--logpath": str(folder / "log.txt"),
+            "--keyFile": _keep_secret(folder / SECRETS["mongo"].name),
             "--replSet": "realtime",
             "--oplogSize": "512",
             "--wiredTigerCacheSizeGB": "0.5",
             "--setParameter": "diagnosticDataCollectionEnabled=false",
         }
-        flags = ["--logappend", "--quiet", "--nounixsocket"]
+        # Without the last, the first on this machine to call could make himself a user.
+        flags = ["--logappend", "--quiet", "--nounixsocket", "--setParameter=enableLocalhostAuthBypass=false"]
         return [program, *(word for option in options.items() for word in option), *flags]
 
     return command
@@ -206,7 +223,8 @@ def _valkey(program: str) -> Callable[[int, Path], list[str]]:
             "--appendonly": "no",
             "--logfile": str(folder / "log.txt"),
         }
-        return [program, *(word for option in options.items() for word in option)]
+        secret = _keep_secret(folder / SECRETS["redis"].name, before="requirepass ")
+        return [program, secret, *(word for option in options.items() for word in option)]
 
     return command
 
@@ -237,7 +255,7 @@ def lock_folder(folder: Path, owner: int) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            holder = os.pread(lock, 32, 0).decode(errors="replace").split("\n")[0]
             running = not holder.isdigit() or _is_running(int(holder))
             # One that was just killed is still there for a moment.
             if time.monotonic() > (refusal if running else deadline):
@@ -250,6 +268,26 @@ def lock_folder(folder: Path, owner: int) -> int:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{owner}\n".encode(), 0)
             return lock
+
+
+def ports_in_use(folder: Path) -> dict[str, int] | None:
+    """The ports of the servers that run in a folder by now, by kind; ``None`` if none do.
+
+    Raises ``OSError`` if the folder is somebody else's.
+    """
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder, _, ports = os.pread(lock, 256, 0).decode().partition("\n")
+        return json.loads(ports) if ports and _is_running(int(holder)) else None
+    else:
+        return None
+    finally:
+        os.close(lock)
 
 
 def _owner_is_gone(timeout: float) -> bool:
@@ -299,9 +337,10 @@ def keep(folder: Path, owner: int, wanted: Sequence[str], say: Callable[[dict[st
                 return
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"the embedded servers did not start within {START_TIMEOUT:.0f} s")
-        ports |= {kind: server.port for kind, server in servers.items()}
-        remembered.write_text(json.dumps(ports))
-        say({"ports": ports})
+        mine = {kind: server.port for kind, server in servers.items()}
+        remembered.write_text(json.dumps(ports | mine))
+        os.pwrite(lock, json.dumps(mine).encode(), len(f"{owner}\n"))
+        say({"ports": mine})
         while not _owner_is_gone(0.25):
             for server in servers.values():
                 server.restart_if_dead()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from realtime.access import OPEN
-from realtime.errors import Behind, BusUnavailable, RealtimeError, Unavailable
+from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from realtime.app import Parts
 
 RETRY_AFTER = "1"
+VIEWER = "realtime.viewer"
+"""Where a scope has who is behind it."""
 
 
 def parts_of(connection: HTTPConnection) -> Parts:
@@ -32,7 +34,8 @@ def parts_of(connection: HTTPConnection) -> Parts:
 
 def viewer_of(connection: HTTPConnection) -> Viewer:
     """Who sent this request or opened this socket."""
-    return OPEN
+    viewer: Viewer = connection.scope.get(VIEWER, connection.app.state.anyone)
+    return viewer
 
 
 class SlashRouter(APIRouter):
@@ -73,10 +76,15 @@ def _plain(part: str | int) -> str | int:
     return part.encode(errors="backslashreplace").decode()[:100] if isinstance(part, str) else part
 
 
-def _answer(error: RealtimeError) -> Response:
+def refusal(error: RealtimeError) -> Response:
+    """The answer that an error is."""
     headers: dict[str, str] = {}
     if error.status == 503:
         headers["Retry-After"] = RETRY_AFTER
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
     if isinstance(error, Behind):
         headers["ETag"] = etag(error.current.version)
     return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)
@@ -95,6 +103,32 @@ def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
+SCHEMES: dict[str, Any] = {
+    "password": {
+        "type": "oauth2",
+        "description": "A name and a password, for 15 minutes.",
+        "flows": {
+            "password": {
+                "tokenUrl": "/auth/token",
+                "scopes": {"read": "a token that only reads", "write": "a token that writes, too"},
+            }
+        },
+    },
+    "token": {"type": "http", "scheme": "bearer", "description": "An API token: `rt_…`."},
+}
+"""The ways for a program to say who it is; a page has its cookie."""
+
+
+def with_security(openapi: dict[str, Any]) -> dict[str, Any]:
+    """The description of a server with accounts: what can answer 401 needs somebody who is signed in."""
+    openapi["components"]["securitySchemes"] = SCHEMES
+    needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            operation.setdefault("security", needed if "401" in operation["responses"] else [{}, *needed])
+    return openapi
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes every error an answer of the form ``{"detail": …}``."""
 
@@ -102,7 +136,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def named(request: Request, error: RealtimeError) -> Response:
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
-        return _answer(error)
+        return refusal(error)
 
     @app.exception_handler(405)
     async def not_allowed(request: Request, error: HTTPException) -> Response:

@@ -194,6 +194,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
+        forwarded_allow_ips=settings.proxies,
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=30,
@@ -230,9 +231,14 @@ def run(settings: Settings, listener: socket.socket, on_started: Callable[[], No
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serves until a signal comes. Says the address once it can be used.
 
-    Raises ``OSError`` if it cannot listen, and :class:`EmbeddedError`.
+    Raises ``OSError`` if it cannot listen, :class:`EmbeddedError`, and :class:`RealtimeError` if it should not.
     """
     _check_urls(settings)
+    if settings.exposed:
+        raise RealtimeError(
+            f"on {settings.host} everyone who reaches it could read and write all notes: have people sign in"
+            " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (--open)"
+        )
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     with contextlib.ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,27 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
+    auth: Annotated[
+        Literal["open", "accounts"],
+        Field(description="`open`: everything is everyone's; `accounts`: people sign in, and own their notes"),
+    ] = "open"
+    open: Annotated[
+        bool, Field(description="serve without accounts on an address that others can reach, which is refused else")
+    ] = False
+    sign_up: Annotated[
+        Literal["open", "invite", "closed"], Field(description="who may make an account: anyone, the invited, nobody")
+    ] = "invite"
+    secret: Annotated[
+        str,
+        Field(repr=False, description="what tokens are signed with, at least 32 characters; without it, one is made"),
+    ] = ""
+    password_memory: Annotated[
+        int, Field(ge=8, le=4 * 1024 * 1024, description="KiB of memory that it takes to hash a password")
+    ] = 47104
+    proxies: Annotated[
+        str,
+        Field(description="addresses of proxies, separated by commas, that are believed about scheme and client"),
+    ] = "127.0.0.1"
     data: Annotated[Path, Field(description="folder of the embedded servers")] = Path("data")
     mongo_url: Annotated[
         str | None, Field(repr=False, description="MongoDB replica set; without it, the embedded one")
@@ -73,8 +95,28 @@ class Settings(BaseSettings):
         str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
     ] = ""
 
+    @field_validator("secret")
+    @classmethod
+    def _long(cls, secret: str) -> str:
+        if 0 < len(secret) < 32:
+            raise ValueError("must have at least 32 characters")
+        return secret
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others can reach it, and nobody said that this is meant."""
+        return self.auth == "open" and not self.open and not is_loopback(self.host)
+
     @field_validator("failpoint")
     @classmethod
     def _armed(cls, spec: str) -> str:
         FailPoints(spec)
         return spec
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socketserver
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,14 +21,16 @@ import httpx
 import psutil
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+from redis import AuthenticationError, Redis
 from starlette.testclient import TestClient
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
-from realtime.embedded import Embedded
+from realtime.embedded import Embedded, running
 from realtime.errors import EmbeddedError
-from realtime.keeper import lock_folder
+from realtime.keeper import SECRETS, lock_folder
 from realtime.settings import Settings
 from tests.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 
@@ -118,7 +121,8 @@ async def write_until_it_fails(url: str, acknowledged: dict[int, Any]) -> None:
                     acknowledged[answer.json()["id"]] = answer.json()
 
 
-def test_data_survives_a_restart_even_on_other_ports(folder: Path) -> None:
+def test_data_survives_a_restart_even_on_other_ports_and_with_other_secrets(folder: Path) -> None:
+    """The folders of versions that had no secrets are like one that lost them."""
     embedded = Embedded(folder)
     embedded.start()
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
@@ -127,6 +131,8 @@ def test_data_survives_a_restart_even_on_other_ports(folder: Path) -> None:
     ports = [listening(processes["mongod"]), listening(processes["valkey-server"])]
     embedded.stop()
     assert all(gone(process) for process in processes.values())
+    for secret in SECRETS.values():
+        (folder / secret).unlink()
     with contextlib.ExitStack() as others:
         for port in ports:
             others.enter_context(taken(port))
@@ -137,6 +143,47 @@ def test_data_survives_a_restart_even_on_other_ports(folder: Path) -> None:
             client.realtime.notes.insert_one({"_id": 2})
         processes = family(os.getpid(), folder)
         assert not {listening(processes["mongod"]), listening(processes["valkey-server"])} & set(ports)
+
+
+@pytest.mark.parametrize(
+    ("known", "commands"),
+    [("//", ["listDatabases", "createUser", "replSetGetConfig", "shutdown"]), (":wrong@", ["listDatabases"])],
+    ids=["none", "wrong"],
+)
+def test_who_does_not_know_the_secrets_is_refused(embedded: Embedded, known: str, commands: list[str]) -> None:
+    strange = [
+        re.sub(r"//.*@" if known == "//" else r":\w{64}@", known, url)
+        for url in (embedded.mongo_url, embedded.redis_url)
+    ]
+    with MongoClient[dict[str, Any]](strange[0]) as mongo, Redis.from_url(strange[1]) as redis:
+        for command in commands:
+            with pytest.raises(OperationFailure, match=r"Authentication failed|requires authentication"):
+                mongo.admin.command(command)
+        with pytest.raises(AuthenticationError):
+            redis.ping()
+
+
+def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
+    assert running(folder) is None
+    embedded = Embedded(folder)
+    (folder / "mongodb").mkdir(parents=True, mode=0o755)
+    (folder / "mongodb" / "key").touch(0o644)  # a disk was full
+    embedded.start()
+    try:
+        assert running(folder) == (embedded.mongo_url, embedded.redis_url)
+        secrets = [(folder / file).read_text().split()[-1] for file in SECRETS.values()]
+        for file in SECRETS.values():
+            assert stat.S_IMODE((folder / file).stat().st_mode) == 0o600
+            assert stat.S_IMODE((folder / file).parent.stat().st_mode) == 0o700
+        assert len(set(secrets)) == 2
+        assert all(len(secret) == 64 for secret in secrets)
+        shown = [" ".join(process.cmdline()) for process in family(os.getpid(), folder).values()]
+        shown += [file.read_text() for file in folder.glob("*/*.txt")]
+        shown += [repr(embedded), repr(data_folder(folder).model_copy(update={"mongo_url": embedded.mongo_url}))]
+        assert not [text for text in shown for secret in secrets if secret in text]
+    finally:
+        embedded.stop()
+    assert running(folder) is None
 
 
 async def test_killed_owner_takes_its_servers_along_but_no_acknowledged_note(own: Own, folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -33,7 +34,7 @@ def private(tmp_path: Path, settings: Settings) -> Iterator[Embedded]:
 
 def process_on(url: str) -> psutil.Process:
     """The process that listens on the port of a URL."""
-    port = int(url.split(":")[2].split("/")[0])
+    port = urlsplit(url).port
     return next(
         psutil.Process(connection.pid)
         for connection in psutil.net_connections("tcp4")

@@ -59,7 +59,7 @@ async def between(mongo_url: str) -> AsyncIterator[tuple[Between, str]]:
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield relay, target._replace(netloc=f"127.0.0.1:{port}").geturl()
+        yield relay, mongo_url.replace(f":{target.port}/", f":{port}/")
     finally:
         relay.passing.set()
         relay.cut()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,24 @@ Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["C
 class Rooms:
     """All rooms of one worker. ``idle`` is for how many seconds an empty one is kept."""
 
-    def __init__(self, store: Store, bus: Bus, metrics: Metrics, *, budget: int, stall: float, idle: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        metrics: Metrics,
+        *,
+        budget: int,
+        stall: float,
+        idle: float,
+        ended: Callable[[Viewer], bool] = lambda _: False,
+    ) -> None:
         self._texts = store.texts
         self._notes = store.notes
         self._metrics = metrics
         self._budget = budget
         self._stall = stall
         self._idle = idle
+        self._ended = ended
         self._rooms: dict[int, Room] = {}
         self._journal: Journal[Room] = Journal(store.texts, self._stored)
         self._relay = Relay(bus, self._heard, self._missed)
@@ -75,7 +86,7 @@ class Rooms:
 
     def member(self, outlet: Outlet, viewer: Viewer, *, writes: bool = True) -> Member:
         """A client that may come in, and write if it may."""
-        member = Member(outlet, viewer, writes=writes, budget=self._budget, stall=self._stall)
+        member = Member(outlet, viewer, writes=writes and viewer.writes, budget=self._budget, stall=self._stall)
         if self._draining:
             member.close(CloseCode.DRAIN)
         return member
@@ -92,6 +103,8 @@ class Rooms:
             await room.join(member)
         if self._draining:
             member.close(CloseCode.DRAIN)
+        elif self._ended(member.viewer):  # before it was in the room, where that would have closed it
+            member.close(CloseCode.NOT_SIGNED_IN)
         return room
 
     async def _admit(self, room: Room, member: Member) -> None:
@@ -336,10 +349,23 @@ class Rooms:
                 except RealtimeError as error:
                     log.warning("a text could not be finished", extra={"note": id, "error": error.detail})
 
+    def _members(self) -> list[Member]:
+        return [member for room in self._rooms.values() for member in room.company.members]
+
+    def sessions(self) -> set[str]:
+        """The sessions that clients come from."""
+        return {member.viewer.session for member in self._members() if member.viewer.session is not None}
+
+    def end(self, sessions: Collection[str], code: CloseCode) -> None:
+        """Closes the clients that come from these sessions."""
+        for member in self._members():
+            if member.viewer.session in sessions:
+                member.close(code)
+
     async def drain(self, seconds: float) -> None:
         """Sends all clients away, a few at a time."""
         self._draining = True
-        members = [member for room in self._rooms.values() for member in room.company.members]
+        members = self._members()
         pause = min(seconds / max(1, len(members)), 1 / CLOSES_PER_SECOND)
         for number, member in enumerate(members):
             member.close(CloseCode.DRAIN)

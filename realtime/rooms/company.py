@@ -98,5 +98,5 @@ class Company:
             self.spread([protocol.awareness(gone)])
 
     def name_of(self, member: Member) -> str | None:
-        """The name that a client goes by."""
-        return self._awareness.name_of(member.clients)
+        """The name that a client goes by: its user's, or without accounts the one that it tells."""
+        return member.viewer.name or self._awareness.name_of(member.clients)

@@ -14,13 +14,14 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.asyncapi import asyncapi
-from realtime.errors import BusUnavailable, CloseCode, Unavailable
+from realtime.errors import BusUnavailable, CloseCode, NotSignedIn, Unavailable
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
+from realtime.sockets.signin import by_frame
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -87,7 +88,17 @@ async def websocket(socket: WebSocket) -> None:
     except ValidationError as error:
         await _close(socket, BadFrame(describe(error.errors())))
         return
-    client = feed.join(wanted, viewer_of(socket))
+    try:
+        viewer = await by_frame(socket)
+    except NotSignedIn as error:
+        await _close(socket, BadFrame(error.detail, CloseCode.NOT_SIGNED_IN))
+        return
+    except Unavailable:
+        await _close(socket, BadFrame("", CloseCode.RESUME))
+        return
+    except WebSocketDisconnect:
+        return
+    client = feed.join(wanted, viewer)
     feed.metrics.clients.labels("ws").inc()
     try:
         ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
@@ -119,7 +130,11 @@ async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
             if isinstance(command, PresenceSet):
                 await feed.look(client, command.id, command.state)
             elif isinstance(command, Auth):
-                raise ValueError("type: this server has no accounts to sign in to")
+                raise ValueError(
+                    "type: this server has no accounts to sign in to"
+                    if client.viewer.keys is None
+                    else "type: auth comes first, and once; a connection that came with a cookie or a header needs none"
+                )
         except ValidationError as error:
             raise BadFrame(describe(error.errors())) from error
         except ValueError as error:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
+from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, NotSignedIn, Unavailable
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
-from realtime.routing import SlashRouter, parts_of, viewer_of
+from realtime.routing import SlashRouter, parts_of
 from realtime.sockets.closing import close
 from realtime.sockets.outlets import Queued, outlet
+from realtime.sockets.signin import by_ticket
 
 if TYPE_CHECKING:
     from realtime.rooms import Rooms
@@ -34,8 +35,13 @@ async def sync(socket: WebSocket, id: str) -> None:
     if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
         await close(socket, CloseCode.NOTE_GONE)
         return
+    try:
+        viewer = await by_ticket(socket, int(id))
+    except (NotSignedIn, Unavailable) as error:
+        await close(socket, CloseCode.NOT_SIGNED_IN if isinstance(error, NotSignedIn) else CloseCode.RESUME)
+        return
     way = outlet(socket)
-    member = parts.rooms.member(way, viewer_of(socket))
+    member = parts.rooms.member(way, viewer)
     parts.metrics.clients.labels("sync").inc()
     tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member))]
     if isinstance(way, Queued):

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 from pymongo import ASCENDING, IndexModel
 
+from realtime.store.audit import Audit
 from realtime.store.claims import Claims
 from realtime.store.connection import Connection
 from realtime.store.history import History
 from realtime.store.lists import Lists, indexes
 from realtime.store.notes import NoteStore
+from realtime.store.passes import Passes
+from realtime.store.people import PeopleStore
+from realtime.store.revocations import RevocationStore
+from realtime.store.sessions import SessionStore
 from realtime.store.texts import TextStore
 
 BUILD_TIMEOUT = 24 * 3600.0
 
 
 class Store:
-    """One database: its notes, their lists, history and shared texts, and the claims on ``Idempotency-Key``."""
+    """One database: notes, with lists, history, texts and claims on ``Idempotency-Key``; people and their rights."""
 
-    def __init__(
-        self, url: str, database: str, *, write_timeout: float, read_timeout: float, accounts: bool = False
-    ) -> None:
-        self._accounts = accounts
+    def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
         self.notes = NoteStore(self._connection)
         self.lists = Lists(self._connection)
         self.history = History(self._connection)
         self.texts = TextStore(self._connection)
         self.claims = Claims(self._connection)
+        self.people = PeopleStore(self._connection)
+        self.sessions = SessionStore(self._connection)
+        self.passes = Passes(self._connection)
+        self.revocations = RevocationStore(self._connection)
+        self.audit = Audit(self._connection)
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._connection.aclose()
 
-    async def prepare(self) -> None:
-        """Makes the indexes. Raises :class:`Unavailable`."""
+    async def prepare(self, *, accounts: bool = False) -> None:
+        """Makes the indexes, those of accounts too if there are any. Raises :class:`Unavailable`."""
         dirty = IndexModel([("dirty", ASCENDING)], name="dirty", partialFilterExpression={"dirty": True})
         origin = IndexModel(
             [("origin", ASCENDING)],
@@ -43,10 +50,13 @@ class Store:
         )
         await self.ping(self._connection.write_timeout)
         with self._connection.reading(BUILD_TIMEOUT):
-            await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=self._accounts)])
+            await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=accounts)])
             await self.history.prepare()
             await self.texts.prepare()
             await self.claims.prepare()
+            if accounts:
+                for part in (self.people, self.sessions, self.passes, self.revocations, self.audit):
+                    await part.prepare()
         self._connection.prepared.set()
 
     async def ping(self, timeout: float) -> None:

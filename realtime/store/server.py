@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit
 
 import pymongo
 from pymongo import MongoClient
@@ -20,15 +21,15 @@ def check_url(url: str) -> None:
         raise ValueError(f"the MongoDB URL cannot be used: {error}") from None
 
 
-def ensure_replica_set(port: int, timeout: float = 60.0) -> None:
-    """Makes the ``mongod`` on this loopback port the primary of a replica set of one.
+def ensure_replica_set(url: str, timeout: float = 60.0) -> None:
+    """Makes the ``mongod`` at this URL the primary of a replica set of one.
 
     Its port may be another one than last time, which a plain restart would not survive: the set's own configuration
     names it. Raises :class:`EmbeddedError`.
     """
-    host = f"127.0.0.1:{port}"
+    host = urlsplit(url).netloc.rpartition("@")[2]
     deadline = time.monotonic() + timeout
-    with MongoClient[Document](host, directConnection=True, serverSelectionTimeoutMS=int(timeout * 1000)) as client:
+    with MongoClient[Document](url, serverSelectionTimeoutMS=int(timeout * 1000)) as client:
         try:
             config = {"_id": "realtime", "version": 1, "members": [{"_id": 0, "host": host}]}
             try:

@@ -1,0 +1,293 @@
+"""The actions on accounts: who may be here, how they prove it, and how that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from realtime.auth import JWT_SECONDS, Claims, Passwords, check_password, digest, make_jwt, new_secret
+from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
+from realtime.limits import SIGN_IN_ACCOUNT, SIGN_IN_ADDRESS
+from realtime.people import Session
+from realtime.viewers import IDLE, TOKEN
+
+if TYPE_CHECKING:
+    from realtime.access import Viewer
+    from realtime.limits import Rule
+    from realtime.people import Deed, Entry, Kind, Person
+    from realtime.store import Store
+    from realtime.viewers import Viewers
+
+LONGEST = timedelta(days=90)
+"""However much it is used a session ends."""
+TICKET = timedelta(seconds=30)
+INVITE = timedelta(days=7)
+MOST_TOKENS = 100
+WRONG = "The name or the password is wrong"
+
+Take = Callable[["Rule", str], Awaitable[None]]
+"""Counts one more under a key. Raises :class:`TooMany`."""
+SignUp = Literal["open", "invite", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request came from."""
+
+    address: str | None = None
+    agent: str | None = None
+
+
+class Accounts:
+    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account, ``take`` how often."""
+
+    def __init__(self, store: Store, viewers: Viewers, take: Take, passwords: Passwords, sign_up: SignUp) -> None:
+        self._store = store
+        self._viewers = viewers
+        self._limit = take
+        self._passwords = passwords
+        self.sign_up_mode = sign_up
+        self._anyone = False
+
+    async def anyone(self) -> bool:
+        """Whether there is a user yet."""
+        self._anyone = self._anyone or await self._store.people.any()
+        return self._anyone
+
+    async def sign_up(
+        self, name: str, password: str, invite: str | None, caller: Caller, before: str | None
+    ) -> tuple[Person, str]:
+        """Makes an account, and signs in: the user, and the secret of the session.
+
+        Raises :class:`Forbidden`, :class:`NameTaken`, :class:`PasswordRefused`, :class:`TooMany`.
+        """
+        await self._take(SIGN_IN_ADDRESS, caller.address)
+        if self.sign_up_mode == "closed":
+            raise Forbidden("Nobody can sign up here; whoever runs the server adds people")
+        if self.sign_up_mode == "invite" and invite is None:
+            raise Forbidden(
+                "To sign up here takes an invite"
+                + ("" if await self.anyone() else "; whoever runs the server adds the first user: realtime user add")
+            )
+        check_password(password, name)
+        hash = await self._passwords.hash(password)
+        passed = None
+        if self.sign_up_mode == "invite" and invite is not None:
+            passed = await self._store.passes.take("invite", digest(invite))
+            if passed is None:
+                raise Forbidden("This invite was used, has expired, or never was one")
+        try:
+            person = await self._store.people.add(name, hash, admin=False)
+        except NameTaken:
+            if passed is not None and invite is not None:
+                await self._store.passes.add("invite", digest(invite), *passed)
+            raise
+        await self._store.audit.add("sign-up", name, address=caller.address)
+        return person, await self._begin(person, caller, before)
+
+    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> tuple[Person, str]:
+        """Signs in: the user, and the secret of a new session; that with the secret ``before`` ends.
+
+        Raises :class:`NotSignedIn`, :class:`TooMany`.
+        """
+        person = await self._prove(name, password, caller)
+        return person, await self._begin(person, caller, before)
+
+    async def sign_in_program(self, name: str, password: str, caller: Caller, *, writes: bool) -> str:
+        """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
+        person = await self._prove(name, password, caller)
+        moment = timedelta(seconds=JWT_SECONDS)
+        session, _ = await self._start(person, "session", caller, moment, moment, writes=writes)
+        return make_jwt(await self._viewers.key(), Claims(person.name, session.id))
+
+    async def _prove(self, name: str, password: str, caller: Caller) -> Person:
+        await self._take(SIGN_IN_ADDRESS, caller.address)
+        await self._take(SIGN_IN_ACCOUNT, name)
+        person = await self._store.people.get(name)
+        right, hash = await self._passwords.verify(password, None if person is None else person.hash)
+        if person is None or not right or person.disabled:
+            # A name that nobody has is not kept: it may be a password in the wrong field.
+            known = None if person is None else person.name
+            await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
+            raise NotSignedIn(WRONG)
+        if hash is not None:
+            await self._store.people.rehash(name, person.hash, hash)
+        await self._store.audit.add("sign-in", name, address=caller.address)
+        return person
+
+    async def _take(self, rule: Rule, key: str | None) -> None:
+        if key is not None:
+            await self._limit(rule, key)
+
+    async def _begin(self, person: Person, caller: Caller, before: str | None) -> str:
+        """A new session in place of the one that the browser had, whose secret others may know."""
+        if before is not None:
+            earlier = await self._viewers.of_secret(before, None)
+            if earlier is not None and earlier.name is not None:
+                await self._end(earlier.name, id=earlier.session)
+        _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
+        return secret
+
+    async def _start(
+        self,
+        person: Person,
+        kind: Kind,
+        caller: Caller,
+        idle: timedelta,
+        longest: timedelta,
+        *,
+        writes: bool = True,
+        label: str | None = None,
+    ) -> tuple[Session, str]:
+        secret = (TOKEN if kind == "token" else "") + new_secret()
+        now = datetime.now(UTC)
+        session = Session(
+            id=digest(secret),
+            kind=kind,
+            user=person.name,
+            era=person.eras[kind],
+            writes=writes,
+            created_date=now,
+            used_date=now if kind == "session" else None,
+            expires_date=now + idle,
+            ends_date=now + longest,
+            label=label,
+            address=caller.address,
+            agent=caller.agent,
+        )
+        await self._store.sessions.add(session)
+        return session, secret
+
+    async def _end(self, user: str, kind: Kind | None = None, *, id: str | None = None, but: str | None = None) -> int:
+        """Ends sessions, and tells every worker. Returns how many."""
+        ended = await self._store.sessions.end(user, kind, id, but)
+        self._viewers.forget(ended)
+        await self._store.revocations.add(("session", session) for session in ended)
+        return len(ended)
+
+    async def sign_out(self, viewer: Viewer, caller: Caller) -> None:
+        """Ends the session that this came with."""
+        if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
+            await self._store.audit.add("sign-out", viewer.name, address=caller.address)
+
+    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> None:
+        """Sets another password; all other sessions end. Raises :class:`Forbidden`, :class:`PasswordRefused`."""
+        name = _name(viewer)
+        await self._take(SIGN_IN_ACCOUNT, name)
+        check_password(new, name)
+        person = await self._store.people.get(name)
+        right, _ = await self._passwords.verify(old, None if person is None else person.hash)
+        changed = False
+        if person is not None and right and viewer.session is not None:
+            hash = await self._passwords.hash(new)
+            # First, so that it is valid at every moment.
+            await self._store.sessions.enter_era(viewer.session, person.eras["session"] + 1)
+            changed = await self._store.people.change_password(name, person.hash, hash, tokens=False)
+        await self._store.audit.add("password", name, address=caller.address, ok=changed)
+        if not changed:
+            raise Forbidden("The old password is wrong")
+        await self._end(name, "session", but=viewer.session)
+
+    async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
+        """One's sign-ins, or tokens."""
+        return await self._store.sessions.of(_name(viewer), kind)
+
+    async def end(self, viewer: Viewer, kind: Kind, id: str, caller: Caller) -> None:
+        """Ends one of one's sessions, or a token. Raises :class:`NotThere`."""
+        if not await self._end(_name(viewer), kind, id=id):
+            raise NotThere(f"{kind.capitalize()} not found")
+        action: Literal["session.end", "token.end"] = "session.end" if kind == "session" else "token.end"
+        await self._store.audit.add(action, viewer.name, target=id, address=caller.address)
+
+    async def end_others(self, viewer: Viewer, caller: Caller) -> None:
+        """Ends all of one's sessions but this one."""
+        if await self._end(_name(viewer), "session", but=viewer.session):
+            await self._store.audit.add("session.end", viewer.name, target="others", address=caller.address)
+
+    async def make_token(
+        self, viewer: Viewer, label: str, days: int, caller: Caller, *, writes: bool
+    ) -> tuple[Session, str]:
+        """Makes an API token: what is known of it, and the token itself, which is not stored."""
+        person = await self._store.people.get(_name(viewer))
+        if person is None:
+            raise NotSignedIn
+        if len(await self.sessions(viewer, "token")) >= MOST_TOKENS:
+            raise Forbidden(f"Nobody may have more than {MOST_TOKENS} tokens: revoke one first")
+        span = timedelta(days=days)
+        token, secret = await self._start(person, "token", Caller(), span, span, writes=writes, label=label)
+        await self._store.audit.add("token.make", person.name, target=token.id, address=caller.address)
+        return token, secret
+
+    async def ticket(self, viewer: Viewer, note: int) -> str:
+        """A ticket for one connection to the room of a note, soon."""
+        secret = new_secret()
+        what = {"session": viewer.session, "note": note}
+        await self._store.passes.add("ticket", digest(secret), datetime.now(UTC) + TICKET, what)
+        return secret
+
+    async def redeem(self, ticket: str, note: int) -> Viewer | None:
+        """Who has a ticket for a note; it is used up by that, even if it is for another one."""
+        found = await self._store.passes.take("ticket", digest(ticket))
+        if found is None or found[1]["note"] != note:
+            return None
+        return await self._viewers.of_session(found[1]["session"])
+
+    async def invite(self, viewer: Viewer, caller: Caller) -> tuple[str, datetime]:
+        """An invite for one person, and until when it holds."""
+        secret, until = new_secret(), datetime.now(UTC) + INVITE
+        await self._store.passes.add("invite", digest(secret), until, {"by": viewer.name})
+        await self._store.audit.add("invite", viewer.name, address=caller.address)
+        return secret, until
+
+    async def people(self) -> Sequence[Person]:
+        """All users, by name."""
+        return await self._store.people.all()
+
+    async def audit(
+        self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None
+    ) -> Sequence[Entry]:
+        """What was done, the last first, from before an entry on."""
+        return await self._store.audit.page(limit, after=after, who=who, action=action)
+
+    async def add(self, name: str, password: str, *, admin: bool) -> Person:
+        """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
+        check_password(password, name)
+        person = await self._store.people.add(name, await self._passwords.hash(password), admin=admin)
+        await self._store.audit.add("user.add", None, target=name)
+        return person
+
+    async def set_disabled(
+        self, name: str, disabled: bool, by: Viewer | None = None, caller: Caller | None = None
+    ) -> Person:
+        """Disables a user, which ends all that they have open, or enables one. Raises :class:`NotThere`."""
+        if disabled and by is not None and by.name == name:
+            raise Forbidden("Nobody can disable themselves")
+        person = await self._store.people.set_disabled(name, disabled)
+        if person is None:
+            raise NotThere("User not found")
+        if disabled:
+            await self._end(name)
+        await self._store.audit.add(
+            "user.disable" if disabled else "user.enable",
+            None if by is None else by.name,
+            target=name,
+            address=None if caller is None else caller.address,
+        )
+        return person
+
+    async def reset(self, name: str, password: str) -> None:
+        """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
+        check_password(password, name)
+        hash = await self._passwords.hash(password)
+        if not await self._store.people.change_password(name, None, hash, tokens=True):
+            raise NotThere("User not found")
+        await self._end(name)
+        await self._store.audit.add("user.reset", None, target=name)
+
+
+def _name(viewer: Viewer) -> str:
+    if viewer.name is None:
+        raise NotSignedIn
+    return viewer.name

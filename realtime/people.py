@@ -1,0 +1,64 @@
+"""People, what their rights come from, and what is kept of what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+Kind = Literal["session", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user. ``eras`` end rights at once: a session or token of an earlier one, by its kind, is none any more."""
+
+    name: str
+    hash: str = field(repr=False)
+    admin: bool
+    disabled: bool
+    created_date: datetime
+    eras: Mapping[Kind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A sign-in, or an API token. ``id`` is the digest of its secret; ``label`` is what its owner calls a token.
+
+    It ends at ``expires_date``, which use puts off for a sign-in, but not beyond ``ends_date``. ``used_date`` is right
+    to a minute.
+    """
+
+    id: str
+    kind: Kind
+    user: str
+    era: int
+    writes: bool
+    created_date: datetime
+    used_date: datetime | None
+    expires_date: datetime
+    ends_date: datetime
+    label: str | None = None
+    address: str | None = None
+    agent: str | None = None
+
+
+Deed = Literal[
+    "sign-up", "sign-in", "sign-out", "password", "session.end", "token.make", "token.end",
+    "user.add", "user.disable", "user.enable", "user.reset", "invite",
+    "note.create", "note.change", "note.delete", "note.restore", "note.purge", "note.share",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that somebody did, to what, from which address; without ``ok`` it was refused."""
+
+    id: str
+    date: datetime
+    who: str | None
+    action: Deed
+    target: str | None
+    address: str | None
+    ok: bool

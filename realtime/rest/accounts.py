@@ -1,0 +1,127 @@
+"""What the routes of accounts share: who may use them, what names and passwords are, and how they answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from realtime.access import Viewer
+from realtime.accounts import Accounts, Caller
+from realtime.auth import LONGEST, SHORTEST
+from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
+from realtime.models import STORABLE
+from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, UNAVAILABLE, Answers, json_of
+from realtime.routing import parts_of, problem, viewer_of
+from realtime.signin import may_sign_in
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{1,31}$"
+Name = Annotated[
+    str,
+    StringConstraints(pattern=NAME, to_lower=True),
+    Field(description="2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same", examples=["ann"]),
+]
+Password = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST,
+        json_schema_extra={"format": "password"},
+        examples=["correct horse battery staple"],
+    ),
+    *STORABLE,
+]
+NewPassword = Annotated[
+    str,
+    Field(
+        min_length=SHORTEST,
+        max_length=LONGEST,
+        description=f"at least {SHORTEST} characters; a few words will do",
+        json_schema_extra={"format": "password"},
+        examples=["correct horse battery staple"],
+    ),
+    *STORABLE,
+]
+AGENT = 200
+
+NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
+SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}
+TOO_MANY: Answers = {
+    429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
+}
+FORBIDDEN: Answers = {
+    403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
+}
+OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
+OWN: Answers = {**OWN_READ, **JSON_BODY}
+ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
+
+
+def _accounts(request: Request) -> Accounts:
+    accounts = parts_of(request).accounts
+    if accounts is None:
+        raise NoAccounts
+    return accounts
+
+
+AccountsPart = Annotated[Accounts, Depends(_accounts)]
+
+
+def _signed_in(request: Request, _: AccountsPart) -> Viewer:
+    viewer = viewer_of(request)
+    if viewer.name is None:
+        raise NotSignedIn
+    return viewer
+
+
+SignedIn = Annotated[Viewer, Depends(_signed_in)]
+
+
+def _in_person(viewer: SignedIn) -> Viewer:
+    if viewer.token:  # it would else make others like it, and outlive being revoked
+        raise Forbidden("Not by an API token: sign in")
+    return viewer
+
+
+InPerson = Annotated[Viewer, Depends(_in_person)]
+
+
+def _admin(viewer: SignedIn) -> Viewer:
+    if not viewer.admin:
+        raise Forbidden("Only for admins")
+    return viewer
+
+
+def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
+    if not viewer.writes:
+        raise Forbidden("This token may only read")
+    return viewer
+
+
+Admin = Annotated[Viewer, Depends(_admin)]
+WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
+
+
+def _caller(request: Request) -> Caller:
+    agent = request.headers.get("user-agent")
+    return Caller(request.client.host if request.client else None, None if agent is None else agent[:AGENT])
+
+
+CallerPart = Annotated[Caller, Depends(_caller)]
+
+
+def _safely(request: Request, _: AccountsPart) -> None:
+    if not may_sign_in(request):
+        raise Insecure
+
+
+SAFELY = Depends(_safely)
+
+
+def private(model: BaseModel | None, status: int = 200) -> Response:
+    """An answer that nobody but who asked is to keep."""
+    headers = {"Cache-Control": "no-store"}
+    if model is None:
+        return Response(status_code=204, headers=headers)
+    return Response(json_of(model), status, headers, "application/json")

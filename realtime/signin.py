@@ -1,0 +1,121 @@
+"""Who sends a request: found out once, before any route, from the cookie of a browser or the token of a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, cookie_parser
+
+from realtime.access import STRANGER
+from realtime.errors import CLOSE_REASONS, CloseCode, NotSignedIn, RealtimeError, Unavailable
+from realtime.routing import VIEWER, refusal
+from realtime.settings import is_loopback
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from realtime.access import Viewer
+    from realtime.viewers import Viewers
+
+HOST_COOKIE = "__Host-realtime"
+"""A browser takes it from this very host over https only, whatever else may set cookies (RFC 6265bis)."""
+PLAIN_COOKIE = "realtime"
+"""The cookie where there is no https: on the machine itself."""
+COOKIE_SECONDS = 90 * 24 * 3600
+BEARER = "bearer "
+FOR_ALL = {
+    "", "n", "new", "deleted", "assets", "icon.svg", "docs", "redoc", "openapi.json", "asyncapi.json",
+    "ping", "healthz", "readyz", "metrics",
+}  # fmt: skip
+"""First parts of the paths that are the same for everyone, and answer without MongoDB."""
+
+
+class SignIn:
+    """Puts the :class:`Viewer` of each request and WebSocket into its scope.
+
+    A token that is wrong, expired or revoked is refused at once; a cookie that is counts as none. On a WebSocket a
+    cookie counts only if the page that opened it is of this server, or of one of ``others``: browsers send it always.
+    """
+
+    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+        self._app = app
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on with its viewer."""
+        if scope["type"] in ("http", "websocket") and _first(scope["path"]) not in FOR_ALL:
+            try:
+                scope[VIEWER] = await self._viewer(scope)
+            except (NotSignedIn, Unavailable) as error:
+                await _refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _viewer(self, scope: Scope) -> Viewer:
+        viewers: Viewers = scope["app"].state.parts.viewers
+        headers = Headers(scope=scope)
+        address = scope["client"][0] if scope.get("client") else None
+        authorization = headers.get("authorization", "")
+        if authorization.lower().startswith(BEARER):
+            viewer = await viewers.of_token(authorization[len(BEARER) :].strip(), address)
+            if viewer is None:
+                raise NotSignedIn("The token is wrong, or has expired or been revoked")
+            return viewer
+        secret = cookie_of(scope)
+        if secret is None or (scope["type"] == "websocket" and not self._trusted(scope, headers)):
+            return STRANGER
+        return await viewers.of_secret(secret, address) or STRANGER
+
+    def _trusted(self, scope: Scope, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        return origin in self._others or origin == f"{_scheme(scope)}://{headers.get('host')}"
+
+
+def _first(path: str) -> str:
+    return path.lstrip("/").partition("/")[0]
+
+
+def _scheme(scope: Scope) -> str:
+    return "https" if scope["scheme"] in ("https", "wss") else "http"
+
+
+async def _refuse(error: RealtimeError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await refusal(error)(scope, receive, send)
+        return
+    # What comes after the handshake is all that a WebSocket client gets to see.
+    code = CloseCode.NOT_SIGNED_IN if isinstance(error, NotSignedIn) else CloseCode.RESUME
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
+
+
+def cookie_of(scope: Scope) -> str | None:
+    """The secret in the cookie of a request."""
+    header = Headers(scope=scope).get("cookie")
+    return None if header is None else cookie_parser(header).get(_cookie(scope)) or None
+
+
+def _cookie(scope: Scope) -> str:
+    return HOST_COOKIE if _scheme(scope) == "https" else PLAIN_COOKIE
+
+
+def set_cookie(response: Response, connection: HTTPConnection, secret: str | None) -> None:
+    """Gives a browser the secret of its session, or takes it away."""
+    scope = connection.scope
+    secure = _scheme(scope) == "https"
+    if secret is None:
+        response.delete_cookie(_cookie(scope), secure=secure, httponly=True, samesite="lax")
+    else:
+        response.set_cookie(
+            _cookie(scope), secret, max_age=COOKIE_SECONDS, secure=secure, httponly=True, samesite="lax"
+        )
+
+
+def may_sign_in(connection: HTTPConnection) -> bool:
+    """Whether a browser can be given a session without others on its way reading it."""
+    host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    return _scheme(connection.scope) == "https" or is_loopback(host)

@@ -1,0 +1,121 @@
+"""Who has an account. A name is an id: it never changes, and is never given to somebody else."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from pymongo import ASCENDING, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from realtime.errors import NameTaken
+from realtime.people import Person
+from realtime.store.connection import Connection
+from realtime.store.documents import Document, now
+
+
+def person_of(document: Document) -> Person:
+    """A user as it is stored."""
+    return Person(
+        document["_id"],
+        document["hash"],
+        document["admin"],
+        document["disabled"],
+        document["created_date"],
+        document["eras"],
+    )
+
+
+class PeopleStore:
+    """The users of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._people = connection.database.people
+        self._counters = connection.database.counters
+
+    async def prepare(self) -> None:
+        """Makes the index that lets one user only be the first."""
+        await self._people.create_index(
+            [("first", ASCENDING)], name="first", unique=True, partialFilterExpression={"first": True}
+        )
+
+    async def any(self) -> bool:
+        """Whether anybody has an account. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            return await self._people.find_one({}, {"_id": True}) is not None
+
+    async def add(self, name: str, hash: str, *, admin: bool) -> Person:
+        """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
+        await self._connection.until_prepared()
+        document: Document = {
+            "_id": name,
+            "hash": hash,
+            "admin": admin,
+            "disabled": False,
+            "created_date": now(),
+            "eras": {"session": 0, "token": 0},
+        }
+        attempts = [document]
+        if not await self.any():
+            attempts.insert(0, {**document, "admin": True, "first": True})
+        with self._connection.writing():
+            for attempt in attempts:
+                try:
+                    await self._people.insert_one(attempt)
+                except DuplicateKeyError as error:
+                    if "first" not in (error.details or {}).get("keyPattern", {}):
+                        raise NameTaken from None
+                else:
+                    return person_of(attempt)
+        raise NameTaken
+
+    async def get(self, name: str) -> Person | None:
+        """A user. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            document = await self._people.find_one({"_id": name})
+        return None if document is None else person_of(document)
+
+    async def all(self) -> Sequence[Person]:
+        """All users, by name. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            return [person_of(document) async for document in self._people.find().sort("_id")]
+
+    async def rehash(self, name: str, before: str, hash: str) -> None:
+        """Replaces a hash by another one of the same password. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._people.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
+
+    async def change_password(self, name: str, before: str | None, hash: str, *, tokens: bool) -> bool:
+        """Sets a password, of which the hash is ``before`` if that is given, and ends the era of the sessions.
+
+        With ``tokens`` that of the tokens, too. Returns whether there was such a user. Raises :class:`OutcomeUnknown`.
+        """
+        found = {"_id": name} if before is None else {"_id": name, "hash": before}
+        ended = {"eras.session": 1, **({"eras.token": 1} if tokens else {})}
+        with self._connection.writing():
+            changed = await self._people.update_one(found, {"$set": {"hash": hash}, "$inc": ended})
+        return bool(changed.matched_count)
+
+    async def set_disabled(self, name: str, disabled: bool) -> Person | None:
+        """Disables a user, which ends both eras, or enables one. Raises :class:`OutcomeUnknown`."""
+        change: Document = {"$set": {"disabled": disabled}}
+        if disabled:
+            change["$inc"] = {"eras.session": 1, "eras.token": 1}
+        with self._connection.writing():
+            document = await self._people.find_one_and_update(
+                {"_id": name}, change, return_document=ReturnDocument.AFTER
+            )
+        return None if document is None else person_of(document)
+
+    async def secret(self) -> str:
+        """A secret that all workers on this database share, made the first time. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            document = await self._counters.find_one_and_update(
+                {"_id": "secret"},
+                {"$setOnInsert": {"value": secrets.token_urlsafe(48)}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        value: str = document["value"]
+        return value

@@ -1,0 +1,94 @@
+"""Sign-ins and API tokens: what somebody's rights come from. Their secrets are not here, only digests of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from realtime.people import Kind, Person, Session
+from realtime.store.connection import Connection
+from realtime.store.documents import Document, now
+from realtime.store.people import person_of
+
+
+def _session_of(document: Document) -> Session:
+    return Session(id=document["_id"], **{name: value for name, value in document.items() if name != "_id"})
+
+
+class SessionStore:
+    """The sign-ins and tokens of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sessions = connection.database.sessions
+
+    async def prepare(self) -> None:
+        """Makes the indexes."""
+        await self._sessions.create_index("expires_date", name="expiry", expireAfterSeconds=0)
+        await self._sessions.create_index("user", name="user")
+
+    async def add(self, session: Session) -> None:
+        """Stores one. Raises :class:`OutcomeUnknown`."""
+        document = asdict(session)
+        document["_id"] = document.pop("id")
+        with self._connection.writing():
+            await self._sessions.insert_one(document)
+
+    async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, Person]]:
+        """Those of them that hold now, with whose they are. Raises :class:`Unavailable`."""
+        stages: list[Document] = [
+            {"$match": {"_id": {"$in": list(ids)}, "expires_date": {"$gt": now()}}},
+            {"$lookup": {"from": "people", "localField": "user", "foreignField": "_id", "as": "people"}},
+        ]
+        held: list[tuple[Session, Person]] = []
+        with self._connection.reading():
+            async for document in self._sessions.aggregate(stages):
+                for person in map(person_of, document.pop("people")):
+                    session = _session_of(document)
+                    if not person.disabled and session.era >= person.eras[session.kind]:
+                        held.append((session, person))
+        return held
+
+    async def used(self, ids: Iterable[str], before: datetime, expires: datetime, address: str | None = None) -> None:
+        """Notes that sessions are in use, and puts off their end, unless that was done since ``before``.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        found = {"_id": {"$in": list(ids)}, "used_date": {"$not": {"$gte": before}}}
+        later = {"$cond": [{"$eq": ["$kind", "session"]}, {"$min": ["$ends_date", expires]}, "$expires_date"]}
+        fields: Document = {"used_date": now(), "expires_date": later}
+        if address is not None:
+            fields["address"] = {"$literal": address}
+        with self._connection.writing():
+            await self._sessions.update_many(found, [{"$set": fields}])
+
+    async def of(self, user: str, kind: Kind) -> Sequence[Session]:
+        """Somebody's sessions or tokens, the newest first. Raises :class:`Unavailable`."""
+        found = {"user": user, "kind": kind, "expires_date": {"$gt": now()}}
+        with self._connection.reading():
+            return [_session_of(one) async for one in self._sessions.find(found).sort("created_date", -1)]
+
+    async def enter_era(self, id: str, era: int) -> None:
+        """Takes a session along into an era. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._sessions.update_one({"_id": id}, {"$set": {"era": era}})
+
+    async def end(
+        self, user: str, kind: Kind | None = None, id: str | None = None, but: str | None = None
+    ) -> Sequence[str]:
+        """Ends somebody's sessions: of a kind, the one with an id, or all but one. Returns the ids of those that ended.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        found: Document = {"user": user}
+        if kind is not None:
+            found["kind"] = kind
+        if id is not None:
+            found["_id"] = id
+        elif but is not None:
+            found["_id"] = {"$ne": but}
+        with self._connection.writing():
+            ids: list[str] = [one["_id"] async for one in self._sessions.find(found, {"_id": True})]
+            await self._sessions.delete_many({"_id": {"$in": ids}})
+        return ids

@@ -1,0 +1,115 @@
+"""Who somebody is, by what they came with: a session's secret, an API token, a signed token."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from realtime.access import EVERYONE, UNOWNED, Viewer, key_of
+from realtime.auth import digest, read_jwt
+from realtime.errors import Unavailable
+
+if TYPE_CHECKING:
+    from realtime.people import Person, Session
+    from realtime.store import Store
+
+log = logging.getLogger(__name__)
+
+TOKEN = "rt_"
+"""What API tokens begin with, so that people and scanners of leaked secrets know one."""
+REMEMBERED = 0.5
+"""Seconds for which what was read is believed."""
+MOST_REMEMBERED = 10_000
+IDLE = timedelta(days=14)
+"""Without being used a session ends."""
+NOTED = timedelta(minutes=1)
+"""How often at most it is noted that a session is used."""
+
+
+class Viewers:
+    """The viewers of one worker. What was read is remembered for :data:`REMEMBERED`, or until it is forgotten."""
+
+    def __init__(self, store: Store, secret: str) -> None:
+        self._store = store
+        self._secret = secret
+        self._known: dict[str, tuple[float, Viewer]] = {}
+
+    async def key(self) -> str:
+        """What is signed with: the secret that is set, else the one that all workers share."""
+        if not self._secret:
+            self._secret = await self._store.people.secret()
+        return self._secret
+
+    async def of_secret(self, secret: str, address: str | None) -> Viewer | None:
+        """Who has a session, by its secret; ``None`` if there is none, or not any more. Raises :class:`Unavailable`."""
+        viewer = await self.of_session(digest(secret), address)
+        return None if viewer is None or viewer.token else viewer
+
+    async def of_token(self, token: str, address: str | None) -> Viewer | None:
+        """Who sent an API token, or a signed one; ``None`` if it is none, or not any more.
+
+        Raises :class:`Unavailable`.
+        """
+        if token.startswith(TOKEN):
+            viewer = await self.of_session(digest(token), address)
+            return viewer if viewer is not None and viewer.token else None
+        try:
+            claims = read_jwt(await self.key(), token)
+        except ValueError:
+            return None
+        viewer = await self.of_session(claims.session, address)
+        return None if viewer is None or viewer.token or viewer.name != claims.name else viewer
+
+    async def of_session(self, id: str, address: str | None = None) -> Viewer | None:
+        """Whose rights a session or token gives, by its id. Raises :class:`Unavailable`."""
+        started = time.monotonic()
+        until, viewer = self._known.get(id, (0.0, None))
+        if started < until:
+            return viewer
+        for session, person in await self._store.sessions.valid([id]):
+            viewer = _viewer(session, person)
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            # From before it was read: whatever ended since then counts at most this much later.
+            self._known[id] = (started + REMEMBERED, viewer)
+            if session.used_date is None or session.used_date + NOTED < datetime.now(UTC):
+                await self._use([id], address)
+            return viewer
+        self._known.pop(id, None)
+        return None
+
+    def forget(self, sessions: Iterable[str]) -> None:
+        """Forgets what is remembered of sessions that ended."""
+        for id in sessions:
+            self._known.pop(id, None)
+
+    async def ended(self, sessions: Iterable[str]) -> set[str]:
+        """Those of the sessions that hold no more; the others are in use. Raises :class:`Unavailable`."""
+        asked = set(sessions)
+        if not asked:
+            return set()
+        held = {session.id for session, _ in await self._store.sessions.valid(asked)}
+        await self._use(held, None)
+        return asked - held
+
+    async def _use(self, sessions: Iterable[str], address: str | None) -> None:
+        now = datetime.now(UTC)
+        try:
+            await self._store.sessions.used(sessions, now - NOTED, now + IDLE, address)
+        except Unavailable as error:
+            log.warning("the use of sessions was not noted", extra={"error": error.detail})
+
+
+def _viewer(session: Session, person: Person) -> Viewer:
+    keys = {EVERYONE, key_of(person.name), *([UNOWNED] if person.admin else [])}
+    return Viewer(
+        keys=frozenset(keys),
+        name=person.name,
+        session=session.id,
+        admin=person.admin,
+        writes=session.writes,
+        token=session.kind == "token",
+    )

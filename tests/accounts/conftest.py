@@ -1,0 +1,39 @@
+"""A server with accounts in this process, and browsers: each with cookies and an address of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.settings import Settings
+from tests.accounts.people import HERE, Browser, with_accounts
+
+
+@pytest.fixture(scope="module")
+def host(module_settings: Settings) -> Iterator[TestClient]:
+    """The server."""
+    with TestClient(create_app(with_accounts(module_settings)), base_url=HERE) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def root(host: TestClient) -> Browser:
+    """The browser of the first user, an admin."""
+    browser = Browser(host)
+    browser.name = "root"
+    return browser.sign_up()
+
+
+@pytest.fixture
+def browse(host: TestClient, root: Browser) -> Callable[..., Browser]:
+    """Makes browsers at the server."""
+    return lambda url=HERE: Browser(host, url)
+
+
+@pytest.fixture
+def ann(browse: Callable[..., Browser]) -> Browser:
+    """The browser of somebody who has just signed up."""
+    return browse().sign_up()

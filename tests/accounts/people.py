@@ -1,0 +1,84 @@
+"""People at their browsers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
+
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from realtime.settings import Settings
+from tests.harness import Json
+
+HERE = "http://127.0.0.1"
+PASSWORD = "correct horse battery staple"
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+def with_accounts(settings: Settings, **changes: object) -> Settings:
+    """Settings of a server with accounts, where hashing takes next to nothing."""
+    return settings.model_copy(update={"auth": "accounts", "sign_up": "open", "password_memory": 8, **changes})
+
+
+class Browser(TestClient):
+    """A browser at a server that runs in this process, with cookies and an address of its own."""
+
+    def __init__(self, host: TestClient, url: str = HERE) -> None:
+        number = next(_numbers)
+        super().__init__(host.app, base_url=url, client=(f"10.0.{number // 250}.{number % 250}", 50000))
+        self.portal = host.portal
+        self.name = f"user{number}"
+
+    def sign_up(self, **more: str) -> Self:
+        """Makes an account, and is signed in."""
+        answer = self.post("/auth/sign-up", json={"name": self.name, "password": PASSWORD, **more})
+        assert answer.status_code == 201, answer.text
+        return self
+
+    def sign_in(self, name: str, password: str = PASSWORD) -> Self:
+        """Signs in."""
+        answer = self.try_sign_in(name, password)
+        assert answer.status_code == 200, answer.text
+        self.name = name
+        return self
+
+    def try_sign_in(self, name: str, password: str = PASSWORD) -> Response:
+        """What the server says to that."""
+        return self.post("/auth/sign-in", json={"name": name, "password": password})
+
+    @property
+    def user(self) -> Json | None:
+        """Who the server takes this browser for."""
+        user: Json | None = self.get("/auth/me").json()["user"]
+        return user
+
+    @property
+    def secret(self) -> str:
+        """The secret of its session."""
+        return next(iter(self.cookies.values()))
+
+    def token(self, **options: object) -> Json:
+        """A new API token."""
+        answer = self.post("/auth/tokens", json={"name": "for a program", **options})
+        assert answer.status_code == 201, answer.text
+        made: Json = answer.json()
+        return made
+
+
+def parts_of(host: TestClient) -> Any:
+    """The parts of a server that runs in this process."""
+    return host.app.state.parts  # type: ignore[attr-defined]  # it is an application, of any kind
+
+
+def run(host: TestClient, make: Callable[[], Awaitable[T]]) -> T:
+    """Runs something where the server runs."""
+    assert host.portal
+    return host.portal.call(make)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header of a program."""
+    return {"Authorization": f"Bearer {token}"}

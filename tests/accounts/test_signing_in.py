@@ -1,0 +1,253 @@
+"""Signing up, in and out: who gets in, what the browser gets, and what a stranger can find out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.auth import Passwords
+from realtime.errors import NameTaken
+from realtime.settings import Settings
+from realtime.store import Store
+from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
+
+Browse = Callable[..., Browser]
+
+
+def test_open_mode_has_no_accounts(client: TestClient) -> None:
+    assert client.get("/auth/me").json() == {"mode": "open", "sign_up": "closed", "first": False, "user": None}
+    body = {"name": "ann", "password": PASSWORD}
+    for answer in (
+        client.post("/auth/sign-up", json=body),
+        client.post("/auth/sign-in", json=body),
+        client.post("/auth/sign-out"),
+        client.post("/auth/token", data={"username": "ann", "password": PASSWORD}),
+        client.get("/auth/sessions", headers=bearer("whatever")),
+        client.get("/users"),
+        client.post("/invites"),
+        client.get("/audit"),
+    ):
+        assert (answer.status_code, answer.json()) == (404, {"detail": "This server has no accounts"})
+
+
+def test_sign_up_in_and_out(browse: Browse) -> None:
+    ann = browse()
+    assert ann.user is None
+    assert ann.sign_up().user == {"name": ann.name, "admin": False, "via": "session"}
+    assert browse().post("/auth/sign-up", json={"name": ann.name, "password": PASSWORD}).status_code == 409
+    elsewhere = browse().sign_in(ann.name.upper())
+    assert elsewhere.user == ann.user
+    assert ann.post("/auth/sign-out").status_code == 204
+    assert (ann.user, len(ann.cookies)) == (None, 0)
+    assert elsewhere.user is not None
+
+
+def test_the_first_user_is_admin(root: Browser, ann: Browser) -> None:
+    assert root.user == {"name": "root", "admin": True, "via": "session"}
+    assert ann.get("/users").status_code == 403
+    assert {name: value for name, value in root.get("/users").json()[0].items() if name != "created_date"} == {
+        "name": "root",
+        "admin": True,
+        "disabled": False,
+    }
+
+
+async def test_of_many_who_are_first_at_once_one_is_admin(settings: Settings) -> None:
+    assert settings.mongo_url
+    stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
+    for store in stores:
+        await store.prepare(accounts=True)
+    people = await asyncio.gather(*(stores[n % 2].people.add(f"user{n}", "hash", admin=False) for n in range(8)))
+    assert [person.admin for person in people].count(True) == 1
+    assert sorted(person.admin for person in await stores[0].people.all()) == [False] * 7 + [True]
+    with pytest.raises(NameTaken):
+        await stores[0].people.add("user3", "another", admin=True)
+    for store in stores:
+        await store.aclose()
+
+
+def test_the_session_is_the_server_s_choice_and_new_with_each_sign_in(browse: Browse, ann: Browser) -> None:
+    victim, name = browse(), browse().sign_up().name
+    for planted in ("a-secret-that-the-attacker-knows", ann.secret):
+        victim.cookies.set("realtime", planted, domain="127.0.0.1")
+        victim.sign_in(name)
+        assert victim.secret != planted
+        assert len(victim.cookies) == 1
+    first = victim.secret
+    victim.sign_in(name)
+    assert victim.secret != first
+    victim.cookies.set("realtime", first, domain="127.0.0.1")
+    assert victim.user is None  # it ended with the new one's beginning
+    assert ann.user is None  # as did the one that was planted
+
+
+def test_what_is_stored_does_not_open_anything(host: TestClient, ann: Browser, browse: Browse) -> None:
+    (session,) = ann.get("/auth/sessions").json()
+    thief = browse()
+    thief.cookies.set("realtime", session["id"], domain="127.0.0.1")
+    assert thief.user is None
+    assert thief.get("/auth/sessions", headers=bearer(session["id"])).status_code == 401
+    assert thief.get("/auth/sessions", headers=bearer(ann.secret)).status_code == 401  # a cookie is no token
+    thief.cookies.set("realtime", ann.token()["token"], domain="127.0.0.1")
+    assert thief.user is None  # and a token no cookie
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "secure"),
+    [
+        (HERE, "realtime", False),
+        ("http://localhost:8000", "realtime", False),
+        ("https://notes.example", "__Host-realtime", True),
+    ],
+)
+def test_cookie(browse: Browse, ann: Browser, url: str, name: str, secure: bool) -> None:
+    answer = browse(url).try_sign_in(ann.name)
+    cookie, *rules = answer.headers["set-cookie"].split("; ")
+    assert cookie.startswith(f"{name}=")
+    assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(rules)
+    assert ("Secure" in rules) is secure
+    assert not any(rule.startswith("Domain") for rule in rules)
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_no_password_over_plain_http_from_elsewhere(browse: Browse) -> None:
+    for url in ("http://notes.example", "http://127.0.0.1.example", "http://10.0.0.1:8000"):
+        browser = browse(url)
+        for answer in (
+            browser.try_sign_in("root"),
+            browser.post("/auth/sign-up", json={"name": browser.name, "password": PASSWORD}),
+            browser.post("/auth/token", data={"username": "root", "password": PASSWORD}),
+        ):
+            assert answer.status_code == 400
+            assert "https" in answer.json()["detail"]
+            assert "set-cookie" not in answer.headers
+
+
+def test_unknown_users_get_the_same_answer_for_the_same_work(
+    browse: Browse, ann: Browser, root: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    verify = Passwords.verify
+
+    async def noted(self: Passwords, password: str, stored: str | None) -> Any:
+        hash = self._nobody if stored is None else stored
+        compared.append("$".join(hash.split("$")[:4]))  # kind, version, memory and passes
+        return await verify(self, password, stored)
+
+    monkeypatch.setattr(Passwords, "verify", noted)
+    root.post(f"/users/{ann.name}/disable")
+    answers = [
+        browse().try_sign_in("nobody-here"),
+        browse().try_sign_in("root", "wrong wrong wrong wrong"),
+        browse().try_sign_in(ann.name),
+    ]
+    assert {(answer.status_code, answer.text) for answer in answers} == {
+        (401, '{"detail":"The name or the password is wrong"}')
+    }
+    assert [dict(answer.headers) for answer in answers] == [dict(answers[0].headers)] * 3
+    assert len(compared) == 3
+    assert len(set(compared)) == 1
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [
+        ("fourteen chars", "15"),
+        ("ﬁﬁﬁﬁﬁﬁﬁ", "15"),
+        ("x" * 1025, "1024"),
+        ("é" * 600, "1024"),
+        ("ab" * 10, "different"),
+    ],
+)
+def test_passwords_that_are_refused(browse: Browse, password: str, said: str) -> None:
+    answer = browse().post("/auth/sign-up", json={"name": "somebody", "password": password})
+    assert answer.status_code == 422
+    assert said in answer.text
+    assert password not in answer.text
+
+
+def test_a_password_is_not_the_name(browse: Browse) -> None:
+    name = "a-rather-long-name"
+    for password in (name, name.upper(), f" {name}{name} "):
+        answer = browse().post("/auth/sign-up", json={"name": name, "password": password})
+        assert (answer.status_code, answer.json()["detail"]) == (422, "password: must not be the name")
+
+
+def test_a_password_is_the_same_however_it_is_composed(browse: Browse) -> None:
+    ann = browse()
+    ann.sign_up(password="Ångström Ångström")
+    browse().sign_in(ann.name, "A\u030angstro\u0308m \u212bngstro\u0308m")
+
+
+@pytest.mark.parametrize("name", ["a", "-ann", ".", "ann bob", "ann@x", "ännchen", "a" * 33, "$where", "", "ann\n"])
+def test_names_that_are_refused(browse: Browse, name: str) -> None:
+    assert browse().post("/auth/sign-up", json={"name": name, "password": PASSWORD}).status_code == 422
+
+
+OPERATORS: list[Any] = [{"$gt": ""}, {"$ne": None}, ["root"], {"$regex": ".*"}, 7, True]
+
+
+@pytest.mark.parametrize("value", OPERATORS)
+def test_operators_are_no_text(browse: Browse, ann: Browser, root: Browser, value: Any) -> None:
+    sent = {
+        "/auth/sign-in": {"name": "root", "password": PASSWORD},
+        "/auth/sign-up": {"name": "somebody", "password": PASSWORD, "invite": "x"},
+        "/auth/password": {"old": PASSWORD, "new": PASSWORD},
+        "/auth/tokens": {"name": "x", "scope": "read"},
+    }
+    for path, body in sent.items():
+        for field in body:
+            answer = ann.post(path, json={**body, field: value})
+            assert answer.status_code == 422, (path, field)
+    assert ann.post("/auth/ticket", json={"note": value if not isinstance(value, int) else "1"}).status_code == 422
+    assert browse().get("/auth/me", params={"name[$gt]": ""}).status_code == 422
+    assert root.get("/audit", params={"who[$ne]": "x"}).status_code == 422
+
+
+def test_invites(settings: Settings) -> None:
+    with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
+        assert host.get("/auth/me").json() == {"mode": "accounts", "sign_up": "invite", "first": True, "user": None}
+        body = {"name": "ann", "password": PASSWORD}
+        answer = host.post("/auth/sign-up", json=body)
+        assert (answer.status_code, "realtime user add" in answer.json()["detail"]) == (403, True)
+        run(host, lambda: parts_of(host).accounts.add("root", PASSWORD, admin=False))
+        root = Browser(host).sign_in("root")
+        assert root.user == {"name": "root", "admin": True, "via": "session"}
+        invite = root.post("/invites").json()["invite"]
+        ann, bob = Browser(host), Browser(host)
+        assert (
+            ann.post("/auth/sign-up", json={"name": "root", "password": PASSWORD, "invite": invite}).status_code == 409
+        )
+        ann.sign_up(invite=invite)  # who met a name that is taken keeps the invite
+        for used in (invite, "never-was-one"):
+            answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": used})
+            assert answer.status_code == 403
+        assert ann.post("/invites").status_code == 403
+
+
+def test_nobody_signs_up_where_that_is_closed(settings: Settings) -> None:
+    with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
+        assert host.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD}).status_code == 403
+
+
+def test_secrets_are_in_no_log(browse: Browse, ann: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "realtime")
+    token = ann.token()["token"]
+    ticket = ann.post("/auth/ticket", json={"note": 1}).json()["ticket"]
+    browse().sign_in(ann.name)
+    browse().try_sign_in(ann.name, "a wrong password, but whose?")
+    ann.get("/notes/", headers=bearer(token))
+    with pytest.raises(Exception):  # noqa: B017, PT011  # there is no such note
+        with ann.websocket_connect(f"/sync/1?ticket={ticket}") as socket:
+            socket.receive_bytes()
+    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    logged = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+    assert "/auth/sign-in" in logged
+    for secret in (PASSWORD, "a wrong password", token, ticket, signed, ann.secret):
+        assert secret not in logged

@@ -1,0 +1,110 @@
+"""Limits: shared by the workers, given back one by one, and never a reason to wait or to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from realtime.bus import Bus
+from realtime.errors import TooMany
+from realtime.limits import PATIENCE, SIGN_IN_ACCOUNT, Limits, Rule, neighbourhood, writes
+from realtime.settings import Settings
+from tests.harness import UNIT, eventually
+
+RULE = Rule("test", 3, 10**6)
+
+
+@asynccontextmanager
+async def limited(url: str, database: str) -> AsyncIterator[Limits]:
+    """The limits of a worker."""
+    bus = Bus(url, database, keep=100)
+    try:
+        yield Limits(bus)
+    finally:
+        await bus.aclose()
+
+
+@pytest.fixture
+async def worker(settings: Settings) -> AsyncIterator[Limits]:
+    assert settings.redis_url
+    async with limited(settings.redis_url, settings.database) as limits:
+        yield limits
+
+
+@pytest.fixture
+async def another(settings: Settings) -> AsyncIterator[Limits]:
+    assert settings.redis_url
+    async with limited(settings.redis_url, settings.database) as limits:
+        yield limits
+
+
+async def taken(limits: Limits, rule: Rule, key: str, tries: int) -> int:
+    """How often it could be taken."""
+    outcomes = await asyncio.gather(*(limits.take(rule, key) for _ in range(tries)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), TooMany}
+    return outcomes.count(None)
+
+
+async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: Limits, another: Limits) -> None:
+    assert sum(await asyncio.gather(taken(worker, RULE, "ann", 5), taken(another, RULE, "ann", 5))) == 3
+    assert await taken(another, RULE, "bob", 2) == 2
+    assert await taken(worker, SIGN_IN_ACCOUNT, "ann", 7) == 5
+
+
+async def test_refusal_tells_when_to_try_again(worker: Limits) -> None:
+    rule = Rule("short", 4, 1)
+    assert await taken(worker, rule, "ann", 5) == 4
+    with pytest.raises(TooMany) as refused:
+        await worker.take(rule, "ann")
+    assert 1 <= refused.value.seconds <= 2
+
+    async def again() -> bool:
+        return await taken(worker, rule, "ann", 1) == 1
+
+    await eventually(again)
+    assert await taken(worker, rule, "ann", 4) < 4, "they come back one by one"
+
+
+async def test_writes_may_come_in_bursts(worker: Limits) -> None:
+    started = time.monotonic()
+    granted = await taken(worker, writes(30), "ann", 200)
+    assert 120 <= granted <= 120 + 30 * (time.monotonic() - started + 1)
+
+
+async def test_without_redis_each_worker_counts_for_itself_and_at_once(settings: Settings) -> None:
+    async with limited("redis://127.0.0.1:1/0", "away") as limits:
+        assert await taken(limits, RULE, "ann", 9) == 3
+        assert await taken(limits, RULE, "bob", 1) == 1
+
+
+async def test_frozen_redis_is_waited_for_once() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        async with limited(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "frozen") as limits:
+            started = time.monotonic()
+            assert await taken(limits, RULE, "ann", 50) == 3
+            assert time.monotonic() - started < PATIENCE + UNIT
+            started = time.monotonic()
+            assert await taken(limits, RULE, "bob", 50) == 3
+            assert time.monotonic() - started < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_network_of_an_address(address: str, counted_as: str) -> None:
+    assert neighbourhood(address) == counted_as
