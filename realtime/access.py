@@ -68,6 +68,11 @@ def key_of(name: str) -> str:
     return f"@{name}"
 
 
+def link_key(digest: str) -> str:
+    """The key that whoever has a link has, by the digest of its token."""
+    return f"link:{digest}"
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A secret that opens a note to whoever has it. ``nonce`` is what it is made of, ``key`` what it opens with."""

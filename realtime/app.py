@@ -17,6 +17,7 @@ from starlette.routing import Route
 from realtime import __version__, operations, page, reference, rest, sockets
 from realtime.access import OPEN, STRANGER
 from realtime.accounts import Accounts
+from realtime.audit import NoteAudit
 from realtime.auth import Passwords
 from realtime.bus import Bus
 from realtime.embedded import Embedded
@@ -38,6 +39,7 @@ from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
 from realtime.routing import add_error_handlers, other_form, with_security, without_null_parameters
 from realtime.settings import Settings
+from realtime.sharing import Sharing
 from realtime.signin import SignIn
 from realtime.store import Store
 from realtime.tasks import running
@@ -67,6 +69,7 @@ class Parts:
     viewers: Viewers | None
     """Without accounts there are none."""
     accounts: Accounts | None
+    sharing: Sharing | None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -157,13 +160,20 @@ async def _parts(
     presence = Presence(hub, tell)
     viewers = Viewers(store, settings.secret)
 
-    def end(sessions: Ended) -> None:
+    async def end(sessions: Ended) -> None:
         viewers.forget(sessions)
         hub.end(sessions, CloseCode.NOT_SIGNED_IN)
         rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
 
+    async def check(notes: Ended) -> None:
+        for id in notes:
+            await rooms.check(id)
+            await feed.check(id)
+
     revocations = Revocations(
-        store.revocations, {"session": end}, Open(lambda: hub.sessions() | rooms.sessions(), viewers.ended)
+        store.revocations,
+        {"session": end, "note": check},
+        Open(lambda: hub.sessions() | rooms.sessions(), viewers.ended),
     )
     rooms = Rooms(
         store,
@@ -204,7 +214,8 @@ async def _parts(
         ended=revocations.ended,
     )
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
-    notes = Notes(store, outbox, rooms, failpoints, metrics)
+    audit = NoteAudit(store.audit)
+    notes = Notes(store, outbox, rooms, failpoints, metrics, audit if settings.auth == "accounts" else None)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
@@ -218,8 +229,10 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    accounts = None
+    accounts = sharing = None
     if settings.auth == "accounts":
+        sharing = Sharing(store, notes, queries, viewers)
+        tasks["audit"] = audit.run
         accounts = Accounts(store, viewers, Limits(bus).take, Passwords(settings.password_memory), settings.sign_up)
         tasks["hear of revocations"] = revocations.run
     try:
@@ -229,11 +242,12 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
-            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics, known, accounts)
+            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics, known, accounts, sharing)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()
             await outbox.aclose()
+            await audit.aclose()
     finally:
         await bus.aclose()
         await store.aclose()

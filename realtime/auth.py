@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import secrets
 import unicodedata
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -25,6 +27,8 @@ AT_ONCE = 1
 """Passwords that a worker hashes at the same time: each takes a whole core and the memory of one hash."""
 MOST_WAITING = 64
 JWT_SECONDS = 900
+LINK = "ln_"
+"""What the token of a link begins with."""
 ALGORITHM = "HS256"
 
 
@@ -103,6 +107,12 @@ class _Turn:
 
     async def __aexit__(self, *_: object) -> None:
         self._passwords._turns.release()
+
+
+def link_token(key: str, note: int, nonce: str) -> str:
+    """The secret in a link to a note: 256 bits that are made again when they are to be shown, and stored nowhere."""
+    code = hmac.digest(key.encode(), f"link {note} {nonce}".encode(), "sha256")
+    return LINK + urlsafe_b64encode(code).decode().rstrip("=")
 
 
 class Claims(NamedTuple):

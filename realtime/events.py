@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
-from realtime.access import Access
+from realtime.access import UNSHARED, Access
 from realtime.cursor import Cursor
 from realtime.hub import Audience, Event, Frame
 from realtime.models import Change, Note, NoteHead, NoteId, Version
@@ -146,7 +146,7 @@ def heartbeat(position: Cursor) -> Frame:
 
 
 def _audience(access: Access) -> bytes:
-    if access.owner is None:
+    if access is UNSHARED:
         return b""
     return b"\n" + json.dumps([access.since, list(access.roles), list(access.former.items())]).encode()
 

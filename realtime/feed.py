@@ -119,6 +119,15 @@ class Feed:
                 client.admitted[note] = True
         return client.sees(note)
 
+    async def check(self, note: int) -> None:
+        """Looks up again who may see a note; who may not hears no more of who looks at it, and is not shown."""
+        clients = self._hub.forget(note)
+        try:
+            for client in clients:
+                await self.admit(client, note)
+        finally:
+            self.presence.check(note)
+
     async def look(self, client: Client, note: int, state: dict[str, JsonValue] | None) -> None:
         """Shows that a client looks at a note, or no longer; of one that it may not see, nothing happens.
 

@@ -304,11 +304,9 @@ class Hub:
             if client.sees(note):
                 client.offer(frame)
 
-    def exclude(self, note: int, readers: Collection[str | None]) -> None:
-        """Takes a note from the clients that none of these keys lets see it."""
-        for client in self.clients():
-            if client.viewer.keys is not None and client.viewer.keys.isdisjoint(readers):
-                client.admitted.pop(note, None)
+    def forget(self, note: int) -> list[Client]:
+        """Forgets which clients may see a note, and tells which did."""
+        return [client for client in self.clients() if client.admitted.pop(note, None) is not None]
 
     def reset(self, frame: Frame) -> None:
         """History has a hole: what waits is pointless, every client is to start over."""

@@ -27,6 +27,7 @@ from realtime.writes import APPLY_TIMEOUT, Versions, Write, Writes
 
 if TYPE_CHECKING:
     from realtime.access import Access, Viewer
+    from realtime.audit import NoteAudit
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
@@ -54,12 +55,18 @@ class Notes:
     With an operation, a write is applied once, however often its request comes.
     """
 
-    def __init__(self, store: Store, outbox: Outbox, rooms: Rooms, failpoints: FailPoints, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        rooms: Rooms,
+        failpoints: FailPoints,
+        metrics: Metrics,
+        audit: NoteAudit | None = None,
+    ) -> None:
         self._store = store
-        self._outbox = outbox
         self._rooms = rooms
-        self._metrics = metrics
-        self._writes = Writes(store, outbox, failpoints, metrics)
+        self._writes = Writes(store, outbox, failpoints, metrics, audit)
 
     async def create(self, viewer: Viewer, note: NoteIn, operation: Operation | None) -> Note:
         """Makes a note, its author's own. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
@@ -171,14 +178,15 @@ class Notes:
         id: int,
         wanted: Callable[[Access], Awaitable[Access]],
         versions: Versions,
-        operation: Operation | None,
     ) -> Note:
-        """Says who may do what with a note, given what held before. Raises :class:`NoteNotFound`, :class:`Forbidden`,
-        :class:`VersionMismatch`, and what ``wanted`` raises."""
+        """Says who may do what with a note, given what held before.
+
+        Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`.
+        """
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
             record = await self._store.notes.find(id)
-            if record is None or record.deleted or token in record.operations:
+            if record is None or record.deleted:
                 return None
             version = record.note.version
             if allowed is not None and version not in allowed:
@@ -187,7 +195,7 @@ class Notes:
             return await self._store.notes.share(id, access, version, token, viewer.name)
 
         write = Write("share", apply, versions, act=Act.SHARE, viewer=viewer)
-        return await self._writes.once(write, id, operation)
+        return await self._writes.once(write, id, None)
 
     async def bring_in(
         self,
@@ -244,8 +252,7 @@ class Notes:
             if made is None:
                 raise OutcomeUnknown
             return made.note.id  # whatever became of it since
-        self._metrics.writes.labels("import").inc()
-        await self._outbox.publish(change)
+        await self._writes.done("import", change, [viewer.name])
         return change.note.id
 
     async def _update(
@@ -300,8 +307,7 @@ class Notes:
                 await self._store.texts.archive({id})
                 continue
             if change is not None:
-                self._metrics.writes.labels("type").inc()
-                await self._outbox.publish(change)
+                await self._writes.done("type", change, people)
                 return change.note.version
         raise Unavailable("Too many are writing to this note at once, try again")
 

@@ -21,6 +21,7 @@ COMPARE_EVERY = 10.0
 
 Ended = frozenset[Any]
 """Subjects of one kind: the ids of sessions, or those of notes."""
+Handler = Callable[[Ended], Awaitable[None]]
 
 
 class Open(NamedTuple):
@@ -33,7 +34,7 @@ class Open(NamedTuple):
 class Revocations:
     """The revocations as one worker hears of them. A handler gets those of its kind that are news."""
 
-    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Callable[[Ended], None]], open: Open) -> None:
+    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], open: Open) -> None:
         self._store = store
         self._handlers = handlers
         self._open = open
@@ -51,7 +52,7 @@ class Revocations:
             await self.read()
             if time.monotonic() - compared > COMPARE_EVERY:
                 compared = time.monotonic()
-                self._handlers["session"](frozenset(await self._open.ended(self._open.sessions())))
+                await self._handlers["session"](frozenset(await self._open.ended(self._open.sessions())))
             await asyncio.sleep(INTERVAL)
 
     async def read(self) -> None:
@@ -62,4 +63,4 @@ class Revocations:
         self._seen = kept.keys()
         for kind, handle in self._handlers.items():
             if subjects := frozenset(of for of_kind, of in news if of_kind == kind):
-                handle(subjects)
+                await handle(subjects)

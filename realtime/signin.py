@@ -12,6 +12,7 @@ from realtime.access import STRANGER
 from realtime.errors import CLOSE_REASONS, CloseCode, NotSignedIn, RealtimeError, Unavailable
 from realtime.routing import VIEWER, refusal
 from realtime.settings import is_loopback
+from realtime.viewers import with_links
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -24,6 +25,9 @@ HOST_COOKIE = "__Host-realtime"
 """A browser takes it from this very host over https only, whatever else may set cookies (RFC 6265bis)."""
 PLAIN_COOKIE = "realtime"
 """The cookie where there is no https: on the machine itself."""
+LINKS = "-links"
+"""The cookie of links goes by the name of the other one and this."""
+MOST_LINKS = 50
 COOKIE_SECONDS = 90 * 24 * 3600
 BEARER = "bearer "
 FOR_ALL = {
@@ -64,10 +68,11 @@ class SignIn:
             if viewer is None:
                 raise NotSignedIn("The token is wrong, or has expired or been revoked")
             return viewer
-        secret = cookie_of(scope)
-        if secret is None or (scope["type"] == "websocket" and not self._trusted(scope, headers)):
+        if scope["type"] == "websocket" and not self._trusted(scope, headers):
             return STRANGER
-        return await viewers.of_secret(secret, address) or STRANGER
+        secret = cookie_of(scope)
+        viewer = None if secret is None else await viewers.of_secret(secret, address)
+        return with_links(viewer or STRANGER, links_of(scope))
 
     def _trusted(self, scope: Scope, headers: Headers) -> bool:
         origin = headers.get("origin")
@@ -97,6 +102,27 @@ def cookie_of(scope: Scope) -> str | None:
     """The secret in the cookie of a request."""
     header = Headers(scope=scope).get("cookie")
     return None if header is None else cookie_parser(header).get(_cookie(scope)) or None
+
+
+def links_of(scope: Scope) -> list[str]:
+    """The tokens of the links that a browser was given."""
+    header = Headers(scope=scope).get("cookie")
+    value = None if header is None else cookie_parser(header).get(_cookie(scope) + LINKS)
+    return value.split(".")[-MOST_LINKS:] if value else []
+
+
+def add_link(response: Response, connection: HTTPConnection, token: str) -> None:
+    """Gives a browser the token of a link, beside those that it has."""
+    scope = connection.scope
+    tokens = [*(one for one in links_of(scope) if one != token), token][-MOST_LINKS:]
+    response.set_cookie(
+        _cookie(scope) + LINKS,
+        ".".join(tokens),
+        max_age=COOKIE_SECONDS,
+        secure=_scheme(scope) == "https",
+        httponly=True,
+        samesite="lax",
+    )
 
 
 def _cookie(scope: Scope) -> str:

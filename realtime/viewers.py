@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.access import EVERYONE, UNOWNED, Viewer, key_of
-from realtime.auth import digest, read_jwt
+from realtime.access import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
+from realtime.auth import LINK, digest, read_jwt
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ class Viewers:
         return None if viewer is None or viewer.token else viewer
 
     async def of_token(self, token: str, address: str | None) -> Viewer | None:
-        """Who sent an API token, or a signed one; ``None`` if it is none, or not any more.
+        """Who sent an API token, a signed one, or that of a link; ``None`` if it is none, or not any more.
 
         Raises :class:`Unavailable`.
         """
+        if token.startswith(LINK):
+            return with_links(STRANGER, [token])
         if token.startswith(TOKEN):
             viewer = await self.of_session(digest(token), address)
             return viewer if viewer is not None and viewer.token else None
@@ -101,6 +104,14 @@ class Viewers:
             await self._store.sessions.used(sessions, now - NOTED, now + IDLE, address)
         except Unavailable as error:
             log.warning("the use of sessions was not noted", extra={"error": error.detail})
+
+
+def with_links(viewer: Viewer, tokens: Iterable[str]) -> Viewer:
+    """Somebody with the links that they were given; what opens nothing any more does no harm."""
+    links = {link_key(digest(token)) for token in tokens if token.startswith(LINK)}
+    if not links or viewer.keys is None:
+        return viewer
+    return replace(viewer, keys=viewer.keys | links, writes=viewer.writes or viewer is STRANGER)
 
 
 def _viewer(session: Session, person: Person) -> Viewer:

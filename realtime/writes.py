@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from realtime.models import Note
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
+    from realtime.audit import NoteAudit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
     from realtime.models import Change, Operation
@@ -49,7 +50,10 @@ class Write:
 class Writes:
     """Applies writes, and publishes what they changed."""
 
-    def __init__(self, store: Store, outbox: Outbox, failpoints: FailPoints, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, outbox: Outbox, failpoints: FailPoints, metrics: Metrics, audit: NoteAudit | None
+    ) -> None:
+        self._audit = audit
         self._store = store
         self._outbox = outbox
         self._failpoints = failpoints
@@ -107,8 +111,7 @@ class Writes:
                 await self._store.texts.archive({id})
                 continue
             if change is not None:
-                self._metrics.writes.labels(write.action).inc()
-                await self._outbox.publish(change)
+                await self.done(write.action, change, [write.viewer.name])
                 return _as_it_was(change.note) if change.deleted else change.note
             notes = self._store.notes
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
@@ -116,6 +119,14 @@ class Writes:
             if answer is not None:
                 return answer
         raise Unavailable("Too many are writing to this note at once, try again")
+
+    async def done(self, action: str, change: Change, people: Iterable[str | None]) -> None:
+        """To be called with what was committed, and by whom: counts it, notes it, and publishes it."""
+        self._metrics.writes.labels(action).inc()
+        if self._audit is not None:
+            for name in people:
+                self._audit.add(action, name, change.note.id)
+        await self._outbox.publish(change)
 
     async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ) -> None:
         """Raises :class:`NoteNotFound`, :class:`Forbidden`."""

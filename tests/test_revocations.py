@@ -13,7 +13,7 @@ from realtime import create_app, revocations
 from realtime.access import Viewer
 from realtime.errors import CloseCode
 from realtime.feed import Wanted
-from realtime.revocations import Ended, Open, Revocations
+from realtime.revocations import Ended, Handler, Open, Revocations
 from realtime.settings import Settings
 from realtime.store import Store
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
@@ -31,13 +31,19 @@ async def store(settings: Settings) -> Store:
 async def test_each_is_told_once_to_its_handler(store: Store) -> None:
     heard: list[tuple[str, Ended]] = []
 
+    def hears(kind: str) -> Handler:
+        async def handle(of: Ended) -> None:
+            heard.append((kind, of))
+
+        return handle
+
     async def none(_: object) -> set[str]:
         return set()
 
     workers = [
         Revocations(
             store.revocations,
-            {"session": lambda of: heard.append(("session", of)), "note": lambda of: heard.append(("note", of))},
+            {"session": hears("session"), "note": hears("note")},
             Open(set, none),
         )
         for _ in range(2)
@@ -66,7 +72,10 @@ async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.Mo
     async def expired(sessions: object) -> set[str]:
         return {"b"} if sessions == {"a", "b"} else set()
 
-    worker = Revocations(store.revocations, {"session": found.set_result}, Open(lambda: {"a", "b"}, expired))
+    async def end(sessions: Ended) -> None:
+        found.set_result(sessions)
+
+    worker = Revocations(store.revocations, {"session": end}, Open(lambda: {"a", "b"}, expired))
     task = asyncio.create_task(worker.run())
     async with asyncio.timeout(5 * UNIT):
         assert await found == {"b"}

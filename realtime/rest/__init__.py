@@ -1,5 +1,14 @@
 """The routes: parse, one action or read, public model."""
 
-from realtime.rest import auth, history, notes, people, tags, transfer, trash
+from realtime.rest import access, auth, history, notes, people, tags, transfer, trash
 
-routers = [notes.router, history.router, tags.router, trash.router, transfer.router, auth.router, people.router]
+routers = [
+    notes.router,
+    history.router,
+    tags.router,
+    trash.router,
+    transfer.router,
+    auth.router,
+    people.router,
+    access.router,
+]

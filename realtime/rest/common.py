@@ -50,12 +50,19 @@ INVALID: Answers = {
 READ: Answers = {**UNAVAILABLE, **INVALID}
 FOREIGN: Answers = {
     403: problem(
-        "A page of another origin sent it, which `REALTIME_ORIGINS` does not name",
+        "A page of another origin sent it, which `REALTIME_ORIGINS` does not name; or it is a note, or a token, that is"
+        " only for reading",
         "Not from another site: its origin is not allowed here",
     )
 }
+SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}
+TOO_MANY: Answers = {
+    429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
+}
 WRITE: Answers = {
+    **SIGNED_OUT,
     **FOREIGN,
+    **TOO_MANY,
     413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
     **INVALID,
     503: problem(
@@ -145,7 +152,7 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
     for part in (*head, *body):
         digest.update(b"%d:%b" % (len(part), part))
     viewer = viewer_of(request)
-    whose = viewer.name or viewer.session
+    whose = viewer.name or min((key for key in viewer.keys or () if key and key.startswith("link:")), default=None)
     return Operation(key if whose is None else f"{whose} {key}", digest.digest())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -34,6 +35,14 @@ class Audit:
         entry = {"date": now(), "who": who, "action": action, "target": target, "address": address, "ok": ok}
         with self._connection.writing():
             await self._entries.insert_one(entry)
+
+    async def add_many(self, entries: Sequence[Entry]) -> None:
+        """Keeps entries; their ids are made here. Raises :class:`OutcomeUnknown`."""
+        documents = [asdict(entry) for entry in entries]
+        for document in documents:
+            del document["id"]
+        with self._connection.writing():
+            await self._entries.insert_many(documents, ordered=False)
 
     async def page(
         self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
-from realtime.access import Access
+from realtime.access import Access, Key
 from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
 from realtime.gate import Standing
 from realtime.models import KEPT_OPERATIONS, Action, Change
@@ -24,6 +24,7 @@ from realtime.store.documents import (
     access_of,
     change_of,
     now,
+    open_to,
     record_of,
     shared,
 )
@@ -218,6 +219,12 @@ class NoteStore:
         with self._connection.reading():
             document = await self._notes.find_one({"_id": id}, {"access": True, "deleted": True})
         return None if document is None else Standing(access_of(document), not document["deleted"])
+
+    async def opened_by(self, key: Key) -> int | None:
+        """A live note that a key opens. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            document = await self._notes.find_one({**LIVE, **open_to(frozenset({key}))}, {"_id": True})
+        return None if document is None else int(document["_id"])
 
     async def find(self, id: int) -> Record | None:
         """The note, deleted or not. Raises :class:`Unavailable`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -75,6 +75,11 @@ class PeopleStore:
         with self._connection.reading():
             document = await self._people.find_one({"_id": name})
         return None if document is None else person_of(document)
+
+    async def known(self, names: Collection[str]) -> set[str]:
+        """Those of these names that somebody has. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            return {one["_id"] async for one in self._people.find({"_id": {"$in": list(names)}}, {"_id": True})}
 
     async def all(self) -> Sequence[Person]:
         """All users, by name. Raises :class:`Unavailable`."""

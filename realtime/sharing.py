@@ -1,0 +1,107 @@
+"""Sharing a note: who owns it, with whom it is shared, its link, and whether everyone may read it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from realtime.access import Access, Act, Link, Role, can, link_key, role_of
+from realtime.auth import digest, link_token
+from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
+
+if TYPE_CHECKING:
+    from realtime.access import Viewer
+    from realtime.notes import Notes
+    from realtime.queries import Queries
+    from realtime.store import Store
+    from realtime.viewers import Viewers
+    from realtime.writes import Versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who shall be able to do what. Without an owner it stays whose it is."""
+
+    members: Mapping[str, Role] = field(default_factory=dict)
+    link: Role | None = None
+    public: bool = False
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Who may do what with a note, what the one who asks is to it, and its version. ``token`` is that of the link."""
+
+    access: Access
+    role: Role
+    token: str | None
+    version: int
+    whole: bool
+    """Whether the one who asks may know with whom it is shared."""
+
+
+class Sharing:
+    """Reads and changes who may do what."""
+
+    def __init__(self, store: Store, notes: Notes, queries: Queries, viewers: Viewers) -> None:
+        self._store = store
+        self._notes = notes
+        self._queries = queries
+        self._viewers = viewers
+
+    async def read(self, viewer: Viewer, id: int) -> Shared:
+        """Who may do what with a note. Raises :class:`NoteNotFound`."""
+        access, version = await self._queries.access(viewer, id)
+        role = role_of(viewer, access)
+        if role is None:
+            raise NoteNotFound
+        whole = role >= Act.SHARE.needs
+        token = await self._token(id, access.link) if whole and access.link is not None else None
+        return Shared(access, role, token, version, whole)
+
+    async def change(self, viewer: Viewer, id: int, wanted: Wanted, versions: Versions) -> Shared:
+        """Shares a note so, and not otherwise. Who may do less by it is told, and stopped, at once.
+
+        Raises :class:`NoteNotFound`, also when it was given away by this, :class:`Forbidden`,
+        :class:`VersionMismatch`, :class:`UnknownPeople`.
+        """
+        before = (await self._queries.access(viewer, id))[0]
+        if can(viewer, before, Act.SHARE):  # who may not is told just that
+            named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
+            unknown = named - await self._store.people.known(named)
+            if unknown:
+                raise UnknownPeople(sorted(unknown))
+
+        async def decide(now: Access) -> Access:
+            owner = now.owner if wanted.owner is None else wanted.owner
+            members = {name: role for name, role in wanted.members.items() if name != owner}
+            link = None if wanted.link is None else await self._link(id, now.link, wanted.link)
+            return Access(owner, members, link, wanted.public)
+
+        await self._notes.share(viewer, id, decide, versions)
+        try:
+            await self._store.revocations.add([("note", id)])
+        except Unavailable:
+            log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
+        return await self.read(viewer, id)
+
+    async def _link(self, id: int, now: Link | None, role: Role) -> Link:
+        if now is not None:
+            return replace(now, role=role)
+        nonce = secrets.token_hex(16)
+        return Link(role, nonce, link_key(digest(link_token(await self._viewers.key(), id, nonce))))
+
+    async def _token(self, id: int, link: Link) -> str:
+        return link_token(await self._viewers.key(), id, link.nonce)
+
+    async def opened_by(self, token: str) -> int:
+        """The note that a link opens. Raises :class:`NoteNotFound`."""
+        id = await self._store.notes.opened_by(link_key(digest(token)))
+        if id is None:
+            raise NoteNotFound
+        return id
