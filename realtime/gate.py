@@ -15,11 +15,16 @@ class Standing(NamedTuple):
     live: bool
 
 
-def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ) -> None:
-    """Lets somebody do something with a note. Raises :class:`NoteNotFound`, :class:`Forbidden`."""
+def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ, *, of_trash: bool = False) -> None:
+    """Lets somebody do something with a note, or with one in the trash.
+
+    Raises :class:`NoteNotFound`, :class:`Forbidden`.
+    """
     if standing is None or not sees(viewer, standing):
         raise NoteNotFound
     if not can(viewer, standing.access, act):
+        if standing.live is of_trash:
+            raise NoteNotFound
         raise Forbidden(f"You may not {act.word} this note")
 
 

@@ -94,7 +94,9 @@ class Writes:
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT:
             if id is not None:
-                await self._admit(write.viewer, id, write.act)  # each time: the rights may have changed meanwhile
+                await self._admit(
+                    write.viewer, id, write.act, of_trash=write.of_trash
+                )  # each time: the rights may have changed meanwhile
             allowed = write.versions
             if repeated and id is not None:
                 record = await self._store.notes.find(id)
@@ -128,10 +130,10 @@ class Writes:
                 self._audit.add(action, name, change.note.id)
         await self._outbox.publish(change)
 
-    async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ) -> None:
+    async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ, *, of_trash: bool = False) -> None:
         """Raises :class:`NoteNotFound`, :class:`Forbidden`."""
         if viewer.keys is not None:
-            check(viewer, await self._store.notes.standing(id), act)
+            check(viewer, await self._store.notes.standing(id), act, of_trash=of_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""

@@ -1,0 +1,63 @@
+"""Who may do what, said once more: the tables that the tests of sharing are made of, unknown to the program.
+
+A letter is what somebody is to a note: Owner, Editor, Viewer, ``o`` and ``e`` for an owner's and an editor's token that
+only reads, and ``-`` for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+PEOPLE = ("ann", "ann_reads", "ed", "ed_reads", "vi", "max", "linked", "stranger", "root")
+"""Ann owns; Ed and Vi are members; Max has an account, ``linked`` both links and no account; root is the admin."""
+
+MEMBERS = [{"name": "ed", "role": "editor"}, {"name": "vi", "role": "viewer"}]
+SHARED: dict[str, Json | None] = {
+    "private": {},
+    "members": {"members": MEMBERS},
+    "link": {"link": "viewer"},
+    "editlink": {"link": "editor"},
+    "public": {"public": True},
+    "everything": {"members": MEMBERS, "link": "viewer", "public": True},
+    "taken": {"members": MEMBERS, "link": "editor", "public": True},
+    "trashed": {"members": MEMBERS, "link": "editor", "public": True},
+    "unowned": None,
+}
+"""How each note is shared; ``taken`` is taken back, and ``trashed`` deleted."""
+
+#               ann ann_reads ed ed_reads vi max linked stranger root
+ROLES = """
+private         O   o         -  -        -  -   -      -        -
+members         O   o         E  e        V  -   -      -        -
+link            O   o         -  -        -  -   V      -        -
+editlink        O   o         -  -        -  -   E      -        -
+public          O   o         V  V        V  V   V      V        V
+everything      O   o         E  e        V  V   V      V        V
+taken           O   o         -  -        -  -   -      -        -
+trashed         O   o         -  -        -  -   -      -        -
+unowned         -   -         -  -        -  -   -      -        O
+"""
+
+READ, WRITE, OWN = "OoEeV", "OE", "O"
+ALLOWED = {"read": READ, "write": WRITE, "own": OWN}
+"""The letters that may do it; whoever sees the note and is not among them gets 403, whoever does not 404."""
+
+Role = dict[tuple[str, str], str]
+
+
+def roles() -> Role:
+    """The letter of each note and person."""
+    table: Role = {}
+    for line in ROLES.strip().splitlines():
+        note, *letters = line.split()
+        table |= {(note, person): letter for person, letter in zip(PEOPLE, letters, strict=True)}
+    return table
+
+
+def status(letter: str, needs: str, *, done: int) -> int:
+    """The status of what needs a right, where ``done`` is that of having it."""
+    if letter == "-":
+        return 404
+    return done if letter in ALLOWED[needs] else 403

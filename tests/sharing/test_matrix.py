@@ -1,0 +1,309 @@
+"""Every person, every note, every way in: each gets what the table says, and not a word of anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
+
+from realtime.crdt import Document
+from realtime.rooms import protocol
+from tests.accounts.people import HERE, Browser, run
+from tests.harness import Json
+from tests.sharing.conftest import World, word_of
+from tests.sharing.model import PEOPLE, READ, SHARED, roles, status
+
+ORIGIN = {"Origin": HERE}
+STALE = {"If-Match": '"v9999"'}
+"""So that nothing is really written: whoever may gets 412."""
+TABLE = roles()
+LIVE = [kind for kind in SHARED if kind != "trashed"]
+
+Call = Callable[[Browser, int], Response]
+NOTE_CALLS: dict[str, tuple[str, int, Call]] = {
+    "read": ("read", 200, lambda who, id: who.get(f"/notes/{id}/")),
+    "history": ("read", 200, lambda who, id: who.get(f"/notes/{id}/history/")),
+    "version": ("read", 200, lambda who, id: who.get(f"/notes/{id}/history/1/")),
+    "diff": ("read", 200, lambda who, id: who.get(f"/notes/{id}/history/1..1/diff")),
+    "access": ("read", 200, lambda who, id: who.get(f"/notes/{id}/access")),
+    "put": ("write", 412, lambda who, id: who.put(f"/notes/{id}/", json=_note(), headers=STALE)),
+    "patch": ("write", 412, lambda who, id: who.patch(f"/notes/{id}/", json={"title": "Another"}, headers=STALE)),
+    "patch nothing": ("write", 412, lambda who, id: who.patch(f"/notes/{id}/", json={}, headers=STALE)),
+    "merge": ("write", 412, lambda who, id: who.put(f"/notes/{id}/?base_version=1", json=_note(), headers=STALE)),
+    "edit": ("write", 412, lambda who, id: who.post(f"/notes/{id}/content", json=_edit(), headers=STALE)),
+    "restore": ("write", 412, lambda who, id: who.post(f"/notes/{id}/restore", json={"version": 1}, headers=STALE)),
+    "delete": ("own", 412, lambda who, id: who.delete(f"/notes/{id}/", headers=STALE)),
+    "share": ("own", 412, lambda who, id: who.put(f"/notes/{id}/access", json={}, headers=STALE)),
+}
+TRASH_CALLS: dict[str, tuple[str, int, Call]] = {
+    "read": ("read", 200, lambda who, id: who.get(f"/trash/{id}/")),
+    "restore": ("own", 412, lambda who, id: who.post(f"/trash/{id}/restore", headers=STALE)),
+    "purge": ("own", 412, lambda who, id: who.delete(f"/trash/{id}/", headers=STALE)),
+}
+
+
+def _note() -> Json:
+    return {"title": "Another", "description": "and other words"}
+
+
+def _edit() -> list[Json]:
+    return [{"op": "append", "text": "more"}]
+
+
+def _visible(person: str) -> set[str]:
+    return {kind for kind in LIVE if TABLE[kind, person] in READ}
+
+
+def _told(text: str) -> set[str]:
+    """The notes of which a text tells."""
+    return {kind for kind in SHARED if word_of(kind) in text}
+
+
+@pytest.mark.parametrize("call", NOTE_CALLS)
+def test_rest(world: World, call: str) -> None:
+    needs, done, ask = NOTE_CALLS[call]
+    wrong = []
+    for (kind, person), letter in TABLE.items():
+        answer = ask(world.people[person], world.notes[kind])
+        expected = 404 if kind == "trashed" else status(letter, needs, done=done)
+        if answer.status_code != expected or (expected in (403, 404) and _told(answer.text)):
+            wrong.append((kind, person, expected, answer.status_code, answer.text[:200]))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("call", TRASH_CALLS)
+def test_trash(world: World, call: str) -> None:
+    needs, done, ask = TRASH_CALLS[call]
+    wrong = []
+    for (kind, person), letter in TABLE.items():
+        answer = ask(world.people[person], world.notes[kind])
+        expected = status(letter, needs, done=done) if kind == "trashed" else 404
+        if answer.status_code != expected or (expected in (403, 404) and _told(answer.text)):
+            wrong.append((kind, person, expected, answer.status_code, answer.text[:200]))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_lists_searches_tags_and_exports(world: World, person: str) -> None:
+    who, visible = world.people[person], _visible(person)
+    for sort in ("id", "-title", "updated"):
+        assert _told(who.get("/notes/", params={"sort": sort}).text) == visible
+    assert _told("".join(map(str, _pages(who, "/notes/?limit=2&content=false")))) == visible
+    assert _told(who.get("/tags/").text) == visible
+    words = " ".join(map(word_of, SHARED))
+    assert _told(who.get("/notes/", params={"q": words}).text) == visible
+    for kind in LIVE:
+        found = [kind] if kind in visible else []
+        assert sorted(_told(who.get("/notes/", params={"q": word_of(kind)}).text)) == found
+        assert sorted(_told(who.get("/notes/", params={"tag": word_of(kind)}).text)) == found
+    exported = who.get("/export")
+    assert int(exported.headers["X-Total-Count"]) == len(visible)
+    with zipfile.ZipFile(io.BytesIO(exported.content)) as archive:
+        assert _told("".join(archive.read(name).decode() for name in archive.namelist())) == visible
+    in_trash = {"trashed"} if TABLE["trashed", person] in READ else set()
+    assert _told(who.get("/trash/").text) == in_trash
+    assert who.get("/audit").status_code == (200 if person == "root" else 401 if who.user is None else 403)
+
+
+def _pages(who: Browser, path: str) -> Iterator[Any]:
+    while True:
+        page = who.get(path)
+        yield from page.json()
+        if "next" not in page.links:
+            return
+        path = page.links["next"]["url"]
+
+
+def test_who_may_make_notes(world: World) -> None:
+    refused = {"ann_reads": 403, "ed_reads": 403, "linked": 401, "stranger": 401}
+    for person in PEOPLE:
+        expected = refused.get(person, 201)
+        answer = world.people[person].post("/notes/", json=_note())
+        assert answer.status_code == expected, person
+        imported = world.people[person].post("/import", files={"files": ("one.md", b"# One\n\nwords")})
+        assert imported.status_code == (200 if expected == 201 else expected), person
+        made = [] if expected != 201 else [answer.json()["id"], *imported.json()["ids"]]
+        for id in made:
+            assert world.people[person].delete(f"/notes/{id}/").status_code == 200
+
+
+LOST = {"taken"}
+"""Notes that were everyone's once: all hear that they are gone."""
+
+
+def _changes(frames: list[Json]) -> tuple[set[str], set[int]]:
+    shown = {
+        text for frame in frames if frame["type"] in ("note.created", "note.updated") for text in _told(str(frame))
+    }
+    return shown, {frame["id"] for frame in frames if frame["type"] == "note.deleted"}
+
+
+def _check_resumed(world: World, person: str, frames: list[Json]) -> None:
+    shown, gone = _changes(frames)
+    assert shown == _visible(person), person
+    lost = {kind for kind in SHARED if TABLE[kind, person] == "-" or kind == "trashed"}
+    # Of what was theirs they hear that it is gone; of what never was, nothing.
+    was = {"taken", "trashed"} if TABLE["taken", person] == "-" else {"trashed"}
+    assert gone & set(world.notes.values()) == {world.notes[kind] for kind in lost & was}, person
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_polling_and_event_streams_resume_with_the_rights_of_now(world: World, person: str) -> None:
+    who = world.people[person]
+    polled = who.get("/changes", params={"since": world.cursor, "limit": 1000, "timeout": 0}).json()
+    assert polled["reset"] is False
+    _check_resumed(world, person, polled["changes"])
+    _check_resumed(world, person, _streamed(who, f"/events?since={world.cursor}"))
+
+
+def _streamed(who: Browser, path: str) -> list[Json]:
+    """The frames of an event stream up to ``ready``."""
+    raw = bytearray()
+    path, _, query = path.partition("?")
+    request = who.build_request("GET", path)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "", "app": who.app,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
+        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
+    }  # fmt: skip
+
+    async def stream() -> None:
+        done = asyncio.Event()
+        first = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Json:
+            if first:
+                return first.pop()
+            await done.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            raw.extend(message.get("body", b""))
+            if b'"type":"ready"' in raw:
+                done.set()
+
+        await who.app(scope, receive, send)
+
+    run(who, stream)
+    return [json.loads(line[6:]) for line in raw.decode().splitlines() if line.startswith("data: ")]
+
+
+@contextlib.contextmanager
+def _feed(who: Browser, query: str = "") -> Iterator[WebSocketTestSession]:
+    headers = {**ORIGIN, **({"Authorization": who.headers["Authorization"]} if "Authorization" in who.headers else {})}
+    with who.websocket_connect(f"ws://127.0.0.1/ws{query}", headers=headers) as socket:
+        if "Authorization" not in headers and who.user is None:
+            socket.send_json({"type": "auth"})
+        yield socket
+
+
+def _until(socket: WebSocketTestSession, last: Callable[[Json], bool]) -> list[Json]:
+    frames: list[Json] = []
+    while not frames or not last(frames[-1]):
+        frames.append(socket.receive_json())
+    return frames
+
+
+def test_sockets_resume_and_go_on_live(world: World) -> None:
+    with contextlib.ExitStack() as stack:
+        feeds = {}
+        for person in PEOPLE:
+            feeds[person] = stack.enter_context(_feed(world.people[person], f"?since={world.cursor}"))
+            _check_resumed(world, person, _until(feeds[person], lambda frame: frame["type"] == "ready"))
+        for kind in LIVE:
+            by = world.people["root" if kind == "unowned" else "ann"]
+            assert by.patch(f"/notes/{world.notes[kind]}/", json={"description": "changed now"}).status_code == 200
+        last = world.people["ann"].patch(f"/notes/{world.notes['public']}/", json={"description": "the end"}).json()
+        for person, feed in feeds.items():
+            frames = _until(feed, lambda frame: frame.get("note", {}).get("description") == "the end")
+            shown, gone = _changes(frames)
+            assert shown == _visible(person), person
+            assert gone == set(), person
+            assert frames[-1]["version"] == last["version"]
+
+
+def _received(socket: WebSocketTestSession) -> Iterator[bytes]:
+    while True:
+        yield socket.receive_bytes()
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_rooms(world: World, person: str) -> None:
+    who = world.people[person]
+    headers = {**ORIGIN, **({"Authorization": who.headers["Authorization"]} if "Authorization" in who.headers else {})}
+    for kind in SHARED:
+        letter = "-" if kind == "trashed" else TABLE[kind, person]
+        with who.websocket_connect(f"ws://127.0.0.1/sync/{world.notes[kind]}", headers=headers) as socket:
+            if letter == "-":
+                with pytest.raises(WebSocketDisconnect) as closed:
+                    socket.receive_bytes()
+                assert closed.value.code == 4504, (kind, person)
+                continue
+            assert protocol.decode(socket.receive_bytes()).kind is protocol.Kind.STATE
+            socket.send_bytes(protocol.state(Document().state))
+            text = protocol.decode(next(one for one in _received(socket) if one[:2] == b"\0\1")).payload
+            assert word_of(kind).encode() in text
+            word = f"by{person} "
+            socket.send_bytes(protocol.update(Document(client=PEOPLE.index(person) + 1000).edit([(0, 0, word)])))
+            answer = next(one for one in _received(socket) if one[:2] == b"\0\2" or one[:1] == b"\2")
+            assert (answer[:2] == b"\0\2") is (letter in "OE"), (kind, person)
+            if letter not in "OE":
+                assert answer == protocol.denied("read only")
+    for kind in LIVE:
+        reader = world.people["root" if kind == "unowned" else "ann"]
+        written = f"by{person} " in _settled(reader, world.notes[kind], person, TABLE[kind, person] in "OE")
+        assert written is (TABLE[kind, person] in "OE"), (kind, person)
+
+
+def _settled(reader: Browser, id: int, person: str, expected: bool) -> str:
+    """The text, once it has what is expected."""
+    for _ in range(100):
+        content: str = reader.get(f"/notes/{id}/").json()["content"]
+        if (f"by{person} " in content) is expected:
+            break
+        time.sleep(0.05)
+    return content
+
+
+def test_presence_is_for_who_may_see_the_note(world: World) -> None:
+    ids = ",".join(str(world.notes[kind]) for kind in SHARED)
+    with contextlib.ExitStack() as stack:
+        feeds = {person: stack.enter_context(_feed(world.people[person], f"?notes={ids}")) for person in PEOPLE}
+        for feed in feeds.values():
+            _until(feed, lambda frame: frame["type"] == "ready")
+        for person, feed in feeds.items():
+            for kind in SHARED:
+                feed.send_json({"type": "presence", "id": world.notes[kind], "state": {"here": f"{person}-{kind}"}})
+        expected = {kind: sum(TABLE[kind, person] in READ for person in PEOPLE) for kind in LIVE}
+        for person, feed in feeds.items():
+            visible = _visible(person)
+            people: dict[int, list[Json]] = {}
+            while {id: len(there) for id, there in people.items()} != {
+                world.notes[kind]: expected[kind] for kind in visible
+            }:
+                frame = feed.receive_json()
+                assert frame["type"] == "presence"
+                people[frame["id"]] = frame["people"]
+            for kind in visible:
+                there = {state["here"] for state in people[world.notes[kind]]}
+                assert there == {f"{one}-{kind}" for one in PEOPLE if TABLE[kind, one] in READ}
+
+
+def test_nobody_is_told_of_notes_by_their_number(world: World) -> None:
+    nowhere = max(world.notes.values()) + 1000
+    for call, (_, _, ask) in NOTE_CALLS.items():
+        for person in PEOPLE:
+            hidden = [world.notes[kind] for kind in LIVE if TABLE[kind, person] == "-"]
+            answers = {ask(world.people[person], id).text for id in [*hidden, nowhere]}
+            assert len(answers) == 1, (call, person)
