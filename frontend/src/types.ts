@@ -266,7 +266,7 @@ export interface Revision {
    * the names of those whose typing it brought
    */
   authors?: string[];
-  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";
+  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete" | "share";
   /**
    * for `restore`, the version that was taken back
    */
@@ -296,7 +296,7 @@ export interface RevisionText {
    * the names of those whose typing it brought
    */
   authors?: string[];
-  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete";
+  action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete" | "share";
   /**
    * for `restore`, the version that was taken back
    */

@@ -139,9 +139,12 @@ def test_auth_is_refused_where_there_are_no_accounts(client: TestClient) -> None
 
 
 def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
-    with ann.websocket_connect(f"{FEED}?notes=1", headers={"Origin": HERE}) as socket:
-        assert socket.receive_json()["type"] == "ready"
-        socket.send_json({"type": "presence", "id": 1, "state": {"name": "root", "color": "red"}})
+    note = ann.post("/notes/", json=note_in()).json()["id"]
+    with ann.websocket_connect(f"{FEED}?notes={note}", headers={"Origin": HERE}) as socket:
+        frame = socket.receive_json()
+        while frame["type"] != "ready":  # the note's own event may come first
+            frame = socket.receive_json()
+        socket.send_json({"type": "presence", "id": note, "state": {"name": "root", "color": "red"}})
         assert socket.receive_json()["people"] == [{"name": ann.name, "color": "red"}]
 
 

@@ -13,9 +13,12 @@ from realtime import create_app
 from realtime.access import OPEN
 from realtime.models import NoteIn
 from realtime.settings import Settings
+from tests.accounts.conftest import ann, browse, host, root
 from tests.accounts.people import HERE, Browser, parts_of, run, with_accounts
 from tests.harness import Json
 from tests.sharing.model import PEOPLE, SHARED
+
+__all__ = ["ann", "browse", "host", "root"]
 
 
 @dataclass

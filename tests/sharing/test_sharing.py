@@ -1,0 +1,196 @@
+"""Sharing a note: what is asked for, what is told, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime.access import OPEN
+from realtime.models import NoteIn
+from realtime.rest.access import MOST_MEMBERS
+from tests.accounts.people import Browser, parts_of, run
+from tests.harness import Json, note_in
+
+Browse = Callable[..., Browser]
+ED = {"name": "ed", "role": "editor"}
+
+
+@pytest.fixture(scope="module")
+def ed(host: TestClient, root: Browser) -> Browser:
+    """Somebody with whom notes are shared."""
+    browser = Browser(host)
+    browser.name = "ed"
+    return browser.sign_up()
+
+
+@pytest.fixture
+def note(ann: Browser) -> int:
+    """A note of Ann's."""
+    id: int = ann.post("/notes/", json=note_in()).json()["id"]
+    return id
+
+
+def share(who: Browser, note: int, **access: Any) -> Json:
+    """Shares a note, and tells what came of it."""
+    answer = who.put(f"/notes/{note}/access", json=access)
+    assert answer.status_code == 200, answer.text
+    shared: Json = answer.json()
+    return shared
+
+
+def test_what_an_owner_and_a_member_get_to_see(ann: Browser, ed: Browser, note: int) -> None:
+    private: Json = {"owner": ann.name, "role": "owner", "members": [], "link": None, "public": False}
+    assert ann.get(f"/notes/{note}/access").json() == private
+    shared = share(ann, note, members=[{"name": "ED", "role": "editor"}], link="viewer", public=True)
+    assert shared == {**private, "members": [ED], "public": True, "link": shared["link"]}
+    assert shared["link"]["role"] == "viewer"
+    assert shared["link"]["token"].startswith("ln_")
+    seen = ed.get(f"/notes/{note}/access").json()
+    assert seen == {**shared, "role": "editor", "members": None, "link": None}
+
+
+def test_sharing_is_a_version_of_the_note(ann: Browser, ed: Browser, note: int) -> None:
+    answer = ann.put(f"/notes/{note}/access", json={"members": [ED]}, headers={"If-Match": '"v1"'})
+    assert answer.headers["ETag"] == '"v2"'
+    assert ann.put(f"/notes/{note}/access", json={}, headers={"If-Match": '"v1"'}).status_code == 412
+    assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}).json()["version"] == 3
+    entries = ann.get(f"/notes/{note}/history/").json()
+    assert [(entry["action"], entry["author"], entry["changed"]) for entry in entries] == [
+        ("update", "ed", ["title"]),
+        ("share", ann.name, []),
+        ("create", ann.name, []),
+    ]
+
+
+def test_editors_neither_share_nor_delete(ann: Browser, ed: Browser, note: int) -> None:
+    share(ann, note, members=[ED])
+    assert ed.put(f"/notes/{note}/access", json={"public": True}).status_code == 403
+    assert ed.delete(f"/notes/{note}/").status_code == 403
+    ann.delete(f"/notes/{note}/")
+    assert ed.get(f"/trash/{note}/").status_code == 404
+    assert ann.post(f"/trash/{note}/restore").json()["version"] == 4
+    assert ed.get(f"/notes/{note}/").status_code == 200
+
+
+def test_a_note_that_is_given_away(ann: Browser, ed: Browser, note: int) -> None:
+    given = share(ann, note, owner="ed", members=[{"name": ann.name, "role": "viewer"}, ED])
+    assert (given["owner"], given["role"], given["members"]) == ("ed", "viewer", None)
+    assert ed.get(f"/notes/{note}/access").json()["members"] == [{"name": ann.name, "role": "viewer"}]
+    assert ed.put(f"/notes/{note}/access", json={"owner": ann.name}).status_code == 404
+    assert ed.get(f"/notes/{note}/").status_code == 404
+
+
+def test_an_admin_takes_over_what_was_made_without_accounts(host: TestClient, root: Browser, ed: Browser) -> None:
+    body = NoteIn.model_validate(note_in())
+    made = run(host, lambda: parts_of(host).notes.create(OPEN, body, None))
+    assert root.get(f"/notes/{made.id}/access").json()["owner"] is None
+    shared = share(root, made.id, members=[ED])
+    assert (shared["owner"], shared["members"]) == (None, [ED])
+    assert ed.patch(f"/notes/{made.id}/", json={"title": "By Ed"}).status_code == 200
+    assert share(root, made.id, owner="root")["owner"] == "root"
+    assert ed.get(f"/notes/{made.id}/").status_code == 404
+
+
+def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, note: int) -> None:
+    stranger, later = browse(), browse()
+    assert stranger.post("/auth/links", json={"token": "ln_wrong"}).status_code == 404
+    token = share(ann, note, link="viewer")["link"]["token"]
+    assert stranger.post("/auth/links", json={"token": token}).json() == {"id": note}
+    assert stranger.get(f"/notes/{note}/").status_code == 200
+    assert stranger.patch(f"/notes/{note}/", json={"title": "Another"}).status_code == 403
+    assert share(ann, note, link="editor")["link"] == {"role": "editor", "token": token}
+    edited = stranger.patch(f"/notes/{note}/", json={"title": "By a link"}, headers={"Idempotency-Key": "one"})
+    assert edited.json()["title"] == "By a link"
+    assert ann.get(f"/notes/{note}/history/").json()[0]["author"] is None
+    program = later.get(f"/notes/{note}/", headers={"Authorization": f"Bearer {token}"})
+    assert program.json()["title"] == "By a link"
+
+    share(ann, note)
+    assert stranger.get(f"/notes/{note}/").status_code == 404
+    again = share(ann, note, link="viewer")["link"]["token"]
+    assert again != token
+    assert stranger.get(f"/notes/{note}/").status_code == 404
+    assert later.post("/auth/links", json={"token": token}).status_code == 404
+    assert stranger.post("/auth/links", json={"token": again}).status_code == 200
+    assert note in [one["id"] for one in stranger.get("/notes/").json()]
+
+
+def test_a_link_is_nowhere_but_in_its_answer(ann: Browser, note: int, host: TestClient) -> None:
+    token = share(ann, note, link="viewer")["link"]["token"]
+
+    async def stored() -> str:
+        database = parts_of(host).store._connection.database
+        found = [str(one) for name in await database.list_collection_names() async for one in database[name].find()]
+        return "".join(found)
+
+    assert token not in run(host, stored)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"members": [{"name": "nobody.here", "role": "viewer"}]}, "nobody.here"),
+        ({"owner": "nobody.here"}, "nobody.here"),
+        ({"members": [ED, ED]}, "twice"),
+        ({"members": [{"name": "ed", "role": "owner"}]}, "role"),
+        ({"members": [{"name": {"$gt": ""}, "role": "viewer"}]}, "name"),
+        ({"members": [{"name": f"user{number}", "role": "viewer"} for number in range(MOST_MEMBERS + 1)]}, "members"),
+        ({"link": "owner"}, "link"),
+        ({"link": {"$gt": ""}}, "link"),
+        ({"public": "yes"}, "public"),
+        ({"owner": {"$ne": None}}, "owner"),
+        ({"readers": ["*"]}, "readers"),
+    ],
+)
+def test_what_is_no_sharing_is_refused(ann: Browser, ed: Browser, note: int, body: Json, said: str) -> None:
+    answer = ann.put(f"/notes/{note}/access", json=body)
+    assert answer.status_code == 422
+    assert said in answer.text
+    assert ann.get(f"/notes/{note}/access").headers["ETag"] == '"v1"'
+
+
+def test_names_are_not_told_to_who_may_not_share(ann: Browser, ed: Browser, note: int) -> None:
+    share(ann, note, members=[{"name": "ed", "role": "viewer"}])
+    bodies = [{"owner": "nobody.here"}, {"owner": "root"}]
+    assert len({ed.put(f"/notes/{note}/access", json=body).text for body in bodies}) == 1
+
+
+def test_keys_are_each_ones_own(ann: Browser, ed: Browser) -> None:
+    key = {"Idempotency-Key": "the-same"}
+    made = [who.post("/notes/", json=note_in(), headers=key).json()["id"] for who in (ann, ed, ann, ed)]
+    assert made[0] == made[2] != made[1] == made[3]
+
+
+def test_a_repeat_tells_nothing_to_who_lost_the_note(ann: Browser, ed: Browser, note: int) -> None:
+    share(ann, note, members=[ED])
+    key = {"Idempotency-Key": "again"}
+    assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 200
+    share(ann, note)
+    assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 404
+
+
+def test_there_is_nothing_to_share_without_accounts(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    for answer in (
+        client.get("/notes/1/access"),
+        client.put("/notes/1/access", json={}),
+        client.post("/auth/links", json={"token": "ln_x"}),
+    ):
+        assert (answer.status_code, answer.json()["detail"]) == (404, "This server has no accounts")
+
+
+def test_the_audit_tells_who_did_what_with_notes(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
+    share(ann, note, public=True)
+    ann.delete(f"/notes/{note}/")
+    ann.post(f"/trash/{note}/restore")
+    ann.delete(f"/notes/{note}/")
+    ann.delete(f"/trash/{note}/")
+    entries: list[Json] = []
+    while len(entries) < 7:  # the sign-up is one, and the rest is stored a moment later
+        entries = root.get("/audit", params={"who": ann.name}).json()
+    told = [(entry["action"], entry["target"]) for entry in reversed(entries)]
+    acts = ("create", "share", "delete", "restore", "delete", "purge")
+    assert told[-6:] == [(f"note.{act}", str(note)) for act in acts]
