@@ -12,8 +12,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
@@ -228,15 +229,20 @@ async def test_revocations_under_load(serve: Callable[..., ServerProcess]) -> No
         *(asyncio.create_task(storm.follow(member)) for member in members),
         *(asyncio.create_task(storm.type(right)) for right in storm.rights),
     ]
-    work = asyncio.gather(storm.lose_tokens(), *(storm.revoke(*one) for one in zip(owners, notes, strict=True)))
+    everything: list[Coroutine[Any, Any, None]] = [
+        storm.lose_tokens(),
+        *(storm.revoke(*one) for one in zip(owners, notes, strict=True)),
+    ]
+    work = asyncio.gather(*everything)
     try:
-        done, _ = await asyncio.wait([*load, work], return_when=asyncio.FIRST_COMPLETED)
+        running: list[asyncio.Future[Any]] = [*load, work]
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        for task in (*load, work):
+        for task in running:
             task.cancel()
-        await asyncio.gather(*load, work, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         for person in (*owners, *members):
             await person.client.aclose()
     assert storm.wrong == [], f"TEST_SEED={SEED}"
