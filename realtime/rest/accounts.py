@@ -97,8 +97,8 @@ SignedIn = Annotated[Viewer, Depends(_signed_in)]
 
 
 def _in_person(viewer: SignedIn) -> Viewer:
-    if viewer.token:  # it would else make others like it, and outlive being revoked
-        raise Forbidden("Not by an API token: sign in")
+    if viewer.token or not viewer.writes:  # it could make others like it, or better ones, and outlive being revoked
+        raise Forbidden("Not by an API token, nor by one that may only read: sign in")
     return viewer
 
 
