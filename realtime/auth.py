@@ -54,8 +54,6 @@ def check_password(password: str, name: str) -> None:
         raise PasswordRefused(f"password: must be at most {LONGEST} bytes of UTF-8")
     if not password.casefold().replace(name, "").strip():
         raise PasswordRefused("password: must not be the name")
-    if len(set(password)) < 3:
-        raise PasswordRefused("password: must have more than two different characters")
 
 
 class Passwords:

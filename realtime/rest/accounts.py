@@ -42,6 +42,7 @@ NewPassword = Annotated[
     ),
     *STORABLE,
 ]
+Secret = Annotated[str, Field(max_length=200), *STORABLE]
 AGENT = 200
 
 NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
