@@ -94,7 +94,7 @@ class TokenIn(Model):
 
     name: Annotated[str, Field(min_length=1, max_length=50, description="what it is for"), *STORABLE]
     scope: Annotated[Literal["read", "write"], Field(description="`write` may read, too")] = "write"
-    expires_days: Annotated[int, Integral, Field(ge=1, le=366, description="days for which it is good")] = 90
+    expires_days: Annotated[int, Field(ge=1, le=366, description="days for which it is good"), Integral] = 90
 
 
 _TOKEN: dict[str, Any] = {
