@@ -42,6 +42,7 @@ NewPassword = Annotated[
     ),
     *STORABLE,
 ]
+Secret = Annotated[str, Field(max_length=200), *STORABLE]
 AGENT = 200
 
 NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
@@ -93,8 +94,8 @@ SignedIn = Annotated[Viewer, Depends(_signed_in)]
 
 
 def _in_person(viewer: SignedIn) -> Viewer:
-    if viewer.token:  # it would else make others like it, and outlive being revoked
-        raise Forbidden("Not by an API token: sign in")
+    if viewer.token or not viewer.writes:  # it could make others like it, or better ones, and outlive being revoked
+        raise Forbidden("Not by an API token, nor by one that may only read: sign in")
     return viewer
 
 

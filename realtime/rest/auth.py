@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from realtime.access import Viewer
 from realtime.accounts import SignUp
-from realtime.models import STORABLE, Model, Moment
+from realtime.models import Model, Moment
 from realtime.people import Person
 from realtime.rest.accounts import (
     ANYONE,
@@ -28,6 +28,7 @@ from realtime.rest.accounts import (
     Name,
     NewPassword,
     Password,
+    Secret,
     private,
     shown,
 )
@@ -88,7 +89,7 @@ class SignUpIn(Model):
 
     name: Name
     password: NewPassword
-    invite: Annotated[str | None, Field(max_length=100, description="what an admin made for you"), *STORABLE] = None
+    invite: Annotated[Secret | None, Field(description="what an admin made for you")] = None
 
 
 class SignInIn(Model):

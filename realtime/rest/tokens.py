@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from realtime.accounts import TICKET
 from realtime.auth import JWT_SECONDS
-from realtime.models import STORABLE, Model, Moment, NoteId
+from realtime.models import STORABLE, Integral, Model, Moment, NoteId
 from realtime.people import Session
 from realtime.rest.accounts import (
     ANYONE,
@@ -27,6 +27,7 @@ from realtime.rest.accounts import (
     InPerson,
     Name,
     Password,
+    Secret,
     SignedIn,
     private,
     shown,
@@ -50,8 +51,8 @@ class PasswordGrant(BaseModel):
     scope: Annotated[
         Literal["", "read", "write", "read write", "write read"], Field(description="`read`: the token may only read")
     ] = ""
-    client_id: Annotated[str | None, Field(max_length=200), *STORABLE] = None
-    client_secret: Annotated[str | None, Field(max_length=200), *STORABLE] = None
+    client_id: Secret | None = None
+    client_secret: Secret | None = None
 
 
 class Grant(BaseModel):
@@ -93,7 +94,7 @@ class TokenIn(Model):
 
     name: Annotated[str, Field(min_length=1, max_length=50, description="what it is for"), *STORABLE]
     scope: Annotated[Literal["read", "write"], Field(description="`write` may read, too")] = "write"
-    expires_days: Annotated[int, Field(ge=1, le=366, description="days for which it is good")] = 90
+    expires_days: Annotated[int, Field(ge=1, le=366, description="days for which it is good"), Integral] = 90
 
 
 _TOKEN: dict[str, Any] = {
@@ -169,7 +170,7 @@ class TicketIn(Model):
 
     model_config = shown(note=1)
 
-    note: NoteId
+    note: Annotated[NoteId, Integral]
 
 
 class Ticket(BaseModel):
