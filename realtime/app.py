@@ -27,9 +27,9 @@ from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
-from realtime.limits import Limits
+from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import BodyLimit, RequestLog, SameOrigin
+from realtime.middleware import BodyLimit, RequestLog, SameOrigin, WriteLimit
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
@@ -67,6 +67,7 @@ class Parts:
     viewers: Viewers | None
     """Without accounts there are none."""
     accounts: Accounts | None
+    limits: Limits | None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -117,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
+        app.add_middleware(WriteLimit, rule=writes(settings.writes))
         app.add_middleware(SignIn, others=others)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others)
@@ -205,9 +207,10 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    accounts = None
+    accounts = limits = None
     if settings.auth == "accounts":
-        accounts = Accounts(store, viewers, Limits(bus).take, Passwords(settings.password_memory), settings.sign_up)
+        limits = Limits(bus)
+        accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
         tasks["hear of revocations"] = revocations.run
     try:
         async with running(tasks):
@@ -216,7 +219,9 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
-            yield Parts(store, bus, follower, feed, outbox, notes, rooms, Queries(store), metrics, known, accounts)
+            yield Parts(
+                store, bus, follower, feed, outbox, notes, rooms, Queries(store), metrics, known, accounts, limits
+            )
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

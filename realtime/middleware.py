@@ -10,13 +10,18 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
+
+from realtime.errors import TooMany
+from realtime.routing import parts_of, refusal, viewer_of
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from realtime.limits import Rule
     from realtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -75,6 +80,29 @@ class SameOrigin:
             if origin is not None and origin not in self._others and urlsplit(origin).netloc != headers.get("host"):
                 refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
                 await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class WriteLimit:
+    """Refuses writes of whoever sends too many (429): a user, or an address if nobody is signed in."""
+
+    def __init__(self, app: ASGIApp, rule: Rule) -> None:
+        self._app = app
+        self._rule = rule
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is within the limit."""
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
+            connection = HTTPConnection(scope)
+            name = viewer_of(connection).name
+            address = connection.client.host if connection.client else ""
+            limits = parts_of(connection).limits
+            assert limits is not None
+            try:
+                await limits.take(self._rule, address if name is None else f"@{name}")
+            except TooMany as error:
+                await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

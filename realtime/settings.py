@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     trash_days: Annotated[
         int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted for good")
     ] = 30
+    writes: Annotated[
+        int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
+    ] = 30
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
         str, Field(description="other origins whose pages may connect and write, separated by spaces")

@@ -1,4 +1,4 @@
-"""Around all routes: pages of other sites can neither write nor listen."""
+"""Around all routes: pages of other sites can neither write nor listen, and nobody writes too much."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
 from realtime.settings import Settings
+from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import note_in
 
 OTHERS = ["http://evil.example", "null", "http://testserver.evil.example", "http://testserver:8000", "https://"]
@@ -39,3 +40,17 @@ def test_origins_that_are_allowed(settings: Settings) -> None:
             ("http://notes.example", 403),
         ):
             assert client.post("/notes/", json=note_in(), headers={"Origin": origin}).status_code == status
+
+
+def test_writes_are_limited_for_each_user(settings: Settings) -> None:
+    with TestClient(create_app(with_accounts(settings, writes=1)), base_url=HERE) as host:
+        ann, bob, stranger = Browser(host).sign_up(), Browser(host).sign_up(), Browser(host)
+        answers = [ann.post("/notes/", json=note_in()) for _ in range(8)]
+        assert [answer.status_code for answer in answers[:4]] == [201] * 4
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert all(1 <= int(answer.headers["Retry-After"]) <= 4 for answer in refused)
+        assert refused[0].json() == {"detail": "Too many requests, try again later"}
+        assert ann.get("/notes/").status_code == 200
+        assert bob.post("/notes/", json=note_in()).status_code == 201
+        assert 429 in [stranger.post("/notes/", json=note_in()).status_code for _ in range(8)]

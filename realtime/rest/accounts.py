@@ -12,7 +12,7 @@ from realtime.accounts import Accounts, Caller
 from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
-from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, UNAVAILABLE, Answers, json_of
+from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, TOO_MANY, UNAVAILABLE, Answers, json_of
 from realtime.routing import parts_of, problem, viewer_of
 from realtime.signin import may_sign_in
 
@@ -47,14 +47,11 @@ AGENT = 200
 
 NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
 SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}
-TOO_MANY: Answers = {
-    429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
-}
 FORBIDDEN: Answers = {
     403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
 }
 OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
-OWN: Answers = {**OWN_READ, **JSON_BODY}
+OWN: Answers = {**OWN_READ, **TOO_MANY, **JSON_BODY}
 ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 

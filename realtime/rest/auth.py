@@ -18,7 +18,6 @@ from realtime.rest.accounts import (
     OWN_READ,
     SAFELY,
     SIGNED_OUT,
-    TOO_MANY,
     AccountsPart,
     CallerPart,
     InPerson,
@@ -28,7 +27,7 @@ from realtime.rest.accounts import (
     SignedIn,
     private,
 )
-from realtime.rest.common import UNAVAILABLE, Answers, list_answer, only
+from realtime.rest.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.signin import cookie_of, set_cookie
 

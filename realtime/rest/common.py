@@ -53,10 +53,14 @@ FOREIGN: Answers = {
         "Not from another site: its origin is not allowed here",
     )
 }
+TOO_MANY: Answers = {
+    429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
+}
 WRITE: Answers = {
     **FOREIGN,
     413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
     **INVALID,
+    **TOO_MANY,
     503: problem(
         "The database did not confirm the write in time: with `outcome` it may or may not have been saved",
         "The database did not confirm the write in time. It may have been saved: read the note, or repeat the request"
