@@ -29,7 +29,7 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import BodyLimit, RequestLog, SameOrigin, WriteLimit
+from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SameOrigin, WriteLimit
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.presence import Presence
@@ -123,6 +123,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others)
     app.add_middleware(RequestLog, metrics=metrics)
+    if settings.most_accepts:
+        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
 
     app.routes.extend([*page.routes(), *reference.routes()])
     return app

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-from realtime.errors import TooMany
+from realtime.errors import TooMany, Unavailable
 from realtime.routing import parts_of, refusal, viewer_of
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -81,6 +81,31 @@ class SameOrigin:
                 refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
                 await refusal(scope, receive, send)
                 return
+        await self._app(scope, receive, send)
+
+
+class AcceptLimit:
+    """Lets in so many WebSockets and event streams a second, and answers 503 to more.
+
+    A herd that comes back at once would else keep whoever is there already waiting.
+    """
+
+    def __init__(self, app: ASGIApp, per_second: int) -> None:
+        self._app = app
+        self._rate = per_second
+        self._left = float(per_second)
+        self._counted = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is within the limit."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"].rstrip("/") == "/events"):
+            now = time.monotonic()
+            self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
+            self._counted = now
+            if self._left < 1:
+                await refusal(Unavailable("Too many come at once, try again"))(scope, receive, send)
+                return
+            self._left -= 1
         await self._app(scope, receive, send)
 
 

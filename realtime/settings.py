@@ -77,6 +77,14 @@ class Settings(BaseSettings):
     trash_days: Annotated[
         int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted for good")
     ] = 30
+    accepts: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="WebSockets and event streams that a worker lets in a second, before it answers 503; 0 is all."
+            " Without it: 200 with accounts, else all",
+        ),
+    ] = None
     writes: Annotated[
         int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
     ] = 30
@@ -104,6 +112,13 @@ class Settings(BaseSettings):
         if 0 < len(secret) < 32:
             raise ValueError("must have at least 32 characters")
         return secret
+
+    @property
+    def most_accepts(self) -> int:
+        """WebSockets and event streams that a worker lets in a second; 0 is all."""
+        if self.accepts is None:
+            return 200 if self.auth == "accounts" else 0
+        return self.accepts
 
     @property
     def exposed(self) -> bool:

@@ -54,3 +54,16 @@ def test_writes_are_limited_for_each_user(settings: Settings) -> None:
         assert ann.get("/notes/").status_code == 200
         assert bob.post("/notes/", json=note_in()).status_code == 201
         assert 429 in [stranger.post("/notes/", json=note_in()).status_code for _ in range(8)]
+
+
+def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"accepts": 3}))) as client:
+        for path in ("/ws", "/ws/", "/sync/1"):
+            with client.websocket_connect(path):
+                pass
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/sync/1"):
+            pass
+        for answer in (refused.value, client.get("/events")):
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "1"
+        assert client.get("/changes").status_code == 200

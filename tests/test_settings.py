@@ -72,3 +72,11 @@ def test_urls_with_their_passwords_are_not_shown() -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "accepts": 0}, 0), ({"accepts": 9}, 9)],
+)
+def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
+    assert Settings(**given).most_accepts == most
