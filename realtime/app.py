@@ -32,6 +32,7 @@ from realtime.metrics import Metrics
 from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SameOrigin, WriteLimit
 from realtime.notes import Notes
 from realtime.outbox import Outbox
+from realtime.places import Places
 from realtime.presence import Presence
 from realtime.queries import Queries
 from realtime.revocations import Ended, Open, Revocations
@@ -68,6 +69,7 @@ class Parts:
     """Without accounts there are none."""
     accounts: Accounts | None
     limits: Limits | None
+    places: Places
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -209,11 +211,13 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
+    places = Places(bus, settings.sockets)
     accounts = limits = None
     if settings.auth == "accounts":
         limits = Limits(bus)
         accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
         tasks["hear of revocations"] = revocations.run
+        tasks["keep places"] = places.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
@@ -221,8 +225,9 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
+            queries = Queries(store)
             yield Parts(
-                store, bus, follower, feed, outbox, notes, rooms, Queries(store), metrics, known, accounts, limits
+                store, bus, follower, feed, outbox, notes, rooms, queries, metrics, known, accounts, limits, places
             )
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     writes: Annotated[
         int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
     ] = 30
+    sockets: Annotated[
+        int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
+    ] = 20
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
         str, Field(description="other origins whose pages may connect and write, separated by spaces")
