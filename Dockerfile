@@ -16,7 +16,7 @@ RUN pip install --no-deps .
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin realtime
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 REALTIME_HOST=0.0.0.0 REALTIME_PORT=8000
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 REALTIME_HOST=0.0.0.0 REALTIME_PORT=8000 REALTIME_AUTH=accounts
 USER realtime
 WORKDIR /tmp
 EXPOSE 8000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from realtime.auth import JWT_SECONDS, Claims, Passwords, check_password, digest, make_jwt, new_secret
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
-from realtime.limits import SIGN_IN_ACCOUNT, SIGN_IN_ADDRESS
+from realtime.limits import SIGN_IN_ACCOUNT, SIGN_IN_ADDRESS, neighbourhood
 from realtime.people import Session
 from realtime.viewers import IDLE, TOKEN
 
@@ -30,6 +31,16 @@ WRONG = "The name or the password is wrong"
 Take = Callable[["Rule", str], Awaitable[None]]
 """Counts one more under a key. Raises :class:`TooMany`."""
 SignUp = Literal["open", "invite", "closed"]
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{1,31}"
+
+
+def checked_name(name: str) -> str:
+    """A name as it is kept: small and capital letters are the same. Raises ``ValueError`` for what is none."""
+    if not re.fullmatch(NAME, name):
+        raise ValueError("a name has 2–32 of a–z, 0–9, '.', '_' and '-', and begins with a letter or digit")
+    return name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class Accounts:
 
         Raises :class:`Forbidden`, :class:`NameTaken`, :class:`PasswordRefused`, :class:`TooMany`.
         """
-        await self._take(SIGN_IN_ADDRESS, caller.address)
+        await self._count(caller)
         if self.sign_up_mode == "closed":
             raise Forbidden("Nobody can sign up here; whoever runs the server adds people")
         if self.sign_up_mode == "invite" and invite is None:
@@ -103,8 +114,8 @@ class Accounts:
         return make_jwt(await self._viewers.key(), Claims(person.name, session.id))
 
     async def _prove(self, name: str, password: str, caller: Caller) -> Person:
-        await self._take(SIGN_IN_ADDRESS, caller.address)
-        await self._take(SIGN_IN_ACCOUNT, name)
+        await self._count(caller)
+        await self._limit(SIGN_IN_ACCOUNT, name)
         person = await self._store.people.get(name)
         right, hash = await self._passwords.verify(password, None if person is None else person.hash)
         if person is None or not right or person.disabled:
@@ -117,9 +128,9 @@ class Accounts:
         await self._store.audit.add("sign-in", name, address=caller.address)
         return person
 
-    async def _take(self, rule: Rule, key: str | None) -> None:
-        if key is not None:
-            await self._limit(rule, key)
+    async def _count(self, caller: Caller) -> None:
+        if caller.address is not None:
+            await self._limit(SIGN_IN_ADDRESS, neighbourhood(caller.address))
 
     async def _begin(self, person: Person, caller: Caller, before: str | None) -> str:
         """A new session in place of the one that the browser had, whose secret others may know."""
@@ -175,7 +186,7 @@ class Accounts:
     async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> None:
         """Sets another password; all other sessions end. Raises :class:`Forbidden`, :class:`PasswordRefused`."""
         name = _name(viewer)
-        await self._take(SIGN_IN_ACCOUNT, name)
+        await self._limit(SIGN_IN_ACCOUNT, name)
         check_password(new, name)
         person = await self._store.people.get(name)
         right, _ = await self._passwords.verify(old, None if person is None else person.hash)

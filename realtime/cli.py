@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -22,7 +23,10 @@ from realtime.models import describe
 from realtime.settings import Settings
 
 if TYPE_CHECKING:
+    from realtime.accounts import Accounts
     from realtime.transfer import Progress, Tell
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="realtime",
@@ -34,12 +38,30 @@ app = typer.Typer(
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+users = typer.Typer(help="Who has an account. Works with the server running or not.", no_args_is_help=True)
+app.add_typer(users, name="user")
+
 Url = Annotated[str, typer.Option(help="Address of the server.", envvar="REALTIME_URL")]
+Token = Annotated[
+    str | None, typer.Option(help="API token, where there are accounts.", envvar="REALTIME_TOKEN", show_envvar=True)
+]
+Data = Annotated[Path | None, typer.Option(help="Folder of the embedded servers.  \\[default: data]")]
+MongoUrl = Annotated[str | None, typer.Option(help="MongoDB of the server, instead of the embedded one.")]
+Database = Annotated[str | None, typer.Option(help="Database in MongoDB.  \\[default: realtime]")]
+Name = Annotated[str, typer.Argument(help="2–32 of a–z, 0–9, '.', '_', '-'.")]
+FromInput = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
 
 def _fail(message: str) -> NoReturn:
     errors.print(f"[bold red]realtime:[/] {escape(message)}")
     raise typer.Exit(1)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        _fail(describe(error.errors()))
 
 
 def _version(wanted: bool) -> None:
@@ -65,6 +87,12 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Folder of the embedded servers.  \\[default: data]")] = None,
     mongo_url: Annotated[str | None, typer.Option(help="MongoDB replica set, instead of the embedded one.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Redis, instead of the embedded one.")] = None,
+    auth: Annotated[
+        str | None, typer.Option(help="accounts: people sign in, and own their notes.  \\[default: open]")
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Serve without accounts where others can reach it, too.")
+    ] = False,
 ) -> None:
     """Serve notes. Without URLs it brings its own MongoDB and Redis-compatible server.
 
@@ -77,11 +105,10 @@ def serve(
         "data": data,
         "mongo_url": mongo_url,
         "redis_url": redis_url,
+        "auth": auth,
+        "open": open_ or None,
     }
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        _fail(describe(error.errors()))
+    settings = _settings(given)
     from realtime.server import serve as run
 
     try:
@@ -96,6 +123,7 @@ def serve(
 def watch(
     url: Url = "http://127.0.0.1:8000",
     since: Annotated[str | None, typer.Option(help="Resume after this cursor.")] = None,
+    token: Token = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the frames as they come, one JSON object a line.")
     ] = False,
@@ -105,7 +133,7 @@ def watch(
 
     async def run() -> None:
         async with contextlib.aclosing(
-            follow(url, since, lambda text: errors.print(escape(text), style="dim"))
+            follow(url, since, lambda text: errors.print(escape(text), style="dim"), token)
         ) as frames:
             async for frame in frames:
                 line = json.dumps(frame) if as_json else describe(frame)
@@ -139,13 +167,14 @@ def export_(
     target: Annotated[Path, typer.Argument(help="A .zip file, or a folder.", metavar="DIR|ZIP")],
     url: Url = "http://127.0.0.1:8000",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    token: Token = None,
 ) -> None:
     """Save all notes of a server as Markdown files with YAML front matter."""
     from realtime.transfer import export_notes
 
     try:
         with _bars() as tell:
-            count = export_notes(url, target, tell, overwrite=overwrite)
+            count = export_notes(url, target, tell, overwrite=overwrite, token=token)
     except RealtimeError as error:
         _fail(error.detail)
     output.print(f"{count} notes in {escape(str(target))}")
@@ -156,15 +185,93 @@ def import_(
     sources: Annotated[list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.")],
     url: Url = "http://127.0.0.1:8000",
     keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the ids that the files name.")] = False,
+    token: Token = None,
 ) -> None:
     """Make notes of Markdown files: of an export, or of other origin. All are checked before the first is made."""
     from realtime.transfer import import_notes
 
     try:
         with _bars() as tell:
-            answer = import_notes(url, sources, tell, keep_ids=keep_ids)
+            answer = import_notes(url, sources, tell, keep_ids=keep_ids, token=token)
     except RealtimeError as error:
         _fail(error.detail)
     output.print(f"{answer['imported']} notes imported")
     for name in answer["skipped"]:
         errors.print(f"skipped, no Markdown: {escape(name)}", style="dim")
+
+
+def _act(do: Callable[[Accounts], Awaitable[T]], data: Path | None, mongo_url: str | None, database: str | None) -> T:
+    from realtime.administration import act
+
+    settings = _settings({"data": data, "mongo_url": mongo_url, "database": database})
+    try:
+        return asyncio.run(act(settings, do))
+    except RealtimeError as error:
+        _fail(error.detail)
+
+
+def _named(name: str) -> str:
+    from realtime.accounts import checked_name
+
+    try:
+        return checked_name(name)
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _password(from_input: bool) -> str:
+    if from_input:
+        return sys.stdin.readline().rstrip("\r\n")
+    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return password
+
+
+@users.command("add")
+def add(
+    name: Name,
+    admin: Annotated[bool, typer.Option("--admin", help="May see and disable users; the first one is admin.")] = False,
+    password_stdin: FromInput = False,
+    data: Data = None,
+    mongo_url: MongoUrl = None,
+    database: Database = None,
+) -> None:
+    """Add a user. The password is asked for: at least 15 characters."""
+    name, password = _named(name), _password(password_stdin)
+    person = _act(lambda accounts: accounts.add(name, password, admin=admin), data, mongo_url, database)
+    output.print(f"{person.name} was added{', as an admin' if person.admin else ''}")
+
+
+@users.command("list")
+def list_(data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """List the users."""
+    for person in _act(lambda accounts: accounts.people(), data, mongo_url, database):
+        marks = [word for word, true in (("admin", person.admin), ("disabled", person.disabled)) if true]
+        output.print(" ".join([person.name, *marks]))
+
+
+@users.command("disable")
+def disable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """Disable a user: all sessions and tokens end, and what is open is closed within a second."""
+    person = _act(lambda accounts: accounts.set_disabled(_named(name), True), data, mongo_url, database)
+    output.print(f"{person.name} is disabled")
+
+
+@users.command("enable")
+def enable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """Enable a user again."""
+    person = _act(lambda accounts: accounts.set_disabled(_named(name), False), data, mongo_url, database)
+    output.print(f"{person.name} is enabled")
+
+
+@users.command("reset")
+def reset(
+    name: Name,
+    password_stdin: FromInput = False,
+    data: Data = None,
+    mongo_url: MongoUrl = None,
+    database: Database = None,
+) -> None:
+    """Set another password: all sessions and tokens of the user end."""
+    name, password = _named(name), _password(password_stdin)
+    _act(lambda accounts: accounts.reset(name, password), data, mongo_url, database)
+    output.print(f"{name} has another password, and is signed out everywhere")

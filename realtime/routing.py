@@ -122,7 +122,7 @@ SCHEMES: dict[str, Any] = {
 def with_security(openapi: dict[str, Any]) -> dict[str, Any]:
     """The description of a server with accounts: what can answer 401 needs somebody who is signed in."""
     openapi["components"]["securitySchemes"] = SCHEMES
-    needed = [{"password": []}, {"token": []}]
+    needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
     for operations in openapi["paths"].values():
         for operation in operations.values():
             operation.setdefault("security", needed if "401" in operation["responses"] else [{}, *needed])

@@ -37,7 +37,7 @@ class TransferFailed(RealtimeError):
     """An export or import failed; the message says why."""
 
 
-def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False) -> int:
+def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False, token: str | None = None) -> int:
     """Writes all notes of a server to a ``.zip`` file, or as files into a folder; returns how many.
 
     What is there is kept unless ``overwrite`` is set. Raises :class:`TransferFailed`.
@@ -54,7 +54,7 @@ def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False)
         part = folder / f".{uuid.uuid4().hex}.part"
         try:
             with part.open("w+b") as file:
-                count = _download(url, file, tell)
+                count = _download(url, file, tell, token)
                 if not zipped:
                     _unpack(file, target, lambda number: tell(Progress("Writing", number, count)))
             if zipped:
@@ -66,10 +66,10 @@ def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False)
     return count
 
 
-def _download(url: str, file: IO[bytes], tell: Tell) -> int:
+def _download(url: str, file: IO[bytes], tell: Tell, token: str | None) -> int:
     """Writes an export to a file, and returns how many notes it has."""
     try:
-        with httpx.stream("GET", f"{_base(url)}/export", timeout=TIMEOUT) as answer:
+        with httpx.stream("GET", f"{_base(url)}/export", headers=_signed(token), timeout=TIMEOUT) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise TransferFailed(_refusal(url, answer))
@@ -93,7 +93,9 @@ def _unpack(file: IO[bytes], folder: Path, tell: Callable[[int], None]) -> None:
         tell(number)
 
 
-def import_notes(url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = False) -> dict[str, Any]:
+def import_notes(
+    url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = False, token: str | None = None
+) -> dict[str, Any]:
     """Sends Markdown files, folders of them, or zip archives to a server, and returns its answer.
 
     Raises :class:`TransferFailed`, with nothing written unless the message says otherwise.
@@ -116,7 +118,7 @@ def import_notes(url: str, sources: list[Path], tell: Tell, *, keep_ids: bool = 
             files += [(source.name, source.open("rb")) for source in archives]
             if not files:
                 raise TransferFailed("there is no Markdown file (.md) to import")
-            return _upload(url, files, keep_ids, tell)
+            return _upload(url, files, keep_ids, tell, token)
         except OSError as error:
             raise TransferFailed(str(error)) from error
         finally:
@@ -163,9 +165,11 @@ class _Watched:
         return getattr(self._file, name)
 
 
-def _upload(url: str, files: list[tuple[str, IO[bytes]]], keep_ids: bool, tell: Tell) -> dict[str, Any]:
+def _upload(
+    url: str, files: list[tuple[str, IO[bytes]]], keep_ids: bool, tell: Tell, token: str | None
+) -> dict[str, Any]:
     parts: Any = [("files", (name, _Watched(file, tell))) for name, file in files]
-    headers = {"Accept": "application/x-ndjson", "Idempotency-Key": uuid.uuid4().hex}
+    headers = {"Accept": "application/x-ndjson", "Idempotency-Key": uuid.uuid4().hex, **_signed(token)}
     options: Any = {"params": {"keep_ids": "true"} if keep_ids else {}, "headers": headers, "timeout": TIMEOUT}
     made = 0
     try:
@@ -188,6 +192,10 @@ def _upload(url: str, files: list[tuple[str, IO[bytes]]], keep_ids: bool, tell: 
             else f"{url}: {str(error) or type(error).__name__}"
         ) from error
     raise TransferFailed(f"{url}: the answer ended early ({made} notes or more were imported)")
+
+
+def _signed(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _base(url: str) -> str:

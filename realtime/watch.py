@@ -38,8 +38,12 @@ def feed_url(url: str, since: str | None) -> str:
     return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}) if since else "", ""))
 
 
-async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> AsyncGenerator[dict[str, Any]]:
+async def follow(
+    url: str, since: str | None, tell: Callable[[str], None], token: str | None = None
+) -> AsyncGenerator[dict[str, Any]]:
     """Every frame of the feed that is news, across reconnects. ``tell`` hears what happens to the connection.
+
+    A server with accounts is told the API token.
 
     Raises :class:`Refused` when the server says not to come back.
     """
@@ -49,7 +53,9 @@ async def follow(url: str, since: str | None, tell: Callable[[str], None]) -> As
     while True:
         reason = "the connection was lost"
         try:
-            async with connect(feed_url(url, cursor), max_size=None, compression=None) as socket:
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            address = feed_url(url, cursor)
+            async with connect(address, max_size=None, compression=None, additional_headers=headers) as socket:
                 while True:
                     async with asyncio.timeout(SILENCE):
                         frame: dict[str, Any] = json.loads(await socket.recv())

@@ -48,9 +48,14 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "mentioned"),
     [
-        (["--help"], ["serve", "watch", "--version"]),
-        (["serve", "--help"], ["--host", "--port", "--workers", "--data", "--mongo-url", "--redis-url", "REALTIME_"]),
-        (["watch", "--help"], ["--url", "--since", "--json", "REALTIME_URL"]),
+        (["--help"], ["serve", "watch", "user", "--version"]),
+        (
+            ["serve", "--help"],
+            ["--host", "--port", "--workers", "--data", "--mongo-url", "--redis-url", "--auth", "--open", "REALTIME_"],
+        ),
+        (["watch", "--help"], ["--url", "--since", "--json", "--token", "REALTIME_URL", "REALTIME_TOKEN"]),
+        (["user", "--help"], ["add", "list", "disable", "enable", "reset"]),
+        (["user", "add", "--help"], ["--admin", "--password-stdin", "--data", "--mongo-url", "--database"]),
     ],
 )
 def test_help_names_everything(arguments: list[str], mentioned: list[str]) -> None:
@@ -61,7 +66,7 @@ def test_help_names_everything(arguments: list[str], mentioned: list[str]) -> No
 
 def test_help_tells_the_real_defaults() -> None:
     shown = re.findall(r"\[default: \(?([^\s)]+)\)?\]", realtime("serve", "--help").stdout)
-    assert shown == [str(getattr(Settings(), name)) for name in ("host", "port", "workers", "data")]
+    assert shown == [str(getattr(Settings(), name)) for name in ("host", "port", "workers", "data", "auth")]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +117,28 @@ def test_option_wins_over_the_environment() -> None:
     assert refusal("serve", "--port", "70001", REALTIME_PORT="1").startswith("port: ")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "notes.example", ""])
+def test_others_are_let_in_without_accounts_only_if_that_is_meant(host: str) -> None:
+    settings = Settings.model_construct(host=host)
+    assert settings.exposed
+    assert not settings.model_copy(update={"auth": "accounts"}).exposed
+    assert not settings.model_copy(update={"open": True}).exposed
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_loopback_needs_no_accounts(host: str) -> None:
+    assert not Settings(host=host).exposed
+
+
+def test_refusal_to_let_others_in_names_both_ways_out(tmp_path: Path) -> None:
+    message = refusal("serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
+    assert "REALTIME_AUTH=accounts" in message
+    assert "--open" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_host_is_refused() -> None:
-    message = refusal("serve", "--host", "nowhere.invalid")
+    message = refusal("serve", "--open", "--host", "nowhere.invalid")
     assert message.startswith("cannot listen on nowhere.invalid port 8000: ")
 
 

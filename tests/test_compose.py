@@ -45,7 +45,8 @@ def test_app_has_two_workers_on_the_urls_of_the_other_services(monkeypatch: pyte
         assert name.removeprefix("REALTIME_").lower() in Settings.model_fields
         monkeypatch.setenv(name, value)
     settings = Settings()
-    assert (settings.host, settings.workers) == ("0.0.0.0", 2)
+    assert (settings.host, settings.workers, settings.auth) == ("0.0.0.0", 2, "accounts")
+    assert not settings.exposed
     assert settings.mongo_url == "mongodb://mongodb:27017/?replicaSet=realtime"
     assert settings.redis_url == "redis://redis:6379/0"
 
@@ -91,6 +92,10 @@ def test_images_have_no_registry_address() -> None:
     images = [service["image"] for service in SERVICES.values() if "image" in service]
     images += [line.split()[0] for line in _instructions("FROM")]
     assert all(re.fullmatch(r"[a-z]+(/[a-z]+)?:[\w.-]+", image) for image in images)
+
+
+def test_image_lets_nobody_in_without_an_account() -> None:
+    assert "REALTIME_AUTH=accounts" in _instructions("ENV")[-1].split()
 
 
 def test_image_runs_the_server_as_an_ordinary_user() -> None:

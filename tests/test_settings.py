@@ -38,6 +38,10 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
         ("database", "no/slash"),
         ("database", ""),
         ("database", "x" * 39),
+        ("auth", "none"),
+        ("sign_up", "friends"),
+        ("secret", "short"),
+        ("password_memory", 1),
         ("log_level", "loud"),
         ("log_format", "xml"),
         ("max_body", 0),
@@ -66,7 +70,7 @@ def test_frozen() -> None:
 
 
 def test_urls_with_their_passwords_are_not_shown() -> None:
-    settings = Settings(mongo_url="mongodb://user:secret@host", redis_url="redis://:secret@host")
+    settings = Settings(mongo_url="mongodb://user:secret@host", redis_url="redis://:secret@host", secret="secret" * 6)
     assert "secret" not in f"{settings!r} {settings}"
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from realtime.access import Viewer
-from realtime.accounts import Accounts, Caller
+from realtime.accounts import NAME, Accounts, Caller
 from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
@@ -16,10 +16,9 @@ from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, TOO_MANY, UNAVAILA
 from realtime.routing import parts_of, problem, viewer_of
 from realtime.signin import may_sign_in
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{1,31}$"
 Name = Annotated[
     str,
-    StringConstraints(pattern=NAME, to_lower=True),
+    StringConstraints(pattern=f"^{NAME}$", to_lower=True),
     Field(description="2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same", examples=["ann"]),
 ]
 Password = Annotated[

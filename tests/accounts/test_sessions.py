@@ -49,7 +49,6 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     phone = browse().sign_in(ann.name)
     token = ann.token()["token"]
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
-    assert phone.user
     assert ann.post("/auth/password", json={"old": PASSWORD, "new": OTHER}).status_code == 204
     assert ann.user
     assert not phone.user
@@ -59,8 +58,14 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     browse().sign_in(ann.name, OTHER)
 
 
-def test_changing_the_password_takes_the_old_one(ann: Browser) -> None:
-    assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).status_code == 403
+def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -> None:
+    phone = browse().sign_in(ann.name)
+    assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).json() == {
+        "detail": "The old password is wrong"
+    }
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": "too short"}).status_code == 422
+    assert phone.user
+    browse().sign_in(ann.name)
 
 
 def test_a_disabled_user_has_nothing_left(browse: Browse, root: Browser, ann: Browser) -> None:

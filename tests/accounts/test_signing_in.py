@@ -210,6 +210,17 @@ def test_operators_are_no_text(browse: Browse, ann: Browser, root: Browser, valu
     assert root.get("/audit", params={"who[$ne]": "x"}).status_code == 422
 
 
+def test_guesses_are_counted_by_account_and_by_address(browse: Browse, ann: Browser) -> None:
+    answers = [browse().try_sign_in(ann.name, "wrong wrong wrong wrong") for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [401] * 5 + [429]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert browse().try_sign_in(ann.name).status_code == 429
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": PASSWORD}).status_code == 429
+    one = browse()
+    assert [one.try_sign_in(f"somebody{n}").status_code for n in range(21)] == [401] * 20 + [429]
+    assert one.post("/auth/sign-up", json={"name": one.name, "password": PASSWORD}).status_code == 429
+
+
 def test_invites(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
         assert host.get("/auth/me").json() == {"mode": "accounts", "sign_up": "invite", "first": True, "user": None}

@@ -1,0 +1,87 @@
+"""``realtime user``: accounts from the terminal, with the server running or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner, Result
+
+from realtime import create_app
+from realtime.cli import app
+from realtime.embedded import Embedded
+from realtime.settings import Settings
+from tests.accounts.people import HERE, PASSWORD, Browser, bearer, with_accounts
+
+User = Callable[..., Result]
+
+
+def user(*arguments: str, given: str = "", **environment: str) -> Result:
+    """Runs ``realtime user`` in this process."""
+    quick = {"COLUMNS": "120", "NO_COLOR": "1", "REALTIME_PASSWORD_MEMORY": "8", **environment}
+    return CliRunner().invoke(app, ["user", *arguments], given, quick)
+
+
+@pytest.fixture
+def administer(settings: Settings) -> User:
+    """``realtime user`` on the database of the test."""
+    place = {"REALTIME_MONGO_URL": settings.mongo_url or "", "REALTIME_DATABASE": settings.database}
+    return lambda *arguments, given="": user(*arguments, given=given, **place)
+
+
+def test_users_are_added_and_listed(administer: User) -> None:
+    added = administer("add", "Ann", "--password-stdin", given=f"{PASSWORD}\n")
+    assert (added.exit_code, added.stdout) == (0, "ann was added, as an admin\n"), added.stderr
+    assert administer("add", "bob", given=f"{PASSWORD}\n{PASSWORD}\n").stdout.endswith("bob was added\n")
+    assert administer("add", "cid", "--admin", "--password-stdin", given=PASSWORD).exit_code == 0
+    assert administer("disable", "bob").stdout == "bob is disabled\n"
+    assert administer("list").stdout == "ann admin\nbob disabled\ncid admin\n"
+    assert administer("enable", "bob").stdout == "bob is enabled\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "said"),
+    [
+        (["add", "ann", "--password-stdin"], PASSWORD, "Somebody has this name already"),
+        (["add", "bob", "--password-stdin"], "too short", "at least 15 characters"),
+        (["add", "not a name", "--password-stdin"], PASSWORD, "a name has"),
+        (["reset", "bob", "--password-stdin"], PASSWORD, "User not found"),
+        (["disable", "bob"], "", "User not found"),
+    ],
+)
+def test_refusals_are_one_line(administer: User, arguments: list[str], given: str, said: str) -> None:
+    administer("add", "ann", "--password-stdin", given=PASSWORD)
+    ended = administer(*arguments, given=given)
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("realtime: ")
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_reset_ends_everything(settings: Settings, administer: User) -> None:
+    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+        ann = Browser(host).sign_up()
+        token = ann.token()["token"]
+        new = "another horse and another staple"
+        assert administer("reset", ann.name, "--password-stdin", given=new).exit_code == 0
+        actions = [entry["action"] for entry in Browser(host).sign_in(ann.name, new).get("/audit").json()]
+        assert actions[:2] == ["sign-in", "user.reset"]
+        assert Browser(host).try_sign_in(ann.name).status_code == 401
+
+        def ended() -> bool:
+            return not ann.user and Browser(host).get("/auth/me", headers=bearer(token)).status_code == 401
+
+        assert any(ended() for _ in range(1000))
+
+
+def test_on_a_data_folder_whose_servers_run(embedded: Embedded, settings: Settings) -> None:
+    place = ["--data", str(embedded._folder), "--database", settings.database]
+    added = user("add", "ann", "--password-stdin", *place, given=PASSWORD)
+    assert (added.stdout, added.stderr) == ("ann was added, as an admin\n", "")
+
+
+def test_on_a_data_folder_whose_servers_do_not_run(tmp_path: Path) -> None:
+    added = user("add", "ann", "--password-stdin", "--data", str(tmp_path), given=PASSWORD)
+    assert (added.stdout, added.stderr) == ("ann was added, as an admin\n", "")
