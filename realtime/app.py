@@ -29,7 +29,7 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SameOrigin, WriteLimit
+from realtime.middleware import AcceptLimit, BodyLimit, OtherOrigins, RequestLog, SafeHeaders, SameOrigin, WriteLimit
 from realtime.notes import Notes
 from realtime.outbox import Outbox
 from realtime.places import Places
@@ -124,9 +124,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(SignIn, others=others)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others)
+    if others:
+        app.add_middleware(OtherOrigins, origins=others)
     app.add_middleware(RequestLog, metrics=metrics)
     if settings.most_accepts:
         app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
+    app.add_middleware(SafeHeaders, kept=settings.auth == "open")
 
     app.routes.extend([*page.routes(), *reference.routes()])
     return app

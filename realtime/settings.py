@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from realtime.failpoints import FailPoints
 
 MIB = 1024 * 1024
+ORIGIN = re.compile(
+    r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII
+)
+"""As browsers send it (RFC 6454): scheme and host in lower case, no port that the scheme implies, no path."""
 
 
 class Settings(BaseSettings):
@@ -93,7 +98,7 @@ class Settings(BaseSettings):
     ] = 20
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
-        str, Field(description="other origins whose pages may connect and write, separated by spaces")
+        str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
     ] = ""
     client_budget: Annotated[
         int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
@@ -115,6 +120,17 @@ class Settings(BaseSettings):
         if 0 < len(secret) < 32:
             raise ValueError("must have at least 32 characters")
         return secret
+
+    @field_validator("origins")
+    @classmethod
+    def _exact(cls, origins: str) -> str:
+        for origin in origins.split():
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is no origin as browsers send it, like https://notes.example or http://localhost:3000:"
+                    " name each exactly, in lower case, without a path"
+                )
+        return origins
 
     @property
     def most_accepts(self) -> int:
