@@ -1,4 +1,7 @@
-"""Secrets: how passwords are hashed and compared, what tokens are made of, and how they are read."""
+"""Secrets: how passwords are hashed and compared, what tokens are made of, and how they are read.
+
+The libraries are imported where they are used: that takes a while, and a server without accounts needs neither.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ import secrets
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-
-import jwt
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 
 from realtime.errors import PasswordRefused, TooMany
 
@@ -63,6 +62,9 @@ class Passwords:
     """Hashes passwords with Argon2id, each with ``memory`` KiB, in threads, few at a time."""
 
     def __init__(self, memory: int) -> None:
+        from pwdlib import PasswordHash
+        from pwdlib.hashers.argon2 import Argon2Hasher
+
         self._hash = PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=memory, parallelism=1),))
         # Of no password, but as much work to compare with as any other.
         self._nobody = f"$argon2id$v=19$m={memory},t={PASSES},p=1${'A' * 22}${'A' * 43}"
@@ -114,6 +116,8 @@ class Claims(NamedTuple):
 
 def make_jwt(key: str, claims: Claims) -> str:
     """A token for :data:`JWT_SECONDS`, signed (RFC 7519, HMAC with SHA-256)."""
+    import jwt
+
     told = {
         "sub": claims.name,
         "sid": claims.session,
@@ -125,6 +129,8 @@ def make_jwt(key: str, claims: Claims) -> str:
 
 def read_jwt(key: str, token: str) -> Claims:
     """What a token says. Raises ``ValueError`` for one that was not made with this key, or has expired."""
+    import jwt
+
     try:
         told = jwt.decode(token, key, [ALGORITHM], options={"require": ["sub", "sid", "jti", "exp"]})
     except jwt.InvalidTokenError as error:

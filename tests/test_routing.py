@@ -21,7 +21,7 @@ def test_every_path_works_in_both_forms(client: TestClient) -> None:
         .replace("{version}", "1")
         .replace("{versions}", "1..1")
         for path, operations in documented.items()
-        if "get" in operations
+        if "get" in operations and "401" not in operations["get"]["responses"]
     } - {"/events"}
     for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
         given, other = (client.get(form, follow_redirects=False) for form in (path, other_form(path)))
@@ -70,6 +70,22 @@ def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
         "/trash/{id}/restore": "post",
         "/export": "get",
         "/import": "post",
+        "/auth/me": "get",
+        "/auth/sign-up": "post",
+        "/auth/sign-in": "post",
+        "/auth/sign-out": "post",
+        "/auth/password": "post",
+        "/auth/token": "post",
+        "/auth/sessions": "deleteget",
+        "/auth/sessions/{id}": "delete",
+        "/auth/tokens": "getpost",
+        "/auth/tokens/{id}": "delete",
+        "/auth/ticket": "post",
+        "/users": "get",
+        "/users/{name}/disable": "post",
+        "/users/{name}/enable": "post",
+        "/invites": "post",
+        "/audit": "get",
         "/events": "get",
         "/changes": "get",
         "/asyncapi.json": "get",

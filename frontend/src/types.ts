@@ -311,14 +311,16 @@ export interface RevisionText {
   content: string;
 }
 /**
- * Signs the connection in.
+ * Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
+ *
+ * Without a token it stays a stranger's, who gets what is public.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Auth".
  */
 export interface Auth {
   type: "auth";
-  token: string;
+  token?: string | null;
 }
 /**
  * Answer to a heartbeat; may be left out.

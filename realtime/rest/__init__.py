@@ -1,5 +1,5 @@
 """The routes: parse, one action or read, public model."""
 
-from realtime.rest import auth, history, notes, people, tags, transfer, trash
+from realtime.rest import auth, history, notes, people, tags, tokens, transfer, trash
 
-routers = [notes.router, history.router, tags.router, trash.router, transfer.router, auth.router, people.router]
+routers = [module.router for module in (notes, history, tags, trash, transfer, auth, tokens, people)]

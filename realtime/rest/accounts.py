@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from fastapi import Depends, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from realtime.access import Viewer
 from realtime.accounts import NAME, Accounts, Caller
 from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
-from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, TOO_MANY, UNAVAILABLE, Answers, json_of
+from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, TOO_MANY, UNAVAILABLE, WRITE, Answers, json_of
 from realtime.routing import parts_of, problem, viewer_of
 from realtime.signin import may_sign_in
 
@@ -50,8 +50,27 @@ FORBIDDEN: Answers = {
     403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
 }
 OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
-OWN: Answers = {**OWN_READ, **TOO_MANY, **JSON_BODY}
-ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
+TOO_BIG: Answers = {413: WRITE[413]}
+OWN_ACT: Answers = {**OWN_READ, **TOO_BIG, **TOO_MANY}
+OWN: Answers = {**OWN_ACT, **JSON_BODY}
+ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **TOO_BIG, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
+
+
+INSECURE: Answers = {
+    400: problem(
+        "Over plain HTTP, and not on the machine itself; or the body is not JSON",
+        "Use https: on the way here others could read the password, and the session",
+    )
+}
+ENDED: Answers = {204: {"description": "It ended"}}
+EXAMPLE_ID = "5b0c3a0d5b0c3a0d5b0c3a0d5b0c3a0d"
+EXAMPLE_PASSWORD = "correct horse battery staple"
+Digest = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[EXAMPLE_ID])]
+
+
+def shown(**fields: Any) -> ConfigDict:
+    """The configuration of a model with an example."""
+    return ConfigDict(from_attributes=True, json_schema_extra={"examples": [fields]})
 
 
 def _accounts(request: Request) -> Accounts:
@@ -75,8 +94,8 @@ SignedIn = Annotated[Viewer, Depends(_signed_in)]
 
 
 def _in_person(viewer: SignedIn) -> Viewer:
-    if viewer.token:  # it would else make others like it, and outlive being revoked
-        raise Forbidden("Not by an API token: sign in")
+    if viewer.token or not viewer.writes:  # it could make others like it, or better ones, and outlive being revoked
+        raise Forbidden("Not by an API token, nor by one that may only read: sign in")
     return viewer
 
 

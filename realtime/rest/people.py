@@ -6,11 +6,21 @@ import re
 from typing import Annotated
 
 from fastapi import Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from realtime.models import Moment
 from realtime.people import Deed
-from realtime.rest.accounts import OWN_READ, AccountsPart, Admin, CallerPart, Name, WritingAdmin, private
+from realtime.rest.accounts import (
+    OWN_ACT,
+    OWN_READ,
+    AccountsPart,
+    Admin,
+    CallerPart,
+    Name,
+    WritingAdmin,
+    private,
+    shown,
+)
 from realtime.rest.common import After, Answers, PageQuery, link, list_answer, only, place_of, place_token
 from realtime.routing import SlashRouter, problem
 
@@ -25,12 +35,7 @@ UserName = Annotated[Name, Path()]
 class UserListed(BaseModel):
     """A user, as admins see them."""
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "examples": [{"name": "ann", "admin": True, "disabled": False, "created_date": "2026-01-01T09:00:00.000Z"}]
-        },
-    )
+    model_config = shown(name="ann", admin=True, disabled=False, created_date="2026-01-01T09:00:00.000Z")
 
     name: str
     admin: bool
@@ -50,7 +55,7 @@ async def users(accounts: AccountsPart, admin: Admin) -> Response:
     dependencies=[only()],
     summary="Disable a user",
     response_model=UserListed,
-    responses={**OWN_READ, **NO_USER},
+    responses={**OWN_ACT, **NO_USER},
 )
 async def disable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
     """Nothing of theirs lets them in any more: sessions and tokens end, and what is open is closed within a second."""
@@ -62,7 +67,7 @@ async def disable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPar
     dependencies=[only()],
     summary="Enable a user",
     response_model=UserListed,
-    responses={**OWN_READ, **NO_USER},
+    responses={**OWN_ACT, **NO_USER},
 )
 async def enable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
     """They can sign in again; sessions and tokens of before stay ended."""
@@ -72,7 +77,9 @@ async def enable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart
 class Invite(BaseModel):
     """An invite for one person."""
 
-    invite: Annotated[str, Field(description="to be given when signing up", examples=["6pLO2M1s…"])]
+    model_config = shown(invite="6pLO2M1s…", expires="2026-01-08T09:00:00.000Z")
+
+    invite: Annotated[str, Field(description="to be given when signing up")]
     expires: Moment
 
 
@@ -82,7 +89,7 @@ class Invite(BaseModel):
     dependencies=[only()],
     summary="Invite somebody",
     response_model=Invite,
-    responses=OWN_READ,
+    responses=OWN_ACT,
 )
 async def invite(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart) -> Response:
     """Good for one account, for a week."""
@@ -108,20 +115,13 @@ class AuditQuery(PageQuery):
 class Entry(BaseModel):
     """One thing that somebody did, or with `"ok": false` tried to."""
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "date": "2026-01-01T09:00:00.000Z",
-                    "who": "ann",
-                    "action": "user.disable",
-                    "target": "bob",
-                    "address": "192.0.2.7",
-                    "ok": True,
-                }
-            ]
-        },
+    model_config = shown(
+        date="2026-01-01T09:00:00.000Z",
+        who="ann",
+        action="user.disable",
+        target="bob",
+        address="192.0.2.7",
+        ok=True,
     )
 
     date: Moment

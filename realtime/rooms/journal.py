@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -19,6 +20,10 @@ CROWDED = 8 * 1024 * 1024
 """Bytes waiting from which on whoever writes should wait, too."""
 MOST_ROW = 4 * 1024 * 1024
 """Bytes of a row; a document of MongoDB has room for 16 MiB."""
+SHARE = 0.1
+"""Of the time of the loop, for handing out what is stored: with many clients each commit takes more together."""
+LONGEST_REST = 0.005
+"""Seconds."""
 
 
 class Source(Protocol):
@@ -83,7 +88,10 @@ class Journal(Generic[S]):
         return batch.done
 
     async def run(self) -> None:
-        """Commits what is queued, for ever: what comes while one batch is on its way is the next one."""
+        """Commits what is queued, for ever: what comes while one batch is on its way, and a little after, is the next.
+
+        After is in proportion to what it took to hand the batch out.
+        """
         while True:
             await self._due.wait()
             batch, self._next = self._next, Batch()
@@ -96,7 +104,9 @@ class Journal(Generic[S]):
             except Unavailable as error:
                 log.warning("updates could not be journaled", extra={"notes": len(rows), "error": error.detail})
             finally:
+                started = time.perf_counter()
                 try:
                     self._stored(rows, stored)
                 finally:
                     batch.done.set_result(stored)
+            await asyncio.sleep(min(LONGEST_REST, (1 / SHARE - 1) * (time.perf_counter() - started)))

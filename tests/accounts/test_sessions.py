@@ -125,6 +125,14 @@ def test_signed_tokens(browse: Browse, ann: Browser) -> None:
     assert program.get("/auth/me", headers=bearer(token)).status_code == 401
 
 
+def test_a_signed_token_that_reads_only_reads(browse: Browse, ann: Browser) -> None:
+    form = {"username": ann.name, "password": PASSWORD, "scope": "read"}
+    reading = bearer(browse().post("/auth/token", data=form).json()["access_token"])
+    assert browse().get("/auth/me", headers=reading).json()["user"]["name"] == ann.name
+    for path, body in (("/auth/tokens", {"name": "heir"}), ("/auth/password", {"old": PASSWORD, "new": OTHER})):
+        assert browse().post(path, json=body, headers=reading).status_code == 403
+
+
 @pytest.mark.parametrize("scheme", ["Basic Og==", "Digest x", "", "Bearer"])
 def test_what_is_no_bearer_s_is_not_looked_at(browse: Browse, ann: Browser, scheme: str) -> None:
     form = {"username": ann.name, "password": PASSWORD}  # Swagger UI sends a Basic header along

@@ -242,6 +242,21 @@ def test_invites(settings: Settings) -> None:
         assert ann.post("/invites").status_code == 403
 
 
+def test_what_is_the_same_for_all_asks_nobody_who_they_are(browse: Browse) -> None:
+    for path in ("/healthz", "/ping", "/metrics", "/openapi.json", "/docs", "/"):
+        assert browse().get(path, headers=bearer("nonsense")).status_code == 200
+
+
+def test_the_description_tells_how_programs_sign_in(host: TestClient, client: TestClient) -> None:
+    described = host.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["password"]["flows"]["password"]["tokenUrl"] == "/auth/token"
+    needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
+    assert described["paths"]["/auth/sessions"]["get"]["security"] == needed
+    assert described["paths"]["/auth/sign-in"]["post"]["security"] == []
+    assert described["paths"]["/notes/"]["get"]["security"] == [{}, *needed]
+    assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+
+
 def test_nobody_signs_up_where_that_is_closed(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
         assert host.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD}).status_code == 403

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from realtime.access import Viewer
 from realtime.errors import CloseCode
 from realtime.rooms.member import STATES_BURST, Refused
 from tests.harness import eventually
@@ -61,3 +62,13 @@ async def test_news_from_here_and_elsewhere_are_gathered(hire: Hire) -> None:
         seat.leave()
     await eventually(lambda: listener.text.here == {len(seats) - 1})
     assert listener.packets - before <= (time.monotonic() - started) / 0.03 + 1
+
+
+async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    assert seat.room is not None
+    await seat.say(state_of(1, 0, '{"user": {"name": "Root"}}'))
+    assert seat.room.company.name_of(seat.member) == "Root"
+    seat.member.viewer = Viewer(keys=frozenset({"*", "@ann"}), name="ann")
+    assert seat.room.company.name_of(seat.member) == "ann"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,13 +35,15 @@ def crowded(one: Journal[Source]) -> bool:
 
 
 @asynccontextmanager
-async def journaling(settings: Settings) -> AsyncIterator[tuple[Journal[Source], Store, Heard]]:
+async def journaling(settings: Settings, busy: float = 0) -> AsyncIterator[tuple[Journal[Source], Store, Heard]]:
+    """A journal; handing out takes so many seconds."""
     assert settings.mongo_url
     store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
     heard: Heard = []
 
     def stored(rows: Sequence[tuple[Source, Row]], done: bool) -> None:
         heard.append((list(rows), done))
+        time.sleep(busy)
 
     one = Journal[Source](store.texts, stored)
     try:
@@ -65,6 +68,17 @@ async def test_what_comes_together_is_one_commit_with_a_row_for_each_source(sett
         found = await store.texts.read(1)
         assert found
         assert sorted(list(row.updates) for row in found.rows) == [[b"one", b"three"], [b"two"]]
+
+
+async def test_where_handing_out_takes_long_what_comes_soon_after_goes_together(settings: Settings) -> None:
+    async with journaling(settings, busy=0.01) as (one, _, heard), running({"journal": one.run}):
+        assert await one.write(Source(1), b"first", None)
+        source = Source(2)
+        for update in (b"one", b"two", b"three"):
+            last = one.write(source, update, None)
+            await asyncio.sleep(0)
+        assert await last
+        assert [[row.updates for _, row in rows] for rows, _ in heard] == [[[b"first"]], [[b"one", b"two", b"three"]]]
 
 
 async def test_what_comes_during_a_commit_is_the_next_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
