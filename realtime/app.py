@@ -28,11 +28,12 @@ from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
 from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
-from realtime.limits import Limits
+from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import BodyLimit, RequestLog, SameOrigin
+from realtime.middleware import AcceptLimit, BodyLimit, OtherOrigins, RequestLog, SafeHeaders, SameOrigin, WriteLimit
 from realtime.notes import Notes
 from realtime.outbox import Outbox
+from realtime.places import Places
 from realtime.presence import Presence
 from realtime.queries import Queries
 from realtime.revocations import Ended, Open, Revocations
@@ -66,10 +67,12 @@ class Parts:
     rooms: Rooms
     queries: Queries
     metrics: Metrics
+    places: Places
     viewers: Viewers | None
-    """Without accounts there are none."""
+    """This and what follows: without accounts there are none."""
     accounts: Accounts | None
     sharing: Sharing | None
+    limits: Limits | None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -120,10 +123,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
+        app.add_middleware(WriteLimit, rule=writes(settings.writes))
         app.add_middleware(SignIn, others=others)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others)
+    if others:
+        app.add_middleware(OtherOrigins, origins=others)
     app.add_middleware(RequestLog, metrics=metrics)
+    if settings.most_accepts:
+        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
+    app.add_middleware(SafeHeaders, kept=settings.auth == "open")
 
     app.routes.extend([*page.routes(), *reference.routes()])
     return app
@@ -229,12 +238,15 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    accounts = sharing = None
+    places = Places(bus, settings.sockets)
+    accounts = sharing = limits = None
     if settings.auth == "accounts":
+        limits = Limits(bus)
         sharing = Sharing(store, notes, queries, viewers)
+        accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
         tasks["audit"] = audit.run
-        accounts = Accounts(store, viewers, Limits(bus).take, Passwords(settings.password_memory), settings.sign_up)
         tasks["hear of revocations"] = revocations.run
+        tasks["keep places"] = places.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
@@ -242,7 +254,22 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
-            yield Parts(store, bus, follower, feed, outbox, notes, rooms, queries, metrics, known, accounts, sharing)
+            yield Parts(
+                store,
+                bus,
+                follower,
+                feed,
+                outbox,
+                notes,
+                rooms,
+                queries,
+                metrics,
+                known,
+                accounts,
+                sharing,
+                limits,
+                places,
+            )
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

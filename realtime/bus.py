@@ -81,8 +81,8 @@ class Bus:
         self.feed = self.key("feed")
         self.presence = self.key("presence")
         self.sync = self.key("sync")
-        self._append = self._script("append.lua")
-        self._read = self._script("read.lua")
+        self._append = self.script("append.lua")
+        self._read = self.script("read.lua")
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
         self._queued_bytes = 0
         self._due = asyncio.Event()
@@ -98,7 +98,8 @@ class Bus:
         """A key of this program. All have one hash tag: in a Redis cluster, what a script touches lives in one slot."""
         return f"{{{self._namespace}}}:{name}"
 
-    def _script(self, name: str) -> Any:
+    def script(self, name: str) -> Any:
+        """A script of this program, to :meth:`call`."""
         return self._redis.register_script(resources.files("realtime").joinpath("scripts", name).read_text())
 
     async def aclose(self) -> None:
@@ -155,10 +156,11 @@ class Bus:
         arguments: list[bytes | str | int] = [secrets.token_hex(6), *self._keep, self.feed]
         for entry in entries:
             arguments += (entry.key, entry.version, entry.head, entry.tail)
-        epoch, top, *_ = await self._call(self._append, self._keys, arguments)
+        epoch, top, *_ = await self.call(self._append, self._keys, arguments)
         return Cursor(epoch.decode(), top)
 
-    async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def call(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What a script answers. Raises :class:`BusUnavailable`."""
         try:
             result = await script(keys=keys, args=arguments)
         except (RedisError, OSError) as error:
@@ -181,7 +183,7 @@ class Bus:
         Raises :class:`BusUnavailable`.
         """
         arguments = [after.epoch, after.offset, last, most, most_bytes, int(collapse)]
-        flat = await self._call(self._read, self._keys[:3], arguments)
+        flat = await self.call(self._read, self._keys[:3], arguments)
         if flat is None:
             return None
         return list(zip(flat[::2], flat[1::2], strict=True))

@@ -76,7 +76,8 @@ class Limits:
         self._ask_again = 0.0
 
     async def take(self, rule: Rule, key: str) -> None:
-        """Takes one. Raises :class:`TooMany`."""
+        """Takes one; an address is counted with its :func:`neighbourhood`. Raises :class:`TooMany`."""
+        key = neighbourhood(key) if ":" in key else key
         async with self._turns:
             if self._bus.available and time.monotonic() > self._ask_again:
                 try:

@@ -1,4 +1,4 @@
-"""ASGI middleware around all routes: where requests come from, how large they are, a log line and measurement each."""
+"""ASGI middleware around all routes: whose requests are let in, how many and how large, and how they are answered."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
+
+from realtime.errors import TooMany, Unavailable
+from realtime.routing import parts_of, refusal, viewer_of
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from realtime.limits import Rule
     from realtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -58,9 +64,10 @@ class BodyLimit:
 
 
 class SameOrigin:
-    """Refuses writes and WebSockets that a page of another site makes a browser send (403).
+    """Refuses writes and WebSockets that a page of another origin makes a browser send (403).
 
-    A browser names the page's origin; other programs send none and are not touched.
+    A browser says where the page is from (``Sec-Fetch-Site``), an old one names at least its origin; no page can change
+    that. Other programs send neither, and are not touched.
     """
 
     def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
@@ -71,10 +78,109 @@ class SameOrigin:
         """Passes on what comes from here, or from nowhere in particular."""
         if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS):
             headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            if origin is not None and origin not in self._others and urlsplit(origin).netloc != headers.get("host"):
+            if headers.get("origin") not in self._others and not _from_here(headers):
                 refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
                 await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether a page of this origin sent it, or none did."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+class OtherOrigins(CORSMiddleware):
+    """Lets pages of other origins, each named exactly, see what they are answered."""
+
+    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_credentials=True,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
+            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"),
+        )
+
+
+class SafeHeaders:
+    """Has browsers take an answer for what it says it is, and tell nobody of it; a page has a policy of its own.
+
+    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only.
+    """
+
+    def __init__(self, app: ASGIApp, *, kept: bool) -> None:
+        self._app = app
+        self._all = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        if not kept:
+            self._all.append((b"cache-control", b"no-store"))
+        self._json = [*self._all, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, and adds what its answer lacks."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = dict(message["headers"])
+                wanted = self._json if given.get(b"content-type") == b"application/json" else self._all
+                lacking = [header for header in wanted if header[0] not in given]
+                message = {**message, "headers": [*message["headers"], *lacking]}
+            await send(message)
+
+        await self._app(scope, receive, safely)
+
+
+class AcceptLimit:
+    """Lets in so many WebSockets and event streams a second, and answers 503 to more.
+
+    A herd that comes back at once would else keep whoever is there already waiting.
+    """
+
+    def __init__(self, app: ASGIApp, per_second: int) -> None:
+        self._app = app
+        self._rate = per_second
+        self._left = float(per_second)
+        self._counted = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is within the limit."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"].rstrip("/") == "/events"):
+            now = time.monotonic()
+            self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
+            self._counted = now
+            if self._left < 1:
+                await refusal(Unavailable("Too many come at once, try again"))(scope, receive, send)
+                return
+            self._left -= 1
+        await self._app(scope, receive, send)
+
+
+class WriteLimit:
+    """Refuses writes of whoever sends too many (429): a user, or an address if nobody is signed in."""
+
+    def __init__(self, app: ASGIApp, rule: Rule) -> None:
+        self._app = app
+        self._rule = rule
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is within the limit."""
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
+            connection = HTTPConnection(scope)
+            name = viewer_of(connection).name
+            address = connection.client.host if connection.client else ""
+            limits = parts_of(connection).limits
+            assert limits is not None
+            try:
+                await limits.take(self._rule, address if name is None else f"@{name}")
+            except TooMany as error:
+                await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -69,6 +69,17 @@ class _Direct:
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, with this program's close code for a missing pong."""
 
+    _handshake_complete = False
+
+    @property
+    def handshake_complete(self) -> bool:
+        """Whether the handshake was answered. A refusal is an answer, too, which uvicorn would call an error."""
+        return self._handshake_complete or self.close_sent
+
+    @handshake_complete.setter
+    def handshake_complete(self, complete: bool) -> None:
+        self._handshake_complete = complete
+
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
         super().on_task_complete(task)

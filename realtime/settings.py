@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from realtime.failpoints import FailPoints
 
 MIB = 1024 * 1024
+ORIGIN = re.compile(
+    r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII
+)
+"""As browsers send it (RFC 6454): scheme and host in lower case, no port that the scheme implies, no path."""
 
 
 class Settings(BaseSettings):
@@ -77,9 +82,23 @@ class Settings(BaseSettings):
     trash_days: Annotated[
         int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted for good")
     ] = 30
+    accepts: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="WebSockets and event streams that a worker lets in a second, before it answers 503; 0 is all."
+            " Without it: 200 with accounts, else all",
+        ),
+    ] = None
+    writes: Annotated[
+        int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
+    ] = 30
+    sockets: Annotated[
+        int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
+    ] = 20
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
-        str, Field(description="other origins whose pages may connect and write, separated by spaces")
+        str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
     ] = ""
     client_budget: Annotated[
         int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
@@ -101,6 +120,24 @@ class Settings(BaseSettings):
         if 0 < len(secret) < 32:
             raise ValueError("must have at least 32 characters")
         return secret
+
+    @field_validator("origins")
+    @classmethod
+    def _exact(cls, origins: str) -> str:
+        for origin in origins.split():
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is no origin as browsers send it, like https://notes.example or http://localhost:3000:"
+                    " name each exactly, in lower case, without a path"
+                )
+        return origins
+
+    @property
+    def most_accepts(self) -> int:
+        """WebSockets and event streams that a worker lets in a second; 0 is all."""
+        if self.accepts is None:
+            return 200 if self.auth == "accounts" else 0
+        return self.accepts
 
     @property
     def exposed(self) -> bool:

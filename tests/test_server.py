@@ -18,7 +18,8 @@ import psutil
 import pytest
 import uvicorn
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from realtime.server import WebSocketProtocol, address, listen
 from tests.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
@@ -213,6 +214,16 @@ async def test_handshake_that_is_none_is_answered(shared_servers: list[ServerPro
     async with asyncio.timeout(5 * UNIT):
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
     writer.close()
+
+
+async def test_a_refused_handshake_is_no_error(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(server.ws, origin=Origin("http://evil.example"))
+    assert refused.value.response.status_code == 403
+    async with rest_client(server.url) as rest:
+        await rest.get("/ping")
+    assert "handshake" not in server.log()
 
 
 async def test_invalid_utf8_is_closed_without_a_traceback(server: ServerProcess) -> None:

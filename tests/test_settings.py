@@ -76,3 +76,39 @@ def test_urls_with_their_passwords_are_not_shown() -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "accepts": 0}, 0), ({"accepts": 9}, 9)],
+)
+def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
+    assert Settings(**given).most_accepts == most
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://notes.example",
+        "http://localhost:3000",
+        "http://[::1]:3000",
+        "https://xn--nt-fka.example:8443",
+        "app://x",
+    ],
+)
+def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
+    assert Settings(origins=f"{origin} http://a.example").origins.split()[0] == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*", "null", "notes.example", "https://", "https://notes.example/", "https://notes.example/path", "https://*.example",
+        "https://notes.example:443", "http://notes.example:80", "HTTPS://notes.example", "https://Notes.example",
+        "https://user@notes.example", "https://notes.example?x", "https://nötes.example", "https://a.example,http://b.example",
+    ],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(origins=f"http://a.example {origin}")
+    assert f"{origin} is no origin as browsers send it" in str(refused.value)

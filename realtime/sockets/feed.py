@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.asyncapi import asyncapi
-from realtime.errors import BusUnavailable, CloseCode, NotSignedIn, Unavailable
+from realtime.errors import BusUnavailable, CloseCode, NotSignedIn, TooMany, Unavailable
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
 from realtime.hub import Client, Closed, Frame
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from realtime.access import Viewer
+    from realtime.places import Places
 
 MAX_FRAME = 64 * 1024
 
@@ -81,7 +82,7 @@ async def description() -> Response:
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
     """The feed over a WebSocket."""
-    feed = parts_of(socket).feed
+    feed, places = parts_of(socket).feed, parts_of(socket).places
     await socket.accept()
     try:
         wanted = Wanted.model_validate(dict(socket.query_params))
@@ -98,12 +99,18 @@ async def websocket(socket: WebSocket) -> None:
         return
     except WebSocketDisconnect:
         return
+    try:
+        place = await places.take(viewer)
+    except TooMany:
+        await _close(socket, BadFrame("", CloseCode.TOO_MANY))
+        return
     client = feed.join(wanted, viewer)
     feed.metrics.clients.labels("ws").inc()
     try:
         ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
     finally:
         feed.leave(client)
+        places.leave(place)
         feed.metrics.clients.labels("ws").dec()
     if ended is not None:
         await _close(socket, ended)
@@ -150,10 +157,11 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, wanted: Wanted, viewer: Viewer) -> None:
+    def __init__(self, feed: Feed, places: Places, wanted: Wanted, viewer: Viewer) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed
+        self._places = places
         self._wanted = wanted
         self._viewer = viewer
 
@@ -163,12 +171,14 @@ class EventStream(Response):
             refusal = JSONResponse({"detail": "The server is going away, come back"}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
+        place = await self._places.take(self._viewer)
         client = self._feed.join(self._wanted, self._viewer)
         self._feed.metrics.clients.labels("sse").inc()
         try:
             await _serve(client, self._write(client, send), self._listen(receive))
         finally:
             self._feed.leave(client)
+            self._places.leave(place)
             self._feed.metrics.clients.labels("sse").dec()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(WITHIN):
@@ -196,6 +206,10 @@ REFUSED = problem(
     "The query is not valid: what is wrong and where",
     [{"type": "string_pattern_mismatch", "loc": ["query", "notes"], "msg": "String should match pattern '…'"}],
 )
+TOO_MANY = problem(
+    "The user has as many connections as may stay open; `Retry-After` tells when to try again",
+    "Too many requests, try again later",
+)
 GOING_AWAY = problem(
     "The feed is not available, or the server is stopping; `Retry-After` tells when to try again",
     "The server is going away, come back",
@@ -214,6 +228,7 @@ LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, 
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}}},
         422: REFUSED,
+        429: TOO_MANY,
         503: GOING_AWAY,
     },
 )
@@ -221,7 +236,8 @@ async def events(request: Request, wanted: Annotated[Wanted, Query()], last_even
     """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
-    return EventStream(parts_of(request).feed, wanted, viewer_of(request))
+    parts = parts_of(request)
+    return EventStream(parts.feed, parts.places, wanted, viewer_of(request))
 
 
 class Poll(Wanted):
@@ -248,10 +264,16 @@ CHANGES_SCHEMA = {
     responses={
         200: {"content": {"application/json": {"schema": CHANGES_SCHEMA, "example": CHANGED}}},
         422: REFUSED,
+        429: TOO_MANY,
         503: GOING_AWAY,
     },
 )
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
-    answer = await parts_of(request).feed.poll(query, viewer_of(request), query.limit, query.timeout)
+    parts, viewer = parts_of(request), viewer_of(request)
+    place = await parts.places.take(viewer)
+    try:
+        answer = await parts.feed.poll(query, viewer, query.limit, query.timeout)
+    finally:
+        parts.places.leave(place)
     return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

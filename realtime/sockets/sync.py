@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, NotSignedIn, Unavailable
+from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, NotSignedIn, TooMany, Unavailable
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of
@@ -37,8 +37,15 @@ async def sync(socket: WebSocket, id: str) -> None:
         return
     try:
         viewer = await by_ticket(socket, int(id))
-    except (NotSignedIn, Unavailable) as error:
-        await close(socket, CloseCode.NOT_SIGNED_IN if isinstance(error, NotSignedIn) else CloseCode.RESUME)
+        place = await parts.places.take(viewer)
+    except NotSignedIn:
+        await close(socket, CloseCode.NOT_SIGNED_IN)
+        return
+    except TooMany:
+        await close(socket, CloseCode.TOO_MANY)
+        return
+    except Unavailable:
+        await close(socket, CloseCode.RESUME)
         return
     way = outlet(socket)
     member = parts.rooms.member(way, viewer)
@@ -50,6 +57,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        parts.places.leave(place)
         parts.metrics.clients.labels("sync").dec()
         for task in tasks:
             task.cancel()

@@ -1,0 +1,97 @@
+"""How many connections of a user are open: counted in Redis, over all workers; by each for itself while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from realtime.errors import BusUnavailable, TooMany
+
+if TYPE_CHECKING:
+    from realtime.access import Viewer
+    from realtime.bus import Bus
+
+PATIENCE = 0.25
+"""Seconds that Redis has to answer in before somebody is let in without it."""
+BATCH = 500
+
+Place = tuple[str, str]
+"""The key of a user, and who of the connections holds it."""
+Act = Literal["take", "keep", "leave"]
+
+
+class Places:
+    """The places that this worker's connections have; ``most`` are for each user, over all workers.
+
+    Those of a worker that was killed are free after ``lease`` seconds.
+    """
+
+    def __init__(self, bus: Bus, most: int, lease: float = 15.0) -> None:
+        self._bus = bus
+        self._most = most
+        self._lease = lease
+        self._script = bus.script("places.lua")
+        self._held: defaultdict[str, set[str]] = defaultdict(set)
+        self._left: list[Place] = []
+        self._due = asyncio.Event()
+
+    async def take(self, viewer: Viewer) -> Place | None:
+        """A place, to :meth:`leave` in the end; who is not signed in needs none. Raises :class:`TooMany`."""
+        if viewer.name is None:
+            return None
+        place = self._bus.key(f"places:{viewer.name}"), secrets.token_hex(8)
+        key, holder = place
+        self._held[key].add(holder)
+        try:
+            if len(self._held[key]) > self._most or not await self._is_free(place):
+                raise TooMany(self._lease / 3)
+        except BaseException:
+            self.leave(place)
+            raise
+        return place
+
+    def leave(self, place: Place | None) -> None:
+        """Gives a place up."""
+        if place is None:
+            return
+        key, holder = place
+        self._held[key].remove(holder)
+        if not self._held[key]:
+            del self._held[key]
+        self._left.append(place)
+        self._due.set()
+
+    async def _is_free(self, place: Place) -> bool:
+        if self._bus.available:
+            with suppress(BusUnavailable, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    return await self._tell("take", [place])
+        return True
+
+    async def _tell(self, act: Act, places: Sequence[Place]) -> bool:
+        arguments = [act, self._most, self._lease, *(holder for _, holder in places)]
+        return all(await self._bus.call(self._script, [key for key, _ in places], arguments))
+
+    async def run(self) -> None:
+        """Gives up places that were left, and keeps the others, for ever."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._lease / 3
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._due.wait()
+            self._due.clear()
+            left, self._left = self._left, []
+            await self._tell_all("leave", left)
+            if loop.time() >= due:
+                due = loop.time() + self._lease / 3
+                await self._tell_all("keep", [(key, one) for key, holders in self._held.items() for one in holders])
+
+    async def _tell_all(self, act: Act, places: Sequence[Place]) -> None:
+        with suppress(BusUnavailable):  # what was left is free when its lease ends, and the rest is kept next time
+            for start in range(0, len(places), BATCH):
+                await self._tell(act, places[start : start + BATCH])

@@ -1,0 +1,131 @@
+"""How many connections of a user stay open: over all workers, and whatever becomes of these or of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.access import OPEN, STRANGER, Viewer
+from realtime.bus import Bus
+from realtime.errors import CloseCode, TooMany
+from realtime.places import Place, Places
+from realtime.settings import Settings
+from tests.accounts.people import HERE, Browser, with_accounts
+from tests.harness import UNIT, eventually, note_in
+
+MOST = 3
+LEASE = 0.6 * UNIT
+ANN, BOB = Viewer(frozenset(), "ann"), Viewer(frozenset(), "bob")
+
+
+@asynccontextmanager
+async def worker(url: str | None, database: str) -> AsyncIterator[Places]:
+    """The places of a worker."""
+    assert url
+    bus = Bus(url, database, keep=100)
+    places = Places(bus, MOST, LEASE)
+    running = asyncio.create_task(places.run())
+    try:
+        yield places
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await bus.aclose()
+
+
+@pytest.fixture
+async def workers(settings: Settings) -> AsyncIterator[list[Places]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(worker(settings.redis_url, settings.database)) for _ in range(2)]
+
+
+async def taken(places: Places, viewer: Viewer = ANN) -> Place | None:
+    """A place, once one is free."""
+
+    async def take() -> Place | None:
+        try:
+            return await places.take(viewer)
+        except TooMany as error:
+            raise AssertionError from error
+
+    place: Place | None = await eventually(take)
+    return place
+
+
+async def test_they_are_counted_over_all_workers_for_each_user(workers: list[Places]) -> None:
+    one, other = workers
+    first = [await one.take(ANN), await other.take(ANN), await one.take(ANN)]
+    for places in workers:
+        with pytest.raises(TooMany):
+            await places.take(ANN)
+    assert await other.take(BOB)
+    one.leave(first[0])
+    await taken(other)
+
+
+@pytest.mark.parametrize("viewer", [OPEN, STRANGER])
+async def test_who_is_not_signed_in_needs_none(workers: list[Places], viewer: Viewer) -> None:
+    for _ in range(MOST + 1):
+        assert await workers[0].take(viewer) is None
+    workers[0].leave(None)
+
+
+async def test_those_of_a_killed_worker_become_free(workers: list[Places]) -> None:
+    one, other = workers
+    killed = Places(one._bus, MOST, LEASE)
+    for places in (killed, killed, one):
+        await places.take(ANN)
+    for _ in range(2):
+        await taken(other)
+    with pytest.raises(TooMany):
+        await one.take(ANN)
+
+
+async def test_they_are_counted_again_by_a_redis_that_lost_them(workers: list[Places], settings: Settings) -> None:
+    one, other = workers
+    held = [await one.take(ANN) for _ in range(MOST)]
+    assert settings.redis_url
+    assert held[0]
+    key, _ = held[0]
+    async with Redis.from_url(settings.redis_url) as redis:
+        await redis.delete(key)
+        await eventually(lambda: redis.exists(key))
+    with pytest.raises(TooMany):
+        await other.take(ANN)
+
+
+async def test_without_redis_each_worker_counts_for_itself() -> None:
+    async with worker("redis://127.0.0.1:1/0", "away") as places:
+        held = [await places.take(ANN) for _ in range(MOST)]
+        with pytest.raises(TooMany):
+            await places.take(ANN)
+        places.leave(held[0])
+        await places.take(ANN)
+
+
+@pytest.fixture
+def host(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(with_accounts(settings, sockets=2)), base_url=HERE) as client:
+        yield client
+
+
+def test_every_way_in_takes_one(host: TestClient) -> None:
+    ann = Browser(host).sign_up()
+    id = ann.post("/notes/", json=note_in()).json()["id"]
+    origin = {"Origin": HERE}
+    with ExitStack() as open:
+        for path in ("/ws", f"/sync/{id}"):
+            open.enter_context(ann.websocket_connect(f"ws://127.0.0.1{path}", headers=origin))
+        for path in ("/ws", f"/sync/{id}"):
+            with ann.websocket_connect(f"ws://127.0.0.1{path}", headers=origin) as socket:
+                assert socket.receive()["code"] == CloseCode.TOO_MANY
+        for path in ("/events", "/changes"):
+            answer = ann.get(path)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
+    assert ann.get("/changes").status_code == 200
