@@ -254,22 +254,8 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
-            yield Parts(
-                store,
-                bus,
-                follower,
-                feed,
-                outbox,
-                notes,
-                rooms,
-                queries,
-                metrics,
-                known,
-                accounts,
-                sharing,
-                limits,
-                places,
-            )
+            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places)
+            yield Parts(*common, known, accounts, sharing, limits)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()
