@@ -10,7 +10,11 @@ from realtime import create_app
 from realtime.asyncapi import asyncapi
 from realtime.settings import Settings
 
-WANTED = ("Note", "NoteListed", "NoteIn", "NotePatch", "Merged", "Trashed", "TagCount", "Revision", "RevisionText")
+WANTED = (
+    *("Note", "NoteListed", "NoteIn", "NotePatch", "Merged", "Trashed", "TagCount", "Revision", "RevisionText"),
+    *("Me", "User", "SignIn", "Token", "NewToken", "UserListed", "Invite", "Entry"),
+    *("AccessIn", "AccessOut", "Member", "LinkOut"),
+)
 
 
 def main() -> None:

@@ -294,6 +294,11 @@ class UnknownPeople(RealtimeError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"There is nobody with the name {', '.join(names)}")
+        self._names = names
+
+    def more(self) -> dict[str, Any]:
+        """The names."""
+        return {"unknown": list(self._names)}
 
 
 class NoRoom(RealtimeError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
-PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted")
+PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted", "/account", "/people", "/invite")
 """What the page shows by itself: deep links."""
 NONCE = "__NONCE__"
 POLICY = (

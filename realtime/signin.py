@@ -31,8 +31,8 @@ MOST_LINKS = 50
 COOKIE_SECONDS = 90 * 24 * 3600
 BEARER = "bearer "
 FOR_ALL = {
-    "", "n", "new", "deleted", "assets", "icon.svg", "docs", "redoc", "openapi.json", "asyncapi.json",
-    "ping", "healthz", "readyz", "metrics",
+    "", "n", "new", "deleted", "account", "people", "invite", "assets", "icon.svg",
+    "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", "readyz", "metrics",
 }  # fmt: skip
 """First parts of the paths that are the same for everyone, and answer without MongoDB."""
 

@@ -1,11 +1,12 @@
 /** What can be done from several places: the buttons, the keys. */
 
+import * as account from "./account";
 import * as api from "./api";
-import { BLANK, type Fields } from "./drafts";
+import { BLANK, type Fields, waiting } from "./drafts";
 import { neighbours } from "./listing";
 import { complain, say } from "./notices";
 import { current } from "./opened";
-import { outbox } from "./outbox";
+import { outbox, shelf } from "./outbox";
 import { go } from "./router";
 import * as texts from "./texts";
 
@@ -16,7 +17,8 @@ export function step(by: 1 | -1): void {
 }
 
 export function compose(): void {
-  go({ view: "new", key: outbox.compose().key });
+  if (account.stranger.value) account.asked.value = true;
+  else go({ view: "new", key: outbox.compose().key });
 }
 
 export async function remove(id: number): Promise<void> {
@@ -45,4 +47,19 @@ export function forgetWords(id: number): void {
   const draft = outbox.of(id);
   if (draft) outbox.discard(draft.key);
   void texts.discard(id);
+}
+
+/** Signs out, and leaves nothing in the browser; words that are on no server only after a question. */
+export async function signOut(): Promise<void> {
+  await shelf.stored();
+  const unsent = texts.waiting() || outbox.unsent > 0 || (await shelf.all()).some(waiting);
+  if (unsent && !confirm("Some of your words are not on the server yet. Sign out, and discard them?")) return;
+  try {
+    await account.signOut(async () => {
+      await texts.dropAll();
+      await shelf.clear();
+    });
+  } catch (error) {
+    complain(error);
+  }
 }

@@ -1,8 +1,15 @@
-/** The REST interface, typed. Every failure is an `ApiError`; a server out of reach has status 0. */
+/** The REST interface, typed. */
 
+import { get, type Page, page, send, write } from "./http";
 import type {
+  AccessIn,
+  AccessOut,
   DifferenceOut,
+  Entry,
+  Invite,
+  Me,
   Merged,
+  NewToken,
   Note,
   NoteHead,
   NoteIn,
@@ -10,108 +17,18 @@ import type {
   NotePatch,
   Revision,
   RevisionText,
+  SignIn,
   TagCount,
+  Token,
   Trashed,
+  UserListed,
 } from "./types";
 import { unique } from "./unique";
 
+export { ApiError, type Conflict, type Page, type Part, type Refusal } from "./http";
+
 export type Sort = "-updated" | "updated" | "title" | "-title" | "-created" | "created" | "id" | "-id";
 export type Listed = NoteHead & Pick<NoteListed, "snippet">;
-
-export interface Conflict {
-  field: string;
-  base: Part;
-  current: Part;
-  yours: Part;
-  /** Where it is in the merged text, which holds the other side's words there. */
-  merged: Part;
-}
-
-export interface Part {
-  start: number;
-  end: number;
-  text: string;
-}
-
-export interface Refusal {
-  detail?: unknown;
-  note?: Note;
-  conflicts?: Conflict[];
-  merged?: Partial<Note>;
-}
-
-export class ApiError extends Error {
-  constructor(
-    readonly status: number,
-    readonly body: Refusal,
-  ) {
-    super(told(body.detail) || (status === 0 ? "The server cannot be reached" : `The server answered ${status}`));
-  }
-
-  /** Whether the same request may succeed later. */
-  get passing(): boolean {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
-  }
-}
-
-function told(detail: unknown): string {
-  if (typeof detail === "string") return detail;
-  if (!Array.isArray(detail)) return "";
-  return detail.map((one: { loc: unknown[]; msg: string }) => `${one.loc.slice(1).join(".")}: ${one.msg}`).join("; ");
-}
-
-export interface Page<T> {
-  items: T[];
-  next: string | null;
-  cursor: string | null;
-}
-
-const PATIENCE = 30_000;
-
-interface Answer {
-  headers: Headers;
-  body: unknown;
-}
-
-/** An answer, read to its end: one that is cut off or takes too long counts as none. */
-async function send(path: string, init: RequestInit = {}): Promise<Answer> {
-  const late = AbortSignal.timeout(PATIENCE);
-  const signal = init.signal ? AbortSignal.any([init.signal, late]) : late;
-  let answer: Response;
-  let text: string;
-  try {
-    answer = await fetch(path, { ...init, signal });
-    text = await answer.text();
-  } catch (error) {
-    if (init.signal?.aborted) throw error;
-    throw new ApiError(0, {});
-  }
-  let body: unknown = null;
-  try {
-    body = text === "" ? null : JSON.parse(text);
-  } catch {
-    if (answer.ok) throw new ApiError(0, {});
-  }
-  if (answer.ok) return { headers: answer.headers, body };
-  throw new ApiError(answer.status, (body ?? {}) as Refusal);
-}
-
-async function get<T>(path: string): Promise<T> {
-  return (await send(path)).body as T;
-}
-
-async function page<T>(path: string, signal?: AbortSignal): Promise<Page<T>> {
-  const { headers, body } = await send(path, signal ? { signal } : {});
-  const next = /<([^>]*)>; rel="next"/.exec(headers.get("Link") ?? "")?.[1] ?? null;
-  return { items: body as T[], next, cursor: headers.get("X-Cursor") };
-}
-
-async function write<T>(method: string, path: string, body?: unknown, key: string = unique()): Promise<T> {
-  const headers: Record<string, string> = { "Idempotency-Key": key };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  const sent = body === undefined ? {} : { body: JSON.stringify(body) };
-  return (await send(path, { method, headers, ...sent })).body as T;
-}
 
 export interface Filter {
   q: string;
@@ -158,4 +75,45 @@ export async function bringIn(files: FileList): Promise<number> {
   for (const file of files) form.append("files", file);
   const { body } = await send("/import", { method: "POST", body: form, headers: { "Idempotency-Key": unique() } });
   return (body as { imported: number }).imported;
+}
+
+export const me = (): Promise<Me> => get("/auth/me");
+export const signIn = (name: string, password: string): Promise<Me> =>
+  write("POST", "/auth/sign-in", { name, password });
+export const signUp = (name: string, password: string, invite: string | null): Promise<Me> =>
+  write("POST", "/auth/sign-up", { name, password, invite });
+export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
+export const changePassword = (old: string, fresh: string): Promise<void> =>
+  write("POST", "/auth/password", { old, new: fresh });
+export const sessions = (): Promise<SignIn[]> => get("/auth/sessions");
+export const endSession = (id: string): Promise<void> => write("DELETE", `/auth/sessions/${id}`);
+export const endOtherSessions = (): Promise<void> => write("DELETE", "/auth/sessions");
+export const tokens = (): Promise<Token[]> => get("/auth/tokens");
+export const makeToken = (name: string, scope: Token["scope"], days: number): Promise<NewToken> =>
+  write("POST", "/auth/tokens", { name, scope, expires_days: days });
+export const endToken = (id: string): Promise<void> => write("DELETE", `/auth/tokens/${id}`);
+export const users = (): Promise<UserListed[]> => get("/users");
+export const setDisabled = (name: string, disabled: boolean): Promise<UserListed> =>
+  write("POST", `/users/${name}/${disabled ? "disable" : "enable"}`);
+export const invite = (): Promise<Invite> => write("POST", "/invites");
+export const audit = (who: string): Promise<Page<Entry>> =>
+  page(`/audit?${new URLSearchParams({ limit: "50", ...(who && { who }) })}`);
+export const auditAfter = (path: string): Promise<Page<Entry>> => page(path);
+/** The note that a link opens, from now on, for this browser. */
+export const openLink = (token: string): Promise<{ id: number }> => write("POST", "/auth/links", { token });
+
+/** Who may do what with a note, as of a version of it. */
+export interface Access extends AccessOut {
+  etag: string;
+}
+
+export async function access(id: number): Promise<Access> {
+  const { headers, body } = await send(`/notes/${id}/access`, { cache: "no-store" });
+  return { ...(body as AccessOut), etag: headers.get("ETag") ?? "" };
+}
+
+export async function share(id: number, wanted: AccessIn, etag: string): Promise<Access> {
+  const headers = { "Content-Type": "application/json", "If-Match": etag };
+  const answer = await send(`/notes/${id}/access`, { method: "PUT", headers, body: JSON.stringify(wanted) });
+  return { ...(answer.body as AccessOut), etag: answer.headers.get("ETag") ?? "" };
 }

@@ -1,7 +1,7 @@
 /**
  * Follows the feed: over a WebSocket, else Server-Sent Events, else a long poll. Comes back by itself, and resumes.
  *
- * Close codes below 4500 (but 1009) say to come back, the others not to.
+ * Close codes below 4500 (but 1009) say to come back, the others not to; but 4501, when somebody is signed in again.
  */
 
 import { pause } from "./backoff";
@@ -24,6 +24,8 @@ export interface Listener {
   /** What was missed is no longer kept: fetch again; the feed goes on from its own cursor. */
   reset(): void;
   link(state: Link): void;
+  /** What has to be said first, if anything. */
+  greeting?(): object | null;
 }
 
 export interface Transports {
@@ -63,6 +65,14 @@ export class Feed {
     clearTimeout(this.#timer);
     clearTimeout(this.#back);
     this.#stop();
+  }
+
+  /** Goes on after a stop. */
+  resume(): void {
+    if (!this.#stopped) return;
+    this.#stopped = false;
+    this.#failures = this.#closed = 0;
+    this.renew();
   }
 
   /** Tries at once, for example because somebody looks at the page again. */
@@ -135,8 +145,8 @@ export class Feed {
       socket.onclose = socket.onmessage = socket.onerror = null;
       socket.close();
       this.#socket = null;
-      if (code === undefined || (code < 4500 && code !== 1009)) {
-        this.#again(opened);
+      if (code === undefined || (code < 4500 && code !== 1009) || code === 4501) {
+        this.#again(opened && code !== 4501);
         return;
       }
       this.#stopped = true;
@@ -151,6 +161,8 @@ export class Feed {
       opened = true;
       this.#socket = socket;
       heard(SILENCE);
+      const greeting = this.listener.greeting?.();
+      if (greeting) this.#tell(greeting);
       if (this.#presence) this.#tell({ type: "presence", ...this.#presence });
     };
     socket.onmessage = ({ data }) => {

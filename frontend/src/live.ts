@@ -1,14 +1,17 @@
 /** Wires the parts: what the feed tells goes to the list, the open note, the people and the trash. */
 
 import { effect, signal } from "@preact/signals";
+import * as account from "./account";
 import { reachable, refused } from "./connection";
 import { Feed, type Frame } from "./feed";
+import * as fragment from "./fragment";
 import * as listing from "./listing";
 import * as opened from "./opened";
 import * as drafting from "./outbox";
 import { outbox } from "./outbox";
 import * as people from "./people";
 import { go, path, type Route, route } from "./router";
+import * as sharing from "./sharing";
 import * as texts from "./texts";
 
 /** Counts the events of notes, so that the view of the trash knows when to look again. */
@@ -23,8 +26,28 @@ function frame(frame: Frame): void {
   }
 }
 
-export async function start(): Promise<void> {
+/** Resolves when there is something to show; `late` is called if the server keeps the page waiting for that. */
+export async function start(late: () => void): Promise<void> {
+  const link = fragment.take();
+  const waiting = setTimeout(late, 1_000);
+  const begun = account.begin();
+  if (link !== null) await begun.then(() => fragment.follow(link));
+  let ready = (): void => {};
+  const shown = new Promise<void>((done) => {
+    ready = done;
+  });
+  listing.start(async (page) => {
+    await shown;
+    if (page.cursor) feed.start(page.cursor);
+    // An event that the list overtook was for the open note, too.
+    const open = page.items.find((one) => one.id === opened.note.value?.id);
+    if (open && opened.note.value && open.version > opened.note.value.version) void opened.refresh(open.id);
+  });
+  await begun;
+  clearTimeout(waiting);
+  fragment.watch();
   const feed = new Feed({
+    greeting: () => (account.stranger.value ? { type: "auth" } : null),
     frame,
     reset: () => {
       listing.reset();
@@ -38,6 +61,7 @@ export async function start(): Promise<void> {
       } else if (state === "offline") {
         reachable.value = false;
         people.only(null);
+        void account.check(); // a session that ended cannot connect
       } else if (state === "refused") {
         refused.value = true;
       }
@@ -52,6 +76,7 @@ export async function start(): Promise<void> {
   });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState !== "visible") return;
+    void account.check();
     feed.hurry();
     texts.renew();
   });
@@ -67,7 +92,7 @@ export async function start(): Promise<void> {
   });
   texts.start();
   addEventListener("beforeunload", (event) => {
-    if (outbox.unsent || texts.unsaved.value) event.preventDefault();
+    if (!account.leaving.value && (outbox.unsent || texts.unsaved.value)) event.preventDefault();
   });
   let before: Route = route.peek();
   effect(() => {
@@ -78,13 +103,30 @@ export async function start(): Promise<void> {
   effect(() => {
     const id = opened.current();
     opened.open(id);
+    void sharing.open(id);
     feed.look(id, { name: people.me() });
     people.only(id);
   });
-  listing.start((page) => {
-    if (page.cursor) feed.start(page.cursor);
-    // An event that the list overtook was for the open note, too.
-    const open = page.items.find((one) => one.id === opened.note.value?.id);
-    if (open && opened.note.value && open.version > opened.note.value.version) void opened.refresh(open.id);
+  effect(() => {
+    // With what one may do now, what was not taken before may be.
+    const id = opened.current();
+    if (id !== null && sharing.mayWrite(id)) texts.allowed(id);
+    if (id !== null && texts.denied(id)) void sharing.open(id);
   });
+  let away = false;
+  effect(() => {
+    if (account.ended.value === away) return;
+    away = account.ended.value;
+    if (away) {
+      feed.stop();
+      texts.pause();
+      return;
+    }
+    texts.reconnect();
+    outbox.hurry();
+    listing.reset();
+    opened.reset();
+    feed.resume();
+  });
+  ready();
 }

@@ -1,19 +1,28 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import "./style.css";
+import { accounts, asked, ended, stranger } from "./account";
 import { start } from "./live";
+import * as opened from "./opened";
 import { route } from "./router";
 import { applyTheme, Bar, Notice } from "./views/chrome";
 import { HistoryPane } from "./views/history";
 import { Help, pressed } from "./views/keys";
+import { accountViews, loadAccountViews } from "./views/lazy";
 import { Sidebar } from "./views/list";
 import { loadEditor, NotePane } from "./views/note";
 import { TrashPane } from "./views/trash";
 
 function Pane() {
   const here = route.value;
+  const views = accounts.value ? accountViews.value : null;
   switch (here.view) {
+    case "account":
+      return views && <views.AccountPane />;
+    case "people":
+      return views && <views.PeoplePane />;
     case "home":
+    case "invite":
       return (
         <section class="pane empty" aria-label="Note">
           <p class="faint">
@@ -30,7 +39,25 @@ function Pane() {
   }
 }
 
+/** Whether somebody has to sign in before there is anything to see. */
+function outside(): boolean {
+  if (ended.value) return true;
+  if (!stranger.value) return false;
+  const { view } = route.value;
+  return asked.value || (view !== "note" && view !== "history") || opened.missing.value;
+}
+
 function App() {
+  if (outside()) {
+    const SignIn = accountViews.value?.SignInPane;
+    return (
+      <>
+        <Bar />
+        <main id="main">{SignIn && <SignIn />}</main>
+        <Notice />
+      </>
+    );
+  }
   return (
     <>
       <a class="skip" href="#main">
@@ -50,9 +77,14 @@ function App() {
 }
 
 effect(() => {
-  if (route.value.view === "home" || route.value.view === "trash") document.title = "Notes";
+  if (!("id" in route.value) && route.value.view !== "new") document.title = "Notes";
 });
 applyTheme();
 addEventListener("keydown", pressed);
 void loadEditor();
-void start().then(() => render(<App />, document.getElementById("app") as HTMLElement));
+const app = document.getElementById("app") as HTMLElement;
+const late = (): void => render(<p class="faint nothing">Waiting for the server…</p>, app);
+void start(late).then(() => {
+  if (accounts.value) void loadAccountViews();
+  render(<App />, app);
+});

@@ -3,9 +3,11 @@
 import { signal } from "@preact/signals";
 import * as api from "./api";
 import { pause } from "./backoff";
+import { fieldsOf, same } from "./drafts";
 import type { Frame } from "./feed";
 import { outbox } from "./outbox";
 import { route } from "./router";
+import * as sharing from "./sharing";
 import * as texts from "./texts";
 import type { Note } from "./types";
 
@@ -41,8 +43,15 @@ export async function refresh(id: number): Promise<void> {
 
 /** Takes a note that the server told of, if it is the open one and not older. */
 export function take(read: Note): void {
+  if (current() === read.id && shared(note.value, read)) void sharing.open(read.id);
   if (current() === read.id && (note.value?.id !== read.id || note.value.version <= read.version)) note.value = read;
   outbox.changedElsewhere(read);
+}
+
+/** Whether a version may be one of sharing; it changes nothing else. Who may only read knows no other time to ask. */
+function shared(before: Note | null, now: Note): boolean {
+  if (before?.id !== now.id || before.version >= now.version) return false;
+  return !sharing.mayWrite(now.id) || same(fieldsOf(before), fieldsOf(now));
 }
 
 /** What an event means for the open note; it may know less than the list. */

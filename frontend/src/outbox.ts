@@ -3,7 +3,7 @@
 import { type Signal, signal } from "@preact/signals";
 import * as api from "./api";
 import { pause } from "./backoff";
-import { reachable } from "./connection";
+import { reachable, slowed } from "./connection";
 import {
   BLANK,
   begin,
@@ -208,6 +208,7 @@ export class Outbox {
           ? await this.server.create(fields as Fields, once)
           : await this.server.patch(draft.id, draft.base.version, fields, once);
       this.reachable.value = true;
+      slowed.value = false;
       this.#failures.delete(key);
       this.#settle(key, draft, note);
     } catch (error) {
@@ -246,9 +247,10 @@ export class Outbox {
     const { note: current, conflicts = [], merged = {} } = error.body;
     if (error.passing) {
       if (error.status === 0) this.reachable.value = false;
+      slowed.value = error.status === 429;
       const times = (this.#failures.get(key) ?? 0) + 1;
       this.#failures.set(key, times);
-      this.#schedule(key, Math.max(250, pause(times)));
+      this.#schedule(key, Math.max(250, error.after * 1000, pause(times)));
     } else if (error.status === 409 && current) {
       this.#put(conflicted(now, { current, conflicts, merged }));
     } else if (error.status === 404) {
@@ -263,7 +265,7 @@ export class Outbox {
   }
 }
 
-const shelf = new Shelf();
+export const shelf = new Shelf();
 export const outbox = new Outbox(api, shelf, reachable);
 
 /** Brings back what this tab and tabs that are gone have left, and sends it. */

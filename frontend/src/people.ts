@@ -1,11 +1,13 @@
 /** Who is looking at which note. */
 
 import { signal } from "@preact/signals";
+import { user } from "./account";
 import type { Frame } from "./feed";
 
 const people = signal<ReadonlyMap<number, string[]>>(new Map());
 
-export const me = (): string => localStorage.getItem("name") || "Guest";
+/** The name of the account, else the one that a guest chose. */
+export const me = (): string => user.value?.name ?? (localStorage.getItem("name") || "Guest");
 
 /** The colours that the page has for people. */
 export const HUES = 8;

@@ -14,6 +14,7 @@ import { pause } from "./backoff";
 
 const SYNC = 0;
 const AWARENESS = 1;
+const AUTH = 2;
 const QUERY_AWARENESS = 3;
 const PATIENCE = 5_000;
 /** A client says who it is every 15 s, and hears itself: so long a silence is none. */
@@ -21,7 +22,7 @@ const SILENCE = 40_000;
 /** The bytes of an update without any change. */
 const NOTHING = 2;
 
-export type State = "connecting" | "live" | "offline" | "gone" | "refused";
+export type State = "connecting" | "live" | "offline" | "paused" | "gone" | "refused";
 
 export interface Who {
   name: string;
@@ -41,6 +42,8 @@ export class Room {
   readonly unsaved = signal(false);
   /** Whether the text is that of the server, as of now or of the last time. */
   readonly ready = signal(false);
+  /** Whether the server said that what is typed here reaches nobody. */
+  readonly denied = signal(false);
   /** The text as a string. */
   readonly content = signal("");
   /** What keeps the text in the browser: what comes from there at first was not typed now, and later in another tab. */
@@ -112,11 +115,18 @@ export class Room {
     this.state.value = "gone";
   }
 
-  /** Connects at once, or anew: what is open may be dead and not know it. */
-  renew(): void {
-    if (this.#closed || this.state.value === "refused") return;
+  /** Connects at once, or anew: what is open may be dead and not know it. `again` is for what was refused, too. */
+  renew(again = false): void {
+    if (this.#closed || (this.state.value === "refused" && !again)) return;
     this.#drop();
     this.connect();
+  }
+
+  /** Stays away until it is to connect anew. */
+  pause(): void {
+    clearTimeout(this.#timer);
+    this.#drop();
+    this.state.value = "paused";
   }
 
   /** Leaves the room. */
@@ -135,6 +145,7 @@ export class Room {
     this.#socket = null;
     this.#synced = false;
     this.#sent = [];
+    this.denied.value = false;
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
@@ -149,8 +160,8 @@ export class Room {
     this.#drop();
     const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
     awarenessProtocol.removeAwarenessStates(this.awareness, others, this);
-    if (code === 4504) this.state.value = "gone";
-    else if (code !== undefined && (code >= 4500 || code === 1009)) this.state.value = "refused";
+    if (code === 4503 || code === 4504) this.state.value = "gone";
+    else if (code !== undefined && ((code >= 4500 && code !== 4501) || code === 1009)) this.state.value = "refused";
     else {
       this.state.value = "offline";
       this.#timer = setTimeout(() => this.connect(), pause(this.#failures++));
@@ -165,6 +176,9 @@ export class Room {
         break;
       case AWARENESS:
         awarenessProtocol.applyAwarenessUpdate(this.awareness, decoding.readVarUint8Array(decoder), this);
+        break;
+      case AUTH:
+        this.denied.value = true;
         break;
       case QUERY_AWARENESS:
         this.#tellStates([...this.awareness.getStates().keys()]);

@@ -1,4 +1,4 @@
-/** Deep links: `/`, `/n/12`, `/n/12/history`, `/new/<draft>`, `/deleted`. */
+/** Deep links: `/`, `/n/12`, `/n/12/history`, `/new/<draft>`, `/deleted`, `/account`, `/people`, `/invite`. */
 
 import { signal } from "@preact/signals";
 
@@ -7,7 +7,17 @@ export type Route =
   | { view: "note"; id: number }
   | { view: "history"; id: number }
   | { view: "new"; key: string }
-  | { view: "trash" };
+  | { view: "trash" }
+  | { view: "account" }
+  | { view: "people" }
+  | { view: "invite" };
+
+const OTHERS: Record<string, "trash" | "account" | "people" | "invite"> = {
+  "/deleted": "trash",
+  "/account": "account",
+  "/people": "people",
+  "/invite": "invite",
+};
 
 export function parse(path: string): Route {
   const note = /^\/n\/([1-9]\d{0,15})(\/history)?\/?$/.exec(path);
@@ -15,7 +25,8 @@ export function parse(path: string): Route {
   if (note && Number.isSafeInteger(id)) return { view: note[2] ? "history" : "note", id };
   const fresh = /^\/new\/([\w-]+)$/.exec(path);
   if (fresh) return { view: "new", key: fresh[1] as string };
-  return path.replace(/\/$/, "") === "/deleted" ? { view: "trash" } : { view: "home" };
+  const other = OTHERS[path.replace(/\/$/, "")];
+  return { view: other ?? "home" };
 }
 
 export function path(route: Route): string {
@@ -30,6 +41,8 @@ export function path(route: Route): string {
       return `/n/${route.id}`;
     case "history":
       return `/n/${route.id}/history`;
+    default:
+      return `/${route.view}`;
   }
 }
 

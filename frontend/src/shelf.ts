@@ -1,6 +1,7 @@
 /** Keeps drafts in IndexedDB until they are on the server, and hands those of tabs that are gone to one that lives. */
 
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
+import { parted, space } from "./account";
 import type { Draft } from "./drafts";
 import { unique } from "./unique";
 
@@ -21,7 +22,7 @@ export class Shelf {
   /** Without it nothing is kept, but all else works: some browsers forbid storage. */
   async open(): Promise<void> {
     try {
-      this.#database = await openDB<Stored>("notes", 1, {
+      this.#database = await openDB<Stored>(`${space()}notes`, 1, {
         upgrade: (opened) => {
           opened.createObjectStore("drafts", { keyPath: "key" });
         },
@@ -45,7 +46,7 @@ export class Shelf {
   }
 
   #write(key: string, draft: Draft | null): void {
-    if (!this.#database) return;
+    if (!this.#database || parted.peek()) return;
     this.#waiting.set(key, draft);
     this.#writing ??= this.#pump(this.#database).finally(() => {
       this.#writing = null;
@@ -67,14 +68,26 @@ export class Shelf {
     }
   }
 
-  /** The drafts that a tab left when it was reloaded. */
-  async own(tab: string): Promise<Draft[]> {
+  /** The drafts of all tabs of this browser. */
+  async all(): Promise<Draft[]> {
     try {
-      return ((await this.#database?.getAll("drafts")) ?? []).filter((draft) => draft.tab === tab);
+      return (await this.#database?.getAll("drafts")) ?? [];
     } catch (error) {
       console.warn("Drafts cannot be read in this browser", error);
       return [];
     }
+  }
+
+  /** The drafts that a tab left when it was reloaded. */
+  async own(tab: string): Promise<Draft[]> {
+    return (await this.all()).filter((draft) => draft.tab === tab);
+  }
+
+  /** Drops the drafts of all tabs. */
+  async clear(): Promise<void> {
+    await this.#writing;
+    await this.#database?.clear("drafts");
+    sessionStorage.removeItem(space() + LEFT);
   }
 
   /** Takes the drafts of tabs that are gone, each under a key of its own: its old tab may come back, and is not to meddle. */
@@ -97,7 +110,7 @@ export class Shelf {
   /** Notes what was typed last where that is done at once: the page goes, and may go before it is stored. */
   leave(drafts: Draft[]): void {
     try {
-      if (drafts.length) sessionStorage.setItem(LEFT, JSON.stringify(drafts));
+      if (drafts.length && !parted.peek()) sessionStorage.setItem(space() + LEFT, JSON.stringify(drafts));
     } catch {
       // Too large for there: the database has all but the last letters.
     }
@@ -105,8 +118,8 @@ export class Shelf {
 
   /** What was noted when the page went. */
   recall(): Draft[] {
-    const left = JSON.parse(sessionStorage.getItem(LEFT) ?? "[]") as Draft[];
-    sessionStorage.removeItem(LEFT);
+    const left = JSON.parse(sessionStorage.getItem(space() + LEFT) ?? "[]") as Draft[];
+    sessionStorage.removeItem(space() + LEFT);
     return left;
   }
 }

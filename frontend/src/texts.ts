@@ -2,6 +2,7 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { clearDocument, fetchUpdates, IndexeddbPersistence } from "y-indexeddb";
+import { check, ended, own, parted, space } from "./account";
 import { leftover, rebase, splice } from "./drafts";
 import { drop, Letters, left } from "./letters";
 import { outbox } from "./outbox";
@@ -43,14 +44,24 @@ export const roomOf = (note: Identity): Room | undefined => open.value.get(nameO
 export const strayOf = (id: number, note: Identity | null): Room | undefined =>
   unsavedOf(id).find(({ room }) => !note || room !== roomOf(note))?.room;
 
+/** Whether the server does not take what is typed into the text of a note. */
+export const denied = (id: number): boolean =>
+  [...open.value.values()].some((one) => one.id === id && one.room.denied.value);
+
+/** What is typed into the text of a note is taken, perhaps again. */
+export function allowed(id: number): void {
+  for (const one of unsavedOf(id)) if (one.room.denied.peek()) one.room.renew();
+}
+
 /** How many texts have words that are not on the server. */
 export const unsaved = computed(() => [...open.value.values()].filter(({ room }) => room.unsaved.value).length);
 
 /** The note of which the server cannot take what was typed. */
 export const refused = computed(
   () =>
-    [...open.value.values()].find(({ room }) => ["refused", "gone"].includes(room.state.value) && room.unsaved.value)
-      ?.id,
+    [...open.value.values()].find(
+      ({ room }) => room.unsaved.value && (["refused", "gone"].includes(room.state.value) || room.denied.value),
+    )?.id,
 );
 
 interface Mark {
@@ -65,13 +76,14 @@ function read(name: string): Mark | null {
 }
 
 function mark(name: string, waiting: boolean): void {
+  if (parted.peek()) return;
   // What another tab stores, this one reads from the same store: it is saved, or not, with this one's.
   const now: Mark = { used: Date.now(), unsaved: waiting };
   localStorage.setItem(KEPT + name, JSON.stringify(now));
 }
 
 /** A text is another one if the note was made at another time: ids begin anew where a server does. */
-const nameOf = ({ id, created_date }: Identity): string => `${id}@${created_date}`;
+const nameOf = ({ id, created_date }: Identity): string => `${space()}${id}@${created_date}`;
 
 /** Opens the text of a note; the answer gives it back. */
 export function use(note: Identity): () => void {
@@ -86,7 +98,7 @@ export function use(note: Identity): () => void {
 
 /** Opens a text. If the server has no such note, or another one with its id, it is only what was kept here. */
 function opened(name: string): Open {
-  const [id = "", created = ""] = name.split("@");
+  const [id = "", created = ""] = name.slice(space().length).split("@");
   const url = `${location.origin.replace("http", "ws")}/sync/${id}?${new URLSearchParams({ created })}`;
   const room = new Room(url, { name: me(), hue: hueOf(me()) });
   room.unsaved.value = read(name)?.unsaved ?? false;
@@ -97,13 +109,14 @@ function opened(name: string): Open {
     clearTimeout(late);
     letters.recall();
     room.kept();
-    room.connect();
+    if (!ended.peek()) room.connect();
   };
   // Where nothing can be kept, the server's text has to do.
   const late = setTimeout(begin, 2_000);
   void kept.whenSynced.then(begin);
   const stop = effect(() => {
     const waiting = room.unsaved.value;
+    if (room.state.value === "gone" || room.state.value === "refused") void check();
     mark(name, waiting);
     if (!waiting) {
       letters.clear();
@@ -138,13 +151,34 @@ function forget(name: string): void {
 
 /** Drops what was typed into the text of a note that is not there, and is not on the server. */
 export async function discard(id: number): Promise<void> {
-  for (const [name, one] of open.peek()) {
-    if (one.id !== id || one.room.state.peek() === "live") continue;
-    forget(name);
-    localStorage.removeItem(KEPT + name);
-    drop(name);
-    await clearDocument(`text-${name}`);
+  for (const [name, { room, ...one }] of open.peek()) {
+    if (one.id === id && (room.state.peek() !== "live" || room.denied.peek())) await clear(name);
   }
+}
+
+async function clear(name: string): Promise<void> {
+  forget(name);
+  localStorage.removeItem(KEPT + name);
+  drop(name);
+  await clearDocument(`text-${name}`);
+}
+
+/** Whether any tab of this browser has words that are not on the server. */
+export const waiting = (): boolean => unsaved.peek() > 0 || marks().some(([, { unsaved }]) => unsaved);
+
+/** Drops all texts that are kept in this browser for whom the page is for. */
+export async function dropAll(): Promise<void> {
+  await Promise.all(marks().map(([name]) => clear(name)));
+}
+
+/** Connects none until all are connected anew. */
+export function pause(): void {
+  for (const { room } of open.peek().values()) room.pause();
+}
+
+/** Connects all texts anew: somebody is signed in again, or may do something else with them. */
+export function reconnect(): void {
+  for (const { room } of open.peek().values()) room.renew(true);
 }
 
 /** Waits a little until the text of a note is on the server. */
@@ -211,7 +245,7 @@ async function follow({ kept, letters }: Open): Promise<void> {
 
 function marks(): [string, Mark][] {
   const names = Object.keys(localStorage).flatMap((key) => (key.startsWith(KEPT) ? [key.slice(KEPT.length)] : []));
-  return names.flatMap((name) => {
+  return names.filter(own).flatMap((name) => {
     const kept = read(name);
     return kept ? [[name, kept] as [string, Mark]] : [];
   });
@@ -219,6 +253,7 @@ function marks(): [string, Mark][] {
 
 /** The page may be about to go. */
 function leave(): void {
+  if (parted.peek()) return;
   const unsaved = [...open.peek()].filter(([, { room }]) => room.unsaved.peek());
   for (const [name, { letters }] of unsaved) {
     mark(name, true); // another tab may have marked as saved what it had

@@ -311,6 +311,238 @@ export interface RevisionText {
   content: string;
 }
 /**
+ * What a page has to know before it can show anything.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Me".
+ */
+export interface Me {
+  /**
+   * `open`: everything is everyone's
+   */
+  mode: "open" | "accounts";
+  /**
+   * who may make an account
+   */
+  sign_up: "open" | "invite" | "closed";
+  /**
+   * whether there is no user yet: the first becomes admin
+   */
+  first: boolean;
+  /**
+   * who is signed in
+   */
+  user: User | null;
+}
+/**
+ * Who is signed in, and whether in person or by an API token.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "User".
+ */
+export interface User {
+  name: string;
+  admin: boolean;
+  via: "session" | "token";
+}
+/**
+ * A session: where and when somebody signed in.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "SignIn".
+ */
+export interface SignIn {
+  id: string;
+  created_date: string;
+  /**
+   * to a minute
+   */
+  used_date: string;
+  /**
+   * unless it is used: 14 days later, at most 90 after the sign-in
+   */
+  expires_date: string;
+  address: string | null;
+  /**
+   * what the browser says it is
+   */
+  agent: string | null;
+  /**
+   * whether it is the one that this was asked with
+   */
+  current?: boolean;
+}
+/**
+ * What is known of an API token.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Token".
+ */
+export interface Token {
+  id: string;
+  name: string;
+  scope: "read" | "write";
+  created_date: string;
+  /**
+   * to a minute; `null`: never
+   */
+  used_date: string | null;
+  expires_date: string;
+}
+/**
+ * A new API token, which is shown this once.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "NewToken".
+ */
+export interface NewToken {
+  id: string;
+  name: string;
+  scope: "read" | "write";
+  created_date: string;
+  /**
+   * to a minute; `null`: never
+   */
+  used_date: string | null;
+  expires_date: string;
+  token: string;
+}
+/**
+ * A user, as admins see them.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "UserListed".
+ */
+export interface UserListed {
+  name: string;
+  admin: boolean;
+  disabled: boolean;
+  created_date: string;
+}
+/**
+ * An invite for one person.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Invite".
+ */
+export interface Invite {
+  /**
+   * to be given when signing up
+   */
+  invite: string;
+  expires: string;
+}
+/**
+ * One thing that somebody did, or with `"ok": false` tried to.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Entry".
+ */
+export interface Entry {
+  date: string;
+  /**
+   * `null`: somebody unknown, or whoever runs the server
+   */
+  who: string | null;
+  action:
+    | "sign-up"
+    | "sign-in"
+    | "sign-out"
+    | "password"
+    | "session.end"
+    | "token.make"
+    | "token.end"
+    | "user.add"
+    | "user.disable"
+    | "user.enable"
+    | "user.reset"
+    | "invite"
+    | "note.create"
+    | "note.change"
+    | "note.delete"
+    | "note.restore"
+    | "note.purge"
+    | "note.share";
+  /**
+   * a user, a note, a session or a token
+   */
+  target: string | null;
+  /**
+   * where it came from
+   */
+  address: string | null;
+  ok: boolean;
+}
+/**
+ * Who shall be able to do what with a note; what is left out is taken back.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "AccessIn".
+ */
+export interface AccessIn {
+  /**
+   * @maxItems 100
+   */
+  members?: Member[];
+  /**
+   * a secret address; `null` takes it back for good
+   */
+  link?: ("viewer" | "editor") | null;
+  /**
+   * whether everyone may read it
+   */
+  public?: boolean;
+  /**
+   * gives the note away
+   */
+  owner?: string | null;
+}
+/**
+ * Somebody with whom a note is shared.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Member".
+ */
+export interface Member {
+  /**
+   * 2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same
+   */
+  name: string;
+  role: "viewer" | "editor";
+}
+/**
+ * Who may do what with a note. `members` and `link` are for the owner only, else `null`.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "AccessOut".
+ */
+export interface AccessOut {
+  /**
+   * `null`: made without accounts, and the admins'
+   */
+  owner: string | null;
+  /**
+   * what one is to it oneself
+   */
+  role: "viewer" | "editor" | "owner";
+  members: Member[] | null;
+  link: LinkOut | null;
+  public: boolean;
+}
+/**
+ * The link to a note: whoever has its token has the role.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "LinkOut".
+ */
+export interface LinkOut {
+  role: "viewer" | "editor";
+  /**
+   * for `POST /auth/links`, or `Authorization: Bearer …`
+   */
+  token: string;
+}
+/**
  * Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
  *
  * Without a token it stays a stranger's, who gets what is public.

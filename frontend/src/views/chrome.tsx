@@ -2,9 +2,10 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { compose } from "../actions";
+import { accounts, asked, ended, stranger, user } from "../account";
+import { compose, signOut } from "../actions";
 import * as api from "../api";
-import { light } from "../light";
+import { light, type Light as State } from "../light";
 import { complain, notice, say } from "../notices";
 import { outbox } from "../outbox";
 import { me } from "../people";
@@ -33,10 +34,24 @@ export function Bar() {
       </Link>
       <Light />
       <nav aria-label="Main">
-        <button type="button" class="primary" onClick={compose}>
-          New note
-        </button>
-        <More />
+        {stranger.value ? (
+          <button
+            type="button"
+            class="primary"
+            onClick={() => {
+              asked.value = true;
+            }}
+          >
+            Sign in
+          </button>
+        ) : (
+          !ended.value && (
+            <button type="button" class="primary" onClick={compose}>
+              New note
+            </button>
+          )
+        )}
+        {!ended.value && <More />}
       </nav>
     </header>
   );
@@ -44,14 +59,7 @@ export function Bar() {
 
 function Light() {
   const now = light.value;
-  const text =
-    now.state === "offline"
-      ? now.waiting
-        ? `Offline – ${now.waiting} ${now.waiting === 1 ? "change" : "changes"} waiting`
-        : "Offline"
-      : { saved: "Saved", saving: "Saving…", conflict: "Conflict", unsaved: "Not saved", refused: "Not live – reload" }[
-          now.state
-        ];
+  const text = wordsOf(now);
   const to = "key" in now ? place(now) : null;
   return (
     <span class="light" data-state={now.state} role="status" aria-live="polite">
@@ -69,6 +77,20 @@ function Light() {
       )}
     </span>
   );
+}
+
+function wordsOf(now: State): string {
+  const changes = "waiting" in now && now.waiting ? `${now.waiting} ${now.waiting === 1 ? "change" : "changes"}` : "";
+  switch (now.state) {
+    case "offline":
+      return changes ? `Offline – ${changes} waiting` : "Offline";
+    case "ended":
+      return changes ? `Signed out – ${changes} waiting` : "Signed out";
+    case "saving":
+      return now.slowed ? "Saving, slowly: that was a lot at once…" : "Saving…";
+    default:
+      return { saved: "Saved", conflict: "Conflict", unsaved: "Not saved", refused: "Not live – reload" }[now.state];
+  }
 }
 
 function place(now: { key: string; id?: number }): Route | null {
@@ -94,19 +116,30 @@ function More() {
       <summary aria-label="More">⋯</summary>
       {/* biome-ignore lint/a11y/useKeyWithClickEvents: the buttons in it have the keyboard */}
       <div onClick={close}>
-        <Link to={{ view: "trash" }}>Trash</Link>
+        {!stranger.value && <Link to={{ view: "trash" }}>Trash</Link>}
         <a href="/export" download>
           Export all notes
         </a>
-        <button type="button" onClick={() => file.current?.click()}>
-          Import…
-        </button>
+        {!stranger.value && (
+          <button type="button" onClick={() => file.current?.click()}>
+            Import…
+          </button>
+        )}
         <button type="button" onClick={nextTheme}>
           Colours: {theme.value}
         </button>
-        <button type="button" onClick={rename}>
-          Your name: {me()}
-        </button>
+        {!accounts.value && (
+          <button type="button" onClick={rename}>
+            Your name: {me()}
+          </button>
+        )}
+        {user.value && <Link to={{ view: "account" }}>Your account: {user.value.name}</Link>}
+        {user.value?.admin && <Link to={{ view: "people" }}>People</Link>}
+        {user.value && (
+          <button type="button" onClick={() => void signOut()}>
+            Sign out
+          </button>
+        )}
         <button
           type="button"
           onClick={() => {

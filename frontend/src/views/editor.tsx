@@ -38,22 +38,31 @@ interface Props {
   /** The shared text, once it is there. */
   room: Room | null;
   label: string;
+  readOnly: boolean;
 }
 
 /** Undo takes back only what was typed here: in a shared text the others' words are not ours to take. */
 const alone = (): Extension => [history(), keymap.of(historyKeymap)];
-const together = (room: Room): Extension => [
-  yCollab(room.text, null),
-  Prec.high(keymap.of(yUndoManagerKeymap)),
-  cursors(room),
+const together = (room: Room): Extension => [yCollab(room.text, null), cursors(room)];
+
+const reading: Extension = [
+  EditorState.readOnly.of(true),
+  EditorView.editable.of(false),
+  EditorView.contentAttributes.of({ tabindex: "0", "aria-readonly": "true" }), // by keyboard, too
 ];
+/** The shared text's own undo does not ask whether one may write. */
+const writing = (shared: boolean): Extension => [
+  placeholder("Write in Markdown…"),
+  shared ? Prec.high(keymap.of(yUndoManagerKeymap)) : [],
+];
+const access = ({ room, readOnly }: Props): Extension => (readOnly ? reading : writing(room !== null));
 
 export function Editor(props: Props) {
   const place = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);
   const latest = useRef(props);
   latest.current = props;
-  const shared = useRef<{ room: Room | null; sharing: Compartment }>({ room: null, sharing: new Compartment() });
+  const shared = useRef({ room: null as Room | null, sharing: new Compartment(), access: new Compartment() });
 
   useLayoutEffect(() => {
     const { room, text, label } = latest.current;
@@ -78,7 +87,7 @@ export function Editor(props: Props) {
             spellcheck: "true",
             autocapitalize: "sentences",
           }),
-          placeholder("Write in Markdown…"),
+          shared.current.access.of(access(latest.current)),
           // Escape, then Tab, leaves the editor: nobody is trapped in it.
           keymap.of([...defaultKeymap, ...searchKeymap, indentWithTab]),
           EditorView.updateListener.of((update) => {
@@ -101,6 +110,10 @@ export function Editor(props: Props) {
     const effects = shared.current.sharing.reconfigure(together(room));
     editor.dispatch({ changes: { from: start, to: end, insert }, effects }); // at once: not into a text before it
   }, [props.room]);
+
+  useLayoutEffect(() => {
+    view.current?.dispatch({ effects: shared.current.access.reconfigure(access(latest.current)) });
+  }, [props.room, props.readOnly]);
 
   return <div class="editor" ref={place} />;
 }

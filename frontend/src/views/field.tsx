@@ -8,6 +8,7 @@ interface Props {
   label: string;
   placeholder: string;
   value: string;
+  readOnly: boolean;
   change: (value: string) => void;
 }
 

@@ -5,6 +5,7 @@ import * as api from "../api";
 import { complain, say } from "../notices";
 import * as opened from "../opened";
 import { go } from "../router";
+import { mayWrite } from "../sharing";
 import type { DifferenceOut, Revision } from "../types";
 import { ago } from "./list";
 import { Gone } from "./note";
@@ -18,6 +19,7 @@ const ACTIONS: Record<Revision["action"], string> = {
   restore: "restored",
   delete: "deleted",
   undelete: "taken out of the trash",
+  share: "shared otherwise",
 };
 
 export function HistoryPane({ id }: { id: number }) {
@@ -111,7 +113,7 @@ export function HistoryPane({ id }: { id: number }) {
           )}
         </ol>
         <div class="difference" aria-live="polite">
-          {chosen !== null && chosen !== newest && (
+          {chosen !== null && chosen !== newest && mayWrite(id) && (
             <button type="button" class="primary" onClick={() => restore(chosen)}>
               Restore version {chosen}
             </button>

@@ -2,10 +2,12 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
+import { accounts, stranger } from "../account";
 import { forgetWords, remove, rescue } from "../actions";
 import * as api from "../api";
-import { pause } from "../backoff";
-import { BLANK, type Draft, type Fields, fieldsOf, leftover } from "../drafts";
+import { BLANK, type Draft, type Fields, fieldsOf, leftover, waiting } from "../drafts";
+import * as fragment from "../fragment";
+import { later } from "../later";
 import { tags as known } from "../listing";
 import { render } from "../markdown";
 import { complain } from "../notices";
@@ -14,25 +16,27 @@ import { GONE, outbox } from "../outbox";
 import { others } from "../people";
 import type { Room } from "../room";
 import { go, route } from "../router";
+import { accessOf, mayWrite, owns, roleOf } from "../sharing";
 import * as texts from "../texts";
 import type { Note } from "../types";
 import { ConflictPanel } from "./conflict";
 import { Field } from "./field";
+import { accountViews } from "./lazy";
 import { Link } from "./link";
 
 type EditorView = typeof import("./editor").Editor;
 
 const editor = signal<EditorView | null>(null);
 
-/** The editor is the largest part of the page, and comes after the list is there. */
-export async function loadEditor(attempt = 0): Promise<void> {
-  try {
-    editor.value = (await import("./editor")).Editor;
-  } catch (error) {
-    if (attempt < 5) setTimeout(() => void loadEditor(attempt + 1), pause(attempt + 1));
-    else complain(new Error("The editor could not be loaded: reload the page", { cause: error }));
-  }
-}
+/** The editor is the largest part of the page. */
+export const loadEditor = (): Promise<void> =>
+  later(
+    () => import("./editor"),
+    (part) => {
+      editor.value = part.Editor;
+    },
+    "The editor",
+  );
 
 type Mode = "write" | "both" | "read";
 const wide = matchMedia("(min-width: 1100px)");
@@ -59,7 +63,11 @@ export function NotePane() {
   const lost = id === null ? undefined : texts.strayOf(id, note);
   if (id !== null && lost && (note || (opened.missing.value && !draft)))
     return <Lost id={id} room={lost} replaced={note !== null} />;
-  if (opened.missing.value && !draft && !note) return <Gone text="This note is not there. It may be in the trash." />;
+  if (opened.missing.value && !draft && !note) {
+    if (fragment.dead.value) return <Gone text="This link opens nothing any more." />;
+    const shared = accounts.value ? "This note is not there, or not shared with you." : "This note is not there.";
+    return <Gone text={`${shared} It may be in the trash.`} />;
+  }
   if (!note && !draft?.base) {
     return (
       <section class="pane" aria-busy="true">
@@ -94,33 +102,40 @@ function Lost({ id, room, replaced }: { id: number; room: Room; replaced: boolea
   );
 }
 
-/** That a note was deleted, and what can be done with it and with the words that it does not have. */
+/** That a note is gone, and what can be done with it and with the words that it does not have. */
 function Deleted({ id, words, replaced = false }: { id: number; words: Fields | null; replaced?: boolean }) {
+  const gone = owns(id) ? GONE : "This note was deleted, or is not shared with you any more";
   return (
     <div class="alert" role="alert">
-      {replaced ? "The note of these words is gone, and another one has its number" : GONE}
-      {!replaced && (
+      {replaced ? "The note of these words is gone, and another one has its number" : gone}
+      {!replaced && owns(id) && (
         <button type="button" onClick={() => api.undelete(id).then(() => opened.refresh(id), complain)}>
           Restore it
         </button>
       )}
-      {words && (
-        <>
-          <button type="button" onClick={() => rescue(id, words)}>
-            Save my words as a new note
-          </button>
-          <button
-            type="button"
-            onClick={() => {
-              forgetWords(id);
-              go({ view: "home" });
-            }}
-          >
-            Discard
-          </button>
-        </>
-      )}
+      {words && <Rescue id={id} words={words} />}
     </div>
+  );
+}
+
+function Rescue({ id, words }: { id: number; words: Fields }) {
+  return (
+    <>
+      {!stranger.value && (
+        <button type="button" onClick={() => rescue(id, words)}>
+          Save my words as a new note
+        </button>
+      )}
+      <button
+        type="button"
+        onClick={() => {
+          forgetWords(id);
+          go({ view: "home" });
+        }}
+      >
+        Discard
+      </button>
+    </>
   );
 }
 
@@ -151,6 +166,10 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   const alone = id === null || outbox.made.has(id);
   const content = room ? room.content.value : fields.content;
   const names = id === null ? [] : others(id);
+  const readonly = !mayWrite(id);
+  const missing = id !== null && (opened.missing.value || draft?.error === GONE);
+  const refused =
+    id !== null && !missing && roleOf(id) === "viewer" && ((draft && waiting(draft)) || open?.denied.value);
 
   useEffect(() => {
     if (!fields.title) document.querySelector<HTMLInputElement>(".title")?.focus();
@@ -166,6 +185,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         <span class="people" role="status">
           {names.length ? `Also here: ${names.join(", ")}` : ""}
         </span>
+        {id !== null && <Standing id={id} />}
         <fieldset class="modes">
           <legend class="hidden">View</legend>
           {(["write", "both", "read"] as Mode[]).map((one) => (
@@ -179,9 +199,12 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
             <Link class="button" to={{ view: "history", id }}>
               History
             </Link>
-            <button type="button" onClick={() => void remove(id)}>
-              Delete
-            </button>
+            {owns(id) && (
+              <button type="button" onClick={() => void remove(id)}>
+                Delete
+              </button>
+            )}
+            {accounts.value && owns(id) && <Share id={id} title={fields.title} />}
           </>
         )}
         {id === null && draft && (
@@ -196,35 +219,47 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
           </button>
         )}
       </header>
-      {draft?.conflict && <ConflictPanel draft={draft} />}
-      {draft?.error !== GONE && draft?.error && (
+      {draft?.conflict && !readonly && <ConflictPanel draft={draft} />}
+      {!refused && draft?.error !== GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
         </div>
       )}
-      {id !== null && (opened.missing.value || draft?.error === GONE) && (
-        <Deleted id={id} words={draft || open?.unsaved.value ? { ...fields, content } : null} />
+      {refused && (
+        <div class="alert" role="alert">
+          You may only read this note now, and it does not have your last words
+          <Rescue id={id} words={{ ...fields, content }} />
+        </div>
       )}
+      {missing && <Deleted id={id} words={draft || open?.unsaved.value ? { ...fields, content } : null} />}
       <div class="head">
         <Field
           class="title"
           label="Title"
           placeholder="Title"
           value={fields.title}
+          readOnly={readonly}
           change={(title) => change({ title })}
         />
         <Field
           class="description"
           label="Description"
-          placeholder="Description – if left empty, the first line"
+          placeholder={readonly ? "" : "Description – if left empty, the first line"}
           value={fields.description}
+          readOnly={readonly}
           change={(description) => change({ description })}
         />
-        <TagField tags={fields.tags} change={(tags) => change({ tags })} />
+        <TagField tags={fields.tags} readOnly={readonly} change={(tags) => change({ tags })} />
       </div>
       <div class="text">
         {mode.value !== "read" && Editor && (room || alone) && (
-          <Editor text={fields.content} label="Text" change={(content) => change({ content })} room={room} />
+          <Editor
+            text={fields.content}
+            label="Text"
+            change={(content) => change({ content })}
+            room={room}
+            readOnly={readonly}
+          />
         )}
         {mode.value !== "read" && !(Editor && (room || alone)) && <pre class="editor waiting">{content}</pre>}
         {mode.value !== "write" && <Preview text={content} />}
@@ -233,7 +268,39 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   );
 }
 
-function TagField({ tags, change }: { tags: string[]; change: (tags: string[]) => void }) {
+/** Whose the note is, and that one may only read it, if so. */
+function Standing({ id }: { id: number }) {
+  const role = roleOf(id);
+  const owner = accessOf(id)?.owner;
+  if (!accounts.value || role === null || role === "owner") return null;
+  return (
+    <span class="standing" role="status">
+      {role === "viewer" && <b>Read only</b>}
+      {owner && <span>Owner: {owner}</span>}
+    </span>
+  );
+}
+
+function Share({ id, title }: { id: number; title: string }) {
+  const [open, show] = useState(false);
+  const Dialog = accountViews.value?.ShareDialog;
+  return (
+    <>
+      <button type="button" aria-haspopup="dialog" onClick={() => show(true)}>
+        Share
+      </button>
+      {open && Dialog && <Dialog id={id} title={title} close={() => show(false)} />}
+    </>
+  );
+}
+
+interface Tags {
+  tags: string[];
+  readOnly: boolean;
+  change: (tags: string[]) => void;
+}
+
+function TagField({ tags, readOnly, change }: Tags) {
   const [text, setText] = useState("");
   const add = (): void => {
     const fresh = text
@@ -248,16 +315,19 @@ function TagField({ tags, change }: { tags: string[]; change: (tags: string[]) =
       {tags.map((tag) => (
         <span class="tag" key={tag}>
           {tag}
-          <button
-            type="button"
-            aria-label={`Remove the tag ${tag}`}
-            onClick={() => change(tags.filter((t) => t !== tag))}
-          >
-            ×
-          </button>
+          {!readOnly && (
+            <button
+              type="button"
+              aria-label={`Remove the tag ${tag}`}
+              onClick={() => change(tags.filter((t) => t !== tag))}
+            >
+              ×
+            </button>
+          )}
         </span>
       ))}
       <input
+        hidden={readOnly}
         aria-label="Add a tag"
         placeholder="Add a tag"
         list="known-tags"

@@ -1,0 +1,153 @@
+/** Signing in, and up: all that somebody sees whom the server does not know, and who has to be known. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { asked, ended, found, me, user } from "../account";
+import * as api from "../api";
+import * as fragment from "../fragment";
+import { invite } from "../fragment";
+import { light } from "../light";
+import { current, missing } from "../opened";
+import { go, route } from "../router";
+import { NewPassword, Password } from "./password";
+
+export function SignInPane() {
+  const { sign_up, first } = me.value;
+  const back = ended.value ? (user.value?.name ?? "") : "";
+  const may = !back && sign_up !== "closed";
+  const [fresh, setFresh] = useState(may && (invite.value !== "" || (first && sign_up === "open")));
+  const [name, setName] = useState(back);
+  const [password, setPassword] = useState("");
+  const [error, setError] = useState("");
+  const [busy, setBusy] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
+
+  useEffect(() => {
+    document.title = "Sign in – Notes";
+    form.current?.querySelector<HTMLElement>(back ? "[type=password]" : "input")?.focus();
+  }, []);
+
+  const submit = async (): Promise<void> => {
+    const wrong = fresh ? problem(name, password) : "";
+    setError(wrong);
+    if (wrong || busy) return;
+    setBusy(true);
+    try {
+      const now = await (fresh ? api.signUp(name, password, invite.value.trim() || null) : api.signIn(name, password));
+      if (route.value.view === "invite") go({ view: "home" }, true);
+      found(now);
+    } catch (failed) {
+      setError(failed instanceof Error ? failed.message : String(failed));
+      setBusy(false);
+    }
+  };
+
+  return (
+    <section class="pane entrance" aria-label={fresh ? "Sign up" : "Sign in"}>
+      <form
+        ref={form}
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit();
+        }}
+      >
+        <h1>{fresh ? "Make an account" : "Sign in"}</h1>
+        <Why />
+        {first && <First open={sign_up === "open"} />}
+        <label>
+          Name
+          <input
+            name="username"
+            autocomplete="username"
+            autocapitalize="none"
+            spellcheck={false}
+            value={name}
+            onInput={(event) => setName(event.currentTarget.value)}
+          />
+        </label>
+        {fresh ? (
+          <NewPassword label="Password" value={password} change={setPassword} />
+        ) : (
+          <Password label="Password" value={password} change={setPassword} />
+        )}
+        {fresh && sign_up === "invite" && (
+          <label>
+            Invite
+            <input
+              autocomplete="off"
+              spellcheck={false}
+              value={invite.value}
+              onInput={(event) => {
+                invite.value = event.currentTarget.value;
+              }}
+            />
+          </label>
+        )}
+        {error && (
+          <p class="alert" role="alert">
+            {error}
+          </p>
+        )}
+        <button type="submit" class="primary" disabled={busy}>
+          {fresh ? "Sign up" : "Sign in"}
+        </button>
+        {may && (
+          <button
+            type="button"
+            class="plain"
+            onClick={() => {
+              setFresh(!fresh);
+              setError("");
+            }}
+          >
+            {fresh ? "I have an account" : "Make an account"}
+          </button>
+        )}
+        {sign_up === "closed" && !first && !back && (
+          <p class="faint">No account? Whoever runs this server adds people.</p>
+        )}
+        {asked.value && current() !== null && !missing.value && (
+          <button
+            type="button"
+            class="plain"
+            onClick={() => {
+              asked.value = false;
+            }}
+          >
+            Back to the note
+          </button>
+        )}
+      </form>
+    </section>
+  );
+}
+
+/** Why one is here, if one was elsewhere. */
+function Why() {
+  const now = light.value;
+  if (ended.value) {
+    const words =
+      "waiting" in now && now.waiting ? " What you typed is kept in this browser, and sent once you are back." : "";
+    return <p role="status">You are signed out here. Sign in to go on.{words}</p>;
+  }
+  if (fragment.dead.value) return <p role="status">This link opens nothing any more.</p>;
+  if (current() !== null && missing.value)
+    return <p role="status">This note is not there for everyone. It may be shared with you.</p>;
+  return null;
+}
+
+function First({ open }: { open: boolean }) {
+  return open ? (
+    <p>Nobody has an account yet: the first one is the admin’s.</p>
+  ) : (
+    <p>
+      Nobody has an account yet. Whoever runs this server adds the admin: <code>realtime user add NAME</code>
+    </p>
+  );
+}
+
+function problem(name: string, password: string): string {
+  if (!/^[a-z0-9][a-z0-9._-]{1,31}$/i.test(name))
+    return "A name has 2 to 32 letters a–z, digits, dots, hyphens or underscores, and begins with a letter or digit";
+  return [...password].length < 15 ? "A password has at least 15 characters; a few words will do" : "";
+}
