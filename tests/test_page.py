@@ -21,7 +21,9 @@ FRONTEND = Path(__file__).parent.parent / "frontend"
 JAVASCRIPT_BUDGET = 250 * 1024
 
 
-@pytest.mark.parametrize("path", ["/", "/n/12", "/n/12/history", "/new/abc", "/deleted", "/account", "/people", "/invite"])
+@pytest.mark.parametrize(
+    "path", ["/", "/n/12", "/n/12/history", "/new/abc", "/deleted", "/account", "/people", "/invite"]
+)
 def test_deep_links_are_the_page(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")

@@ -1,7 +1,7 @@
 /**
  * Follows the feed: over a WebSocket, else Server-Sent Events, else a long poll. Comes back by itself, and resumes.
  *
- * Close codes below 4500 (but 1009) say to come back, the others not to; but 4501, when somebody is signed in again.
+ * Close codes below 4500 (but 1009) say to come back, the others not to; 4501, that the session ended.
  */
 
 import { pause } from "./backoff";
@@ -9,7 +9,7 @@ import type { Schemas } from "./types";
 
 export type Frame = NonNullable<Schemas["ServerMessage"]>;
 export type Way = "ws" | "sse" | "poll";
-export type Link = "connecting" | "live" | "offline" | "refused";
+export type Link = "connecting" | "live" | "offline" | "refused" | "ended";
 
 const SILENCE = 60_000;
 const PATIENCE = 5_000;
@@ -145,12 +145,12 @@ export class Feed {
       socket.onclose = socket.onmessage = socket.onerror = null;
       socket.close();
       this.#socket = null;
-      if (code === undefined || (code < 4500 && code !== 1009) || code === 4501) {
-        this.#again(opened && code !== 4501);
+      if (code === undefined || (code < 4500 && code !== 1009)) {
+        this.#again(opened);
         return;
       }
       this.#stopped = true;
-      this.listener.link("refused");
+      this.listener.link(code === 4501 ? "ended" : "refused");
     };
     const heard = (within: number): void => {
       clearTimeout(silence);

@@ -62,11 +62,23 @@ export async function start(late: () => void): Promise<void> {
         reachable.value = false;
         people.only(null);
         void account.check(); // a session that ended cannot connect
+      } else if (state === "ended") {
+        void account.check().then(back);
       } else if (state === "refused") {
         refused.value = true;
       }
     },
   });
+  let last = Number.NEGATIVE_INFINITY;
+  const back = (): void => {
+    if (account.ended.value) return;
+    // The session is there, perhaps a new one; but what is refused twice is not tried on and on.
+    refused.value = performance.now() - last < 60_000;
+    last = performance.now();
+    if (refused.value) return;
+    texts.reconnect();
+    feed.resume();
+  };
   addEventListener("online", () => {
     feed.renew();
     texts.renew(true);

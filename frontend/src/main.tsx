@@ -1,9 +1,9 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import "./style.css";
-import { accounts, asked, ended, stranger } from "./account";
+import { accounts } from "./account";
+import { outside } from "./entrance";
 import { start } from "./live";
-import * as opened from "./opened";
 import { route } from "./router";
 import { applyTheme, Bar, Notice } from "./views/chrome";
 import { HistoryPane } from "./views/history";
@@ -39,21 +39,14 @@ function Pane() {
   }
 }
 
-/** Whether somebody has to sign in before there is anything to see. */
-function outside(): boolean {
-  if (ended.value) return true;
-  if (!stranger.value) return false;
-  const { view } = route.value;
-  return asked.value || (view !== "note" && view !== "history") || opened.missing.value;
-}
-
 function App() {
-  if (outside()) {
+  if (outside.value) {
     const SignIn = accountViews.value?.SignInPane;
     return (
       <>
         <Bar />
         <main id="main">{SignIn && <SignIn />}</main>
+        <Help />
         <Notice />
       </>
     );

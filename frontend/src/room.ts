@@ -161,7 +161,7 @@ export class Room {
     const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
     awarenessProtocol.removeAwarenessStates(this.awareness, others, this);
     if (code === 4503 || code === 4504) this.state.value = "gone";
-    else if (code !== undefined && ((code >= 4500 && code !== 4501) || code === 1009)) this.state.value = "refused";
+    else if (code !== undefined && (code >= 4500 || code === 1009)) this.state.value = "refused";
     else {
       this.state.value = "offline";
       this.#timer = setTimeout(() => this.connect(), pause(this.#failures++));

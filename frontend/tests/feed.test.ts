@@ -47,6 +47,7 @@ let frames: Frame[];
 let links: Link[];
 let resets: number;
 let polled: string[];
+let greeting: object | null;
 
 const last = (): FakeSocket => FakeSocket.all.at(-1) as FakeSocket;
 
@@ -60,7 +61,12 @@ function feed(): Feed {
     },
   } as unknown as Transports;
   return new Feed(
-    { frame: (frame) => frames.push(frame), reset: () => resets++, link: (link) => links.push(link) },
+    {
+      frame: (frame) => frames.push(frame),
+      reset: () => resets++,
+      link: (link) => links.push(link),
+      greeting: () => greeting,
+    },
     transports,
     "http://notes",
   );
@@ -69,6 +75,7 @@ function feed(): Feed {
 beforeEach(() => {
   vi.useFakeTimers();
   vi.spyOn(Math, "random").mockReturnValue(1);
+  greeting = null;
   [FakeSocket.all, FakeSource.all, frames, links, resets, polled] = [[], [], [], [], 0, []];
 });
 
@@ -113,7 +120,28 @@ describe("the feed", () => {
     last().drop(code);
     vi.advanceTimersByTime(60_000);
     expect(FakeSocket.all).toHaveLength(1);
-    expect(links.at(-1)).toBe("refused");
+    expect(links.at(-1)).toBe(code === 4501 ? "ended" : "refused");
+  });
+
+  it("comes back after a stop when it is told so, with its cursor", () => {
+    const made = feed();
+    made.start("a:1");
+    last().open();
+    last().say({ type: "heartbeat", cursor: "a:5" });
+    last().drop(4501);
+    made.resume();
+    made.resume();
+    expect(FakeSocket.all).toHaveLength(2);
+    expect(last().url).toContain("since=a%3A5");
+  });
+
+  it("greets before it says anything else", () => {
+    greeting = { type: "auth" };
+    const made = feed();
+    made.look(1, { name: "Guest" });
+    made.start("a:1");
+    last().open();
+    expect(last().sent.map((text) => JSON.parse(text).type)).toEqual(["auth", "presence"]);
   });
 
   it.each([1006, 1012, 4008, 4010, 4012, 4029])("comes back otherwise (%i)", (code) => {

@@ -108,7 +108,7 @@ describe("sending", () => {
 });
 
 describe("failures that pass", () => {
-  it.each([0, 429, 500, 503])("repeat the same request after %i, until it is answered", async (status) => {
+  it.each([0, 401, 429, 500, 503])("repeat the same request after %i, until it is answered", async (status) => {
     const box = outbox();
     box.type(note(1), { title: "again" });
     await pass(QUIET);

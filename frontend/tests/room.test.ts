@@ -38,6 +38,14 @@ class FakeSocket {
     const bytes = encoding.toUint8Array(message);
     this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer });
   }
+  deny(reason: string): void {
+    const message = encoding.createEncoder();
+    encoding.writeVarUint(message, 2);
+    encoding.writeVarUint(message, 0);
+    encoding.writeVarString(message, reason);
+    const bytes = encoding.toUint8Array(message);
+    this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer });
+  }
   /** The synchronisation messages that were sent: kind and payload. */
   get synced(): [number, Uint8Array][] {
     return this.sent.flatMap((data) => {
@@ -178,7 +186,8 @@ describe("a room", () => {
     [4010, "offline"],
     [4029, "offline"],
     [4504, "gone"],
-    [4503, "refused"],
+    [4503, "gone"],
+    [4501, "refused"],
     [4500, "refused"],
     [1009, "refused"],
   ])("closed with %i is %s, and comes back only then", (code, state) => {
@@ -188,6 +197,30 @@ describe("a room", () => {
     expect(made.state.value).toBe(state);
     vi.advanceTimersByTime(500);
     expect(FakeSocket.all.length).toBe(state === "offline" ? 2 : 1);
+  });
+
+  it("knows that it may only read, until it may write", () => {
+    const made = room();
+    greet(server("x"));
+    made.text.insert(0, "mine");
+    last().deny("read only");
+    expect([made.denied.value, made.unsaved.value]).toEqual([true, true]);
+    made.renew();
+    expect(made.denied.value).toBe(false);
+  });
+
+  it("stays away while it is to pause, and comes back from a refusal when asked to", () => {
+    const made = room();
+    greet(server("x"));
+    made.pause();
+    vi.advanceTimersByTime(60_000);
+    expect([made.state.value, FakeSocket.all.length]).toEqual(["paused", 1]);
+    made.renew();
+    last().drop(4501);
+    made.renew();
+    expect(FakeSocket.all).toHaveLength(2);
+    made.renew(true);
+    expect(FakeSocket.all).toHaveLength(3);
   });
 
   it("gives up a connection that says nothing", () => {

@@ -7,6 +7,9 @@ const ROUTES: [string, Route][] = [
   ["/n/12/history", { view: "history", id: 12 }],
   ["/new/new-0a_b", { view: "new", key: "new-0a_b" }],
   ["/deleted", { view: "trash" }],
+  ["/account", { view: "account" }],
+  ["/people", { view: "people" }],
+  ["/invite", { view: "invite" }],
 ];
 
 /** A browser's address and history, as much as the router knows of them. */

@@ -163,7 +163,7 @@ function ChangePassword() {
     <section aria-labelledby="password">
       <h2 id="password">Password</h2>
       <form
-        class="line"
+        class="stack"
         onSubmit={(event) => {
           event.preventDefault();
           if ([...fresh].length < 15) setError("The new password has to have at least 15 characters");

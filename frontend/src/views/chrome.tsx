@@ -5,6 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { accounts, asked, ended, stranger, user } from "../account";
 import { compose, signOut } from "../actions";
 import * as api from "../api";
+import { outside } from "../entrance";
 import { light, type Light as State } from "../light";
 import { complain, notice, say } from "../notices";
 import { outbox } from "../outbox";
@@ -27,33 +28,30 @@ function nextTheme(): void {
 }
 
 export function Bar() {
+  const bare = outside.value;
   return (
     <header class="bar top">
       <Link class="brand" to={{ view: "home" }}>
         Notes
       </Link>
-      <Light />
+      {(!bare || ended.value) && <Light />}
       <nav aria-label="Main">
-        {stranger.value ? (
-          <button
-            type="button"
-            class="primary"
-            onClick={() => {
-              asked.value = true;
-            }}
-          >
-            Sign in
-          </button>
-        ) : (
-          !ended.value && (
-            <button type="button" class="primary" onClick={compose}>
-              New note
-            </button>
-          )
-        )}
+        {!bare && <First />}
         {!ended.value && <More />}
       </nav>
     </header>
+  );
+}
+
+/** What comes first to do. */
+function First() {
+  const ask = (): void => {
+    asked.value = true;
+  };
+  return (
+    <button type="button" class="primary" onClick={stranger.value ? ask : compose}>
+      {stranger.value ? "Sign in" : "New note"}
+    </button>
   );
 }
 

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { compose, step } from "../actions";
+import { outside } from "../entrance";
 import { outbox } from "../outbox";
 import { go, route } from "../router";
 import { searchBox } from "./list";
@@ -74,7 +75,7 @@ function takesText(element: HTMLElement): boolean {
 }
 
 export function pressed(event: KeyboardEvent): void {
-  if (event.defaultPrevented) return;
+  if (event.defaultPrevented || outside.value) return;
   const target = event.target as HTMLElement;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {
     event.preventDefault();

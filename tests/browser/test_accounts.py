@@ -1,0 +1,150 @@
+"""Accounts in the page: signing up, in and out, one's sessions and tokens, and words that wait for who typed them."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import Page, expect
+
+from tests.accounts.people import PASSWORD, bearer
+from tests.browser.page import Open, editor, light, saved, title
+from tests.browser.people import button, menu, program, server, sign_in, sign_up
+from tests.harness import ServerProcess, rest_client
+
+__all__ = ["server"]
+
+KEPT = """async () => [
+  ...Object.keys(localStorage).filter((key) => key.includes("/")),
+  ...(await indexedDB.databases()).map(({ name }) => name).filter((name) => name.startsWith("text-")),
+  ...await new Promise((done) => {
+    const opening = indexedDB.open(`${localStorage.getItem("account") || "max"}/notes`, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("drafts", { keyPath: "key" });
+    opening.onsuccess = () => {
+      const all = opening.result.transaction("drafts").objectStore("drafts").getAllKeys();
+      all.onsuccess = () => done(all.result);
+    };
+  }),
+]"""
+"""All that the page keeps of somebody's words in the browser."""
+
+
+async def _writes(page: Page, text: str) -> int:
+    """A new note by keyboard; answers with its number."""
+    await page.get_by_role("button", name="New note").click()
+    await title(page).fill("A note of mine")
+    await page.wait_for_url("**/n/*")
+    await editor(page).click()
+    await page.keyboard.type(text)
+    await saved(page)
+    return int(page.url.rpartition("/")[2])
+
+
+async def test_signs_up_writes_and_leaves_nothing_behind(opened: Open) -> None:
+    page = await opened("/account")
+    await page.get_by_role("button", name="Make an account").click()
+    await page.get_by_label("Name", exact=True).fill("max")
+    await page.get_by_label("Password", exact=True).fill("too short")
+    await button(page, "Sign up").click()
+    await expect(page.get_by_role("alert")).to_contain_text("at least 15 characters")
+    field = page.get_by_label("Password", exact=True)
+    await expect(field).to_have_attribute("autocomplete", "new-password")
+    await button(page, "Show: Password").click()
+    await expect(field).to_have_attribute("type", "text")
+    await field.fill(PASSWORD)
+    await field.press("Enter")
+    await expect(page.get_by_role("heading", name="Your account: max")).to_be_visible()  # where one wanted to go
+    await _writes(page, "words")
+    assert await page.evaluate(KEPT) != []
+    await menu(page, "Sign out")
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await expect(page.get_by_text("A note of mine")).to_have_count(0)
+    assert await page.evaluate(KEPT) == []
+    await sign_in(page, "max", "wrong horse battery staple")
+    await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
+    await sign_in(page, "MAX")
+    await expect(page.locator(".row", has_text="A note of mine")).to_be_visible()
+
+
+async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "ann")
+    id = await _writes(page, "before")
+    other = await page.context.new_page()
+    await other.goto("/")
+    await expect(other.locator(".row")).to_have_count(1)
+    async with program(server, "ann") as rest:
+        await page.route("**/notes/*/?base_version=*", lambda route: route.abort())
+        await title(page).fill("A title that waits")
+        await expect(light(page, "offline")).to_be_visible()
+        await rest.delete("/auth/sessions")
+        await expect(page.get_by_text("You are signed out here")).to_be_visible()
+        await expect(page.get_by_text("What you typed is kept")).to_be_visible()
+        await expect(page.get_by_text("A title that waits")).to_have_count(0)
+        assert (await rest.get(f"/notes/{id}/")).json()["title"] == "A note of mine"
+        # Somebody else, in another tab of the same browser: nothing of ann's is to be seen, or sent.
+        async with program(server, "ben"):
+            pass
+        await expect(other.get_by_text("You are signed out here")).to_be_visible()
+        await sign_in(other, "ben")
+        for tab in (other, page):
+            await expect(tab.get_by_role("button", name="New note")).to_be_visible()
+            await expect(tab.locator(".row")).to_have_count(0)
+            await expect(tab.get_by_text("A title that waits")).to_have_count(0)
+        await page.unroute("**/notes/*/?base_version=*")
+        await menu(other, "Sign out")
+        await sign_in(other, "ann")
+        await expect(other.locator(".row", has_text="A title that waits")).to_be_visible()
+        assert (await rest.get(f"/notes/{id}/")).json()["title"] == "A title that waits"
+
+
+async def test_goes_on_in_place_as_the_same_person(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "eve")
+    id = await _writes(page, "one")
+    await page.evaluate("globalThis.sameDocument = true")
+    async with program(server, "eve") as rest:
+        await page.route("**/auth/me", lambda route: route.abort())  # until then it does not know
+        await rest.delete("/auth/sessions")
+        await expect(light(page, "refused")).to_be_visible()
+        await page.keyboard.type(" two")
+        await page.unroute("**/auth/me")
+        await title(page).fill("Other title")
+        await expect(page.get_by_text("You are signed out here")).to_be_visible()
+        await expect(page.get_by_label("Name", exact=True)).to_have_value("eve")
+        await page.get_by_label("Password", exact=True).fill(PASSWORD)
+        await page.keyboard.press("Enter")
+        await saved(page)
+        assert await page.evaluate("globalThis.sameDocument")
+        await expect(editor(page)).to_have_text("one two")
+        note = (await rest.get(f"/notes/{id}/")).json()
+        assert note["title"] == "Other title"
+
+
+async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -> None:
+    page = await opened("/account")
+    await sign_in(page, "root")
+    async with program(server, "root") as rest:
+        await page.reload()
+        sessions = page.get_by_role("region", name="Where you are signed in").get_by_role("listitem")
+        await expect(sessions.get_by_text("this one")).to_have_count(1)
+        await page.get_by_role("button", name="End all others").click()
+        await expect(sessions).to_have_count(1)
+        assert (await rest.get("/auth/sessions")).status_code == 401
+    await page.get_by_label("What it is for").fill("<img src=x onerror=alert(1)>")
+    await button(page, "Make a token").click()
+    token = await page.get_by_label("The new token", exact=True).input_value()
+    async with rest_client(server.url) as rest:
+        assert (await rest.get("/auth/me", headers=bearer(token))).json()["user"]["name"] == "root"
+        await page.get_by_role("button", name="Revoke <img").click()
+        await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+        assert (await rest.get("/auth/me", headers=bearer(token))).status_code == 401
+    async with program(server, "moe") as moe:
+        await menu(page, "People")
+        await page.get_by_role("button", name="Disable moe").click()
+        await expect(page.get_by_role("button", name="Enable moe")).to_be_visible()
+        assert (await moe.get("/auth/me")).json()["user"] is None
+    await page.get_by_role("button", name="Make an invite").click()
+    address = page.get_by_label("The address of the invite", exact=True)
+    await expect(address).to_have_value(re.compile(rf"{server.url}/invite#[\w-]{{20,}}"))
+    await page.get_by_label("Only by").fill("moe")
+    await page.get_by_role("button", name="Show", exact=True).click()
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.locator("tbody tr")).to_contain_text("sign-up")
