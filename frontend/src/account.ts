@@ -7,7 +7,7 @@ import { computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { pause } from "./backoff";
 import { reachable } from "./connection";
-import { guarded } from "./http";
+import { guarded, signedOut } from "./http";
 import type { Me } from "./types";
 
 export const me = signal<Me>({ mode: "open", sign_up: "closed", first: false, user: null });
@@ -103,7 +103,7 @@ function before(path: string): void {
   if (signsIn(path)) return;
   if (localStorage.getItem(KEY) !== here()) void check();
   else if (!ended.peek()) return;
-  throw new api.ApiError(401, {});
+  throw signedOut();
 }
 
 /** What a session that ended asks for is asked by a stranger, who sees less. */

@@ -45,6 +45,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What is not even sent, as the one whom this page is for is not signed in. */
+export const signedOut = (): ApiError => new ApiError(401, { detail: "You are signed out" });
+
 function told(detail: unknown): string {
   if (typeof detail === "string") return detail;
   if (!Array.isArray(detail)) return "";
@@ -100,7 +103,7 @@ export async function send(path: string, init: RequestInit = {}): Promise<Answer
   }
   if (answer.ok) return { headers: answer.headers, body };
   const refused = new ApiError(answer.status, (body ?? {}) as Refusal, Number(answer.headers.get("Retry-After")) || 0);
-  throw (await guard.doubts(path, answer.status)) ? new ApiError(401, {}) : refused;
+  throw (await guard.doubts(path, answer.status)) ? signedOut() : refused;
 }
 
 export async function get<T>(path: string): Promise<T> {

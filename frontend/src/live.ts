@@ -134,6 +134,7 @@ export async function start(late: () => void): Promise<void> {
       texts.pause();
       return;
     }
+    refused.value = false;
     texts.reconnect();
     outbox.hurry();
     listing.reset();

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
+from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, make, saved, title
 from tests.harness import ServerProcess, note_in, rest_client
-
-AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 async def test_phone_shows_one_thing_at_a_time(opened: Open, server: ServerProcess) -> None:
@@ -49,10 +46,10 @@ async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: Serv
         async for view in _walk(page, rest):
             walked.append(view)
             await page.emulate_media(color_scheme="light")
-            assert await _serious(page) == [], view
+            assert await serious(page) == [], view
             # Of what axe looks at, the other colours change the contrast only.
             await page.emulate_media(color_scheme="dark")
-            assert await _serious(page, runOnly=["color-contrast"]) == [], f"{view}, dark"
+            assert await serious(page, runOnly=["color-contrast"]) == [], f"{view}, dark"
     assert len(walked) == len(set(walked)) == 17
 
 
@@ -130,14 +127,6 @@ async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
     await page.context.set_offline(True)
     await expect(light(page, "offline")).to_be_visible()
     yield "offline"
-
-
-async def _serious(page: Page, **options: Any) -> list[tuple[str, list[str]]]:
-    """What axe calls serious or critical: the rule, and the elements."""
-    found = await page.evaluate("options => axe.run(options)", {"preload": False, **options})
-    assert found["passes"]
-    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-    return [(one["id"], [node["html"][:150] for node in one["nodes"]]) for one in serious]
 
 
 MOVING = """() => {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.accounts.people import PASSWORD, bearer
+from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, saved, title
-from tests.browser.people import button, menu, program, server, sign_in, sign_up
-from tests.harness import ServerProcess, rest_client
+from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
+from tests.harness import ServerProcess, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -148,3 +149,41 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
     await page.get_by_role("button", name="Show", exact=True).click()
     await expect(page.locator("tbody tr")).to_have_count(1)
     await expect(page.locator("tbody tr")).to_contain_text("sign-up")
+
+
+async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: ServerProcess) -> None:
+    context = await browser.new_context(
+        base_url=server.url, viewport={"width": 320, "height": 640}, reduced_motion="reduce", bypass_csp=True
+    )
+    await context.add_init_script(path=AXE)
+    page = await context.new_page()
+
+    async def looked_at() -> None:
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            assert await serious(page) == []
+        assert not await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+    await page.goto("/account")
+    await sign_in(page, "root", "wrong horse battery staple")
+    await expect(page.get_by_role("alert")).to_be_visible()
+    await looked_at()
+    await sign_in(page, "root")
+    await button(page, "Make a token").wait_for()
+    await page.get_by_label("What it is for").fill("backup")
+    await button(page, "Make a token").click()
+    await page.get_by_label("The new token", exact=True).wait_for()
+    await looked_at()
+    await menu(page, "People")
+    await page.locator("tbody tr").first.wait_for()
+    await looked_at()
+    async with program(server, "root") as rest, program(server, "vi") as vi:
+        note = await shared(rest, note_in("Shared"), members=[{"name": "vi", "role": "viewer"}], link="viewer")
+        other = await shared(vi, note_in("Of vi"), members=[{"name": "root", "role": "viewer"}])
+    await page.goto(f"/n/{note['id']}")
+    await page.get_by_role("button", name="Share").click()
+    await page.get_by_label("The link", exact=True).wait_for()
+    await looked_at()
+    await page.goto(f"/n/{other['id']}")
+    await expect(page.get_by_text("Read only")).to_be_visible()
+    await looked_at()

@@ -71,7 +71,7 @@ export function Help() {
 
 /** Whether letters belong to this element. A box to tick takes none, and may keep the focus of a sheet that just closed. */
 function takesText(element: HTMLElement): boolean {
-  return element.isContentEditable || element.matches("input:not([type=checkbox]), textarea, select");
+  return element.isContentEditable || element.matches("input:not([type=checkbox]), textarea, select, [role=textbox]");
 }
 
 export function pressed(event: KeyboardEvent): void {

@@ -1,0 +1,19 @@
+"""What axe has to say about a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Page
+
+AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+"""To be run in the page first."""
+
+
+async def serious(page: Page, **options: Any) -> list[tuple[str, list[str]]]:
+    """What it calls serious or critical: the rule, and the elements."""
+    found = await page.evaluate("options => axe.run(options)", {"preload": False, **options})
+    assert found["passes"]
+    violations = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"][:150] for node in one["nodes"]]) for one in violations]
