@@ -18,6 +18,7 @@ const ACTIONS: Record<Revision["action"], string> = {
   restore: "restored",
   delete: "deleted",
   undelete: "taken out of the trash",
+  share: "shared otherwise",
 };
 
 export function HistoryPane({ id }: { id: number }) {
