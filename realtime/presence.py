@@ -50,7 +50,7 @@ class Presence:
         self._changed: set[int] = set()
 
     def look(self, client: Client, note: int, state: State | None) -> None:
-        """Notes what a client shows on a note; ``None`` when it looks away. Where there are accounts its name is its user's.
+        """Notes what a client shows on a note, with accounts under its user's name; ``None`` when it looks away.
 
         Raises ``ValueError`` if it is too much.
         """
