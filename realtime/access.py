@@ -16,6 +16,8 @@ UNOWNED = None
 """The key to notes that were made without accounts; the admins have it."""
 
 MOST_FORMER = 200
+GUEST = "Guest"
+"""How somebody is shown who has a link and is not signed in."""
 Key = str | None
 
 
@@ -55,6 +57,11 @@ class Viewer:
     admin: bool = False
     writes: bool = True
     token: bool = False
+
+    @property
+    def shown_as(self) -> str | None:
+        """The name that others see; ``None`` where everybody chooses one."""
+        return None if self.keys is None else self.name or GUEST
 
 
 OPEN = Viewer(keys=None)

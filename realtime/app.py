@@ -30,8 +30,9 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, BodyLimit, OtherOrigins, RequestLog, SafeHeaders, SameOrigin, WriteLimit
+from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, WriteLimit
 from realtime.notes import Notes
+from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
 from realtime.places import Places
 from realtime.presence import Presence
@@ -129,6 +130,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SameOrigin, others=others)
     if others:
         app.add_middleware(OtherOrigins, origins=others)
+    if settings.auth == "open" and not settings.open:
+        app.add_middleware(KnownHost, others=others)
     app.add_middleware(RequestLog, metrics=metrics)
     if settings.most_accepts:
         app.add_middleware(AcceptLimit, per_second=settings.most_accepts)

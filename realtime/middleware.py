@@ -1,4 +1,4 @@
-"""ASGI middleware around all routes: whose requests are let in, how many and how large, and how they are answered."""
+"""ASGI middleware around all routes: how many requests are let in and how large, and how they are answered."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
 from realtime.errors import TooMany, Unavailable
+from realtime.origins import SAFE_METHODS
 from realtime.routing import parts_of, refusal, viewer_of
-
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,50 +58,6 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
-
-
-class SameOrigin:
-    """Refuses writes and WebSockets that a page of another origin makes a browser send (403).
-
-    A browser says where the page is from (``Sec-Fetch-Site``), an old one names at least its origin; no page can change
-    that. Other programs send neither, and are not touched.
-    """
-
-    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
-        self._app = app
-        self._others = others
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what comes from here, or from nowhere in particular."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS):
-            headers = Headers(scope=scope)
-            if headers.get("origin") not in self._others and not _from_here(headers):
-                refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def _from_here(headers: Headers) -> bool:
-    """Whether a page of this origin sent it, or none did."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:
-        return site in ("same-origin", "none")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
-
-
-class OtherOrigins(CORSMiddleware):
-    """Lets pages of other origins, each named exactly, see what they are answered."""
-
-    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
-        super().__init__(
-            app,
-            allow_origins=origins,
-            allow_credentials=True,
-            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-            allow_headers=("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
-            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"),
-        )
 
 
 class SafeHeaders:

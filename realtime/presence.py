@@ -50,15 +50,15 @@ class Presence:
         self._changed: set[int] = set()
 
     def look(self, client: Client, note: int, state: State | None) -> None:
-        """Notes what a client shows on a note; ``None`` when it looks away. Who is signed in has their own name.
+        """Notes what a client shows on a note, with accounts under its user's name; ``None`` when it looks away.
 
         Raises ``ValueError`` if it is too much.
         """
         if state is None:
             self._drop(client, note)
             return
-        if client.viewer.name is not None:
-            state = {**state, "name": client.viewer.name}
+        if client.viewer.shown_as is not None:
+            state = {**state, "name": client.viewer.shown_as}
         if len(json.dumps(state)) > MAX_STATE:
             raise ValueError(f"state: must be at most {MAX_STATE} bytes")
         here = self._here.setdefault(note, {})

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from realtime.access import Access, Act, Link, Role, can, link_key, role_of
+from realtime.access import UNSHARED, Access, Act, Link, Role, link_key, role_of
 from realtime.auth import digest, link_token
 from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
+from realtime.gate import check
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -38,7 +39,7 @@ class Shared:
     """Who may do what with a note, what the one who asks is to it, and its version. ``token`` is that of the link."""
 
     access: Access
-    role: Role
+    role: Role | None
     token: str | None
     version: int
     whole: bool
@@ -57,25 +58,26 @@ class Sharing:
     async def read(self, viewer: Viewer, id: int) -> Shared:
         """Who may do what with a note. Raises :class:`NoteNotFound`."""
         access, version = await self._queries.access(viewer, id)
+        return await self._shown(viewer, id, access, version)
+
+    async def _shown(self, viewer: Viewer, id: int, access: Access, version: int) -> Shared:
         role = role_of(viewer, access)
-        if role is None:
-            raise NoteNotFound
-        whole = role >= Act.SHARE.needs
-        token = await self._token(id, access.link) if whole and access.link is not None else None
+        whole = role is not None and role >= Act.SHARE.needs
+        token = None
+        if whole and access.link is not None:
+            token = link_token(await self._viewers.key(), id, access.link.nonce)
         return Shared(access, role, token, version, whole)
 
     async def change(self, viewer: Viewer, id: int, wanted: Wanted, versions: Versions) -> Shared:
         """Shares a note so, and not otherwise. Who may do less by it is told, and stopped, at once.
 
-        Raises :class:`NoteNotFound`, also when it was given away by this, :class:`Forbidden`,
-        :class:`VersionMismatch`, :class:`UnknownPeople`.
+        Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
         """
-        before = (await self._queries.access(viewer, id))[0]
-        if can(viewer, before, Act.SHARE):  # who may not is told just that
-            named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
-            unknown = named - await self._store.people.known(named)
-            if unknown:
-                raise UnknownPeople(sorted(unknown))
+        before = await self._store.notes.standing(id)
+        check(viewer, before, Act.SHARE)  # before the names are looked up: who may not share is told just that
+        named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
+        if unknown := named - await self._store.people.known(named):
+            raise UnknownPeople(sorted(unknown))
 
         async def decide(now: Access) -> Access:
             owner = now.owner if wanted.owner is None else wanted.owner
@@ -83,21 +85,19 @@ class Sharing:
             link = None if wanted.link is None else await self._link(id, now.link, wanted.link)
             return Access(owner, members, link, wanted.public)
 
-        await self._notes.share(viewer, id, decide, versions)
+        note = await self._notes.share(viewer, id, decide, versions)
         try:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
             log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
-        return await self.read(viewer, id)
+        after = await self._store.notes.standing(id)
+        return await self._shown(viewer, id, UNSHARED if after is None else after.access, note.version)
 
     async def _link(self, id: int, now: Link | None, role: Role) -> Link:
         if now is not None:
             return replace(now, role=role)
         nonce = secrets.token_hex(16)
         return Link(role, nonce, link_key(digest(link_token(await self._viewers.key(), id, nonce))))
-
-    async def _token(self, id: int, link: Link) -> str:
-        return link_token(await self._viewers.key(), id, link.nonce)
 
     async def opened_by(self, token: str) -> int:
         """The note that a link opens. Raises :class:`NoteNotFound`."""

@@ -7,11 +7,14 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import schemathesis
 
+from tests.accounts.people import PASSWORD
 from tests.harness import UNIT, ServerProcess
 
 # What is well-formed may still be refused, or not answered in full, for the state that the notes are in.
@@ -28,6 +31,14 @@ COMMAND = """
 --exclude-path-regex ^/(auth/[^m]|users|invites|audit)
 --max-examples 5 --request-timeout 10 --seed 1 --continue-on-failure --no-color --output-sanitize false
 """  # /events never ends, so there is no answer to check; without accounts those of them answer 404, whatever comes
+
+SIGNED_IN = """
+--config-file schemathesis.toml run {url}/openapi.json --header Authorization:Bearer%20TOKEN
+--checks ignored_auth,use_after_free,ensure_resource_availability,not_a_server_error,status_code_conformance
+--exclude-path-regex ^/(events|import|auth/(sign-|password|token|sessions))
+--phases examples,fuzzing,stateful --max-examples 3 --request-timeout 10 --seed 1 --continue-on-failure --no-color
+--output-sanitize false
+"""  # without those of which one ends the session, and those that only so many times a minute are let through
 
 _numbers = itertools.count(1)
 
@@ -47,12 +58,12 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
         del query["sort"]
 
 
-async def test_server_keeps_its_openapi(server: ServerProcess, tmp_path: Path) -> None:
-    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+async def _run(server: ServerProcess, folder: Path, command: str, phases: Iterable[str]) -> None:
+    (folder / "schemathesis.toml").write_text(CONFIG)
     run = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
-        *COMMAND.format(url=server.url).split(),
-        cwd=tmp_path,
+        *(part.replace("%20", " ") for part in command.format(url=server.url).split()),
+        cwd=folder,
         env={**os.environ, "SCHEMATHESIS_HOOKS": __name__, "PYTHONPATH": str(Path(__file__).parents[1])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -60,8 +71,22 @@ async def test_server_keeps_its_openapi(server: ServerProcess, tmp_path: Path) -
     async with asyncio.timeout(90 * UNIT):
         output, _ = await run.communicate()
     assert run.returncode == 0, output.decode()
-    for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
+    for phase in phases:
         assert re.search(rf"✅  {phase} \(", output.decode()), output.decode()
     assert server.process
     assert server.process.poll() is None
     assert "Traceback" not in server.log()
+
+
+async def test_server_keeps_its_openapi(server: ServerProcess, tmp_path: Path) -> None:
+    await _run(server, tmp_path, COMMAND, ("Examples", "Coverage", "Fuzzing", "Stateful"))
+
+
+async def test_nothing_that_needs_signing_in_goes_without(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    server = serve(auth="accounts", sign_up="open", password_memory=8, writes=10_000)
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        ann = {"name": "ann", "password": PASSWORD}
+        assert (await client.post("/auth/sign-up", json=ann)).status_code == 201
+        form = {"username": "ann", "password": PASSWORD}
+        token = (await client.post("/auth/token", data=form)).json()["access_token"]
+    await _run(server, tmp_path, SIGNED_IN.replace("TOKEN", token), ("Examples", "Fuzzing", "Stateful"))

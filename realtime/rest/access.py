@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from realtime.access import Role
 from realtime.errors import NoAccounts
-from realtime.models import STORABLE, Model, NoteId, etag
+from realtime.models import STORABLE, Model, NoteId, etag, example
 from realtime.rest.accounts import Name, private
 from realtime.rest.common import (
     JSON_BODY,
@@ -82,7 +82,10 @@ class AccessOut(BaseModel):
     )
 
     owner: Annotated[str | None, Field(description="`null`: made without accounts, and the admins'")]
-    role: Annotated[Literal["viewer", "editor", "owner"], Field(description="what one is to it oneself")]
+    role: Annotated[
+        Literal["viewer", "editor", "owner"] | None,
+        Field(description="what one is to it oneself; `null`: it was given away by this"),
+    ]
     members: list[Member] | None
     link: LinkOut | None
     public: bool
@@ -93,7 +96,7 @@ def _answer(shared: Shared) -> Response:
     members = [Member(name=name, role=_level(role)) for name, role in sorted(access.members.items())]
     body = AccessOut(
         owner=access.owner,
-        role="owner" if shared.role is Role.OWNER else _level(shared.role),
+        role=None if shared.role is None else _role(shared.role),
         members=members if shared.whole else None,
         link=LinkOut(role=_level(access.link.role), token=token) if access.link is not None and token else None,
         public=access.public,
@@ -101,6 +104,10 @@ def _answer(shared: Shared) -> Response:
     answer = private(body)
     answer.headers["ETag"] = etag(shared.version)
     return answer
+
+
+def _role(role: Role) -> Literal["viewer", "editor", "owner"]:
+    return "owner" if role is Role.OWNER else _level(role)
 
 
 def _level(role: Role) -> Level:
@@ -137,21 +144,22 @@ async def access(sharing: SharingPart, who: Who, id: Id) -> Response:
     responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE},
 )
 async def share(sharing: SharingPart, who: Who, id: Id, body: AccessIn, versions: IfMatch) -> Response:
-    """Says who may do what from now on: a version of the note. Who lost it is told at once, on every way in.
-
-    Whoever gives a note away without keeping a role gets 404: it is not there any more.
-    """
+    """Says who may do what from now on: a version of the note. Who lost it is told at once, on every way in."""
     return _answer(await sharing.change(who, id, body.wanted(), versions))
 
 
 class LinkIn(Model):
     """The token of a link."""
 
-    token: Annotated[str, Field(min_length=1, max_length=100, examples=["ln_3q2-7w…"]), *STORABLE]
+    model_config = example(token="ln_3q2-7w…")
+
+    token: Annotated[str, Field(min_length=1, max_length=100), *STORABLE]
 
 
 class Opened(BaseModel):
     """The note that a link opens."""
+
+    model_config = example("id")
 
     id: NoteId
 

@@ -102,6 +102,21 @@ class Awareness:
         return None
 
 
+def signed(data: bytes, name: str) -> bytes:
+    """States with this name as ``user.name`` wherever they have one. Raises :class:`MalformedUpdate`."""
+    entries = [(client, _Entry(clock, _signed(state, name), 0)) for client, clock, state in _decoded(data)]
+    return _encoded(entries)
+
+
+def _signed(state: str, name: str) -> str:
+    _check(state)
+    told = json.loads(state)
+    if not isinstance(told, dict) or "user" not in told:
+        return state
+    user = told["user"] if isinstance(told["user"], dict) else {}
+    return json.dumps({**told, "user": {**user, "name": name}}, separators=(",", ":"))
+
+
 def _decoded(data: bytes) -> list[tuple[int, int, str]]:
     reader = lib0.Reader(data)
     entries = [(reader.number(_LARGEST), reader.number(_LARGEST), reader.string()) for _ in range(reader.count())]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from realtime.errors import CloseCode
 from realtime.frames import Packet
 from realtime.rooms import protocol
-from realtime.rooms.awareness import Awareness
+from realtime.rooms.awareness import Awareness, signed
 from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 
@@ -55,7 +55,12 @@ class Company:
             self._relay.tell(Told(Kind.AWARENESS, self._note, updates=[gone]))
 
     def speak(self, member: Member, states: bytes) -> None:
-        """Takes what a client says of itself. Raises :class:`MalformedUpdate`, :class:`Refused`."""
+        """Takes what a client says of itself, under its user's name where there are accounts.
+
+        Raises :class:`MalformedUpdate`, :class:`Refused`.
+        """
+        if member.viewer.shown_as is not None:
+            states = signed(states, member.viewer.shown_as)
         news, arrived, gone = self._awareness.take(states, time.monotonic())
         member.count_states(len(news))
         if gone:
@@ -99,4 +104,4 @@ class Company:
 
     def name_of(self, member: Member) -> str | None:
         """The name that a client goes by: its user's, or without accounts the one that it tells."""
-        return member.viewer.name or self._awareness.name_of(member.clients)
+        return member.viewer.shown_as or self._awareness.name_of(member.clients)

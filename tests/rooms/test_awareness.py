@@ -7,7 +7,7 @@ import pytest
 from realtime import lib0
 from realtime.errors import MalformedUpdate
 from realtime.rooms import awareness
-from realtime.rooms.awareness import OUTDATED, Awareness
+from realtime.rooms.awareness import OUTDATED, Awareness, signed
 
 
 def states(*entries: tuple[int, int, str]) -> bytes:
@@ -98,3 +98,15 @@ def test_names(state: str, name: str | None) -> None:
     room = Awareness()
     room.take(states((1, 1, state)), 0)
     assert room.name_of([9, 1]) == name
+
+
+def test_signed_states_have_the_name_and_keep_the_rest() -> None:
+    told = states((1, 4, '{"user":{"name":"root","color":"red"},"cursor":[1,"\\ud800"]}'), (2, 1, "null"), (3, 1, "[]"))
+    assert signed(told, "ann") == states(
+        (1, 4, '{"user":{"name":"ann","color":"red"},"cursor":[1,"\\ud800"]}'), (2, 1, "null"), (3, 1, "[]")
+    )
+    assert signed(states((1, 1, '{"user":"root"}')), "ann") == states((1, 1, '{"user":{"name":"ann"}}'))
+    assert signed(states((1, 1, '{"cursor":null}')), "ann") == states((1, 1, '{"cursor":null}'))
+    for bad in ("{", "NaN", "[" * 8000):
+        with pytest.raises(MalformedUpdate):
+            signed(states((1, 1, bad)), "ann")

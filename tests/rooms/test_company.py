@@ -72,3 +72,8 @@ async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
     assert seat.room.company.name_of(seat.member) == "Root"
     seat.member.viewer = Viewer(keys=frozenset({"*", "@ann"}), name="ann")
     assert seat.room.company.name_of(seat.member) == "ann"
+    await seat.say(state_of(1, 1, '{"user": {"name": "Root"}}'))
+    assert b'"name":"ann"' in seat.room.company.everyone()[0]
+    seat.member.viewer = Viewer(keys=frozenset({"*", "link:1"}))
+    await seat.say(state_of(1, 2, '{"user": {"name": "ann"}}'))
+    assert b'"name":"Guest"' in seat.room.company.everyone()[0]

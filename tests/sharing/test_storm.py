@@ -25,7 +25,7 @@ from realtime.rooms import protocol
 from tests.accounts.people import PASSWORD
 from tests.harness import Json, ServerProcess, note_in
 
-REVOCATIONS = int(os.environ.get("TEST_REVOCATIONS", "24"))
+REVOCATIONS = int(os.environ.get("TEST_REVOCATIONS", "12"))
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1, 2**31)
 NOTES, MEMBERS = 4, 4
 SOON = 1.0

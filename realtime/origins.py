@@ -1,0 +1,101 @@
+"""Where requests come from: pages of this server, those of others that are let in, and sites that must not be."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+
+from realtime.settings import is_loopback
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+class SameOrigin:
+    """Refuses writes and WebSockets that a page of another origin makes a browser send (403).
+
+    A browser says where the page is from (``Sec-Fetch-Site``), an old one names at least its origin; no page can change
+    that. Other programs send neither, and are not touched.
+    """
+
+    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+        self._app = app
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what comes from here, or from nowhere in particular."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS):
+            headers = Headers(scope=scope)
+            if headers.get("origin") not in self._others and not _from_here(headers):
+                refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether a page of this origin sent it, or none did."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+class KnownHost:
+    """Refuses requests to a name that a stranger can have made to lead here (421).
+
+    A page of that name would count as ours (DNS rebinding), and read and write whatever everyone may. Names without a
+    dot and addresses can be nobody's on the internet; ``others`` are origins whose hosts are known.
+    """
+
+    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+        self._app = app
+        self._others = {urlsplit(origin).netloc for origin in others}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is for a known name."""
+        if scope["type"] in ("http", "websocket"):
+            host = Headers(scope=scope).get("host", "")
+            if host not in self._others and _is_public(host):
+                refusal = JSONResponse({"detail": UNKNOWN_HOST}, 421)
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+UNKNOWN_HOST = (
+    "Without accounts this server answers to names of this machine only:"
+    " REALTIME_ORIGINS names others, REALTIME_OPEN allows all, REALTIME_AUTH=accounts has people sign in"
+)
+
+
+def _is_public(host: str) -> bool:
+    """Whether a host, with its port, is a name on the internet."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if "." in name and not is_loopback(name):
+            ipaddress.ip_address(name)
+    except ValueError:
+        return True
+    return False
+
+
+class OtherOrigins(CORSMiddleware):
+    """Lets pages of other origins, each named exactly, see what they are answered."""
+
+    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_credentials=True,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
+            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"),
+        )
