@@ -1,6 +1,6 @@
 /** Wires the parts: what the feed tells goes to the list, the open note, the people and the trash. */
 
-import { effect, signal } from "@preact/signals";
+import { effect, signal, untracked } from "@preact/signals";
 import * as account from "./account";
 import { reachable, refused } from "./connection";
 import { Feed, type Frame } from "./feed";
@@ -120,9 +120,12 @@ export async function start(late: () => void): Promise<void> {
     people.only(id);
   });
   effect(() => {
-    // With what one may do now, what was not taken before may be.
+    // What was not taken before may be, by what is known now.
     const id = opened.current();
-    if (id !== null && sharing.mayWrite(id)) texts.allowed(id);
+    if (id !== null && sharing.accessOf(id) && sharing.mayWrite(id)) untracked(() => texts.allowed(id));
+  });
+  effect(() => {
+    const id = opened.current();
     if (id !== null && texts.denied(id)) void sharing.open(id);
   });
   let away = false;

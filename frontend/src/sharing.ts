@@ -22,7 +22,9 @@ export const accessOf = (id: number): api.Access | null => (known.value?.id === 
 export function roleOf(id: number | null): Role | null {
   if (!accounts.value) return "owner";
   if (id === null) return stranger.value ? null : "owner";
-  return accessOf(id)?.role ?? (outbox.made.has(id) ? "owner" : null);
+  const access = accessOf(id);
+  if (access) return access.role;
+  return outbox.made.has(id) ? "owner" : null;
 }
 
 export const mayWrite = (id: number | null): boolean => (roleOf(id) ?? "viewer") !== "viewer";

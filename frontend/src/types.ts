@@ -522,9 +522,9 @@ export interface AccessOut {
    */
   owner: string | null;
   /**
-   * what one is to it oneself
+   * what one is to it oneself; `null`: it was given away by this
    */
-  role: "viewer" | "editor" | "owner";
+  role: ("viewer" | "editor" | "owner") | null;
   members: Member[] | null;
   link: LinkOut | null;
   public: boolean;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.page import Open, editor, title
+from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, program, server, shared, sign_in, sign_up
 from tests.harness import ServerProcess, eventually, note_in
 
@@ -95,6 +95,32 @@ async def test_words_of_who_may_only_read_now_are_kept(opened: Open, server: Ser
         await page.get_by_role("button", name="Save my words as a new note").click()
         await expect(_row(page, "A title of eve's")).to_be_visible()
         assert (await rest.get(f"/notes/{note['id']}/")).json()["title"] == "Ours"
+
+
+async def test_words_that_were_refused_are_taken_once_they_may_be(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "tom")
+    async with program(server, "owner") as rest:
+        note = await shared(rest, note_in("Ours too", content="text"), members=[{"name": "tom", "role": "editor"}])
+        path = f"/notes/{note['id']}/"
+        await _open(page, "Ours too")
+        await editor(page).click()
+        await page.keyboard.type("on ")
+        await saved(page)
+        await page.route("**/access", lambda route: route.abort())  # so it does not know yet
+        await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "viewer"}]})
+        await page.keyboard.type("and ")
+        await expect(light(page, "unsaved")).to_be_visible()
+        await page.unroute("**/access")
+        await expect(page.get_by_role("alert")).to_contain_text("does not have your last words")
+        assert (await rest.get(path)).json()["content"] == "on text"
+        await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "editor"}]})
+        await saved(page)
+        await expect(page.get_by_role("alert")).to_have_count(0)
+
+        async def there() -> bool:
+            return bool((await rest.get(path)).json()["content"] == "on and text")
+
+        await eventually(there)
 
 
 async def test_stranger_with_a_link(opened: Open, server: ServerProcess) -> None:

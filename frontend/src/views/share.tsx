@@ -3,7 +3,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { user } from "../account";
 import * as api from "../api";
-import * as opened from "../opened";
 import { told } from "../sharing";
 import type { AccessIn, Member } from "../types";
 import { Secret } from "./secret";
@@ -99,9 +98,10 @@ export function ShareDialog({ id, title, close }: Props) {
     const members = wanted.members.filter(({ name }) => name !== to);
     if (me) members.push({ name: me, role: "editor" });
     try {
-      if (!(await put({ ...wanted, members, owner: to }))) return;
+      const now = await put({ ...wanted, members, owner: to });
+      if (!now) return;
+      told(id, now);
       close();
-      await opened.refresh(id);
     } catch (error) {
       failed(error);
     }
