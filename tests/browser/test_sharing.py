@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2 as httpx
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.page import Open, editor, light, saved, title
@@ -13,6 +14,13 @@ __all__ = ["server"]
 
 def _row(page: Page, name: str) -> Locator:
     return page.locator(".row", has_text=name)
+
+
+async def _has(rest: httpx.AsyncClient, path: str, text: str) -> None:
+    async def there() -> bool:
+        return bool((await rest.get(path)).json()["content"] == text)
+
+    await eventually(there)
 
 
 async def _open(page: Page, name: str) -> None:
@@ -60,11 +68,7 @@ async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
     await ben.keyboard.press("End")
     await ben.keyboard.type(" and ben")
     async with program(server, "ann") as rest:
-
-        async def there() -> bool:
-            return bool((await rest.get(f"/notes/{note['id']}/")).json()["content"] == "of ann and ben")
-
-        await eventually(there)
+        await _has(rest, f"/notes/{note['id']}/", "of ann and ben")
         await rest.put(f"/notes/{note['id']}/access", json={})
     await expect(ben.get_by_role("alert")).to_contain_text("not shared with you any more")
     await expect(_row(ben, "Plans")).to_have_count(0)
@@ -104,23 +108,20 @@ async def test_words_that_were_refused_are_taken_once_they_may_be(opened: Open, 
         path = f"/notes/{note['id']}/"
         await _open(page, "Ours too")
         await editor(page).click()
-        await page.keyboard.type("on ")
+        await page.keyboard.press("End")
+        await page.keyboard.type(" on")
         await saved(page)
         await page.route("**/access", lambda route: route.abort())  # so it does not know yet
         await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "viewer"}]})
-        await page.keyboard.type("and ")
+        await page.keyboard.type(" and on")
         await expect(light(page, "unsaved")).to_be_visible()
         await page.unroute("**/access")
         await expect(page.get_by_role("alert")).to_contain_text("does not have your last words")
-        assert (await rest.get(path)).json()["content"] == "on text"
+        await _has(rest, path, "text on")
         await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "editor"}]})
         await saved(page)
         await expect(page.get_by_role("alert")).to_have_count(0)
-
-        async def there() -> bool:
-            return bool((await rest.get(path)).json()["content"] == "on and text")
-
-        await eventually(there)
+        await _has(rest, path, "text on and on")
 
 
 async def test_stranger_with_a_link(opened: Open, server: ServerProcess) -> None:
