@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx2 as httpx
+import httpx
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.page import Open, editor, light, saved, title
