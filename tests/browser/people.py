@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import httpx2 as httpx
+import httpx
 import pytest
 from playwright.async_api import Locator, Page, expect
 
