@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from realtime.access import OPEN
+from realtime.errors import CloseCode
 from realtime.models import NoteIn
 from realtime.rest.access import MOST_MEMBERS
-from tests.accounts.people import Browser, parts_of, run
+from tests.accounts.people import HERE, Browser, parts_of, run
 from tests.harness import Json, note_in
 
 Browse = Callable[..., Browser]
@@ -196,3 +198,13 @@ def test_the_audit_tells_who_did_what_with_notes(host: TestClient, root: Browser
     told = [(entry["action"], entry["target"]) for entry in reversed(entries)]
     acts = ("create", "share", "delete", "restore", "delete", "purge")
     assert told[-6:] == [(f"note.{act}", str(note)) for act in acts]
+
+
+def test_a_room_is_not_even_loaded_for_who_may_not_see_the_note(host: TestClient, ed: Browser, note: int) -> None:
+    with ed.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as socket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_bytes()
+        assert closed.value.code == CloseCode.NOTE_GONE
+    record = run(host, lambda: parts_of(host).store.notes.find(note))
+    assert record.lineage is None
+    assert note not in parts_of(host).rooms._rooms
