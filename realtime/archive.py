@@ -61,6 +61,10 @@ class ZipWriter:
         self._count += 1
         return made
 
+    def close(self) -> None:
+        """Ends it, whole or not."""
+        self._directory.close()
+
     def end(self) -> Iterator[bytes]:
         """The bytes after the last file."""
         with self._directory as directory:

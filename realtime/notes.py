@@ -188,6 +188,7 @@ class Notes:
             record = await self._store.notes.find(id)
             if record is None or record.deleted:
                 return None
+            check(viewer, record.standing, Act.SHARE)  # of just this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
@@ -328,6 +329,7 @@ class Notes:
             record = await self._store.notes.find(id)
             if record is None or record.deleted or token in record.operations:
                 return None
+            check(viewer, record.standing, Act.WRITE)  # of just this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None

@@ -60,7 +60,7 @@ class Revocations:
         kept = await self._store.all()
         self._sessions = {of for kind, of in kept.values() if kind == "session"}
         news = [subject for id, subject in kept.items() if id not in self._seen]
-        self._seen = kept.keys()
         for kind, handle in self._handlers.items():
             if subjects := frozenset(of for of_kind, of in news if of_kind == kind):
                 await handle(subjects)
+        self._seen = kept.keys()  # now, so that what could not be handled comes again

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from realtime.access import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
 from realtime.auth import LINK, digest, read_jwt
-from realtime.errors import Unavailable
+from realtime.errors import NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
     from realtime.people import Person, Session
@@ -83,6 +83,11 @@ class Viewers:
             return viewer
         self._known.pop(id, None)
         return None
+
+    async def check(self, viewer: Viewer) -> None:
+        """Raises :class:`NotSignedIn` if the session or token of a viewer has ended, :class:`Unavailable`."""
+        if viewer.session is not None and await self.of_session(viewer.session) is None:
+            raise NotSignedIn
 
     def forget(self, sessions: Iterable[str]) -> None:
         """Forgets what is remembered of sessions that ended."""

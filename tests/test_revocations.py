@@ -11,7 +11,7 @@ from starlette.testclient import TestClient, WebSocketTestSession
 
 from realtime import create_app, revocations
 from realtime.access import Viewer
-from realtime.errors import CloseCode
+from realtime.errors import CloseCode, Unavailable
 from realtime.feed import Wanted
 from realtime.revocations import Ended, Handler, Open, Revocations
 from realtime.settings import Settings
@@ -62,6 +62,27 @@ async def test_each_is_told_once_to_its_handler(store: Store) -> None:
     await store.revocations.add([("session", "c")])
     await workers[0].read()
     assert heard == [("session", frozenset({"c"}))]
+    await store.aclose()
+
+
+async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
+    heard: list[Ended] = []
+
+    async def handle(of: Ended) -> None:
+        heard.append(of)
+        if len(heard) == 1:
+            raise Unavailable
+
+    async def none(_: object) -> set[str]:
+        return set()
+
+    worker = Revocations(store.revocations, {"note": handle}, Open(set, none))
+    await store.revocations.add([("note", 7)])
+    with pytest.raises(Unavailable):
+        await worker.read()
+    await worker.read()
+    await worker.read()
+    assert heard == [frozenset({7})] * 2
     await store.aclose()
 
 

@@ -12,8 +12,19 @@ from realtime.accounts import NAME, Accounts, Caller
 from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
-from realtime.rest.common import FOREIGN, INVALID, JSON_BODY, SIGNED_OUT, TOO_MANY, UNAVAILABLE, WRITE, Answers, json_of
-from realtime.routing import parts_of, problem, viewer_of
+from realtime.rest.common import (
+    FOREIGN,
+    INVALID,
+    JSON_BODY,
+    SIGNED_OUT,
+    TOO_MANY,
+    UNAVAILABLE,
+    WRITE,
+    Answers,
+    Who,
+    json_of,
+)
+from realtime.routing import parts_of, problem
 from realtime.signin import may_sign_in
 
 Name = Annotated[
@@ -83,8 +94,7 @@ def _accounts(request: Request) -> Accounts:
 AccountsPart = Annotated[Accounts, Depends(_accounts)]
 
 
-def _signed_in(request: Request, _: AccountsPart) -> Viewer:
-    viewer = viewer_of(request)
+def _signed_in(_: AccountsPart, viewer: Who) -> Viewer:
     if viewer.name is None:
         raise NotSignedIn
     return viewer

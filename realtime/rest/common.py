@@ -86,8 +86,15 @@ STALE: Answers = {
 }
 
 
-def _who(request: Request) -> Viewer:
-    return viewer_of(request)
+async def still(request: Request) -> Viewer:
+    """Who sent this, if what their rights come from still holds: bodies may take their time, both ways.
+
+    Raises :class:`NotSignedIn`, :class:`Unavailable`.
+    """
+    viewer, viewers = viewer_of(request), parts_of(request).viewers
+    if viewers is not None:
+        await viewers.check(viewer)
+    return viewer
 
 
 def _notes(request: Request) -> Notes:
@@ -163,7 +170,7 @@ def _digits(id: str) -> str:
     return id
 
 
-Who = Annotated[Viewer, Depends(_who)]
+Who = Annotated[Viewer, Depends(still)]
 NotesPart = Annotated[Notes, Depends(_notes)]
 QueriesPart = Annotated[Queries, Depends(_queries)]
 FeedPart = Annotated[Feed, Depends(_feed)]

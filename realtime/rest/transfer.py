@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from realtime import bundle
 from realtime.archive import ZipWriter
-from realtime.errors import RealtimeError
+from realtime.errors import NotSignedIn, RealtimeError
 from realtime.models import Note
 from realtime.rest.common import (
     INVALID,
@@ -28,6 +29,7 @@ from realtime.rest.common import (
     json_of,
     only,
     operation_of,
+    still,
 )
 from realtime.routing import SlashRouter, problem
 
@@ -49,10 +51,10 @@ ZIP = "application/zip"
         },
     },
 )
-async def export(who: Who, queries: QueriesPart) -> Response:
+async def export(request: Request, who: Who, queries: QueriesPart) -> Response:
     """All notes, one Markdown file each, as a zip that is made while it is sent."""
     count = await queries.count(who)
-    pieces = _zipped(queries.every(who))
+    pieces = _zipped(request, queries.every(who))
     first = await anext(pieces)  # before the answer begins, so that a database that is away is told properly
 
     async def body() -> AsyncIterator[bytes]:
@@ -65,13 +67,16 @@ async def export(who: Who, queries: QueriesPart) -> Response:
     return StreamingResponse(body(), headers=headers, media_type=ZIP)
 
 
-async def _zipped(batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
-    writer = ZipWriter()
-
-    async for notes in batches:
-        yield await asyncio.to_thread(bundle.pack, writer, notes)
-    for piece in writer.end():
-        yield piece
+async def _zipped(request: Request, batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
+    with contextlib.closing(ZipWriter()) as writer:
+        async for notes in batches:
+            yield await asyncio.to_thread(bundle.pack, writer, notes)
+            try:
+                await still(request)
+            except NotSignedIn:
+                return  # an archive without its end is none: nobody takes it for all there is
+        for piece in writer.end():
+            yield piece
 
 
 class Imported(BaseModel):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.bus import Bus
     from realtime.frames import Outlet
+    from realtime.gate import Standing
     from realtime.metrics import Metrics
     from realtime.models import Change, Note
     from realtime.store import Store
@@ -96,6 +97,8 @@ class Rooms:
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
+        if member.viewer.keys is not None:
+            await self._standing(id, member.viewer)  # first, so that strangers have nothing loaded, or begun
         async with self._held(id) as room:
             if created not in (None, room.created):
                 raise NoteNotFound
@@ -114,10 +117,14 @@ class Rooms:
         checks = None
         while checks != room.checks:  # a right that was taken away while it was read is not missed
             checks = room.checks
-            standing = await self._notes.standing(room.id)
-        if standing is None or not standing.live or not sees(member.viewer, standing):
-            raise NoteNotFound
+            standing = await self._standing(room.id, member.viewer)
         member.writes = can(member.viewer, standing.access, Act.WRITE)
+
+    async def _standing(self, id: int, viewer: Viewer) -> Standing:
+        standing = await self._notes.standing(id)
+        if standing is None or not standing.live or not sees(viewer, standing):
+            raise NoteNotFound
+        return standing
 
     def shared(self, id: int, since: int) -> None:
         """Who may do what with a note is another since a version of it."""

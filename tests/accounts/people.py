@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
@@ -66,6 +67,35 @@ class Browser(TestClient):
         assert answer.status_code == 201, answer.text
         made: Json = answer.json()
         return made
+
+
+def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:
+    """What the server sends; ``meanwhile`` comes before the body, or before that of the answer."""
+    raw = bytearray()
+    request = who.build_request(method, path, json=body)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "app": who.app,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
+        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
+    }  # fmt: skip
+
+    async def receive() -> Json:
+        if body is None:
+            await asyncio.Event().wait()
+        await meanwhile()
+        return {"type": "http.request", "body": request.content, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if body is None and "status" in message:
+            await meanwhile()
+        raw.extend(f"{message['status']} ".encode() if "status" in message else message["body"])
+
+    async def answered() -> None:
+        await who.app(scope, receive, send)
+
+    run(who, answered)
+    return bytes(raw)
 
 
 def parts_of(host: TestClient) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -11,8 +13,12 @@ import jwt
 import pytest
 from starlette.testclient import TestClient
 
+from realtime.accounts import Caller
 from realtime.auth import Claims, make_jwt, read_jwt
-from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run
+from realtime.errors import NotSignedIn
+from realtime.store.lists import EXPORTED
+from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run, slowly
+from tests.harness import Json, note_in
 
 Browse = Callable[..., Browser]
 OTHER = "another horse and another staple"
@@ -215,3 +221,39 @@ def test_audit(browse: Browse, root: Browser, ann: Browser) -> None:
     assert pages == [entry for entry in everything.json() if entry["action"] == "sign-up"]
     for after in ("nonsense", "WyJpZCIsMSwxXQ", "WyJhdWRpdCIseyIkbmUiOjF9LDBd"):
         assert root.get("/audit", params={"after": after}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/notes/", note_in()), ("/auth/tokens", {"name": "to stay"}), ("/auth/ticket", {"note": 1})],
+)
+def test_what_began_while_it_held_does_nothing_after_the_end(
+    host: TestClient, ann: Browser, path: str, body: Json
+) -> None:
+    async def end() -> None:
+        await parts_of(host).accounts._end(ann.name)
+
+    assert slowly(ann, "POST", path, body, end).startswith(b"401 ")
+
+
+def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browser) -> None:
+    for _ in range(EXPORTED + 1):
+        ann.post("/notes/", json=note_in())
+
+    async def end() -> None:
+        await parts_of(host).accounts._end(ann.name)
+
+    exported = slowly(ann, "GET", "/export", None, end)
+    assert exported.startswith(b"200 PK")
+    assert not zipfile.is_zipfile(io.BytesIO(exported[4:]))
+
+
+def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
+    async def make() -> None:
+        parts = parts_of(host)
+        viewer = await parts.viewers.of_secret(ann.secret, None)
+        await parts.accounts.reset(ann.name, "another password of hers")
+        with pytest.raises(NotSignedIn):
+            await parts.accounts.make_token(viewer, "to stay", 366, Caller(), writes=True)
+
+    run(host, make)

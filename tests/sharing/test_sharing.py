@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
-from realtime.access import OPEN
+from realtime.access import OPEN, Access, Viewer, key_of
+from realtime.errors import CloseCode, NoteNotFound
 from realtime.models import NoteIn
 from realtime.rest.access import MOST_MEMBERS
-from tests.accounts.people import Browser, parts_of, run
+from realtime.sharing import Wanted
+from tests.accounts.people import HERE, Browser, parts_of, run
 from tests.harness import Json, note_in
 
 Browse = Callable[..., Browser]
@@ -196,3 +199,46 @@ def test_the_audit_tells_who_did_what_with_notes(host: TestClient, root: Browser
     told = [(entry["action"], entry["target"]) for entry in reversed(entries)]
     acts = ("create", "share", "delete", "restore", "delete", "purge")
     assert told[-6:] == [(f"note.{act}", str(note)) for act in acts]
+
+
+def test_a_room_is_not_even_loaded_for_who_may_not_see_the_note(host: TestClient, ed: Browser, note: int) -> None:
+    with ed.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as socket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_bytes()
+        assert closed.value.code == CloseCode.NOTE_GONE
+    record = run(host, lambda: parts_of(host).store.notes.find(note))
+    assert record.lineage is None
+    assert note not in parts_of(host).rooms._rooms
+
+
+@pytest.fixture
+def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ann gives the note away between the look at who may write it, and the look at what is written to."""
+    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name)
+    share(ann, note, members=[ED])
+    find = parts.store.notes.find
+
+    async def late(id: int) -> Any:
+        monkeypatch.undo()
+        await parts.sharing.change(owner, id, Wanted(owner="root"), None)
+        return await find(id)
+
+    monkeypatch.setattr(parts.store.notes, "find", late)
+
+
+def test_an_editor_who_loses_a_note_while_writing(ed: Browser, note: int, lost_late: None) -> None:
+    answer = ed.patch(f"/notes/{note}/?base_version=9", json={"content": "of Ed"})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
+
+
+def test_an_owner_who_gave_a_note_away_does_not_take_it_back(
+    host: TestClient, ann: Browser, note: int, lost_late: None
+) -> None:
+    async def wanted(_: Access) -> Access:
+        return Access(ann.name)
+
+    async def take_back() -> None:
+        with pytest.raises(NoteNotFound):
+            await parts_of(host).notes.share(Viewer(frozenset({key_of(ann.name)}), ann.name), note, wanted, None)
+
+    run(host, take_back)
