@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from realtime.access import Access, Act, Viewer, can, role_of
+from realtime.access import STRANGER, Access, Act, Viewer, can, role_of
 from realtime.errors import Forbidden, NoteNotFound, NotSignedIn
 
 
@@ -18,8 +18,10 @@ class Standing(NamedTuple):
 def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ, *, of_trash: bool = False) -> None:
     """Lets somebody do something with a note, or with one in the trash.
 
-    Raises :class:`NoteNotFound`, :class:`Forbidden`.
+    Raises :class:`NotSignedIn` for whoever can change nothing at all, :class:`NoteNotFound`, :class:`Forbidden`.
     """
+    if viewer is STRANGER and act is not Act.READ:
+        raise NotSignedIn
     if standing is None or not sees(viewer, standing):
         raise NoteNotFound
     if not can(viewer, standing.access, act):

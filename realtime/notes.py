@@ -100,9 +100,9 @@ class Notes:
         fields = patch.model_dump(exclude_unset=True)
         if fields:
             return await self._update(viewer, id, fields, versions, base, operation)
-        record = _live(await self._store.notes.find(id))
-        check(viewer, record.standing, Act.WRITE)
-        note = record.note
+        record = await self._store.notes.find(id)
+        check(viewer, None if record is None else record.standing, Act.WRITE)
+        note = _live(record).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
         if base is not None and base > note.version:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from realtime.access import Access, Act, Link, Role, can, link_key, role_of
+from realtime.access import UNSHARED, Access, Act, Link, Role, link_key, role_of
 from realtime.auth import digest, link_token
 from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
+from realtime.gate import check
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -72,12 +73,11 @@ class Sharing:
 
         Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
         """
-        before = (await self._queries.access(viewer, id))[0]
-        if can(viewer, before, Act.SHARE):  # who may not is told just that
-            named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
-            unknown = named - await self._store.people.known(named)
-            if unknown:
-                raise UnknownPeople(sorted(unknown))
+        before = await self._store.notes.standing(id)
+        check(viewer, before, Act.SHARE)  # before the names are looked up: who may not share is told just that
+        named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
+        if unknown := named - await self._store.people.known(named):
+            raise UnknownPeople(sorted(unknown))
 
         async def decide(now: Access) -> Access:
             owner = now.owner if wanted.owner is None else wanted.owner
@@ -90,8 +90,8 @@ class Sharing:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
             log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
-        standing = await self._store.notes.standing(id)
-        return await self._shown(viewer, id, before if standing is None else standing.access, note.version)
+        after = await self._store.notes.standing(id)
+        return await self._shown(viewer, id, UNSHARED if after is None else after.access, note.version)
 
     async def _link(self, id: int, now: Link | None, role: Role) -> Link:
         if now is not None:

@@ -22,7 +22,7 @@ def test_every_path_works_in_both_forms(client: TestClient) -> None:
         .replace("{versions}", "1..1")
         for path, operations in documented.items()
         if "get" in operations and "401" not in operations["get"]["responses"]
-    } - {"/events"}
+    } - {"/events", "/notes/1/access"}  # one never ends, and the other is not there without accounts
     for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
         given, other = (client.get(form, follow_redirects=False) for form in (path, other_form(path)))
         assert (given.status_code, other.status_code) == (200, 200), path
@@ -54,6 +54,8 @@ def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {path: "".join(sorted(operations)) for path, operations in paths.items()} == {
         "/ping": "get",
+        "/notes/{id}/access": "getput",
+        "/auth/links": "post",
         "/healthz": "get",
         "/readyz": "get",
         "/metrics": "get",

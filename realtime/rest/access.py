@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from realtime.access import Role
 from realtime.errors import NoAccounts
-from realtime.models import STORABLE, Model, NoteId, etag
+from realtime.models import STORABLE, Model, NoteId, etag, example
 from realtime.rest.accounts import Name, private
 from realtime.rest.common import (
     JSON_BODY,
@@ -151,11 +151,15 @@ async def share(sharing: SharingPart, who: Who, id: Id, body: AccessIn, versions
 class LinkIn(Model):
     """The token of a link."""
 
-    token: Annotated[str, Field(min_length=1, max_length=100, examples=["ln_3q2-7w…"]), *STORABLE]
+    model_config = example(token="ln_3q2-7w…")
+
+    token: Annotated[str, Field(min_length=1, max_length=100), *STORABLE]
 
 
 class Opened(BaseModel):
     """The note that a link opens."""
+
+    model_config = example("id")
 
     id: NoteId
 

@@ -56,8 +56,10 @@ def roles() -> Role:
     return table
 
 
-def status(letter: str, needs: str, *, done: int) -> int:
-    """The status of what needs a right, where ``done`` is that of having it."""
+def status(letter: str, needs: str, person: str, *, done: int) -> int:
+    """The status of what needs a right, where ``done`` is that of having it. Strangers are to sign in first."""
+    if person == "stranger" and needs != "read":
+        return 401
     if letter == "-":
         return 404
     return done if letter in ALLOWED[needs] else 403
