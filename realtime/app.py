@@ -221,7 +221,7 @@ async def _parts(
         bus,
         presence,
         metrics,
-        sees=queries.sees,
+        standing=store.notes.standing,
         interval=settings.heartbeat,
         ended=revocations.ended,
     )

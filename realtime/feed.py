@@ -7,7 +7,7 @@ what it missed up to there is read from the log. Nothing falls in between, and w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode, Unavailable
 from realtime.events import RESET, decode_event, heartbeat, ready, reset
+from realtime.gate import sees
 from realtime.hub import Closed
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.bus import Bus
     from realtime.follower import Follower
+    from realtime.gate import Standing
     from realtime.hub import Client, Frame, Hub
     from realtime.metrics import Metrics
     from realtime.presence import Presence
@@ -75,11 +77,11 @@ class Feed:
         presence: Presence,
         metrics: Metrics,
         *,
-        sees: Callable[[Viewer, int], Awaitable[bool]],
+        standing: Callable[[int], Awaitable[Standing | None]],
         interval: float,
         ended: Callable[[Viewer], bool] = lambda _: False,
     ) -> None:
-        self._sees = sees
+        self._standing = standing
         self._hub = hub
         self._follower = follower
         self._bus = bus
@@ -112,19 +114,23 @@ class Feed:
     async def admit(self, client: Client, note: int) -> bool:
         """Whether a client may see a note; it hears of who looks at it, then. Raises :class:`Unavailable`."""
         if not client.sees(note):
+            await self._admit([client], note)
+        return client.sees(note)
+
+    async def _admit(self, clients: Collection[Client], note: int) -> None:
+        for client in clients:
             client.admitted[note] = False
-            if not await self._sees(client.viewer, note):
+        standing = await self._standing(note)
+        for client in clients:
+            if standing is None or not standing.live or not sees(client.viewer, standing):
                 client.admitted.pop(note, None)
             elif note in client.admitted:
                 client.admitted[note] = True
-        return client.sees(note)
 
     async def check(self, note: int) -> None:
         """Looks up again who may see a note; who may not hears no more of who looks at it, and is not shown."""
-        clients = self._hub.forget(note)
         try:
-            for client in clients:
-                await self.admit(client, note)
+            await self._admit(self._hub.forget(note), note)
         finally:
             self.presence.check(note)
 

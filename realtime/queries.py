@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from realtime.access import owners_of
 from realtime.errors import NoteNotFound, VersionNotFound
-from realtime.gate import Standing, check, sees
+from realtime.gate import Standing, check
 from realtime.merge import Hunk, hunks
 
 if TYPE_CHECKING:
@@ -108,11 +108,6 @@ class Queries:
     def every(self, viewer: Viewer) -> AsyncIterator[Sequence[Note]]:
         """All live notes by id, some at a time."""
         return self._store.lists.every(viewer.keys)
-
-    async def sees(self, viewer: Viewer, id: int) -> bool:
-        """Whether there is such a live note for somebody."""
-        standing = await self._store.notes.standing(id)
-        return standing is not None and standing.live and sees(viewer, standing)
 
     async def _admit(self, viewer: Viewer, id: int) -> None:
         """Raises :class:`NoteNotFound` unless this is a live note that somebody may read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,12 +12,13 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.access import OPEN
+from realtime.access import OPEN, STRANGER, Access
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.events import decode_event, reset
 from realtime.feed import Feed, Wanted
-from realtime.hub import Client, Event, Hub
+from realtime.gate import Standing
+from realtime.hub import Client, Event, Frame, Hub
 from realtime.metrics import Metrics
 
 
@@ -32,13 +34,16 @@ class Stand:
         self.hub = Hub(budget=2**20, stall=10, too_slow=CloseCode.TOO_SLOW)
         self.position = Cursor("e", 10)
         bus = SimpleNamespace(read=self._read)
-        presence = SimpleNamespace(leave=lambda client: None, people=lambda note: [])
+        presence = SimpleNamespace(leave=lambda client: None, people=lambda note: [], check=lambda note: None)
+        self.access = Access("ann", public=True)
+        self.looked = 0
 
-        async def sees(*_: Any) -> bool:
-            return True
+        async def standing(_: int) -> Standing:
+            self.looked += 1
+            return Standing(self.access, live=True)
 
         parts = (cast(Any, self), cast(Any, bus), cast(Any, presence))
-        self.feed = Feed(self.hub, *parts, Metrics(), sees=sees, interval=25)
+        self.feed = Feed(self.hub, *parts, Metrics(), standing=standing, interval=25)
 
     async def ready(self) -> None:
         """The follower is at once."""
@@ -113,3 +118,27 @@ def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient)
     answer = client.get("/events")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert client.get("/readyz").status_code == 503
+
+
+async def test_a_crowd_is_checked_by_one_look(stand: Stand) -> None:
+    """As many as there are, they do not keep others waiting whose rights ended."""
+    clients = [stand.feed.join(Wanted(), STRANGER) for _ in range(3)]
+    assert [await stand.feed.admit(client, 1) for client in clients] == [True] * 3
+    stand.access, stand.looked = Access("ann"), 0
+    await stand.feed.check(1)
+    assert stand.looked == 1
+    assert [client.sees(1) for client in clients] == [False] * 3
+
+
+@pytest.mark.parametrize("public", [True, False])
+async def test_who_is_there_already_is_told_to_who_may_see_the_note(stand: Stand, public: bool) -> None:
+    stand.access = Access("ann", public=public)
+    stand.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
+    stand.feed.presence.frame = lambda note: Frame("presence")  # type: ignore[method-assign]
+    client = stand.feed.join(Wanted(notes="1"), STRANGER)
+    client.offer(Frame("the end"))
+    async with contextlib.aclosing(stand.feed.stream(client, None)) as frames:
+        told: list[str] = []
+        while not told or told[-1] != "the end":
+            told.append((await anext(frames)).text)
+    assert told[1:] == (["presence", "the end"] if public else ["the end"])

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from realtime.access import OPEN
+from realtime.access import OPEN, STRANGER
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.hub import BATCH, Client, Closed, Event, Frame, Hub
@@ -154,6 +154,14 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
         ["presence"],
         ["presence"],
     ]
+
+
+async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub) -> None:
+    client = hub.join(frozenset({1}), content=True, viewer=STRANGER)
+    client.admitted[1] = True
+    hub.publish(event(1))
+    hub.tell(1, Frame("presence"), ())
+    assert await drained(client) == []
 
 
 async def test_waiting_client_is_woken(hub: Hub) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 
 from realtime import create_app, revocations
-from realtime.access import Viewer
+from realtime.access import Viewer, key_of
 from realtime.errors import CloseCode, Unavailable
 from realtime.feed import Wanted
 from realtime.revocations import Ended, Handler, Open, Revocations
@@ -198,3 +199,27 @@ def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestC
     started = time.monotonic()
     assert run(there, join) is CloseCode.NOT_SIGNED_IN
     assert time.monotonic() - started < UNIT
+
+
+def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[TestClient]) -> None:
+    here, there = workers
+    ann = Browser(here).sign_up()
+    note = ann.post("/notes/", json=note_in()).json()["id"]
+    parts = parts_of(there)
+    viewer = Viewer(frozenset({key_of(ann.name)}), ann.name, ann.get("/auth/sessions").json()[0]["id"])
+    ann.post("/auth/sign-out")
+
+    async def join() -> CloseCode:
+        while True:
+            member = parts.rooms.member(SimpleNamespace(send=lambda *_: True, buffered=0), viewer)
+            (await parts.rooms.join(note, member)).leave(member)
+            if member.closing.done():
+                code: CloseCode = member.closing.result()
+                return code
+            await asyncio.sleep(0.02)
+
+    async def joined() -> CloseCode:
+        async with asyncio.timeout(UNIT):
+            return await join()
+
+    assert run(there, joined) is CloseCode.NOT_SIGNED_IN
