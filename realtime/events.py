@@ -195,5 +195,7 @@ def decode_event(payload: bytes) -> Event:
     event = partial(Event, int(id), cursor, full, slim, deleted=text.startswith(_DELETED))
     if not audience:
         return event()
-    gone = Frame(_GONE.format(cursor, id, version), key=key, version=full.version, cursor=full.cursor)
-    return event(audience=_audience_of(audience), gone=gone)
+    told = _audience_of(audience)
+    last = max(told.former.values(), default=0)  # not that of the event: who lost the note hears nothing of it
+    gone = Frame(_GONE.format(cursor, id, last), key=key, version=last, cursor=full.cursor)
+    return event(audience=told, gone=gone)

@@ -12,6 +12,7 @@ from realtime.access import Act
 from realtime.edits import edited
 from realtime.errors import (
     BaseNotFound,
+    Forbidden,
     IdsTaken,
     KeyReused,
     NoRoom,
@@ -212,6 +213,8 @@ class Notes:
         another writer took an id meanwhile.
         """
         check_author(viewer)
+        if ids is not None and viewer.keys is not None and not viewer.admin:
+            raise Forbidden("Only admins may keep ids: it would tell which others have")
         token = None
         repeated = False
         if operation is not None:

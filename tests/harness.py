@@ -24,6 +24,7 @@ import httpx
 from websockets.exceptions import InvalidHandshake
 
 from realtime.settings import Settings
+from tests.nursery import Fork
 
 UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # every timeout of the suite is in this unit: raise it when slow
 
@@ -57,23 +58,26 @@ class ServerProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process is reaped
+        self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         self._log = b""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Fork | None = None
         self.port = settings.port
 
     def start(self) -> None:
         """Starts it and waits for its address; again, on the same port, after it has ended."""
         if self._output.closed:
-            self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process is reaped
+            self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "realtime", "serve"],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=self._output,
-        )
+        if changed["workers"] == 1 and self._settings.mongo_url and self._settings.redis_url:
+            self.process = Fork(environment, self._output.name)
+        else:  # with processes of its own, it is started as people start it
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "realtime", "serve"],
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
+                stderr=self._output,
+            )
         assert self.process.stdout is not None
         page = self.process.stdout.readline().decode()
         address = re.match(r"Page +http://127\.0\.0\.1:(\d+)/$", page)

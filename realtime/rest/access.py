@@ -114,7 +114,7 @@ def _level(role: Role) -> Level:
     return "editor" if role is Role.EDITOR else "viewer"
 
 
-def _sharing(request: Request) -> Sharing:
+async def _sharing(request: Request) -> Sharing:
     sharing = parts_of(request).sharing
     if sharing is None:
         raise NoAccounts

@@ -84,7 +84,7 @@ def shown(**fields: Any) -> ConfigDict:
     return ConfigDict(from_attributes=True, json_schema_extra={"examples": [fields]})
 
 
-def _accounts(request: Request) -> Accounts:
+async def _accounts(request: Request) -> Accounts:
     accounts = parts_of(request).accounts
     if accounts is None:
         raise NoAccounts
@@ -94,7 +94,7 @@ def _accounts(request: Request) -> Accounts:
 AccountsPart = Annotated[Accounts, Depends(_accounts)]
 
 
-def _signed_in(_: AccountsPart, viewer: Who) -> Viewer:
+async def _signed_in(_: AccountsPart, viewer: Who) -> Viewer:
     if viewer.name is None:
         raise NotSignedIn
     return viewer
@@ -103,7 +103,7 @@ def _signed_in(_: AccountsPart, viewer: Who) -> Viewer:
 SignedIn = Annotated[Viewer, Depends(_signed_in)]
 
 
-def _in_person(viewer: SignedIn) -> Viewer:
+async def _in_person(viewer: SignedIn) -> Viewer:
     if viewer.token or not viewer.writes:  # it could make others like it, or better ones, and outlive being revoked
         raise Forbidden("Not by an API token, nor by one that may only read: sign in")
     return viewer
@@ -112,13 +112,13 @@ def _in_person(viewer: SignedIn) -> Viewer:
 InPerson = Annotated[Viewer, Depends(_in_person)]
 
 
-def _admin(viewer: SignedIn) -> Viewer:
+async def _admin(viewer: SignedIn) -> Viewer:
     if not viewer.admin:
         raise Forbidden("Only for admins")
     return viewer
 
 
-def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
+async def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
     if not viewer.writes:
         raise Forbidden("This token may only read")
     return viewer
@@ -128,7 +128,7 @@ Admin = Annotated[Viewer, Depends(_admin)]
 WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     agent = request.headers.get("user-agent")
     return Caller(request.client.host if request.client else None, None if agent is None else agent[:AGENT])
 
@@ -136,7 +136,7 @@ def _caller(request: Request) -> Caller:
 CallerPart = Annotated[Caller, Depends(_caller)]
 
 
-def _safely(request: Request, _: AccountsPart) -> None:
+async def _safely(request: Request, _: AccountsPart) -> None:
     if not may_sign_in(request):
         raise Insecure
 

@@ -97,15 +97,16 @@ async def still(request: Request) -> Viewer:
     return viewer
 
 
-def _notes(request: Request) -> Notes:
+# Asynchronous, though they wait for nothing: FastAPI has others run in a thread, for each request.
+async def _notes(request: Request) -> Notes:
     return parts_of(request).notes
 
 
-def _queries(request: Request) -> Queries:
+async def _queries(request: Request) -> Queries:
     return parts_of(request).queries
 
 
-def _feed(request: Request) -> Feed:
+async def _feed(request: Request) -> Feed:
     return parts_of(request).feed
 
 
@@ -123,7 +124,7 @@ def versions_of(tags: str, *, weak: bool) -> Versions:
     return frozenset(int(match[1]) for match in named if match)
 
 
-def _if_match(
+async def _if_match(
     if_match: Annotated[
         str | None, Header(pattern=ENTITY_TAGS, description="write only at this version", examples=['"v3"'])
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, with_accounts
 from tests.browser.page import Open
 from tests.harness import Json, ServerProcess, rest_client
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,8 @@ def server(module_settings: Settings) -> Iterator[ServerProcess]:
 async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody at a browser of their own, without the page; signs up at first."""
     async with rest_client(server.url) as rest:
+        # Of an address of its own: so many a minute may sign in from one.
+        rest.headers["X-Forwarded-For"] = f"10.0.0.{next(_numbers)}"
         answer = await rest.post("/auth/sign-up", json={"name": name, "password": PASSWORD})
         if answer.status_code == 409:
             answer = await rest.post("/auth/sign-in", json={"name": name, "password": PASSWORD})
