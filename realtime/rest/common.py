@@ -185,7 +185,7 @@ Version = Annotated[Number, Path(examples=[3])]
 def only(*known: str) -> Any:
     """A dependency that refuses a query with anything else in it: a misspelt option must not be left out silently."""
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         errors = [
             {"type": "extra_forbidden", "loc": ("query", name), "msg": "There is no such option, or it came twice"}
             for name, times in Counter(name for name, _ in request.query_params.multi_items()).items()

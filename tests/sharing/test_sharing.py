@@ -123,6 +123,16 @@ def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, not
     assert note in [one["id"] for one in stranger.get("/notes/").json()]
 
 
+def test_who_lost_a_note_hears_nothing_of_its_later_versions(ann: Browser, ed: Browser, note: int) -> None:
+    cursor = ed.get("/notes/").headers["X-Cursor"]
+    share(ann, note, members=[ED])
+    share(ann, note)
+    for title in ("One more", "And another"):
+        ann.patch(f"/notes/{note}/", json={"title": title})
+    changes = ed.get("/changes", params={"since": cursor, "timeout": 0}).json()["changes"]
+    assert [(one["type"], one["version"]) for one in changes if one["id"] == note] == [("note.deleted", 3)]
+
+
 def test_a_link_is_nowhere_but_in_its_answer(ann: Browser, note: int, host: TestClient) -> None:
     token = share(ann, note, link="viewer")["link"]["token"]
 
@@ -175,6 +185,12 @@ def test_a_repeat_tells_nothing_to_who_lost_the_note(ann: Browser, ed: Browser, 
     assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 200
     share(ann, note)
     assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 404
+
+
+def test_only_admins_keep_ids(ann: Browser, root: Browser, note: int) -> None:
+    files = {"files": ("one.md", f"---\nid: {note + 1000}\ntitle: One more\ndescription: of mine\n---\ntext".encode())}
+    for who, status in ((ann, 403), (root, 200), (root, 409)):
+        assert who.post("/import?keep_ids=true", files=files).status_code == status
 
 
 def test_there_is_nothing_to_share_without_accounts(client: TestClient) -> None:
