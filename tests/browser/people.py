@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -14,11 +15,13 @@ from tests.accounts.people import PASSWORD, with_accounts
 from tests.browser.page import Open
 from tests.harness import Json, ServerProcess, rest_client
 
+_addresses = itertools.count(1)
+
 
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[ServerProcess]:
     """A server with accounts, where everybody may sign up."""
-    process = ServerProcess(with_accounts(module_settings, port=0))
+    process = ServerProcess(with_accounts(module_settings, port=0, proxies="127.0.0.1"))
     process.start()
     root = {"name": "root", "password": PASSWORD}
     assert httpx.post(f"{process.url}/auth/sign-up", json=root).status_code == 201  # the first one is admin
@@ -30,6 +33,8 @@ def server(module_settings: Settings) -> Iterator[ServerProcess]:
 async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody at a browser of their own, without the page; signs up at first."""
     async with rest_client(server.url) as rest:
+        # From another address each: only so many may sign in from one.
+        rest.headers["X-Forwarded-For"] = f"10.0.0.{next(_addresses)}"
         answer = await rest.post("/auth/sign-up", json={"name": name, "password": PASSWORD})
         if answer.status_code == 409:
             answer = await rest.post("/auth/sign-in", json={"name": name, "password": PASSWORD})
