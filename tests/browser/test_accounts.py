@@ -121,9 +121,8 @@ async def test_goes_on_in_place_as_the_same_person(opened: Open, server: ServerP
 
 async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -> None:
     page = await opened("/account")
-    await sign_in(page, "root")
     async with program(server, "root") as rest:
-        await page.reload()
+        await sign_in(page, "root")
         sessions = page.get_by_role("region", name="Where you are signed in").get_by_role("listitem")
         await expect(sessions.get_by_text("this one")).to_have_count(1)
         await page.get_by_role("button", name="End all others").click()
@@ -177,9 +176,11 @@ async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: Serv
     await menu(page, "People")
     await page.locator("tbody tr").first.wait_for()
     await looked_at()
-    async with program(server, "root") as rest, program(server, "vi") as vi:
-        note = await shared(rest, note_in("Shared"), members=[{"name": "vi", "role": "viewer"}], link="viewer")
+    async with program(server, "vi") as vi:
         other = await shared(vi, note_in("Of vi"), members=[{"name": "root", "role": "viewer"}])
+    note = await (await page.request.post("/notes/", data=note_in("Shared"))).json()
+    access = {"members": [{"name": "vi", "role": "viewer"}], "link": "viewer"}
+    await page.request.put(f"/notes/{note['id']}/access", data=access)
     await page.goto(f"/n/{note['id']}")
     await page.get_by_role("button", name="Share").click()
     await page.get_by_label("The link", exact=True).wait_for()
