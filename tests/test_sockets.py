@@ -216,7 +216,10 @@ def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
 
 
 def test_poll_without_since_tells_where_to_begin(client: TestClient) -> None:
-    make(client)
+    with client.websocket_connect("/ws") as socket:
+        assert socket.receive_json()["type"] == "ready"
+        make(client)
+        assert socket.receive_json()["type"] == "note.created"  # the answer may be there before the event
     for path in ("/changes", "/changes/"):
         assert client.get(path).json() == {
             "cursor": client.get("/notes/").headers["X-Cursor"],
