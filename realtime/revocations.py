@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.store.revocations import Kind, RevocationStore
 
-INTERVAL = 0.4
+INTERVAL = 0.25
 COMPARE_EVERY = 10.0
 
 Ended = frozenset[Any]
