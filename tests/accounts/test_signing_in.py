@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from realtime import create_app
 from realtime.auth import Passwords
@@ -275,8 +276,8 @@ def test_secrets_are_in_no_log(browse: Browse, ann: Browser, caplog: pytest.LogC
     browse().sign_in(ann.name)
     browse().try_sign_in(ann.name, "a wrong password, but whose?")
     ann.get("/notes/", headers=bearer(token))
-    with pytest.raises(Exception):  # noqa: B017, PT011  # there is no such note
-        with ann.websocket_connect(f"/sync/1?ticket={ticket}") as socket:
+    with ann.websocket_connect(f"ws://127.0.0.1/sync/1?ticket={ticket}") as socket:
+        with pytest.raises(WebSocketDisconnect):  # there is no such note
             socket.receive_bytes()
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
     logged = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)

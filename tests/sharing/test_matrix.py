@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import io
 import json
-import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from realtime.crdt import Document
 from realtime.rooms import protocol
 from tests.accounts.people import HERE, Browser, run
-from tests.harness import Json
+from tests.harness import Json, eventually
 from tests.sharing.conftest import World, word_of
 from tests.sharing.model import PEOPLE, READ, SHARED, roles, status
 
@@ -262,18 +262,13 @@ def test_rooms(world: World, person: str) -> None:
                 assert answer == protocol.denied("read only")
     for kind in LIVE:
         reader = world.people["root" if kind == "unowned" else "ann"]
-        written = f"by{person} " in _settled(reader, world.notes[kind], person, TABLE[kind, person] in "OE")
-        assert written is (TABLE[kind, person] in "OE"), (kind, person)
+        path = f"/notes/{world.notes[kind]}/"
+        asyncio.run(eventually(partial(_written, reader, path, person, expected=TABLE[kind, person] in "OE")))
 
 
-def _settled(reader: Browser, id: int, person: str, expected: bool) -> str:
-    """The text, once it has what is expected."""
-    for _ in range(100):
-        content: str = reader.get(f"/notes/{id}/").json()["content"]
-        if (f"by{person} " in content) is expected:
-            break
-        time.sleep(0.05)
-    return content
+def _written(reader: Browser, path: str, person: str, *, expected: bool) -> None:
+    """Whether what somebody typed is in a note, or not."""
+    assert (f"by{person} " in reader.get(path).json()["content"]) is expected, (path, person)
 
 
 def test_presence_is_for_who_may_see_the_note(world: World) -> None:
