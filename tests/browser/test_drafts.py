@@ -15,25 +15,35 @@ from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 
 async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:
-    page = await opened()
-    answered = asyncio.Event()
+    page = await opened("/ping")
+    loaded, answered = asyncio.Event(), asyncio.Event()
 
     async def hold(route: Route) -> None:
-        await answered.wait()
+        await (loaded if "editor" in route.request.url else answered).wait()
         await route.continue_()
 
+    await page.route(re.compile(r"/editor[^/]*\.js$"), hold)
+    await page.goto("/")
+    await expect(page.get_by_role("button", name="New note")).to_be_visible()
     await page.route("**/notes/", hold)
     await page.keyboard.press("n")
-    await expect(title(page)).to_be_focused()
+    await page.keyboard.type("New note")
     async with page.expect_request(lambda asked: asked.method == "POST"):
-        await page.keyboard.type("New note")
         for _ in range(3):
             await page.keyboard.press("Tab")
-        await page.keyboard.type("typed before it is sent, ")
-    await page.keyboard.type("typed while it is on its way, ")
+        await page.keyboard.type("typed before the editor is there, ")
+        await page.keyboard.press("Control+Home")
+        loaded.set()
+        await expect(page.locator(".cm-content")).to_be_focused()
+        await page.keyboard.type("Words ")
+        await page.keyboard.press("Control+End")
+        await page.keyboard.type("before it is sent, ")
+    await page.keyboard.type("while it is on its way, ")
     answered.set()
-    await page.keyboard.type("and typed while the answer comes", delay=20)
-    words = "typed before it is sent, typed while it is on its way, and typed while the answer comes"
+    await page.keyboard.type("and while the answer comes", delay=20)
+    words = (
+        "Words typed before the editor is there, before it is sent, while it is on its way, and while the answer comes"
+    )
     await expect(page).to_have_url(re.compile(r"/n/1$"))
     await saved(page)
     await expect(editor(page)).to_be_focused()

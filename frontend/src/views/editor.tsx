@@ -39,6 +39,8 @@ interface Props {
   room: Room | null;
   label: string;
   readOnly: boolean;
+  /** Where somebody typed before the editor was there, which goes on from there. */
+  caret: { anchor: number; head: number } | null;
 }
 
 /** Undo takes back only what was typed here: in a shared text the others' words are not ours to take. */
@@ -65,13 +67,14 @@ export function Editor(props: Props) {
   const shared = useRef({ room: null as Room | null, sharing: new Compartment(), access: new Compartment() });
 
   useLayoutEffect(() => {
-    const { room, text, label } = latest.current;
+    const { room, text, label, caret } = latest.current;
     const { sharing } = shared.current;
     shared.current.room = room;
     view.current = new EditorView({
       parent: place.current as HTMLDivElement,
       state: EditorState.create({
         doc: room ? room.text.toString() : text,
+        ...(caret && { selection: caret }),
         extensions: [
           EditorView.cspNonce.of(nonce),
           EditorState.lineSeparator.of("\n"),
@@ -96,6 +99,7 @@ export function Editor(props: Props) {
         ],
       }),
     });
+    if (caret) view.current.focus();
     return () => view.current?.destroy();
   }, []);
 
