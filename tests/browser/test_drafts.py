@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.chromium import ELSEWHERE
 from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
@@ -27,8 +27,8 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
     await expect(page.get_by_role("button", name="New note")).to_be_visible()
     await page.route("**/notes/", hold)
     await page.keyboard.press("n")
-    await page.keyboard.type("New note")
     async with page.expect_request(lambda asked: asked.method == "POST"):
+        await page.keyboard.type("New note")
         for _ in range(3):
             await page.keyboard.press("Tab")
         await page.keyboard.type("typed before the editor is there, ")
@@ -51,6 +51,32 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": f"others {words}"})
     await expect(editor(page)).to_have_text(f"others {words}")
+
+
+async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    reachable = asyncio.Event()
+
+    async def join(socket: WebSocketRoute) -> None:
+        if reachable.is_set():
+            socket.connect_to_server()
+        else:
+            await socket.close(code=1001)
+
+    await page.route_web_socket(re.compile("/sync/"), join)
+    await page.keyboard.press("n")
+    await editor(page).press_sequentially("mine")
+    await title(page).fill("New note")  # now it is sent, with all of its text
+    await expect(page).to_have_url(re.compile(r"/n/1$"))
+    await saved(page)
+    await editor(page).focus()
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"content": "others and mine"})
+    await expect(editor(page)).to_have_text("others and mine")
+    await page.keyboard.type(" and more")
+    reachable.set()
+    await saved(page)
+    await holds(server, 1, "others and mine and more")
 
 
 async def test_server_that_restarts_under_unsent_words_loses_none(
