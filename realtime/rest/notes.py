@@ -26,6 +26,7 @@ from realtime.models import (
     etag,
     example,
 )
+from realtime.quick import QuickRoute
 from realtime.rest.common import (
     ENTITY_TAGS,
     JSON_BODY,
@@ -56,7 +57,7 @@ from realtime.rest.common import (
 from realtime.routing import SlashRouter, problem
 from realtime.search import snippet
 
-router = SlashRouter(prefix="/notes", tags=["notes"])
+router = SlashRouter(prefix="/notes", tags=["notes"], route_class=QuickRoute)
 
 PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
 CONFLICT: Answers = {
