@@ -37,6 +37,7 @@ from realtime.outbox import Outbox
 from realtime.places import Places
 from realtime.presence import Presence
 from realtime.queries import Queries
+from realtime.recent import Recent
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
 from realtime.routing import add_error_handlers, other_form, with_security, without_null_parameters
@@ -50,6 +51,8 @@ from realtime.viewers import Viewers
 log = logging.getLogger(__name__)
 
 FIRST_CONTACT = 2.0
+RECENT = 10_000
+"""Events that a worker keeps at hand, for those who come back."""
 DESCRIPTION = (
     "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
 )
@@ -164,7 +167,8 @@ async def _parts(
     )
     bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
     slots = max(1, round(settings.heartbeat))
-    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots)
+    recent = Recent(min(RECENT, settings.log_entries))
+    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots, recent=recent)
 
     async def tell(data: bytes) -> None:
         await bus.tell(bus.presence, data)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from realtime.access import UNSHARED, Access
 from realtime.cursor import Cursor
-from realtime.hub import Audience, Event, Frame
+from realtime.frames import Frame
+from realtime.hub import Audience, Event
 from realtime.models import Change, Note, NoteHead, NoteId, Version
 
 CursorText = Annotated[str, Field(description="position in the feed, opaque: resume with `since=`")]
@@ -125,9 +126,9 @@ server_message: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 RESET = "reset"  # the key of a reset frame
 
 
-def encode(message: BaseModel) -> str:
-    """A message as the text that the sockets send."""
-    return message.model_dump_json()
+def encode(message: BaseModel) -> bytes:
+    """A message as the JSON that the sockets send."""
+    return message.__pydantic_serializer__.to_json(message)
 
 
 def ready(position: Cursor) -> Frame:
@@ -170,10 +171,9 @@ def encode_change(change: Change) -> tuple[bytes, bytes]:
     return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}" + _audience(change.access)
 
 
-_HEAD = re.compile(r'\{"type":"note\.[a-z]+","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
-_DELETED = '{"type":"note.deleted"'
+_HEAD = re.compile(rb'\{"type":"note\.([a-z]+)","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
 _GONE = '{{"type":"note.deleted","cursor":"{}","id":{},"version":{}}}'
-_CONTENT = ',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
+_CONTENT = b',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
 
 
 def decode_event(payload: bytes) -> Event:
@@ -182,20 +182,20 @@ def decode_event(payload: bytes) -> Event:
     Raises ``ValueError`` for bytes that :func:`encode_change` did not make.
     """
     body, _, audience = payload.partition(b"\n")  # a line break inside a JSON string is escaped
-    text = body.decode()
-    head = _HEAD.match(text)
+    body.decode()
+    head = _HEAD.match(body)
     if head is None:
-        raise ValueError(f"not an event: {text[:80]!r}")
-    epoch, offset, id, version = head.groups()
-    cursor = Cursor(epoch, int(offset))
-    key = ("note", int(id))
-    full = Frame(text, size=len(body), key=key, version=int(version), cursor=str(cursor))
-    cut = text.find(_CONTENT)
-    slim = full if cut < 0 else Frame(text[:cut] + "}}", key=key, version=full.version, cursor=full.cursor)
-    event = partial(Event, int(id), cursor, full, slim, deleted=text.startswith(_DELETED))
+        raise ValueError(f"not an event: {body[:80]!r}")
+    kind, epoch, offset, note, number = head.groups()
+    cursor, id, version = Cursor(epoch.decode(), int(offset)), int(note), int(number)
+    key, at = ("note", id), str(cursor)
+    full = Frame(body, key=key, version=version, cursor=at)
+    cut = body.find(_CONTENT)
+    slim = full if cut < 0 else Frame(body[:cut] + b"}}", key=key, version=version, cursor=at)
+    event = partial(Event, id, cursor, full, slim, deleted=kind == b"deleted")
     if not audience:
         return event()
     told = _audience_of(audience)
     last = max(told.former.values(), default=0)  # not that of the event: who lost the note hears nothing of it
-    gone = Frame(_GONE.format(cursor, id, last), key=key, version=last, cursor=full.cursor)
+    gone = Frame(_GONE.format(cursor, id, last).encode(), key=key, version=last, cursor=at)
     return event(audience=told, gone=gone)

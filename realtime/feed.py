@@ -7,23 +7,25 @@ what it missed up to there is read from the log. Nothing falls in between, and w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from realtime.client import Closed
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode, Unavailable
 from realtime.events import RESET, decode_event, heartbeat, ready, reset
 from realtime.gate import sees
-from realtime.hub import Closed
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.bus import Bus
+    from realtime.client import Client
     from realtime.follower import Follower
+    from realtime.frames import Frame
     from realtime.gate import Standing
-    from realtime.hub import Client, Frame, Hub
+    from realtime.hub import Event, Hub
     from realtime.metrics import Metrics
     from realtime.presence import Presence
 
@@ -142,40 +144,60 @@ class Feed:
         if await self.admit(client, note):
             self.presence.look(client, note, state)
 
-    async def stream(self, client: Client, since: Cursor | None) -> AsyncGenerator[Frame]:
-        """All frames for a subscriber: what it missed, ``ready``, and what happens, until it is to be closed.
+    async def catch_up(self, client: Client, since: Cursor | None) -> AsyncGenerator[Iterable[Frame]]:
+        """What a subscriber is told before what happens: what it missed, ``ready``, and who is there already.
 
-        Raises :class:`Closed` then, and :class:`BusUnavailable` when the log cannot be read.
+        Raises :class:`BusUnavailable` when the log cannot be read, :class:`Unavailable`.
         """
         await self._follower.ready()
         position = self.position
         if since is not None:
             try:
-                async for frame in self._missed(client, since, position):
-                    client.writing(frame)
-                    yield frame
+                async for frames in self._missed(client, since, position):
+                    yield frames
             except HistoryGone:
                 position = self.position
                 client.clear()
-                yield reset(position)
-        frame = ready(position)
-        client.writing(frame)
-        yield frame
+                yield (reset(position),)
+        yield (ready(position),)
         for note in client.notes or ():
             if await self.admit(client, note) and self.presence.people(note):
-                yield self.presence.frame(note)
+                yield (self.presence.frame(note),)
+
+    async def stream(self, client: Client, since: Cursor | None) -> AsyncGenerator[Frame]:
+        """All frames for a subscriber that takes them one at a time, until it is to be closed.
+
+        Raises :class:`Closed` then, and as :meth:`catch_up`.
+        """
+        async for frames in self.catch_up(client, since):
+            for frame in frames:
+                client.writing(frame)
+                yield frame
         while True:
             for frame in await client.take():
                 client.writing(frame)
                 yield frame
 
-    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[Frame]:
-        """What a subscriber missed up to a position, the latest event of each note, in order.
+    async def follow(self, client: Client, since: Cursor | None) -> None:
+        """Sends a subscriber with a wire of its own what it missed; what happens then comes to it by itself.
+
+        Raises :class:`Closed`, and as :meth:`catch_up`.
+        """
+        async for frames in self.catch_up(client, since):
+            await client.send(frames)
+        client.live()
+
+    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[list[Frame]]:
+        """What a subscriber missed up to a position, the latest event of each note, in order, some at a time.
 
         Of a note that it lost at any time it hears that, perhaps again; of one that it never had, nothing.
         """
         if since.epoch != position.epoch:
             raise HistoryGone
+        recent = self._hub.recent.between(since, position)
+        if recent is not None:
+            yield _frames(client, recent)
+            return
         while True:
             async with self._reads:
                 entries = await self._bus.read(since, position.offset, collapse=True, most_bytes=READ_BYTES)
@@ -183,11 +205,7 @@ class Feed:
                 raise HistoryGone
             if not entries:
                 return
-            for _, payload in entries:
-                event = decode_event(payload)
-                frame = client.frame_of(event, event.audience.former)
-                if frame is not None and (client.notes is None or event.id in client.notes):
-                    yield frame
+            yield _frames(client, [decode_event(payload) for _, payload in entries])
             since = since._replace(offset=entries[-1][0])
 
     async def poll(self, wanted: Wanted, viewer: Viewer, limit: int, timeout: float) -> str:
@@ -205,10 +223,13 @@ class Feed:
                 return _answer(position, [])
             frames: list[Frame] = []
             try:
-                async for frame in self._missed(client, since, position):
-                    frames.append(frame)
-                    if len(frames) == limit or sum(frame.size for frame in frames) > ANSWER_BYTES:
-                        return _answer(Cursor.parse(frame.cursor or ""), frames)
+                size = 0
+                async for some in self._missed(client, since, position):
+                    for frame in some:
+                        frames.append(frame)
+                        size += frame.size
+                        if len(frames) == limit or size > ANSWER_BYTES:
+                            return _answer(Cursor.parse(frame.cursor or ""), frames)
             except HistoryGone:
                 return _answer(self.position, [], reset=True)
             position = max(position, since)
@@ -234,6 +255,7 @@ class Feed:
                     return _answer(Cursor.parse(changes[-1].cursor or ""), changes)
         except TimeoutError:
             # Nothing that this client wants happened up to where the worker is now, unless something waits this moment.
+            self._hub.flush()
             moved_on = client.idle and self.position.epoch == position.epoch
             return _answer(max(position, self.position) if moved_on else position, [])
         except Closed:
@@ -258,6 +280,13 @@ class Feed:
         """Closes all subscribers, and whoever still comes; spread over so many seconds where they are many."""
         self.draining = True
         await self._hub.drain(CloseCode.DRAIN, min(over, len(self._hub) / CLOSES_PER_SECOND))
+
+
+def _frames(client: Client, events: Iterable[Event]) -> list[Frame]:
+    """What a subscriber is to be told of events that it missed."""
+    told = client.subscription
+    mine = (event for event in events if told.notes is None or event.id in told.notes)
+    return [frame for event in mine if (frame := told.frame_of(event, event.audience.former)) is not None]
 
 
 def _is_change(frame: Frame) -> bool:

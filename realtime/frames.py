@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
-_BINARY = 0x82
-"""A whole message in one frame."""
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+"""The first byte of a whole message in one frame."""
 
 
-def _framed(message: bytes) -> bytes:
+def framed(kind: int, message: bytes) -> bytes:
+    """A whole message in one frame, as a server sends it."""
     size = len(message)
     if size < 126:
-        return bytes((_BINARY, size)) + message
+        return bytes((kind, size)) + message
     if size < 65536:
-        return bytes((_BINARY, 126)) + size.to_bytes(2, "big") + message
-    return bytes((_BINARY, 127)) + size.to_bytes(8, "big") + message
+        return bytes((kind, 126)) + size.to_bytes(2, "big") + message
+    return bytes((kind, 127)) + size.to_bytes(8, "big") + message
 
 
 class Packet:
@@ -25,7 +26,39 @@ class Packet:
 
     def __init__(self, messages: Sequence[bytes]) -> None:
         self.messages = messages
-        self.framed = b"".join(map(_framed, messages))
+        self.framed = b"".join([framed(BINARY, message) for message in messages])
+
+
+class Frame:
+    """A message of the feed, made once and shared by all clients.
+
+    ``key`` names what the frame is the state of: under pressure a later frame replaces an earlier one of the same key.
+    ``cursor`` is the position that a client may resume from once it has the frame.
+    """
+
+    __slots__ = ("_framed", "cursor", "data", "key", "size", "version")
+
+    def __init__(
+        self, data: bytes, *, key: Hashable | None = None, version: int = 0, cursor: str | None = None
+    ) -> None:
+        self.data = data
+        self.size = len(data)
+        self.key = key
+        self.version = version
+        self.cursor = cursor
+        self._framed: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        """The message as text."""
+        return self.data.decode()
+
+    @property
+    def framed(self) -> bytes:
+        """The message as it goes over the wire."""
+        if self._framed is None:
+            self._framed = framed(TEXT, self.data)
+        return self._framed
 
 
 class Outlet(Protocol):
@@ -37,3 +70,46 @@ class Outlet(Protocol):
     @property
     def buffered(self) -> int:
         """Bytes that the client has not taken yet."""
+
+
+class Wire(Outlet, Protocol):
+    """An outlet straight into a client's transport."""
+
+    full: bool
+    """Whether so much waits there that nothing should be added."""
+
+    def write(self, data: bytes) -> None:
+        """Writes what is framed already."""
+
+
+class Listener(Protocol):
+    """Who took a connection over. All of it is called in the loop, and must not wait."""
+
+    def received(self, message: str | bytes) -> None:
+        """A whole message came."""
+
+    def full(self) -> None:
+        """So much waits in the transport that nothing should be written."""
+
+    def writable(self) -> None:
+        """There is room in the transport again."""
+
+    def lost(self) -> None:
+        """The connection is gone. The last call."""
+
+
+class Progress:
+    """Watches whether a client takes what it is sent. Times are in seconds, of any clock."""
+
+    __slots__ = ("_buffered", "_moved")
+
+    def __init__(self, now: float) -> None:
+        self._buffered = 0
+        self._moved = now
+
+    def stalled(self, buffered: int, now: float) -> float:
+        """For how long it has taken nothing, given what waits for it now. To be asked every second or so."""
+        if buffered == 0 or buffered < self._buffered:
+            self._moved = now
+        self._buffered = buffered
+        return now - self._moved

@@ -1,46 +1,26 @@
-"""The fan-out: clients, their filters and their bounded queues. One hub in every worker; no IO, no encoding."""
+"""The fan-out: clients, and who gets what. One hub in every worker; no IO, no encoding."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
+
+from realtime.client import BATCH, Client, Subscription
+from realtime.recent import Recent
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.cursor import Cursor
     from realtime.errors import CloseCode
+    from realtime.frames import Frame
 
-BATCH = 64 * 1024  # bytes handed to a writer at once: what a transport buffers before it asks to wait
 MOST_TOLD = 100_000
-SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
-
-
-class Frame:
-    """A message as the text that is sent, made once and shared by all clients.
-
-    ``key`` names what the frame is the state of: under pressure a later frame replaces an earlier one of the same key.
-    ``cursor`` is the position that a client may resume from once it has the frame.
-    """
-
-    __slots__ = ("cursor", "key", "size", "text", "version")
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        size: int | None = None,
-        key: Hashable | None = None,
-        version: int = 0,
-        cursor: str | None = None,
-    ) -> None:
-        self.text = text
-        self.size = len(text) if size is None else size
-        self.key = key
-        self.version = version
-        self.cursor = cursor
+LONGEST_REST = 0.005
+"""Seconds after a fan-out, at most, until the next: with many clients, more goes out together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +34,9 @@ class Audience:
     readers: frozenset[str | None]
     former: Mapping[str | None, int]
 
+
+Wants = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
+"""The notes that a client wants, the keys that it has, and whether it wants contents."""
 
 UNSHARED = Audience(1, frozenset({None}), {})
 """That of a note that nobody owns."""
@@ -72,155 +55,6 @@ class Event:
     gone: Frame | None = None
 
 
-class Closed(Exception):
-    """The client is to be closed with this code."""
-
-    def __init__(self, code: CloseCode) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class Client:
-    """One subscriber: what it wants, and what waits for it.
-
-    ``admitted`` are notes that it may see, by id; false while that is looked up, so that an event that takes the right
-    away meanwhile is not missed.
-
-    Offering never waits. Up to ``budget`` bytes every frame is kept, in order; above it only the latest per key, still
-    in the order of their cursors, so that a client can resume from whatever it has received; and when even that
-    exceeds twice the budget, the client is too slow and gets closed.
-    """
-
-    __slots__ = (
-        "_budget", "_conflating", "_pending", "_serial", "_size", "_too_slow", "_wakeup",
-        "_writing", "admitted", "busy_since", "closing", "content", "notes", "patience", "slot", "viewer",
-    )  # fmt: skip
-
-    def __init__(
-        self, notes: frozenset[int] | None, *, content: bool, viewer: Viewer, budget: int, too_slow: CloseCode
-    ) -> None:
-        self.viewer = viewer
-        self.notes = notes
-        self.content = content
-        self.admitted: dict[int, bool] = {}
-        self.slot = 0
-        self.busy_since: float | None = None
-        self.patience = 0.0
-        self._writing = 0
-        self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-        self._budget = budget
-        self._too_slow = too_slow
-        self._pending: dict[Hashable, Frame] = {}
-        self._serial = count()
-        self._size = 0
-        self._conflating = False
-        self._wakeup: asyncio.Future[None] | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits for this client and nothing is being written to it."""
-        return not self._pending and self.busy_since is None
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that wait for this client."""
-        return self._size
-
-    def sees(self, note: int) -> bool:
-        """Whether it is known that this client may see a note: only then is it told who else looks at it."""
-        return self.viewer.keys is None or self.admitted.get(note, False)
-
-    def frame_of(self, event: Event, lost: Collection[str | None]) -> Frame | None:
-        """What this client is to hear of an event by which the keys ``lost`` stopped opening its note."""
-        keys = self.viewer.keys
-        if keys is None or not keys.isdisjoint(event.audience.readers):
-            return event.full if self.content else event.slim
-        self.admitted.pop(event.id, None)
-        return None if keys.isdisjoint(lost) else event.gone
-
-    def offer(self, frame: Frame) -> None:
-        """Queues a frame, without ever waiting."""
-        if self.closing.done():
-            return
-        if self._conflating:
-            self._replace(frame)
-        else:
-            self._pending[next(self._serial)] = frame
-            self._size += frame.size
-            if self._size > self._budget:
-                self._conflate()
-        if self._size > 2 * self._budget and len(self._pending) > 1:
-            self.close(self._too_slow)
-        self._wake()
-
-    def clear(self) -> None:
-        """Forgets what waits, for a frame that makes it pointless."""
-        self._pending.clear()
-        self._size = 0
-        self._conflating = False
-
-    def close(self, code: CloseCode) -> None:
-        """Asks the client's handler to close the connection; the first code stands."""
-        if not self.closing.done():
-            self.closing.set_result(code)
-            self.clear()
-            self._wake()
-
-    async def take(self) -> list[Frame]:
-        """Waits for frames and hands out what is due, at most :data:`BATCH` bytes or one frame.
-
-        Raises :class:`Closed` when the client is to be closed.
-        """
-        self.busy_since = None
-        while not self._pending:
-            if self.closing.done():
-                raise Closed(self.closing.result())
-            self._wakeup = asyncio.get_running_loop().create_future()
-            await self._wakeup
-        return list(self._batch())
-
-    def writing(self, frame: Frame) -> None:
-        """The transport took what came before, and this frame is about to be written."""
-        self.patience = (self._writing + frame.size) / SLOWEST
-        self._writing = frame.size
-        self.busy_since = asyncio.get_running_loop().time()
-
-    def _batch(self) -> Iterator[Frame]:
-        size = 0
-        while self._pending:
-            key = next(iter(self._pending))
-            frame = self._pending[key]
-            if size and size + frame.size > BATCH:
-                return
-            del self._pending[key]
-            size += frame.size
-            self._size -= frame.size
-            yield frame
-        self._conflating = False
-
-    def _conflate(self) -> None:
-        waiting = list(self._pending.values())
-        self.clear()
-        self._conflating = True
-        for frame in waiting:
-            self._replace(frame)
-
-    def _replace(self, frame: Frame) -> None:
-        key: Hashable = next(self._serial) if frame.key is None else frame.key
-        earlier = self._pending.get(key)
-        if earlier is not None:
-            if earlier.version > frame.version:
-                return
-            del self._pending[key]
-            self._size -= earlier.size
-        self._pending[key] = frame
-        self._size += frame.size
-
-    def _wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
-
-
 @dataclass
 class Stats:
     """What the hub counted since it started."""
@@ -232,59 +66,108 @@ class Stats:
 
 @dataclass
 class Hub:
-    """All clients of this worker."""
+    """All clients of this worker.
+
+    What is due in one turn of the loop goes out together, and after a fan-out the next one waits as long as that took,
+    at most :data:`LONGEST_REST`: a loop that falls behind joins more into each write.
+    """
 
     budget: int
     stall: float
     too_slow: CloseCode
     slots: int = 25
     stats: Stats = field(default_factory=Stats)
-    _everything: set[Client] = field(default_factory=set)
-    _by_note: dict[int, set[Client]] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
+    _subscriptions: dict[Wants, Subscription] = field(default_factory=dict)
+    _everything: dict[Subscription, None] = field(default_factory=dict)
+    _by_note: dict[int, dict[Subscription, None]] = field(default_factory=dict)
+    _due: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
+    _due_bytes: int = 0
+    _flushing: asyncio.Handle | None = None
+    _rested: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
     _beat: int = 0
     _told: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.clients())
+        return sum(map(len, self._subscriptions.values()))
 
     def clients(self) -> Iterator[Client]:
         """Every client, once."""
-        yield from self._everything
-        yield from {client for clients in self._by_note.values() for client in clients}
+        for subscription in self._subscriptions.values():
+            yield from subscription
 
     def join(self, notes: frozenset[int] | None, *, content: bool, viewer: Viewer) -> Client:
         """Registers a client: from this moment on, everything that it wants waits for it."""
-        client = Client(notes, content=content, viewer=viewer, budget=self.budget, too_slow=self.too_slow)
+        self.flush()
+        wants = (notes, viewer.keys, content)
+        subscription = self._subscriptions.get(wants)
+        if subscription is None:
+            subscription = self._subscriptions[wants] = Subscription(notes, viewer.keys, content=content)
+            for subscriptions in self._places(subscription):
+                subscriptions[subscription] = None
+        client = Client(subscription, viewer, budget=self.budget, too_slow=self.too_slow)
         # A slot that had its turn just now: the first heartbeat is nearly a whole interval away.
         client.slot = (self._beat - next(self._serial) % max(1, self.slots // 5)) % self.slots
-        if notes is None:
-            self._everything.add(client)
-        else:
-            for note in notes:
-                self._by_note.setdefault(note, set()).add(client)
         return client
 
     def leave(self, client: Client) -> None:
         """Forgets a client."""
+        subscription = client.subscription
+        if client not in subscription.open and client not in subscription.behind:
+            return
         self.stats.too_slow += client.closing.done() and client.closing.result() is self.too_slow
-        self._everything.discard(client)
-        for note in client.notes or ():
-            watchers = self._by_note.get(note)
-            if watchers is not None:
-                watchers.discard(client)
-                if not watchers:
+        subscription.open.pop(client, None)
+        subscription.behind.pop(client, None)
+        if not len(subscription):
+            del self._subscriptions[subscription.notes, subscription.keys, subscription.content]
+            for subscriptions in self._places(subscription):
+                del subscriptions[subscription]
+            for note in subscription.notes or ():
+                if not self._by_note[note]:
                     del self._by_note[note]
 
+    def _places(self, subscription: Subscription) -> list[dict[Subscription, None]]:
+        if subscription.notes is None:
+            return [self._everything]
+        return [self._by_note.setdefault(note, {}) for note in subscription.notes]
+
     def publish(self, event: Event) -> None:
-        """Hands an event to every client that wants it and may have it."""
-        lost = self._newly_lost(event) if event.audience.former else ()
-        for clients in (self._everything, self._by_note.get(event.id, ())):
-            for client in clients:
-                frame = client.frame_of(event, lost)
-                if frame is not None:
-                    client.offer(frame)
-                    self.stats.deliveries += 1
+        """Hands an event to every client that wants it and may have it, with what else is due by then."""
+        self.recent.add(event)
+        self._due.append((event, self._newly_lost(event) if event.audience.former else ()))
+        self._due_bytes += event.full.size
+        if self._due_bytes > BATCH:
+            self.flush()
+        elif self._flushing is None:
+            loop = asyncio.get_running_loop()
+            wait = self._rested - loop.time()
+            self._flushing = loop.call_later(wait, self.flush) if wait > 0 else loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hands out what is due."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if not self._due:
+            return
+        started = time.perf_counter()
+        due, self._due, self._due_bytes = self._due, [], 0
+        frames: dict[Subscription, list[Frame]] = {}
+        for event, lost in due:
+            for subscriptions in (self._everything, self._by_note.get(event.id, ())):
+                for subscription in subscriptions:
+                    frame = subscription.frame_of(event, lost)
+                    if frame is not None:
+                        frames.setdefault(subscription, []).append(frame)
+                    if frame is None or frame is event.gone:
+                        for client in subscription:
+                            client.admitted.pop(event.id, None)
+        for subscription, some in frames.items():
+            self.stats.deliveries += len(some) * len(subscription)
+            subscription.hand(some)
+        took = time.perf_counter() - started
+        self._rested = asyncio.get_running_loop().time() + min(took, LONGEST_REST)
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
         """The keys that lost the note of an event since the one before it, or ever, when that is not known."""
@@ -300,7 +183,9 @@ class Hub:
 
         Only to those that may see it.
         """
-        for client in self._by_note.get(note, set()).union(also):
+        self.flush()
+        asked = {client for subscription in self._by_note.get(note, ()) for client in subscription}
+        for client in asked.union(also):
             if client.sees(note):
                 client.offer(frame)
 
@@ -310,17 +195,18 @@ class Hub:
 
     def reset(self, frame: Frame) -> None:
         """History has a hole: what waits is pointless, every client is to start over."""
-        for client in self.clients():
+        self.flush()
+        for client in list(self.clients()):
             client.clear()
             client.offer(frame)
             self.stats.resets += 1
 
     def heartbeat(self, frame: Frame) -> None:
         """Shows the next slot of the idle clients how far they are. Slots spread the work over the interval."""
+        self.flush()
         self._beat = (self._beat + 1) % self.slots
-        for client in self.clients():
-            if client.slot == self._beat and client.idle:
-                client.offer(frame)
+        for client in [client for client in self.clients() if client.slot == self._beat and client.idle]:
+            client.offer(frame)
 
     def sessions(self) -> set[str]:
         """The sessions that clients come from."""
@@ -334,12 +220,13 @@ class Hub:
 
     def close_stalled(self, now: float) -> None:
         """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""
-        for client in list(self.clients()):
-            if client.busy_since is not None and now - client.busy_since > self.stall + client.patience:
-                client.close(self.too_slow)
+        for subscription in self._subscriptions.values():
+            for client in list(subscription.behind):
+                client.check(now, self.stall)
 
     async def drain(self, code: CloseCode, over: float) -> None:
         """Closes every client, spread over so many seconds, so that they do not all come back at once."""
+        self.flush()
         clients = list(self.clients())
         steps = max(1, min(len(clients), int(over * 20)))
         for step in range(steps):

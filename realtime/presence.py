@@ -13,10 +13,11 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from realtime.errors import BusUnavailable
 from realtime.events import PresenceShown, encode
-from realtime.hub import Frame
+from realtime.frames import Frame
 
 if TYPE_CHECKING:
-    from realtime.hub import Client, Hub
+    from realtime.client import Client
+    from realtime.hub import Hub
 
 log = logging.getLogger(__name__)
 

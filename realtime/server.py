@@ -11,112 +11,26 @@ import socket
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from realtime import logs
+from realtime.connections import ABORT_AFTER, MAX_MESSAGE, WebSocketProtocol
 from realtime.embedded import Embedded
-from realtime.errors import CLOSE_REASONS, CloseCode, RealtimeError
+from realtime.errors import RealtimeError
 from realtime.metrics import MULTIPROCESS
-from realtime.sockets.outlets import DIRECT
 from realtime.workers import Workers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from websockets.http11 import Request
 
-    from realtime.frames import Packet
     from realtime.settings import Settings
 
-MAX_MESSAGE = 1024 * 1024
-AHEAD = 16
-"""Messages of a client that may wait for the application while more are read."""
-SMALL = 4096
-"""Bytes up to which a message may be one of these."""
-ABORT_AFTER = 2.0
 SETTLE = 0.5
 GRACE = 30
 BACKLOG = 4096
-
-
-class _Direct:
-    """Writes whole messages at once, past the application's ``send``: they were framed once for all clients."""
-
-    __slots__ = ("_protocol",)
-
-    def __init__(self, protocol: WebSocketProtocol) -> None:
-        self._protocol = protocol
-
-    def send(self, packet: Packet, limit: int) -> bool:
-        """Writes messages, unless more than ``limit`` bytes wait; a client that is gone gets none."""
-        transport = self._protocol.transport
-        if transport.get_write_buffer_size() > limit:
-            return False
-        if not self._protocol.close_sent and not transport.is_closing():
-            transport.write(packet.framed)
-        return True
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that the client has not taken yet."""
-        return self._protocol.transport.get_write_buffer_size()
-
-
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, with this program's close code for a missing pong."""
-
-    _handshake_complete = False
-
-    @property
-    def handshake_complete(self) -> bool:
-        """Whether the handshake was answered. A refusal is an answer, too, which uvicorn would call an error."""
-        return self._handshake_complete or self.close_sent
-
-    @handshake_complete.setter
-    def handshake_complete(self, complete: bool) -> None:
-        self._handshake_complete = complete
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
-        super().on_task_complete(task)
-        self.loop.call_later(ABORT_AFTER, self.transport.abort)
-
-    def handle_connect(self, event: Request) -> None:
-        """Called with the handshake; hands the application the way past ``send``."""
-        super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][DIRECT] = _Direct(self)  # type: ignore[assignment]  # an extension of ours
-
-    def data_received(self, data: bytes) -> None:
-        """Called with what the peer sent. A handshake that cannot be read is answered, too."""
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            self.transport.close()
-
-    def send_receive_event_to_app(self) -> None:
-        """Called with a whole message. While few and small ones wait, reading is not paused and resumed around each."""
-        if self.queue.qsize() < AHEAD and sum(map(len, self.frames)) <= SMALL:
-            paused, self.read_paused = self.read_paused, True
-            super().send_receive_event_to_app()
-            self.read_paused = paused
-        else:
-            super().send_receive_event_to_app()
-
-    def keepalive_timeout(self) -> None:
-        """Called when a ping was not answered in time."""
-        self.pong_timer = None
-        self.pending_ping_payload = None
-        if self.close_sent or self.transport.is_closing():
-            return
-        self.conn.send_close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()
 
 
 class Server(uvicorn.Server):

@@ -30,7 +30,8 @@ OWNERS = {
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
     "yaml": {"markdown"},
-    "uvicorn": {"server"},
+    "uvicorn": {"server", "connections"},
+    "websockets": {"connections", "watch"},
     "structlog": {"logs"},
     "typer": {"cli"},
     "rich": {"cli"},
@@ -62,6 +63,9 @@ FORBIDDEN = {
     "cursor": WEB | IO,
 }
 """What a module must not import at run time, a library or a module of ours."""
+
+FAN_OUT = {"hub", "client", "recent", "frames"}
+"""What need nothing but the standard library, and each other."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 PROMETHEUS = {"server", "metrics"}
@@ -113,10 +117,13 @@ def violations(module: str, source: str) -> list[str]:
         if room not in owners and library in _imports(source, types=True)
     ]
     found += [f"{module} imports {name}" for name in FORBIDDEN.get(room, set()) & at_run_time]
-    if module == "hub":
-        tops = {name for name in at_run_time if "." not in name}
+    if module in FAN_OUT:
+        allowed = {"realtime", *(f"realtime.{name}" for name in FAN_OUT)}
+        strange = {name for name in at_run_time if name.split(".")[0] not in sys.stdlib_module_names}
         found += [
-            f"hub imports {name}, which is not in the standard library" for name in tops - sys.stdlib_module_names
+            f"{module} imports {name}, which is not in the standard library"
+            for name in strange
+            if not any(name == one or (name.startswith(f"{one}.") and one != "realtime") for one in allowed)
         ]
     if module != "settings" and _touches_environment(module, source):
         found.append(f"{module} touches the environment")

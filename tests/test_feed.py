@@ -13,12 +13,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from realtime.access import OPEN, STRANGER, Access
+from realtime.client import Client
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.events import decode_event, reset
 from realtime.feed import Feed, Wanted
+from realtime.frames import Frame
 from realtime.gate import Standing
-from realtime.hub import Client, Event, Frame, Hub
+from realtime.hub import Event, Hub
 from realtime.metrics import Metrics
 
 
@@ -134,9 +136,9 @@ async def test_a_crowd_is_checked_by_one_look(stand: Stand) -> None:
 async def test_who_is_there_already_is_told_to_who_may_see_the_note(stand: Stand, public: bool) -> None:
     stand.access = Access("ann", public=public)
     stand.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
-    stand.feed.presence.frame = lambda note: Frame("presence")  # type: ignore[method-assign]
+    stand.feed.presence.frame = lambda note: Frame(b"presence")  # type: ignore[method-assign]
     client = stand.feed.join(Wanted(notes="1"), STRANGER)
-    client.offer(Frame("the end"))
+    client.offer(Frame(b"the end"))
     async with contextlib.aclosing(stand.feed.stream(client, None)) as frames:
         told: list[str] = []
         while not told or told[-1] != "the end":

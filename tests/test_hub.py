@@ -7,9 +7,11 @@ import asyncio
 import pytest
 
 from realtime.access import OPEN, STRANGER
+from realtime.client import BATCH, Client, Closed
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
-from realtime.hub import BATCH, Client, Closed, Event, Frame, Hub
+from realtime.frames import Frame
+from realtime.hub import Event, Hub
 
 SIZE = 1000
 
@@ -18,8 +20,9 @@ def event(offset: int, id: int = 1, version: int | None = None, size: int = SIZE
     cursor = Cursor("e", offset)
     key = ("note", id)
     version = offset if version is None else version
-    full = Frame(f"full {id} {version}", size=size, key=key, version=version, cursor=str(cursor))
-    slim = Frame(f"slim {id} {version}", size=10, key=key, version=version, cursor=str(cursor))
+    full = Frame(f"full {id} {version}".encode(), key=key, version=version, cursor=str(cursor))
+    full.size = size
+    slim = Frame(f"slim {id} {version}".encode(), key=key, version=version, cursor=str(cursor))
     return Event(id, cursor, full, slim)
 
 
@@ -28,8 +31,9 @@ async def hub() -> Hub:
     return Hub(budget=10 * SIZE, stall=10, too_slow=CloseCode.TOO_SLOW)
 
 
-async def drained(client: Client) -> list[str]:
+async def drained(hub: Hub, client: Client) -> list[str]:
     """Everything that waits for a client."""
+    hub.flush()
     texts = []
     while not client.idle:
         texts += [frame.text for frame in await client.take()] if client.pending_bytes else []
@@ -41,7 +45,7 @@ async def test_every_event_in_order(hub: Hub) -> None:
     client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 6):
         hub.publish(event(offset))
-    assert await drained(client) == [f"full 1 {version}" for version in range(1, 6)]
+    assert await drained(hub, client) == [f"full 1 {version}" for version in range(1, 6)]
 
 
 async def test_filters_and_variants(hub: Hub) -> None:
@@ -52,9 +56,9 @@ async def test_filters_and_variants(hub: Hub) -> None:
     )
     hub.publish(event(1, id=1))
     hub.publish(event(2, id=2))
-    assert await drained(everything) == ["full 1 1", "full 2 2"]
-    assert await drained(one) == ["full 2 2"]
-    assert await drained(slim) == ["slim 1 1", "slim 2 2"]
+    assert await drained(hub, everything) == ["full 1 1", "full 2 2"]
+    assert await drained(hub, one) == ["full 2 2"]
+    assert await drained(hub, slim) == ["slim 1 1", "slim 2 2"]
     assert hub.stats.deliveries == 5
 
 
@@ -63,10 +67,10 @@ async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hu
     for offset in range(1, 100):
         hub.publish(event(offset, id=offset % 4 + 1))
         assert client.pending_bytes <= 10 * SIZE
-    assert await drained(client) == ["full 1 96", "full 2 97", "full 3 98", "full 4 99"]
+    assert await drained(hub, client) == ["full 1 96", "full 2 97", "full 3 98", "full 4 99"]
     hub.publish(event(100))
     hub.publish(event(101))
-    assert await drained(client) == ["full 1 100", "full 1 101"], "once it has caught up, it gets every event again"
+    assert await drained(hub, client) == ["full 1 100", "full 1 101"], "having caught up, it gets every event again"
 
 
 async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
@@ -74,13 +78,14 @@ async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
     for offset in range(1, 12):
         hub.publish(event(offset, version=offset))
     hub.publish(event(12, version=3))
-    assert await drained(client) == ["full 1 11"]
+    assert await drained(hub, client) == ["full 1 11"]
 
 
 async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
     client = hub.join(None, content=True, viewer=OPEN)
     for offset in range(1, 30):
         hub.publish(event(offset, id=offset))
+    hub.flush()
     assert client.closing.result() is CloseCode.TOO_SLOW
     assert client.pending_bytes == 0
     with pytest.raises(Closed):
@@ -90,7 +95,7 @@ async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
 async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
     client = hub.join(None, content=True, viewer=OPEN)
     hub.publish(event(1, size=100 * SIZE))
-    assert await drained(client) == ["full 1 1"]
+    assert await drained(hub, client) == ["full 1 1"]
 
 
 async def test_batches_are_bounded(hub: Hub) -> None:
@@ -120,8 +125,8 @@ async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
 async def test_reset_replaces_what_waits(hub: Hub) -> None:
     client = hub.join(None, content=True, viewer=OPEN)
     hub.publish(event(1))
-    hub.reset(Frame("reset", cursor="f:0"))
-    assert await drained(client) == ["reset"]
+    hub.reset(Frame(b"reset", cursor="f:0"))
+    assert await drained(hub, client) == ["reset"]
     assert hub.stats.resets == 1
 
 
@@ -132,12 +137,12 @@ async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) 
         client.clear()
     got: list[int] = []
     for beat in range(1, hub.slots + 1):
-        hub.heartbeat(Frame("heartbeat"))
-        got += [beat for client in clients[:26] if "heartbeat" in await drained(client)]
+        hub.heartbeat(Frame(b"heartbeat"))
+        got += [beat for client in clients[:26] if "heartbeat" in await drained(hub, client)]
     assert len(got) == 26, "each once in an interval"
     assert min(got) > 0.8 * hub.slots, "the first one is nearly an interval away"
     assert set(got) == set(range(min(got), hub.slots + 1)), "spread over slots"
-    assert [await drained(client) for client in clients[26:]] == [["full 1 1"]] * 4, "the busy ones need none"
+    assert [await drained(hub, client) for client in clients[26:]] == [["full 1 1"]] * 4, "the busy ones need none"
 
 
 async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub) -> None:
@@ -147,8 +152,8 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
         hub.join(frozenset({1}), content=True, viewer=OPEN),
         hub.join(None, content=True, viewer=OPEN),
     )
-    hub.tell(1, Frame("presence"), [named])
-    assert [await drained(client) for client in (everything, other, asked, named)] == [
+    hub.tell(1, Frame(b"presence"), [named])
+    assert [await drained(hub, client) for client in (everything, other, asked, named)] == [
         [],
         [],
         ["presence"],
@@ -160,8 +165,8 @@ async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub
     client = hub.join(frozenset({1}), content=True, viewer=STRANGER)
     client.admitted[1] = True
     hub.publish(event(1))
-    hub.tell(1, Frame("presence"), ())
-    assert await drained(client) == []
+    hub.tell(1, Frame(b"presence"), ())
+    assert await drained(hub, client) == []
 
 
 async def test_waiting_client_is_woken(hub: Hub) -> None:

@@ -21,7 +21,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from realtime.server import WebSocketProtocol, address, listen
+from realtime.connections import WebSocketProtocol
+from realtime.server import address, listen
 from tests.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]

@@ -336,7 +336,7 @@ class Rooms:
         rooms = {id: room for id, room in self._rooms.items() if room.loaded}
         live, generations, rows = await self._texts.journaled(rooms)
         for id, room in rooms.items():
-            if id not in live or room.lacks(generations.get(id, 0), rows.get(id, set())):
+            if id not in live or room.ledger.lacks(generations.get(id, 0), rows.get(id, set())):
                 self._start(room, room.catch_up())
 
     async def _finish(self) -> None:

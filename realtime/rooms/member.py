@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from realtime.errors import CloseCode
-from realtime.frames import Packet
+from realtime.frames import Packet, Progress
 from realtime.rooms import protocol
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class Member:
         self._updates = Allowance(UPDATES_PER_SECOND, BURST, now)
         self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
         self._told = False
-        self._buffered = 0
-        self._moved = now
+        self._progress = Progress(now)
 
     def send(self, packet: Packet, *, expected: bool = False) -> None:
         """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
@@ -81,12 +80,9 @@ class Member:
 
     def check(self) -> None:
         """To be called every second: closes a client that takes nothing."""
-        buffered, now = self._outlet.buffered, time.monotonic()
-        if buffered == 0 or buffered < self._buffered:
-            self._moved = now
-        elif now - self._moved > self._stall:
+        buffered = self._outlet.buffered
+        if self._progress.stalled(buffered, time.monotonic()) > self._stall:
             self.close(CloseCode.TOO_SLOW)
-        self._buffered = buffered
         if buffered < self._budget:
             self._grace = 0
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from realtime import crdt
@@ -24,6 +24,7 @@ from realtime.rooms import documents, protocol
 from realtime.rooms.company import Company
 from realtime.rooms.credits import Credits, Shown
 from realtime.rooms.documents import Space
+from realtime.rooms.ledger import Ledger
 from realtime.rooms.member import Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
@@ -43,7 +44,6 @@ PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
 """Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""
-COMPACT_ROWS = 500
 MOST_WAITING = 1000
 """Pieces that may wait for others; of so many, or one update of so many bytes, nobody may add more."""
 LARGE_WAITING = 64 * 1024
@@ -60,7 +60,6 @@ class Room:
         self.holds = 0
         self.due: float | None = None
         self.credits = Credits()
-        self.generation = 0
         self.version = 0
         self.created = ""
         self.last_used = time.monotonic()
@@ -73,8 +72,7 @@ class Room:
         self._document = Document()
         self._client = crdt.new_client()
         self._lineage = ""
-        self._known: set[str] = set()
-        self._rows: set[str] = set()
+        self.ledger = Ledger()
         self._space = Space(self._document)
         self._staged: asyncio.Future[bool] | None = None
         self._loaded: asyncio.Future[None] | None = None
@@ -104,10 +102,9 @@ class Room:
         self._document = await documents.made_of(updates)
         self._space = Space(self._document, sum(map(len, updates)))
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
-        self._lineage, self.generation, self.version = stored.lineage, stored.generation, stored.note.version
+        self._lineage, self.version = stored.lineage, stored.note.version
         self.created = iso(stored.note.created_date)
-        self._rows = {row.id for row in stored.rows}
-        self._known = {*self._rows, stored.edited or ""}
+        self.ledger = Ledger(stored.generation, (row.id for row in stored.rows), stored.edited)
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
             self.credits.add(name for row in stored.rows for name in row.people)
@@ -133,7 +130,7 @@ class Room:
         """Takes what the journal has and this room has not. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
         await self.ready()
         async with self._catching_up:
-            stored = await self._texts.read(self.id, known=self._known, generation=self.generation)
+            stored = await self._texts.read(self.id, known=self.ledger.known, generation=self.ledger.generation)
             if stored is None:
                 raise NoteNotFound
             if stored.lineage != self._lineage:
@@ -143,11 +140,10 @@ class Room:
             before = self._document.state
             if stored.snapshot is not None:
                 self._apply(Row("", self.id, [stored.snapshot]))
-                self._rows.discard("")
-                self.generation = stored.generation
+                self.ledger.generation = stored.generation
             for row in stored.rows:
                 self._apply(row)
-            self._known.add(stored.edited or "")
+            self.ledger.add(stored.edited or "", whole=False)
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
@@ -163,13 +159,10 @@ class Room:
             raise Unavailable from None
         self._space.use(sum(map(len, row.updates)))
         self.credits.add(row.people)
-        self._journaled(row.id)
-        if not whole:  # not in the snapshot either, then
-            self._rows.discard(row.id)
+        self._journaled(row.id, whole=whole and row.id != "")  # if not, it is not in the snapshot either
 
-    def _journaled(self, row: str) -> None:
-        for rows in (self._known, self._rows):
-            rows.add(row)
+    def _journaled(self, row: str, *, whole: bool = True) -> None:
+        self.ledger.add(row, whole=whole)
         self.last_used = time.monotonic()
 
     async def join(self, member: Member) -> None:
@@ -184,9 +177,31 @@ class Room:
         self.last_used = time.monotonic()
         self.company.leave(member)
 
-    async def receive(self, member: Member, data: bytes) -> None:
-        """Takes a message of a client. Raises :class:`MalformedUpdate`, and :class:`Refused` of the member's limits."""
+    def take(self, member: Member, data: bytes) -> Coroutine[Any, Any, None] | None:
+        """Takes a message of a client; what cannot be done at once is returned, to be awaited before the next one.
+
+        Raises :class:`MalformedUpdate`, and :class:`Refused` of the member's limits.
+        """
         kind, payload = protocol.decode(data)
+        if not self.loaded:
+            return self._receive(member, kind, payload)
+        if kind is protocol.Kind.AWARENESS:
+            self.company.speak(member, payload)
+            return None
+        typed = kind is protocol.Kind.UPDATE and member.writes and len(payload) <= LARGE and payload != crdt.EMPTY
+        if not typed or self._doubts(payload) or self._journal.crowded or not self._space.surely_has(len(payload)):
+            return self._receive(member, kind, payload)
+        member.count(len(payload))
+        self._enter(member, payload, brought=False)
+        return None
+
+    async def receive(self, member: Member, data: bytes) -> None:
+        """Takes a message of a client. Raises as :meth:`take`."""
+        work = self.take(member, data)
+        if work is not None:
+            await work
+
+    async def _receive(self, member: Member, kind: protocol.Kind, payload: bytes) -> None:
         await self.ready()
         if kind is protocol.Kind.STATE:
             member.count()
@@ -230,15 +245,23 @@ class Room:
                 await self.durable()
         return False  # nobody gets it as it was sent but its sender
 
+    def _doubts(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
+        return self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
+
     async def _take(self, member: Member, update: bytes, *, brought: bool) -> bool:
         """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
-        doubtful = self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
-        if doubtful and not self._document.follows(update):
+        if self._doubts(update) and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
         if not self._space.surely_has(len(update)):
             if not await self._space.has(update):
                 member.too_big()
             await self.ready()  # it may have been loaded anew meanwhile
+        news = self._enter(member, update, brought=brought)
+        if self._journal.crowded:
+            await self.durable()
+        return news
+
+    def _enter(self, member: Member, update: bytes, *, brought: bool) -> bool:
         try:
             if brought and not self._document.offer(update):
                 return False
@@ -251,8 +274,6 @@ class Room:
         name = self.company.name_of(member)
         self.credits.add([name] if name is not None else ())
         self._staged = self._journal.write(self, update, name)
-        if self._journal.crowded:
-            await self.durable()
         return True
 
     async def durable(self) -> bool:
@@ -289,21 +310,13 @@ class Room:
             self._hear(told)
 
     def _hear(self, told: Told) -> None:
-        if told.kind is Kind.UPDATES and told.row not in self._known:
+        if told.kind is Kind.UPDATES and not self.ledger.has(told.row):
             with contextlib.suppress(Unavailable):
                 self._apply(Row(told.row, told.note, told.updates, told.names))
             self._touch(CHECK_AFTER)
             self.company.spread([protocol.update(update) for update in told.updates])
         elif told.kind is Kind.COMPACTED:
-            rows = set(told.names)
-            if told.generation == self.generation + 1 and rows <= self._known:
-                self.generation = told.generation
-                self._known -= rows
-                self._rows -= rows
-
-    def lacks(self, generation: int, rows: Collection[str]) -> bool:
-        """Whether the journal has something that is not here."""
-        return generation != self.generation or not self._known.issuperset(rows)
+            self.ledger.fold(told.names, told.generation)
 
     def _touch(self, after: tuple[float, float]) -> None:
         due = time.monotonic() + random.uniform(*after)
@@ -331,7 +344,7 @@ class Room:
     async def _include(self, record: Record) -> None:
         """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
         await self.ready()
-        if record.note.version > self.version or (record.edited is not None and record.edited not in self._known):
+        if record.note.version > self.version or not self.ledger.has(record.edited):
             await self.catch_up()
 
     def projected(self, changes: int) -> None:
@@ -371,24 +384,17 @@ class Room:
     def wants_compaction(self) -> bool:
         """Whether there are so many rows, or it is so quiet, that they should be folded into the snapshot."""
         quiet = time.monotonic() - self.last_used > QUIET and self.due is None
-        return self.loaded and ((quiet and bool(self._rows)) or self.crowded)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are so many rows that they are to be folded while people type."""
-        return len(self._rows) >= COMPACT_ROWS
+        return self.loaded and ((quiet and bool(self.ledger.rows)) or self.ledger.crowded)
 
     async def compact(self) -> None:
         """Folds the rows into the snapshot. Raises :class:`Unavailable`."""
         await self.ready()
-        state, rows, generation = self._document.since(), set(self._rows), self.generation
+        state, rows, generation = self._document.since(), set(self.ledger.rows), self.ledger.generation
         if not await self.durable():
             return
         if await self._texts.compact(self._lineage, generation, state, rows):
-            self.generation = generation + 1
-            self._known -= rows
-            self._rows -= rows
+            self.ledger.fold(rows, generation + 1)
             self._space.size = len(state)
-            self._relay.tell(Told(Kind.COMPACTED, self.id, names=sorted(rows), generation=self.generation))
+            self._relay.tell(Told(Kind.COMPACTED, self.id, names=sorted(rows), generation=generation + 1))
         else:
             await self.catch_up()

@@ -14,20 +14,25 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.asyncapi import asyncapi
-from realtime.errors import BusUnavailable, CloseCode, NotSignedIn, TooMany, Unavailable
+from realtime.client import Client, Closed
+from realtime.errors import CLOSE_REASONS, BusUnavailable, CloseCode, NotSignedIn, TooMany, Unavailable
 from realtime.events import Auth, Error, PresenceSet, client_message, encode
 from realtime.feed import Feed, Wanted
-from realtime.hub import Client, Closed, Frame
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
+from realtime.sockets.outlets import taken_over
+from realtime.sockets.session import Session
 from realtime.sockets.signin import by_frame
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from realtime.access import Viewer
-    from realtime.places import Places
+    from realtime.connections import Connection
+    from realtime.cursor import Cursor
+    from realtime.frames import Frame
+    from realtime.places import Place, Places
 
 MAX_FRAME = 64 * 1024
 
@@ -105,6 +110,12 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
         return
     client = feed.join(wanted, viewer)
+    connection = taken_over(socket)
+    if connection is not None:
+        subscriber = Subscriber(connection, feed, client, places, place)
+        connection.listen(subscriber)
+        await subscriber.follow(wanted.cursor)
+        return
     feed.metrics.clients.labels("ws").inc()
     try:
         ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
@@ -114,6 +125,65 @@ async def websocket(socket: WebSocket) -> None:
         feed.metrics.clients.labels("ws").dec()
     if ended is not None:
         await _close(socket, ended)
+
+
+class Subscriber(Session):
+    """A client of the feed whose connection was taken over."""
+
+    __slots__ = ("_client", "_feed", "_place", "_places")
+    expected = (BadFrame, BusUnavailable, Unavailable)
+
+    def __init__(self, connection: Connection, feed: Feed, client: Client, places: Places, place: Place | None) -> None:
+        super().__init__(connection)
+        self._feed = feed
+        self._client = client
+        self._places = places
+        self._place = place
+        client.connect(connection)
+        client.closing.add_done_callback(lambda closing: self._close(closing.result()))
+        feed.metrics.clients.labels("ws").inc()
+
+    async def follow(self, since: Cursor | None) -> None:
+        """Tells the client what it missed; from then on it hears what happens by itself."""
+        try:
+            await self._feed.follow(self._client, since)
+        except (BusUnavailable, Unavailable):
+            self._client.close(CloseCode.RESUME)
+        except Closed:
+            pass
+        except BaseException:
+            self._client.close(CloseCode.RESUME)
+            raise
+
+    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        """Takes a message."""
+        return _obey(self._feed, self._client, message if isinstance(message, str) else None)
+
+    def failed(self, error: Exception) -> None:
+        """Closes the connection, and says why."""
+        if isinstance(error, BadFrame):
+            self._close(error.code, error.detail)
+            self._client.close(error.code)
+        else:
+            self._client.close(CloseCode.RESUME)
+
+    def full(self) -> None:
+        """What comes now waits."""
+        self._client.full()
+
+    def writable(self) -> None:
+        """What waits can be written."""
+        self._client.writable()
+
+    def left(self) -> None:
+        """Forgets the client."""
+        self._client.close(CloseCode.RESUME)
+        self._feed.leave(self._client)
+        self._places.leave(self._place)
+        self._feed.metrics.clients.labels("ws").dec()
+
+    def _close(self, code: CloseCode, detail: str = "") -> None:
+        self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)
 
 
 async def _write(socket: WebSocket, feed: Feed, client: Client, wanted: Wanted) -> None:
@@ -127,29 +197,41 @@ async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        text = message.get("text")
-        if text is None:
-            raise BadFrame("binary frames are not understood here")
-        if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
-            raise BadFrame(f"a frame must be at most {MAX_FRAME} bytes", CloseCode.TOO_BIG)
-        try:
-            command = client_message.validate_json(text)
-            if isinstance(command, PresenceSet):
-                await feed.look(client, command.id, command.state)
-            elif isinstance(command, Auth):
-                raise ValueError(
-                    "type: this server has no accounts to sign in to"
-                    if client.viewer.keys is None
-                    else "type: auth comes first, and once; a connection that came with a cookie or a header needs none"
-                )
-        except ValidationError as error:
-            raise BadFrame(describe(error.errors())) from error
-        except ValueError as error:
-            raise BadFrame(str(error)) from error
+        work = _obey(feed, client, message.get("text"))
+        if work is not None:
+            await work
+
+
+def _obey(feed: Feed, client: Client, text: str | None) -> Coroutine[Any, Any, None] | None:
+    """Does what a client says; what takes its time is returned. Raises :class:`BadFrame`."""
+    if text is None:
+        raise BadFrame("binary frames are not understood here")
+    if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
+        raise BadFrame(f"a frame must be at most {MAX_FRAME} bytes", CloseCode.TOO_BIG)
+    try:
+        command = client_message.validate_json(text)
+    except ValidationError as error:
+        raise BadFrame(describe(error.errors())) from error
+    if isinstance(command, PresenceSet):
+        return _look(feed, client, command)
+    if isinstance(command, Auth):
+        raise BadFrame(
+            "type: this server has no accounts to sign in to"
+            if client.viewer.keys is None
+            else "type: auth comes first, and once; a connection that came with a cookie or a header needs none"
+        )
+    return None
+
+
+async def _look(feed: Feed, client: Client, command: PresenceSet) -> None:
+    try:
+        await feed.look(client, command.id, command.state)
+    except ValueError as error:
+        raise BadFrame(str(error)) from error
 
 
 async def _close(socket: WebSocket, ended: BadFrame) -> None:
-    await close(socket, ended.code, encode(Error(detail=ended.detail)) if ended.detail else None)
+    await close(socket, ended.code, encode(Error(detail=ended.detail)).decode() if ended.detail else None)
 
 
 class EventStream(Response):
@@ -198,8 +280,8 @@ class EventStream(Response):
 
 
 def _sse(frame: Frame) -> bytes:
-    id = f"id: {frame.cursor}\n" if frame.cursor else ""
-    return f"{id}data: {frame.text}\n\n".encode()
+    id = f"id: {frame.cursor}\n".encode() if frame.cursor else b""
+    return id + b"data: " + frame.data + b"\n\n"
 
 
 REFUSED = problem(

@@ -1,4 +1,4 @@
-"""Ways out to a WebSocket client that never wait: straight into its transport, or through a queue."""
+"""Ways out to a WebSocket client that never wait: its connection itself, or a queue."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from realtime.frames import Outlet, Packet
+    from realtime.connections import Connection
+    from realtime.frames import Packet
 
 DIRECT = "realtime.direct"
-"""The extension of a WebSocket's scope under which this program's server hands out an :class:`Outlet`."""
+"""The extension of a WebSocket's scope under which this program's server hands the connection over."""
 
 
 class Queued:
@@ -49,8 +50,8 @@ class Queued:
             return
 
 
-def outlet(socket: WebSocket) -> Outlet:
-    """The best way out to a client."""
+def taken_over(socket: WebSocket) -> Connection | None:
+    """The connection of a socket, which is then the caller's; ``None`` under any other server."""
     extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-    direct: Outlet | None = extensions.get(DIRECT)
-    return Queued(socket) if direct is None else direct
+    hand_over: Callable[[], Connection] | None = extensions.get(DIRECT)
+    return None if hand_over is None else hand_over()

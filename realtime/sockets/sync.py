@@ -9,20 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, NotSignedIn, TooMany, Unavailable
+from realtime.errors import (
+    CLOSE_REASONS,
+    CloseCode,
+    DocumentBroken,
+    MalformedUpdate,
+    NoteNotFound,
+    NotSignedIn,
+    TooMany,
+    Unavailable,
+)
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of
 from realtime.sockets.closing import close
-from realtime.sockets.outlets import Queued, outlet
+from realtime.sockets.outlets import Queued, taken_over
+from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from realtime.app import Parts
+    from realtime.connections import Connection
+    from realtime.places import Place
     from realtime.rooms import Rooms
     from realtime.rooms.room import Room
 
 MAX_REASON = 120
 """Bytes; a close frame has room for 123 (RFC 6455, section 5.5)."""
+
+TEXTUAL = "is text; this protocol is binary"
 
 router = SlashRouter(tags=["sync"])
 
@@ -47,12 +64,17 @@ async def sync(socket: WebSocket, id: str) -> None:
     except Unavailable:
         await close(socket, CloseCode.RESUME)
         return
-    way = outlet(socket)
+    connection = taken_over(socket)
+    if connection is not None:
+        member = parts.rooms.member(connection, viewer)
+        typist = Typist(connection, parts, member, place)
+        typist.wait_for(typist.join(int(id), socket.query_params.get("created")))
+        connection.listen(typist)
+        return
+    way = Queued(socket)
     member = parts.rooms.member(way, viewer)
     parts.metrics.clients.labels("sync").inc()
-    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member))]
-    if isinstance(way, Queued):
-        tasks.append(asyncio.create_task(way.run()))
+    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(way.run())]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -62,9 +84,60 @@ async def sync(socket: WebSocket, id: str) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    code, reason = _why(member, tasks[0])
-    if code is not None:
+    failure = None if tasks[0].cancelled() else tasks[0].exception()
+    with contextlib.suppress(asyncio.InvalidStateError):
+        failure = failure or Refused(member.closing.result())
+    if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError)):
+        code, reason = _why(failure)
         await close(socket, code, reason=reason)
+
+
+class Typist(Session):
+    """A client in a room whose connection was taken over."""
+
+    __slots__ = ("_member", "_parts", "_place", "_room")
+    expected = (MalformedUpdate, NoteNotFound, Unavailable, DocumentBroken, Refused)
+
+    def __init__(self, connection: Connection, parts: Parts, member: Member, place: Place | None) -> None:
+        super().__init__(connection)
+        self._parts = parts
+        self._member = member
+        self._place = place
+        self._room: Room | None = None
+        member.closing.add_done_callback(lambda closing: self._close(Refused(closing.result())))
+        parts.metrics.clients.labels("sync").inc()
+
+    async def join(self, id: int, created: str | None) -> None:
+        """Lets the client into its room; what it sends meanwhile waits."""
+        self._room = await self._parts.rooms.join(id, self._member, created)
+
+    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        """Takes a message."""
+        assert self._room is not None
+        if isinstance(message, str):
+            raise MalformedUpdate(TEXTUAL)
+        return self._room.take(self._member, message)
+
+    def failed(self, error: Exception) -> None:
+        """Closes the connection, and says why."""
+        self._close(error)
+
+    def full(self) -> None:
+        """Nothing to do: who sends looks at what waits."""
+
+    def writable(self) -> None:
+        """Nothing to do."""
+
+    def left(self) -> None:
+        """Forgets the client."""
+        if self._room is not None:
+            self._room.leave(self._member)
+        self._parts.places.leave(self._place)
+        self._parts.metrics.clients.labels("sync").dec()
+
+    def _close(self, why: Exception) -> None:
+        code, reason = _why(why)
+        self.connection.close(code, reason or CLOSE_REASONS[code])
 
 
 async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Member) -> None:
@@ -76,15 +149,14 @@ async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Member) -> No
                 return
             data = message.get("bytes")
             if data is None:
-                raise MalformedUpdate("is text; this protocol is binary")
+                raise MalformedUpdate(TEXTUAL)
             await room.receive(member, data)
     finally:
         room.leave(member)
 
 
-def _why(member: Member, served: asyncio.Task[None]) -> tuple[CloseCode | None, str | None]:
-    """Why a connection ends: the code to close it with, if the client is still there, and the reason in words."""
-    failure = None if served.cancelled() else served.exception()
+def _why(failure: BaseException) -> tuple[CloseCode, str | None]:
+    """The code to close a connection with, and the reason in words."""
     if isinstance(failure, MalformedUpdate):
         reason = f"bad frame: it {failure.detail}".encode()[:MAX_REASON].decode(errors="ignore")
         return CloseCode.BAD_FRAME, reason
@@ -94,8 +166,4 @@ def _why(member: Member, served: asyncio.Task[None]) -> tuple[CloseCode | None, 
         return CloseCode.RESUME, None
     if isinstance(failure, Refused):
         return failure.code, None
-    if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError)):
-        raise failure
-    with contextlib.suppress(asyncio.InvalidStateError):
-        return member.closing.result(), None
-    return None, None
+    raise failure

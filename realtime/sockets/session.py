@@ -1,0 +1,94 @@
+"""A client on a connection that was taken over: no task, but while something that it sent takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from realtime.frames import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from realtime.connections import Connection
+
+MOST = 16
+"""Messages that may wait while more are read."""
+SMALL = 4096
+"""Bytes that may."""
+
+
+class Session(Listener, ABC):
+    """Takes what a client sends, one message after the other, in the order in which it came."""
+
+    __slots__ = ("_bytes", "_task", "_waiting", "connection")
+
+    expected: tuple[type[Exception], ...]
+    """What taking a message may raise: the end of the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._waiting: deque[str | bytes] | None = None
+        self._bytes = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        """Takes a message; what cannot be done at once is returned, to be awaited before the next one."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Closes the connection, and says why."""
+
+    @abstractmethod
+    def left(self) -> None:
+        """The client is gone."""
+
+    def received(self, message: str | bytes) -> None:
+        """A message came."""
+        if self._task is None:
+            try:
+                work = self.take(message)
+            except self.expected as error:
+                self.failed(error)
+                return
+            if work is not None:
+                self.wait_for(work)
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(message)
+        self._bytes += len(message)
+        if len(self._waiting) > MOST or self._bytes > SMALL:
+            self.connection.transport.pause_reading()
+
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does this before the next message is taken."""
+        self._task = asyncio.get_running_loop().create_task(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None] | None) -> None:
+        try:
+            while True:
+                if work is not None:
+                    await work
+                if not self._waiting:
+                    break
+                message = self._waiting.popleft()
+                self._bytes -= len(message)
+                work = self.take(message)
+        except self.expected as error:
+            self.failed(error)
+        except BaseException:
+            self.connection.transport.abort()
+            raise
+        else:
+            self._waiting = self._task = None
+            self.connection.transport.resume_reading()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if self._task is not None:
+            self._task.cancel()
+        self.left()
