@@ -197,8 +197,7 @@ class Waiting:
 
     def taken(self, known: dict[int, int]) -> list[bytes]:
         """Takes out what can be taken now, and moves the clocks on: updates, to be applied one after the other."""
-        taken, left = _ordered(self.pieces, known, 0)
-        self.pieces = _once(left, known)
+        taken, self.pieces = _ordered(self.pieces, known, 0)
         runs: list[list[Piece]] = []
         for piece in taken:
             if runs and (runs[-1][-1].client, runs[-1][-1].end) == piece[:2]:
@@ -267,7 +266,10 @@ def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tu
         queue = queues[client]
         while queue:
             piece = queue[0]
-            if piece.end > known.get(client, unknown):
+            at = known.get(client, unknown)
+            if piece.end > at:
+                if piece.clock < at:
+                    piece = queue[0] = _rest(piece, at)
                 needs = ((client, piece.clock), *piece.needs.items())
                 lack = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
                 if lack is not None:

@@ -200,11 +200,11 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "updates",
     [
-        [item(1, 0, "a"), item(1, 1, "b ", (1, 0)), item(1, 1, "\2b ", (1, 0), (0, 9))],
-        [item(1, 0, "a"), item(1, 1, "xyz", (1, 0), (9, 0)), item(1, 1, "b ", (1, 0))],
-        [item(1, 0, "abc"), item(1, 1, "🦜x🦜", (1, 0), (9, 0))],
-        [item(1, 2, "xyz", (9, 0)), item(1, 1, "pqrs", (9, 0)), item(1, 0, "a")],
-        [item(1, 0, "ab"), item(1, 0, "🦜", None, (9, 0)), item(2, 0, "-", (1, 0), (1, 1))],
+        [item(1, 0, "a"), item(1, 1, "b ", None, (1, 0)), item(1, 1, "\2b ", (1, 0), (0, 9))],
+        [item(1, 0, "a"), item(1, 1, "xyz", (9, 0)), item(1, 1, "b ", None, (1, 0))],
+        [item(1, 0, "a"), item(1, 1, "bc", None, (1, 0)), item(1, 1, "bc🦜x", (9, 0))],
+        [item(1, 2, "xyz", (9, 0)), item(1, 1, "pqrs", (8, 0)), item(1, 0, "a"), item(8, 0, "b")],
+        [item(1, 1, "🦜", (9, 0)), item(1, 0, "a"), item(1, 1, "b", None, (1, 0))],
     ],
 )
 def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> None:
