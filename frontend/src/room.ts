@@ -11,6 +11,7 @@ import * as awarenessProtocol from "y-protocols/awareness";
 import * as syncProtocol from "y-protocols/sync";
 import * as Y from "yjs";
 import { pause } from "./backoff";
+import { splice } from "./drafts";
 
 const SYNC = 0;
 const AWARENESS = 1;
@@ -106,6 +107,15 @@ export class Room {
       this.#take(new Uint8Array(data as ArrayBuffer));
     };
     socket.onclose = ({ code }) => this.#lost(code);
+  }
+
+  /** Makes the text another one, by an edit of what differs. */
+  write(wanted: string): void {
+    const { start, end, text } = splice(this.text.toString(), wanted);
+    this.doc.transact(() => {
+      this.text.delete(start, end - start);
+      this.text.insert(start, text);
+    });
   }
 
   /** The note is not there any more. */

@@ -3,7 +3,7 @@
 import { computed, effect, signal } from "@preact/signals";
 import { clearDocument, fetchUpdates, IndexeddbPersistence } from "y-indexeddb";
 import { check, ended, own, parted, space } from "./account";
-import { leftover, rebase, splice } from "./drafts";
+import { leftover, rebase } from "./drafts";
 import { drop, Letters, left } from "./letters";
 import { outbox } from "./outbox";
 import { hueOf, me } from "./people";
@@ -211,12 +211,7 @@ function move(draftKey: string): void {
   const room = open.peek().get(nameOf({ id: draft.id, created_date: draft.created }))?.room;
   if (!room?.ready.peek()) return;
   const theirs = room.text.toString();
-  const wanted = rebase(draft.base.content, draft.mine.content, theirs) ?? `${theirs}\n${draft.mine.content}`;
-  const { start, end, text } = splice(theirs, wanted);
-  room.doc.transact(() => {
-    room.text.delete(start, end - start);
-    room.text.insert(start, text);
-  });
+  room.write(rebase(draft.base.content, draft.mine.content, theirs) ?? `${theirs}\n${draft.mine.content}`);
   outbox.moved(draftKey);
 }
 

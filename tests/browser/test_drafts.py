@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.chromium import ELSEWHERE
 from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
@@ -15,25 +15,35 @@ from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 
 async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:
-    page = await opened()
-    answered = asyncio.Event()
+    page = await opened("/ping")
+    loaded, answered = asyncio.Event(), asyncio.Event()
 
     async def hold(route: Route) -> None:
-        await answered.wait()
+        await (loaded if "editor" in route.request.url else answered).wait()
         await route.continue_()
 
+    await page.route(re.compile(r"/editor[^/]*\.js$"), hold)
+    await page.goto("/")
+    await expect(page.get_by_role("button", name="New note")).to_be_visible()
     await page.route("**/notes/", hold)
     await page.keyboard.press("n")
-    await expect(title(page)).to_be_focused()
     async with page.expect_request(lambda asked: asked.method == "POST"):
         await page.keyboard.type("New note")
         for _ in range(3):
             await page.keyboard.press("Tab")
-        await page.keyboard.type("typed before it is sent, ")
-    await page.keyboard.type("typed while it is on its way, ")
+        await page.keyboard.type("typed before the editor is there, ")
+        await page.keyboard.press("Control+Home")
+        loaded.set()
+        await expect(page.locator(".cm-content")).to_be_focused()
+        await page.keyboard.type("Words ")
+        await page.keyboard.press("Control+End")
+        await page.keyboard.type("before it is sent, ")
+    await page.keyboard.type("while it is on its way, ")
     answered.set()
-    await page.keyboard.type("and typed while the answer comes", delay=20)
-    words = "typed before it is sent, typed while it is on its way, and typed while the answer comes"
+    await page.keyboard.type("and while the answer comes", delay=20)
+    words = (
+        "Words typed before the editor is there, before it is sent, while it is on its way, and while the answer comes"
+    )
     await expect(page).to_have_url(re.compile(r"/n/1$"))
     await saved(page)
     await expect(editor(page)).to_be_focused()
@@ -41,6 +51,32 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": f"others {words}"})
     await expect(editor(page)).to_have_text(f"others {words}")
+
+
+async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    reachable = asyncio.Event()
+
+    async def join(socket: WebSocketRoute) -> None:
+        if reachable.is_set():
+            socket.connect_to_server()
+        else:
+            await socket.close(code=1001)
+
+    await page.route_web_socket(re.compile("/sync/"), join)
+    await page.keyboard.press("n")
+    await editor(page).press_sequentially("mine")
+    await title(page).fill("New note")  # now it is sent, with all of its text
+    await expect(page).to_have_url(re.compile(r"/n/1$"))
+    await saved(page)
+    await editor(page).focus()
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"content": "others and mine"})
+    await expect(editor(page)).to_have_text("others and mine")
+    await page.keyboard.type(" and more")
+    reachable.set()
+    await saved(page)
+    await holds(server, 1, "others and mine and more")
 
 
 async def test_server_that_restarts_under_unsent_words_loses_none(

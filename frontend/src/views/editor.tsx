@@ -4,7 +4,7 @@ import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirro
 import { markdownKeymap, markdownLanguage } from "@codemirror/lang-markdown";
 import { HighlightStyle, LanguageSupport, syntaxHighlighting } from "@codemirror/language";
 import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
-import { Compartment, EditorState, type Extension, Prec } from "@codemirror/state";
+import { Compartment, EditorState, type Extension, Prec, Transaction } from "@codemirror/state";
 import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { useLayoutEffect, useRef } from "preact/hooks";
@@ -31,7 +31,7 @@ const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 interface Props {
-  /** The text to begin with, where nothing is shared yet. */
+  /** The text, where nothing is shared yet. */
   text: string;
   /** Called with what is typed while nothing is shared yet. */
   change: (text: string) => void;
@@ -39,6 +39,8 @@ interface Props {
   room: Room | null;
   label: string;
   readOnly: boolean;
+  /** Where somebody typed before the editor was there, which goes on from there. */
+  caret: { anchor: number; head: number } | null;
 }
 
 /** Undo takes back only what was typed here: in a shared text the others' words are not ours to take. */
@@ -65,13 +67,14 @@ export function Editor(props: Props) {
   const shared = useRef({ room: null as Room | null, sharing: new Compartment(), access: new Compartment() });
 
   useLayoutEffect(() => {
-    const { room, text, label } = latest.current;
+    const { room, text, label, caret } = latest.current;
     const { sharing } = shared.current;
     shared.current.room = room;
     view.current = new EditorView({
       parent: place.current as HTMLDivElement,
       state: EditorState.create({
         doc: room ? room.text.toString() : text,
+        ...(caret && { selection: caret }),
         extensions: [
           EditorView.cspNonce.of(nonce),
           EditorState.lineSeparator.of("\n"),
@@ -91,11 +94,14 @@ export function Editor(props: Props) {
           // Escape, then Tab, leaves the editor: nobody is trapped in it.
           keymap.of([...defaultKeymap, ...searchKeymap, indentWithTab]),
           EditorView.updateListener.of((update) => {
-            if (update.docChanged && !shared.current.room) latest.current.change(update.state.sliceDoc());
+            if (!update.docChanged || shared.current.room) return;
+            const typed = update.state.sliceDoc();
+            if (typed !== latest.current.text) latest.current.change(typed);
           }),
         ],
       }),
     });
+    if (caret) view.current.focus();
     return () => view.current?.destroy();
   }, []);
 
@@ -110,6 +116,15 @@ export function Editor(props: Props) {
     const effects = shared.current.sharing.reconfigure(together(room));
     editor.dispatch({ changes: { from: start, to: end, insert }, effects }); // at once: not into a text before it
   }, [props.room]);
+
+  // Where nothing is shared yet, others change the note itself: what is typed next is typed into that.
+  useLayoutEffect(() => {
+    const editor = view.current;
+    if (!editor || shared.current.room || editor.state.sliceDoc() === props.text) return;
+    const { start, end, text: insert } = splice(editor.state.sliceDoc(), props.text);
+    const annotations = Transaction.addToHistory.of(false);
+    editor.dispatch({ changes: { from: start, to: end, insert }, annotations });
+  }, [props.text]);
 
   useLayoutEffect(() => {
     view.current?.dispatch({ effects: shared.current.access.reconfigure(access(latest.current)) });

@@ -97,7 +97,7 @@ export function pressed(event: KeyboardEvent): void {
     n: compose,
     j: () => step(1),
     k: () => step(-1),
-    e: () => document.querySelector<HTMLElement>(".cm-content")?.focus(),
+    e: () => document.querySelector<HTMLElement>(".cm-content, textarea.editor")?.focus(),
     v: nextMode,
     h: () => here.view === "note" && go({ view: "history", id: here.id }),
     "?": () => {

@@ -1,7 +1,7 @@
 /** A note: its fields, its text with a preview, and what can be done with it. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { accounts, stranger } from "../account";
 import { forgetWords, remove, rescue } from "../actions";
 import * as api from "../api";
@@ -37,6 +37,12 @@ export const loadEditor = (): Promise<void> =>
     },
     "The editor",
   );
+
+/** The caret in a field, if it is the one that is typed in. */
+function caretOf(field: HTMLTextAreaElement | null): { anchor: number; head: number } | null {
+  if (!field || document.activeElement !== field) return null;
+  return { anchor: field.selectionStart, head: field.selectionEnd };
+}
 
 type Mode = "write" | "both" | "read";
 const wide = matchMedia("(min-width: 1100px)");
@@ -165,13 +171,15 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   const room = open?.ready.value && !(draft && leftover(draft)) ? open : null;
   const alone = id === null || outbox.made.has(id);
   const content = room ? room.content.value : fields.content;
+  const plain = useRef<HTMLTextAreaElement>(null);
   const names = id === null ? [] : others(id);
   const readonly = !mayWrite(id);
   const missing = id !== null && (opened.missing.value || draft?.error === GONE);
   const refused =
     id !== null && !missing && roleOf(id) === "viewer" && ((draft && waiting(draft)) || open?.denied.value);
 
-  useEffect(() => {
+  // Before another key can be pressed, which may be a letter of the title.
+  useLayoutEffect(() => {
     if (!fields.title) document.querySelector<HTMLInputElement>(".title")?.focus();
   }, []);
   useEffect(() => {
@@ -259,9 +267,20 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
             change={(content) => change({ content })}
             room={room}
             readOnly={readonly}
+            caret={caretOf(plain.current)}
           />
         )}
-        {mode.value !== "read" && !(Editor && (room || alone)) && <pre class="editor waiting">{content}</pre>}
+        {mode.value !== "read" && !Editor && alone && (
+          <textarea
+            ref={plain}
+            class="editor waiting"
+            aria-label="Text"
+            value={content}
+            readOnly={readonly}
+            onInput={({ currentTarget: { value } }) => (room ? room.write(value) : change({ content: value }))}
+          />
+        )}
+        {mode.value !== "read" && !alone && !(Editor && room) && <pre class="editor waiting">{content}</pre>}
         {mode.value !== "write" && <Preview text={content} />}
       </div>
     </section>
