@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi.routing import APIRoute
@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 if TYPE_CHECKING:
     from fastapi._compat import ModelField
+    from starlette.types import Message, Receive, Scope, Send
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 JSON = (None, "application/json")
 SINGLE = (int, bool, str, int | None, str | None, bool | None)
 """What one value in a query can be."""
@@ -31,21 +31,33 @@ class QuickRoute(APIRoute):
     takes: it tells what is wrong.
     """
 
-    def get_route_handler(self) -> Handler:
-        """The handler of a request."""
-        thorough = super().get_route_handler()
-        arguments = Arguments(self)
-        endpoint = self.endpoint
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self._thorough = self.app
+        self._arguments = Arguments(self)
+        self.app = self._quick
 
-        async def handle(request: Request) -> Response:
-            try:
-                given = await arguments.of(request)
-            except (Unusual, ValidationError, ClientDisconnect):
-                return await thorough(request)
-            response: Response = await endpoint(**given)
-            return response
+    async def _quick(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        body = None
+        try:
+            body = await request.body() if self.body_field is not None else None
+            given = await self._arguments.of(request, body)
+        except (Unusual, ValidationError, ClientDisconnect):
+            await self._thorough(scope, receive if body is None else _again(body, receive), send)
+            return
+        response: Response = await self.endpoint(**given)
+        await response(scope, receive, send)
 
-        return handle
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What a request is received by whose body was read already."""
+    read = [body]
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": read.pop(), "more_body": False} if read else await receive()
+
+    return again
 
 
 class Arguments:
@@ -66,8 +78,8 @@ class Arguments:
         asked = [field for each in everything for field in (*each.header_params, *each.query_params)]
         assert not any(field.field_info.is_required() for field in asked if not _model_of(field))
 
-    async def of(self, request: Request) -> dict[str, Any]:
-        """The arguments of a request. Raises :class:`Unusual`, ``ValidationError``, and as the dependencies do."""
+    async def of(self, request: Request, body: bytes | None) -> dict[str, Any]:
+        """The arguments for a request. Raises :class:`Unusual`, ``ValidationError``, and as the dependencies do."""
         scope = request.scope
         for name, _ in scope["headers"]:
             if name in self._headers:
@@ -81,9 +93,9 @@ class Arguments:
         for name, alias, adapter in self._path:
             given[name] = adapter.validate_python(scope["path_params"][alias])
         for name, adapter in self._body:
-            if request.headers.get("content-type") not in JSON:
+            if body is None or request.headers.get("content-type") not in JSON:
                 raise Unusual
-            given[name] = adapter.validate_json(await request.body())
+            given[name] = adapter.validate_json(body)
         for argument, call, wants in self._calls:
             assert call is not None
             value = await (call(**{wants: request}) if wants else call())
