@@ -35,8 +35,8 @@ def _content_size(text: str) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """A moment as clients get it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    """A moment, in UTC, as clients get it."""
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def _integral(value: Any) -> Any:
@@ -231,9 +231,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Notes in order, and where the next page begins, if there are more."""
+    """Notes in order, as clients get them, and where the next page begins, if there are more."""
 
-    notes: Sequence[NoteHead]
+    notes: Sequence[dict[str, Any]]
     after: Position | None
 
 
