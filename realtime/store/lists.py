@@ -91,7 +91,7 @@ def ordered(listing: Listing, first: tuple[str, Any]) -> Document:
     direction = DESCENDING if backwards else ASCENDING
     return {
         "filter": {**TAGGED, "tags": {"$all": list(listing.tags)}} if listing.tags else LIVE,
-        "projection": {**(WHOLE if listing.content else HEAD), **dict.fromkeys((*keys, first[0]), True)},
+        "projection": {**(WHOLE if listing.content else HEAD), **dict.fromkeys(ORDERS[name], True)},
         "sort": [(key, direction) for key in (first[0], *keys)][0 if first[0] == "deleted" else 1 :],
         "hint": {"deleted": f"by_{name}", "tags": f"tagged_by_{name}", "readers": f"opened_by_{name}"}[first[0]],
         "min": dict(low),
@@ -106,7 +106,7 @@ class Lists:
         self._connection = connection
         self._notes = connection.database.notes
         # A time zone for every date would take as long as all else of a document; all are in UTC.
-        self._quick = self._notes.with_options(codec_options=CodecOptions())
+        self._quick: Any = self._notes.with_options(codec_options=CodecOptions())
 
     async def page(self, listing: Listing) -> Page:
         """A page of live notes. Raises :class:`Unavailable`."""
@@ -137,13 +137,14 @@ class Lists:
 
     async def _scan(self, find: Document, many: int) -> AsyncGenerator[Document]:
         with self._connection.reading():
-            cursor: Any = self._quick.find(**find, limit=many, batch_size=min(many, BATCH))
+            cursor = self._quick.find(**find, limit=many, batch_size=min(many, BATCH))
             try:
-                while documents := await cursor.to_list(BATCH):
-                    for document in documents:
+                while cursor.alive:
+                    for document in await cursor.to_list(BATCH):
                         yield document
             finally:
-                await cursor.close()
+                if cursor.alive:
+                    await cursor.close()
 
     async def _found(self, listing: Listing) -> Page:
         notes: list[dict[str, Any]] = []
