@@ -60,13 +60,13 @@ class Subscription:
 
     def hand(self, frames: Collection[Frame]) -> None:
         """Hands frames out, without ever waiting. Together they are at most about :data:`BATCH` bytes, or one."""
-        if self.open:
-            data = b"".join([frame.framed for frame in frames])
-            for write in list(self.open.values()):  # a copy: a client whose transport is full by this falls behind
-                write(data)
-        for client in list(self.behind):
+        for client in list(self.behind):  # first: whose transport is full by what is written below falls behind with it
             for frame in frames:
                 client.offer(frame)
+        if self.open:
+            data = b"".join([frame.framed for frame in frames])
+            for write in list(self.open.values()):
+                write(data)
 
 
 class Client:

@@ -44,19 +44,20 @@ WHOLE = (TEXT, BINARY, PING, PONG)
 def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
     """Of the masked frame that begins there: its first byte, where its message begins, and the size of that.
 
-    ``None`` if not all of this is there yet. The size of a frame that is not masked is negative.
+    ``None`` if not all of this is there yet. The size is negative as soon as it shows that this is no whole message, or
+    one that breaks the rules.
     """
-    body = start + 6
-    if len(data) < body:
+    if len(data) < start + 2:
         return None
-    size = data[start + 1] - MASKED
+    kind, size, body = data[start], data[start + 1] - MASKED, start + 6
     if size > 125:
         wide = 2 if size == 126 else 8
         body += wide
-        if len(data) < body:
-            return None
-        size = int.from_bytes(data[start + 2 : start + 2 + wide], "big")
-    return data[start], body, size
+        if len(data) >= start + 2 + wide:
+            size = int.from_bytes(data[start + 2 : start + 2 + wide], "big")
+    if kind not in WHOLE or size > (125 if kind >= PING else MAX_MESSAGE):
+        size = -1
+    return None if size >= 0 and len(data) < body else (kind, body, size)
 
 
 def _whole(data: bytes) -> bool:
@@ -64,7 +65,7 @@ def _whole(data: bytes) -> bool:
     start = 0
     while start < len(data):
         head = _head(data, start)
-        if head is None or head[0] not in WHOLE or head[2] < 0:
+        if head is None or head[2] < 0:
             return False
         start = head[1] + head[2]
     return start == len(data)
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_closing", "_connections", "_early", "_every", "_heard", "_keepalive", "_kind", "_listener",
-        "_needed", "_parser", "_parts", "full", "transport", "write",
+        "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
         self._needed = 0
+        self._owed = b""
         self._kind: Opcode = Opcode.TEXT
         self._parts: list[bytes | bytearray | memoryview] | None = None
         self._closing = False
@@ -123,10 +125,15 @@ class Connection(asyncio.Protocol):
         """Says who hears what comes. To be called at once."""
         self._listener = listener
         early, self._early = self._early, None
-        for message in early or ():
-            listener.received(message)
         if self._closing:
             listener.lost()
+            return
+        try:
+            for message in early or ():
+                self._hand(message)
+        except BaseException:
+            self.transport.abort()
+            raise
 
     def send(self, packet: Packet, limit: int) -> bool:
         """Writes messages, unless more than ``limit`` bytes wait; a client that is gone gets none."""
@@ -149,6 +156,7 @@ class Connection(asyncio.Protocol):
             self.write(framed(TEXT, last))
         self.write(framed(CLOSE, code.to_bytes(2, "big") + reason.encode()))
         self._closing = True
+        self.transport.resume_reading()  # or the confirmation would not be heard
         # A peer that takes nothing, or does not confirm, is not waited for.
         asyncio.get_running_loop().call_later(ABORT_AFTER, self.transport.abort)
 
@@ -178,15 +186,14 @@ class Connection(asyncio.Protocol):
             if head is None:
                 return self._keep(data[start:], len(data) - start + 1)
             kind, body, size = head
-            if kind not in WHOLE or not 0 <= size <= (125 if kind >= PING else MAX_MESSAGE):
+            if size < 0:
                 break
             if len(data) < body + size:
                 return self._keep(data[start:], body + size - start)
             message = apply_mask(data[body : body + size], data[body - 4 : body])
             start = body + size
             if kind == PING:
-                if not self._closing:
-                    self.write(framed(PONG, message))
+                self._answer(framed(PONG, message))
             elif kind != PONG and not self._take(message, text=kind == TEXT):
                 return b""
         return data[start:]
@@ -197,15 +204,25 @@ class Connection(asyncio.Protocol):
 
     def _take(self, message: bytes, *, text: bool) -> bool:
         """Hands a message on. False if it is no text: that is the end."""
-        if self._closing:
-            return True
         try:
-            self._listener.received(message.decode() if text else message)
+            taken = message.decode() if text else message
         except UnicodeDecodeError:
             self.close(INVALID_TEXT, "")
             self.transport.close()
             return False
+        self._hand(taken)
         return True
+
+    def _hand(self, message: str | bytes) -> None:
+        if not self._closing:
+            self._listener.received(message)
+
+    def _answer(self, pong: bytes) -> None:
+        """Answers a ping; while nothing should be written only the last one, and later (RFC 6455, section 5.5.3)."""
+        if self.full:
+            self._owed = pong
+        elif not self._closing:
+            self.write(pong)
 
     def _parse(self, data: bytes) -> None:
         parser = self._parser
@@ -216,11 +233,13 @@ class Connection(asyncio.Protocol):
             if frame.opcode in DATA_OPCODES:  # type: ignore[union-attr]  # these are frames: the handshake is over
                 self._assemble(frame)
         answer = b"".join(parser.data_to_send())
-        if answer and not self._closing:
-            self.write(answer)
         if parser.close_expected():
+            if not self._closing:
+                self.write(answer)
             self._closing = True
             self.transport.close()
+        elif answer:
+            self._answer(answer)
 
     def _assemble(self, frame: Any) -> None:
         if frame.opcode is not Opcode.CONT:
@@ -239,6 +258,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called when there is room again."""
         self.full = False
+        pong, self._owed = self._owed, b""
+        if pong:
+            self._answer(pong)
         self._listener.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -253,7 +275,7 @@ class Connection(asyncio.Protocol):
         """Asks the peer for a sign of life, if the last one was given."""
         if self._closing or self.transport.is_closing():
             return
-        if not self._heard:
+        if not self._heard and self.transport.is_reading():  # or a pong may be there, unread
             self.close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
             self.transport.close()
             return

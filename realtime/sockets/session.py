@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from realtime.connections import Connection
+
+log = logging.getLogger(__name__)
 
 MOST = 16
 """Messages that may wait while more are read."""
@@ -80,9 +83,11 @@ class Session(Listener, ABC):
                 work = self.take(message)
         except self.expected as error:
             self.failed(error)
-        except BaseException:
+        except BaseException as error:
             self.connection.transport.abort()
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            log.exception("a WebSocket failed")
         else:
             self._waiting = self._task = None
             self.connection.transport.resume_reading()

@@ -1,0 +1,517 @@
+"""Connections that were taken over: what is read, answered and closed, byte by byte, and what a bad peer costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.frames import DATA_OPCODES, Opcode
+from websockets.protocol import OPEN, SERVER
+from websockets.protocol import Protocol as Parser
+
+from realtime import connections
+from realtime.connections import MAX_MESSAGE, Connection, WebSocketProtocol
+from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.server import listen
+from realtime.sockets.outlets import DIRECT
+from tests.harness import UNIT, eventually
+
+Message = str | bytes
+FIRST, MORE, LAST = TEXT & 0x7F, 0x00, 0x80
+"""The first bytes of a text in parts."""
+
+
+def frame(kind: int, message: bytes = b"", *, mask: bytes | None = b"\x12\x34\x56\x78", wide: int = 0) -> bytes:
+    """A frame as a client sends it; ``wide`` makes the length take so many bytes."""
+    size = len(message)
+    wide = wide or (0 if size < 126 else 2 if size < 65536 else 8)
+    short = {0: size, 2: 126, 8: 127}[wide]
+    head = bytes((kind, short | (0 if mask is None else 0x80))) + (size.to_bytes(wide, "big") if wide else b"")
+    if mask is None:
+        return head + message
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(message))
+
+
+def close_of(code: int, reason: bytes = b"") -> bytes:
+    return framed(CLOSE, code.to_bytes(2) + reason)
+
+
+class Heard:
+    """Keeps what it is told."""
+
+    def __init__(self, then: Callable[[Message], None] = lambda _: None) -> None:
+        self.messages: list[Message] = []
+        self.calls: list[str] = []
+        self._then = then
+
+    def received(self, message: Message) -> None:
+        self.messages.append(message)
+        self._then(message)
+
+    def full(self) -> None:
+        self.calls.append("full")
+
+    def writable(self) -> None:
+        self.calls.append("writable")
+
+    def lost(self) -> None:
+        self.calls.append("lost")
+
+
+class Memory(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.reading = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def fed(*pieces: bytes) -> tuple[Heard, Memory]:
+    """What becomes of pieces as they come."""
+    transport, heard = Memory(), Heard()
+    connection = Connection(transport, set(), None)
+    connection.listen(heard)
+    for piece in pieces:
+        if not transport.closed:
+            connection.data_received(piece)
+    return heard, transport
+
+
+def cut(data: bytes, size: int = 1) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+LONG = os.urandom(70_000)
+SIZES = [0, 1, 125, 126, 127, 65_535, 65_536]
+PARTS = frame(FIRST, "ä".encode()[:1]) + frame(PING, b"p") + frame(MORE) + frame(LAST, "ä".encode()[1:] + b"b")
+
+
+async def test_messages_of_all_sizes_however_they_are_cut() -> None:
+    sent = [LONG[:size] for size in SIZES]
+    data = b"".join(frame(BINARY, message) for message in sent)
+    for size in (7, 1000, len(data)):
+        heard, transport = fed(*cut(data, size))
+        assert heard.messages == sent
+        assert transport.written == b""
+    small = [LONG[:size] for size in SIZES if size < 200] + ["ä€😀"]
+    data = b"".join(frame(TEXT if isinstance(one, str) else BINARY, _bytes(one)) for one in small)
+    assert fed(*cut(data))[0].messages == small
+    for at in range(len(data)):
+        assert fed(data[:at], data[at:])[0].messages == small
+
+
+def _bytes(message: Message) -> bytes:
+    return message.encode() if isinstance(message, str) else message
+
+
+async def test_the_largest_message() -> None:
+    message = LONG * 15
+    message = message[:MAX_MESSAGE]
+    assert fed(*cut(frame(BINARY, message, mask=bytes(4)), 65536))[0].messages == [message]
+
+
+async def test_messages_in_parts_with_a_ping_in_between() -> None:
+    for pieces in ([PARTS], cut(PARTS), [PARTS[:9], PARTS[9:]]):
+        heard, transport = fed(*pieces, frame(TEXT, b"next"))
+        assert heard.messages == ["äb", "next"]
+        assert transport.written == framed(PONG, b"p")
+
+
+async def test_pings_are_answered_and_pongs_are_not() -> None:
+    pings = [b"", b"payload", LONG[:125]]
+    heard, transport = fed(*(frame(PING, ping) + frame(PONG, ping) for ping in pings), frame(TEXT, b"on"))
+    assert transport.written == b"".join(framed(PONG, ping) for ping in pings)
+    assert heard.messages == ["on"]
+
+
+BROKEN: dict[str, tuple[int, bytes]] = {
+    "not masked": (1002, frame(TEXT, b"a", mask=None)),
+    "not masked, the head": (1002, frame(TEXT, b"a", mask=None)[:2]),
+    "ping, not masked": (1002, frame(PING, mask=None)),
+    "reserved bit": (1002, frame(TEXT | 0x40, b"a")),
+    "reserved bit, the head": (1002, frame(TEXT | 0x10, b"a")[:2]),
+    "reserved opcode": (1002, frame(0x83, b"a")),
+    "reserved control opcode": (1002, frame(0x8B, b"a")),
+    "long ping": (1002, frame(PING, LONG[:126])),
+    "long close": (1002, frame(CLOSE, close_of(1000, LONG[:124])[4:])),
+    "ping in parts": (1002, frame(PING & 0x7F)),
+    "part of nothing": (1002, frame(LAST, b"a")),
+    "message within a message": (1002, frame(FIRST, b"a") + frame(TEXT, b"b")),
+    "close of one byte": (1002, frame(CLOSE, b"\x03")),
+    "close with a code that is none": (1002, frame(CLOSE, (999).to_bytes(2))),
+    "close within a message": (1002, frame(FIRST, b"a") + frame(CLOSE, (1000).to_bytes(2))),
+    "too big, the head": (1009, b"\x82\xff" + (MAX_MESSAGE + 1).to_bytes(8)),
+    "too big beyond all": (1009, b"\x82\xff" + b"\x7f" + b"\xff" * 7),
+    "too big in parts": (1009, (frame(0x02, LONG, mask=bytes(4)) + frame(MORE, LONG, mask=bytes(4)) * 15)),
+    "no UTF-8": (1007, frame(TEXT, b"\xff")),
+    "half a character": (1007, frame(TEXT, "ä".encode()[:1])),
+    "no UTF-8 in parts": (1007, frame(FIRST, b"a\xc3") + frame(LAST, b"a")),
+    "surrogate": (1007, frame(TEXT, b"\xed\xa0\x80")),
+    "close for a reason that is no UTF-8": (1007, frame(CLOSE, (1000).to_bytes(2) + b"\xff")),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_what_breaks_the_rules_is_closed_with_the_code_for_it(name: str) -> None:
+    code, data = BROKEN[name]
+    before = frame(TEXT, b"before")
+    for pieces in ([before + data], [before, *cut(data)] if len(data) < 1000 else [before, data]):
+        heard, transport = fed(*pieces, frame(TEXT, b"after"))
+        assert heard.messages == ["before"]
+        assert transport.closed
+        assert transport.written[0] == CLOSE
+        assert int.from_bytes(transport.written[2:4]) == code
+        assert len(transport.written) == 2 + transport.written[1], "nothing after the close"
+
+
+def reference(pieces: list[bytes]) -> tuple[list[Message], bytes]:
+    """What websockets makes of pieces: messages, and what is sent."""
+    parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE)
+    messages: list[Message] = []
+    sent = b""
+    kind, parts = Opcode.TEXT, b""
+    for piece in pieces:
+        parser.receive_data(piece)
+        events = parser.events_received()
+        sent += b"".join(parser.data_to_send())
+        for event in events:
+            assert not isinstance(event, Exception)
+            if event.opcode not in DATA_OPCODES:  # type: ignore[union-attr]
+                continue
+            if event.opcode is not Opcode.CONT:  # type: ignore[union-attr]
+                kind, parts = event.opcode, b""  # type: ignore[union-attr]
+            parts += event.data  # type: ignore[union-attr]
+            if event.fin:  # type: ignore[union-attr]
+                messages.append(parts.decode() if kind is Opcode.TEXT else parts)
+        if parser.close_expected():
+            break
+    return messages, sent
+
+
+def random_frames(rng: random.Random) -> bytes:
+    data, within = b"", False
+    for _ in range(rng.randint(1, 8)):
+        if rng.random() < 0.2:
+            kind = rng.choice([PING, PONG])
+        elif rng.random() < 0.03:
+            kind = rng.randrange(256)
+        elif rng.random() < 0.04:
+            kind = CLOSE
+        else:
+            last = rng.random() < 0.6
+            kind = (MORE if within else rng.choice([TEXT, BINARY]) & 0x7F) | (0x80 if last else 0)
+            within = not last
+        size = rng.choice([0, 1, 2, 5, 100, 125, 126, 300]) if kind < 0x88 else rng.choice([0, 2, 9, 125])
+        message = close_of(rng.choice([1000, 1001, 4000]))[2:] if kind == CLOSE else b"x" * size
+        mask = None if rng.random() < 0.02 else rng.randbytes(4)
+        data += frame(kind, message, mask=mask, wide=rng.choice([2, 8]) if rng.random() < 0.03 else 0)
+    return data + rng.randbytes(rng.choice([0, 0, 0, 0, 1, 3, 12]))
+
+
+async def test_the_same_is_understood_as_by_the_library() -> None:
+    seen = set()
+    for seed in range(1500):
+        rng = random.Random(seed)
+        data = random_frames(rng)
+        cuts = sorted(rng.choices(range(len(data) + 1), k=rng.randint(0, 6)))
+        pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        if rng.random() < 0.1:
+            pieces = cut(data)
+        try:
+            expected = reference(pieces)
+        except UnicodeDecodeError:
+            continue  # of a random tail: the library leaves texts to others
+        heard, transport = fed(*pieces)
+        assert (heard.messages, transport.written) == expected, (seed, pieces)
+        seen.add((transport.closed, bool(heard.messages), bool(transport.written)))
+    assert len(seen) >= 6
+
+
+# Over real sockets
+
+
+@asynccontextmanager
+async def connected(
+    heard: Heard, every: float | None = None
+) -> AsyncIterator[tuple[Connection, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection, and the other end of it."""
+    loop = asyncio.get_running_loop()
+    listener = socket.socket()
+    with closing(listener):
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        plain, _ = listener.accept()
+    transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, plain)
+    connection = Connection(transport, set(), every)
+    transport.set_protocol(connection)
+    connection.listen(heard)
+    try:
+        async with asyncio.timeout(5 * UNIT):
+            yield connection, reader, writer
+    finally:
+        writer.transport.abort()
+        transport.abort()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ABORT_AFTER", 0.1 * UNIT)
+
+
+async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
+    for sent in (b"", (1000).to_bytes(2), (4321).to_bytes(2) + b"bye"):
+        heard = Heard()
+        async with connected(heard) as (_, reader, writer):
+            writer.write(frame(CLOSE, sent) + frame(TEXT, b"after"))
+            assert await reader.read() == framed(CLOSE, sent)
+            await eventually(lambda heard=heard: heard.calls == ["lost"])
+        assert heard.messages == []
+
+
+async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ABORT_AFTER", 60)
+    heard = Heard()
+    async with connected(heard) as (connection, reader, writer):
+        connection.transport.pause_reading()
+        connection.close(4010, "why", b"last words")
+        connection.close(4008, "too late")
+        writer.write(frame(TEXT, b"after") + frame(PING) + frame(CLOSE, (4010).to_bytes(2)))
+        assert await reader.read() == framed(TEXT, b"last words") + close_of(4010, b"why")
+        await eventually(lambda: heard.calls == ["lost"])
+    assert heard.messages == []
+
+
+async def test_a_peer_that_does_not_confirm_is_dropped() -> None:
+    heard = Heard()
+    async with connected(heard) as (connection, reader, _):
+        connection.close(4010, "")
+        assert await reader.readexactly(4) == close_of(4010)
+        await eventually(lambda: heard.calls == ["lost"])
+
+
+async def test_a_peer_that_takes_nothing_is_dropped() -> None:
+    heard = Heard()
+    async with connected(heard) as (connection, reader, _):
+        reader._limit = 1  # type: ignore[attr-defined]
+        while not connection.full:
+            connection.write(framed(BINARY, LONG))
+            await asyncio.sleep(0)
+        connection.shutdown()
+        await eventually(lambda: "lost" in heard.calls)
+
+
+async def test_a_peer_that_vanishes() -> None:
+    heard = Heard()
+    async with connected(heard) as (connection, _, writer):
+        plain = writer.get_extra_info("socket")
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.write(frame(TEXT, b"half")[:7])
+        writer.transport.abort()
+        await eventually(lambda: heard.calls == ["lost"])
+        assert connection.transport.is_closing()
+        connection.close(4010, "")
+
+
+async def test_a_peer_that_only_sends_its_end() -> None:
+    heard = Heard()
+    async with connected(heard) as (_, reader, writer):
+        writer.write(frame(TEXT, b"last"))
+        writer.write_eof()
+        assert await reader.read() == b""
+    assert heard.messages == ["last"]
+    assert heard.calls == ["lost"]
+
+
+async def test_stopping_says_so() -> None:
+    async with connected(Heard()) as (connection, reader, _):
+        connection.shutdown()
+        assert await reader.read() == close_of(1012)
+
+
+async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
+    transport, heard = Memory(), Heard()
+    connection = Connection(transport, set(), None)
+    connection.listen(heard)
+    connection.pause_writing()
+    for number in range(100):
+        connection.data_received(frame(PING, b"%d" % number))
+    assert transport.written == b""
+    connection.resume_writing()
+    assert transport.written == framed(PONG, b"99")
+    connection.pause_writing()
+    connection.data_received(PARTS)  # from here on, the library reads
+    connection.data_received(frame(PING, b"last"))
+    connection.resume_writing()
+    assert transport.written == framed(PONG, b"99") + framed(PONG, b"last")
+    assert heard.messages == ["äb"]
+
+
+async def test_a_peer_without_a_pong_is_closed_and_one_that_answers_is_not() -> None:
+    async with connected(Heard(), 0.05) as (_, reader, _), connected(Heard(), 0.05) as (alive, asked, answers):
+        for _ in range(3):
+            assert await asked.readexactly(2) == framed(PING, b"")
+            answers.write(frame(PONG))
+        assert await reader.read() == framed(PING, b"") + close_of(4012, b"no pong")
+        assert not alive.transport.is_closing()
+
+
+async def test_a_peer_that_is_not_read_may_have_answered() -> None:
+    async with connected(Heard(), 0.02) as (connection, reader, _):
+        connection.transport.pause_reading()
+        assert await reader.readexactly(8) == framed(PING, b"") * 4
+
+
+async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Message) -> None:
+        raise ZeroDivisionError
+
+    heard = Heard(fail)
+    async with connected(heard) as (_, reader, writer):
+        writer.write(frame(TEXT, b"a"))
+        with pytest.raises(ConnectionError):
+            assert await reader.read() == b""
+            raise ConnectionResetError
+        await eventually(lambda: heard.calls == ["lost"])
+    assert "ZeroDivisionError" in caplog.text
+
+
+# Taking over
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Taking:
+    """An application that takes over what comes, as soon as it may."""
+
+    def __init__(self) -> None:
+        self.heard = Heard()
+        self.may = asyncio.Event()
+        self.may.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await self.may.wait()
+        scope["extensions"][DIRECT]().listen(self.heard)
+
+
+@asynccontextmanager
+async def taking(application: Taking, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
+    """A server with this application: its port, and its connections."""
+    config = uvicorn.Config(
+        application, ws=WebSocketProtocol, lifespan="off", log_config=None, ws_max_size=MAX_MESSAGE, **options
+    )
+    server = uvicorn.Server(config)
+    with closing(listen("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        await eventually(lambda: server.started)
+        yield listener.getsockname()[1], server.server_state.connections
+        server.should_exit = True
+        await running
+
+
+@asynccontextmanager
+async def shaken(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose handshake was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5 * UNIT):
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        yield reader, writer
+    writer.close()
+
+
+async def test_what_comes_before_the_connection_is_taken_over_is_heard_first() -> None:
+    application = Taking()
+    early = frame(TEXT, b"text") + frame(BINARY, b"bytes") + PARTS
+    messages = ["text", b"bytes", "äb", "late"]
+    async with taking(application) as (port, _):
+        for at in range(len(early) + 1):
+            application.heard = Heard()
+            application.may.clear()
+            async with shaken(port) as (reader, writer):
+                writer.write(early[:at])
+                for _turn in range(5):  # of the loop, in which this is received
+                    await asyncio.sleep(0)
+                application.may.set()
+                writer.write(early[at:] + frame(TEXT, b"late") + frame(CLOSE))
+                assert (await reader.read()) == framed(PONG, b"p") + framed(CLOSE, b"")
+            assert application.heard.messages == messages, at
+
+
+async def test_a_peer_that_went_before_its_connection_was_taken_over() -> None:
+    application = Taking()
+    async with taking(application) as (port, open_ones):
+        for last in (frame(CLOSE), b""):
+            application.heard = Heard()
+            application.may.clear()
+            async with shaken(port) as (_, writer):
+                writer.write(frame(TEXT, b"last") + last)
+            await eventually(lambda: not open_ones)
+            application.may.set()
+            await eventually(lambda: application.heard.calls == ["lost"])
+            assert not open_ones
+
+
+async def test_an_early_message_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Message) -> None:
+        raise ZeroDivisionError
+
+    application = Taking()
+    application.heard = Heard(fail)
+    application.may.clear()
+    async with taking(application) as (port, open_ones), shaken(port) as (_, writer):
+        writer.write(frame(TEXT, b"first") + frame(TEXT, b"second"))
+        await eventually(lambda: any(one.queue.qsize() == 2 for one in open_ones))
+        application.may.set()
+        await eventually(lambda: application.heard.calls == ["lost"])
+        assert not open_ones
+    assert application.heard.messages == ["first"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_no_pong_after_the_connection_was_taken_over() -> None:
+    async with (
+        taking(Taking(), ws_ping_interval=0.05, ws_ping_timeout=0.05) as (port, open_ones),
+        shaken(port) as (reader, _),
+    ):
+        assert (await reader.read()).endswith(close_of(4012, b"no pong"))
+        await eventually(lambda: not open_ones)
