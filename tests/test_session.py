@@ -1,0 +1,154 @@
+"""A client whose messages take their time: in order, bounded, and gone when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from realtime.connections import Connection
+from realtime.errors import BusUnavailable, CloseCode
+from realtime.frames import CLOSE, TEXT, framed
+from realtime.sockets.session import MOST, SMALL, Session
+from tests.harness import eventually
+from tests.test_connections import Memory, frame
+
+
+class Slow(Session):
+    """Takes messages one by one, each when it is allowed to; some at once, and some not at all."""
+
+    expected = (BusUnavailable,)
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.taken: list[str | bytes] = []
+        self.may = asyncio.Semaphore(0)
+        self.ends: list[str] = []
+
+    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+        if message in ("refused", "broken"):
+            self._fail(str(message))
+        if message == "now":
+            self.taken.append(message)
+            return None
+        return self._take(message)
+
+    async def _take(self, message: str | bytes) -> None:
+        await self.may.acquire()
+        if isinstance(message, str) and message.startswith("late "):
+            self._fail(message[5:])
+        self.taken.append(message)
+
+    def _fail(self, how: str) -> None:
+        if how == "panic":
+            raise _Panic
+        raise BusUnavailable("away") if how == "refused" else ZeroDivisionError
+
+    def failed(self, error: Exception) -> None:
+        self.ends.append("failed")
+        self.connection.close(CloseCode.RESUME, "")
+
+    def full(self) -> None:
+        raise AssertionError
+
+    def writable(self) -> None:
+        raise AssertionError
+
+    def left(self) -> None:
+        self.ends.append("left")
+
+
+class _Panic(BaseException):
+    """As pyo3 raises."""
+
+
+def begun() -> tuple[Slow, Connection, Memory]:
+    transport = Memory()
+    connection = Connection(transport, set(), None)
+    session = Slow(connection)
+    connection.listen(session)
+    return session, connection, transport
+
+
+def allow(session: Slow, times: int) -> None:
+    for _ in range(times):
+        session.may.release()
+
+
+async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() -> None:
+    session, connection, transport = begun()
+    sent = [f"message {number}" if number % 3 else "now" for number in range(MOST + 2)]
+    sent[0] = "first"
+    connection.data_received(b"".join(frame(TEXT, text.encode()) for text in sent[:-1]))
+    assert transport.reading
+    connection.data_received(frame(TEXT, sent[-1].encode()))
+    assert not transport.reading
+    allow(session, 1)
+    await eventually(lambda: session.taken == ["first"])
+    assert not transport.reading
+    allow(session, len(sent))
+    await eventually(lambda: transport.reading)
+    assert session.taken == sent
+    connection.data_received(frame(TEXT, b"now"))
+    assert session.taken[-1] == "now"
+    assert session.ends == []
+
+
+async def test_reading_pauses_while_large_messages_wait() -> None:
+    session, connection, transport = begun()
+    large = b"x" * (SMALL + 1)
+    connection.data_received(frame(TEXT, large))
+    assert transport.reading, "it is under way, and does not wait"
+    connection.data_received(frame(TEXT, large))
+    assert not transport.reading
+    allow(session, 2)
+    await eventually(lambda: transport.reading)
+    assert len(session.taken) == 2
+    connection.data_received(frame(TEXT, b"a") + frame(TEXT, b"b"))
+    assert transport.reading, "what was taken is no longer counted"
+
+
+@pytest.mark.parametrize("text", ["refused", "late refused"])
+async def test_a_message_that_is_refused_is_the_last_one(text: str) -> None:
+    session, connection, transport = begun()
+    connection.data_received(b"".join(frame(TEXT, one.encode()) for one in ("one", text, "two")))
+    connection.data_received(b"".join(frame(TEXT, b"more") for _ in range(MOST)))
+    assert not transport.reading
+    allow(session, 9)
+    await eventually(lambda: session.ends == ["failed"])
+    assert transport.written == framed(CLOSE, CloseCode.RESUME.to_bytes(2))
+    assert transport.reading, "for the confirmation"
+    connection.data_received(frame(TEXT, b"three") + frame(CLOSE, CloseCode.RESUME.to_bytes(2)))
+    assert transport.closed
+    connection.connection_lost(None)
+    assert session.taken == ["one"]
+    assert session.ends == ["failed", "left"]
+
+
+@pytest.mark.parametrize("text", ["broken", "late broken", "late panic"])
+async def test_an_error_that_nobody_expects_ends_it_and_is_logged(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    session, connection, transport = begun()
+    connection.data_received(frame(TEXT, b"one") + frame(TEXT, text.encode()) + frame(TEXT, b"two"))
+    allow(session, 9)
+    await eventually(lambda: transport.closed)
+    connection.connection_lost(None)
+    assert session.taken == ["one"]
+    assert session.ends == ["left"]
+    assert "ZeroDivisionError" in caplog.text or "_Panic" in caplog.text
+
+
+async def test_one_that_is_gone_takes_no_more() -> None:
+    session, connection, transport = begun()
+    connection.data_received(frame(TEXT, b"one") + frame(TEXT, b"two"))
+    task = session._task
+    assert task is not None
+    await asyncio.sleep(0)
+    transport.abort()
+    connection.connection_lost(ConnectionResetError())
+    allow(session, 2)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert session.taken == []
+    assert session.ends == ["left"]
