@@ -298,8 +298,7 @@ async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
         async with connected(heard) as (_, reader, writer):
             writer.write(frame(CLOSE, sent) + frame(TEXT, b"after"))
             assert await reader.read() == framed(CLOSE, sent)
-            await eventually(lambda heard=heard: heard.calls == ["lost"])
-        assert heard.messages == []
+        assert (heard.messages, heard.calls) == ([], ["lost"])
 
 
 async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import Any
 
 import pytest
+import uvicorn
+from websockets.asyncio.client import connect
 
-from realtime.connections import Connection
+from realtime import create_app
+from realtime.connections import Connection, WebSocketProtocol
 from realtime.errors import BusUnavailable, CloseCode
 from realtime.frames import CLOSE, TEXT, framed
+from realtime.server import listen
+from realtime.settings import Settings
 from realtime.sockets.session import MOST, SMALL, Session
-from tests.harness import eventually
+from tests.harness import eventually, note_in, rest_client
 from tests.test_connections import Memory, frame
 
 
@@ -82,12 +88,12 @@ async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() 
     sent = [f"message {number}" if number % 3 else "now" for number in range(MOST + 2)]
     sent[0] = "first"
     connection.data_received(b"".join(frame(TEXT, text.encode()) for text in sent[:-1]))
-    assert transport.reading
+    assert transport.is_reading()
     connection.data_received(frame(TEXT, sent[-1].encode()))
-    assert not transport.reading
+    assert not transport.is_reading()
     allow(session, 1)
     await eventually(lambda: session.taken == ["first"])
-    assert not transport.reading
+    assert not transport.is_reading()
     allow(session, len(sent))
     await eventually(lambda: transport.reading)
     assert session.taken == sent
@@ -100,14 +106,14 @@ async def test_reading_pauses_while_large_messages_wait() -> None:
     session, connection, transport = begun()
     large = b"x" * (SMALL + 1)
     connection.data_received(frame(TEXT, large))
-    assert transport.reading, "it is under way, and does not wait"
+    assert transport.is_reading(), "it is under way, and does not wait"
     connection.data_received(frame(TEXT, large))
-    assert not transport.reading
+    assert not transport.is_reading()
     allow(session, 2)
     await eventually(lambda: transport.reading)
     assert len(session.taken) == 2
     connection.data_received(frame(TEXT, b"a") + frame(TEXT, b"b"))
-    assert transport.reading, "what was taken is no longer counted"
+    assert transport.is_reading(), "what was taken is no longer counted"
 
 
 @pytest.mark.parametrize("text", ["refused", "late refused"])
@@ -115,11 +121,11 @@ async def test_a_message_that_is_refused_is_the_last_one(text: str) -> None:
     session, connection, transport = begun()
     connection.data_received(b"".join(frame(TEXT, one.encode()) for one in ("one", text, "two")))
     connection.data_received(b"".join(frame(TEXT, b"more") for _ in range(MOST)))
-    assert not transport.reading
+    assert not transport.is_reading()
     allow(session, 9)
     await eventually(lambda: session.ends == ["failed"])
     assert transport.written == framed(CLOSE, CloseCode.RESUME.to_bytes(2))
-    assert transport.reading, "for the confirmation"
+    assert transport.is_reading(), "for the confirmation"
     connection.data_received(frame(TEXT, b"three") + frame(CLOSE, CloseCode.RESUME.to_bytes(2)))
     assert transport.closed
     connection.connection_lost(None)
@@ -152,3 +158,67 @@ async def test_one_that_is_gone_takes_no_more() -> None:
         await task
     assert session.taken == []
     assert session.ends == ["left"]
+
+
+# In the whole application
+
+
+class _Fails:
+    """Breaks at once, or when it is awaited."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+
+    def __call__(self, *_: Any) -> Coroutine[Any, Any, None]:
+        if self._at_once:
+            raise _Panic
+        return self._later()
+
+    async def _later(self) -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+
+async def test_whoever_goes_however_leaves_nothing_behind(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, ws=WebSocketProtocol, ws_per_message_deflate=False, log_config=None))
+    with closing(listen("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        await eventually(lambda: server.started)
+        url = f"127.0.0.1:{listener.getsockname()[1]}"
+        async with rest_client(f"http://{url}") as rest:
+            await rest.post("/notes/", json=note_in())
+        parts = app.state.parts
+
+        def clients() -> list[int]:
+            members = [len(room.company.members) for room in parts.rooms._rooms.values()]
+            counted = [int(parts.metrics.clients.labels(way)._value.get()) for way in ("ws", "sync")]
+            return [len(parts.feed._hub), sum(members), *counted]
+
+        async def gone(path: str, message: str | bytes) -> None:
+            socket = await connect(f"ws://{url}{path}")
+            await socket.send(message)
+            await socket.wait_closed()
+            await eventually(lambda: clients() == [0, 0, 0, 0])
+
+        for at_once in (False, True):
+            caplog.clear()
+            monkeypatch.setattr("realtime.sockets.feed._obey", _Fails(at_once=at_once))
+            await gone("/ws", "{}")
+            monkeypatch.setattr("realtime.rooms.room.Room.take", _Fails(at_once=at_once))
+            await gone("/sync/1", b"\0\0")
+            assert caplog.text.count("_Panic" if at_once else "ZeroDivisionError") >= 2
+        monkeypatch.setattr("realtime.rooms.room.Room.join", _Fails(at_once=True))
+        await gone("/sync/1", b"\0\0")
+        monkeypatch.undo()
+        for path in ("/ws", "/ws?since=e:0", "/sync/1", "/sync/1"):  # gone at some instant of joining
+            for turns in range(0, 30, 3):
+                socket = await connect(f"ws://{url}{path}")
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                socket.transport.abort()
+        await eventually(lambda: clients() == [0, 0, 0, 0])
+        server.should_exit = True
+        await running
