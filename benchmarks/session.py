@@ -1,0 +1,201 @@
+"""A session of the comparison: the databases, the servers that run, and the load on one of them at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from benchmarks.peers import Contender
+from benchmarks.processes import HERE, NotInstalled, compiled, cpu, family, free_port, listening, memory, more_files
+from realtime.embedded import Embedded
+
+NOTES = 100
+CONTENT = "x" * 300
+NOTE = {"title": "hello", "description": "world", "content": CONTENT}
+LONGEST = 60.0
+"""Seconds after which a load that hangs is ended; each ends by itself long before."""
+IDLE = 0.1
+"""The share of a core below which a server has come to rest."""
+
+Figures = dict[str, float]
+
+
+class Failed(Exception):  # as the others of the project, named for what happened
+    """A contender could not be measured; says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A contender that runs."""
+
+    contender: Contender
+    port: int
+    process: psutil.Process
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def rest(self, within: float = 3.0) -> None:
+        """Waits until it has nothing more to do, but not for ever."""
+        deadline, before = time.monotonic() + within, cpu(self.process)
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            now = cpu(self.process)
+            if now - before < 0.2 * IDLE:
+                return
+            before = now
+
+    def fill(self) -> None:
+        """Gives every note the same content; this program's are made first."""
+        with httpx.Client(base_url=self.url, timeout=10) as client:
+            ids = range(1, NOTES + 1)
+            if self.contender.name == "realtime" and len(client.get("/notes/").json()) < NOTES:
+                for _ in ids:
+                    client.post("/notes/", json=NOTE).raise_for_status()
+            for id in ids:
+                client.put(f"/notes/{id}/", json=NOTE).raise_for_status()
+
+
+class Session:
+    """One MongoDB and one Redis for all; servers are started at first use, and stay until the end."""
+
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self.quick = quick
+        self.files = more_files()
+        self._load = str(compiled("load"))
+        self._embedded = Embedded(folder / "data")
+        self._log = folder / "servers.log"
+        self._open = ExitStack()
+        self._servers: dict[str, tuple[Server, ExitStack]] = {}
+        self._publishers: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._embedded.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._servers):
+            self.drop(name)
+        self._open.close()
+        self._embedded.stop()
+
+    def server(self, contender: Contender) -> Server:
+        """The running one. Raises :class:`~benchmarks.processes.NotInstalled`, or :class:`Failed`."""
+        if contender.name not in self._servers:
+            stack = ExitStack()
+            self._servers[contender.name] = (stack.enter_context(self.fresh(contender)), stack)
+        return self._servers[contender.name][0]
+
+    def drop(self, name: str) -> None:
+        """Stops a server, if it runs; the next use starts another one."""
+        if name in self._servers:
+            self._servers.pop(name)[1].close()
+
+    @contextmanager
+    def fresh(self, contender: Contender, workers: int = 1) -> Iterator[Server]:
+        """A server of its own, filled, on the same databases."""
+        port = free_port()
+        environment = {
+            "PORT": str(port),
+            "NAME": contender.name,
+            "NODE_ENV": "production",
+            "MONGO_URL": self._embedded.mongo_url,
+            "REDIS_URL": self._embedded.redis_url,
+            "REALTIME_MONGO_URL": self._embedded.mongo_url,
+            "REALTIME_REDIS_URL": self._embedded.redis_url,
+            "REALTIME_WORKERS": str(workers),
+            "REALTIME_LOG_LEVEL": "error",
+        }
+        with listening(contender.command(port), port, log=self._log, **environment) as process:
+            server = Server(contender, port, process)
+            if contender.rest:
+                try:
+                    server.fill()
+                except (httpx.HTTPError, ValueError) as error:
+                    raise NotInstalled(f"it does not answer: {error!r}") from error
+            server.rest()
+            yield server
+
+    def publisher(self, contender: Contender) -> int:
+        """The port of a process that publishes what it gets straight into Redis."""
+        if contender.name not in self._publishers:
+            port = free_port()
+            command = [sys.executable, "-m", "benchmarks.publisher", str(port), self._embedded.redis_url]
+            command += [contender.channel, contender.template]
+            self._open.enter_context(listening(command, port, log=self._log, PYTHONPATH=str(HERE.parent)))
+            self._publishers[contender.name] = port
+        return self._publishers[contender.name]
+
+    def load(self, server: Server, *, alone: bool = False, **options: float | str) -> dict[str, Any]:
+        """What the load says; ``alone``: on a core of its own, if there are at least four. Raises :class:`Failed`."""
+        with self.holding(server, alone=alone, **options) as said:
+            pass
+        server.rest()
+        return said
+
+    @contextmanager
+    def holding(self, server: Server, *, alone: bool = False, **options: float | str) -> Iterator[dict[str, Any]]:
+        """What the load says, while with ``hold=1`` its clients stay. Raises :class:`Failed`."""
+        told = {"path": server.contender.path, "hello": server.contender.hello, **server.contender.write, **options}
+        command = [self._load, str(server.port), *(f"{name}={value}" for name, value in told.items())]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        ending = threading.Timer(LONGEST, process.kill)
+        ending.start()
+        try:
+            if alone:
+                _apart(process.pid, server)
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                assert process.stderr is not None
+                raise Failed(process.stderr.read().strip()[-200:] or "the load did not end")
+            yield json.loads(line)
+        finally:
+            ending.cancel()
+            process.communicate()
+
+
+class Peak:
+    """The most memory that a server had, in bytes, from entering to leaving."""
+
+    def __init__(self, server: Server) -> None:
+        self.bytes = 0
+        self._server = server
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.25):
+            self.bytes = max(self.bytes, memory(self._server.process))
+
+
+def _apart(load: int, server: Server) -> None:
+    cores = os.cpu_count() or 1
+    if cores >= 4 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(load, {cores - 1})
+        for one in family(server.process):
+            os.sched_setaffinity(one.pid, set(range(cores - 1)))
