@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -36,11 +37,12 @@ RUNS = 5
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    names = ", ".join(one.name for one in SCENARIOS)
+    names = (f"scenarios: {', '.join(one.name for one in SCENARIOS)}", f"contenders: {', '.join(CONTENDERS)}")
     told = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
         description=(__doc__ or "").partition("\n\n")[0],
-        epilog=f"scenarios: {names}. contenders: {', '.join(CONTENDERS)}.",
+        epilog="\n".join(textwrap.fill(one, break_on_hyphens=False) for one in names),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     told.add_argument("--runs", type=int, help=f"runs of each scenario, of which the median counts (default: {RUNS})")
     told.add_argument("--quick", action="store_true", help="a look: one run, of a second or two, with fewer clients")

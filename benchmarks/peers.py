@@ -99,7 +99,7 @@ def _with_packages(packages: Sequence[str], app: str) -> str:
 
 
 _FASTAPI = _own("fastapi", "motor", "redis[hiredis]", "uvicorn[standard]")
-_EMITTED = '{"method":"emit","event":"note","data":%s,"namespace":"/","room":null,"skip_sid":null,"callback":null,"host_id":""}'
+_EMITTED = '{"method":"emit","event":"note","data":%s,"namespace":"/","room":null,"skip_sid":null,"callback":null}'
 
 CONTENDERS = {
     one.name: one

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,9 +64,11 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def listening(
-    command: Sequence[str], port: int, *, log: Path | None = None, **environment: str
+    command: Sequence[str], port: int, environment: Mapping[str, str], log: Path | None = None
 ) -> Iterator[psutil.Process]:
-    """A process, from the moment that it listens on the port. What it says goes into the log file, or is dropped.
+    """A process with some more environment, from the moment that it listens on the port.
+
+    All that it says goes into the log file; without one, its errors are shown.
 
     Raises :class:`NotInstalled` if it does not come to that.
     """

@@ -146,9 +146,9 @@ def _frozen(session: Session, contender: Contender) -> Figures:
     seconds, patience = (2, 3) if session.quick else (14, 16)
     with session.fresh(contender) as server:
         with Peak(server) as usual:
-            without = _steady(session, server, clients=900, burst=30, seconds=2 if session.quick else 4)
+            without = _steady(session, server, 2 if session.quick else 4)
         with Peak(server) as frozen:
-            said = _steady(session, server, clients=900, frozen=100, burst=30, seconds=seconds, patience=patience)
+            said = _steady(session, server, seconds, 100, patience)
     figures = {
         "delivered": 100 * said["delivered"] / said["expected"] if said["expected"] else 0.0,
         "before": without["p99"],
@@ -162,9 +162,20 @@ def _frozen(session: Session, contender: Contender) -> Figures:
     return figures
 
 
-def _steady(session: Session, server: Server, **options: int) -> Figures:
+def _steady(session: Session, server: Server, seconds: int, frozen: int = 0, patience: int = 0) -> Figures:
     """A burst of large notes first, which fills the buffers of the kernel for those who do not read."""
-    return session.load(server, writers=4, rate=10, grace=1, burst_size=100_000, **options)
+    return session.load(
+        server,
+        frozen=frozen,
+        burst=30,
+        burst_size=100_000,
+        clients=900,
+        writers=4,
+        rate=10,
+        seconds=seconds,
+        grace=1,
+        patience=patience,
+    )
 
 
 def _publishable(contender: Contender) -> bool:

@@ -120,7 +120,7 @@ class Session:
             "REALTIME_WORKERS": str(workers),
             "REALTIME_LOG_LEVEL": "error",
         }
-        with listening(contender.command(port), port, log=self._log, **environment) as process:
+        with listening(contender.command(port), port, environment, self._log) as process:
             server = Server(contender, port, process)
             if contender.rest:
                 try:
@@ -136,7 +136,7 @@ class Session:
             port = free_port()
             command = [sys.executable, "-m", "benchmarks.publisher", str(port), self._embedded.redis_url]
             command += [contender.channel, contender.template]
-            self._open.enter_context(listening(command, port, log=self._log, PYTHONPATH=str(HERE.parent)))
+            self._open.enter_context(listening(command, port, {"PYTHONPATH": str(HERE.parent)}, self._log))
             self._publishers[contender.name] = port
         return self._publishers[contender.name]
 
