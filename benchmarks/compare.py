@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,14 @@ from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.chart import svg
 from benchmarks.peers import CONTENDERS, Contender
-from benchmarks.processes import HERE, NODE, NotInstalled
+from benchmarks.processes import HERE, NODE, NotInstalled, NotStarted
 from benchmarks.report import Report, Row, markdown, show, write_between
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.session import Failed, Session
@@ -78,8 +80,9 @@ def compare(
     contenders: Sequence[Contender],
     runs: int,
     step: Callable[[str], None],
+    done: Callable[[], None],
 ) -> None:
-    """Adds all figures to the report. ``step`` hears what comes next."""
+    """Adds all figures to the report. ``step`` hears what comes next, ``done`` is called after each scenario."""
     for scenario in scenarios:
         row = Row(scenario.name, scenario.group, scenario.title, scenario.against)
         report.rows.append(row)
@@ -92,9 +95,10 @@ def compare(
                     row.add(contender.name, scenario.measure(session, contender))
                 except NotInstalled as error:
                     report.missing[contender.name] = str(error)
-                except (Failed, psutil.Error, OSError) as error:
-                    row.failures[contender.name] = str(error)
+                except (Failed, NotStarted, httpx.HTTPError, psutil.Error, OSError) as error:
+                    row.failures[contender.name] = str(error) or repr(error)
                     session.drop(contender.name)
+        done()
 
 
 def machine() -> dict[str, str]:
@@ -130,13 +134,14 @@ def main() -> None:
     except ValueError as error:
         line.error(str(error))
     command = shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])
-    told = {**machine(), "Runs": f"medians of {runs} runs{', quick ones' if arguments.quick else ''}"}
+    told = {**machine(), "Runs": f"medians of {runs}{', quick ones: only a look' if arguments.quick else ''}"}
     report = Report(
         {**told, "Command": f"`{command}`"},
         {one.name: one.title for one in contenders},
         {one.name: one.version for one in contenders},
     )
-    console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
+    console = Console(width=None if sys.stdout.isatty() else 120)
     columns = [TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("starting", total=len(scenarios) * len(contenders) * runs)
@@ -144,17 +149,22 @@ def main() -> None:
         def step(what: str) -> None:
             progress.update(task, description=what)
             progress.advance(task)
+            if not sys.stderr.isatty():
+                print(what, file=sys.stderr, flush=True)
+
+        def save() -> None:
+            if arguments.json:
+                report.save(arguments.json)
 
         try:
             with Session(Path(folder), quick=arguments.quick) as session:
-                compare(session, report, scenarios, contenders, runs, step)
+                compare(session, report, scenarios, contenders, runs, step, save)
         except NotInstalled as error:
             sys.exit(str(error))
         except KeyboardInterrupt:
-            console.print("interrupted: what there is so far")
+            console.print("interrupted: this is what there is so far, and it is not written to docs/")
+            arguments.write = False
     show(report, console)
-    if arguments.json:
-        report.save(arguments.json)
     if arguments.write:
         (DOCS / "performance.svg").write_text(svg(report))
         write_between(DOCS / "performance.md", markdown(report))

@@ -24,8 +24,12 @@ START = 30.0
 STOP = 20.0
 
 
-class NotInstalled(Exception):  # as the others of the project, named for what happened
+class NotInstalled(Exception):
     """Something that a benchmark needs cannot be had here; says what and why."""
+
+
+class NotStarted(Exception):
+    """A server did not come up; says why."""
 
 
 def cache() -> Path:
@@ -54,12 +58,12 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise NotInstalled(f"the server ended with {process.returncode}")
+            raise NotStarted(f"the server ended with {process.returncode}")
         with socket.socket() as one:
             if one.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise NotInstalled(f"the server did not start within {START:g} s")
+    raise NotStarted(f"the server did not start within {START:g} s")
 
 
 @contextmanager
@@ -70,7 +74,7 @@ def listening(
 
     All that it says goes into the log file; without one, its errors are shown.
 
-    Raises :class:`NotInstalled` if it does not come to that.
+    Raises :class:`NotStarted` if it does not come to that.
     """
     with Path(log or os.devnull).open("ab") as output:
         process = subprocess.Popen(

@@ -39,12 +39,12 @@ METRICS = {
     "held": Metric("kB per client", 1, False),
     "connects": Metric("connects/s", 0, True),
     "resumes": Metric("resumes/s", 0, True),
-    "resumed": Metric("s until all are back", 2, False),
-    "before": Metric("p99 ms without them", 2, False),
-    "slower": Metric("p99 with / without", 2, False),
-    "frozen": Metric("MiB held per frozen one", 2, False),
-    "closed": Metric("closed in the run", 0, None),
-    "until": Metric("s until all are closed", 1, False),
+    "resumed": Metric("all back after s", 2, False),
+    "before": Metric("p99 ms before", 2, False),
+    "slower": Metric("p99 to before", 2, False),
+    "frozen": Metric("MiB for each", 2, False),
+    "closed": Metric("closed", 0, None),
+    "until": Metric("after s", 1, False),
 }
 """By name, in the order of the tables."""
 
@@ -147,15 +147,14 @@ def show(report: Report, console: Console) -> None:
     """Prints the tables."""
     for group, columns, lines in report.tables():
         table = Table(title=group, title_justify="left")
-        table.add_column("")
-        table.add_column("")
+        table.add_column("", min_width=15, max_width=24)
         for unit in columns:
             table.add_column(unit, justify="right")
         for at, (title, *cells) in enumerate(lines):
-            again = at > 0 and lines[at - 1][0] == title
-            if not again:
+            if at == 0 or lines[at - 1][0] != title:
                 table.add_section()
-            table.add_row("" if again else title, *cells)
+                table.add_row(title, style="bold")
+            table.add_row(*cells)
         console.print(table)
     console.print(LEGEND)
     for reason in report.failures():

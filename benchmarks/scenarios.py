@@ -194,9 +194,12 @@ WHOLE = "Fan-out over the whole path: PUT, MongoDB, Redis, clients"
 ALONE = "Fan-out alone: published straight into Redis, 1 000 clients"
 WRITES = "Writes: 32 writers"
 READS = "Reads: 32 readers"
-CLIENTS = "Clients"
+MEMORY = "Memory: idle clients"
+CONNECTS = "Connecting"
+LATENCY = "Latency: 10 writes a second"
+RESUME = "Resuming, all at once"
 WORKERS = "Workers: 32 writers × 1 000 clients, then 32 writers"
-FROZEN = "100 of 1 000 clients frozen: they never read"
+FROZEN = "Frozen: 100 of 1 000 clients never read"
 
 SCENARIOS = [
     *(
@@ -215,11 +218,11 @@ SCENARIOS = [
     Scenario("writes-0", WRITES, "no client", _writes(0)),
     Scenario("reads-note", READS, "one note", _reads("/notes/%d/")),
     Scenario("reads-page", READS, "a page of 100", _reads("/notes/")),
-    Scenario("memory", CLIENTS, "10 000 idle ones (quick: 1 000)", _idle, _everyone),
-    Scenario("connects-1", CLIENTS, "connecting one after the other", _connects(1), _everyone),
-    Scenario("connects-64", CLIENTS, "connecting 64 at a time", _connects(64), _everyone),
-    Scenario("latency", CLIENTS, "10 writes a second to 1 000", _latency, _everyone),
-    Scenario("resume", CLIENTS, "1 000 come back over 1 000 missed writes (quick: 200)", _resume, _this),
+    Scenario("memory", MEMORY, "10 000 clients (quick: 1 000)", _idle),
+    Scenario("connects-1", CONNECTS, "one after the other", _connects(1), _everyone),
+    Scenario("connects-64", CONNECTS, "64 at a time", _connects(64), _everyone),
+    Scenario("latency", LATENCY, "1 000 clients", _latency, _everyone),
+    Scenario("resume", RESUME, "1 000 clients, 1 000 missed writes (quick: 200 clients)", _resume, _this),
     Scenario("workers-1", WORKERS, "1 worker", _workers(1), _this),
     Scenario("workers-2", WORKERS, "2 workers", _workers(2), _this, against="workers-1"),
     Scenario("workers-4", WORKERS, "4 workers", _workers(4), _this, against="workers-1"),

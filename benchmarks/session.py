@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from benchmarks.peers import Contender
-from benchmarks.processes import HERE, NotInstalled, compiled, cpu, family, free_port, listening, memory, more_files
+from benchmarks.processes import HERE, compiled, cpu, family, free_port, listening, memory, more_files
 from realtime.embedded import Embedded
 
 NOTES = 100
@@ -32,7 +32,7 @@ IDLE = 0.1
 Figures = dict[str, float]
 
 
-class Failed(Exception):  # as the others of the project, named for what happened
+class Failed(Exception):
     """A contender could not be measured; says why."""
 
 
@@ -94,10 +94,12 @@ class Session:
         self._embedded.stop()
 
     def server(self, contender: Contender) -> Server:
-        """The running one. Raises :class:`~benchmarks.processes.NotInstalled`, or :class:`Failed`."""
+        """The running one. Raises ``NotInstalled``, ``NotStarted`` or :class:`Failed`."""
         if contender.name not in self._servers:
             stack = ExitStack()
-            self._servers[contender.name] = (stack.enter_context(self.fresh(contender)), stack)
+            server = stack.enter_context(self.fresh(contender))
+            self._servers[contender.name] = (server, stack)
+            self.load(server, clients=1, writers=32, seconds=0.5, grace=0.5)  # nobody is measured cold
         return self._servers[contender.name][0]
 
     def drop(self, name: str) -> None:
@@ -126,7 +128,7 @@ class Session:
                 try:
                     server.fill()
                 except (httpx.HTTPError, ValueError) as error:
-                    raise NotInstalled(f"it does not answer: {error!r}") from error
+                    raise Failed(f"it does not answer: {error!r}") from error
             server.rest()
             yield server
 
