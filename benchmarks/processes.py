@@ -111,8 +111,15 @@ def memory(process: psutil.Process) -> int:
     return sum(one.memory_info().rss for one in family(process))
 
 
+def files(process: psutil.Process) -> int:
+    """How many files and sockets a process and its children have open."""
+    return sum(one.num_fds() for one in family(process))
+
+
 def compiled(name: str) -> Path:
-    """The program made from ``load/<name>.c``. Raises :class:`NotInstalled` without a C compiler."""
+    """The program made from ``load/<name>.c``. Raises :class:`NotInstalled` without a C compiler, or Linux."""
+    if not sys.platform.startswith("linux"):
+        raise NotInstalled("the load needs Linux: it waits for its sockets with epoll")
     source = HERE / "load" / f"{name}.c"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     program = cache() / f"{name}-{digest}"

@@ -34,7 +34,7 @@ def through_log(bus: Bus) -> Publish:
         sent = NoteIn.model_validate_json(body)
         now = datetime.now(UTC)
         note = Note.model_construct(
-            id=BEYOND + version % 100, version=version, created_date=now, updated_date=now, **sent.model_dump()
+            id=BEYOND + version % 1000, version=version, created_date=now, updated_date=now, **sent.model_dump()
         )
         await bus.append(Entry(str(note.id), note.version, *encode_change(Change(note))))
 

@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from benchmarks.peers import Contender
-from benchmarks.processes import HERE, compiled, cpu, family, free_port, listening, memory, more_files
+from benchmarks.processes import HERE, compiled, cpu, family, files, free_port, listening, memory, more_files
 from realtime.embedded import Embedded
 
 NOTES = 100
@@ -109,7 +109,8 @@ class Session:
 
     @contextmanager
     def fresh(self, contender: Contender, workers: int = 1) -> Iterator[Server]:
-        """A server of its own, filled, on the same databases."""
+        """A server of its own, filled, on the same databases; the other one of the contender is stopped."""
+        self.drop(contender.name)
         port = free_port()
         environment = {
             "PORT": str(port),
@@ -147,6 +148,8 @@ class Session:
         with self.holding(server, alone=alone, **options) as said:
             pass
         server.rest()
+        if said["errors"]:
+            raise Failed(f"{said['errors']} of {said['sent']} requests were refused")
         return said
 
     @contextmanager
@@ -173,26 +176,40 @@ class Session:
             process.communicate()
 
 
-class Peak:
-    """The most memory that a server had, in bytes, from entering to leaving."""
+class Watch:
+    """What a server holds, from entering to leaving, four times a second."""
 
     def __init__(self, server: Server) -> None:
         self.bytes = 0
+        """The most memory that it had."""
+        self._sockets: list[tuple[float, int]] = []
         self._server = server
         self._over = threading.Event()
-        self._watch = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> Self:
-        self._watch.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._watch.join()
+        self._thread.join()
+
+    def closed(self, many: int) -> tuple[int, float]:
+        """How many of so many clients the server gave up, while all others stayed, and when the last one.
+
+        As a time of ``CLOCK_MONOTONIC``. Asked is the server: with unread data before it, no client sees the end.
+        """
+        most = max(open for _, open in self._sockets)
+        gone = [(min(most - open, many), at) for at, open in self._sockets if most - open < 2 * many]
+        top = max(lost for lost, _ in gone)
+        peak = next(at for at, open in self._sockets if open == most)
+        return top, next(at for lost, at in gone if lost == top and at >= peak)
 
     def _look(self) -> None:
         while not self._over.wait(0.25):
             self.bytes = max(self.bytes, memory(self._server.process))
+            self._sockets.append((time.monotonic(), files(self._server.process)))
 
 
 def _apart(load: int, server: Server) -> None:
