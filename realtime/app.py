@@ -106,14 +106,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's are made of scripts from elsewhere; ours are in `reference`
         redoc_url=None,
-        strict_content_type=False,  # a body without Content-Type is taken as JSON, as the tutorial's clients send it
         license_info={"name": "MIT", "identifier": "MIT"},
     )
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
-    for router in (operations.router, *rest.routers, *sockets.routers):
-        app.include_router(router)
+    # As the application's own: a router that is included looks for its route twice. The notes' come first.
+    for router in (*rest.routers, *sockets.routers, operations.router):
+        app.routes.extend(router.routes)
     add_error_handlers(app)
     describe = app.openapi
 

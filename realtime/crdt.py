@@ -40,14 +40,14 @@ class Document:
     def offer(self, update: bytes) -> bool:
         """Takes an update as :meth:`apply` does, and tells whether anything in it was news."""
         events: list[pycrdt.TransactionEvent] = []
-        waiting = len(self._waiting)
+        pieces, deletions = self._waiting.pieces, self._waiting.deletions
         # Only for the moment: what Yrs calls back, Python never collects.
         subscription = self._doc.observe(events.append)
         try:
             self.apply(update)
         finally:
             self._doc.unobserve(subscription)
-        return bool(events) or len(self._waiting) > waiting
+        return bool(events) or self._waiting.pieces != pieces or self._waiting.deletions != deletions
 
     def apply(self, update: bytes) -> None:
         """Takes an update. Raises :class:`MalformedUpdate` with nothing changed, or :class:`DocumentBroken`."""
@@ -55,21 +55,18 @@ class Document:
         if self._splits(walk):
             raise MalformedUpdate("splits a character in two")
         if self._follows(walk):
-            self._take(update)
-            self._known |= {client: max(end, self._known.get(client, 0)) for client, end in walk.ends.items()}
+            self._take(update, walk)
         else:
             try:
                 pycrdt.get_state(update)  # reads all of it
             except ValueError as error:
                 raise MalformedUpdate(f"cannot be decoded: {error}") from None
-            self._waiting.add(update)
-        for client, pairs in walk.pairs.items():
-            self._pairs.setdefault(client, set()).update(pairs)
+            self._waiting.add(update, self._known)
         if self._waiting:
-            for one in self._waiting.taken(self._known):
-                self._take(one)
+            for one in self._waiting.taken(dict(self._known)):
+                self._take(one, walked(one))
 
-    def _take(self, update: bytes) -> None:
+    def _take(self, update: bytes, walk: Walk) -> None:
         try:
             self._doc.apply_update(update)
         except ValueError as error:
@@ -79,6 +76,18 @@ class Document:
             if type(error).__name__ != "PanicException":
                 raise
             raise DocumentBroken(str(error)) from None
+        known = self._known
+        for client, pairs in walk.pairs.items():
+            before = known.get(client, 0)  # what is known stays as it is
+            self._pairs.setdefault(client, set()).update(clock for clock in pairs if clock > before)
+        if len(walk.ends) > 1:
+            known = self._known = clocks_of(self._doc.get_state())
+            if any(known.get(client, 0) < end for client, end in walk.ends.items()):
+                self._waiting.add(update, known)  # its pieces build upon each other in a circle
+            return
+        for client, end in walk.ends.items():
+            if known.get(client, 0) < end:
+                known[client] = end
 
     def _splits(self, walk: Walk) -> bool:
         """Whether an update goes between the halves of a character, or brings one that something waits to go into.
@@ -86,7 +95,8 @@ class Document:
         Clocks count UTF-16 code units. Yjs makes two of such a character (U+FFFD), and Yrs loses count: what it then
         encodes cannot be read by anybody.
         """
-        for known in filter(None, (self._pairs, walk.pairs)):
+        waiting = self._waiting.pairs() if self._waiting else None
+        for known in filter(None, (self._pairs, waiting, walk.pairs)):
             if any(clock in known.get(client, ()) for client, clock in walk.cuts):
                 return True
         if not walk.pairs:
@@ -130,8 +140,7 @@ class Document:
             raise MalformedUpdate(f"the state cannot be decoded: {error}") from None
         if not self._waiting:
             return update
-        updates = self._waiting.with_all_of(update)
-        return updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
+        return self._waiting.with_all_of(update)
 
     @property
     def length(self) -> int:

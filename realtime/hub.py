@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from realtime.frames import Frame
 
 MOST_TOLD = 100_000
+TURNS = 6
+"""Of the loop, before a fan-out: the answer to the write that it tells of goes out first, and the next can come."""
+SHARE = 0.25
+"""Of the time of the loop, for fanning out: with many clients, more goes out together."""
 LONGEST_REST = 0.005
-"""Seconds after a fan-out, at most, until the next: with many clients, more goes out together."""
+"""Seconds between fan-outs, at most, when each is of one event."""
+LONGEST_LOADED = 0.03
+"""Seconds between them when each is of several: whoever writes would else wait even longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ class Stats:
 class Hub:
     """All clients of this worker.
 
-    What is due in one turn of the loop goes out together, and after a fan-out the next one waits as long as that took,
-    at most :data:`LONGEST_REST`: a loop that falls behind joins more into each write.
+    What is due in a few turns of the loop goes out together, and after a fan-out the next one waits in proportion to
+    what that took: a loop that falls behind joins more into each write.
     """
 
     budget: int
@@ -142,7 +148,16 @@ class Hub:
         elif self._flushing is None:
             loop = asyncio.get_running_loop()
             wait = self._rested - loop.time()
-            self._flushing = loop.call_later(wait, self.flush) if wait > 0 else loop.call_soon(self.flush)
+            if wait > 0:
+                self._flushing = loop.call_later(wait, self.flush)
+            else:
+                self._flushing = loop.call_soon(self._flush_after, TURNS)
+
+    def _flush_after(self, turns: int) -> None:
+        if turns:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush_after, turns - 1)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Hands out what is due."""
@@ -166,8 +181,9 @@ class Hub:
         for subscription, some in frames.items():
             self.stats.deliveries += len(some) * len(subscription)
             subscription.hand(some)
-        took = time.perf_counter() - started
-        self._rested = asyncio.get_running_loop().time() + min(took, LONGEST_REST)
+        rest = (1 / SHARE - 1) * (time.perf_counter() - started)
+        most = LONGEST_REST if len(due) == 1 else LONGEST_LOADED
+        self._rested = asyncio.get_running_loop().time() + min(rest, most)
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
         """The keys that lost the note of an event since the one before it, or ever, when that is not known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -34,9 +35,10 @@ def _content_size(text: str) -> str:
     return text
 
 
+@lru_cache(8192)  # the same notes are read again and again
 def iso(moment: datetime) -> str:
-    """A moment as clients get it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    """A moment, in UTC, as clients get it."""
+    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def _integral(value: Any) -> Any:
@@ -231,9 +233,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Notes in order, and where the next page begins, if there are more."""
+    """Notes in order, as clients get them, and where the next page begins, if there are more."""
 
-    notes: Sequence[NoteHead]
+    notes: Sequence[dict[str, Any]]
     after: Position | None
 
 

@@ -307,8 +307,7 @@ class Notes:
                     id, fields, at, None, "type", lineage=record.lineage, authors=list(people)
                 )
             except NoRoom:
-                await self._store.history.archive({id})
-                await self._store.texts.archive({id})
+                await self._store.archive.move({id})
                 continue
             if change is not None:
                 await self._writes.done("type", change, people)

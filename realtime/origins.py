@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -76,6 +77,7 @@ UNKNOWN_HOST = (
 )
 
 
+@lru_cache(1024)
 def _is_public(host: str) -> bool:
     """Whether a host, with its port, is a name on the internet."""
     try:

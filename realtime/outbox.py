@@ -83,11 +83,7 @@ class Outbox:
         # Lost with a failure here, a note stays dirty, and the sweep takes it up.
         committed, self._committed = self._committed, set()
         published, self._published = self._published, {}
-        if committed:
-            await self._store.history.archive(committed)
-            await self._store.texts.archive(committed)
-        if published:
-            await self._store.notes.clear_dirty(published)
+        await self._store.archive.move(committed, published)
 
     async def sweep(self) -> None:
         """Publishes again what stays dirty, for ever."""

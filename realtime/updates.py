@@ -60,11 +60,12 @@ def walked(update: bytes) -> Walk:
         if structs == 0:
             raise MalformedUpdate("names a client without anything of it")
         walk.starts[client] = clock
-        walk.cuts.append((client, clock))
         for _ in range(structs):
+            walk.cuts.append((client, clock))
             clock = _struct(reader, walk, client, clock)
             if clock > _LARGEST_CLOCK:
                 raise MalformedUpdate("counts too far")
+        walk.cuts.append((client, clock))
         walk.ends[client] = clock
     for _ in range(reader.count()):
         client = reader.number(_LARGEST_CLIENT)
@@ -88,9 +89,14 @@ def _struct(reader: Reader, walk: Walk, client: int, clock: int) -> int:
         if kind == _SKIP:
             walk.starts[client] = clock + length
         return clock + length
+    place = None
     for flag in (_ORIGIN, _RIGHT_ORIGIN):
         if info & flag:
             other, at = reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK - 1)
+            if other == client and at >= clock:
+                raise MalformedUpdate("builds upon itself")
+            if place == (place := (other, at)):
+                raise MalformedUpdate("goes on both sides of one character")
             walk.need(other, at + 1)
             walk.cuts.append((other, at + (flag == _ORIGIN)))
     if not info & (_ORIGIN | _RIGHT_ORIGIN):
@@ -146,6 +152,7 @@ class Piece(NamedTuple):
     data: bytes
     needs: Mapping[int, int]
     cuts: Iterable[tuple[int, int]]
+    pairs: Iterable[int]
 
 
 class Deletion(NamedTuple):
@@ -167,18 +174,26 @@ class Waiting:
         """How many pieces and deletions there are."""
         return len(self.pieces) + len(self.deletions)
 
-    def add(self, update: bytes) -> None:
-        """Takes an update that was walked apart."""
+    def add(self, update: bytes, known: Mapping[int, int]) -> None:
+        """Takes an update that was walked apart, and keeps what of it is not known."""
         pieces, deletions = _apart(update)
-        self.pieces = sorted({piece[:3]: piece for piece in (*self.pieces, *pieces)}.values(), key=_place)
-        self.deletions = sorted({*self.deletions, *deletions})
+        self.pieces = _once((*self.pieces, *pieces), known)
+        self.deletions = _joined((*self.deletions, *deletions))
 
     def cuts(self) -> Iterable[tuple[int, int]]:
         """As those of a walk."""
         for piece in self.pieces:
-            yield from piece.cuts
+            yield from ((piece.client, piece.clock), (piece.client, piece.end), *piece.cuts)
         for client, clock, end in self.deletions:
             yield from ((client, clock), (client, end))
+
+    def pairs(self) -> dict[int, set[int]]:
+        """As those of a walk."""
+        pairs: dict[int, set[int]] = {}
+        for piece in self.pieces:
+            if piece.pairs:
+                pairs.setdefault(piece.client, set()).update(piece.pairs)
+        return pairs
 
     def taken(self, known: dict[int, int]) -> list[bytes]:
         """Takes out what can be taken now, and moves the clocks on: updates, to be applied one after the other."""
@@ -202,25 +217,37 @@ class Waiting:
             updates.append(encoded((), now))
         return updates
 
-    def with_all_of(self, update: bytes) -> list[bytes]:
-        """An update and what waits in one; in several if pieces overlap in part."""
+    def with_all_of(self, update: bytes) -> bytes:
+        """An update and what waits in one."""
         pieces, deletions = _apart(update)
-        found: list[list[Piece]] = [[]]
-        ends: list[dict[int, int]] = [{}]
-        for piece in sorted((*pieces, *self.pieces), key=_place):
-            for layer, reach in zip(found, ends, strict=True):
-                at = reach.get(piece.client, 0)
-                if piece.end <= at:
-                    break
-                if piece.clock >= at:
-                    layer.append(piece)
-                    reach[piece.client] = piece.end
-                    break
-            else:
-                found.append([piece])
-                ends.append({piece.client: piece.end})
-        gone = [*deletions, *self.deletions]
-        return [encoded(layer, () if number else gone) for number, layer in enumerate(found)]
+        return encoded(_once((*pieces, *self.pieces), {}), (*deletions, *self.deletions))
+
+
+def _once(pieces: Iterable[Piece], known: Mapping[int, int]) -> list[Piece]:
+    """Pieces by their clocks, without what is known and what another one before has.
+
+    One update cannot hold a clock twice, and what is stored has to be what is here.
+    """
+    ends = dict(known)
+    once = []
+    for piece in sorted(pieces, key=_place):
+        at = ends.get(piece.client, 0)
+        if piece.end > at:
+            once.append(piece if piece.clock >= at else _rest(piece, at))
+            ends[piece.client] = piece.end
+    return once
+
+
+def _joined(deletions: Iterable[Deletion]) -> list[Deletion]:
+    """Deletions by their clocks, without overlaps: Yjs loses count if there are any."""
+    joined: list[Deletion] = []
+    for deletion in sorted(deletions):
+        last = joined[-1] if joined else None
+        if last and last.client == deletion.client and deletion.clock <= last.end:
+            joined[-1] = last._replace(end=max(last.end, deletion.end))
+        else:
+            joined.append(deletion)
+    return joined
 
 
 def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tuple[list[Piece], list[Piece]]:
@@ -239,7 +266,10 @@ def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tu
         queue = queues[client]
         while queue:
             piece = queue[0]
-            if piece.end > known.get(client, unknown):
+            at = known.get(client, unknown)
+            if piece.end > at:
+                if piece.clock < at:
+                    piece = queue[0] = _rest(piece, at)
                 needs = ((client, piece.clock), *piece.needs.items())
                 lack = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
                 if lack is not None:
@@ -291,12 +321,11 @@ def _apart(update: bytes) -> tuple[list[Piece], list[Deletion]]:
     for _ in range(reader.count()):
         structs, client, clock = reader.count(), reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK)
         for _ in range(structs):
-            own = Walk({}, {}, {}, [], {})
             start = reader.at
-            end = _struct(reader, own, client, clock)
+            piece = _piece(reader, client, clock)
             if update[start] & 0x1F != _SKIP:
-                pieces.append(Piece(client, clock, end, update[start : reader.at], own.needs, own.cuts))
-            clock = end
+                pieces.append(piece)
+            clock = piece.end
     deletions: list[Deletion] = []
     for _ in range(reader.count()):
         client = reader.number(_LARGEST_CLIENT)
@@ -304,6 +333,37 @@ def _apart(update: bytes) -> tuple[list[Piece], list[Deletion]]:
             clock = reader.number(_LARGEST_CLOCK)
             deletions.append(Deletion(client, clock, clock + reader.number(_LARGEST_CLOCK)))
     return pieces, deletions
+
+
+def _piece(reader: Reader, client: int, clock: int) -> Piece:
+    """The next piece of an update."""
+    own = Walk({}, {}, {}, [], {})
+    start = reader.at
+    end = _struct(reader, own, client, clock)
+    return Piece(client, clock, end, reader.data[start : reader.at], own.needs, own.cuts, own.pairs.get(client, ()))
+
+
+def _rest(piece: Piece, clock: int) -> Piece:
+    """What a piece has from a clock on, cut as Yjs does: it goes on after the character before."""
+    reader = Reader(piece.data)
+    info = reader.byte()
+    kind, right = info & 0x1F, info & _RIGHT_ORIGIN
+    data = bytes((kind,))
+    if kind != _GC:
+        origin = b""
+        for _ in range(bool(info & _ORIGIN) + bool(right)):
+            origin = lib0.number(reader.number(_LARGEST_CLIENT)) + lib0.number(reader.number(_LARGEST_CLOCK))
+        if not origin:
+            reader.number(1)
+            reader.string()
+        before = lib0.number(piece.client) + lib0.number(clock - 1)
+        data = bytes((kind | _ORIGIN | right,)) + before + (origin if right else b"")
+    if kind == _STRING:
+        text = reader.string().encode("utf-16-le")[2 * (clock - piece.clock) :]
+        data += lib0.string(text.decode("utf-16-le"))
+    else:
+        data += lib0.number(piece.end - clock)
+    return _piece(Reader(data), piece.client, clock)
 
 
 def encoded(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
@@ -323,12 +383,8 @@ def encoded(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
     for client, section in sorted(sections.items(), reverse=True):  # Yjs relies on the order when it merges updates
         out += [lib0.number(len(section)), lib0.number(client), lib0.number(starts[client]), *section]
     ranges: dict[int, list[tuple[int, int]]] = {}
-    for client, clock, end in sorted(deletions):
-        found = ranges.setdefault(client, [])
-        if found and clock <= found[-1][1]:  # Yjs loses count if they overlap
-            found[-1] = found[-1][0], max(end, found[-1][1])
-        else:
-            found.append((clock, end))
+    for client, clock, end in _joined(deletions):
+        ranges.setdefault(client, []).append((clock, end))
     out.append(lib0.number(len(ranges)))
     for client, parts in sorted(ranges.items(), reverse=True):
         out += [lib0.number(client), lib0.number(len(parts))]

@@ -109,8 +109,7 @@ class Writes:
             except NoRoom:
                 if id is None:
                     raise
-                await self._store.history.archive({id})
-                await self._store.texts.archive({id})
+                await self._store.archive.move({id})
                 continue
             if change is not None:
                 await self.done(write.action, change, [write.viewer.name])

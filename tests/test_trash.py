@@ -229,16 +229,16 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
         await store.prepare()
         await store.notes.create(note_in(content=SECRET, tags=[]), None)
         await store.notes.delete(1, None, None)
-        insert = store.history._insert
+        take = store.history.take
 
-        async def insert_late(rows: Any) -> None:
-            monkeypatch.setattr(store.history, "_insert", insert)
+        async def take_late(notes: Any) -> Any:
+            monkeypatch.setattr(store.history, "take", take)
             await app.state.parts.notes.purge(OPEN, 1, None, None)
             await app.state.parts.outbox.flush()
-            await insert(rows)
+            return await take(notes)
 
-        monkeypatch.setattr(store.history, "_insert", insert_late)
-        await store.history.archive({1})
+        monkeypatch.setattr(store.history, "take", take_late)
+        await store.archive.move({1})
         assert await store.history.read(1, 1) is None
 
 

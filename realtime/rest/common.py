@@ -8,13 +8,14 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic_core import to_json
 
 from realtime.access import Viewer
 from realtime.feed import Feed
@@ -254,7 +255,6 @@ def link(path: str, **query: Any) -> str:
     return f'<{path}?{urlencode(given, doseq=True)}>; rel="next"'
 
 
-def list_answer(items: Iterable[BaseModel | bytes], headers: dict[str, str]) -> Response:
+def list_answer(items: Sequence[BaseModel | Mapping[str, Any]], headers: dict[str, str]) -> Response:
     """A JSON array."""
-    bodies = (item if isinstance(item, bytes) else json_of(item) for item in items)
-    return Response(b"[" + b",".join(bodies) + b"]", headers=headers, media_type="application/json")
+    return Response(to_json(items), headers=headers, media_type="application/json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Annotated, Any
 
 from fastapi import Body, Header, Query, Response
@@ -16,7 +15,6 @@ from realtime.models import (
     STORABLE,
     Listing,
     Note,
-    NoteHead,
     NoteIn,
     NoteListed,
     NotePatch,
@@ -26,6 +24,7 @@ from realtime.models import (
     etag,
     example,
 )
+from realtime.quick import QuickRoute
 from realtime.rest.common import (
     ENTITY_TAGS,
     JSON_BODY,
@@ -56,7 +55,7 @@ from realtime.rest.common import (
 from realtime.routing import SlashRouter, problem
 from realtime.search import snippet
 
-router = SlashRouter(prefix="/notes", tags=["notes"])
+router = SlashRouter(prefix="/notes", tags=["notes"], route_class=QuickRoute)
 
 PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
 CONFLICT: Answers = {
@@ -207,15 +206,14 @@ async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[
     if query.q is None:
         return list_answer(found.notes, headers)
     # In a thread: the words are looked for in all of the texts.
-    return list_answer(await asyncio.to_thread(lambda: [_excerpted(note, query) for note in found.notes]), headers)
+    notes = await asyncio.to_thread(lambda: [_excerpted(note, query) for note in found.notes])
+    return list_answer(notes, headers)
 
 
-def _excerpted(note: NoteHead, query: ListQuery) -> bytes:
-    texts = [note.content] if isinstance(note, Note) else []
-    excerpt = snippet(query.q or "", *texts, note.description, note.title, " ".join(note.tags))
-    if not query.content:
-        note = NoteHead.model_construct(**{name: getattr(note, name) for name in NoteHead.model_fields})
-    return json_of(note)[:-1] + b',"snippet":' + json.dumps(excerpt).encode() + b"}"
+def _excerpted(note: dict[str, Any], query: ListQuery) -> dict[str, Any]:
+    texts = (note["content"], note["description"], note["title"], " ".join(note["tags"]))
+    shown = note if query.content else {name: value for name, value in note.items() if name != "content"}
+    return {**shown, "snippet": snippet(query.q or "", *texts)}
 
 
 @router.get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pymongo import ASCENDING, IndexModel
 
+from realtime.store.archive import Archive
 from realtime.store.audit import Audit
 from realtime.store.claims import Claims
 from realtime.store.connection import Connection
@@ -28,6 +29,7 @@ class Store:
         self.lists = Lists(self._connection)
         self.history = History(self._connection)
         self.texts = TextStore(self._connection)
+        self.archive = Archive(self._connection, self.history, self.texts)
         self.claims = Claims(self._connection)
         self.people = PeopleStore(self._connection)
         self.sessions = SessionStore(self._connection)

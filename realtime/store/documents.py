@@ -23,7 +23,7 @@ from typing import Any
 
 from realtime.access import UNSHARED, Access, Key, Link, Role
 from realtime.gate import Standing
-from realtime.models import Change, Note, NoteHead, Revision
+from realtime.models import Change, Note, Revision, iso
 
 Document = dict[str, Any]
 
@@ -31,7 +31,9 @@ LIVE: Document = {"deleted": False}
 TRASHED: Document = {"deleted_date": {"$exists": True}}
 NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
-HEAD: dict[str, bool] = {**NOTE, "content": False}
+HEAD = dict.fromkeys(("title", "description", "tags", "version", "created_date", "updated_date"), True)
+"""The projections to what :func:`shown_of` reads, without and with the content."""
+WHOLE = {**HEAD, "content": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,35 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def head_of(document: Mapping[str, Any]) -> NoteHead:
-    """A note without its text."""
-    # Not validated again: only checked notes are ever stored.
-    return NoteHead.model_construct(**_head(document))
-
-
 def note_of(document: Mapping[str, Any]) -> Note:
     """A note."""
-    return Note.model_construct(**_head(document), content=document["content"])
+    # Not validated again: only checked notes are ever stored.
+    return Note.model_construct(
+        id=int(document["_id"]),  # a large one is a class of the driver's own
+        title=document["title"],
+        description=document["description"],
+        tags=document["tags"],
+        version=document["version"],
+        created_date=document["created_date"],
+        updated_date=document["updated_date"],
+        content=document["content"],
+    )
 
 
-def _head(document: Mapping[str, Any]) -> Document:
-    return {
-        "id": int(document["_id"]),  # a large one is a class of the driver's own
+def shown_of(document: Mapping[str, Any]) -> Document:
+    """A note as clients get it, with its content if that was read: what :func:`note_of` is as JSON, in a list."""
+    shown = {
+        "id": int(document["_id"]),
         "title": document["title"],
         "description": document["description"],
         "tags": document["tags"],
         "version": document["version"],
-        "created_date": document["created_date"],
-        "updated_date": document["updated_date"],
+        "created_date": iso(document["created_date"]),
+        "updated_date": iso(document["updated_date"]),
     }
+    if "content" in document:
+        shown["content"] = document["content"]
+    return shown
 
 
 def access_of(document: Mapping[str, Any]) -> Access:

@@ -8,19 +8,18 @@ as the difference to a keyframe, an earlier revision that is stored whole, so th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING
 
 from realtime.models import Revision, RevisionText
-from realtime.store.connection import QUICK, Connection, insert_again
+from realtime.store.connection import Connection, insert_again
 from realtime.store.documents import LIVE, Document, revision_of
 
 SHORT = 512
 """Characters up to which a content is always stored whole."""
-BATCH_NOTES = 50
 THINNED = 5000
 """Revisions that are looked at, at once, to thin them out."""
 BATCH_BYTES = 8 * 1024 * 1024
@@ -102,54 +101,30 @@ class History:
             return None
         return _applied(keyframe["content"], stored)
 
-    async def archive(self, ids: Collection[int]) -> None:
-        """Moves the revisions that these notes hold into the history; of purged notes, deletes what is there.
-
-        May be repeated, and done by several at once. Raises :class:`Unavailable`.
-        """
-        waiting = list(ids)
-        for start in range(0, len(waiting), BATCH_NOTES):
-            with self._connection.reading(self._connection.write_timeout):
-                notes = await self._notes.find(
-                    {"_id": {"$in": waiting[start : start + BATCH_NOTES]}},
-                    {"recent": True, "keyframe": True, "purged": True},
-                ).to_list(None)
-                purged = [note["_id"] for note in notes if "purged" in note]
-                if purged:
-                    await self.forget(purged)
-                await self._archive([note for note in notes if note.get("recent")])
-
     async def forget(self, ids: Sequence[int]) -> None:
         """Deletes all that is archived of these notes. Raises :class:`Unavailable`."""
         with self._connection.reading(self._connection.write_timeout):
             for id in ids:
                 await self._rows.delete_many(_versions(id))
 
-    async def _archive(self, notes: Sequence[Document]) -> None:
-        keyframes = await self._keyframes(notes)
-        tidied = []
+    async def take(self, notes: Sequence[Document]) -> dict[int, int]:
+        """Keeps the revisions that these documents of notes hold, and returns the notes' new keyframes."""
+        texts = await self._keyframes(notes)
+        keyframes: dict[int, int] = {}
         rows: list[Document] = []
         size = 0
         for note in notes:
-            made, keyframe = _rows(note, keyframes.get(note["_id"]))
+            made, keyframe = _rows(note, texts.get(note["_id"]))
+            if keyframe is not None:
+                keyframes[note["_id"]] = keyframe
             rows += made
             size += sum(len(entry.get("content", "")) for entry in note["recent"])
             if size > BATCH_BYTES:
-                await self._insert(rows)
+                await insert_again(self._rows, rows)
                 rows, size = [], 0
-            update: Document = {"$pull": {"recent": {"version": {"$lte": note["recent"][-1]["version"]}}}}
-            if keyframe is not None:
-                # Never backwards: two at once would then store differences to different keyframes.
-                update["$max"] = {"keyframe": keyframe}
-            tidied.append(UpdateOne({"_id": note["_id"], "purged": {"$exists": False}}, update))
         if rows:
-            await self._insert(rows)
-        if tidied:
-            await self._notes.with_options(write_concern=QUICK).bulk_write(tidied, ordered=False)
-        ids = [note["_id"] for note in notes]
-        gone = await self._notes.find({"_id": {"$in": ids}, "purged": {"$exists": True}}, {"_id": True}).to_list(None)
-        if gone:  # purged meanwhile
-            await self.forget([note["_id"] for note in gone])
+            await insert_again(self._rows, rows)
+        return keyframes
 
     async def _keyframes(self, notes: Iterable[Document]) -> dict[int, str]:
         """The texts of the keyframes of those notes that have a long text to be archived."""
@@ -162,9 +137,6 @@ class History:
             return {}
         rows = await self._rows.find({"_id": {"$in": keys}}, {"content": True}).to_list(None)
         return {row["_id"]["note"]: row["content"] for row in rows if isinstance(row["content"], str)}
-
-    async def _insert(self, rows: Sequence[Document]) -> None:
-        await insert_again(self._rows, rows)
 
     async def unthinned(self, before: datetime) -> int | None:
         """A note with revisions from before a date that are not thinned out yet. Raises :class:`Unavailable`."""

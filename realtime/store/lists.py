@@ -7,19 +7,33 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bson.codec_options import CodecOptions
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
 from realtime.access import Access, Key
-from realtime.models import Listing, Note, NoteHead, Page, Position, TagCount, Trashed
+from realtime.models import Listing, Note, Page, Position, TagCount, Trashed
 from realtime.store.connection import Connection
-from realtime.store.documents import HEAD, LIVE, NOTE, TRASHED, Document, access_of, head_of, note_of, open_to
+from realtime.store.documents import (
+    HEAD,
+    LIVE,
+    NOTE,
+    TRASHED,
+    WHOLE,
+    Document,
+    access_of,
+    note_of,
+    open_to,
+    shown_of,
+)
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
 FETCH = 16
 """Notes that are read at once where their order comes from elsewhere."""
+BATCH = 101
+"""Notes that one answer of MongoDB holds."""
 EXPORTED = 25
 """Notes that are read at once where all are."""
 WEIGHTS = {"title": 10, "tags": 5, "description": 5, "content": 1}
@@ -77,7 +91,7 @@ def ordered(listing: Listing, first: tuple[str, Any]) -> Document:
     direction = DESCENDING if backwards else ASCENDING
     return {
         "filter": {**TAGGED, "tags": {"$all": list(listing.tags)}} if listing.tags else LIVE,
-        "projection": NOTE if listing.content else HEAD,
+        "projection": {**(WHOLE if listing.content else HEAD), **dict.fromkeys(ORDERS[name], True)},
         "sort": [(key, direction) for key in (first[0], *keys)][0 if first[0] == "deleted" else 1 :],
         "hint": {"deleted": f"by_{name}", "tags": f"tagged_by_{name}", "readers": f"opened_by_{name}"}[first[0]],
         "min": dict(low),
@@ -91,25 +105,27 @@ class Lists:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
+        # A time zone for every date would take as long as all else of a document; all are in UTC.
+        self._quick: Any = self._notes.with_options(codec_options=CodecOptions())
 
     async def page(self, listing: Listing) -> Page:
         """A page of live notes. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
-        return await (self._ordered(listing) if listing.q is None else self._found(listing))
+        if listing.q is not None:
+            return await self._found(listing)
+        documents, after = await self._ordered(listing)
+        return Page([shown_of(document) for document in documents], after)
 
-    async def _ordered(self, listing: Listing) -> Page:
-        make = note_of if listing.content else head_of
-        notes: list[NoteHead] = []
+    async def _ordered(self, listing: Listing) -> tuple[list[Document], Position | None]:
+        notes: list[Document] = []
         size = 0
-        last: Mapping[str, Any] = {}
         async with contextlib.aclosing(self._in_order(listing)) as documents:
             async for document in documents:
                 if len(notes) == listing.limit or size > PAGE_BYTES:
-                    return Page(notes, _position(listing, last))
+                    return notes, _position(listing, notes[-1])
                 size += len(document.get("content", "").encode())
-                notes.append(make(document))
-                last = document
-        return Page(notes, None)
+                notes.append(document)
+        return notes, None
 
     def _in_order(self, listing: Listing) -> AsyncGenerator[Document]:
         """The notes of a list as they come, one more than a page may have."""
@@ -121,15 +137,17 @@ class Lists:
 
     async def _scan(self, find: Document, many: int) -> AsyncGenerator[Document]:
         with self._connection.reading():
-            cursor: Any = self._notes.find(**find, limit=many, batch_size=min(many, 101))
+            cursor = self._quick.find(**find, limit=many, batch_size=min(many, BATCH))
             try:
-                async for document in cursor:
-                    yield document
+                while cursor.alive:
+                    for document in await cursor.to_list(BATCH):
+                        yield document
             finally:
-                await cursor.close()
+                if cursor.alive:
+                    await cursor.close()
 
     async def _found(self, listing: Listing) -> Page:
-        notes: list[NoteHead] = []
+        notes: list[dict[str, Any]] = []
         size = 0
         order = await self._matches(listing)
         last: Position | None = None
@@ -137,15 +155,15 @@ class Lists:
             batch = order[start : min(start + FETCH, listing.limit)]
             with self._connection.reading():
                 ids = [id for _, id in batch]
-                documents = await self._notes.find({"_id": {"$in": ids}, **_shown(listing.keys)}, NOTE).to_list(None)
-            found = {document["_id"]: note_of(document) for document in documents}
+                documents = await self._notes.find({"_id": {"$in": ids}, **_shown(listing.keys)}, WHOLE).to_list(None)
+            found = {document["_id"]: shown_of(document) for document in documents}
             for position in batch:
                 if size > PAGE_BYTES:
                     return Page(notes, last)
                 last = position
                 if position[1] in found:
                     notes.append(found[position[1]])
-                    size += len(found[position[1]].content.encode())
+                    size += len(found[position[1]]["content"].encode())
         return Page(notes, last if len(order) > listing.limit else None)
 
     async def _matches(self, listing: Listing) -> list[Position]:
@@ -232,11 +250,10 @@ class Lists:
         await self._connection.until_prepared()
         after: Position | None = None
         while True:
-            page = await self._ordered(Listing(limit=EXPORTED, after=after, keys=keys))
-            yield [note for note in page.notes if isinstance(note, Note)]
-            if page.after is None:
+            documents, after = await self._ordered(Listing(limit=EXPORTED, after=after, keys=keys))
+            yield [note_of(document) for document in documents]
+            if after is None:
                 return
-            after = page.after
 
 
 def _trash_scan(first: Document, after: Position | None) -> Document:
@@ -290,7 +307,7 @@ def _moment(milliseconds: float | str) -> datetime:
 
 
 def _milliseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(milliseconds=1)
+    return (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 def _position(listing: Listing, document: Mapping[str, Any]) -> Position:

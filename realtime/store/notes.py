@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from realtime.access import Access, Key
@@ -14,7 +14,7 @@ from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
 from realtime.gate import Standing
 from realtime.models import KEPT_OPERATIONS, Action, Change
 from realtime.search import folded
-from realtime.store.connection import QUICK, Connection
+from realtime.store.connection import Connection
 from realtime.store.documents import (
     LIVE,
     NOTE,
@@ -256,17 +256,6 @@ class NoteStore:
             except KeyError:
                 log.exception("this document is no note", extra={"id": document["_id"]})
         return changes
-
-    async def clear_dirty(self, versions: Mapping[int, int]) -> None:
-        """Takes the mark off notes that still are at these versions, and archived. Raises :class:`Unavailable`."""
-        clear = [
-            UpdateOne(
-                {"_id": id, "version": version, "recent": [], "edits": {"$in": [None, []]}}, {"$unset": {"dirty": ""}}
-            )
-            for id, version in versions.items()
-        ]
-        with self._connection.reading():
-            await self._notes.with_options(write_concern=QUICK).bulk_write(clear, ordered=False)
 
 
 def _marked(token: str | None) -> Document:

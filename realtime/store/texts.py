@@ -105,15 +105,11 @@ class TextStore:
             documents = [_document(row) for row in rows]
             await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
 
-    async def archive(self, ids: Iterable[int]) -> None:
-        """Moves the edits that these notes hold into rows. May be repeated. Raises :class:`Unavailable`."""
-        with self._connection.reading(self._connection.write_timeout):
-            holding = {"_id": {"$in": list(ids)}, "edits.0": {"$exists": True}}
-            for note in await self._notes.find(holding, {"edits": True}).to_list(None):
-                rows = [{**edit, "note": note["_id"]} for edit in note["edits"]]
-                await insert_again(self._rows, rows)
-                moved = [edit["_id"] for edit in note["edits"]]
-                await self._notes.update_one({"_id": note["_id"]}, {"$pull": {"edits": {"_id": {"$in": moved}}}})
+    async def take(self, notes: Iterable[Document]) -> None:
+        """Keeps the edits that these documents of notes hold."""
+        rows = [{**edit, "note": note["_id"]} for note in notes for edit in note.get("edits", ())]
+        if rows:
+            await insert_again(self._rows, rows)
 
     async def compact(self, lineage: str, generation: int, state: bytes, rows: Collection[str]) -> bool:
         """Replaces the snapshot of a generation by one that holds these rows, too, and deletes exactly these.

@@ -16,9 +16,11 @@ from realtime.access import OPEN
 from realtime.errors import Unavailable
 from realtime.models import MAX_CONTENT, NoteIn
 from realtime.settings import Settings
+from realtime.store.archive import Archive
 from realtime.store.connection import Connection
 from realtime.store.documents import Document
 from realtime.store.history import History
+from realtime.store.texts import TextStore
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 from tests.history.conftest import Part, some_text, start, write
 
@@ -59,7 +61,7 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
 
     async def archive(worker: Part) -> None:
         while not done.is_set():
-            await worker.store.history.archive({1})
+            await worker.store.archive.move({1})
 
     async def look(worker: Part) -> None:
         while not done.is_set():
@@ -77,26 +79,35 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
         for _ in range(80):
             await write(workers[0], pick, written)
         done.set()
-    await asyncio.gather(*(worker.store.history.archive({1}) for worker in workers))
+    await asyncio.gather(*(worker.store.archive.move({1}) for worker in workers))
     for version, note in written.items():
         assert await workers[1].read(version) == note, version
 
 
-class _Slow(History):
-    """An archive that is held up, before or after it has written its rows."""
+class _Slow(Archive):
+    """An archive that is held up, before or after it has kept the revisions."""
 
     def __init__(self, connection: Connection, *, before: bool = False) -> None:
+        self.history = _SlowHistory(connection, before=before)
+        super().__init__(connection, self.history, TextStore(connection))
+
+
+class _SlowHistory(History):
+    def __init__(self, connection: Connection, *, before: bool) -> None:
         super().__init__(connection)
         self._before = before
         self.reached, self.go = asyncio.Event(), asyncio.Event()
 
-    async def _insert(self, rows: Sequence[Document]) -> None:
-        if not self._before:
-            await super()._insert(rows)
+    async def take(self, notes: Sequence[Document]) -> dict[int, int]:
+        """Keeps the revisions, before or after it is let go on."""
+        if self._before:
+            self.reached.set()
+            await self.go.wait()
+            return await super().take(notes)
+        keyframes = await super().take(notes)
         self.reached.set()
         await self.go.wait()
-        if self._before:
-            await super()._insert(rows)
+        return keyframes
 
 
 @pytest.fixture
@@ -120,18 +131,18 @@ async def test_slow_archives_spoil_no_version(worker: Part, slow: Callable[..., 
 
     first, second = slow(before=before), slow(before=before)
     async with asyncio.TaskGroup() as tasks:
-        released = tasks.create_task(first.archive({1}))
-        await first.reached.wait()
+        released = tasks.create_task(first.move({1}))
+        await first.history.reached.wait()
         await write(texts[1])
         await worker.outbox.flush()
         await write(texts[1] + "a")
-        tasks.create_task(second.archive({1}))
-        await second.reached.wait()
-        first.go.set()
+        tasks.create_task(second.move({1}))
+        await second.history.reached.wait()
+        first.history.go.set()
         await released
         await write(texts[1] + "ab")
         await worker.outbox.flush()
-        second.go.set()
+        second.history.go.set()
     await write(texts[1] + "abc")
     await worker.outbox.flush()
     assert await worker.versions() == sorted(written, reverse=True)
@@ -145,12 +156,12 @@ async def test_slow_archive_brings_nothing_of_a_purged_note_back(
     await start(worker, "secret")
     held = slow(before=True)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(held.archive({1}))
-        await held.reached.wait()
+        tasks.create_task(held.move({1}))
+        await held.history.reached.wait()
         await worker.notes.delete(OPEN, 1, None, None)
         await worker.notes.purge(OPEN, 1, None, None)
         await worker.outbox.flush()
-        held.go.set()
+        held.history.go.set()
     await worker.outbox.flush()
     assert database.history.count_documents({}) == 0
     assert "secret" not in str(database.notes.find_one())
@@ -165,7 +176,7 @@ async def test_archiving_again_changes_nothing(worker: Part, database: Database[
     # As if it had been cut off before it could tidy up.
     database.notes.update_one({}, {"$set": {"recent": recent}})
     assert await worker.versions() == [2, 1]
-    await worker.store.history.archive({1})
+    await worker.store.archive.move({1})
     assert list(database.history.find()) == rows
     assert await worker.versions() == [2, 1]
     assert await worker.read(1) == written[1]
@@ -208,9 +219,9 @@ async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) ->
     # As when the primary steps down: the rows are written, and no majority confirms it.
     worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
     with pytest.raises(Unavailable):
-        await worker.store.history.archive([1])
+        await worker.store.archive.move([1])
     await rows.delete_many({})  # the rollback
     worker.store.history._rows = rows
     assert await worker.versions() == [1]
-    await worker.store.history.archive([1])
+    await worker.store.archive.move([1])
     assert (await worker.read(1))["title"] == "title"
