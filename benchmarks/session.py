@@ -49,15 +49,16 @@ class Server:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
-    def rest(self, within: float = 3.0) -> None:
-        """Waits until it has nothing more to do, but not for ever."""
+    def rest(self, within: float = 4.0) -> bool:
+        """Waits until it has nothing more to do, but not for ever; tells whether it came to that."""
         deadline, before = time.monotonic() + within, cpu(self.process)
         while time.monotonic() < deadline:
             time.sleep(0.2)
             now = cpu(self.process)
             if now - before < 0.2 * IDLE:
-                return
+                return True
             before = now
+        return False
 
     def fill(self) -> None:
         """Gives every note the same content; this program's are made first."""
@@ -98,8 +99,12 @@ class Session:
         if contender.name not in self._servers:
             stack = ExitStack()
             server = stack.enter_context(self.fresh(contender))
+            try:
+                self.load(server, clients=1, writers=32, seconds=0.5, grace=0.5)  # nobody is measured cold
+            except Failed:
+                stack.close()
+                raise
             self._servers[contender.name] = (server, stack)
-            self.load(server, clients=1, writers=32, seconds=0.5, grace=0.5)  # nobody is measured cold
         return self._servers[contender.name][0]
 
     def drop(self, name: str) -> None:
@@ -147,7 +152,8 @@ class Session:
         """What the load says; ``alone``: on a core of its own, if there are at least four. Raises :class:`Failed`."""
         with self.holding(server, alone=alone, **options) as said:
             pass
-        server.rest()
+        if not server.rest():
+            self.drop(server.contender.name)  # its leftovers are not for those who come next
         if said["errors"]:
             raise Failed(f"{said['errors']} of {said['sent']} requests were refused")
         return said
