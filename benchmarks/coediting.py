@@ -157,7 +157,8 @@ class Client(asyncio.Protocol):
         """Sends a message, masked with zeros."""
         size = len(message)
         head = bytes((0x82, 0x80 | size)) if size < 126 else bytes((0x82, 0xFE)) + size.to_bytes(2, "big")
-        self._transport.write(head + b"\0\0\0\0" + message)
+        if not self._transport.is_closing():  # else it counts as lost
+            self._transport.write(head + b"\0\0\0\0" + message)
 
     def type(self, update: bytes) -> None:
         """Sends an update."""
