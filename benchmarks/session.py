@@ -207,10 +207,10 @@ class Watch:
         As a time of ``CLOCK_MONOTONIC``. Asked is the server: with unread data before it, no client sees the end.
         """
         most = max(open for _, open in self._sockets)
-        gone = [(min(most - open, many), at) for at, open in self._sockets if most - open < 2 * many]
-        top = max(lost for lost, _ in gone)
         peak = next(at for at, open in self._sockets if open == most)
-        return top, next(at for lost, at in gone if lost == top and at >= peak)
+        gone = [(min(most - open, many), at) for at, open in self._sockets if most - open < 2 * many and at >= peak]
+        top = max(lost for lost, _ in gone)
+        return top, next(at for lost, at in gone if lost == top)
 
     def _look(self) -> None:
         while not self._over.wait(0.25):
