@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check types docs bench format clean
+.PHONY: install run test check types docs bench bench-docs bench-parts format clean
 
 install: .venv/installed
 
@@ -34,10 +34,16 @@ docs: install
 	$(BIN)/python docs/render.py
 
 bench: install
-	$(BIN)/python benchmarks/lists.py
-	$(BIN)/python benchmarks/coediting.py --most
-	$(BIN)/python benchmarks/trace.py
-	$(BIN)/python benchmarks/rooms.py
+	$(BIN)/python -m benchmarks.compare
+
+bench-docs: install
+	$(BIN)/python -m benchmarks.compare --write
+
+bench-parts: install
+	$(BIN)/python -m benchmarks.lists
+	$(BIN)/python -m benchmarks.coediting --most
+	$(BIN)/python -m benchmarks.trace
+	$(BIN)/python -m benchmarks.rooms
 
 format: install
 	$(BIN)/ruff format .

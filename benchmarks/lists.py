@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from typing import Any, get_args
 import httpx
 from pymongo import MongoClient
 
+from benchmarks.processes import free_port, listening
 from realtime.embedded import Embedded
 from realtime.models import Sort
 from realtime.rest.common import place_token
@@ -62,18 +60,11 @@ def served(embedded: Embedded, database: str) -> Iterator[str]:
         "REALTIME_MONGO_URL": embedded.mongo_url,
         "REALTIME_REDIS_URL": embedded.redis_url,
         "REALTIME_DATABASE": database,
-        "REALTIME_PORT": "0",
         "REALTIME_LOG_LEVEL": "warning",
     }
-    command = [sys.executable, "-m", "realtime", "serve"]
-    with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = re.search(r"http://\S+", process.stdout.readline())
-        assert address is not None
-        try:
-            yield address[0].rstrip("/")
-        finally:
-            process.terminate()
+    port = free_port()
+    with listening([sys.executable, "-m", "realtime", "serve", "--port", str(port)], port, environment):
+        yield f"http://127.0.0.1:{port}"
 
 
 def filled(embedded: Embedded, url: str, database: str, many: int) -> None:

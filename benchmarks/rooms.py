@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +19,7 @@ import psutil
 import uvloop
 from websockets.asyncio.client import connect
 
+from benchmarks.processes import free_port, listening
 from realtime.embedded import Embedded
 from realtime.rooms import protocol
 
@@ -34,28 +31,11 @@ def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     embedded = Embedded(folder, mongo=True, redis=True)
     embedded.start()
     try:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+        port = free_port()
         urls = {"REALTIME_MONGO_URL": embedded.mongo_url, "REALTIME_REDIS_URL": embedded.redis_url}
         command = [sys.executable, "-m", "realtime", "serve", "--port", str(port)]
-        environment = {**os.environ, **urls, "REALTIME_LOG_LEVEL": "error"}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(300):
-                try:
-                    if httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
-                        break
-                except httpx.TransportError:
-                    pass
-                time.sleep(0.1)
-            else:
-                sys.exit("the server did not start")
-            yield url, psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait(20)
+        with listening(command, port, {**urls, "REALTIME_LOG_LEVEL": "error"}) as process:
+            yield f"http://127.0.0.1:{port}", process
     finally:
         embedded.stop()
 

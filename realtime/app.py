@@ -111,8 +111,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
-    # As the application's own: a router that is included looks for its route twice. The notes' come first.
-    for router in (*rest.routers, *sockets.routers, operations.router):
+    # As the application's own: a router that is included looks for its route twice. What is asked for most comes first.
+    for router in (*sockets.routers, *rest.routers, operations.router):
         app.routes.extend(router.routes)
     add_error_handlers(app)
     describe = app.openapi

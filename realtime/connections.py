@@ -7,7 +7,11 @@ the connection over: what is left of it is as little as it needs, for tens of th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
+import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +43,17 @@ GONE_AWAY = 1012
 INVALID_TEXT = 1007
 MASKED = 0x80
 WHOLE = (TEXT, BINARY, PING, PONG)
+
+
+def drop(transport: asyncio.Transport) -> None:
+    """Ends a connection, even if its peer takes nothing any more: the system would hold what waits for minutes."""
+    if transport.get_write_buffer_size():
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same,
+        ):
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
@@ -158,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self.transport.resume_reading()  # or the confirmation would not be heard
         # A peer that takes nothing, or does not confirm, is not waited for.
-        asyncio.get_running_loop().call_later(ABORT_AFTER, self.transport.abort)
+        asyncio.get_running_loop().call_later(ABORT_AFTER, drop, self.transport)
 
     def shutdown(self) -> None:
         """Called when the server stops."""
@@ -321,7 +336,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
         super().on_task_complete(task)
         if not self._handed_over:
-            self.loop.call_later(ABORT_AFTER, self.transport.abort)
+            self.loop.call_later(ABORT_AFTER, drop, self.transport)
 
     def handle_connect(self, event: Request) -> None:
         """Called with the handshake; tells the application how to take the connection over."""

@@ -23,10 +23,8 @@ TURNS = 6
 """Of the loop, before a fan-out: the answer to the write that it tells of goes out first, and the next can come."""
 SHARE = 0.25
 """Of the time of the loop, for fanning out: with many clients, more goes out together."""
-LONGEST_REST = 0.005
-"""Seconds between fan-outs, at most, when each is of one event."""
-LONGEST_LOADED = 0.03
-"""Seconds between them when each is of several: whoever writes would else wait even longer."""
+LONGEST_REST = 0.03
+"""Seconds between fan-outs, at most, while several events come at a time: whoever writes would else wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,8 @@ class Stats:
 class Hub:
     """All clients of this worker.
 
-    What is due in a few turns of the loop goes out together, and after a fan-out the next one waits in proportion to
-    what that took: a loop that falls behind joins more into each write.
+    What is due in a few turns of the loop goes out together, and after several events the next fan-out waits in
+    proportion to what theirs took: a loop that falls behind joins more into each write.
     """
 
     budget: int
@@ -181,9 +179,8 @@ class Hub:
         for subscription, some in frames.items():
             self.stats.deliveries += len(some) * len(subscription)
             subscription.hand(some)
-        rest = (1 / SHARE - 1) * (time.perf_counter() - started)
-        most = LONGEST_REST if len(due) == 1 else LONGEST_LOADED
-        self._rested = asyncio.get_running_loop().time() + min(rest, most)
+        rest = (1 / SHARE - 1) * (time.perf_counter() - started) if len(due) > 1 else 0
+        self._rested = asyncio.get_running_loop().time() + min(rest, LONGEST_REST)
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
         """The keys that lost the note of an event since the one before it, or ever, when that is not known."""

@@ -13,11 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import WebSocketRoute
 
 from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
     from realtime.access import Viewer
     from realtime.app import Parts
 
@@ -51,9 +54,13 @@ class SlashRouter(APIRouter):
         super().add_api_route(other_form(path), endpoint, **{**options, "include_in_schema": False})
 
     def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """Adds both forms of a WebSocket route."""
+        """Adds both forms of a WebSocket's route. It gets the socket and the path's parameters, and nothing else."""
+
+        async def open(socket: WebSocket) -> None:
+            await endpoint(socket, **socket.path_params)
+
         for form in (path, other_form(path)):
-            super().add_api_websocket_route(form, endpoint, *args, **options)
+            self.routes.append(WebSocketRoute(form, open))
 
 
 def other_form(path: str) -> str:

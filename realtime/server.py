@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from realtime import logs
-from realtime.connections import ABORT_AFTER, MAX_MESSAGE, WebSocketProtocol
+from realtime.connections import ABORT_AFTER, MAX_MESSAGE, WebSocketProtocol, drop
 from realtime.embedded import Embedded
 from realtime.errors import RealtimeError
 from realtime.metrics import MULTIPROCESS
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(ABORT_AFTER)
             closing: set[Any] = {one for one in self.server_state.connections if one.transport.is_closing()}
             for connection in closing & before:
-                connection.transport.abort()
+                drop(connection.transport)
             before = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from realtime.connections import WebSocketProtocol
+from realtime.connections import WebSocketProtocol, drop
 from realtime.server import address, listen
 from tests.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
 
@@ -183,6 +183,30 @@ async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_s
     assert frames[6:10] == b"\x88\x09" + (4012).to_bytes(2)
     assert frames[10:] == b"no pong"
     assert [message["type"] for message in ended] == ["websocket.disconnect"]
+
+
+async def test_dropped_connection_leaves_nothing_to_a_frozen_peer() -> None:
+    """A plain abort leaves what waits in the system, for as long as the peer stays."""
+    taken: list[asyncio.Transport] = []
+
+    class Flood(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            taken.append(cast(asyncio.Transport, transport))
+            taken[0].write(bytes(8_000_000))
+
+    with closing(listen("127.0.0.1", 0)) as listener:
+        serving = await asyncio.get_running_loop().create_server(Flood, sock=listener)
+        with closing(socket.create_connection(listener.getsockname())) as frozen:
+            await eventually(lambda: taken and taken[0].get_write_buffer_size())
+            drop(taken[0])
+
+            def drain() -> None:
+                while frozen.recv(1 << 20):
+                    pass
+
+            with pytest.raises(ConnectionResetError):
+                await asyncio.to_thread(drain)
+        serving.close()
 
 
 @pytest.mark.parametrize(

@@ -229,9 +229,11 @@ def test_poll_without_since_tells_where_to_begin(client: TestClient) -> None:
 
 
 def test_poll_gets_what_was_missed_in_portions(client: TestClient) -> None:
-    cursor = client.get("/changes").json()["cursor"]
-    for _ in range(5):
-        make(client)
+    with client.websocket_connect("/ws") as socket:
+        cursor = socket.receive_json()["cursor"]
+        for _ in range(5):
+            make(client)
+            socket.receive_json()  # the answer may be there before the event
     ids = []
     while True:
         answer = client.get("/changes", params={"since": cursor, "limit": 2, "timeout": 0}).json()
@@ -245,8 +247,10 @@ def test_poll_gets_what_was_missed_in_portions(client: TestClient) -> None:
 
 
 def test_poll_filters_and_moves_on(client: TestClient) -> None:
-    cursor = client.get("/changes").json()["cursor"]
-    make(client, content="text")
+    with client.websocket_connect("/ws") as socket:
+        cursor = socket.receive_json()["cursor"]
+        make(client, content="text")
+        socket.receive_json()  # the answer may be there before the event
     answer = client.get("/changes", params={"since": cursor, "notes": "9", "timeout": 0}).json()
     assert answer["changes"] == []
     assert answer["cursor"] != cursor

@@ -1,0 +1,1 @@
+"""Measurements: the comparison with others (``docs/performance.md``), and of parts."""
