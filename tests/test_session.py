@@ -145,12 +145,14 @@ async def test_an_error_that_nobody_expects_ends_it_and_is_logged(text: str, cap
     assert "ZeroDivisionError" in caplog.text or "_Panic" in caplog.text
 
 
-async def test_one_that_is_gone_takes_no_more() -> None:
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_one_that_is_gone_takes_no_more(turns: int) -> None:
     session, connection, transport = begun()
     connection.data_received(frame(TEXT, b"one") + frame(TEXT, b"two"))
     task = session._task
     assert task is not None
-    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
     transport.abort()
     connection.connection_lost(ConnectionResetError())
     allow(session, 2)

@@ -70,6 +70,7 @@ class Session(Listener, ABC):
     def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         """Does this before the next message is taken."""
         self._task = asyncio.get_running_loop().create_task(self._run(work))
+        self._task.add_done_callback(lambda _: work.close())  # cancelled at once, it was never begun
 
     async def _run(self, work: Coroutine[Any, Any, None] | None) -> None:
         try:
