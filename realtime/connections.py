@@ -170,10 +170,15 @@ class Connection(asyncio.Protocol):
         if last is not None:
             self.write(framed(TEXT, last))
         self.write(framed(CLOSE, code.to_bytes(2, "big") + reason.encode()))
-        self._closing = True
+        self._end()
         self.transport.resume_reading()  # or the confirmation would not be heard
         # A peer that takes nothing, or does not confirm, is not waited for.
         asyncio.get_running_loop().call_later(ABORT_AFTER, drop, self.transport)
+
+    def _end(self) -> None:
+        """A close was written: nothing follows it."""
+        self._closing = True
+        self.pause_writing()
 
     def shutdown(self) -> None:
         """Called when the server stops."""
@@ -251,7 +256,7 @@ class Connection(asyncio.Protocol):
         if parser.close_expected():
             if not self._closing:
                 self.write(answer)
-            self._closing = True
+                self._end()
             self.transport.close()
         elif answer:
             self._answer(answer)
@@ -272,6 +277,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Called when there is room again."""
+        if self._closing:
+            return
         self.full = False
         pong, self._owed = self._owed, b""
         if pong:

@@ -57,7 +57,7 @@ class Slow(Session):
         self.connection.close(CloseCode.RESUME, "")
 
     def full(self) -> None:
-        raise AssertionError
+        assert self.connection._closing
 
     def writable(self) -> None:
         raise AssertionError
