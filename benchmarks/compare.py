@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -133,7 +134,9 @@ def main() -> None:
         scenarios, contenders = chosen(arguments)
     except ValueError as error:
         line.error(str(error))
-    command = shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])
+    # Whoever repeats it has no use for the place of a file on this machine.
+    given = [Path(one).name if before == "--json" else one for before, one in pairwise(sys.argv)]
+    command = shlex.join(["python", "-m", "benchmarks.compare", *given])
     told = {**machine(), "Runs": f"medians of {runs}{', quick ones: only a look' if arguments.quick else ''}"}
     report = Report(
         {**told, "Command": f"`{command}`"},
