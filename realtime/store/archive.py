@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pymongo import UpdateOne
 
-from realtime.store.connection import QUICK, Connection
+from realtime.store.connection import DURABLE, QUICK, Connection
 from realtime.store.documents import Document
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Archive:
         ]
         if not tidy:
             return
-        done = await self._notes.with_options(write_concern=QUICK).bulk_write(tidy, ordered=False)
+        # An edit that is seen in the note after it went into a snapshot would be folded once more.
+        concern = DURABLE if any(note.get("edits") for note in notes) else QUICK
+        done = await self._notes.with_options(write_concern=concern).bulk_write(tidy, ordered=False)
         if done.matched_count < len(tidy):
             ids = [note["_id"] for note in notes]
             condition = {"_id": {"$in": ids}, "purged": {"$exists": True}}
