@@ -146,7 +146,7 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Measures and logs a request when it ends, a WebSocket when it closes."""
+        """Measures and logs a request when it ends; a WebSocket when it closes, or is taken over by its session."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
