@@ -37,7 +37,13 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 
 def _settings(embedded: Embedded) -> Iterator[Settings]:
     name = f"test-{uuid.uuid4().hex[:12]}"
-    yield Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database=name, drain=0.5)
+    yield Settings(
+        mongo_url=embedded.mongo_url,
+        redis_url=embedded.redis_url,
+        database=name,
+        drain=0.5,
+        publish_wait=2.5,  # who has its answer finds the event published, on a slow machine too
+    )
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
         client.drop_database(name)
 

@@ -163,7 +163,7 @@ async def test_redis_flushed_under_load(serve: Serve, private: Embedded) -> None
 
 
 async def test_redis_frozen_holds_no_write_up(serve: Serve, private: Embedded) -> None:
-    server = serve(mongo_url=private.mongo_url, redis_url=private.redis_url)
+    server = serve(mongo_url=private.mongo_url, redis_url=private.redis_url, publish_wait=0.25)
     async with Replica(server.url) as replica:
         load = Load(server.url)
         redis = process_on(private.redis_url)

@@ -81,10 +81,13 @@ def test_test_client_sees_a_note_being_made(client: TestClient, path: str) -> No
 
 
 def test_resume_brings_the_latest_of_each_note_then_ready(client: TestClient) -> None:
-    cursor = client.get("/notes/").headers["X-Cursor"]
-    for title in ("one", "two"):
-        make(client, title)
-    client.put("/notes/1/", json=note_in("one more"))
+    with client.websocket_connect("/ws") as socket:
+        cursor = socket.receive_json()["cursor"]
+        for title in ("one", "two"):
+            make(client, title)
+        client.put("/notes/1/", json=note_in("one more"))
+        for _ in range(3):
+            socket.receive_json()  # the answer may be there before the event
     with client.websocket_connect(f"/ws?since={cursor}") as socket:
         received = [socket.receive_json() for _ in range(3)]
     assert [(frame["type"], frame.get("id"), frame.get("version")) for frame in received] == [
