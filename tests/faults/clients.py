@@ -63,6 +63,7 @@ class Poll(Feed):
             if self.cursor is None:
                 await self._snapshot()
             async with rest_client(self.url) as rest:
+                self._live.set()  # nothing after its cursor is missed
                 while True:
                     answer = await rest.get("/changes", params={"since": self.cursor, "timeout": 5})
                     if answer.status_code != 200:
@@ -74,7 +75,6 @@ class Poll(Feed):
                     if told["reset"]:
                         self.resets += 1
                         await self._snapshot()
-                    self._live.set()
 
 
 KINDS = (Feed, Events, Poll)

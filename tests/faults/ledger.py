@@ -24,6 +24,8 @@ from tests.harness import Json, eventually
 
 TOKEN = re.compile(r"[cd][0-9]+(?=;|$)")
 SHOWN = 5
+SETTLE = 30.0
+"""Seconds after the last operation within which all is published, archived, and brought into its note."""
 
 
 class Broken(AssertionError):
@@ -121,24 +123,35 @@ class Auditor:
     async def check(self, ledger: Ledger, figures: Figures) -> dict[int, Json]:
         """Holds the ledger against MongoDB; returns the notes as they are. Raises :class:`Broken`."""
 
-        async def stored() -> dict[int, Json]:
-            # What has seen all, history included, is as it will stay.
+        notes: dict[int, Json] = {}
+
+        async def settled() -> None:
+            nonlocal notes
             notes = {int(note["_id"]): note async for note in self._database.notes.find({})}
             assert self.versions == {id: note["version"] for id, note in notes.items()}
-            assert not any(note.get("dirty") or note.get("recent") for note in notes.values())
-            return notes
+            unfinished = [id for id, note in notes.items() if note.get("dirty") or note.get("recent")]
+            assert not unfinished, f"unpublished or not archived: {unfinished}"
+            assert self._found(notes).keys() >= ledger.ok.keys()  # texts reach their notes a little later
 
-        notes: dict[int, Json] = await eventually(stored, within=30)
+        failure: AssertionError | None = None
+        try:
+            await eventually(settled, SETTLE)
+        except AssertionError as error:
+            failure = error
         _none(self.holes, "versions skipped or repeated")
-        descriptions = Counter({token: len(places) for token, places in self.tokens.items()})
-        contents = counted(note["content"] for note in notes.values())
-        ledger.check(descriptions + contents, "MongoDB", figures)
+        ledger.check(self._found(notes), "MongoDB", figures)
+        if failure is not None:
+            raise failure
         misplaced = [
             token for token, told in ledger.ok.items() if told and token[0] == "d" and self.tokens[token] != [told]
         ]
         _none(misplaced, "not at the version that was told")
         await self._check_history()
         return notes
+
+    def _found(self, notes: Mapping[int, Json]) -> Counter[str]:
+        descriptions = Counter({token: len(places) for token, places in self.tokens.items()})
+        return descriptions + counted(note["content"] for note in notes.values())
 
     async def _check_history(self) -> None:
         kept: dict[int, set[int]] = {}

@@ -183,7 +183,8 @@ class Crowd:
     async def writing(self, writers: int, typists: int, pause: float) -> AsyncIterator[None]:
         """Writers write, and typists type into one note, while the block lasts."""
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            note = await self.writers.make()
+            for _ in range(LATEST):
+                note = await self.writers.make()
             for _ in range(typists):
                 self.typists.append(await stack.enter_async_context(Typist(self._where, note, self.ledger)))
             for _ in range(writers):
