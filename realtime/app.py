@@ -163,7 +163,11 @@ async def _parts(
     settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
 ) -> AsyncIterator[Parts]:
     store = Store(
-        mongo_url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout
+        mongo_url,
+        settings.database,
+        write_timeout=settings.write_timeout,
+        read_timeout=settings.read_timeout,
+        failpoints=failpoints,
     )
     bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
     slots = max(1, round(settings.heartbeat))

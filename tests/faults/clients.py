@@ -18,6 +18,8 @@ from tests.harness import UNIT, Json, Replica, rest_client
 from tests.rooms.client import Text, Wire
 
 LOOK = 0.02
+PATIENCE = 60.0
+"""Seconds that an operation may take."""
 
 
 class Feed(Replica):
@@ -26,6 +28,8 @@ class Feed(Replica):
     def __init__(self, where: Where) -> None:
         super().__init__(where(), type(self).__name__.lower())
         self._where = where
+        self.backwards = 0
+        """Events older than what it had."""
 
     async def _stay(self) -> None:
         self.url = self._where()
@@ -33,6 +37,8 @@ class Feed(Replica):
             await super()._stay()
 
     async def _apply(self, frame: Json) -> None:
+        if "version" in frame:
+            self.backwards += frame["version"] < self.versions.get(frame["id"], 0)
         await super()._apply(frame)
         self.frames.clear()
 
@@ -137,24 +143,32 @@ class Typist(Wire):
             await super()._stay()
 
     async def type(self, stop: asyncio.Event, pause: float) -> None:
-        """Types, with a pause after each token, until it is to stop; then until all is safe."""
+        """Types, with a pause after each token, until it is to stop."""
         while not stop.is_set():
-            token = self._ledger.token("c")
-            self._ledger.unknown.add(token)
-            await self.append(f"{token};")
-            async with asyncio.timeout(60 * UNIT):
-                while self.typed.safe < self.typed.typed:
-                    await asyncio.sleep(0.005)
-            self._ledger.acknowledge(token)
+            await self.word()
             await asyncio.sleep(pause)
+
+    async def word(self) -> None:
+        """Types a token, and waits until it is safe."""
+        token = self._ledger.token("c")
+        self._ledger.unknown.add(token)
+        await self.append(f"{token};")
+        await self.safe()
+        self._ledger.acknowledge(token)
+
+    async def safe(self) -> None:
+        """Waits until all that was typed is."""
+        async with asyncio.timeout(PATIENCE * UNIT):
+            while self.typed.safe < self.typed.typed:
+                await asyncio.sleep(0.005)
 
 
 class Watch:
     """Measures how long each client takes to have what was acknowledged."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
+    def __init__(self, replicas: Sequence[Feed]) -> None:
         self.seconds: list[float] = []
-        self._waiting: list[tuple[Replica, deque[tuple[float, int, int]]]] = [(one, deque()) for one in replicas]
+        self._waiting: list[tuple[Feed, deque[tuple[float, int, int]]]] = [(one, deque()) for one in replicas]
 
     def acknowledged(self, note: int, version: int) -> None:
         """A version of a note was acknowledged now."""
@@ -173,6 +187,11 @@ class Watch:
     def waiting(self) -> int:
         """How much has not come to all."""
         return sum(len(waiting) for _, waiting in self._waiting)
+
+    def has_all_until(self, moment: float) -> bool:
+        """Whether all have what was acknowledged before a moment."""
+        self.look()
+        return all(not waiting or waiting[0][0] > moment for _, waiting in self._waiting)
 
     @property
     def lag(self) -> float:
@@ -197,7 +216,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def audience(where: Where, many: int) -> AsyncIterator[list[Replica]]:
+async def audience(where: Where, many: int) -> AsyncIterator[list[Feed]]:
     """So many clients of each kind that follows the feed."""
     async with AsyncExitStack() as stack:
         clients = [kind(where) for kind in KINDS for _ in range(many)]

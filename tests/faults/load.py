@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
@@ -11,16 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from realtime.settings import Settings
-from tests.faults.clients import Typist, Watch, audience
+from tests.faults.clients import PATIENCE, Feed, Typist, Watch, audience
 from tests.faults.ledger import Auditor, Broken, Ledger
 from tests.faults.scenario import Figures, Run
 from tests.faults.stand import Where
-from tests.harness import UNIT, Json, Replica, all_notes, eventually, note_in
+from tests.harness import UNIT, Json, all_notes, eventually, note_in
 
 LATEST = 20
 """Notes that most writes go to, so that they meet."""
-PATIENCE = 60.0
-"""Seconds that a writer waits for an answer."""
 
 
 class NotSent(Exception):
@@ -76,13 +75,16 @@ class Writers:
         self._ledger = ledger
         self._random = random
         self._watch = watch
-        self._notes: list[int] = []
+        self.notes: list[int] = []
         self._moved = asyncio.Event()
         self.stop = asyncio.Event()
         self.pause = 0.0
         self.times: list[float] | None = None
         """While it is a list, seconds of each acknowledged operation are added to it."""
         self.refused = 0
+        self.gap = 0.0
+        """Longest time between two acknowledgements, in seconds."""
+        self._last = time.monotonic()
 
     async def make(self) -> int:
         """Makes a note for all to write."""
@@ -100,17 +102,19 @@ class Writers:
         try:
             while not self.stop.is_set():
                 await self._operation(caller)
+                if self._random.random() < 0.02:  # elsewhere
+                    caller.close()
                 await asyncio.sleep(self.pause)
         finally:
             caller.close()
 
     async def _operation(self, caller: Caller) -> None:
         kind = self._random.random()
-        if not self._notes or kind < 0.02:
+        if not self.notes or kind < 0.02:
             token = self._ledger.token("d")
             request: tuple[str, str, Any] = "POST", "/notes/", note_in("made", token)
         else:
-            note = self._random.choice(self._notes[-LATEST:] if kind < 0.8 else self._notes)
+            note = self._random.choice(self.notes[-LATEST:] if kind < 0.8 else self.notes)
             if self._random.random() < 0.7:
                 token = self._ledger.token("d")
                 request = "PUT", f"/notes/{note}/", note_in("written", token)
@@ -152,9 +156,11 @@ class Writers:
         id, version = note["id"], note["version"]
         self._ledger.failed.discard(token)
         self._ledger.acknowledge(token, id, version)
-        if version == 1 and note["description"] == token and id not in self._notes:
-            self._notes.append(id)
+        if version == 1 and note["description"] == token and id not in self.notes:
+            self.notes.append(id)
         self._watch.acknowledged(id, version)
+        now = time.monotonic()
+        self.gap, self._last = max(self.gap, now - self._last), now
         self._moved.set()
 
     async def more(self, writes: int, within: float = PATIENCE) -> None:
@@ -169,7 +175,7 @@ class Writers:
 class Crowd:
     """All that a scenario lets loose on the servers: writers, typists, clients of every kind, and who checks them."""
 
-    def __init__(self, where: Where, auditor: Auditor, replicas: Sequence[Replica], random: Random) -> None:
+    def __init__(self, where: Where, auditor: Auditor, replicas: Sequence[Feed], random: Random) -> None:
         self._where = where
         self._auditor = auditor
         self.replicas = replicas
@@ -234,17 +240,23 @@ async def crowd(
     where: Where,
     settings: Settings,
     *,
-    writers: int = 8,
-    each: int = 2,
-    typists: int = 2,
+    writers: int | None = None,
+    each: int | None = None,
+    typists: int | None = None,
     pause: float = 0.05,
     within: float = 20.0,
+    readers: Where | None = None,
 ) -> AsyncIterator[Crowd]:
     """Load while the block lasts, from so many ``writers`` and ``typists`` to ``each`` kind of client; then the check.
 
+    By default eight and two to six, and half of it in a slice. Clients are where the writers are, or at ``readers``.
+
     Raises :class:`Broken`.
     """
-    async with Auditor(settings) as auditor, audience(where, each) as replicas:
+    half = 1 if run.thorough else 2
+    writers = 8 // half if writers is None else writers
+    each, typists = (2 // half if many is None else many for many in (each, typists))
+    async with Auditor(settings) as auditor, audience(readers or where, each) as replicas:
         crowd = Crowd(where, auditor, replicas, run.random)
         async with crowd.watch.running():
             async with crowd.writing(writers, typists, pause):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -16,7 +16,7 @@ import psutil
 from realtime.embedded import Embedded
 from realtime.settings import Settings
 from tests.faults.proxy import Proxy
-from tests.harness import ServerProcess
+from tests.harness import ServerProcess, eventually
 
 
 class Stand:
@@ -57,7 +57,7 @@ class Stand:
 
     async def fleet(self, settings: Settings, many: int, random: Random) -> Fleet:
         """Several of them."""
-        return Fleet([await self.serve(settings) for _ in range(many)], random)
+        return Fleet(list(await asyncio.gather(*(self.serve(settings) for _ in range(many)))), random)
 
     async def proxy(self, url: str) -> Proxy:
         """A proxy before the server of a URL."""
@@ -65,6 +65,18 @@ class Stand:
         assert to.hostname is not None
         assert to.port is not None
         return await self.exits.enter_async_context(Proxy(to.hostname, to.port))
+
+    @asynccontextmanager
+    async def doomed(self, fleet: Fleet, settings: Settings, failpoint: str) -> AsyncIterator[ServerProcess]:
+        """One server more in a fleet, which is to die in this block or after it: that is waited for."""
+        server = await self.serve(settings, failpoint=failpoint)
+        fleet.servers.append(server)
+        yield server
+        process = server.process
+        assert process is not None
+        await eventually(lambda: process.poll() == -9, within=60)
+        fleet.servers.remove(server)
+        server.kill()
 
 
 class Fleet:
