@@ -30,6 +30,12 @@ def _chosen(names: list[str]) -> list[Scenario]:
     return [one for one in SCENARIOS.values() if not names or one.name in names]
 
 
+def _reason(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or repr(error)
+
+
 def _run(one: Scenario, seed: int, times: int, thorough: bool, progress: Progress) -> Result:
     task = progress.add_task(one.name, total=times)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
@@ -46,7 +52,7 @@ def _run(one: Scenario, seed: int, times: int, thorough: bool, progress: Progres
             )
         except Exception as error:  # noqa: BLE001  # whatever it is, the next scenario is run all the same
             errors.print_exception()
-            return Result(one.name, seed, times, 0.0, None, str(error) or repr(error))
+            return Result(one.name, seed, times, 0.0, None, _reason(error))
 
 
 def main(

@@ -24,6 +24,8 @@ POINTS: tuple[Point | None, ...] = (
 )
 """Where a worker dies in this scenario; ``None`` is at any instant."""
 
+AT_ONCE = 3
+
 
 @asynccontextmanager
 async def visitors(where: Where, load: Crowd, many: int, choose: random.Random) -> AsyncIterator[None]:
@@ -58,9 +60,10 @@ async def coediting(run: Run) -> Figures:
     settings = await run.stand.settings(room_idle=0)
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
-        for number in range(run.times):
+
+        async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
-            armed = f"{point}:kill:{run.random.randint(1, 5)}" if point else ""
+            armed = f"{point}:kill:{run.random.randint(1, 2)}" if point else ""
             async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
                 await stale.word()
                 await stale.away()
@@ -74,7 +77,8 @@ async def coediting(run: Run) -> Figures:
                 stale.go()
                 await stale.safe()
                 load.ledger.acknowledge(token)
-            run.progress(number + 1)
+
+        await run.side_by_side(die, AT_ONCE)
     fleet.check()
     load.figures.faults = run.times
     return load.figures

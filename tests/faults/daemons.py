@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from pymongo import AsyncMongoClient
-from pymongo.errors import PyMongoError
 
 from benchmarks.processes import free_port
 from realtime import keeper
@@ -140,20 +139,15 @@ class ReplicaSet:
         async with AsyncMongoClient[Json](url, serverSelectionTimeoutMS=2000) as client:
             return await client.admin.command(name, value, **more)
 
-    async def primary(self, *, whole: bool = True) -> Daemon:
-        """The node that writes go to, once there is one, and, for a ``whole`` set, all others follow it."""
+    async def primary(self) -> Daemon:
+        """The node that writes go to, once there is one that all others follow."""
 
         async def found() -> Daemon | None:
-            said = {}
-            for node in self.nodes:
-                try:
-                    said[node] = await self.command(node, "hello")
-                except PyMongoError:
-                    if whole:
-                        return None
-            first = [node for node, hello in said.items() if hello["isWritablePrimary"]]
-            follow = [node for node, hello in said.items() if hello.get("secondary")]
-            return first[0] if first and (not whole or len(follow) == len(self.nodes) - 1) else None
+            said = await asyncio.gather(*(self.command(node, "hello") for node in self.nodes), return_exceptions=True)
+            known = {node: hello for node, hello in zip(self.nodes, said, strict=True) if isinstance(hello, dict)}
+            first = [node for node, hello in known.items() if hello["isWritablePrimary"]]
+            follow = [node for node, hello in known.items() if hello["secondary"]]
+            return first[0] if first and len(follow) == len(self.nodes) - 1 else None
 
         node: Daemon = await eventually(found, within=60)
         return node

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from tests.faults.daemons import ReplicaSet
 from tests.faults.ledger import Broken
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.harness import Json, eventually, note_in, rest_client
 
-SURVIVES = "acknowledged writes survive, none is doubled"
 NETWORK: tuple[Json, ...] = (
     {"failCommands": ["findAndModify", "insert", "update"], "closeConnection": True},
     {"failCommands": ["find", "aggregate", "getMore"], "closeConnection": True},
@@ -25,59 +22,41 @@ OURS = "realtime"
 """The name under which the server, and nobody else, calls."""
 
 
-async def _gaps(run: Run, members: ReplicaSet, fault: Callable[[], Awaitable[None]]) -> Figures:
-    settings = await run.stand.settings(mongo_url=members.url)
-    fleet = await run.stand.fleet(settings, 2, run.random)
-    longest = 0.0
-    async with crowd(run, fleet.url, settings, within=30) as load:
-        for number in range(run.times):
-            await load.writers.more(run.load(200))
-            load.writers.gap = 0
-            await fault()
-            await load.writers.more(run.load(200))
-            longest = max(longest, load.writers.gap)
-            run.progress(number + 1)
-    fleet.check()
-    load.figures.faults = run.times
-    load.figures.extra["write gap"] = f"{longest:.1f} s at most"
-    load.figures.must(longest <= 20)
-    return load.figures
-
-
 @scenario(
-    "mongodb-step-down",
-    invariant=SURVIVES,
-    mark="3 nodes, 30 times, 0 lost, write gap ≤ 20 s",
-    unit="step-downs",
-    full=30,
-    slice=1,
+    "mongodb-primary",
+    invariant="acknowledged writes survive, none is doubled",
+    mark="3 nodes, 30 step-downs and 30 kills, 0 lost, write gap ≤ 20 s",
+    unit="primaries",
+    full=60,
+    slice=2,
 )
-async def step_down(run: Run) -> Figures:
-    """The primary of three nodes gives way to another."""
-    async with ReplicaSet(run.stand.folder, 3) as members:
-        return await _gaps(run, members, members.step_down)
-
-
-@scenario(
-    "mongodb-primary-killed",
-    invariant=SURVIVES,
-    mark="3 nodes, 30 times, 0 lost, write gap ≤ 20 s",
-    unit="kills",
-    full=30,
-    slice=1,
-)
-async def primary_killed(run: Run) -> Figures:
-    """The primary of three nodes is killed with -9; the others choose another, and it comes back."""
+async def primary(run: Run) -> Figures:
+    """The primary of three nodes gives way to another, or is killed with -9, and comes back, by turns."""
     # Ten seconds is MongoDB's own patience.
     async with ReplicaSet(run.stand.folder, 3, patience=10 if run.thorough else 1) as members:
-
-        async def fault() -> None:
-            primary = await members.primary()
-            primary.kill()
-            await members.primary(whole=False)
-            await primary.start()
-
-        return await _gaps(run, members, fault)
+        settings = await run.stand.settings(mongo_url=members.url)
+        fleet = await run.stand.fleet(settings, 2, run.random)
+        gaps = {"stepped down": 0.0, "killed": 0.0}
+        async with crowd(run, fleet.url, settings, within=30) as load:
+            for number in range(run.times):
+                await load.writers.more(run.load(200))
+                load.writers.gap = 0
+                if number % 2:
+                    node = await members.primary()
+                    node.kill()
+                    await load.writers.more(run.load(200))
+                    await node.start()
+                else:
+                    await members.step_down()
+                    await load.writers.more(run.load(200))
+                what = "killed" if number % 2 else "stepped down"
+                gaps[what] = max(gaps[what], load.writers.gap)
+                run.progress(number + 1)
+        fleet.check()
+    load.figures.faults = run.times
+    load.figures.extra |= {f"write gap, {what}": f"{gap:.1f} s at most" for what, gap in gaps.items()}
+    load.figures.must(max(gaps.values()) <= 20)
+    return load.figures
 
 
 @scenario(
@@ -111,10 +90,10 @@ async def errors(run: Run) -> Figures:
             for number in range(run.times // 2):
                 await arm({"times": 1}, failCommands=["insert"], writeConcernError=run.random.choice(UNCONFIRMED))
                 key = {"Idempotency-Key": f'"unconfirmed-{number}"'}
-                refused = await rest.post("/notes/", json=note_in("unconfirmed", f"n{number}"), headers=key)
+                refused = await rest.post("/notes/", json=note_in("unconfirmed", f"number {number}"), headers=key)
                 if refused.status_code != 503 or refused.json()["outcome"] != "unknown":
                     raise Broken(f"what MongoDB did not confirm was answered with {refused.status_code}")
-                made = await rest.post("/notes/", json=note_in("unconfirmed", f"n{number}"), headers=key)
+                made = await rest.post("/notes/", json=note_in("unconfirmed", f"number {number}"), headers=key)
                 assert made.status_code == 201, made.text
                 run.progress(broken + number + 1)
             found = (await rest.get("/notes/", params={"q": "unconfirmed", "limit": 1000})).json()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -61,6 +62,20 @@ class Run:
     def load(self, full: int) -> int:
         """How much of a load of ``full`` this run is to make between two faults."""
         return full if self.thorough else max(1, full // 10)
+
+    async def side_by_side(self, fault: Callable[[int], Awaitable[None]], many: int) -> None:
+        """Makes all the faults, each with its number, so many at a time."""
+        numbers = iter(range(self.times))
+        done = count(1)
+
+        async def lane() -> None:
+            for number in numbers:
+                await fault(number)
+                self.progress(next(done))
+
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(many):
+                lanes.create_task(lane())
 
 
 Body = Callable[[Run], Awaitable[Figures]]

@@ -17,7 +17,8 @@ from tests.rooms.conftest import Worker, working
 POINTS = get_args(Point)
 OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}
 """Points that every write passes."""
-LANES = 8
+AT_ONCE = 3
+NOTES = 8
 
 
 @scenario(
@@ -59,12 +60,14 @@ async def fail_points(run: Run) -> Figures:
     settings = await run.stand.settings(room_idle=0)
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings) as load, visitors(fleet.url, load, 4, run.random):
-        for number in range(run.times):
+
+        async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
             spec = f"{point}:kill:{run.random.randint(1, 20 if point in OFTEN else 2)}"
             async with run.stand.doomed(fleet, settings, spec):
                 pass
-            run.progress(number + 1)
+
+        await run.side_by_side(die, AT_ONCE)
         await load.writers.more(run.load(100))
     fleet.check()
     load.figures.faults = run.times
@@ -110,19 +113,17 @@ async def publishes_reversed(run: Run) -> Figures:
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=0, typists=0) as load:
         async with working(settings) as one, working(settings) as other:
-            races = iter(range(run.times))
 
-            async def lane(note: int) -> None:
-                for number in races:
-                    first, second = [await _commit(load, worker, note) for worker in (one, other)]
-                    if number % 2:
-                        await other.outbox.publish(second)
-                        await one.outbox.publish(first)
-                    else:
-                        await asyncio.gather(other.outbox.publish(second), one.outbox.publish(first))
-                    run.progress(number + 1)
+            async def race(number: int) -> None:
+                note = load.writers.notes[number % NOTES]
+                first, second = [await _commit(load, worker, note) for worker in (one, other)]
+                if number % 2:
+                    await other.outbox.publish(second)
+                    await one.outbox.publish(first)
+                else:
+                    await asyncio.gather(other.outbox.publish(second), one.outbox.publish(first))
 
-            await asyncio.gather(*[lane(note) for note in load.writers.notes[:LANES]])
+            await run.side_by_side(race, NOTES)
     load.figures.faults = run.times
     backwards = sum(replica.backwards for replica in load.replicas)
     load.figures.extra["backwards"] = backwards
