@@ -8,9 +8,11 @@ import socket
 import struct
 from dataclasses import dataclass, field
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 CHUNK = 64 * 1024
+STEP = 0.01
+"""Seconds of a bandwidth that go out at once."""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Proxy:
     def __post_init__(self) -> None:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Future[Any]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=CHUNK)
@@ -60,6 +63,7 @@ class Proxy:
         self._server.close()
         self.cut()
         await self._server.wait_closed()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def through(self, url: str) -> str:
         """A URL of the server, by way of this proxy."""
@@ -88,6 +92,10 @@ class Proxy:
         except OSError:
             _reset(writer)
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._open |= {writer, there}
         try:
             ways = [self._pass(reader, there, "up"), self._pass(back, writer, "down")]
@@ -115,12 +123,12 @@ class Proxy:
                         continue
                 if toxics.latency or toxics.jitter:
                     await asyncio.sleep(toxics.latency + self.random.uniform(0, toxics.jitter))
-                step = toxics.slice or len(data)
+                step = toxics.slice or int((toxics.bandwidth or 0) * STEP) or len(data)
                 for start in range(0, len(data), step):
                     piece = data[start : start + step]
+                    await asyncio.sleep(len(piece) / toxics.bandwidth if toxics.bandwidth else 0)
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(len(piece) / toxics.bandwidth if toxics.bandwidth else 0)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -47,7 +47,12 @@ def row(one: Scenario, result: Result) -> list[str]:
     """A result as the cells of a row."""
     figures = result.figures
     if figures is None:
-        return [one.name, str(result.times), f"failed: {' '.join((result.failure or '').split())[:300]}", str(result.seed)]
+        return [
+            one.name,
+            str(result.times),
+            f"failed: {' '.join((result.failure or '').split())[:300]}",
+            str(result.seed),
+        ]
     extra = ", ".join(f"{name} {value}" for name, value in figures.extra.items())
     return [
         one.name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Self
 
 import pytest
 
@@ -28,10 +30,19 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 class Client:
-    """A connection through it."""
+    """A connection through a proxy."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, proxy: Proxy) -> None:
+        self._port = proxy.port
+
+    async def __aenter__(self) -> Self:
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
 
     async def echo(self, data: bytes = b"hello") -> float:
         """Sends something and waits for it, for so many seconds."""
@@ -44,10 +55,9 @@ class Client:
 
 @pytest.fixture
 async def client(proxy: Proxy) -> AsyncIterator[Client]:
-    client = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
-    assert await client.echo() < 1
-    yield client
-    client.writer.close()
+    async with Client(proxy) as client:
+        await client.echo()
+        yield client
 
 
 async def test_latency_and_jitter_add_up_over_both_ways(proxy: Proxy, client: Client) -> None:
@@ -93,7 +103,9 @@ async def test_reset(proxy: Proxy, client: Client, how: str) -> None:
 
 async def test_refused_until_healed(proxy: Proxy) -> None:
     proxy.accepts = False
-    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await Client(*await asyncio.open_connection("127.0.0.1", proxy.port)).echo()
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        async with Client(proxy) as refused:
+            await refused.echo()
     proxy.heal()
-    await Client(*await asyncio.open_connection("127.0.0.1", proxy.port)).echo()
+    async with Client(proxy) as client:
+        await client.echo()
