@@ -31,7 +31,7 @@ OWNERS = {
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
     "yaml": {"markdown"},
-    "uvicorn": {"server", "connections"},
+    "uvicorn": {"server", "connections", "heads"},
     "websockets": {"connections", "watch"},
     "structlog": {"logs"},
     "typer": {"cli"},
