@@ -66,6 +66,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._at = BETWEEN
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Called when the connection is another protocol's from now on."""
+        self._at = BODY
+        super().handle_websocket_upgrade()
+
     def _hurry(self, *, waiting: bool) -> None:
         """Whether a head is being waited for: then it is not for ever."""
         if not waiting:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
+from websockets.asyncio.client import connect
 
 from realtime import heads
+from realtime.connections import WebSocketProtocol
 from realtime.heads import MOST, HttpProtocol
 from tests.harness import UNIT
 
@@ -22,6 +24,11 @@ SOON = 0.1
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:
     message = await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "heard"})
+        return
     while message.get("more_body"):
         message = await receive()
     await asyncio.sleep(2 * SOON if scope["path"] == "/slow" else 0)
@@ -33,7 +40,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where a server listens that waits for a head for a moment only."""
     monkeypatch.setattr(heads, "WITHIN", SOON)
-    config = uvicorn.Config(_application, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(_application, lifespan="off", ws=WebSocketProtocol, log_config=None, access_log=False)
     config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
     config.load()
     make: Any = lambda: HttpProtocol(config, ServerState(), {})  # noqa: E731
@@ -83,6 +90,13 @@ async def test_slow_heads_are_refused_even_byte_by_byte(port: int) -> None:
 async def test_who_says_nothing_is_told_nothing(port: int) -> None:
     assert await _all(port) == []
     assert await _all(port, HEAD + b"\r\n", b"\r\n\r\n") == ["200"]
+
+
+async def test_websockets_are_left_alone(port: int) -> None:
+    async with connect(f"ws://127.0.0.1:{port}") as socket:
+        await asyncio.sleep(1.5 * SOON)
+        await socket.send("message")
+        assert await socket.recv() == "heard"
 
 
 async def test_nothing_but_heads_is_hurried(port: int) -> None:
