@@ -185,14 +185,19 @@ class Crowd:
         self.typists: list[Typist] = []
         self.figures = Figures()
 
-    @asynccontextmanager
-    async def writing(self, writers: int, typists: int, pause: float) -> AsyncIterator[None]:
-        """Writers write, and typists type into one note, while the block lasts."""
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            for _ in range(LATEST):
-                note = await self.writers.make()
+    async def come(self, typists: int) -> AsyncExitStack:
+        """Makes the first notes, and has so many typists come to one of them, until they are sent away."""
+        for _ in range(LATEST):
+            note = await self.writers.make()
+        async with AsyncExitStack() as stack:
             for _ in range(typists):
                 self.typists.append(await stack.enter_async_context(Typist(self._where, note, self.ledger)))
+            return stack.pop_all()
+
+    @asynccontextmanager
+    async def writing(self, writers: int, pause: float) -> AsyncIterator[None]:
+        """Writers write, and typists type, while the block lasts."""
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(writers):
                 tasks.create_task(self.writers.write())
             for typist in self.typists:
@@ -216,8 +221,12 @@ class Crowd:
             }:
                 return ["GET /notes/"]
             late = [replica.name for replica in self.replicas if replica.notes != notes]
-            texts = {note["content"] for note in notes.values()}
-            return late + [f"/sync/{one.note}" for one in self.typists if str(one.text) not in texts]
+            for typist in self.typists:
+                text, content = str(typist.text), notes[typist.note]["content"]
+                if text != content:
+                    lacks = {what: sorted(a - b) for what, a, b in _apart(content, text)}
+                    late.append(f"/sync/{typist.note} {lacks} {typist.codes}")
+            return late
 
         late: list[str] = []
 
@@ -232,6 +241,11 @@ class Crowd:
             figures.unconverged = len(late)
             raise Broken(f"after {within} s without what MongoDB has: {late}") from None
         figures.converged(self.watch.seconds)
+
+
+def _apart(content: str, text: str) -> list[tuple[str, set[str], set[str]]]:
+    one, other = set(content.split(";")), set(text.split(";"))
+    return [("lacks", one, other), ("has more", other, one)]
 
 
 @asynccontextmanager
@@ -258,7 +272,7 @@ async def crowd(
     each, typists = (2 // half if many is None else many for many in (each, typists))
     async with Auditor(settings) as auditor, audience(readers or where, each) as replicas:
         crowd = Crowd(where, auditor, replicas, run.random)
-        async with crowd.watch.running():
-            async with crowd.writing(writers, typists, pause):
+        async with crowd.watch.running(), await crowd.come(typists):
+            async with crowd.writing(writers, pause):
                 yield crowd
             await crowd.check(within)

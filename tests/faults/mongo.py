@@ -86,9 +86,11 @@ async def errors(run: Run) -> Figures:
                 await load.writers.more(run.load(100))
                 broken += await arm("off")
                 run.progress(broken)
+        notes = f"{settings.database}.notes"  # elsewhere, it is moved in the background
         async with rest_client(fleet.url()) as rest:
             for number in range(run.times // 2):
-                await arm({"times": 1}, failCommands=["insert"], writeConcernError=run.random.choice(UNCONFIRMED))
+                failure = run.random.choice(UNCONFIRMED)
+                await arm({"times": 1}, failCommands=["insert"], namespace=notes, writeConcernError=failure)
                 key = {"Idempotency-Key": f'"unconfirmed-{number}"'}
                 refused = await rest.post("/notes/", json=note_in("unconfirmed", f"number {number}"), headers=key)
                 if refused.status_code != 503 or refused.json()["outcome"] != "unknown":
