@@ -17,7 +17,7 @@ from tests.rooms.conftest import Worker, working
 POINTS = get_args(Point)
 OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}
 """Points that every write passes."""
-AT_ONCE = 3
+AT_ONCE = 5
 NOTES = 8
 
 
