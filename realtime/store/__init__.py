@@ -25,9 +25,9 @@ class Store:
 
     def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
-        self.notes = NoteStore(self._connection)
-        self.lists = Lists(self._connection)
         self.history = History(self._connection)
+        self.notes = NoteStore(self._connection, self.history)
+        self.lists = Lists(self._connection)
         self.texts = TextStore(self._connection)
         self.archive = Archive(self._connection, self.history, self.texts)
         self.claims = Claims(self._connection)
