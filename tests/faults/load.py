@@ -49,7 +49,7 @@ class Caller:
             except OSError as error:
                 raise NotSent from error
         reader, writer = self._streams
-        encoded = json.dumps(body).encode()
+        encoded = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
         lines += [f"Content-Length: {len(encoded)}", *(f"{name}: {value}" for name, value in headers.items())]
         try:
@@ -76,6 +76,8 @@ class Writers:
         self._random = random
         self._watch = watch
         self.notes: list[int] = []
+        self._brief: list[int] = []
+        """Notes to be deleted, which nobody writes."""
         self._moved = asyncio.Event()
         self.stop = asyncio.Event()
         self.pause = 0.0
@@ -113,6 +115,9 @@ class Writers:
         if not self.notes or kind < 0.02:
             token = self._ledger.token("d")
             request: tuple[str, str, Any] = "POST", "/notes/", note_in("made", token)
+        elif kind < 0.03 and self._brief:
+            token = self._ledger.token("x")
+            request = "DELETE", f"/notes/{self._brief.pop()}/", None
         else:
             note = self._random.choice(self.notes[-LATEST:] if kind < 0.8 else self.notes)
             if self._random.random() < 0.7:
@@ -134,8 +139,7 @@ class Writers:
             try:
                 status, answer = await caller.call(*request, headers)
             except NotSent:
-                if token not in self._ledger.unknown:
-                    self._ledger.failed.add(token)
+                pass
             except OSError:
                 self._ledger.unknown.add(token)
             else:
@@ -154,10 +158,15 @@ class Writers:
 
     def _acknowledge(self, token: str, note: Json) -> None:
         id, version = note["id"], note["version"]
-        self._ledger.failed.discard(token)
-        self._ledger.acknowledge(token, id, version)
-        if version == 1 and note["description"] == token and id not in self.notes:
-            self.notes.append(id)
+        if token.startswith("x"):  # a deletion is answered with what there was
+            self._ledger.deleted.add(id)
+            self._watch.deleted.add(id)
+            version += 1
+        else:
+            self._ledger.acknowledge(token, id, version)
+        if version == 1 and note["description"] == token:
+            brief = note["title"] == "made" and self._random.random() < 0.5
+            (self._brief if brief else self.notes).append(id)
         self._watch.acknowledged(id, version)
         now = time.monotonic()
         self.gap, self._last = max(self.gap, now - self._last), now
@@ -210,19 +219,19 @@ class Crowd:
     async def check(self, within: float) -> None:
         """MongoDB, and within so many seconds every client, hold what they must. Raises :class:`Broken`."""
         figures = self.figures
-        figures.acknowledged, figures.unknown = len(self.ledger.ok), len(self.ledger.unknown)
+        figures.acknowledged, figures.unknown = len(self.ledger.ok) + len(self.ledger.deleted), len(self.ledger.unknown)
         stored = await self._auditor.check(self.ledger, figures)
 
         async def behind() -> list[str]:
             self.watch.look()
             notes = await all_notes(self._where())
             if {id: note["content"] for id, note in notes.items()} != {
-                id: note["content"] for id, note in stored.items()
+                id: note["content"] for id, note in stored.items() if not note["deleted"]
             }:
                 return ["GET /notes/"]
             late = [replica.name for replica in self.replicas if replica.notes != notes]
             for typist in self.typists:
-                text, content = str(typist.text), notes[typist.note]["content"]
+                text, content = str(typist.text), stored[typist.note]["content"]
                 if text != content:
                     lacks = {what: sorted(a - b) for what, a, b in _apart(content, text)}
                     late.append(f"/sync/{typist.note} {lacks} {typist.codes}")
