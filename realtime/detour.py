@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from realtime.store import Store
 
 INTERVAL = 0.2
+GRACE = 0.05
+"""Seconds in which a loop that was held up reads an answer that is there."""
 SHARE = 0.25
 """Of the time, at most, for looking: the longer Redis is away, the more is marked."""
 NOTES = 10_000
@@ -38,6 +40,8 @@ class Detour:
         while True:
             await asyncio.sleep(rest)
             started = loop.time()
+            if self._bus.silent:
+                await asyncio.sleep(GRACE)
             if self._bus.silent:
                 await self.look()
             else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic_core import to_json
 
 from realtime.access import UNSHARED, Access, Key
 
@@ -231,12 +232,17 @@ class Listing:
     keys: frozenset[Key] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """Notes in order, as clients get them, and where the next page begins, if there are more."""
 
     notes: Sequence[dict[str, Any]]
     after: Position | None
+
+    @cached_property
+    def json(self) -> bytes:
+        """The notes as a JSON array, made once for all who share the page."""
+        return to_json(self.notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[
         given |= {"limit": query.limit, "after": place_token(query.listing().sort, *found.after)}
         headers["Link"] = link("/notes/", **given)
     if query.q is None:
-        return list_answer(found.notes, headers)
+        return Response(found.json, headers=headers, media_type="application/json")
     # In a thread: the words are looked for in all of the texts.
     notes = await asyncio.to_thread(lambda: [_excerpted(note, query) for note in found.notes])
     return list_answer(notes, headers)

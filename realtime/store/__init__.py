@@ -34,9 +34,9 @@ class Store:
         failpoints: FailPoints = OFF,
     ) -> None:
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
-        self.notes = NoteStore(self._connection)
-        self.lists = Lists(self._connection)
         self.history = History(self._connection)
+        self.notes = NoteStore(self._connection, self.history)
+        self.lists = Lists(self._connection)
         self.texts = TextStore(self._connection, failpoints)
         self.archive = Archive(self._connection, self.history, self.texts, failpoints)
         self.claims = Claims(self._connection)

@@ -53,7 +53,7 @@ class Connection:
         )
         self.line = Line(url, database, DURABLE)
         self.write_timeout = write_timeout
-        self._read_timeout = read_timeout
+        self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
 
     async def aclose(self) -> None:
@@ -86,7 +86,7 @@ class Connection:
     @contextmanager
     def reading(self, timeout: float | None = None) -> Iterator[None]:
         """Within the budget for reads, or another one in seconds. Raises :class:`Unavailable`."""
-        with self._translated(Unavailable), pymongo.timeout(timeout or self._read_timeout):
+        with self._translated(Unavailable), pymongo.timeout(timeout or self.read_timeout):
             yield
 
     @contextmanager

@@ -6,7 +6,7 @@ A note's document holds, beside its fields:
 - ``title_key``: what titles are ordered by, the title without case and accents
 - ``dirty``: its last change may not be published
 - ``operations``, ``origin``: tokens of the last keyed writes, and of the keyed write that made it
-- ``recent``: the last revisions, until they are archived in the collection ``history``
+- ``recent``: the last revisions, each with the ``mark`` of its update, until they are archived in ``history``
 - ``text_version``: the revision that holds the content as it is now
 - ``lineage``: the name of its shared text, once it has one; ``edits``: updates of it that are not in the journal yet;
   ``edited``: the last of them that came in over REST
@@ -31,6 +31,8 @@ LIVE: Document = {"deleted": False}
 TRASHED: Document = {"deleted_date": {"$exists": True}}
 NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
+RECORD = {name: False for name in NOTE if name != "operations"}
+"""The projection to what :func:`record_of` reads."""
 HEAD = dict.fromkeys(("title", "description", "tags", "version", "created_date", "updated_date"), True)
 """The projections to what :func:`shown_of` reads, without and with the content."""
 WHOLE = {**HEAD, "content": True}

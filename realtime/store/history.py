@@ -42,12 +42,19 @@ class History:
 
     async def version_of(self, id: int, token: str) -> int | None:
         """The version that the operation with this token made of a note, if any. Raises :class:`Unavailable`."""
+        return await self._version(id, "token", token, {"_id.note": id})
+
+    async def marked(self, id: int, mark: bytes) -> int | None:
+        """The version of a note whose revision has this mark, if any. Raises :class:`Unavailable`."""
+        return await self._version(id, "mark", mark, _versions(id))
+
+    async def _version(self, id: int, name: str, value: str | bytes, of_note: Document) -> int | None:
         with self._connection.reading():
-            note = await self._notes.find_one({"_id": id}, {"recent.version": True, "recent.token": True})
+            note = await self._notes.find_one({"_id": id}, {"recent.version": True, f"recent.{name}": True})
             for entry in (note or {}).get("recent", ()):
-                if entry.get("token") == token:
+                if entry.get(name) == value:
                     return int(entry["version"])
-            row = await self._rows.find_one({"token": token, "_id.note": id}, {"_id": True})
+            row = await self._rows.find_one({name: value, **of_note}, {"_id": True})
         return None if row is None else int(row["_id"]["version"])
 
     async def page(self, id: int, before: int, limit: int) -> tuple[list[Revision], bool] | None:

@@ -13,7 +13,9 @@ from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
 from realtime.access import Access, Key
+from realtime.errors import Unavailable
 from realtime.models import Listing, Note, Page, Position, TagCount, Trashed
+from realtime.store.batches import Batches
 from realtime.store.connection import Connection
 from realtime.store.documents import (
     HEAD,
@@ -30,6 +32,8 @@ from realtime.store.documents import (
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
+PAGES = 8
+"""Pages without words that are read at once; whoever asks for the same shares one."""
 FETCH = 16
 """Notes that are read at once where their order comes from elsewhere."""
 BATCH = 101
@@ -107,14 +111,25 @@ class Lists:
         self._notes = connection.database.notes
         # A time zone for every date would take as long as all else of a document; all are in UTC.
         self._quick: Any = self._notes.with_options(codec_options=CodecOptions())
+        self._pages: Batches[Listing, Page] = Batches(
+            self._read,
+            lambda listing: listing,
+            share=True,
+            timeout=2 * connection.read_timeout,  # one may wait for the one before
+            error=Unavailable,
+            most=1,
+            under_way=PAGES,
+        )
 
     async def page(self, listing: Listing) -> Page:
-        """A page of live notes. Raises :class:`Unavailable`."""
+        """A page of live notes, read after it was asked for. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
-        if listing.q is not None:
-            return await self._found(listing)
+        return await (self._pages.put(listing) if listing.q is None else self._found(listing))
+
+    async def _read(self, listings: Sequence[Listing]) -> list[Page | Exception]:
+        (listing,) = listings
         documents, after = await self._ordered(listing)
-        return Page([shown_of(document) for document in documents], after)
+        return [Page([shown_of(document) for document in documents], after)]
 
     async def _ordered(self, listing: Listing) -> tuple[list[Document], Position | None]:
         notes: list[Document] = []

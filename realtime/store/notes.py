@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from bson import ObjectId
 from pymongo import ReturnDocument
-from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError
 
 from realtime.access import Access, Key
-from realtime.errors import IdsTaken, NoRoom, OutcomeUnknown
+from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.gate import Standing
 from realtime.models import KEPT_OPERATIONS, Action, Change
 from realtime.search import folded
+from realtime.store.batches import Batches
 from realtime.store.connection import Connection
 from realtime.store.documents import (
     LIVE,
     NOTE,
+    RECORD,
     TRASHED,
     Document,
     Record,
@@ -29,23 +32,26 @@ from realtime.store.documents import (
     shared,
 )
 from realtime.store.texts import Row, edit_of
+from realtime.store.updates import Update, Updates
+
+if TYPE_CHECKING:
+    from realtime.store.history import History
 
 log = logging.getLogger(__name__)
 
 Allowed = Collection[int] | None
 """Versions at which a write is allowed; ``None`` for any."""
 
-TOO_LARGE = {10334, 17419, 17420}
-"""MongoDB's codes for a document that would grow beyond 16 MiB."""
-
 
 class NoteStore:
     """The notes of one database. Every write is acknowledged at ``w: majority, j: true`` or fails."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, history: History) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._counters = connection.database.counters
+        self._updates = Updates(connection, history)
+        self._reads = Batches(self._find, int, share=True, timeout=connection.read_timeout, error=Unavailable)
 
     async def reserve(self, many: int) -> int:
         """Takes the next ids, and returns the first of them. Raises :class:`OutcomeUnknown`."""
@@ -108,7 +114,7 @@ class NoteStore:
                     "changed": [],
                     "text_version": 1,
                     **fields,
-                    **_marked(token),
+                    **({} if token is None else {"token": token}),
                 }
             ],
             "text_version": 1,
@@ -151,7 +157,7 @@ class NoteStore:
         if edit is not None:
             state["edited"] = edit.id
             state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
-        return await self._advance(id, condition, fields, state, versions, token, action, **entry)
+        return await self._advance(id, condition, fields, state, versions, token, action, together=True, **entry)
 
     async def share(
         self, id: int, access: Access, version: int, token: str | None, author: str | None
@@ -190,28 +196,19 @@ class NoteStore:
         versions: Allowed,
         token: str | None,
         action: Action | None,
+        *,
+        together: bool = False,
         **entry: Any,
     ) -> Change | None:
-        condition = {"_id": id, **condition}
         if isinstance(versions, range):
-            condition["version"] = {"$gte": versions.start, "$lt": versions.stop}
+            condition = {**condition, "version": {"$gte": versions.start, "$lt": versions.stop}}
         elif versions is not None:
-            condition["version"] = {"$in": list(versions)}
+            condition = {**condition, "version": {"$in": list(versions)}}
         if token is not None:
-            condition["operations"] = {"$ne": token}
-        try:
-            with self._connection.writing():
-                document = await self._notes.find_one_and_update(
-                    condition,
-                    _advanced(fields, state, token, action, entry),
-                    return_document=ReturnDocument.AFTER,
-                    projection=NOTE,
-                )
-        except OutcomeUnknown as error:
-            cause = error.__cause__
-            if isinstance(cause, DocumentTooLarge) or (isinstance(cause, OperationFailure) and cause.code in TOO_LARGE):
-                raise NoRoom from error
-            raise
+            condition = {**condition, "operations": {"$ne": token}}
+        mark = ObjectId().binary
+        update = Update(id, condition, _advanced(fields, state, token, mark, action, entry), mark)
+        document = await (self._updates.put(update) if together else self._updates.alone(update))
         return None if document is None else change_of(document)
 
     async def standing(self, id: int) -> Standing | None:
@@ -228,16 +225,25 @@ class NoteStore:
 
     async def find(self, id: int) -> Record | None:
         """The note, deleted or not. Raises :class:`Unavailable`."""
-        return await self._record({"_id": id})
+        return await self._reads.put(id)
+
+    async def _find(self, ids: Sequence[int]) -> list[Record | Exception | None]:
+        found: dict[int, Record | Exception] = {}
+        for document in await self._records({"_id": {"$in": list(ids)}}):
+            try:
+                found[document["_id"]] = record_of(document)
+            except KeyError as error:  # this one is no note, and the others are
+                found[document["_id"]] = error
+        return [found.get(id) for id in ids]
 
     async def find_origin(self, token: str) -> Record | None:
         """The note that the operation with this token created. Raises :class:`Unavailable`."""
-        return await self._record({"origin": token})
+        return next(map(record_of, await self._records({"origin": token})), None)
 
-    async def _record(self, condition: Document) -> Record | None:
+    async def _records(self, condition: Document) -> list[Document]:
         with self._connection.reading():
-            document = await self._notes.find_one(condition, {"recent": False, "edits": False, "readers": False})
-        return None if document is None else record_of(document)
+            found: list[Document] = await self._notes.find(condition, RECORD).to_list(None)
+        return found
 
     async def dirty(self, most: int) -> dict[int, int]:
         """Notes whose last change may not be published: id and version. Raises :class:`Unavailable`."""
@@ -258,12 +264,13 @@ class NoteStore:
         return changes
 
 
-def _marked(token: str | None) -> Document:
-    return {} if token is None else {"token": token}
-
-
 def _advanced(
-    fields: Mapping[str, Any], state: Document, token: str | None, action: Action | None, entry: Mapping[str, Any]
+    fields: Mapping[str, Any],
+    state: Document,
+    token: str | None,
+    mark: bytes,
+    action: Action | None,
+    entry: Mapping[str, Any],
 ) -> list[Document]:
     """The update to the next version, its revision included; without an action it forgets all revisions.
 
@@ -286,8 +293,10 @@ def _advanced(
         "description": new.get("description", "$description"),
         "tags": new.get("tags", "$tags"),
         "text_version": text_version,
+        "mark": mark,
     }
-    revision |= _marked(token)
+    if token is not None:
+        revision["token"] = token
     if "content" in new:
         revision["content"] = {"$cond": [changed["content"], new["content"], "$$REMOVE"]}
     values = dict(fields)

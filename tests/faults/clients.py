@@ -168,6 +168,7 @@ class Watch:
 
     def __init__(self, replicas: Sequence[Feed]) -> None:
         self.seconds: list[float] = []
+        self.deleted: set[int] = set()
         self._waiting: list[tuple[Feed, deque[tuple[float, int, int]]]] = [(one, deque()) for one in replicas]
 
     def acknowledged(self, note: int, version: int) -> None:
@@ -180,8 +181,12 @@ class Watch:
         """Takes the time of all that have come."""
         now = time.monotonic()
         for replica, waiting in self._waiting:
-            while waiting and replica.versions.get(waiting[0][1], 0) >= waiting[0][2]:
+            while waiting and self._has(replica, *waiting[0][1:]):
                 self.seconds.append(now - waiting.popleft()[0])
+
+    def _has(self, replica: Feed, note: int, version: int) -> bool:
+        # Who starts over does not hear of the versions of what is gone.
+        return replica.versions.get(note, 0) >= version or (note in self.deleted and note not in replica.notes)
 
     @property
     def waiting(self) -> int:

@@ -24,7 +24,7 @@ POINTS: tuple[Point | None, ...] = (
 )
 """Where a worker dies in this scenario; ``None`` is at any instant."""
 
-AT_ONCE = 3
+AT_ONCE = 5
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def coediting(run: Run) -> Figures:
 
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
-            armed = f"{point}:kill:{run.random.randint(1, 2)}" if point else ""
+            armed = f"{point}:kill:{run.random.randint(1, 3 if run.thorough else 1)}" if point else ""
             async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
                 await stale.word()
                 await stale.away()

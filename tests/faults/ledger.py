@@ -39,11 +39,12 @@ class Ledger:
         self.ok: dict[str, tuple[int, int] | None] = {}
         """The note and version that an acknowledgement told, if it did."""
         self.unknown: set[str] = set()
-        self.failed: set[str] = set()
+        self.deleted: set[int] = set()
+        """The notes whose deletion was acknowledged."""
         self._issued = 0
 
     def token(self, kind: str) -> str:
-        """A new one, for a description (``d``) or a content (``c``)."""
+        """A new one, for a description (``d``), a content (``c``), or a deletion (``x``), which leaves none."""
         self._issued += 1
         return f"{kind}{self._issued:06}"
 
@@ -140,6 +141,7 @@ class Auditor:
             failure = error
         _none(self.holes, "versions skipped or repeated")
         ledger.check(self._found(notes), "MongoDB", figures)
+        _none([id for id in ledger.deleted if not notes[id]["deleted"]], "notes whose deletion was lost")
         if failure is not None:
             raise failure
         misplaced = [

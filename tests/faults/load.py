@@ -49,7 +49,7 @@ class Caller:
             except OSError as error:
                 raise NotSent from error
         reader, writer = self._streams
-        encoded = json.dumps(body).encode()
+        encoded = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
         lines += [f"Content-Length: {len(encoded)}", *(f"{name}: {value}" for name, value in headers.items())]
         try:
@@ -76,6 +76,8 @@ class Writers:
         self._random = random
         self._watch = watch
         self.notes: list[int] = []
+        self._brief: list[int] = []
+        """Notes to be deleted, which nobody writes."""
         self._moved = asyncio.Event()
         self.stop = asyncio.Event()
         self.pause = 0.0
@@ -113,6 +115,9 @@ class Writers:
         if not self.notes or kind < 0.02:
             token = self._ledger.token("d")
             request: tuple[str, str, Any] = "POST", "/notes/", note_in("made", token)
+        elif kind < 0.03 and self._brief:
+            token = self._ledger.token("x")
+            request = "DELETE", f"/notes/{self._brief.pop()}/", None
         else:
             note = self._random.choice(self.notes[-LATEST:] if kind < 0.8 else self.notes)
             if self._random.random() < 0.7:
@@ -134,8 +139,7 @@ class Writers:
             try:
                 status, answer = await caller.call(*request, headers)
             except NotSent:
-                if token not in self._ledger.unknown:
-                    self._ledger.failed.add(token)
+                pass
             except OSError:
                 self._ledger.unknown.add(token)
             else:
@@ -154,10 +158,15 @@ class Writers:
 
     def _acknowledge(self, token: str, note: Json) -> None:
         id, version = note["id"], note["version"]
-        self._ledger.failed.discard(token)
-        self._ledger.acknowledge(token, id, version)
-        if version == 1 and note["description"] == token and id not in self.notes:
-            self.notes.append(id)
+        if token.startswith("x"):  # a deletion is answered with what there was
+            self._ledger.deleted.add(id)
+            self._watch.deleted.add(id)
+            version += 1
+        else:
+            self._ledger.acknowledge(token, id, version)
+        if version == 1 and note["description"] == token:
+            brief = note["title"] == "made" and self._random.random() < 0.5
+            (self._brief if brief else self.notes).append(id)
         self._watch.acknowledged(id, version)
         now = time.monotonic()
         self.gap, self._last = max(self.gap, now - self._last), now
@@ -185,14 +194,19 @@ class Crowd:
         self.typists: list[Typist] = []
         self.figures = Figures()
 
-    @asynccontextmanager
-    async def writing(self, writers: int, typists: int, pause: float) -> AsyncIterator[None]:
-        """Writers write, and typists type into one note, while the block lasts."""
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            for _ in range(LATEST):
-                note = await self.writers.make()
+    async def come(self, typists: int) -> AsyncExitStack:
+        """Makes the first notes, and has so many typists come to one of them, until they are sent away."""
+        for _ in range(LATEST):
+            note = await self.writers.make()
+        async with AsyncExitStack() as stack:
             for _ in range(typists):
                 self.typists.append(await stack.enter_async_context(Typist(self._where, note, self.ledger)))
+            return stack.pop_all()
+
+    @asynccontextmanager
+    async def writing(self, writers: int, pause: float) -> AsyncIterator[None]:
+        """Writers write, and typists type, while the block lasts."""
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(writers):
                 tasks.create_task(self.writers.write())
             for typist in self.typists:
@@ -205,19 +219,23 @@ class Crowd:
     async def check(self, within: float) -> None:
         """MongoDB, and within so many seconds every client, hold what they must. Raises :class:`Broken`."""
         figures = self.figures
-        figures.acknowledged, figures.unknown = len(self.ledger.ok), len(self.ledger.unknown)
+        figures.acknowledged, figures.unknown = len(self.ledger.ok) + len(self.ledger.deleted), len(self.ledger.unknown)
         stored = await self._auditor.check(self.ledger, figures)
 
         async def behind() -> list[str]:
             self.watch.look()
             notes = await all_notes(self._where())
             if {id: note["content"] for id, note in notes.items()} != {
-                id: note["content"] for id, note in stored.items()
+                id: note["content"] for id, note in stored.items() if not note["deleted"]
             }:
                 return ["GET /notes/"]
             late = [replica.name for replica in self.replicas if replica.notes != notes]
-            texts = {note["content"] for note in notes.values()}
-            return late + [f"/sync/{one.note}" for one in self.typists if str(one.text) not in texts]
+            for typist in self.typists:
+                text, content = str(typist.text), stored[typist.note]["content"]
+                if text != content:
+                    lacks = {what: sorted(a - b) for what, a, b in _apart(content, text)}
+                    late.append(f"/sync/{typist.note} {lacks} {typist.codes}")
+            return late
 
         late: list[str] = []
 
@@ -232,6 +250,11 @@ class Crowd:
             figures.unconverged = len(late)
             raise Broken(f"after {within} s without what MongoDB has: {late}") from None
         figures.converged(self.watch.seconds)
+
+
+def _apart(content: str, text: str) -> list[tuple[str, set[str], set[str]]]:
+    one, other = set(content.split(";")), set(text.split(";"))
+    return [("lacks", one, other), ("has more", other, one)]
 
 
 @asynccontextmanager
@@ -258,7 +281,7 @@ async def crowd(
     each, typists = (2 // half if many is None else many for many in (each, typists))
     async with Auditor(settings) as auditor, audience(readers or where, each) as replicas:
         crowd = Crowd(where, auditor, replicas, run.random)
-        async with crowd.watch.running():
-            async with crowd.writing(writers, typists, pause):
+        async with crowd.watch.running(), await crowd.come(typists):
+            async with crowd.writing(writers, pause):
                 yield crowd
             await crowd.check(within)

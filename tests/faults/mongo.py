@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import cycle
+
 from tests.faults.daemons import ReplicaSet
 from tests.faults.ledger import Broken
 from tests.faults.load import crowd
@@ -18,6 +21,8 @@ UNCONFIRMED: tuple[Json, ...] = (
     {"code": 64, "errmsg": "waiting for replication timed out"},
     {"code": 100, "errmsg": "not enough members"},
 )
+TOGETHER = 7
+"""Writes at once that MongoDB does not confirm."""
 OURS = "realtime"
 """The name under which the server, and nobody else, calls."""
 
@@ -79,28 +84,39 @@ async def errors(run: Run) -> Figures:
             )
             return int(told["count"])
 
-        async with crowd(run, fleet.url, settings) as load:
-            broken = 0
-            while broken < run.times // 2:
+        notes = f"{settings.database}.notes"
+        done = 0
+        async with crowd(run, fleet.url, settings) as load, rest_client(fleet.url()) as rest:
+
+            async def write(token: str, method: str, path: str, *expected: int) -> None:
+                answer = await rest.request(
+                    method, path, json=note_in("unconfirmed", token), headers={"Idempotency-Key": f'"{token}"'}
+                )
+                if answer.status_code not in expected:
+                    raise Broken(f"{method} was answered with {answer.status_code}, not {expected}: {answer.text}")
+                if answer.is_success:
+                    load.ledger.acknowledge(token, answer.json()["id"], answer.json()["version"])
+
+            while done < run.times // 2:
                 await arm({"activationProbability": 0.05}, **run.random.choice(NETWORK))
                 await load.writers.more(run.load(100))
-                broken += await arm("off")
-                run.progress(broken)
-        async with rest_client(fleet.url()) as rest:
-            for number in range(run.times // 2):
-                await arm({"times": 1}, failCommands=["insert"], writeConcernError=run.random.choice(UNCONFIRMED))
-                key = {"Idempotency-Key": f'"unconfirmed-{number}"'}
-                refused = await rest.post("/notes/", json=note_in("unconfirmed", f"number {number}"), headers=key)
-                if refused.status_code != 503 or refused.json()["outcome"] != "unknown":
-                    raise Broken(f"what MongoDB did not confirm was answered with {refused.status_code}")
-                made = await rest.post("/notes/", json=note_in("unconfirmed", f"number {number}"), headers=key)
-                assert made.status_code == 201, made.text
-                run.progress(broken + number + 1)
-            found = (await rest.get("/notes/", params={"q": "unconfirmed", "limit": 1000})).json()
-            if len(found) != run.times // 2:
-                raise Broken(f"{run.times // 2} notes were made {len(found)} times")
+                done += await arm("off")
+                run.progress(done)
+            while done < run.times:
+                tokens = [load.ledger.token("d") for _ in range(TOGETHER)]
+                load.ledger.unknown.update(tokens)
+                ways = [("PUT", f"/notes/{id}/") for id in load.writers.notes] if done % 2 else [("POST", "/notes/")]
+                calls = list(zip(tokens, cycle(ways), strict=False))
+                failure = run.random.choice(UNCONFIRMED)
+                commands = ["insert", "findAndModify", "update"]
+                await arm("alwaysOn", failCommands=commands, namespace=notes, writeConcernError=failure)
+                await asyncio.gather(*(write(token, *way, 503) for token, way in calls))
+                await arm("off")
+                await asyncio.gather(*(write(token, *way, 200, 201) for token, way in calls))
+                done += TOGETHER
+                run.progress(done)
         fleet.check()
-    load.figures.faults = broken + run.times // 2
+    load.figures.faults = done
     return load.figures
 
 

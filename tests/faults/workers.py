@@ -17,7 +17,9 @@ from tests.rooms.conftest import Worker, working
 POINTS = get_args(Point)
 OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}
 """Points that every write passes."""
-AT_ONCE = 3
+AT_ONCE = 5
+ACKNOWLEDGED = 340
+"""Operations between two kills, at least."""
 NOTES = 8
 
 
@@ -35,7 +37,7 @@ async def worker_kill(run: Run) -> Figures:
     fleet = await run.stand.fleet(settings, 3, run.random)
     async with crowd(run, fleet.url, settings) as load:
         for kill in range(run.times):
-            await load.writers.more(run.load(330))
+            await load.writers.more(run.load(ACKNOWLEDGED))
             await asyncio.sleep(run.random.uniform(0, 0.05))
             await fleet.kill(run.random.choice(fleet.servers))
             run.progress(kill + 1)
@@ -44,6 +46,7 @@ async def worker_kill(run: Run) -> Figures:
     figures = load.figures
     figures.faults = run.times
     figures.must(figures.p99 is not None and figures.p99 <= 5)
+    figures.must(figures.acknowledged >= run.times * run.load(ACKNOWLEDGED))
     return figures
 
 

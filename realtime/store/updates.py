@@ -1,0 +1,125 @@
+"""Updates of notes: one alone is one command, and those that come while others are under way go together.
+
+Of many, MongoDB tells only how many applied. So each leaves its mark in the revision that it makes, and the notes are
+read afterwards. If another worker overtook one meanwhile, what it left is read from the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from realtime.errors import NoRoom, OutcomeUnknown, Unavailable
+from realtime.store.batches import Batches
+from realtime.store.connection import Connection
+from realtime.store.documents import NOTE, Document
+
+if TYPE_CHECKING:
+    from realtime.store.history import History
+
+TOO_LARGE = {10334, 17419, 17420}
+"""MongoDB's codes for a document that would grow beyond 16 MiB."""
+MARKED = {name: False for name in NOTE if name != "recent"} | {
+    f"recent.{name}": False for name in ("title", "description", "tags", "content")
+}
+"""The projection to a note and the marks of its last revisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update of the note with this id, if it meets a condition. The revision that it makes has the mark."""
+
+    id: int
+    condition: Document
+    pipeline: list[Document]
+    mark: bytes
+
+
+class Updates:
+    """The updates of the notes of one database, acknowledged at ``w: majority, j: true``."""
+
+    def __init__(self, connection: Connection, history: History) -> None:
+        self._connection = connection
+        self._notes = connection.database.notes
+        # What was just acknowledged is there, though a majority's snapshot may be behind.
+        self._local = self._notes.with_options(read_concern=ReadConcern("local"))
+        self._history = history
+        self._batches = Batches(
+            self._apply, lambda one: one.id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+        )
+
+    async def put(self, update: Update) -> Document | None:
+        """The live note as the update left it; ``None``, with nothing written, if it does not meet the condition.
+
+        Raises :class:`OutcomeUnknown`, :class:`NoRoom`.
+        """
+        return await self._batches.put(update)
+
+    async def alone(self, update: Update) -> Document | None:
+        """As :meth:`put`, by a command of its own: for what does not leave a live note with a revision."""
+        with self._connection.writing():
+            try:
+                note: Document | None = await self._notes.find_one_and_update(
+                    {"_id": update.id, **update.condition},
+                    update.pipeline,
+                    return_document=ReturnDocument.AFTER,
+                    projection=NOTE,
+                )
+            except DocumentTooLarge:
+                raise NoRoom from None
+            except OperationFailure as error:
+                if error.code in TOO_LARGE:
+                    raise NoRoom from None
+                raise
+        return note
+
+    async def _apply(self, updates: Sequence[Update]) -> list[Document | Exception | None]:
+        if len(updates) == 1:
+            return [await self.alone(updates[0])]
+        try:
+            with self._connection.writing():
+                return await self._together(updates)
+        except OutcomeUnknown:
+            raise
+        except Unavailable:  # of what was read after the updates
+            raise OutcomeUnknown from None
+
+    async def _together(self, updates: Sequence[Update]) -> list[Document | Exception | None]:
+        failed: dict[int, Exception] = {}
+        commands = [UpdateOne({"_id": one.id, **one.condition}, one.pipeline) for one in updates]
+        try:
+            applied = (await self._notes.bulk_write(commands, ordered=False)).matched_count
+        except BulkWriteError as error:
+            if error.details["writeConcernErrors"]:
+                raise
+            applied = error.details["nMatched"]
+            for one in error.details["writeErrors"]:
+                failed[one["index"]] = NoRoom() if one["code"] in TOO_LARGE else OutcomeUnknown()
+        found = self._local.find({"_id": {"$in": [one.id for one in updates]}}, MARKED)
+        notes = {note["_id"]: note for note in await found.to_list(None)}
+        left: list[Document | Exception | None] = []
+        for number, one in enumerate(updates):
+            note = notes.get(one.id)
+            ours = note is not None and note["recent"] and note["recent"][-1].get("mark") == one.mark
+            left.append(note if ours else failed.get(number))
+        overtaken = applied - sum(isinstance(one, dict) for one in left)
+        for number, one in enumerate(updates):
+            if overtaken and left[number] is None:
+                left[number] = await self._left(one)
+                overtaken -= left[number] is not None
+        return left
+
+    async def _left(self, update: Update) -> Document | None:
+        """The note as an update left it that others overtook, as far as the history tells; ``None`` if it did not."""
+        version = await self._history.marked(update.id, update.mark)
+        revision = None if version is None else await self._history.read(update.id, version)
+        note: Document | None = await self._notes.find_one({"_id": update.id}, NOTE)
+        if revision is None or note is None:
+            return None
+        fields = {name: getattr(revision, name) for name in ("title", "description", "content", "tags", "version")}
+        return {**note, **fields, "updated_date": revision.date, "deleted": False}
