@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import coediting, conformance, mongo, redis, wire, workers
+from tests.faults import api, coediting, conformance, mongo, redis, wire, workers
 from tests.faults.scenario import SCENARIOS
 
-__all__ = ["SCENARIOS", "coediting", "conformance", "mongo", "redis", "wire", "workers"]
+__all__ = ["SCENARIOS", "api", "coediting", "conformance", "mongo", "redis", "wire", "workers"]
