@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from realtime.embedded import Embedded
 from tests.faults.load import crowd
-from tests.faults.scenario import Figures, Run, scenario
+from tests.faults.scenario import Figures, Impossible, Run, scenario
 from tests.faults.stand import Fleet
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
@@ -35,7 +35,8 @@ ROOM = 420
 )
 async def clock(run: Run) -> Figures:
     """One of two servers has another time. It is killed at any instant, and comes back in yet another one."""
-    assert FAKETIME, "install libfaketime: apt-get install libfaketime"
+    if not FAKETIME:
+        raise Impossible("no libfaketime: apt-get install libfaketime")
     settings = await run.stand.settings()
     one = await run.stand.serve(settings)
     other = ServerProcess(settings.model_copy(update={"port": 0}))
@@ -73,16 +74,16 @@ async def clock(run: Run) -> Figures:
 async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
     """A disk of its own, of so many MiB; only root can make one."""
     await asyncio.to_thread(folder.mkdir)
-    await _command("mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder))
+    if not await _done("mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder)):
+        raise Impossible("no disk to fill: only root may mount one")
     try:
         yield folder
     finally:
-        await _command("umount", "--lazy", str(folder))
+        assert await _done("umount", "--lazy", str(folder))
 
 
-async def _command(*words: str) -> None:
-    process = await asyncio.create_subprocess_exec(*words)
-    assert await process.wait() == 0, words
+async def _done(*words: str) -> bool:
+    return await (await asyncio.create_subprocess_exec(*words)).wait() == 0
 
 
 @scenario(
