@@ -71,8 +71,7 @@ class ServerProcess:
             self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
-        simple = changed["workers"] == 1 and not self.environment
-        if simple and self._settings.mongo_url and self._settings.redis_url:
+        if changed["workers"] == 1 and not self.environment:
             self.process = Fork(["serve"], environment, self._output.name)
         else:  # with processes of its own, it is started as people start it
             self.process = subprocess.Popen(
