@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check types docs bench bench-docs bench-parts format clean
+.PHONY: install run test faults check types docs bench bench-docs bench-parts format clean
 
 install: .venv/installed
 
@@ -18,6 +18,9 @@ run: install
 
 test: install
 	$(BIN)/pytest -n 3 --dist worksteal
+
+faults: install
+	$(BIN)/python -m tests.faults --write
 
 check: install
 	$(BIN)/ruff format --check .

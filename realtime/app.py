@@ -20,9 +20,10 @@ from realtime.accounts import Accounts
 from realtime.audit import NoteAudit
 from realtime.auth import Passwords
 from realtime.bus import Bus
+from realtime.detour import Detour
 from realtime.embedded import Embedded
 from realtime.errors import CloseCode
-from realtime.events import decode_event, reset
+from realtime.events import decode_event, event_at, reset
 from realtime.failpoints import FailPoints
 from realtime.feed import Feed
 from realtime.follower import Follower, Handlers
@@ -163,7 +164,11 @@ async def _parts(
     settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
 ) -> AsyncIterator[Parts]:
     store = Store(
-        mongo_url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout
+        mongo_url,
+        settings.database,
+        write_timeout=settings.write_timeout,
+        read_timeout=settings.read_timeout,
+        failpoints=failpoints,
     )
     bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
     slots = max(1, round(settings.heartbeat))
@@ -201,8 +206,8 @@ async def _parts(
         ended=revocations.ended,
     )
 
-    def deliver(event: Event) -> None:
-        hub.publish(event)
+    def deliver(event: Event, *, logged: bool = True) -> None:
+        hub.publish(event, logged=logged)
         if event.deleted:
             rooms.gone(event.id, event.full.version)
         if event.audience.since > 1:
@@ -218,6 +223,7 @@ async def _parts(
             presence=presence.heard,
         ),
     )
+    detour = Detour(store, bus, lambda change: deliver(event_at(change, follower.position), logged=False))
     queries = Queries(store)
     feed = Feed(
         hub,
@@ -237,6 +243,7 @@ async def _parts(
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
         "append to the log": bus.run,
         "follow the feed": follower.run,
+        "go around Redis": detour.run,
         "clear the outbox": outbox.clear,
         "sweep the outbox": outbox.sweep,
         "tick": feed.tick,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 BATCH_EVENTS = 128
 BATCH_BYTES = 4 * 1024 * 1024
+SILENCE = 0.4
+"""Seconds without an answer after which nobody counts on one."""
 QUEUE_EVENTS = 10_000
 QUEUE_BYTES = 64 * 1024 * 1024
 
@@ -86,8 +89,15 @@ class Bus:
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
         self._queued_bytes = 0
         self._due = asyncio.Event()
+        self._asked: dict[object, float] = {}
         self.available = True
         self.appending = True
+
+    @property
+    def silent(self) -> bool:
+        """Whether Redis is away, or lets somebody wait for its answer."""
+        oldest = next(iter(self._asked.values()), None)
+        return not self.available or (oldest is not None and time.monotonic() - oldest > SILENCE)
 
     @property
     def connections(self) -> ConnectionPool:
@@ -161,11 +171,15 @@ class Bus:
 
     async def call(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What a script answers. Raises :class:`BusUnavailable`."""
+        question = object()
+        self._asked[question] = time.monotonic()
         try:
             result = await script(keys=keys, args=arguments)
         except (RedisError, OSError) as error:
             self.available = False
             raise _lost(error) from error
+        finally:
+            del self._asked[question]
         _stop_if_cancelled()
         self.available = True
         return result

@@ -171,6 +171,11 @@ def encode_change(change: Change) -> tuple[bytes, bytes]:
     return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}" + _audience(change.access)
 
 
+def event_at(change: Change, position: Cursor) -> Event:
+    """The event of a change that the log does not have yet: its cursor is that of the last event before it."""
+    return decode_event(str(position).encode().join(encode_change(change)))
+
+
 _HEAD = re.compile(rb'\{"type":"note\.([a-z]+)","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
 _GONE = '{{"type":"note.deleted","cursor":"{}","id":{},"version":{}}}'
 _CONTENT = b',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key

@@ -7,7 +7,17 @@ import os
 import signal
 from typing import Literal, get_args
 
-Point = Literal["before_write", "after_write_before_publish", "after_publish_before_clear"]
+Point = Literal[
+    "before_write",
+    "after_write_before_publish",
+    "after_publish_before_clear",
+    "after_archive_before_clear",
+    "after_write_before_settle",
+    "after_genesis_before_lineage",
+    "after_journal_before_spread",
+    "after_snapshot_before_rows",
+    "after_compaction",
+]
 Action = Literal["kill", "raise", "sleep"]
 
 SLEEP = 30.0
@@ -53,3 +63,6 @@ class FailPoints:
             raise FailPointError(point)
         else:
             await asyncio.sleep(SLEEP)
+
+
+OFF = FailPoints()

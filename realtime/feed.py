@@ -159,6 +159,8 @@ class Feed:
                 position = self.position
                 client.clear()
                 yield (reset(position),)
+        if self._hub.recent.aside:
+            yield _frames(client, self._hub.recent.aside.values())
         yield (ready(position),)
         for note in client.notes or ():
             if await self.admit(client, note) and self.presence.people(note):

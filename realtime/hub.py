@@ -136,9 +136,15 @@ class Hub:
             return [self._everything]
         return [self._by_note.setdefault(note, {}) for note in subscription.notes]
 
-    def publish(self, event: Event) -> None:
-        """Hands an event to every client that wants it and may have it, with what else is due by then."""
-        self.recent.add(event)
+    def publish(self, event: Event, *, logged: bool = True) -> None:
+        """Hands an event to every client that wants it and may have it, with what else is due by then.
+
+        One that is not ``logged`` came around the log.
+        """
+        if logged:
+            self.recent.add(event)
+        else:
+            self.recent.put_aside(event)
         self._due.append((event, self._newly_lost(event) if event.audience.former else ()))
         self._due_bytes += event.full.size
         if self._due_bytes > BATCH:

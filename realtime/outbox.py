@@ -55,7 +55,7 @@ class Outbox:
         task = asyncio.create_task(self._publish(change))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._bus.available:
+        if not self._bus.silent:
             await asyncio.wait({task}, timeout=self._wait)
 
     async def _publish(self, change: Change) -> bool:

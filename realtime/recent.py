@@ -18,6 +18,9 @@ class Recent:
         self._most_bytes = most_bytes
         self._events: OrderedDict[int, Event] = OrderedDict()
         self._bytes = 0
+        self.aside: dict[int, Event] = {}
+        """Events that came around the log, by note, until it has them; those told last, of as many bytes."""
+        self._aside_bytes = 0
         self._top: Cursor | None = None
         self._floor = 0
 
@@ -29,6 +32,7 @@ class Recent:
             self._bytes = 0
             self._floor = event.cursor.offset - 1
         self._top = event.cursor
+        self._forget_aside(event.id)
         earlier = self._events.pop(event.id, None)
         if earlier is not None:
             self._bytes -= earlier.full.size
@@ -42,6 +46,18 @@ class Recent:
             del self._events[oldest.id]
             self._bytes -= oldest.full.size
             self._floor = max(self._floor, oldest.cursor.offset)
+
+    def put_aside(self, event: Event) -> None:
+        """Takes an event that the log does not have."""
+        self._forget_aside(event.id)
+        self.aside[event.id] = event
+        self._aside_bytes += event.full.size
+        while self._aside_bytes > self._most_bytes:
+            self._forget_aside(next(iter(self.aside)))
+
+    def _forget_aside(self, id: int) -> None:
+        if (event := self.aside.pop(id, None)) is not None:
+            self._aside_bytes -= event.full.size
 
     def between(self, since: Cursor, position: Cursor) -> list[Event] | None:
         """The last event of each note after a cursor and up to a position, in order; ``None`` if not all are here."""

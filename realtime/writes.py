@@ -81,6 +81,7 @@ class Writes:
             if claim.first:  # else the first request may still be on its way
                 await self._store.claims.release(operation.key)
             raise
+        await self._failpoints.hit("after_write_before_settle")
         try:
             await self._store.claims.settle(operation.key, answer)
         except Unavailable:

@@ -7,9 +7,11 @@ import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import takewhile
+from pathlib import Path
 
 import httpx
 
+from realtime.embedded import Embedded
 from tests.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
@@ -86,3 +88,34 @@ async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
         notes = await all_notes(server.url)
         await eventually(lambda: left.notes == notes, within=20)
         assert left.resets == 1
+
+
+async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path: Path) -> None:
+    """The server starts while neither is there, and finds them when they come."""
+    first = Embedded(tmp_path / "late")
+    first.start()
+    mongo_url, redis_url = first.mongo_url, first.redis_url
+    first.stop()
+    server = serve(mongo_url=mongo_url, redis_url=redis_url, write_timeout=1, read_timeout=1)
+    async with rest_client(server.url) as rest:
+        assert (await rest.get("/healthz")).status_code == 200
+        ready = await rest.get("/readyz")
+        assert ready.status_code == 503
+        assert {name for name, check in ready.json()["checks"].items() if not check["ok"]} == {
+            "mongodb", "redis", "feed",
+        }  # fmt: skip
+        answer = await rest.post("/notes/", json=note_in())
+        assert answer.status_code == 503
+        assert answer.json()["outcome"] == "unknown"
+        late = Embedded(tmp_path / "late")
+        late.start()
+        try:
+            assert (late.mongo_url, late.redis_url) == (mongo_url, redis_url)
+
+            async def is_ready() -> bool:
+                return (await rest.get("/readyz")).status_code == 200
+
+            await eventually(is_ready, within=20)
+            assert (await rest.post("/notes/", json=note_in())).status_code == 201
+        finally:
+            late.stop()

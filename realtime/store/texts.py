@@ -17,6 +17,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import ASCENDING
 
+from realtime.failpoints import OFF, FailPoints
 from realtime.models import Note
 from realtime.store.connection import Connection, insert_again
 from realtime.store.documents import LIVE, Document, note_of
@@ -53,8 +54,9 @@ def new_row(note: int, updates: Sequence[bytes], people: Sequence[str] = ()) -> 
 class TextStore:
     """The shared texts of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, failpoints: FailPoints = OFF) -> None:
         self._connection = connection
+        self._failpoints = failpoints
         self._notes = connection.database.notes
         self._texts = connection.database.texts
         self._rows = connection.database.updates
@@ -93,6 +95,7 @@ class TextStore:
         lineage = uuid.uuid4().hex
         with self._connection.writing():
             await self._texts.insert_one({"_id": lineage, "note": id, "generation": 0, "state": genesis})
+            await self._failpoints.hit("after_genesis_before_lineage")
             won = await self._notes.update_one(
                 {"_id": id, "version": version, "lineage": {"$exists": False}, **LIVE}, {"$set": {"lineage": lineage}}
             )
@@ -104,6 +107,7 @@ class TextStore:
         with self._connection.writing():
             documents = [_document(row) for row in rows]
             await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
+        await self._failpoints.hit("after_journal_before_spread")
 
     async def take(self, notes: Iterable[Document]) -> None:
         """Keeps the edits that these documents of notes hold."""
@@ -122,7 +126,9 @@ class TextStore:
             )
             if done.modified_count == 0:
                 return False
+            await self._failpoints.hit("after_snapshot_before_rows")
             await self._rows.delete_many({"_id": {"$in": list(rows)}})
+        await self._failpoints.hit("after_compaction")
         return True
 
     async def journaled(self, ids: Collection[int]) -> tuple[set[int], dict[int, int], dict[int, set[str]]]:

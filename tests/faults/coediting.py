@@ -1,0 +1,84 @@
+"""Texts that are typed, folded and unloaded while workers die, and tabs that come back late."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from realtime.failpoints import Point
+from tests.faults.clients import Typist
+from tests.faults.load import Crowd, crowd
+from tests.faults.scenario import Figures, Run, scenario
+from tests.faults.stand import Where
+
+POINTS: tuple[Point | None, ...] = (
+    "after_genesis_before_lineage",
+    "after_journal_before_spread",
+    "after_snapshot_before_rows",
+    "after_compaction",
+    None,
+)
+"""Where a worker dies in this scenario; ``None`` is at any instant."""
+
+AT_ONCE = 5
+
+
+@asynccontextmanager
+async def visitors(where: Where, load: Crowd, many: int, choose: random.Random) -> AsyncIterator[None]:
+    """People who come to a note, type a little, and go: texts begin, are folded and unloaded all the time."""
+    stop = asyncio.Event()
+
+    async def visit() -> None:
+        while not stop.is_set():
+            async with Typist(where, choose.choice(load.writers.notes), load.ledger) as typist:
+                for _ in range(choose.randint(1, 3)):
+                    await typist.word()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(many):
+            tasks.create_task(visit())
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+@scenario(
+    "co-editing",
+    invariant="each token is there exactly once, a stale tab's too",
+    mark="300 deaths during commit, compaction, unload; 0",
+    unit="deaths",
+    full=300,
+    slice=len(POINTS),
+)
+async def coediting(run: Run) -> Figures:
+    """A worker dies, at an instant in the life of a text or at any; each time somebody comes back who was away."""
+    settings = await run.stand.settings(room_idle=0)
+    fleet = await run.stand.fleet(settings, 1, run.random)
+    async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
+
+        async def die(number: int) -> None:
+            point = POINTS[number % len(POINTS)]
+            armed = f"{point}:kill:{run.random.randint(1, 3 if run.thorough else 1)}" if point else ""
+            async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
+                await stale.word()
+                await stale.away()
+                async with run.stand.doomed(fleet, settings, armed) as victim:
+                    token = load.ledger.token("c")
+                    load.ledger.unknown.add(token)
+                    await stale.append(f"{token};")
+                    if point is None:
+                        await asyncio.sleep(run.random.uniform(0, 3))
+                        os.kill(victim.pid, signal.SIGKILL)
+                stale.go()
+                await stale.safe()
+                load.ledger.acknowledge(token)
+
+        await run.side_by_side(die, AT_ONCE)
+    fleet.check()
+    load.figures.faults = run.times
+    return load.figures

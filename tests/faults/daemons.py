@@ -1,0 +1,157 @@
+"""Valkey and MongoDB as a scenario's own processes: killed, frozen, robbed of data and started again at will."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pymongo import AsyncMongoClient
+
+from benchmarks.processes import free_port
+from realtime import keeper
+from tests.harness import Json, eventually
+
+
+class Daemon:
+    """A server program on a port that it keeps."""
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._command = [*command, "--port", str(self.port)]
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.kill()
+
+    async def start(self) -> None:
+        """Starts it, again if need be, and waits until it accepts connections."""
+        with (self.folder / "output.txt").open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=keeper._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
+            )
+        await eventually(self._listens, within=20)
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self._command[0]} ended: {(self.folder / 'output.txt').read_text()[-1000:]}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """Ends it with -9, frozen or not."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stops it, with its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+class Valkey(Daemon):
+    """A Redis-compatible server; with ``kept``, it appends all writes to a file, and starts with what is there."""
+
+    def __init__(self, folder: Path, *, kept: bool = False) -> None:
+        program = keeper.find_program(keeper.packaged_valkey(), ["valkey-server", "redis-server"], keeper.REDIS_HELP)
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes" if kept else "no"]
+        super().__init__(folder, [program, *options, "--appendfsync", "always"])
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def lose_tail(self, size: int) -> None:
+        """Cuts so many bytes off what it has kept. To be called while it does not run."""
+        file = max((self.folder / "appendonlydir").glob("*.incr.aof"))
+        with file.open("rb+") as kept:
+            kept.truncate(max(0, file.stat().st_size - size))
+
+
+class ReplicaSet:
+    """MongoDB nodes, each a process, that elect a primary. Without passwords; with the commands that make faults.
+
+    They choose another primary when they have not heard of theirs for ``patience`` seconds.
+    """
+
+    def __init__(self, folder: Path, nodes: int, *, patience: float = 10.0) -> None:
+        program = keeper.find_program(keeper.packaged_mongod(), ["mongod"], keeper.MONGOD_HELP)
+        self.nodes: list[Daemon] = []
+        self._patience = patience
+        for number in range(nodes):
+            place = folder / f"mongod-{number}"
+            options = {"--dbpath": place / "data", "--logpath": place / "log.txt", "--bind_ip": "127.0.0.1"}
+            options |= {"--replSet": "faults", "--oplogSize": "256", "--wiredTigerCacheSizeGB": "0.25"}
+            flags = ["--nounixsocket", "--quiet", "--logappend", "--setParameter", "enableTestCommands=1"]
+            flags += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+            words = [str(word) for option in options.items() for word in option]
+            self.nodes.append(Daemon(place, [program, *words, *flags]))
+            (place / "data").mkdir()
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return f"mongodb://{hosts}/?replicaSet=faults"
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        members = [{"_id": at, "host": f"127.0.0.1:{node.port}"} for at, node in enumerate(self.nodes)]
+        how = {"electionTimeoutMillis": int(self._patience * 1000)}
+        config = {"_id": "faults", "members": members, "settings": how}
+        await self.command(self.nodes[0], "replSetInitiate", config)
+        await self.primary()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.kill()
+            shutil.rmtree(node.folder, ignore_errors=True)  # some hundreds of MB each
+
+    async def command(self, node: Daemon, name: str, value: Any = 1, **more: Any) -> Json:
+        """Runs a command of the administrator on a node."""
+        url = f"mongodb://127.0.0.1:{node.port}/?directConnection=true&appName=faults"
+        async with AsyncMongoClient[Json](url, serverSelectionTimeoutMS=2000) as client:
+            return await client.admin.command(name, value, **more)
+
+    async def primary(self) -> Daemon:
+        """The node that writes go to, once there is one that all others follow."""
+
+        async def found() -> Daemon | None:
+            said = await asyncio.gather(*(self.command(node, "hello") for node in self.nodes), return_exceptions=True)
+            known = {node: hello for node, hello in zip(self.nodes, said, strict=True) if isinstance(hello, dict)}
+            first = [node for node, hello in known.items() if hello["isWritablePrimary"]]
+            follow = [node for node, hello in known.items() if hello["secondary"]]
+            return first[0] if first and len(follow) == len(self.nodes) - 1 else None
+
+        node: Daemon = await eventually(found, within=60)
+        return node
+
+    async def step_down(self, seconds: int = 5) -> None:
+        """Makes the primary give way."""
+        await self.command(await self.primary(), "replSetStepDown", seconds, secondaryCatchUpPeriodSecs=seconds - 1)

@@ -1,0 +1,158 @@
+"""MongoDB whose primary steps down, dies, freezes, or answers with errors."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import cycle
+
+from tests.faults.daemons import ReplicaSet
+from tests.faults.ledger import Broken
+from tests.faults.load import crowd
+from tests.faults.scenario import Figures, Run, scenario
+from tests.harness import Json, eventually, note_in, rest_client
+
+NETWORK: tuple[Json, ...] = (
+    {"failCommands": ["findAndModify", "insert", "update"], "closeConnection": True},
+    {"failCommands": ["find", "aggregate", "getMore"], "closeConnection": True},
+    {"failCommands": ["findAndModify", "insert", "update"], "errorCode": 91},  # ShutdownInProgress
+    {"failCommands": ["findAndModify", "insert", "update"], "errorCode": 10107},  # NotWritablePrimary
+)
+UNCONFIRMED: tuple[Json, ...] = (
+    {"code": 64, "errmsg": "waiting for replication timed out"},
+    {"code": 100, "errmsg": "not enough members"},
+)
+TOGETHER = 7
+"""Writes at once that MongoDB does not confirm."""
+OURS = "realtime"
+"""The name under which the server, and nobody else, calls."""
+
+
+@scenario(
+    "mongodb-primary",
+    invariant="acknowledged writes survive, none is doubled",
+    mark="3 nodes, 30 step-downs and 30 kills, 0 lost, write gap ≤ 20 s",
+    unit="primaries",
+    full=60,
+    slice=2,
+)
+async def primary(run: Run) -> Figures:
+    """The primary of three nodes gives way to another, or is killed with -9, and comes back, by turns."""
+    # Ten seconds is MongoDB's own patience.
+    async with ReplicaSet(run.stand.folder, 3, patience=10 if run.thorough else 1) as members:
+        settings = await run.stand.settings(mongo_url=members.url)
+        fleet = await run.stand.fleet(settings, 2, run.random)
+        gaps = {"stepped down": 0.0, "killed": 0.0}
+        async with crowd(run, fleet.url, settings, within=30) as load:
+            for number in range(run.times):
+                await load.writers.more(run.load(200))
+                load.writers.gap = 0
+                if number % 2:
+                    node = await members.primary()
+                    node.kill()
+                    await load.writers.more(run.load(200))
+                    await node.start()
+                else:
+                    await members.step_down()
+                    await load.writers.more(run.load(200))
+                what = "killed" if number % 2 else "stepped down"
+                gaps[what] = max(gaps[what], load.writers.gap)
+                run.progress(number + 1)
+        fleet.check()
+    load.figures.faults = run.times
+    load.figures.extra |= {f"write gap, {what}": f"{gap:.1f} s at most" for what, gap in gaps.items()}
+    load.figures.must(max(gaps.values()) <= 20)
+    return load.figures
+
+
+@scenario(
+    "mongodb-errors",
+    invariant="never a false 2xx",
+    mark="1 000 network errors and unconfirmed writes, 0",
+    unit="errors",
+    full=1000,
+    slice=40,
+)
+async def errors(run: Run) -> Figures:
+    """Connections break within commands, and writes are made that MongoDB does not confirm."""
+    async with ReplicaSet(run.stand.folder, 1) as members:
+        settings = await run.stand.settings(mongo_url=members.url)
+        fleet = await run.stand.fleet(settings, 2, run.random)
+
+        async def arm(mode: object, **data: object) -> int:
+            told = await members.command(
+                members.nodes[0], "configureFailPoint", "failCommand", mode=mode, data={"appName": OURS, **data}
+            )
+            return int(told["count"])
+
+        notes = f"{settings.database}.notes"
+        done = 0
+        async with crowd(run, fleet.url, settings) as load, rest_client(fleet.url()) as rest:
+
+            async def write(token: str, method: str, path: str, *expected: int) -> None:
+                answer = await rest.request(
+                    method, path, json=note_in("unconfirmed", token), headers={"Idempotency-Key": f'"{token}"'}
+                )
+                if answer.status_code not in expected:
+                    raise Broken(f"{method} was answered with {answer.status_code}, not {expected}: {answer.text}")
+                if answer.is_success:
+                    load.ledger.acknowledge(token, answer.json()["id"], answer.json()["version"])
+
+            while done < run.times // 2:
+                await arm({"activationProbability": 0.05}, **run.random.choice(NETWORK))
+                await load.writers.more(run.load(100))
+                done += await arm("off")
+                run.progress(done)
+            while done < run.times:
+                tokens = [load.ledger.token("d") for _ in range(TOGETHER)]
+                load.ledger.unknown.update(tokens)
+                ways = [("PUT", f"/notes/{id}/") for id in load.writers.notes] if done % 2 else [("POST", "/notes/")]
+                calls = list(zip(tokens, cycle(ways), strict=False))
+                failure = run.random.choice(UNCONFIRMED)
+                commands = ["insert", "findAndModify", "update"]
+                await arm("alwaysOn", failCommands=commands, namespace=notes, writeConcernError=failure)
+                await asyncio.gather(*(write(token, *way, 503) for token, way in calls))
+                await arm("off")
+                await asyncio.gather(*(write(token, *way, 200, 201) for token, way in calls))
+                done += TOGETHER
+                run.progress(done)
+        fleet.check()
+    load.figures.faults = done
+    return load.figures
+
+
+@scenario(
+    "mongodb-frozen",
+    invariant="what MongoDB cannot confirm in time is answered with 503, and is there at most once",
+    mark="10 times, 0",
+    unit="freezes",
+    full=10,
+    slice=1,
+)
+async def frozen(run: Run) -> Figures:
+    """MongoDB stops answering for longer than a write may take, and dies, and comes back."""
+    async with ReplicaSet(run.stand.folder, 1) as members:
+        settings = await run.stand.settings(mongo_url=members.url, write_timeout=1, read_timeout=1)
+        fleet = await run.stand.fleet(settings, 1, run.random)
+        node = members.nodes[0]
+        async with crowd(run, fleet.url, settings) as load, rest_client(fleet.url()) as rest:
+
+            async def ready(expected: int) -> bool:
+                return (await rest.get("/readyz")).status_code == expected
+
+            for number in range(run.times):
+                await load.writers.more(run.load(200))
+                node.freeze()
+                load.writers.refused = 0
+                await eventually(lambda: load.writers.refused, within=20)
+                assert await ready(503)
+                if number % 2:
+                    node.thaw()
+                else:
+                    node.kill()
+                    await node.start()
+                await load.writers.more(run.load(200))
+                await eventually(lambda: ready(200), within=20)
+                run.progress(number + 1)
+        fleet.check()
+    load.figures.faults = run.times
+    return load.figures

@@ -1,0 +1,166 @@
+"""Redis that dies, forgets, freezes, or delivers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from redis.asyncio import Redis
+
+from realtime.settings import Settings
+from tests.faults.daemons import Valkey
+from tests.faults.load import Crowd, crowd
+from tests.faults.proxy import Toxics
+from tests.faults.scenario import Figures, Run, scenario
+from tests.harness import eventually
+
+RESUME_OR_RESET = "resume or reset, never a silent hole"
+FIFTY = "50 times, 0 lost, all have all within 10 s after it is back"
+
+
+@asynccontextmanager
+async def _loaded(run: Run, *, kept: bool = False) -> AsyncIterator[tuple[Valkey, Crowd]]:
+    """A Redis to break, and a crowd on two servers that use it."""
+    valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey", kept=kept))
+    settings = await run.stand.settings(redis_url=valkey.url)
+    fleet = await run.stand.fleet(settings, 2, run.random)
+    async with crowd(run, fleet.url, settings) as load:
+        yield valkey, load
+    fleet.check()
+
+
+async def _repeatedly(run: Run, load: Crowd, fault: Callable[[], Awaitable[None]]) -> Figures:
+    """Makes a fault, and sees to it that all are told all soon after it is over."""
+    longest = 0.0
+    for number in range(run.times):
+        await load.writers.more(run.load(200))
+        await fault()
+        back = time.monotonic()
+        await load.writers.more(run.load(100))
+        await eventually(partial(load.watch.has_all_until, back), within=20)
+        longest = max(longest, time.monotonic() - back)
+        run.progress(number + 1)
+    load.figures.faults = run.times
+    load.figures.extra["all told after"] = f"{longest:.1f} s at most"
+    load.figures.must(longest <= 10)
+    return load.figures
+
+
+@scenario("redis-killed", invariant=RESUME_OR_RESET, mark=FIFTY, unit="kills", full=50, slice=1)
+async def killed(run: Run) -> Figures:
+    """It is killed, and comes back empty."""
+    async with _loaded(run) as (valkey, load):
+
+        async def fault() -> None:
+            valkey.kill()
+            await load.writers.more(run.load(100))  # a dead Redis fails no write
+            await valkey.start()
+
+        figures = await _repeatedly(run, load, fault)
+        assert all(replica.resets for replica in load.replicas)
+    return figures
+
+
+@scenario("redis-flushed", invariant=RESUME_OR_RESET, mark=FIFTY, unit="flushes", full=50, slice=1)
+async def flushed(run: Run) -> Figures:
+    """It forgets everything at once."""
+    async with _loaded(run) as (valkey, load), Redis.from_url(valkey.url) as redis:
+
+        async def fault() -> None:
+            await redis.flushall()
+
+        figures = await _repeatedly(run, load, fault)
+        assert all(replica.resets for replica in load.replicas)
+    return figures
+
+
+@scenario("redis-lost-tail", invariant=RESUME_OR_RESET, mark=FIFTY, unit="kills", full=50, slice=1)
+async def lost_tail(run: Run) -> Figures:
+    """It is killed, and comes back without what it was told last, ready to number other events the same."""
+    async with _loaded(run, kept=True) as (valkey, load):
+
+        async def fault() -> None:
+            valkey.kill()
+            valkey.lose_tail(run.random.randrange(1, 50_000))
+            await valkey.start()
+
+        return await _repeatedly(run, load, fault)
+
+
+@scenario(
+    "redis-frozen",
+    invariant="REST is unaffected, and all are told by way of MongoDB",
+    mark="30 s; write p99 ≤ 1.5× that before, all told within 2 s",
+    unit="seconds",
+    full=30,
+    slice=4,
+)
+async def frozen(run: Run) -> Figures:
+    """It stops answering, with its connections open."""
+    async with _loaded(run) as (valkey, load):
+        writers = load.writers
+        writers.pause = 0.01  # what is compared is how long a write takes, not how many there can be
+        before: list[float] = []
+        writers.times = before
+        await asyncio.sleep(run.times / 3)
+        await eventually(lambda: load.watch.waiting < 100)
+        during: list[float] = []
+        writers.times = during
+        load.watch.seconds.clear()
+        valkey.freeze()
+        frozen = time.monotonic()
+        lag = 0.0
+        while time.monotonic() - frozen < run.times:
+            await asyncio.sleep(0.05)
+            lag = max(lag, load.watch.lag)
+            run.progress(int(time.monotonic() - frozen))
+        writers.times = None
+        valkey.thaw()
+        await writers.more(run.load(100))
+    figures = load.figures
+    figures.faults = run.times
+    ratio = _p99(during) / _p99(before)
+    figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "told after": f"{lag:.2f} s at most"}
+    figures.must(lag <= 2)
+    figures.must(ratio <= 1.5 or not run.thorough)  # too few writes in a slice
+    return figures
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[int(len(times) * 0.99)]
+
+
+@scenario(
+    "pubsub-black-hole",
+    invariant="a subscription that delivers nothing is noticed",
+    mark="20 times, ≤ 10 s",
+    unit="holes",
+    full=20,
+    slice=1,
+)
+async def black_hole(run: Run) -> Figures:
+    """The socket of the subscription is healthy, and brings nothing any more."""
+    valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey"))
+    proxy = await run.stand.proxy(valkey.url)
+    settings: Settings = await run.stand.settings(redis_url=proxy.through(valkey.url))
+    fleet = await run.stand.fleet(settings, 2, run.random)
+    longest = 0.0
+    async with crowd(run, fleet.url, settings) as load:
+        for number in range(run.times):
+            await load.writers.more(run.load(100))
+            proxy.down = Toxics(hole=True, match=b"message\r\n")
+            begun = time.monotonic()
+            await load.writers.more(run.load(100))
+            told = time.monotonic()
+            await eventually(partial(load.watch.has_all_until, told), within=20)
+            longest = max(longest, time.monotonic() - begun)
+            proxy.heal()
+            run.progress(number + 1)
+    figures = load.figures
+    figures.faults = run.times
+    figures.extra["all told after"] = f"{longest:.1f} s at most"
+    figures.must(longest <= 10)
+    return figures

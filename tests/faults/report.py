@@ -1,0 +1,86 @@
+"""The results of the fault suite: kept as JSON, and told in ``docs/reliability.md``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare import machine
+from tests.faults.scenario import Figures, Result, Scenario
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+HEAD = ("fault", "times", "acknowledged", "lost", "doubled", "p50", "p99", "longest", "else", "seed", "took")
+ABOUT = """\
+# Reliability
+
+Rendered by `make faults`, which breaks things under load and holds the promise against what comes of it: no
+acknowledged write is lost or applied twice, and every client converges.
+
+Every operation carries a token and is recorded as acknowledged, unknown or never sent. In the end each acknowledged
+token is in MongoDB exactly once, each unknown one at most once, and the clients of the feed (`/ws`), of `/events` and
+of `/changes`, and the texts of those who type, are what MongoDB has. Versions have no holes, neither in the history
+nor in MongoDB's change stream, which audits all runs. p50, p99 and longest are from an acknowledgement to each client.
+"""
+
+
+def load(file: Path | None) -> dict[str, Result]:
+    """The results in a file, by scenario."""
+    if file is None or not file.exists():
+        return {}
+    return {name: _result(told) for name, told in json.loads(file.read_text()).items()}
+
+
+def save(file: Path | None, results: Mapping[str, Result]) -> None:
+    """Keeps results in a file."""
+    if file is not None:
+        file.write_text(json.dumps({name: result.plain() for name, result in results.items()}, indent=1) + "\n")
+
+
+def _result(told: dict[str, Any]) -> Result:
+    figures = told.pop("figures")
+    return Result(**told, figures=None if figures is None else Figures(**figures))
+
+
+def row(one: Scenario, result: Result) -> list[str]:
+    """A result as the cells of a row."""
+    figures = result.figures
+    if figures is None:
+        return [
+            one.name,
+            str(result.times),
+            f"failed: {' '.join((result.failure or '').split())[:300]}",
+            str(result.seed),
+        ]
+    extra = ", ".join(f"{name} {value}" for name, value in figures.extra.items())
+    return [
+        one.name,
+        f"{figures.faults} {one.unit}",
+        f"{figures.acknowledged:,}".replace(",", " "),
+        str(figures.lost),
+        str(figures.doubled),
+        *("" if value is None else f"{value:.2f} s" for value in (figures.p50, figures.p99, figures.longest)),
+        extra if figures.reached else f"mark missed {extra}",
+        str(result.seed),
+        f"{result.seconds:.0f} s",
+    ]
+
+
+def render(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> str:
+    """The page."""
+    return "\n".join(_page([one for one in scenarios if one.name in results], results)) + "\n"
+
+
+def _page(scenarios: list[Scenario], results: Mapping[str, Result]) -> Iterator[str]:
+    yield ABOUT
+    yield f"Machine: {machine()['Machine']}. {machine()['Versions']}. The seed repeats a run: `--seed`. In all, it took"
+    yield f"{sum(result.seconds for result in results.values()) / 60:.0f} minutes."
+    yield from ("", "| fault | what must hold | mark |", "|---|---|---|")
+    for one in scenarios:
+        yield f"| `{one.name}` | {one.invariant} | {one.mark} |"
+    yield from ("", f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|")
+    for one in scenarios:
+        cells = row(one, results[one.name])
+        cells += [""] * (len(HEAD) - len(cells))
+        yield f"| {' | '.join(cells)} |"

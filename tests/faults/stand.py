@@ -1,0 +1,115 @@
+"""The stand of a scenario: servers that it may break, and that are gone when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psutil
+
+from realtime.embedded import Embedded
+from realtime.settings import Settings
+from tests.faults.proxy import Proxy
+from tests.harness import ServerProcess, eventually
+
+
+class Stand:
+    """Makes servers. ``shared`` is an embedded pair that nobody may break, if there is one already."""
+
+    def __init__(self, folder: Path, shared: Embedded | None = None) -> None:
+        self.folder = folder
+        self._shared = shared
+        self.exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.exits.aclose()
+
+    async def pair(self) -> Embedded:
+        """An embedded pair of this scenario alone, to be broken."""
+        servers = Embedded(self.folder / f"pair-{uuid.uuid4().hex[:6]}")
+        self.exits.push_async_callback(asyncio.to_thread, servers.stop)
+        await asyncio.to_thread(servers.start)
+        return servers
+
+    async def settings(self, **changes: Any) -> Settings:
+        """Settings with a database of their own, on servers that stay whole unless ``changes`` name others."""
+        if not {"mongo_url", "redis_url"} <= changes.keys():
+            if self._shared is None:
+                self._shared = await self.pair()
+            changes = {"mongo_url": self._shared.mongo_url, "redis_url": self._shared.redis_url} | changes
+        return Settings.model_validate({"database": f"faults-{uuid.uuid4().hex[:12]}", "drain": 0.5, **changes})
+
+    async def serve(self, settings: Settings, **changes: Any) -> ServerProcess:
+        """A server process, on a port that it keeps."""
+        server = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
+        self.exits.callback(server.kill)
+        await asyncio.to_thread(server.start)
+        return server
+
+    async def fleet(self, settings: Settings, many: int, random: Random) -> Fleet:
+        """Several of them."""
+        return Fleet(list(await asyncio.gather(*(self.serve(settings) for _ in range(many)))), random)
+
+    async def proxy(self, url: str) -> Proxy:
+        """A proxy before the server of a URL."""
+        to = urlsplit(url)
+        assert to.hostname is not None
+        assert to.port is not None
+        return await self.exits.enter_async_context(Proxy(to.hostname, to.port))
+
+    @asynccontextmanager
+    async def doomed(self, fleet: Fleet, settings: Settings, failpoint: str) -> AsyncIterator[ServerProcess]:
+        """One server more in a fleet, which is to die in this block or after it: that is waited for."""
+        server = await self.serve(settings, failpoint=failpoint)
+        fleet.servers.append(server)
+        yield server
+        process = server.process
+        assert process is not None
+        await eventually(lambda: process.poll() == -9, within=60)
+        fleet.servers.remove(server)
+        server.kill()
+
+
+class Fleet:
+    """Server processes on one database. Whoever asks for a URL gets one at random, as from a load balancer."""
+
+    def __init__(self, servers: list[ServerProcess], random: Random) -> None:
+        self.servers = servers
+        self._random = random
+
+    def url(self) -> str:
+        """Where a server answers, or will again."""
+        return self._random.choice(self.servers).url
+
+    async def kill(self, server: ServerProcess) -> None:
+        """Ends one with -9, and starts it again."""
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+
+    def check(self) -> None:
+        """All of them run."""
+        for server in self.servers:
+            assert server.process is not None
+            assert server.process.poll() is None, f"a server ended by itself: {server.log()[-2000:]}"
+
+
+def process_on(url: str) -> psutil.Process:
+    """The process that listens on the port of a URL."""
+    port = urlsplit(url).port
+    return next(
+        psutil.Process(connection.pid)
+        for connection in psutil.net_connections("tcp4")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+    )
+
+
+Where = Callable[[], str]

@@ -1,0 +1,143 @@
+"""Workers that are killed, that die at a certain instant, that freeze, and that get in each other's way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import get_args
+
+from realtime.failpoints import Point
+from realtime.models import Change
+from tests.faults.coediting import visitors
+from tests.faults.load import Crowd, crowd
+from tests.faults.scenario import Figures, Run, scenario
+from tests.rooms.conftest import Worker, working
+
+POINTS = get_args(Point)
+OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}
+"""Points that every write passes."""
+AT_ONCE = 5
+ACKNOWLEDGED = 340
+"""Operations between two kills, at least."""
+NOTES = 8
+
+
+@scenario(
+    "worker-kill",
+    invariant="acknowledged tokens survive, clients converge",
+    mark="300 kills, ≥ 100 000 acknowledgements, 0 lost, converged p99 ≤ 5 s",
+    unit="kills",
+    full=300,
+    slice=3,
+)
+async def worker_kill(run: Run) -> Figures:
+    """A worker at random is killed with -9 at any instant, and comes back."""
+    settings = await run.stand.settings()
+    fleet = await run.stand.fleet(settings, 3, run.random)
+    async with crowd(run, fleet.url, settings) as load:
+        for kill in range(run.times):
+            await load.writers.more(run.load(ACKNOWLEDGED))
+            await asyncio.sleep(run.random.uniform(0, 0.05))
+            await fleet.kill(run.random.choice(fleet.servers))
+            run.progress(kill + 1)
+        await load.writers.more(run.load(1000))
+    fleet.check()
+    figures = load.figures
+    figures.faults = run.times
+    figures.must(figures.p99 is not None and figures.p99 <= 5)
+    figures.must(figures.acknowledged >= run.times * run.load(ACKNOWLEDGED))
+    return figures
+
+
+@scenario(
+    "fail-points",
+    invariant="acknowledged tokens survive a death at any named instant, clients converge",
+    mark="each point 20 times, 0 lost",
+    unit="deaths",
+    full=20 * len(POINTS),
+    slice=len(POINTS),
+)
+async def fail_points(run: Run) -> Figures:
+    """A worker dies at one of the named points of a write, of the outbox, or of a text."""
+    settings = await run.stand.settings(room_idle=0)
+    fleet = await run.stand.fleet(settings, 1, run.random)
+    async with crowd(run, fleet.url, settings) as load, visitors(fleet.url, load, 4, run.random):
+
+        async def die(number: int) -> None:
+            point = POINTS[number % len(POINTS)]
+            spec = f"{point}:kill:{run.random.randint(1, 20 if point in OFTEN else 2)}"
+            async with run.stand.doomed(fleet, settings, spec):
+                pass
+
+        await run.side_by_side(die, AT_ONCE)
+        await load.writers.more(run.load(100))
+    fleet.check()
+    load.figures.faults = run.times
+    return load.figures
+
+
+@scenario(
+    "worker-frozen",
+    invariant="what is written meanwhile reaches the clients of a frozen worker without a reset",
+    mark="20 times, 0 lost, no reset",
+    unit="freezes",
+    full=20,
+    slice=1,
+)
+async def worker_frozen(run: Run) -> Figures:
+    """A worker is stopped for a while, with its connections open."""
+    settings = await run.stand.settings()
+    writing, frozen = [await run.stand.fleet(settings, 1, run.random) for _ in range(2)]
+    async with crowd(run, writing.url, settings, readers=frozen.url) as load:
+        for number in range(run.times):
+            await load.writers.more(run.load(100))
+            os.kill(frozen.servers[0].pid, signal.SIGSTOP)
+            await load.writers.more(run.load(500))
+            os.kill(frozen.servers[0].pid, signal.SIGCONT)
+            run.progress(number + 1)
+    frozen.check()
+    load.figures.faults = run.times
+    assert not any(replica.resets for replica in load.replicas)
+    return load.figures
+
+
+@scenario(
+    "publishes-reversed",
+    invariant="no client goes backwards",
+    mark="10 000 races, 0 backwards",
+    unit="races",
+    full=10_000,
+    slice=200,
+)
+async def publishes_reversed(run: Run) -> Figures:
+    """Two workers commit to one note, one after the other, and publish in the other order, or at once."""
+    settings = await run.stand.settings()
+    fleet = await run.stand.fleet(settings, 1, run.random)
+    async with crowd(run, fleet.url, settings, writers=0, typists=0) as load:
+        async with working(settings) as one, working(settings) as other:
+
+            async def race(number: int) -> None:
+                note = load.writers.notes[number % NOTES]
+                first, second = [await _commit(load, worker, note) for worker in (one, other)]
+                if number % 2:
+                    await other.outbox.publish(second)
+                    await one.outbox.publish(first)
+                else:
+                    await asyncio.gather(other.outbox.publish(second), one.outbox.publish(first))
+
+            await run.side_by_side(race, NOTES)
+    load.figures.faults = run.times
+    backwards = sum(replica.backwards for replica in load.replicas)
+    load.figures.extra["backwards"] = backwards
+    load.figures.must(backwards == 0)
+    return load.figures
+
+
+async def _commit(load: Crowd, worker: Worker, note: int) -> Change:
+    token = load.ledger.token("d")
+    change = await worker.store.notes.update(note, {"description": token}, None, None)
+    assert change is not None
+    load.ledger.acknowledge(token, note, change.note.version)
+    load.watch.acknowledged(note, change.note.version)
+    return change
