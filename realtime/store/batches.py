@@ -97,8 +97,8 @@ class Batches(Generic[T, R]):
 
     def _next(self) -> dict[Hashable, tuple[T, list[asyncio.Future[R]]]]:
         """Takes what goes next; what nobody waits for any more goes nowhere."""
-        batch = {}
-        left: dict[Hashable, list[tuple[T, asyncio.Future[R]]]] = {}
+        batch: dict[Hashable, tuple[T, list[asyncio.Future[R]]]] = {}
+        left = {}
         for key, some in self._waiting.items():
             waiting = [one for one in some if not one[1].done()]
             if waiting and key not in self._busy and len(batch) < self._most:
