@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from realtime import logs
 from realtime.connections import ABORT_AFTER, MAX_MESSAGE, WebSocketProtocol, drop
 from realtime.embedded import Embedded
 from realtime.errors import RealtimeError
+from realtime.heads import HttpProtocol
 from realtime.metrics import MULTIPROCESS
 from realtime.workers import Workers
 
@@ -112,7 +112,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         partial(build, settings),
         factory=True,
-        http=HttpToolsProtocol,
+        http=HttpProtocol,
         ws=WebSocketProtocol,
         ws_max_size=MAX_MESSAGE,
         # Compression costs memory per client and time per message, and one encode for all would be lost.

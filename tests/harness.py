@@ -70,7 +70,7 @@ class ServerProcess:
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
         if changed["workers"] == 1 and self._settings.mongo_url and self._settings.redis_url:
-            self.process = Fork(environment, self._output.name)
+            self.process = Fork(["serve"], environment, self._output.name)
         else:  # with processes of its own, it is started as people start it
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "realtime", "serve"],

@@ -8,29 +8,29 @@ from __future__ import annotations
 import multiprocessing
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["realtime.cli", "realtime.server", "realtime.app", "uvloop", "httptools"])
 
 
-def _serve(environment: Mapping[str, str], output: Connection, log: str) -> None:
+def _realtime(arguments: Sequence[str], environment: Mapping[str, str], output: Connection, log: str) -> None:
     os.dup2(output.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
     os.environ.update(environment)
     from realtime.cli import app
 
-    app(["serve"])
+    app(arguments, prog_name="realtime")
 
 
 class Fork:
-    """``realtime serve`` as a process of its own, in the way of ``subprocess.Popen``."""
+    """``realtime`` as a process of its own, in the way of ``subprocess.Popen``. Its errors are appended to a file."""
 
-    def __init__(self, environment: Mapping[str, str], log: str) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
         reading, writing = _forks.Pipe(duplex=False)
         self.stdout = os.fdopen(os.dup(reading.fileno()), "rb")
-        self._process = _forks.Process(target=_serve, args=(environment, writing, log))
+        self._process = _forks.Process(target=_realtime, args=(arguments, environment, writing, log))
         self._process.start()
         reading.close()
         writing.close()
@@ -45,7 +45,7 @@ class Fork:
         """Waits for its end."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("realtime serve", timeout or 0)
+            raise subprocess.TimeoutExpired("realtime", timeout or 0)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ OWNERS = {
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
     "yaml": {"markdown"},
-    "uvicorn": {"server", "connections"},
+    "uvicorn": {"server", "connections", "heads"},
     "websockets": {"connections", "watch"},
     "structlog": {"logs"},
     "typer": {"cli"},
@@ -82,6 +83,7 @@ def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
         yield from _statements(child, types=types)
 
 
+@cache
 def _imports(source: str, *, types: bool = False) -> set[str]:
     """Every module that a source imports, at the top or within a function, with the packages that it lives in."""
     names: set[str] = set()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from realtime.cli import app
 from realtime.keeper import lock_folder
 from realtime.settings import Settings
 from tests.harness import UNIT
+from tests.nursery import Fork
 
 
 def realtime(*arguments: str) -> Result:
@@ -26,17 +26,17 @@ def realtime(*arguments: str) -> Result:
 
 def refusal(*arguments: str, **environment: str) -> str:
     """What a command that must fail says, in a process of its own: one message for people and nothing else."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "realtime", *arguments],
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=30 * UNIT,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout) == (1, ""), ended
-    message = ended.stderr.removeprefix("realtime: ").removesuffix("\n")
-    assert ended.stderr == f"realtime: {message}\n"
+    with tempfile.NamedTemporaryFile("r") as errors:
+        process = Fork(arguments, {"NO_COLOR": "1", **environment}, errors.name)
+        try:
+            code = process.wait(30 * UNIT)
+        finally:
+            process.kill()
+        with process.stdout as output:
+            assert (code, output.read()) == (1, b"")
+        said = errors.read()
+    message = said.removeprefix("realtime: ").removesuffix("\n")
+    assert said == f"realtime: {message}\n"
     assert "\n" not in message
     return message
 

@@ -109,7 +109,7 @@ async def test_key_of_many_requests_at_once_is_applied_once(serve: Callable[...,
             assert {answer.status_code for answer in answers} == {200}, answers[0].text
             return {answer.content for answer in answers}
 
-        for number in range(1, 26):
+        for number in range(1, 9):
             await left.post("/notes/", json=note_in(content="a\n"))
             path = f"/notes/{number}/"
             for step, (method, to, body) in enumerate(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Playwright, async_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ELSEWHERE = "notes.test"
 """A name of this machine that the browser does not take for loopback: plain HTTP there is no secure context."""
 
@@ -20,7 +20,7 @@ FLAGS = [
     f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
-MENDS = "install one: apt-get install chromium, or .venv/bin/playwright install chromium"
+MENDS = "install one: apt-get install chromium-headless-shell, or .venv/bin/playwright install chromium"
 
 
 def _path(playwright: Playwright) -> str | None:

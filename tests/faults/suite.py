@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import coediting, mongo, redis, workers
+from tests.faults import api, coediting, conformance, mongo, redis, wire, workers
 from tests.faults.scenario import SCENARIOS
 
-__all__ = ["SCENARIOS", "coediting", "mongo", "redis", "workers"]
+__all__ = ["SCENARIOS", "api", "coediting", "conformance", "mongo", "redis", "wire", "workers"]

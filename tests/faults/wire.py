@@ -1,0 +1,274 @@
+"""Peers that send nonsense, or next to nothing: each costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from urllib.parse import urlsplit
+
+import psutil
+
+from realtime import lib0
+from realtime.connections import MAX_MESSAGE
+from realtime.sockets.feed import MAX_FRAME
+from tests.faults.load import crowd
+from tests.faults.raw import (
+    BINARY,
+    CLOSE,
+    FIRST,
+    LAST,
+    MORE,
+    PING,
+    TEXT,
+    Peer,
+    close_frame,
+    frame,
+)  # fmt: skip
+from tests.faults.scenario import Figures, Run, scenario
+from tests.harness import UNIT, ServerProcess
+
+MIB = 1024 * 1024
+BURST = 20
+"""Frames that a peer sends; the first one is its end."""
+SMALL = 1000
+AT_ONCE = 8
+TIMES_TO_WARM_UP = 3
+
+BOMB = zlib.compressobj(wbits=-15)
+DEFLATED = BOMB.compress(bytes(8 * MIB)) + BOMB.flush(zlib.Z_SYNC_FLUSH)
+"""8 MiB as permessage-deflate would send them."""
+
+WORDS = ("", "{}", "[]", "null", "0", "1e999", '"', "[" * 20_000, '{"type":' * 500, '{"type": "fly"}', "\0", "\ud7ff")
+OBJECTS: tuple[object, ...] = (
+    {"type": "presence"}, {"type": "presence", "id": 0, "state": {}}, {"type": "presence", "id": 2**63, "state": {}},
+    {"type": "presence", "id": 1, "state": []}, {"type": "presence", "id": "1", "state": {}, "more": 1},
+    {"type": "presence", "id": 1, "state": {"a": "b" * 5000}}, {"type": "auth"}, {"type": None}, {"type": ["pong"]},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nonsense:
+    """A frame that ends a connection, and the codes for it: at ``/ws``, and at ``/sync``."""
+
+    make: Callable[[Random], bytes]
+    feed: int
+    sync: int
+
+    @classmethod
+    def alike(cls, code: int, make: Callable[[Random], bytes]) -> Nonsense:
+        """One that means the same everywhere."""
+        return cls(make, code, code)
+
+
+def _beyond(random: Random, kind: int) -> bytes:
+    """The head of a frame that would make a message too big."""
+    return bytes((kind, 0xFF)) + (MAX_MESSAGE + random.randrange(1, 2**40)).to_bytes(8, "big")
+
+
+def _text(random: Random) -> bytes:
+    if random.random() < 0.5:
+        return json.dumps(random.choice(OBJECTS)).encode()
+    return random.choice(WORDS).encode()
+
+
+def _invalid(random: Random) -> bytes:
+    return random.choice((b"\xff", b"a\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\x80", b"\x80"))
+
+
+def _sync(random: Random) -> bytes:
+    """No message of the protocol, or one with an update that is none."""
+    if random.random() < 0.5:
+        return bytes((random.randrange(4, 128),)) + random.randbytes(random.randrange(20))
+    return b"\0" + random.choice(b"\1\2").to_bytes() + lib0.array(b"\xff" + random.randbytes(random.randrange(50)))
+
+
+NONSENSE = {
+    "not masked": Nonsense.alike(1002, lambda random: frame(TEXT, random.randbytes(9), mask=None)),
+    "reserved bits": Nonsense.alike(1002, lambda random: frame(TEXT | random.randrange(1, 8) << 4, b"{}")),
+    "bomb": Nonsense.alike(1002, lambda _: frame(TEXT | 0x40, DEFLATED)),
+    "reserved opcode": Nonsense.alike(1002, lambda random: frame(0x80 | random.choice((3, 7, 11, 15)), b"a")),
+    "long ping": Nonsense.alike(1002, lambda random: frame(PING, random.randbytes(random.randrange(126, 300)))),
+    "ping in parts": Nonsense.alike(1002, lambda _: frame(PING & 0x7F)),
+    "part of nothing": Nonsense.alike(1002, lambda random: frame(random.choice((MORE, LAST)), b"a")),
+    "message within a message": Nonsense.alike(1002, lambda _: frame(FIRST, b"a") + frame(TEXT, b"b")),
+    "half a close": Nonsense.alike(1002, lambda _: frame(CLOSE, b"\3")),
+    "close with no code": Nonsense.alike(1002, lambda random: close_frame(random.choice((0, 999, 1005, 2999, 5000)))),
+    "oversize": Nonsense.alike(1009, lambda random: _beyond(random, random.choice((TEXT, BINARY)))),
+    "oversize in parts": Nonsense.alike(1009, lambda random: frame(FIRST, bytes(9)) + _beyond(random, MORE)),
+    "no UTF-8": Nonsense.alike(1007, lambda random: frame(TEXT, _invalid(random))),
+    "no UTF-8 in parts": Nonsense.alike(1007, lambda random: frame(FIRST, b"a") + frame(LAST, _invalid(random))),
+    "text": Nonsense.alike(4500, lambda random: frame(TEXT, _text(random))),
+    "large": Nonsense(lambda random: frame(TEXT, b" " * (MAX_FRAME + random.randrange(1, 999))), 1009, 4500),
+    "binary": Nonsense.alike(4500, lambda random: frame(BINARY, _sync(random))),
+}  # fmt: skip
+"""By their names."""
+
+
+class Mob:
+    """Peers that send nonsense to a server, and what becomes of them."""
+
+    def __init__(self, server: ServerProcess, note: int, random: Random) -> None:
+        self._random = random
+        self._ways = {"feed": server.ws, "sync": f"{server.url.replace('http', 'ws', 1)}/sync/{note}"}
+        self.frames = 0
+
+    async def one(self, kind: str, way: str, *, early: bool) -> None:
+        """One connection, which must be closed with the code for what came first, and not a word after it."""
+        random = self._random
+        nonsense = NONSENSE[kind]
+        wanted = nonsense.feed if way == "feed" else nonsense.sync
+        burst = [frame(PING, b"here"), nonsense.make(random)]
+        if wanted < 4000:  # else it may wait for its turn, and what breaks the protocol does not
+            burst += (random.choice(list(NONSENSE.values())).make(random) for _ in range(BURST - 2))
+        # Larger than what is read at once, the system would take the close back for what was not read.
+        burst = [one for number, one in enumerate(burst) if number < 2 or len(one) < SMALL]
+        self.frames += len(burst)
+        what = f"{kind} at {way}{', at once' if early else ''}"
+        async with await Peer.arrive(self._ways[way]) as peer:
+            assert peer.head.startswith(b"HTTP/1.1 101"), (what, peer.head)
+            if not early:
+                assert await peer.until(TEXT if way == "feed" else BINARY, b"ready" if way == "feed" else b""), what
+            await peer.say([b"".join(burst)])
+            assert await peer.end() == wanted, (what, peer.code, peer.texts, burst[1][:200])
+            assert peer.pongs == [b"here"], what
+
+    async def vague(self, way: str) -> None:
+        """Anything at all, or half of a frame; and then nothing more."""
+        random = self._random
+        whole = frame(random.choice((TEXT, BINARY)), random.randbytes(random.randrange(1, 300)))
+        data = random.choice((random.randbytes(random.randrange(1, 200)), whole[: random.randrange(1, len(whole))]))
+        self.frames += 1
+        async with await Peer.arrive(self._ways[way]) as peer:
+            await peer.say([data])
+            peer.finish()
+            assert await peer.end() in (None, 1000, 1002, 1005, 1007, 1009, 4500), (data, peer.code)
+
+    async def round(self) -> None:
+        """One peer of each kind, in any order, some at a time."""
+        random = self._random
+        peers = [
+            partial(self.one, kind, way, early=early)
+            for kind in NONSENSE
+            for way in self._ways
+            for early in (True, False)
+        ]
+        peers += [partial(self.vague, way) for way in self._ways for _ in range(4)]
+        random.shuffle(peers)
+        turns = iter(peers)
+
+        async def lane() -> None:
+            for peer in turns:
+                await peer()
+
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(AT_ONCE):
+                lanes.create_task(lane())
+
+
+@scenario(
+    "nonsense",
+    invariant="the right code for each, and nobody else notices",
+    mark="10⁶ frames, 0 crashes, resident memory + ≤ 4 MiB",
+    unit="frames",
+    full=1_000_000,
+    slice=3000,
+)
+async def nonsense(run: Run) -> Figures:
+    """Frames that are too big, cut off, random, no UTF-8, not masked, or bombs, at once or later."""
+    settings = await run.stand.settings()
+    server = await run.stand.serve(settings, log_level="warning")
+    process = psutil.Process(server.pid)
+    async with crowd(run, lambda: server.url, settings, writers=1, each=1, typists=1, pause=0.2) as load:
+        load.writers.pause = 0.2
+        mob = Mob(server, load.typists[0].note, run.random)
+        for _ in range(TIMES_TO_WARM_UP):
+            await mob.round()
+        before = process.memory_info().rss
+        while mob.frames < run.times:
+            await mob.round()
+            run.progress(min(mob.frames, run.times))
+        grown = process.memory_info().rss - before
+    _unmoved(server)
+    figures = load.figures
+    figures.faults = mob.frames
+    figures.extra["memory"] = f"{grown / MIB:+.1f} MiB"
+    figures.must(grown <= 4 * MIB)
+    return figures
+
+
+def _unmoved(server: ServerProcess) -> None:
+    """The server runs, and complained about nothing but requests that are none."""
+    assert server.process is not None
+    assert server.process.poll() is None
+    complaints = [line for line in server.log().splitlines() if not re.search("Invalid HTTP request", line)]
+    assert complaints == [], complaints[:5]
+
+
+HEAD = "GET /ping HTTP/1.1\r\nHost: test\r\n"
+
+
+async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> int | None:
+    """The status of the answer to something that is sent slowly; ``None`` if there is none."""
+    to = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(to.hostname, to.port)
+    try:
+        with suppress(ConnectionError):
+            for piece in pieces:
+                if reader._buffer:  # type: ignore[attr-defined]
+                    break
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        async with asyncio.timeout(40 * UNIT):
+            head = await reader.readuntil(b"\r\n\r\n")
+        return int(head.split()[1])
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    finally:
+        writer.transport.abort()
+
+
+@scenario(
+    "slow-heads",
+    invariant="a head that does not end is refused, and nobody else waits for it",
+    mark="1 000 at once, 100 000 headers: 408 and 431, resident memory + ≤ 4 MiB",
+    unit="peers",
+    full=1000,
+    slice=40,
+)
+async def slow_heads(run: Run) -> Figures:
+    """Half heads, heads byte by byte, and heads of 100 000 headers."""
+    settings = await run.stand.settings()
+    server = await run.stand.serve(settings, log_level="warning")
+    process = psutil.Process(server.pid)
+    large = [HEAD.encode(), *[b"a: b\r\n" * 1000] * 100]
+    byte_by_byte = [bytes((byte,)) for byte in (HEAD + "a: b\r\n" * 100).encode()]
+    half = [HEAD[: run.random.randrange(1, len(HEAD))].encode()]
+    upgrade = [(HEAD + "Upgrade: websocket\r\n").encode()]
+    async with crowd(run, lambda: server.url, settings, writers=1, each=1, typists=1, pause=0.2) as load:
+        load.writers.pause = 0.05
+        assert await _answer(server, large, 0) == 431
+        before = process.memory_info().rss
+        answers = await asyncio.gather(
+            *(
+                _answer(server, *run.random.choice([(half, 0.0), (byte_by_byte, 0.1), (upgrade, 0.0)]))
+                for _ in range(run.times)
+            )
+        )
+        assert set(answers) == {408}, answers
+        for _ in range(run.times // 20):
+            assert await _answer(server, large, 0) == 431
+        grown = process.memory_info().rss - before
+    _unmoved(server)
+    figures = load.figures
+    figures.faults = len(answers)
+    figures.extra["memory"] = f"{grown / MIB:+.1f} MiB"
+    figures.must(grown <= 4 * MIB)
+    return figures

@@ -1,0 +1,105 @@
+"""Heads of requests: how large they may be, how long they may take, and that nothing else is hurried."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+from websockets.asyncio.client import connect
+
+from realtime import heads
+from realtime.connections import WebSocketProtocol
+from realtime.heads import MOST, HttpProtocol
+from tests.harness import UNIT
+
+HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n"
+SOON = 0.1
+
+
+async def _application(scope: Any, receive: Any, send: Any) -> None:
+    message = await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "heard"})
+        return
+    while message.get("more_body"):
+        message = await receive()
+    await asyncio.sleep(2 * SOON if scope["path"] == "/slow" else 0)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+@pytest.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """Where a server listens that waits for a head for a moment only."""
+    monkeypatch.setattr(heads, "WITHIN", SOON)
+    config = uvicorn.Config(_application, lifespan="off", ws=WebSocketProtocol, log_config=None, access_log=False)
+    config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
+    config.load()
+    make: Any = lambda: HttpProtocol(config, ServerState(), {})  # noqa: E731
+    async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _all(port: int, *pieces: bytes, pause: float = 0) -> list[str]:
+    """The statuses that a peer is answered with until the connection is closed, by the server or after a while."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answers = []
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(5 * UNIT):
+            while (head := await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200"):
+                answers.append("200")
+            body = await reader.read()
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return answers
+    finally:
+        writer.transport.abort()
+    assert json.loads(body)["detail"]
+    assert b"connection: close" in head
+    return [*answers, head.split()[1].decode()]
+
+
+async def test_large_heads_are_refused(port: int) -> None:
+    for name, value in ((b"a", b""), (b"a", b"b" * 60_000), (b"a" * 60_000, b"")):
+        line = name + b":" + value + b"\r\n"
+        lines = [line * (100_000 // len(line) + 1)] * 4
+        assert await _all(port, HEAD, *lines) == ["431"]
+    assert await _all(port, b"GET /", *[b"a" * 50_000] * 3) == ["431"]
+    more = [b"a:" + b"b" * MOST] * 4
+    assert await _all(port, HEAD + b"\r\n", HEAD, *more, pause=SOON / 5) == ["200", "431"]
+    assert await _all(port, SLOW + HEAD, *more) == []
+
+
+async def test_slow_heads_are_refused_even_byte_by_byte(port: int) -> None:
+    assert await _all(port, HEAD) == ["408"]
+    assert await _all(port, HEAD + b"\r\n", HEAD, pause=SOON / 5) == ["200", "408"]
+    assert await _all(port, *(HEAD[at : at + 1] for at in range(10)), pause=SOON / 5) == ["408"]
+
+
+async def test_who_says_nothing_is_told_nothing(port: int) -> None:
+    assert await _all(port) == []
+    assert await _all(port, HEAD + b"\r\n", b"\r\n\r\n") == ["200"]
+
+
+async def test_websockets_are_left_alone(port: int) -> None:
+    async with connect(f"ws://127.0.0.1:{port}") as socket:
+        await asyncio.sleep(1.5 * SOON)
+        await socket.send("message")
+        assert await socket.recv() == "heard"
+
+
+async def test_nothing_but_heads_is_hurried(port: int) -> None:
+    body = HEAD + b"Content-Length: 3\r\n\r\n", b"a", b"b", b"c"
+    assert (await _all(port, *body, HEAD, pause=SOON * 1.2))[:1] == ["200"]
+    assert await _all(port, SLOW + SLOW + HEAD, b"\r\n", HEAD) == ["200", "200", "200"]
