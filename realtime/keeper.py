@@ -32,6 +32,7 @@ STOP_TIMEOUT = 30.0
 PREDECESSOR_TIMEOUT = 30.0
 DYING_TIMEOUT = 1.0
 RESTART_PAUSE = 1.0
+TELL_AGAIN = 60.0
 LARGEST_LOG = 16 * 1024 * 1024
 SECRETS = {"mongo": Path("mongodb", "key"), "redis": Path("valkey", "secret.conf")}
 """Where a data folder has the secret of each server: the last word of a file that the server reads, too."""
@@ -95,6 +96,7 @@ class Server:
         self._output = folder / "output.txt"
         self._process: subprocess.Popen[bytes] | None = None
         self._ended: float | None = None
+        self._told: float | None = None
 
     def start(self) -> None:
         """Starts the process; does not wait for it."""
@@ -140,8 +142,19 @@ class Server:
             return
         if self._ended is None:
             self._ended = time.monotonic()
+            self._tell(self._process.returncode)
         elif time.monotonic() - self._ended > RESTART_PAUSE and _is_free(self.port):
             self.start()
+
+    def _tell(self, code: int) -> None:
+        """Says why it is being started again; not each time, while it dies again and again."""
+        if self._told is None or time.monotonic() - self._told > TELL_AGAIN:
+            self._told = time.monotonic()
+            free = shutil.disk_usage(self._folder).free // 2**20
+            sys.stderr.write(
+                f"realtime: the embedded {self.name} stopped (exit code {code}) and is started again;"
+                f" its disk has {free} MiB free; {self._last_words()}\n"
+            )
 
     def ask_to_stop(self) -> None:
         """Asks it to stop cleanly."""

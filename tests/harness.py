@@ -62,6 +62,8 @@ class ServerProcess:
         self._log = b""
         self.process: subprocess.Popen[bytes] | Fork | None = None
         self.port = settings.port
+        self.environment: dict[str, str] = {}
+        """What else it is to find there; then it is started as people start it."""
 
     def start(self) -> None:
         """Starts it and waits for its address; again, on the same port, after it has ended."""
@@ -69,12 +71,13 @@ class ServerProcess:
             self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
-        if changed["workers"] == 1 and self._settings.mongo_url and self._settings.redis_url:
+        simple = changed["workers"] == 1 and not self.environment
+        if simple and self._settings.mongo_url and self._settings.redis_url:
             self.process = Fork(["serve"], environment, self._output.name)
         else:  # with processes of its own, it is started as people start it
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "realtime", "serve"],
-                env={**os.environ, **environment},
+                env={**os.environ, **self.environment, **environment},
                 stdout=subprocess.PIPE,
                 stderr=self._output,
             )

@@ -19,25 +19,13 @@ from websockets.protocol import Protocol as Parser
 
 from realtime import connections
 from realtime.connections import MAX_MESSAGE, Connection, WebSocketProtocol
-from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.frames import framed
 from realtime.server import listen
 from realtime.sockets.outlets import DIRECT
+from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
 Message = str | bytes
-FIRST, MORE, LAST = TEXT & 0x7F, 0x00, 0x80
-"""The first bytes of a text in parts."""
-
-
-def frame(kind: int, message: bytes = b"", *, mask: bytes | None = b"\x12\x34\x56\x78", wide: int = 0) -> bytes:
-    """A frame as a client sends it; ``wide`` makes the length take so many bytes."""
-    size = len(message)
-    wide = wide or (0 if size < 126 else 2 if size < 65536 else 8)
-    short = {0: size, 2: 126, 8: 127}[wide]
-    head = bytes((kind, short | (0 if mask is None else 0x80))) + (size.to_bytes(wide, "big") if wide else b"")
-    if mask is None:
-        return head + message
-    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(message))
 
 
 def close_of(code: int, reason: bytes = b"") -> bytes:

@@ -221,6 +221,7 @@ async def test_killed_mongod_is_started_again(own: Own, folder: Path) -> None:
     notes = await all_notes(server.url)
     assert {id: notes.get(id) for id in acknowledged} == acknowledged
     assert family(server.pid, folder)["mongod"] != mongod
+    assert re.search(r"the embedded \w+ stopped \(exit code -9\) .* \d+ MiB free", server.log())
 
 
 async def test_killed_mongod_comes_back_on_its_port_even_if_that_is_taken_for_a_while(folder: Path) -> None:

@@ -18,8 +18,9 @@ from realtime.frames import CLOSE, TEXT, framed
 from realtime.server import listen
 from realtime.settings import Settings
 from realtime.sockets.session import MOST, SMALL, Session
+from tests.faults.raw import frame
 from tests.harness import eventually, note_in, rest_client
-from tests.test_connections import Memory, frame
+from tests.test_connections import Memory
 
 
 class Slow(Session):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -16,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime.keeper import lock_folder
+from tests.faults.stand import workers_of
 from tests.harness import Replica, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 
 
@@ -23,16 +23,6 @@ from tests.harness import Replica, ServerProcess, all_notes, data_folder, eventu
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """A server with two workers."""
     return serve(workers=2)
-
-
-def workers(server: ServerProcess) -> set[psutil.Process]:
-    """The worker processes that run."""
-    found = set()
-    for child in psutil.Process(server.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if any("spawn_main" in word for word in child.cmdline()):
-                found.add(child)
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +35,7 @@ async def clients_on_both(server: ServerProcess) -> AsyncIterator[list[Replica]]
             mine = [one for one in worker.net_connections("tcp4") if one.laddr.port == server.port]
             return any(one.status == psutil.CONN_ESTABLISHED for one in mine)
 
-        while not all(connected(worker) for worker in workers(server)):
+        while not all(connected(worker) for worker in workers_of(server)):
             assert len(replicas) < 100
             replicas.append(await stack.enter_async_context(Replica(server.url)))
         yield replicas
@@ -66,10 +56,10 @@ async def test_killed_worker_is_replaced_and_service_goes_on(server: ServerProce
         assert await gauge(server, 'realtime_writes_total{action="create"}') == 10
         await eventually(lambda: _is(server, 'realtime_clients{transport="ws"}', len(replicas)))
 
-        victim, other = workers(server)
+        victim, other = workers_of(server)
         victim.kill()
-        await eventually(lambda: len(workers(server) - {victim}) == 2, within=10)
-        assert other in workers(server)
+        await eventually(lambda: len(workers_of(server) - {victim}) == 2, within=10)
+        assert other in workers_of(server)
         async with rest_client(server.url) as rest:
             assert (await rest.post("/notes/", json=note_in("after"))).status_code == 201
         notes = await all_notes(server.url)
@@ -84,29 +74,6 @@ async def test_killed_worker_is_replaced_and_service_goes_on(server: ServerProce
 
 async def _is(server: ServerProcess, name: str, value: float) -> bool:
     return await gauge(server, name) == value
-
-
-async def test_hangup_replaces_the_workers_without_a_failed_call(server: ServerProcess) -> None:
-    before = workers(server)
-    done = asyncio.Event()
-
-    async def call() -> int:
-        calls = 0
-        while not done.is_set():
-            async with rest_client(server.url) as rest:  # each on a connection of its own
-                assert (await rest.post("/notes/", json=note_in())).status_code == 201
-                calls += 1
-        return calls
-
-    async with Replica(server.url) as replica:
-        callers = [asyncio.create_task(call()) for _ in range(2)]
-        os.kill(server.pid, signal.SIGHUP)
-        await eventually(lambda: len(workers(server) - before) == 2 and not workers(server) & before, within=30)
-        done.set()
-        calls = sum(await asyncio.gather(*callers))
-        notes = await all_notes(server.url)
-        assert len(notes) == calls
-        await eventually(lambda: replica.notes == notes)
 
 
 async def test_ctrl_c_drains_all_workers(server: ServerProcess) -> None:
@@ -128,7 +95,7 @@ async def test_killed_parent_takes_its_workers_and_embedded_servers_along(tmp_pa
     server.start()
     family = psutil.Process(server.pid).children(recursive=True)
     assert {"mongod", "valkey-server"} < {child.name() for child in family}
-    assert len(workers(server)) == 2
+    assert len(workers_of(server)) == 2
     async with connect(server.ws):
         server.kill()
         await eventually(lambda: [child.name() for child in family if _alive(child)] == [], within=20)

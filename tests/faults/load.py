@@ -64,6 +64,8 @@ class Caller:
         except BaseException:
             self.close()
             raise
+        if "connection: close" in head:
+            self.close()
         return int(head.split()[1]), json.loads(answer)
 
 
@@ -84,6 +86,7 @@ class Writers:
         self.times: list[float] | None = None
         """While it is a list, seconds of each acknowledged operation are added to it."""
         self.refused = 0
+        self.unanswered = 0
         self.gap = 0.0
         """Longest time between two acknowledgements, in seconds."""
         self._last = time.monotonic()
@@ -139,8 +142,9 @@ class Writers:
             try:
                 status, answer = await caller.call(*request, headers)
             except NotSent:
-                pass
+                self.unanswered += 1
             except OSError:
+                self.unanswered += 1
                 self._ledger.unknown.add(token)
             else:
                 if status in (200, 201):
@@ -171,6 +175,11 @@ class Writers:
         now = time.monotonic()
         self.gap, self._last = max(self.gap, now - self._last), now
         self._moved.set()
+
+    async def refusal(self) -> None:
+        """Waits until one more operation is refused."""
+        before = self.refused
+        await eventually(lambda: self.refused > before, within=PATIENCE)
 
     async def more(self, writes: int, within: float = PATIENCE) -> None:
         """Waits until so many more operations were acknowledged."""

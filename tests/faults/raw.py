@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import apply_mask
 
-from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT
 from tests.harness import UNIT
 
 MASK = b"\x12\x34\x56\x78"
@@ -19,19 +19,8 @@ FIRST_BINARY = BINARY & 0x7F
 PATIENCE = 20.0
 
 __all__ = [
-    "BINARY",
-    "CLOSE",
-    "FIRST",
-    "FIRST_BINARY",
-    "LAST",
-    "MORE",
-    "PING",
-    "PONG",
-    "TEXT",
-    "Peer",
-    "frame",
-    "framed",
-]
+    "BINARY", "CLOSE", "FIRST", "FIRST_BINARY", "LAST", "MORE", "PING", "PONG", "TEXT", "Peer", "close_frame", "frame",
+]  # fmt: skip
 
 
 def frame(kind: int, message: bytes = b"", *, mask: bytes | None = MASK, wide: int = 0) -> bytes:

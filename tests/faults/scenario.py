@@ -15,7 +15,10 @@ from realtime.embedded import Embedded
 from tests.faults.stand import Stand
 
 LIMIT = 45 * 60.0
-"""Seconds after which a scenario counts as hung."""
+
+
+class Impossible(Exception):
+    """What this machine lacks for a scenario."""
 
 
 @dataclass
@@ -92,6 +95,8 @@ class Scenario:
     full: int
     slice: int
     body: Body
+    limit: float
+    """Seconds after which it counts as hung."""
 
     def __str__(self) -> str:
         return self.name
@@ -101,13 +106,13 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    name: str, *, invariant: str, mark: str, full: int, slice: int, unit: str = "faults"
+    name: str, *, invariant: str, mark: str, full: int, slice: int, unit: str = "faults", limit: float = LIMIT
 ) -> Callable[[Body], Body]:
     """Registers a scenario."""
 
     def register(body: Body) -> Body:
         assert name not in SCENARIOS, name
-        SCENARIOS[name] = Scenario(name, unit, invariant, mark, full, slice, body)
+        SCENARIOS[name] = Scenario(name, unit, invariant, mark, full, slice, body, limit)
         return body
 
     return register
@@ -147,7 +152,7 @@ async def perform(
     """Runs a scenario. What it raises says how to repeat it."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(LIMIT), Stand(folder, shared) as stand:
+        async with asyncio.timeout(one.limit), Stand(folder, shared) as stand:
             figures = await one.body(Run(seed, Random(f"{seed} {one.name}"), times, thorough, stand, progress))
     except Exception as error:
         error.add_note(f"To repeat it: python -m tests.faults {one.name} --seed {seed} --times {times}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -113,3 +113,13 @@ def process_on(url: str) -> psutil.Process:
 
 
 Where = Callable[[], str]
+
+
+def workers_of(server: ServerProcess) -> set[psutil.Process]:
+    """The worker processes of a server that run."""
+    found = set()
+    for child in psutil.Process(server.pid).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.add(child)
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from realtime.embedded import Embedded
-from tests.faults.scenario import Scenario, perform
+from tests.faults.scenario import Impossible, Scenario, perform
 from tests.faults.suite import SCENARIOS
 
 SEED = 1
@@ -15,5 +16,10 @@ SEED = 1
 
 @pytest.mark.parametrize("one", SCENARIOS.values(), ids=str)
 async def test_slice(one: Scenario, tmp_path: Path, embedded: Embedded) -> None:
-    result = await perform(one, seed=SEED, times=one.slice, folder=tmp_path, thorough=False, shared=embedded)
+    try:
+        result = await perform(one, seed=SEED, times=one.slice, folder=tmp_path, thorough=False, shared=embedded)
+    except Impossible as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))
     assert result.good, result.figures

@@ -1,0 +1,134 @@
+"""Hosts that have another time than the others, or no room left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
+
+from realtime.embedded import Embedded
+from tests.faults.load import crowd
+from tests.faults.scenario import Figures, Impossible, Run, scenario
+from tests.faults.stand import Fleet
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+"""Debian's package libfaketime."""
+ROOM = 420
+"""MiB of the disk that gets full; an empty MongoDB takes some 310."""
+
+
+@scenario(
+    "clock",
+    invariant="order and outbox do not depend on clocks",
+    mark="one worker an hour early or late, 0 lost",
+    unit="changes of the clock",
+    full=20,
+    slice=1,
+)
+async def clock(run: Run) -> Figures:
+    """One of two servers has another time. It is killed at any instant, and comes back in yet another one."""
+    if not FAKETIME:
+        raise Impossible("no libfaketime: apt-get install libfaketime")
+    settings = await run.stand.settings()
+    one = await run.stand.serve(settings)
+    other = ServerProcess(settings.model_copy(update={"port": 0}))
+    run.stand.exits.callback(other.kill)
+    fleet = Fleet([one, other], run.random)
+    hours = [1, -1]
+    run.random.shuffle(hours)
+
+    def changed(number: int) -> None:
+        # asyncio's timers are no matter of the clock on the wall.
+        other.environment = {
+            "LD_PRELOAD": str(FAKETIME[0]),
+            "FAKETIME": f"{hours[number % 2]:+d}h",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    changed(0)
+    await asyncio.to_thread(other.start)
+    async with rest_client(other.url) as rest:
+        told = parsedate_to_datetime((await rest.get("/ping")).headers["Date"]).timestamp()
+        assert abs(told - time.time()) > 3000, "the clock is not another one"
+    async with crowd(run, fleet.url, settings) as load:
+        for number in range(run.times):
+            await load.writers.more(run.load(300))
+            changed(number + 1)
+            await fleet.kill(other)
+            run.progress(number + 1)
+        await load.writers.more(run.load(300))
+    fleet.check()
+    load.figures.faults = run.times
+    return load.figures
+
+
+@asynccontextmanager
+async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
+    """A disk of its own, of so many MiB; only root can make one."""
+    await asyncio.to_thread(folder.mkdir)
+    if not await _done("mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder)):
+        raise Impossible("no disk to fill: only root may mount one")
+    try:
+        yield folder
+    finally:
+        assert await _done("umount", "--lazy", str(folder))
+
+
+async def _done(*words: str) -> bool:
+    return await (await asyncio.create_subprocess_exec(*words)).wait() == 0
+
+
+@scenario(
+    "disk-full",
+    invariant="503 with a reason, and it recovers",
+    mark="5 times, 0 lost",
+    unit="times",
+    full=5,
+    slice=1,
+)
+async def disk_full(run: Run) -> Figures:
+    """The disk of the embedded MongoDB gets full, and has room again."""
+    disk = await run.stand.exits.enter_async_context(_disk(run.stand.folder / "disk", ROOM))
+    pair = Embedded(disk / "data")
+    run.stand.exits.push_async_callback(asyncio.to_thread, pair.stop)
+    await asyncio.to_thread(pair.start)
+    settings = await run.stand.settings(mongo_url=pair.mongo_url, write_timeout=2, read_timeout=2)
+    server = await run.stand.serve(settings)
+    filler = disk / "filler"
+    async with crowd(run, lambda: server.url, settings) as load, rest_client(server.url) as rest:
+        for number in range(run.times):
+            await load.writers.more(run.load(200))
+            with filler.open("wb") as file, suppress(OSError):
+                while True:
+                    file.write(bytes(64 * 1024))
+            await _checkpoint(pair.mongo_url)
+            await load.writers.refusal()
+            answer = await rest.post("/notes/", json=note_in())
+            assert (answer.status_code, answer.json()["outcome"]) == (503, "unknown"), answer.text
+            assert answer.json()["detail"], answer.text
+            assert "Retry-After" in answer.headers
+            ready = await rest.get("/readyz")
+            assert ready.status_code == 503
+            assert not ready.json()["checks"]["mongodb"]["ok"]
+            filler.unlink()
+            back = time.monotonic()
+            await load.writers.more(run.load(100))
+            await eventually(partial(load.watch.has_all_until, back), within=40)
+            run.progress(number + 1)
+    load.figures.faults = run.times
+    return load.figures
+
+
+async def _checkpoint(url: str) -> None:
+    """Has MongoDB write to its disk what it would within a minute."""
+    async with AsyncMongoClient[Json](url, serverSelectionTimeoutMS=2000, timeoutMS=5000) as client:
+        with suppress(PyMongoError):
+            await client.admin.command("fsync")

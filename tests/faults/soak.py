@@ -1,0 +1,118 @@
+"""Hours of everything at once: nothing adds up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from statistics import fmean
+from typing import Any
+
+import psutil
+from pymongo import AsyncMongoClient
+
+from realtime.settings import Settings
+from tests.faults.load import Crowd, crowd
+from tests.faults.readers import Visitor
+from tests.faults.scenario import Figures, Run, scenario
+from tests.harness import Json, ServerProcess, eventually, rest_client
+
+SAMPLES = 40
+GROWING = {"notes", "history", "updates", "texts", "operations"}
+"""What there is more of when more is written: the notes, what they were, and for a day what answered each key."""
+CALLS = (
+    "/notes/", "/notes/?limit=20&sort=-updated", "/notes/?q=shared", "/tags/", "/notes/1/", "/notes/1/history/",
+    "/trash/", "/changes", "/readyz", "/metrics", "/export",
+)  # fmt: skip
+
+
+@scenario(
+    "soak",
+    invariant="nothing grows but notes and history",
+    mark="2 h of mixed load; resident memory drifts < 5 %, the outbox empties",
+    unit="seconds",
+    full=7200,
+    slice=6,
+    limit=3 * 3600.0,
+)
+async def soak(run: Run) -> Figures:
+    """Writers, typists, readers of every kind, those who come and go, and all that can be read over REST."""
+    settings = await run.stand.settings(log_level="warning")
+    server = await run.stand.serve(settings)
+    process = psutil.Process(server.pid)
+    memory: list[int] = []
+    before: Counter[str] = Counter()
+    async with crowd(run, lambda: server.url, settings) as load:
+        load.writers.pause = 0.02
+        async with _callers(run, server, load):
+            started = time.monotonic()
+            for sample in range(SAMPLES):
+                await asyncio.sleep(started + run.times * (sample + 1) / SAMPLES - time.monotonic())
+                memory.append(process.memory_info().rss)
+                run.progress(round(run.times * (sample + 1) / SAMPLES))
+                if sample == SAMPLES // 2:
+                    before = await _sizes(settings)
+    assert server.log() == "", server.log()[-1000:]
+    after = await eventually(lambda: _settled(settings))
+    grown = {name: f"+{after[name] - before[name]}" for name in sorted(after) if after[name] > before[name]}
+    half = len(memory) // 2
+    drift = fmean(memory[-half // 2 :]) / fmean(memory[half : half + half // 2]) - 1
+    figures = load.figures
+    figures.faults = run.times
+    figures.extra |= {
+        "memory": f"{memory[half] / 2**20:.0f} MiB, {drift:+.1%} over the second half",
+        "grown": ", ".join(f"{name} {more}" for name, more in grown.items()),
+    }
+    figures.must(grown.keys() <= GROWING)
+    figures.must(drift < 0.05 or not run.thorough)
+    return figures
+
+
+@asynccontextmanager
+async def _callers(run: Run, server: ServerProcess, load: Crowd) -> AsyncIterator[None]:
+    """Whoever reads, and whoever comes and goes."""
+
+    async def read() -> None:
+        async with rest_client(server.url) as rest:
+            while True:
+                answer = await rest.get(run.random.choice(CALLS))
+                assert answer.status_code == 200, answer.text
+                await asyncio.sleep(0.1)
+
+    async def visit() -> None:
+        while True:
+            since = run.random.choice([replica.cursor for replica in load.replicas])
+            async with Visitor(f"{server.ws}?since={since}") as visitor:
+                listening = asyncio.create_task(visitor.listen())
+                await eventually(visitor.told)
+                await asyncio.sleep(run.random.uniform(0, 0.5))
+                listening.cancel()
+
+    callers = [asyncio.create_task(call()) for call in (read, visit)]
+    try:
+        yield
+        for caller in callers:
+            if caller.done():
+                caller.result()
+    finally:
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+
+
+async def _sizes(settings: Settings) -> Counter[str]:
+    """How many documents each collection has."""
+    async with AsyncMongoClient[Any](settings.mongo_url) as client:
+        database = client[settings.database]
+        return Counter(
+            {name: await database[name].count_documents({}) for name in await database.list_collection_names()}
+        )
+
+
+async def _settled(settings: Settings) -> Counter[str]:
+    """The same, once nothing is left to publish."""
+    async with AsyncMongoClient[Json](settings.mongo_url) as client:
+        assert await client[settings.database].notes.count_documents({"dirty": True}) == 0
+    return await _sizes(settings)
