@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ class Batches(Generic[T, R]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, item: T) -> R:
-        """The result for an item. Raises ``error`` if there is none in time: the item may still be worked on, then."""
+        """The result for an item. Raises ``error`` if there is none in time: it may be worked on all the same."""
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(self._key(item), []).append((item, done))
         if self._under_way < self._most_under_way:
@@ -97,13 +96,16 @@ class Batches(Generic[T, R]):
                     done.set_result(result)
 
     def _next(self) -> dict[Hashable, tuple[T, list[asyncio.Future[R]]]]:
-        batch = {}
-        for key in islice((key for key in self._waiting if key not in self._busy), self._most):
-            waiting = self._waiting[key]
-            some = len(waiting) if self._share else 1
-            batch[key] = waiting[0][0], [done for _, done in waiting[:some]]
-            del waiting[:some]
-        for key in batch:
-            if not self._waiting[key]:
-                del self._waiting[key]
+        """Takes what goes next; what nobody waits for any more goes nowhere."""
+        batch: dict[Hashable, tuple[T, list[asyncio.Future[R]]]] = {}
+        left = {}
+        for key, some in self._waiting.items():
+            waiting = [one for one in some if not one[1].done()]
+            if waiting and key not in self._busy and len(batch) < self._most:
+                many = len(waiting) if self._share else 1
+                batch[key] = waiting[0][0], [done for _, done in waiting[:many]]
+                waiting = waiting[many:]
+            if waiting:
+                left[key] = waiting
+        self._waiting = left
         return batch

@@ -51,6 +51,9 @@ class NoteStore:
         self._notes = connection.database.notes
         self._counters = connection.database.counters
         self._updates = Updates(connection, history)
+        self._ids: Batches[object, int] = Batches(
+            self._some_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+        )
         self._reads = Batches(self._find, int, share=True, timeout=connection.read_timeout, error=Unavailable)
 
     async def reserve(self, many: int) -> int:
@@ -61,6 +64,10 @@ class NoteStore:
             )
         last: int = counter["value"]
         return last - many + 1
+
+    async def _some_ids(self, wanted: Sequence[object]) -> list[int | Exception]:
+        first = await self.reserve(len(wanted))
+        return list(range(first, first + len(wanted)))
 
     async def reserve_up_to(self, id: int) -> None:
         """Lets the next ids be above this one. Raises :class:`OutcomeUnknown`."""
@@ -81,7 +88,7 @@ class NoteStore:
         ``None`` if an operation with this token made one already. Raises :class:`OutcomeUnknown`.
         """
         while True:
-            id = await self.reserve(1)
+            id = await self._ids.put(object())
             try:
                 return await self.insert(id, fields, token, action, author)
             except IdsTaken:

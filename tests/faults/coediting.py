@@ -63,7 +63,8 @@ async def coediting(run: Run) -> Figures:
 
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
-            armed = f"{point}:kill:{run.random.randint(1, 3 if run.thorough else 1)}" if point else ""
+            often = run.thorough and point != POINTS[0]  # a text begins only once
+            armed = f"{point}:kill:{run.random.randint(1, 3 if often else 1)}" if point else ""
             async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
                 await stale.word()
                 await stale.away()

@@ -142,12 +142,14 @@ class ReplicaSet:
     async def primary(self) -> Daemon:
         """The node that writes go to, once there is one that all others follow."""
 
-        async def found() -> Daemon | None:
+        async def found() -> Daemon:
             said = await asyncio.gather(*(self.command(node, "hello") for node in self.nodes), return_exceptions=True)
             known = {node: hello for node, hello in zip(self.nodes, said, strict=True) if isinstance(hello, dict)}
             first = [node for node, hello in known.items() if hello["isWritablePrimary"]]
             follow = [node for node, hello in known.items() if hello["secondary"]]
-            return first[0] if first and len(follow) == len(self.nodes) - 1 else None
+            assert first
+            assert len(follow) == len(self.nodes) - 1
+            return first[0]
 
         node: Daemon = await eventually(found, within=60)
         return node
