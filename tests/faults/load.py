@@ -275,7 +275,7 @@ async def crowd(
     writers: int | None = None,
     each: int | None = None,
     typists: int | None = None,
-    pause: float = 0.05,
+    pause: float | None = None,
     within: float = 20.0,
     readers: Where | None = None,
 ) -> AsyncIterator[Crowd]:
@@ -286,6 +286,8 @@ async def crowd(
     Raises :class:`Broken`.
     """
     half = 1 if run.thorough else 2
+    # A text of nothing but different words is hard on the index of words: in a long run it must not get too long.
+    pause = pause or (0.25 if run.thorough else 0.05)
     writers = 8 // half if writers is None else writers
     each, typists = (2 // half if many is None else many for many in (each, typists))
     async with Auditor(settings) as auditor, audience(readers or where, each) as replicas:
