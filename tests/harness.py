@@ -189,7 +189,11 @@ class BareSocket(asyncio.Protocol):
                 return
             if kind == 0x81:
                 self._texts.put_nowait(self._buffer[start : start + length].decode())
-            elif kind != 0x89:
+            elif kind == 0x89:
+                assert self._transport is not None
+                pong = bytes((0x8A, 0x80 | length)) + bytes(4)
+                self._transport.write(pong + self._buffer[start : start + length])
+            else:
                 self._texts.put_nowait(None)
             self._buffer = self._buffer[start + length :]
 
