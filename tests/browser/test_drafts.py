@@ -77,6 +77,7 @@ async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, 
     reachable.set()
     # The longer it was out of reach, the longer until it is tried again.
     await holds(server, 1, "others and mine and more", within=25)
+    await saved(page)
 
 
 async def test_server_that_restarts_under_unsent_words_loses_none(
