@@ -23,6 +23,9 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
         except Exception as error:  # the one place where a task's failure is heard, whatever it is
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a library made an error of its own of that
+                raise asyncio.CancelledError from error
             if loop.time() - started > 10 * LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.warning("%s failed, runs again", name, extra={"error": str(error) or repr(error), "pause": pause})

@@ -71,3 +71,20 @@ async def test_is_cancelled_in_the_pause_after_a_failure() -> None:
     async with running({"hopeless": task}):
         await eventually(lambda: task.runs > 1)
     assert "hopeless" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_is_cancelled_even_if_that_comes_out_as_an_error() -> None:
+    """A library may answer the cancellation with an error of its own."""
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("the connection was lost") from None
+
+    async with asyncio.timeout(5), running({"task": work}):
+        await eventually(lambda: runs)
+    assert runs == 1
