@@ -108,6 +108,23 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
     assert (newest.note.version, newest.note.title) == (3, "theirs")
 
 
+async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_written(stores: list[Store]) -> None:
+    """Another worker writes, archives both revisions, and the history loses them."""
+    store, other = stores
+
+    async def overtake() -> None:
+        await other.notes.update(1, {"title": "theirs"}, None, None)
+        await other.archive.move({1})
+        await other.history.forget([1])
+
+    Spy(store, overtake)
+    one, two = await together(
+        store.notes.update(1, {"title": "mine"}, None, None), store.notes.update(2, {"title": "last"}, None, None)
+    )
+    assert isinstance(one, OutcomeUnknown)
+    assert isinstance(two, Change)
+
+
 async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None:
     answers: dict[int, dict[int, str]] = {1: {}, 2: {}, 3: {}}
 

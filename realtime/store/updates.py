@@ -112,6 +112,8 @@ class Updates:
             if overtaken and left[number] is None:
                 left[number] = await self._left(one)
                 overtaken -= left[number] is not None
+        if overtaken:  # one of the rest was applied, and its revision is gone: nobody may take it for refused
+            left = [OutcomeUnknown() if one is None else one for one in left]
         return left
 
     async def _left(self, update: Update) -> Document | None:
