@@ -16,13 +16,17 @@ LONGEST_PAUSE = 2.0
 
 async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     """Runs ``run`` until it returns; when it raises, runs it again after a pause that grows while it keeps failing."""
-    loop = asyncio.get_running_loop()
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    assert this is not None
     pause = FIRST_PAUSE
     while True:
         started = loop.time()
         try:
-            await run()
+            # In a task of its own: until Python 3.13, a TaskGroup that ends for another reason forgets a cancellation.
+            await asyncio.ensure_future(run())
         except Exception as error:  # the one place where a task's failure is heard, whatever it is
+            if this.cancelling():
+                raise asyncio.CancelledError from error
             if loop.time() - started > 10 * LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.warning("%s failed, runs again", name, extra={"error": str(error) or repr(error), "pause": pause})

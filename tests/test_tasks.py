@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from realtime.tasks import keep_running, running
-from tests.harness import eventually
+from tests.harness import UNIT, eventually
 
 
 class Flaky:
@@ -71,3 +71,29 @@ async def test_is_cancelled_in_the_pause_after_a_failure() -> None:
     async with running({"hopeless": task}):
         await eventually(lambda: task.runs > 1)
     assert "hopeless" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_cancelled_while_it_fails_is_the_end() -> None:
+    """A ``TaskGroup`` that ends because one of its tasks failed raises that, and no cancellation that came since."""
+    ending = asyncio.Event()
+
+    async def fail() -> None:
+        raise OSError("lost")
+
+    async def end_slowly() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(end_slowly())
+            tasks.create_task(fail())
+
+    task = asyncio.create_task(keep_running("follow", run))
+    await ending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5 * UNIT)
