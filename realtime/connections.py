@@ -94,8 +94,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_early", "_every", "_heard", "_keepalive", "_kind", "_listener",
-        "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
+        "_buffer", "_closing", "_connections", "_early", "_every", "_heard", "_keepalive", "_kind", "_lingers",
+        "_listener", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._kind: Opcode = Opcode.TEXT
         self._parts: list[bytes | bytearray | memoryview] | None = None
         self._closing = False
+        self._lingers = False
         self._heard = True
         self._every = every
         self._keepalive = asyncio.get_running_loop().call_later(every, self._ping) if every else None
@@ -171,14 +172,20 @@ class Connection(asyncio.Protocol):
             self.write(framed(TEXT, last))
         self.write(framed(CLOSE, code.to_bytes(2, "big") + reason.encode()))
         self._end()
-        self.transport.resume_reading()  # or the confirmation would not be heard
-        # A peer that takes nothing, or does not confirm, is not waited for.
-        asyncio.get_running_loop().call_later(ABORT_AFTER, drop, self.transport)
+        self._linger()
 
     def _end(self) -> None:
         """A close was written: nothing follows it."""
         self._closing = True
         self.pause_writing()
+
+    def _linger(self) -> None:
+        """Reads on for a moment: closed while the peer still sends, the system would take the close back from it."""
+        if not self._lingers:
+            self._lingers = True
+            self.transport.resume_reading()
+            # A peer that takes nothing, or does not confirm, is not waited for.
+            asyncio.get_running_loop().call_later(ABORT_AFTER, drop, self.transport)
 
     def shutdown(self) -> None:
         """Called when the server stops."""
@@ -228,7 +235,6 @@ class Connection(asyncio.Protocol):
             taken = message.decode() if text else message
         except UnicodeDecodeError:
             self.close(INVALID_TEXT, "")
-            self.transport.close()
             return False
         self._hand(taken)
         return True
@@ -257,7 +263,10 @@ class Connection(asyncio.Protocol):
             if not self._closing:
                 self.write(answer)
                 self._end()
-            self.transport.close()
+            if parser.parser_exc is None:
+                self.transport.close()
+            else:
+                self._linger()
         elif answer:
             self._answer(answer)
 

@@ -14,19 +14,20 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
 
-async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Runs ``run`` until it returns; when it raises, runs it again after a pause that grows while it keeps failing."""
-    loop, this = asyncio.get_running_loop(), asyncio.current_task()
-    assert this is not None
+async def keep_running(name: str, run: Callable[[], Awaitable[None]], stopping: asyncio.Event | None = None) -> None:
+    """Runs ``run`` until it returns; when it raises, runs it again after a pause that grows while it keeps failing.
+
+    Not once it is ``stopping``: a library may make an error of its own of a cancellation.
+    """
+    loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE
     while True:
         started = loop.time()
         try:
-            # In a task of its own: until Python 3.13, a TaskGroup that ends for another reason forgets a cancellation.
-            await asyncio.ensure_future(run())
+            await run()
         except Exception as error:  # the one place where a task's failure is heard, whatever it is
-            if this.cancelling():
-                raise asyncio.CancelledError from error
+            if stopping is not None and stopping.is_set():
+                return
             if loop.time() - started > 10 * LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.warning("%s failed, runs again", name, extra={"error": str(error) or repr(error), "pause": pause})
@@ -40,10 +41,12 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
 @asynccontextmanager
 async def running(tasks: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
     """Keeps the named tasks running while the block lasts, then cancels them and waits for their end."""
-    running = [asyncio.create_task(keep_running(name, run), name=name) for name, run in tasks.items()]
+    stopping = asyncio.Event()
+    running = [asyncio.create_task(keep_running(name, run, stopping), name=name) for name, run in tasks.items()]
     try:
         yield
     finally:
+        stopping.set()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

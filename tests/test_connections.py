@@ -177,12 +177,19 @@ async def test_what_breaks_the_rules_is_closed_with_the_code_for_it(name: str) -
     code, data = BROKEN[name]
     before = frame(TEXT, b"before")
     for pieces in ([before + data], [before, *cut(data)] if len(data) < 1000 else [before, data]):
-        heard, transport = fed(*pieces)
+        heard, transport = fed(*pieces, frame(TEXT, b"after"), frame(PING, b"after"))
         assert heard.messages == ["before"]
-        assert transport.closed
         assert transport.written[0] == CLOSE
         assert int.from_bytes(transport.written[2:4]) == code
-        assert len(transport.written) == 2 + transport.written[1], "nothing after the close"
+        assert len(transport.written) == 2 + transport.written[1]  # nothing follows
+        assert transport.reading
+        assert not transport.closed  # while the peer may still be sending, it would not hear of the close
+
+
+async def test_who_broke_the_rules_and_does_not_go_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ABORT_AFTER", 0.01)
+    _, transport = fed(frame(TEXT, b"\xff"))
+    await eventually(lambda: transport.closed)
 
 
 def reference(pieces: list[bytes]) -> tuple[list[Message], bytes]:

@@ -281,9 +281,9 @@ async def test_export_holds_little_whatever_the_number_of_notes(
         httpx.post(f"{server.url}/notes/", json=note_in(content="words " * 10_000)).raise_for_status()
         note = notes.find_one() or {}
         peaks = []
-        for first, last in ((2, 300), (300, 2000)):
+        for first, last, times in ((2, 300, 8), (300, 2000, 2)):  # each thread keeps some memory once it had it
             notes.insert_many([{**note, "_id": id} for id in range(first, last)])
-            peaks.append(max(_peak(server) for _ in range(2)))  # each thread keeps some memory once it had it
+            peaks.append(max(_peak(server) for _ in range(times)))
     assert peaks[1] - peaks[0] < 48 * 2**20  # of 102 MB
 
 

@@ -98,8 +98,9 @@ async def test_resumes_by_itself_and_misses_nothing(serve: Serve) -> None:
 
 async def test_since_brings_what_happened_after_it(server: ServerProcess) -> None:
     async with rest_client(server.url) as rest:
+        before = (await rest.get("/changes")).json()["cursor"]
         await rest.post("/notes/", json=note_in("first"))
-        cursor = (await rest.get("/changes")).json()["cursor"]
+        cursor = (await rest.get("/changes", params={"since": before})).json()["cursor"]
         await rest.post("/notes/", json=note_in("second"))
     async with watching(server, "--json", "--since", cursor) as watch:
         assert [frame["type"] for frame in watch.frames] == ["note.created", "ready"]

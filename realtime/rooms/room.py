@@ -147,7 +147,8 @@ class Room:
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
-                self.company.spread([protocol.update(self._document.since(before))])
+                if (news := self._document.since(before)) != crdt.EMPTY:
+                    self.company.spread([protocol.update(news)])
 
     def _apply(self, row: Row) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
@@ -208,9 +209,8 @@ class Room:
             answer = Packet([protocol.missing(self._document.since(payload))])
             if await self.durable():
                 member.send(answer, expected=True)
-        elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE):
-            if payload != crdt.EMPTY:
-                await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
+        elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE) and payload != crdt.EMPTY:
+            await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
         elif kind is protocol.Kind.AWARENESS:
             self.company.speak(member, payload)
         elif kind is protocol.Kind.QUERY_AWARENESS:

@@ -45,13 +45,13 @@ async def read_note(server: ServerProcess, id: int = 1) -> Json:
         return note
 
 
-async def holds(server: ServerProcess, id: int, text: str) -> None:
+async def holds(server: ServerProcess, id: int, text: str, within: float = 5.0) -> None:
     """Waits until a note has a text, which follows what is typed within a second."""
 
     async def there() -> bool:
         return bool((await read_note(server, id))["content"] == text)
 
-    await eventually(there)
+    await eventually(there, within)
 
 
 class Cable:

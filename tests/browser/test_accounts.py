@@ -10,7 +10,7 @@ from tests.accounts.people import PASSWORD, bearer
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
-from tests.harness import ServerProcess, note_in, rest_client
+from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -94,7 +94,12 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
         await menu(other, "Sign out")
         await sign_in(other, "ann")
         await expect(other.locator(".row", has_text="A title that waits")).to_be_visible()
-        assert (await rest.get(f"/notes/{id}/")).json()["title"] == "A title that waits"
+
+        async def sent() -> bool:
+            title: str = (await rest.get(f"/notes/{id}/")).json()["title"]
+            return title == "A title that waits"
+
+        await eventually(sent)
 
 
 async def test_goes_on_in_place_as_the_same_person(opened: Open, server: ServerProcess) -> None:

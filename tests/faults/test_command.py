@@ -81,7 +81,7 @@ def test_results_are_kept_and_told(tmp_path: Path) -> None:
     save(tmp_path / "results.json", results)
     assert load(tmp_path / "results.json") == results
     assert (results[one.name].good, results[other.name].good) == (True, False)
-    assert row(one, results[one.name])[:5] == [one.name, f"3 {one.unit}", "12 345", "0", "0"]
+    assert row(one, results[one.name])[:5] == [one.name, f"3 of {one.full} {one.unit}", "12 345", "0", "0"]
     page = render(SCENARIOS.values(), results)
     assert f"| `{one.name}` | {one.invariant} | {one.mark} |" in page
     assert "failed: boom" in page

@@ -14,6 +14,8 @@ from tests.faults.suite import SCENARIOS
 SEED = 1
 
 
+# The drivers of the tests leave sockets to the servers that are killed under them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("one", SCENARIOS.values(), ids=str)
 async def test_slice(one: Scenario, tmp_path: Path, embedded: Embedded) -> None:
     try:
