@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from realtime.events import decode_event
 from realtime.follower import Follower, Handlers
 from realtime.hub import Event
 from realtime.settings import Settings
-from realtime.tasks import keep_running
+from realtime.tasks import running
 from tests.harness import eventually
 
 
@@ -53,17 +52,10 @@ class Follow:
 @pytest.fixture
 async def follow(settings: Settings) -> AsyncIterator[Follow]:
     follow = Follow(settings)
-    tasks = [
-        asyncio.create_task(keep_running("append", follow.bus.run)),
-        asyncio.create_task(keep_running("follow", follow.follower.run)),
-    ]
-    await follow.follower.ready()
-    await eventually(lambda: follow.follower.connected)
-    yield follow
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async with running({"append": follow.bus.run, "follow": follow.follower.run}):
+        await follow.follower.ready()
+        await eventually(lambda: follow.follower.connected)
+        yield follow
     await follow.bus.aclose()
     await follow.redis.aclose()
 
