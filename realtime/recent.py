@@ -61,6 +61,8 @@ class Recent:
 
     def between(self, since: Cursor, position: Cursor) -> list[Event] | None:
         """The last event of each note after a cursor and up to a position, in order; ``None`` if not all are here."""
+        if since == position:
+            return []
         if self._top != position or since.epoch != position.epoch or since.offset < self._floor:
             return None
         missed: list[Event] = []

@@ -31,7 +31,7 @@ def test_latest_of_each_note_in_order() -> None:
 
 def test_what_came_before_the_first_is_not_known() -> None:
     recent = Recent()
-    assert missed(recent, 0, 0) is None
+    assert missed(recent, 3, 4) is None
     recent.add(event(5))
     assert missed(recent, 3, 5) is None
     assert missed(recent, 4, 5) == [5]
@@ -52,6 +52,11 @@ def test_position_beyond_what_was_handed_out_is_not_known() -> None:
     recent = Recent()
     recent.add(event(5))
     assert missed(recent, 5, 7) is None
+
+
+def test_who_is_at_the_position_missed_nothing() -> None:
+    """Also before the first event of all, when nothing is at hand and Redis may be away."""
+    assert missed(Recent(), 4, 4) == []
 
 
 def test_only_so_many_events_and_bytes() -> None:
