@@ -44,9 +44,10 @@ async def soak(run: Run) -> Figures:
     process = psutil.Process(server.pid)
     memory: list[int] = []
     before: Counter[str] = Counter()
-    async with crowd(run, lambda: server.url, settings) as load:
-        load.writers.pause = 0.02
-        async with _callers(run, server, load):
+    rest = 0.1 if run.thorough else 0.02
+    async with crowd(run, lambda: server.url, settings, pause=20 * rest) as load:
+        load.writers.pause = rest
+        async with _callers(run, server, load, 5 * rest):
             started = time.monotonic()
             for sample in range(SAMPLES):
                 await asyncio.sleep(started + run.times * (sample + 1) / SAMPLES - time.monotonic())
@@ -71,15 +72,15 @@ async def soak(run: Run) -> Figures:
 
 
 @asynccontextmanager
-async def _callers(run: Run, server: ServerProcess, load: Crowd) -> AsyncIterator[None]:
-    """Whoever reads, and whoever comes and goes."""
+async def _callers(run: Run, server: ServerProcess, load: Crowd, rest: float) -> AsyncIterator[None]:
+    """Whoever reads, with so many seconds of rest between two calls, and whoever comes and goes."""
 
     async def read() -> None:
-        async with rest_client(server.url) as rest:
+        async with rest_client(server.url) as calls:
             while True:
-                answer = await rest.get(run.random.choice(CALLS))
+                answer = await calls.get(run.random.choice(CALLS))
                 assert answer.status_code == 200, answer.text
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(rest)
 
     async def visit() -> None:
         while True:
@@ -87,7 +88,7 @@ async def _callers(run: Run, server: ServerProcess, load: Crowd) -> AsyncIterato
             async with Visitor(f"{server.ws}?since={since}") as visitor:
                 listening = asyncio.create_task(visitor.listen())
                 await eventually(visitor.told)
-                await asyncio.sleep(run.random.uniform(0, 0.5))
+                await asyncio.sleep(run.random.uniform(0, 5 * rest))
                 listening.cancel()
 
     callers = [asyncio.create_task(call()) for call in (read, visit)]
