@@ -17,10 +17,6 @@ from tests.faults.stand import Stand
 LIMIT = 45 * 60.0
 
 
-class Impossible(Exception):
-    """What this machine lacks for a scenario."""
-
-
 @dataclass
 class Figures:
     """What was counted. ``reached`` is whether the scenario's mark is."""
