@@ -12,7 +12,7 @@ from realtime.connections import ABORT_AFTER, drop
 
 MOST = 64 * 1024
 WITHIN = 10.0
-HEAD, BODY, BETWEEN = range(3)
+HEAD, BODY, BETWEEN, AFTER = range(4)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -43,8 +43,9 @@ class HttpProtocol(HttpToolsProtocol):
             if self._size > MOST:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
-        # While a request is answered, reading may be paused here: the next one is not late then.
-        self._hurry(waiting=self._at != BODY and not self._answering)
+        # While a request is answered, reading may be paused here: the next one is not late then. A body that is still
+        # coming when its request is answered is waited for only to come to the next one.
+        self._hurry(waiting=self._at != AFTER and not self._answering)
 
     @property
     def _answering(self) -> bool:
@@ -68,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Called when the connection is another protocol's from now on."""
-        self._at = BODY
+        self._at = AFTER
         super().handle_websocket_upgrade()
 
     def _hurry(self, *, waiting: bool) -> None:

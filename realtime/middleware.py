@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WITHIN = 10.0
+"""Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
+SLOWEST = 1024
+
 
 class BodyLimit:
     """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive.
 
-    ``others`` are paths with a limit of their own.
+    Those that come too slowly are refused with 408. ``others`` are paths with a size of their own.
     """
 
     def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
@@ -37,22 +42,33 @@ class BodyLimit:
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with its body counted."""
+        """Passes the request on with its body counted, and timed while the program waits for it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         most = self._others.get(scope["path"].rstrip("/"), self._most)
         refusal = HTTPException(413, f"The body must be at most {most} bytes")
+        late = HTTPException(408, "The body came too slowly", {"Connection": "close"})
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > most:
             await JSONResponse({"detail": refusal.detail}, 413)(scope, receive, send)
             return
-        size = 0
+        clock = asyncio.get_running_loop().time
+        size, waited, whole = 0, 0.0, False
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, waited, whole
+            if whole:  # what comes now is that the client went away, whenever it does
+                return await receive()
+            started = clock()
+            try:
+                async with asyncio.timeout_at(started + WITHIN + size / SLOWEST - waited):
+                    message = await receive()
+            except TimeoutError:
+                raise late from None
+            waited += clock() - started
             size += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if size > most:
                 raise refusal
             return message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.send", "text": "heard"})
         return
-    while message.get("more_body"):
+    while message.get("more_body") and scope["path"] != "/refused":
         message = await receive()
     await asyncio.sleep(2 * SOON if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
@@ -97,6 +98,22 @@ async def test_websockets_are_left_alone(port: int) -> None:
         await asyncio.sleep(1.5 * SOON)
         await socket.send("message")
         assert await socket.recv() == "heard"
+
+
+async def test_bodies_that_nobody_waits_for_are_hurried(port: int) -> None:
+    """The application answered at once, and the peer goes on and on."""
+    body = HEAD.replace(b"GET / ", b"POST /refused ") + b"Content-Length: 1000\r\n\r\n"
+    assert await _all(port, body, b"a" * 1000, HEAD + b"\r\n", pause=SOON / 5) == ["200", "200"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(body + b"a")
+    async with asyncio.timeout(5 * UNIT):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(SOON / 5)
+    writer.transport.abort()
 
 
 async def test_nothing_but_heads_is_hurried(port: int) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message
 
-from realtime import create_app
+from realtime import create_app, middleware
+from realtime.middleware import BodyLimit
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import note_in
@@ -57,3 +64,38 @@ def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
             assert answer.status_code == 503
             assert answer.headers["Retry-After"] == "1"
         assert client.get("/changes").status_code == 200
+
+
+async def _sent(pieces: list[bytes], pause: float) -> tuple[int, dict[bytes, bytes]]:
+    """The status and headers of the answer to a body that comes piece by piece, and whose sender then stays."""
+    answer: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(pause)
+        if not pieces:
+            return {"type": "http.disconnect"}
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    async def read(request: Request) -> Response:
+        await request.body()
+        assert await request.is_disconnected() is False
+        assert (await request.receive())["type"] == "http.disconnect"
+        return Response()
+
+    app = Starlette(routes=[Route("/", read, methods=["POST"])])
+    app.add_middleware(BodyLimit, most=1000, others={})
+    await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+    return answer[0]["status"], dict(answer[0]["headers"])
+
+
+async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "WITHIN", 0.3)
+    monkeypatch.setattr(middleware, "SLOWEST", 1000)
+    status, headers = await _sent([b"a"] * 8, 0.1)
+    assert (status, headers[b"connection"]) == (408, b"close")
+    assert (await _sent([b"a" * 100] * 8, 0.1))[0] == 200, "each 100 bytes have 0.1 s more"
+    assert (await _sent([b"a"], 0.2))[0] == 200, "after its end, nothing is waited for"

@@ -13,13 +13,13 @@ from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
 from realtime.rest.common import (
+    BODY,
     FOREIGN,
     INVALID,
     JSON_BODY,
     SIGNED_OUT,
     TOO_MANY,
     UNAVAILABLE,
-    WRITE,
     Answers,
     Who,
     json_of,
@@ -61,10 +61,9 @@ FORBIDDEN: Answers = {
     403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
 }
 OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
-TOO_BIG: Answers = {413: WRITE[413]}
-OWN_ACT: Answers = {**OWN_READ, **TOO_BIG, **TOO_MANY}
+OWN_ACT: Answers = {**OWN_READ, **BODY, **TOO_MANY}
 OWN: Answers = {**OWN_ACT, **JSON_BODY}
-ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **TOO_BIG, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
+ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 
 INSECURE: Answers = {

@@ -60,11 +60,15 @@ SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}
 TOO_MANY: Answers = {
     429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
 }
+BODY: Answers = {
+    408: problem("The body came too slowly", "The body came too slowly"),
+    413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
+}
 WRITE: Answers = {
     **SIGNED_OUT,
     **FOREIGN,
     **TOO_MANY,
-    413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
+    **BODY,
     **INVALID,
     503: problem(
         "The database did not confirm the write in time: with `outcome` it may or may not have been saved",
