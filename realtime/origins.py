@@ -46,7 +46,8 @@ def _from_here(headers: Headers) -> bool:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site in ("same-origin", "none")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    # Not taken apart as an address: it may be anything, and only one is ours.
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 class KnownHost:

@@ -143,5 +143,8 @@ def set_cookie(response: Response, connection: HTTPConnection, secret: str | Non
 
 def may_sign_in(connection: HTTPConnection) -> bool:
     """Whether a browser can be given a session without others on its way reading it."""
-    host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    try:
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    except ValueError:  # it may be anything
+        host = ""
     return _scheme(connection.scope) == "https" or is_loopback(host)

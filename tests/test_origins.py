@@ -12,7 +12,10 @@ from realtime import create_app
 from realtime.settings import Settings
 from tests.harness import note_in
 
-OTHERS = ["http://evil.example", "null", "http://testserver.evil.example", "http://testserver:8000", "https://"]
+OTHERS = [
+    "http://evil.example", "null", "http://testserver.evil.example", "http://testserver:8000", "https://",
+    "http://[testserver", "http://testserver/", "http://x@testserver",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("origin", OTHERS)

@@ -128,6 +128,12 @@ def test_no_password_over_plain_http_from_elsewhere(browse: Browse) -> None:
             assert answer.status_code == 400
             assert "https" in answer.json()["detail"]
             assert "set-cookie" not in answer.headers
+    assert (
+        browse()
+        .post("/auth/sign-in", json={"name": "root", "password": PASSWORD}, headers={"Host": "[::1"})
+        .status_code
+        == 400
+    )
 
 
 def test_unknown_users_get_the_same_answer_for_the_same_work(
