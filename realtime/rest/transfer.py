@@ -130,7 +130,7 @@ async def bring_in(
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
     made = notes.bring_in(who, bundle.notes_in(sources), found.many, found.ids if keep_ids else None, operation)
-    lines = _told(made, found)
+    lines = _told(request, made, found)
     if NDJSON in accept.lower():
         first = await anext(lines)  # before the answer begins, so that a refusal has its status
 
@@ -148,9 +148,10 @@ async def bring_in(
     return Response(line, media_type="application/json")
 
 
-async def _told(made: AsyncIterator[Sequence[int]], found: bundle.Contents) -> AsyncIterator[bytes]:
+async def _told(request: Request, made: AsyncIterator[Sequence[int]], found: bundle.Contents) -> AsyncIterator[bytes]:
     ids: list[int] = []
     async for some in made:
         ids += some
         yield json.dumps({"imported": len(ids), "of": found.many}).encode() + b"\n"
+        await still(request)  # before the next ones are made
     yield json_of(Imported(imported=len(ids), ids=ids, skipped=list(found.skipped))) + b"\n"

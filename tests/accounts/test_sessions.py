@@ -6,8 +6,9 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import jwt
 import pytest
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from realtime.accounts import Caller
 from realtime.auth import Claims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
+from realtime.notes import IMPORT_NOTES
 from realtime.store.lists import EXPORTED
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run, slowly
 from tests.harness import Json, note_in
@@ -246,6 +248,26 @@ def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browse
     exported = slowly(ann, "GET", "/export", None, end)
     assert exported.startswith(b"200 PK")
     assert not zipfile.is_zipfile(io.BytesIO(exported[4:]))
+
+
+def test_an_import_stops_at_the_end_of_its_session(
+    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = parts_of(host).notes
+    made = 0
+
+    async def bring_in(*arguments: Any) -> AsyncIterator[Sequence[int]]:
+        nonlocal made
+        async for some in bring_in_all(*arguments):
+            made += len(some)
+            await parts_of(host).accounts._end(ann.name)
+            yield some
+
+    bring_in_all = notes.bring_in
+    monkeypatch.setattr(notes, "bring_in", bring_in)
+    files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * IMPORT_NOTES)]
+    assert ann.post("/import", files=files).status_code == 401
+    assert made == IMPORT_NOTES
 
 
 def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
