@@ -87,7 +87,8 @@ class Accounts:
         passed = None
         if self.sign_up_mode == "invite" and invite is not None:
             passed = await self._store.passes.take("invite", digest(invite))
-            if passed is None:
+            by = None if passed is None else await self._store.people.get(passed[1]["by"])
+            if by is None or by.disabled:  # who is disabled would let themselves in again
                 raise Forbidden("This invite was used, has expired, or never was one")
         try:
             person = await self._store.people.add(name, hash, admin=False)

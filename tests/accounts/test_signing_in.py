@@ -253,6 +253,10 @@ def test_invites(settings: Settings) -> None:
             answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": used})
             assert answer.status_code == 403
         assert ann.post("/invites").status_code == 403
+        invite = root.post("/invites").json()["invite"]
+        run(host, lambda: parts_of(host).accounts.set_disabled("root", True))
+        answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": invite})
+        assert answer.status_code == 403
 
 
 def test_what_is_the_same_for_all_asks_nobody_who_they_are(browse: Browse) -> None:
