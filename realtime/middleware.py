@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-from realtime.errors import TooMany, Unavailable
+from realtime.errors import RealtimeError, TooMany, Unavailable
+from realtime.gate import check_author
 from realtime.origins import SAFE_METHODS
 from realtime.routing import parts_of, refusal, viewer_of
 
@@ -33,7 +34,8 @@ SLOWEST = 1024
 class BodyLimit:
     """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive.
 
-    Those that come too slowly are refused with 408. ``others`` are paths with a size of their own.
+    Those that come too slowly are refused with 408. ``others`` are paths with a size of their own, for who may make
+    notes: of others such a body is not even read.
     """
 
     def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
@@ -46,12 +48,19 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._others.get(scope["path"].rstrip("/"), self._most)
-        refusal = HTTPException(413, f"The body must be at most {most} bytes")
+        path = scope["path"].rstrip("/")
+        most = self._others.get(path, self._most)
+        if path in self._others and scope["method"] not in SAFE_METHODS:
+            try:
+                check_author(viewer_of(HTTPConnection(scope)))
+            except RealtimeError as error:
+                await refusal(error)(scope, receive, send)
+                return
+        large = HTTPException(413, f"The body must be at most {most} bytes")
         late = HTTPException(408, "The body came too slowly", {"Connection": "close"})
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > most:
-            await JSONResponse({"detail": refusal.detail}, 413)(scope, receive, send)
+            await JSONResponse({"detail": large.detail}, 413)(scope, receive, send)
             return
         clock = asyncio.get_running_loop().time
         size, waited, whole = 0, 0.0, False
@@ -70,7 +79,7 @@ class BodyLimit:
             size += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if size > most:
-                raise refusal
+                raise large
             return message
 
         await self._app(scope, counted, send)

@@ -132,6 +132,8 @@ def test_who_may_make_notes(world: World) -> None:
         assert answer.status_code == expected, person
         imported = world.people[person].post("/import", files={"files": ("one.md", b"# One\n\nwords")})
         assert imported.status_code == (200 if expected == 201 else expected), person
+        unread = world.people[person].post("/import", files={"files": ("one.zip", b"no zip")})
+        assert unread.status_code == (422 if expected == 201 else expected), person
         made = [] if expected != 201 else [answer.json()["id"], *imported.json()["ids"]]
         for id in made:
             assert world.people[person].delete(f"/notes/{id}/").status_code == 200
