@@ -35,6 +35,8 @@ class Queries:
 
     async def get(self, viewer: Viewer, id: int) -> Note:
         """A live note. Raises :class:`NoteNotFound`."""
+        if viewer.keys is not None:
+            await self._admit(viewer, id)  # first: the time that it takes to read a text tells how long that is
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
@@ -43,6 +45,7 @@ class Queries:
 
     async def access(self, viewer: Viewer, id: int) -> tuple[Access, int]:
         """Who may do what with a live note, and its version. Raises :class:`NoteNotFound`."""
+        await self._admit(viewer, id)
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
@@ -65,6 +68,8 @@ class Queries:
 
     async def trashed(self, viewer: Viewer, id: int) -> Trashed:
         """A note in the trash. Raises :class:`NoteNotFound`."""
+        if viewer.keys is not None:
+            await self._admit(viewer, id, live=False)
         found = await self._store.lists.trashed(id)
         if found is None:
             raise NoteNotFound
@@ -109,9 +114,9 @@ class Queries:
         """All live notes by id, some at a time."""
         return self._store.lists.every(viewer.keys)
 
-    async def _admit(self, viewer: Viewer, id: int) -> None:
-        """Raises :class:`NoteNotFound` unless this is a live note that somebody may read."""
+    async def _admit(self, viewer: Viewer, id: int, *, live: bool = True) -> None:
+        """Raises :class:`NoteNotFound` unless this is a live note, or one in the trash, that somebody may read."""
         standing = await self._store.notes.standing(id)
-        if standing is None or not standing.live:
+        if standing is None or standing.live is not live:
             raise NoteNotFound
         check(viewer, standing)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -13,6 +15,7 @@ from realtime.access import OPEN, Access, Viewer, key_of
 from realtime.errors import CloseCode, NoteNotFound
 from realtime.models import NoteIn
 from realtime.rest.access import MOST_MEMBERS
+from realtime.settings import Settings
 from realtime.sharing import Wanted
 from tests.accounts.people import HERE, Browser, parts_of, run
 from tests.harness import Json, note_in
@@ -27,6 +30,13 @@ def ed(host: TestClient, root: Browser) -> Browser:
     browser = Browser(host)
     browser.name = "ed"
     return browser.sign_up()
+
+
+@pytest.fixture
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
+    """The database, past the program."""
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
 
 
 @pytest.fixture
@@ -225,6 +235,19 @@ def test_a_room_is_not_even_loaded_for_who_may_not_see_the_note(host: TestClient
     record = run(host, lambda: parts_of(host).store.notes.find(note))
     assert record.lineage is None
     assert note not in parts_of(host).rooms._rooms
+
+
+def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
+    mongo: Database[Json], ann: Browser, ed: Browser, note: int
+) -> None:
+    """The time that reading it takes would tell how long it is."""
+    trashed = ann.post("/notes/", json=note_in()).json()["id"]
+    ann.delete(f"/notes/{trashed}/")
+    mongo.notes.update_many({"_id": {"$in": [note, trashed]}}, {"$unset": {"content": ""}})  # who reads them fails
+    for path in (f"/notes/{note}/", f"/notes/{note}/access", f"/trash/{trashed}/"):
+        with pytest.raises(KeyError):
+            ann.get(path)
+        assert ed.get(path).status_code == 404
 
 
 @pytest.fixture
