@@ -69,6 +69,16 @@ class Member:
         self._told = False
         self._progress = Progress(now)
 
+    @property
+    def may_write(self) -> bool:
+        """Whether what it sends is taken; of who was asked to go nothing is, for they may have lost the right."""
+        return self.writes and not self.closing.done()
+
+    def still_writes(self) -> None:
+        """Raises :class:`Refused` for who may write no more: to go as it was asked to, or else to come back."""
+        if not self.may_write:
+            raise Refused(self.closing.result() if self.closing.done() else CloseCode.RESUME)
+
     def send(self, packet: Packet, *, expected: bool = False) -> None:
         """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
         if self.closing.done():

@@ -25,13 +25,12 @@ from realtime.rooms.company import Company
 from realtime.rooms.credits import Credits, Shown
 from realtime.rooms.documents import Space
 from realtime.rooms.ledger import Ledger
-from realtime.rooms.member import Refused
+from realtime.rooms.member import Member, Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
     from realtime.rooms.journal import Journal
-    from realtime.rooms.member import Member
     from realtime.rooms.relay import Relay
     from realtime.store.documents import Record
     from realtime.store.texts import TextStore
@@ -189,7 +188,7 @@ class Room:
         if kind is protocol.Kind.AWARENESS:
             self.company.speak(member, payload)
             return None
-        typed = kind is protocol.Kind.UPDATE and member.writes and len(payload) <= LARGE and payload != crdt.EMPTY
+        typed = kind is protocol.Kind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
         if not typed or self._doubts(payload) or self._journal.crowded or not self._space.surely_has(len(payload)):
             return self._receive(member, kind, payload)
         member.count(len(payload))
@@ -218,7 +217,7 @@ class Room:
             member.send(Packet(self.company.everyone()))
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
-        if not member.writes:
+        if not member.may_write:
             if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
                 member.refuse()
             return
@@ -250,6 +249,7 @@ class Room:
 
     async def _take(self, member: Member, update: bytes, *, brought: bool) -> bool:
         """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
+        member.still_writes()  # after what was waited for, and between parts
         if self._doubts(update) and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
         if not self._space.surely_has(len(update)):

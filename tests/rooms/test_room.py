@@ -154,6 +154,34 @@ async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) ->
     assert again.messages[before:] == [protocol.update(update)]
 
 
+@pytest.mark.parametrize("code", [CloseCode.PERMISSION_GONE, None])
+async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: CloseCode | None) -> None:
+    worker = await hire()
+    id = await worker.make("")
+    hostile, near = [await Seat().sit(worker.rooms, id) for _ in range(2)]
+    saying = asyncio.create_task(hostile.say(protocol.update(pieces(40_000))))
+    await eventually(lambda: str(near.text) != "")
+    if code is None:
+        hostile.member.writes = False
+    else:
+        hostile.member.close(code)
+    with pytest.raises(Refused) as refused:
+        await saying
+    assert refused.value.code == (code or CloseCode.RESUME)
+    await near.append("near")
+    await eventually(lambda: near.text.all_acknowledged)
+    assert 0 < str(near.text).count("a") - 1 < 40_000
+
+
+async def test_what_still_waits_of_who_was_sent_away_is_not_taken(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    seat = await Seat().sit(worker.rooms, id)
+    seat.member.close(CloseCode.PERMISSION_GONE)
+    await seat.append(" more")
+    assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+
+
 async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make("text")
