@@ -51,10 +51,11 @@ def _from_here(headers: Headers) -> bool:
 
 
 class KnownHost:
-    """Refuses requests to a name that a stranger can have made to lead here (421).
+    """Refuses requests to a name that a stranger can have made to lead here, or that others could reach at all (421).
 
     A page of that name would count as ours (DNS rebinding), and read and write whatever everyone may. Names without a
-    dot and addresses can be nobody's on the internet; ``others`` are origins whose hosts are known.
+    dot and addresses can be nobody's on the internet; ``others`` are origins whose hosts are known. What others can
+    reach ``realtime serve`` does not even bind, but ``fastapi run`` does, to every address.
     """
 
     def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
@@ -65,7 +66,8 @@ class KnownHost:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
             host = Headers(scope=scope).get("host", "")
-            if host not in self._others and _is_public(host):
+            address = (scope.get("server") or ("",))[0]
+            if (host not in self._others and _is_public(host)) or _is_reachable(address):
                 refusal = JSONResponse({"detail": UNKNOWN_HOST}, 421)
                 await refusal(scope, receive, send)
                 return
@@ -73,7 +75,7 @@ class KnownHost:
 
 
 UNKNOWN_HOST = (
-    "Without accounts this server answers to names of this machine only:"
+    "Without accounts this server answers to this machine, and to its names only:"
     " REALTIME_ORIGINS names others, REALTIME_OPEN allows all, REALTIME_AUTH=accounts has people sign in"
 )
 
@@ -88,6 +90,16 @@ def _is_public(host: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+@lru_cache(1024)
+def _is_reachable(address: str) -> bool:
+    """Whether an address that a connection came to is one that other machines can reach."""
+    try:
+        place = ipaddress.ip_address(address)
+    except ValueError:  # a Unix socket
+        return False
+    return not (getattr(place, "ipv4_mapped", None) or place).is_loopback
 
 
 class OtherOrigins(CORSMiddleware):

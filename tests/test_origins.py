@@ -154,6 +154,15 @@ def test_names_of_this_machine_do(client: TestClient, host: str) -> None:
     assert client.get("/notes/", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(("address", "status"), [("10.0.0.7", 421), ("127.0.0.5", 200)])
+def test_who_is_elsewhere_does_not_get_in(settings: Settings, address: str, status: int) -> None:
+    """Whatever ``fastapi run`` or uvicorn was told to listen on."""
+    with TestClient(create_app(settings), base_url=f"http://{address}:8000") as client:
+        assert client.get("/notes/").status_code == status
+    with TestClient(create_app(settings.model_copy(update={"open": True})), base_url=f"http://{address}") as client:
+        assert client.get("/notes/").status_code == 200
+
+
 def test_names_that_are_meant_do(others: TestClient, settings: Settings) -> None:
     assert others.get("/notes/", headers={"Host": "notes.example"}).status_code == 200
     for changes in ({"open": True}, {"auth": "accounts"}):
