@@ -143,11 +143,13 @@ async def test_released_claim_is_free_again(store: Store) -> None:
     assert (await store.claims.claim(Operation("key", b"other"))).fingerprint == b"other"
 
 
-async def test_claims_expire(store: Store, database: AsyncDatabase[Json]) -> None:
-    await store.prepare()
-    await store.prepare()
+async def test_claims_expire_and_the_audit_after_90_days(store: Store, database: AsyncDatabase[Json]) -> None:
+    await store.prepare(accounts=True)
+    await store.prepare(accounts=True)
     claims = await database.operations.index_information()
     assert claims["expiry"]["expireAfterSeconds"] == CLAIM_SECONDS
+    audit = await database.audit.index_information()
+    assert audit["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
     plan = await database.notes.find({"dirty": True}).explain()
     assert "dirty" in str(plan["queryPlanner"]["winningPlan"])
 
