@@ -150,6 +150,7 @@ async def bring_in(
 
 async def _told(request: Request, made: AsyncIterator[Sequence[int]], found: bundle.Contents) -> AsyncIterator[bytes]:
     ids: list[int] = []
+    await still(request)  # reading the files may have taken its time
     async for some in made:
         ids += some
         yield json.dumps({"imported": len(ids), "of": found.many}).encode() + b"\n"

@@ -8,12 +8,14 @@ import json
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import jwt
 import pytest
 from starlette.testclient import TestClient
 
+from realtime import bundle
 from realtime.accounts import Caller
 from realtime.auth import Claims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
@@ -268,6 +270,21 @@ def test_an_import_stops_at_the_end_of_its_session(
     files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * IMPORT_NOTES)]
     assert ann.post("/import", files=files).status_code == 401
     assert made == IMPORT_NOTES
+
+
+def test_an_import_is_not_begun_after_the_end_of_its_session(
+    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = bundle.check
+
+    def read(*arguments: Any, **options: Any) -> Any:  # in a thread
+        run(host, partial(parts_of(host).accounts._end, ann.name))
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(bundle, "check", read)
+    assert ann.post("/import", files={"files": ("one.md", b"# A note\n\nwith words")}).status_code == 401
+    notes = parts_of(host).store._connection.database.notes
+    assert run(host, partial(notes.count_documents, {"access.owner": ann.name})) == 0
 
 
 def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
