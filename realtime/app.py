@@ -237,7 +237,8 @@ async def _parts(
     )
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     audit = NoteAudit(store.audit)
-    notes = Notes(store, outbox, rooms, failpoints, metrics, audit if settings.auth == "accounts" else None)
+    noted = audit if settings.auth == "accounts" else None
+    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),

@@ -64,10 +64,12 @@ class Notes:
         failpoints: FailPoints,
         metrics: Metrics,
         audit: NoteAudit | None = None,
+        *,
+        ended: Callable[[Viewer], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._rooms = rooms
-        self._writes = Writes(store, outbox, failpoints, metrics, audit)
+        self._writes = Writes(store, outbox, failpoints, metrics, audit, ended)
 
     async def create(self, viewer: Viewer, note: NoteIn, operation: Operation | None) -> Note:
         """Makes a note, its author's own. Raises :class:`NotSignedIn`, :class:`Forbidden`."""

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from realtime.access import OPEN, Act
-from realtime.errors import KeyReused, NoRoom, NoteNotFound, RealtimeError, Unavailable, VersionMismatch
+from realtime.errors import (
+    KeyReused,
+    NoRoom,
+    NoteNotFound,
+    NotSignedIn,
+    RealtimeError,
+    Unavailable,
+    VersionMismatch,
+)
 from realtime.gate import check
 from realtime.models import Note
 
@@ -51,9 +59,16 @@ class Writes:
     """Applies writes, and publishes what they changed."""
 
     def __init__(
-        self, store: Store, outbox: Outbox, failpoints: FailPoints, metrics: Metrics, audit: NoteAudit | None
+        self,
+        store: Store,
+        outbox: Outbox,
+        failpoints: FailPoints,
+        metrics: Metrics,
+        audit: NoteAudit | None,
+        ended: Callable[[Viewer], bool],
     ) -> None:
         self._audit = audit
+        self._ended = ended
         self._store = store
         self._outbox = outbox
         self._failpoints = failpoints
@@ -94,6 +109,8 @@ class Writes:
         await self._failpoints.hit("before_write")
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT:
+            if self._ended(write.viewer):  # since the request came, or the last time
+                raise NotSignedIn
             if id is not None:
                 await self._admit(
                     write.viewer, id, write.act, of_trash=write.of_trash

@@ -18,7 +18,7 @@ from realtime.rest.access import MOST_MEMBERS
 from realtime.settings import Settings
 from realtime.sharing import Wanted
 from tests.accounts.people import HERE, Browser, parts_of, run
-from tests.harness import Json, note_in
+from tests.harness import Json, eventually, note_in
 
 Browse = Callable[..., Browser]
 ED = {"name": "ed", "role": "editor"}
@@ -268,6 +268,24 @@ def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatc
 def test_an_editor_who_loses_a_note_while_writing(ed: Browser, note: int, lost_late: None) -> None:
     answer = ed.patch(f"/notes/{note}/?base_version=9", json={"content": "of Ed"})
     assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
+
+
+def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
+    host: TestClient, ann: Browser, note: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(host)
+    update, viewer = parts.store.notes.update, Viewer(None, ann.name, ann.get("/auth/sessions").json()[0]["id"])
+
+    async def beaten(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        await update(note, {"title": "Another was faster"}, None, None)
+        await parts.accounts._end(ann.name)
+        await eventually(lambda: parts.feed._ended(viewer))
+        return await update(*arguments, **options)
+
+    monkeypatch.setattr(parts.store.notes, "update", beaten)
+    answer = ann.post(f"/notes/{note}/content", json=[{"op": "append", "text": "more"}])
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Not signed in"})
 
 
 def test_an_owner_who_gave_a_note_away_does_not_take_it_back(
