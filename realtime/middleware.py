@@ -48,7 +48,7 @@ class BodyLimit:
             return
         most = self._others.get(scope["path"].rstrip("/"), self._most)
         refusal = HTTPException(413, f"The body must be at most {most} bytes")
-        late = HTTPException(408, "The body came too slowly", {"Connection": "close"})
+        late = HTTPException(408, "The body came too slowly")
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > most:
             await JSONResponse({"detail": refusal.detail}, 413)(scope, receive, send)
