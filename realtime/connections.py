@@ -267,6 +267,8 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
             else:
                 self._linger()
+                if self.transport.can_write_eof():
+                    self.transport.write_eof()  # so that a peer that waits for the end has it
         elif answer:
             self._answer(answer)
 

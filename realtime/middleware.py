@@ -57,7 +57,7 @@ class BodyLimit:
                 await refusal(error)(scope, receive, send)
                 return
         large = HTTPException(413, f"The body must be at most {most} bytes")
-        late = HTTPException(408, "The body came too slowly", {"Connection": "close"})
+        late = HTTPException(408, "The body came too slowly")
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > most:
             await JSONResponse({"detail": large.detail}, 413)(scope, receive, send)

@@ -145,11 +145,12 @@ class Note(NoteHead):
     content: str
 
 
-class NoteListed(Note):
-    """A note in a list; with ``q``, a snippet of it. Under ``content=false`` it has no ``content``."""
+class NoteListed(NoteHead):
+    """A note in a list; with ``q``, a snippet of it."""
 
     model_config = example(*EXAMPLE, snippet="# To buy\n<mark>milk</mark>\nbread\n")
 
+    content: Annotated[str, Field(default_factory=str, description="left out under `content=false`")]
     snippet: Annotated[
         str | None, Field(description="HTML: an excerpt of the text, escaped, with `<mark>` around what was found")
     ] = None

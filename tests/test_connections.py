@@ -87,6 +87,9 @@ class Memory(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def can_write_eof(self) -> bool:
+        return False
+
 
 def fed(*pieces: bytes) -> tuple[Heard, Memory]:
     """What becomes of pieces as they come."""
@@ -307,6 +310,16 @@ async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypat
         assert await reader.read() == framed(TEXT, b"last words") + close_of(4010, b"why")
         await eventually(lambda: heard.calls[-1:] == ["lost"])
     assert heard.messages == []
+
+
+async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when the server no longer reads on."""
+    monkeypatch.setattr(connections, "ABORT_AFTER", 60)
+    async with connected(Heard()) as (connection, reader, writer):
+        writer.write(frame(TEXT, b"a", mask=None) + frame(TEXT, b"after"))
+        assert (await reader.read())[0] == CLOSE
+        writer.write(frame(TEXT, b"later"))
+        assert not connection.transport.is_closing()
 
 
 async def test_nothing_is_written_after_a_close() -> None:

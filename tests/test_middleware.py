@@ -66,8 +66,8 @@ def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
         assert client.get("/changes").status_code == 200
 
 
-async def _sent(pieces: list[bytes], pause: float) -> tuple[int, dict[bytes, bytes]]:
-    """The status and headers of the answer to a body that comes piece by piece, and whose sender then stays."""
+async def _sent(pieces: list[bytes], pause: float) -> int:
+    """The status of the answer to a body that comes piece by piece, and whose sender then stays."""
     answer: list[Message] = []
 
     async def receive() -> Message:
@@ -89,13 +89,12 @@ async def _sent(pieces: list[bytes], pause: float) -> tuple[int, dict[bytes, byt
     app = Starlette(routes=[Route("/", read, methods=["POST"])])
     app.add_middleware(BodyLimit, most=1000, others={})
     await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
-    return answer[0]["status"], dict(answer[0]["headers"])
+    return int(answer[0]["status"])
 
 
 async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "WITHIN", 0.3)
     monkeypatch.setattr(middleware, "SLOWEST", 1000)
-    status, headers = await _sent([b"a"] * 8, 0.1)
-    assert (status, headers[b"connection"]) == (408, b"close")
-    assert (await _sent([b"a" * 100] * 8, 0.1))[0] == 200, "each 100 bytes have 0.1 s more"
-    assert (await _sent([b"a"], 0.2))[0] == 200, "after its end, nothing is waited for"
+    assert await _sent([b"a"] * 8, 0.1) == 408
+    assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes have 0.1 s more"
+    assert await _sent([b"a"], 0.2) == 200, "after its end, nothing is waited for"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema_rs
 from starlette.testclient import TestClient
 
 from realtime.routing import other_form, problems
@@ -136,6 +137,17 @@ def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClie
                 assert "404" in answers, where
             if method != "get":
                 assert {"403", "413", "422", "503"} <= set(answers), where
+
+
+def test_lists_are_as_described(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    document = client.get("/openapi.json").json()
+    answers = document["paths"]["/notes/"]["get"]["responses"]
+    schema = {**answers["200"]["content"]["application/json"]["schema"], "components": document["components"]}
+    for query in ("", "?content=false", "?q=title", "?q=title&content=false"):
+        listed = client.get(f"/notes/{query}").json()
+        assert listed
+        jsonschema_rs.validate(schema, listed)
 
 
 def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:

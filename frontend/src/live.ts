@@ -21,6 +21,7 @@ function frame(frame: Frame): void {
   if (frame.type === "presence") {
     people.take(frame);
   } else if (frame.type === "note.created" || frame.type === "note.updated" || frame.type === "note.deleted") {
+    if (frame.type === "note.deleted") people.forget(frame.id);
     opened.hear(frame);
     if (listing.hear(frame)) news.value++;
   }

@@ -27,6 +27,12 @@ export function take(frame: Frame & { type: "presence" }): void {
   people.value = new Map(people.value).set(frame.id, names);
 }
 
+/** Forgets those at a note that is not there any more for this page. */
+export function forget(id: number): void {
+  const rest = new Map(people.peek());
+  if (rest.delete(id)) people.value = rest;
+}
+
 /** Forgets all but those at one note: who looks at the others is not told any more. */
 export function only(id: number | null): void {
   const here = id === null ? undefined : people.peek().get(id);

@@ -156,7 +156,7 @@ export interface Error {
   detail: string;
 }
 /**
- * A note in a list; with ``q``, a snippet of it. Under ``content=false`` it has no ``content``.
+ * A note in a list; with ``q``, a snippet of it.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteListed".
@@ -169,7 +169,10 @@ export interface NoteListed {
   version: number;
   created_date: string;
   updated_date: string;
-  content: string;
+  /**
+   * left out under `content=false`
+   */
+  content?: string;
   /**
    * HTML: an excerpt of the text, escaped, with `<mark>` around what was found
    */

@@ -211,6 +211,7 @@ async def test_program_writes_into_the_text_that_is_typed_in(opened: Open, serve
     await editor(page).press("Control+End")
     async with rest_client(server.url) as rest:
         await editor(page).press_sequentially("typed ")
+        await holds(server, 1, "one\ntwo\nthree\ntyped ")
         await rest.patch("/notes/1/", json={"content": "ONE\ntwo\nthree\ntyped "})
         await expect(editor(page)).to_contain_text("ONE")
         await editor(page).press_sequentially("on")

@@ -20,6 +20,8 @@ from tests.harness import UNIT, Json, all_notes, eventually, note_in
 
 LATEST = 20
 """Notes that most writes go to, so that they meet."""
+SLOWEST = 10
+"""Writes a second, of all writers."""
 
 
 class NotSent(Exception):
@@ -181,10 +183,10 @@ class Writers:
         before = self.refused
         await eventually(lambda: self.refused > before, within=PATIENCE)
 
-    async def more(self, writes: int, within: float = PATIENCE) -> None:
+    async def more(self, writes: int) -> None:
         """Waits until so many more operations were acknowledged."""
         goal = len(self._ledger.ok) + writes
-        async with asyncio.timeout(within * UNIT):
+        async with asyncio.timeout((PATIENCE + writes / SLOWEST) * UNIT):
             while len(self._ledger.ok) < goal:
                 self._moved.clear()
                 await self._moved.wait()

@@ -263,7 +263,7 @@ async def slow_requests(run: Run) -> Figures:
                     for _ in range(run.times)
                 )
             )
-            assert set(answers) == {408}, answers
+            assert set(answers) == {408}, set(answers)
             for _ in range(run.times // 20):
                 assert await _answer(server, large, 0) == 431
             memory.append(process.memory_info().rss)
