@@ -144,6 +144,12 @@ class Client:
             self.close(self._too_slow)
         self._wake()
 
+    def drop(self, note: int) -> None:
+        """Forgets what waits of a note that it may see no more: who reads slowly would get it long after."""
+        keys = ("note", note), ("presence", note)
+        for place in [place for place, frame in self._pending.items() if frame.key in keys]:
+            self._size -= self._pending.pop(place).size
+
     def clear(self) -> None:
         """Forgets what waits, for a frame that makes it pointless."""
         self._pending.clear()

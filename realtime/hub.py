@@ -182,6 +182,9 @@ class Hub:
                     if frame is None or frame is event.gone:
                         for client in subscription:
                             client.admitted.pop(event.id, None)
+                    if frame is not None and frame is event.gone:
+                        for client in subscription.behind:
+                            client.drop(event.id)
         for subscription, some in frames.items():
             self.stats.deliveries += len(some) * len(subscription)
             subscription.hand(some)

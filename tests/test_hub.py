@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from realtime.access import OPEN, STRANGER
+from realtime.access import OPEN, STRANGER, Viewer
 from realtime.client import BATCH, Client, Closed
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.frames import Frame
-from realtime.hub import Event, Hub
+from realtime.hub import Audience, Event, Hub
 
 SIZE = 1000
 
@@ -46,6 +47,19 @@ async def test_every_event_in_order(hub: Hub) -> None:
     for offset in range(1, 6):
         hub.publish(event(offset))
     assert await drained(hub, client) == [f"full 1 {version}" for version in range(1, 6)]
+
+
+async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
+    viewer = Viewer(frozenset({"@ann"}), "ann")
+    shared, lost = Audience(1, frozenset({"@ann"}), {}), Audience(3, frozenset(), {"@ann": 3})
+    slow = hub.join(None, content=True, viewer=viewer)
+    slow.admitted[1] = True
+    for offset, id in enumerate((1, 2, 1), 1):
+        hub.publish(replace(event(offset, id), audience=shared))
+    hub.tell(1, Frame(b"presence 1", key=("presence", 1)), [slow])
+    hub.publish(replace(event(4), audience=lost, gone=Frame(b"gone 1", key=("note", 1), version=3)))
+    assert await drained(hub, slow) == ["full 2 2", "gone 1"]
+    assert slow.pending_bytes == 0
 
 
 async def test_filters_and_variants(hub: Hub) -> None:
