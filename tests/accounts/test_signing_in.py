@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,21 @@ def test_what_is_stored_does_not_open_anything(host: TestClient, ann: Browser, b
     assert thief.get("/auth/sessions", headers=bearer(ann.secret)).status_code == 401  # a cookie is no token
     thief.cookies.set("realtime", ann.token()["token"], domain="127.0.0.1")
     assert thief.user is None  # and a token no cookie
+
+
+def test_secrets_are_long_and_not_stored(host: TestClient, ann: Browser) -> None:
+    token = ann.token()["token"]
+    assert {len(urlsafe_b64decode(f"{secret}=")) for secret in (ann.secret, token.removeprefix("rt_"))} == {256 // 8}
+
+    async def stored() -> str:
+        database = parts_of(host).store._connection.database
+        found = [str(one) for name in await database.list_collection_names() async for one in database[name].find()]
+        return "".join(found)
+
+    everything = run(host, stored)
+    assert "'hash': '$argon2id$" in everything
+    for secret in (PASSWORD, ann.secret, token):
+        assert secret not in everything
 
 
 @pytest.mark.parametrize(
