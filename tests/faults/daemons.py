@@ -46,7 +46,7 @@ class Daemon:
                 stderr=output,
                 preexec_fn=keeper._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
             )
-        await eventually(self._listens, within=20)
+        await eventually(self._listens, within=60)
 
     def _listens(self) -> bool:
         assert self._process is not None
