@@ -34,6 +34,8 @@ ANSWER_BYTES = 8 * 1024 * 1024
 CLOSES_PER_SECOND = 2000
 READS_AT_ONCE = 16
 READ_BYTES = 256 * 1024
+AGAIN = 1.0
+"""Seconds after which who polls is told what came around the log: between two polls it was told to nobody."""
 
 
 class Wanted(BaseModel):
@@ -244,8 +246,8 @@ class Feed:
             self.leave(client)
 
     async def _await_change(self, client: Client, position: Cursor, limit: int, timeout: float) -> str:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        aside = self._hub.recent.aside
+        deadline = asyncio.get_running_loop().time() + (min(timeout, AGAIN) if aside else timeout)
         try:
             while True:
                 async with asyncio.timeout_at(deadline):
@@ -256,6 +258,8 @@ class Feed:
                 if changes:
                     return _answer(Cursor.parse(changes[-1].cursor or ""), changes)
         except TimeoutError:
+            if around := _frames(client, [*aside.values()][-limit:]):
+                return _answer(position, around)
             # Nothing that this client wants happened up to where the worker is now, unless something waits this moment.
             self._hub.flush()
             moved_on = client.idle and self.position.epoch == position.epoch

@@ -36,6 +36,8 @@ def test_while_redis_is_frozen_clients_are_told_from_mongodb(client: TestClient,
         with client.websocket_connect(f"/ws?since={ready['cursor']}") as late:
             assert late.receive_json() == around
             assert late.receive_json()["type"] == "ready"
+        polled = client.get("/changes", params={"since": ready["cursor"], "timeout": 60}).json()
+        assert polled == {"cursor": ready["cursor"], "reset": False, "changes": [around]}
         frozen.resume()
         again = socket.receive_json()
         assert again["note"] == around["note"]
