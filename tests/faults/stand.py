@@ -74,7 +74,7 @@ class Stand:
         yield server
         process = server.process
         assert process is not None
-        await eventually(lambda: process.poll() == -9, within=180)
+        await eventually(lambda: process.poll() == -9, within=600)
         fleet.servers.remove(server)
         server.kill()
 
