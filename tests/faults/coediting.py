@@ -14,6 +14,7 @@ from tests.faults.clients import Typist
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import Where
+from tests.harness import ServerProcess
 
 POINTS: tuple[Point | None, ...] = (
     "after_genesis_before_lineage",
@@ -61,6 +62,19 @@ async def coediting(run: Run) -> Figures:
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
 
+        async def lure(victim: ServerProcess, *, newest: bool) -> None:
+            """Somebody types at a worker until it is dead, in notes whose text is not begun yet or in any."""
+            process = victim.process
+            assert process is not None
+
+            def where() -> str:
+                return victim.url if process.poll() is None else fleet.url()
+
+            while process.poll() is None:
+                notes = load.writers.notes
+                async with Typist(where, notes[-1] if newest else run.random.choice(notes), load.ledger) as typist:
+                    await typist.word()
+
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
             often = run.thorough and point != POINTS[0]  # a text begins only once
@@ -75,6 +89,7 @@ async def coediting(run: Run) -> Figures:
                     if point is None:
                         await asyncio.sleep(run.random.uniform(0, 3))
                         os.kill(victim.pid, signal.SIGKILL)
+                    await lure(victim, newest=point == POINTS[0])
                 stale.go()
                 await stale.safe()
                 load.ledger.acknowledge(token)
