@@ -252,7 +252,7 @@ async def judge(url: str, case: Case, note: int) -> None:
 
 @scenario(
     "conformance",
-    invariant="RFC 6455, as the Autobahn|Testsuite sees it",
+    invariant="RFC 6455, as the Autobahn Testsuite sees it",
     mark="0 failures but listed ones with the reason",
     unit="cases",
     full=2 * len(CASES),
@@ -273,4 +273,4 @@ async def conformance(run: Run) -> Figures:
     async with await Peer.arrive(server.ws, "permessage-deflate; client_max_window_bits") as peer:
         assert b"sec-websocket-extensions" not in peer.head.lower()
     assert server.log() == ""
-    return Figures(faults=len(cases), extra={"listed": ", ".join(DIFFERS)})
+    return Figures(faults=len(cases), extra={f"listed {case}:": reason for case, reason in DIFFERS.items()})
