@@ -14,6 +14,8 @@ import type { Note } from "./types";
 export const note = signal<Note | null>(null);
 /** Whether the server said that the note of the address is not there. */
 export const missing = signal(false);
+/** The version at which the open note was lost: what was read before that may be answered after it. */
+let lost = 0;
 
 /** The number of the note that the address names. */
 export const current = (): number | null =>
@@ -24,6 +26,7 @@ export function open(id: number | null): void {
   if (id !== null && note.peek()?.id === id) return;
   note.value = null;
   missing.value = false;
+  lost = 0;
   if (id !== null) void refresh(id);
 }
 
@@ -31,7 +34,10 @@ export function open(id: number | null): void {
 export async function refresh(id: number): Promise<void> {
   try {
     const read = await api.read(id);
-    if (current() === id) missing.value = false;
+    if (current() === id) {
+      if (read.version <= lost) return;
+      missing.value = false;
+    }
     texts.back(read);
     take(read);
   } catch (error) {
@@ -57,12 +63,15 @@ function shared(before: Note | null, now: Note): boolean {
 /** What an event means for the open note; it may know less than the list. */
 export function hear(frame: Extract<Frame, { id: number; version: number }>): void {
   if (current() !== frame.id || (note.value && frame.version <= note.value.version)) return;
-  if (frame.type === "note.deleted") missing.value = true;
-  else void refresh(frame.id);
+  if (frame.type === "note.deleted") {
+    missing.value = true;
+    lost = frame.version;
+  } else void refresh(frame.id);
 }
 
 /** Versions may begin anew: whatever the server tells next is newer. */
 export function reset(): void {
+  lost = 0;
   if (note.value) note.value = { ...note.value, version: 0 };
   const id = current();
   if (id !== null) void refresh(id);

@@ -48,6 +48,20 @@ async def visitors(where: Where, load: Crowd, many: int, choose: random.Random) 
             stop.set()
 
 
+async def lure(victim: ServerProcess, others: Where, load: Crowd, choose: random.Random, *, newest: bool) -> None:
+    """Somebody types at a worker until it is dead, in notes whose text is not begun yet or in any."""
+    process = victim.process
+    assert process is not None
+
+    def where() -> str:
+        return victim.url if process.poll() is None else others()
+
+    while process.poll() is None:
+        notes = load.writers.notes
+        async with Typist(where, notes[-1] if newest else choose.choice(notes), load.ledger) as typist:
+            await typist.word()
+
+
 @scenario(
     "co-editing",
     invariant="each token is there exactly once, a stale tab's too",
@@ -61,19 +75,6 @@ async def coediting(run: Run) -> Figures:
     settings = await run.stand.settings(room_idle=0)
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
-
-        async def lure(victim: ServerProcess, *, newest: bool) -> None:
-            """Somebody types at a worker until it is dead, in notes whose text is not begun yet or in any."""
-            process = victim.process
-            assert process is not None
-
-            def where() -> str:
-                return victim.url if process.poll() is None else fleet.url()
-
-            while process.poll() is None:
-                notes = load.writers.notes
-                async with Typist(where, notes[-1] if newest else run.random.choice(notes), load.ledger) as typist:
-                    await typist.word()
 
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
@@ -89,7 +90,7 @@ async def coediting(run: Run) -> Figures:
                     if point is None:
                         await asyncio.sleep(run.random.uniform(0, 3))
                         os.kill(victim.pid, signal.SIGKILL)
-                    await lure(victim, newest=point == POINTS[0])
+                    await lure(victim, fleet.url, load, run.random, newest=point == POINTS[0])
                 stale.go()
                 await stale.safe()
                 load.ledger.acknowledge(token)

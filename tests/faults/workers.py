@@ -9,7 +9,7 @@ from typing import get_args
 
 from realtime.failpoints import Point
 from realtime.models import Change
-from tests.faults.coediting import visitors
+from tests.faults.coediting import lure, visitors
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.rooms.conftest import Worker, working
@@ -67,8 +67,10 @@ async def fail_points(run: Run) -> Figures:
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
             spec = f"{point}:kill:{run.random.randint(1, 20 if point in OFTEN else 2)}"
-            async with run.stand.doomed(fleet, settings, spec):
-                pass
+            async with run.stand.doomed(fleet, settings, spec) as victim:
+                if point not in OFTEN:
+                    newest = point == "after_genesis_before_lineage"  # a text begins only once
+                    await lure(victim, fleet.url, load, run.random, newest=newest)
 
         await run.side_by_side(die, AT_ONCE)
         await load.writers.more(run.load(100))
