@@ -246,7 +246,7 @@ class Feed:
             self.leave(client)
 
     async def _await_change(self, client: Client, position: Cursor, limit: int, timeout: float) -> str:
-        aside = self._hub.recent.aside
+        aside = self._hub.recent.aside if self._bus.silent else {}
         deadline = asyncio.get_running_loop().time() + (min(timeout, AGAIN) if aside else timeout)
         try:
             while True:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from realtime.bus import SILENCE, Bus
 from realtime.embedded import Embedded
 from realtime.settings import Settings
+from tests.accounts.people import parts_of
 from tests.faults.stand import process_on
 from tests.harness import eventually, note_in
 
@@ -42,6 +43,16 @@ def test_while_redis_is_frozen_clients_are_told_from_mongodb(client: TestClient,
         again = socket.receive_json()
         assert again["note"] == around["note"]
         assert again["cursor"] != ready["cursor"]
+
+
+def test_who_polls_is_not_told_again_and_again_once_redis_is_back(client: TestClient) -> None:
+    """Also if something came around the log when the log had told of it already."""
+    client.post("/notes/", json=note_in())
+    recent = parts_of(client).feed._hub.recent
+    event = asyncio.run(eventually(lambda: next(iter(recent._events.values()), None) or False))
+    recent.put_aside(event)
+    polled = client.get("/changes", params={"since": str(event.cursor), "timeout": 1}).json()
+    assert polled["changes"] == []
 
 
 async def test_silent_is_who_lets_wait(settings: Settings, frozen: psutil.Process) -> None:

@@ -35,7 +35,7 @@ class Stand:
     def __init__(self) -> None:
         self.hub = Hub(budget=2**20, stall=10, too_slow=CloseCode.TOO_SLOW)
         self.position = Cursor("e", 10)
-        bus = SimpleNamespace(read=self._read)
+        bus = SimpleNamespace(read=self._read, silent=False)
         presence = SimpleNamespace(leave=lambda client: None, people=lambda note: [], check=lambda note: None)
         self.access = Access("ann", public=True)
         self.looked = 0
