@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from realtime.client import BATCH, Client, Subscription
+from realtime.pace import Pace
 from realtime.recent import Recent
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 MOST_TOLD = 100_000
 TURNS = 6
 """Of the loop, before a fan-out: the answer to the write that it tells of goes out first, and the next can come."""
-SHARE = 0.25
-"""Of the time of the loop, for fanning out: with many clients, more goes out together."""
-LONGEST_REST = 0.03
-"""Seconds between fan-outs, at most, while several events come at a time: whoever writes would else wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +69,8 @@ class Stats:
 class Hub:
     """All clients of this worker.
 
-    What is due in a few turns of the loop goes out together, and after several events the next fan-out waits in
-    proportion to what theirs took: a loop that falls behind joins more into each write.
+    What is due in a few turns of the loop goes out together; a loop that falls behind joins more into each write, and
+    rests between fan-outs if that makes more of them (:class:`realtime.pace.Pace`).
     """
 
     budget: int
@@ -88,6 +85,7 @@ class Hub:
     _due: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
     _due_bytes: int = 0
     _flushing: asyncio.Handle | None = None
+    _pace: Pace = field(default_factory=Pace)
     _rested: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
     _beat: int = 0
@@ -151,7 +149,7 @@ class Hub:
             self.flush()
         elif self._flushing is None:
             loop = asyncio.get_running_loop()
-            wait = self._rested - loop.time()
+            wait = self._rested - time.perf_counter()  # the loop's own clock stands while it fans out
             if wait > 0:
                 self._flushing = loop.call_later(wait, self.flush)
             else:
@@ -188,8 +186,8 @@ class Hub:
         for subscription, some in frames.items():
             self.stats.deliveries += len(some) * len(subscription)
             subscription.hand(some)
-        rest = (1 / SHARE - 1) * (time.perf_counter() - started) if len(due) > 1 else 0
-        self._rested = asyncio.get_running_loop().time() + min(rest, LONGEST_REST)
+        ended = time.perf_counter()
+        self._rested = ended + self._pace.rest(started, ended, len(due))
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
         """The keys that lost the note of an event since the one before it, or ever, when that is not known."""

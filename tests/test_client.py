@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
-from itertools import count
 
 import pytest
 
@@ -14,7 +13,8 @@ from realtime.client import BATCH, Client, Closed
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode
 from realtime.frames import Frame, Packet, framed
-from realtime.hub import LONGEST_REST, TURNS, Event, Hub
+from realtime.hub import TURNS, Event, Hub
+from tests.harness import eventually
 
 SIZE = 1000
 
@@ -309,20 +309,17 @@ async def test_many_bytes_go_out_at_once(hub: Hub) -> None:
     assert len(wire.writes) == 1
 
 
-async def test_a_rest_is_never_long(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_comes_in_a_rest_waits_for_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = joined(hub)
-    loop = asyncio.get_running_loop()
-    ticks = count(0, 10)  # each fan-out seems to take 10 s
-    monkeypatch.setattr("realtime.hub.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(hub._pace, "rest", lambda started, ended, events: 0.02)
     publish(hub, event(1))
-    assert hub._rested <= loop.time(), "one event at a time waits for nothing"
-    publish(hub, event(2), event(3))
-    assert hub._rested <= loop.time() + LONGEST_REST
-    hub.publish(event(9))
-    before = len(wire.writes)
-    async with asyncio.timeout(5):
-        while len(wire.writes) == before:
-            await asyncio.sleep(LONGEST_REST)
+    hub.publish(event(2))
+    for _ in range(3 * TURNS):
+        await asyncio.sleep(0)
+    hub.publish(event(3))
+    assert len(wire.writes) == 1
+    await eventually(lambda: len(wire.writes) == 2)
+    assert wire.texts == ["full 1 1", "full 1 2", "full 1 3"]
 
 
 async def test_a_subscription_is_forgotten_with_its_last_client(hub: Hub) -> None:
