@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.store.batches import MOST, UNDER_WAY, Batches
+from realtime.store.batches import MOST, TURNS, UNDER_WAY, Batches
 
 
 class Late(Exception):
@@ -39,7 +39,7 @@ class Calls:
 
 
 async def settled() -> None:
-    for _ in range(5):
+    for _ in range(TURNS + 5):
         await asyncio.sleep(0)
 
 
@@ -61,13 +61,34 @@ async def test_at_rest_nothing_waits_and_under_load_what_came_goes_together() ->
     assert UNDER_WAY == 2
     assert calls.items == [["a1"], ["b1"]]
     await calls.end()
-    assert calls.items == [["a1"], ["b1"], ["c1", "d1", "e1"]]
+    assert calls.items == [["a1"], ["b1"], ["c1", "d1"]], "both calls under way get as much"
+    await calls.end()
+    assert calls.items[3:] == [["e1"]]
     await calls.end()
     await calls.end()
     assert [await task for task in tasks] == ["A1", "B1", "C1", "D1", "E1"]
     (last,) = await given(some, "f1")  # and it starts again
     await calls.end()
     assert await last == "F1"
+
+
+async def test_who_was_answered_is_waited_for_a_moment_while_others_are_under_way() -> None:
+    calls = Calls()
+    some = batches(calls)
+    tasks = await given(some, "a1", "b1", "c1", "d1")
+    assert calls.items == [["a1", "b1"], ["c1", "d1"]]
+
+    async def asks_again(answered: asyncio.Task[str], item: str) -> str:
+        await answered
+        await asyncio.sleep(0)
+        return await some.put(item)
+
+    again = [asyncio.create_task(asks_again(task, item)) for task, item in zip(tasks, ("e1", "f1"), strict=False)]
+    await calls.end()
+    assert calls.items[2:] == [["e1", "f1"]]
+    for _ in range(2):
+        await calls.end()
+    assert [await task for task in (*tasks, *again)] == ["A1", "B1", "C1", "D1", "E1", "F1"]
 
 
 async def test_no_call_has_a_key_twice_or_too_many_items() -> None:
@@ -99,14 +120,18 @@ async def test_shared_results_are_of_calls_that_began_after_they_were_asked_for(
 async def test_failure_of_one_is_its_own_and_of_the_call_everyone_s() -> None:
     calls = Calls()
     some = batches(calls)
-    tasks = await given(some, "a1", "bad1", "c1")
-    await calls.end()
+    tasks = await given(some, "a1", "bad1", "c1", "d1")
+    assert calls.items == [["a1", "bad1"], ["c1", "d1"]]
+    for _ in range(2):
+        await calls.end()
     assert await tasks[0] == "A1"
     with pytest.raises(KeyError, match="bad1"):
         await tasks[1]
-    tasks = await given(some, "a1", "b1")
+    tasks = await given(some, "a1", "b1", "c1", "d1")
     await calls.end(OSError("away"))
-    for task in tasks:
+    await calls.end()
+    assert await tasks[2] == "C1"
+    for task in tasks[:2]:
         with pytest.raises(OSError, match="away"):
             await task
     (task,) = await given(some, "a1")

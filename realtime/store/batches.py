@@ -16,6 +16,8 @@ R = TypeVar("R")
 UNDER_WAY = 2
 """Calls: while MongoDB does what one asks for, the answers of the other are worked up."""
 MOST = 64
+TURNS = 6
+"""Of the loop, under load, before what waits is taken: who was answered a moment ago may ask for the next."""
 
 
 class Batches(Generic[T, R]):
@@ -46,6 +48,7 @@ class Batches(Generic[T, R]):
         self._waiting: dict[Hashable, list[tuple[T, asyncio.Future[R]]]] = {}
         self._busy: set[Hashable] = set()
         self._under_way = 0
+        self._items_under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, item: T) -> R:
@@ -66,15 +69,25 @@ class Batches(Generic[T, R]):
 
     async def _work(self) -> None:
         try:
+            if self._items_under_way:
+                await self._gather()
             while batch := self._next():
                 if self._share:
                     self._busy |= batch.keys()
+                self._items_under_way += len(batch)
                 try:
                     await self._answer(list(batch.values()))
                 finally:
                     self._busy -= batch.keys()
+                    self._items_under_way -= len(batch)
+                await self._gather()
         finally:
             self._under_way -= 1
+
+    @staticmethod
+    async def _gather() -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def _answer(self, batch: Sequence[tuple[T, Sequence[asyncio.Future[R]]]]) -> None:
         try:
@@ -96,12 +109,16 @@ class Batches(Generic[T, R]):
                     done.set_result(result)
 
     def _next(self) -> dict[Hashable, tuple[T, list[asyncio.Future[R]]]]:
-        """Takes what goes next; what nobody waits for any more goes nowhere."""
+        """Takes what goes next; what nobody waits for any more goes nowhere.
+
+        A call gets its share of what waits and is under way: if one took all, none would be under way beside it.
+        """
+        most = min(self._most, -(-(len(self._waiting) + self._items_under_way) // self._most_under_way))
         batch: dict[Hashable, tuple[T, list[asyncio.Future[R]]]] = {}
         left = {}
         for key, some in self._waiting.items():
             waiting = [one for one in some if not one[1].done()]
-            if waiting and key not in self._busy and len(batch) < self._most:
+            if waiting and key not in self._busy and len(batch) < most:
                 many = len(waiting) if self._share else 1
                 batch[key] = waiting[0][0], [done for _, done in waiting[:many]]
                 waiting = waiting[many:]
