@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from realtime.access import Access, Viewer
     from realtime.models import Listing, Note, Page, Position, Revision, RevisionText, TagCount, Trashed
     from realtime.store import Store
+    from realtime.store.documents import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Queries:
             raise NoteNotFound
         check(viewer, record.standing)
         return record.note
+
+    async def current(self, viewer: Viewer, id: int) -> int:
+        """The version of a live note, without reading its text. Raises :class:`NoteNotFound`."""
+        return (await self._admit(viewer, id)).version
 
     async def access(self, viewer: Viewer, id: int) -> tuple[Access, int]:
         """Who may do what with a live note, and its version. Raises :class:`NoteNotFound`."""
@@ -114,9 +119,10 @@ class Queries:
         """All live notes by id, some at a time."""
         return self._store.lists.every(viewer.keys)
 
-    async def _admit(self, viewer: Viewer, id: int, *, live: bool = True) -> None:
+    async def _admit(self, viewer: Viewer, id: int, *, live: bool = True) -> State:
         """Raises :class:`NoteNotFound` unless this is a live note, or one in the trash, that somebody may read."""
-        standing = await self._store.notes.standing(id)
-        if standing is None or standing.live is not live:
+        state = await self._store.notes.state(id)
+        if state is None or state.standing.live is not live:
             raise NoteNotFound
-        check(viewer, standing)
+        check(viewer, state.standing)
+        return state

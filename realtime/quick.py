@@ -26,9 +26,9 @@ class Unusual(Exception):
 class QuickRoute(APIRoute):
     """A route whose endpoint answers with a :class:`Response`, and gets what it declares.
 
-    Its declaration is FastAPI's, and so is its description. A request is taken here if its path, its query and its body
-    are as declared, and none of the headers is there that are asked for. All others, and so all that are wrong, FastAPI
-    takes: it tells what is wrong.
+    Its declaration is FastAPI's, and so is its description. A request is taken here if its path, query, headers and body
+    are as declared, and none of the headers is there that dependencies ask for. All others, and so all that are wrong,
+    FastAPI takes: it tells what is wrong.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -72,7 +72,8 @@ class Arguments:
         self._body = [(field.name, _adapter(field)) for field in one.body_params]
         self._calls = [(each.name, each.call, each.request_param_name) for each in one.dependencies]
         everything = [one, *one.dependencies]
-        self._headers = frozenset(field.alias.encode() for each in everything for field in each.header_params)
+        self._headers = {field.alias.encode(): (field.name, _adapter(field)) for field in one.header_params}
+        self._others = frozenset(field.alias.encode() for each in one.dependencies for field in each.header_params)
         assert len(self._body) <= 1
         assert not any(each.dependencies or each.path_params or each.body_params for each in one.dependencies)
         asked = [field for each in everything for field in (*each.header_params, *each.query_params)]
@@ -81,10 +82,16 @@ class Arguments:
     async def of(self, request: Request, body: bytes | None) -> dict[str, Any]:
         """The arguments for a request. Raises :class:`Unusual`, ``ValidationError``, and as the dependencies do."""
         scope = request.scope
-        for name, _ in scope["headers"]:
-            if name in self._headers:
+        given: dict[str, Any] = {}
+        for header, value in scope["headers"]:
+            if header in self._others:
                 raise Unusual
-        given: dict[str, Any] = {**self._defaults, **self._query}
+            if header in self._headers:
+                name, adapter = self._headers[header]
+                if name in given:  # there twice
+                    raise Unusual
+                given[name] = adapter.validate_python(value.decode("latin-1"))
+        given = {**self._defaults, **self._query, **given}
         if self._models:
             for name, model in self._models:
                 given[name] = _query(request, model)

@@ -65,7 +65,7 @@ FORBIDDEN = {
 }
 """What a module must not import at run time, a library or a module of ours."""
 
-FAN_OUT = {"hub", "client", "recent", "frames"}
+FAN_OUT = {"hub", "client", "pace", "recent", "frames"}
 """What need nothing but the standard library, and each other."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

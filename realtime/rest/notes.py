@@ -231,12 +231,11 @@ async def read(
     ] = None,
 ) -> Response:
     """A note, with its version as `ETag`."""
-    note = await queries.get(who, id)
     if if_none_match is not None:
-        versions = versions_of(if_none_match, weak=True)
-        if versions is None or note.version in versions:
-            return Response(status_code=304, headers={"ETag": etag(note.version)})
-    return answer(note)
+        versions, version = versions_of(if_none_match, weak=True), await queries.current(who, id)
+        if versions is None or version in versions:
+            return Response(status_code=304, headers={"ETag": etag(version)})
+    return answer(await queries.get(who, id))
 
 
 CHANGES: dict[str, Any] = {

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from realtime.access import UNSHARED, Access, Key, Link, Role
 from realtime.gate import Standing
@@ -33,6 +33,8 @@ NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "
 """The projection to what :func:`note_of` and :func:`change_of` read."""
 RECORD = {name: False for name in NOTE if name != "operations"}
 """The projection to what :func:`record_of` reads."""
+STATE = dict.fromkeys(("version", "deleted", "access"), True)
+"""The projection to what :func:`state_of` reads."""
 HEAD = dict.fromkeys(("title", "description", "tags", "version", "created_date", "updated_date"), True)
 """The projections to what :func:`shown_of` reads, without and with the content."""
 WHOLE = {**HEAD, "content": True}
@@ -54,6 +56,13 @@ class Record:
     def standing(self) -> Standing:
         """What decides over it."""
         return Standing(self.access, not self.deleted)
+
+
+class State(NamedTuple):
+    """Of a note, deleted ones included: who may do what with it, and its version."""
+
+    standing: Standing
+    version: int
 
 
 def now() -> datetime:
@@ -133,6 +142,11 @@ def open_to(keys: frozenset[Key]) -> Document:
 def change_of(document: Mapping[str, Any]) -> Change:
     """A committed state of a note."""
     return Change(note_of(document), deleted=document["deleted"], access=access_of(document))
+
+
+def state_of(document: Mapping[str, Any]) -> State:
+    """Who may do what with a note, and its version."""
+    return State(Standing(access_of(document), not document["deleted"]), document["version"])
 
 
 def record_of(document: Mapping[str, Any]) -> Record:
