@@ -10,7 +10,7 @@ from benchmarks.report import METRICS, Report
 PANELS = {
     "fanout-32x1000": "deliveries",
     "fanout-1x1000": "deliveries",
-    "alone-1": "deliveries",
+    "alone-2": "deliveries",
     "writes-1": "writes",
     "reads-note": "reads",
     "reads-page": "reads",

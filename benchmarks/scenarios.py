@@ -14,6 +14,8 @@ from benchmarks.peers import Contender
 from benchmarks.processes import memory
 from benchmarks.session import Failed, Figures, Server, Session, Watch
 
+SECONDS = 3
+"""Of full load."""
 WRITERS = 4
 """Of steady writes: so many that none waits for another."""
 Measure = Callable[[Session, Contender], Figures]
@@ -41,7 +43,7 @@ def _deliveries(said: Figures) -> Figures:
 
 def _fan_out(writers: int, clients: int) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
-        seconds = 1 if session.quick else 4
+        seconds = 1 if session.quick else SECONDS
         server = session.server(contender)
         return _deliveries(session.load(server, clients=clients, writers=writers, seconds=seconds, grace=2 * seconds))
 
@@ -51,7 +53,7 @@ def _fan_out(writers: int, clients: int) -> Measure:
 def _alone(flight: int) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
         server = session.server(contender)
-        seconds = 1 if session.quick else 4
+        seconds = 1 if session.quick else SECONDS
         target = session.publisher(contender) if contender.rest else server.port
         return _deliveries(
             session.load(
@@ -73,7 +75,7 @@ def _alone(flight: int) -> Measure:
 def _writes(clients: int) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
         server = session.server(contender)
-        said = session.load(server, clients=clients, writers=32, seconds=1 if session.quick else 4)
+        said = session.load(server, clients=clients, writers=32, seconds=1 if session.quick else SECONDS)
         return {"writes": said["requests_per_second"], "answer": said["request_p50"]}
 
     return measure
@@ -83,7 +85,7 @@ def _reads(path: str) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
         server = session.server(contender)
         server.fill()
-        said = session.load(server, method="GET", http=path, writers=32, seconds=1 if session.quick else 4)
+        said = session.load(server, method="GET", http=path, writers=32, seconds=1 if session.quick else SECONDS)
         return {"reads": said["requests_per_second"], "answer": said["request_p50"]}
 
     return measure
@@ -134,7 +136,7 @@ def _resume(session: Session, contender: Contender) -> Figures:
 
 def _workers(many: int) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
-        seconds = 1 if session.quick else 4
+        seconds = 1 if session.quick else SECONDS
         with session.fresh(contender, workers=many) as server:
             fan_out = session.load(server, alone=True, clients=1000, writers=32, seconds=seconds, grace=seconds)
             writes = session.load(server, alone=True, clients=1, writers=32, seconds=seconds)
@@ -216,6 +218,7 @@ SCENARIOS = [
         for clients in (100, 1000, 5000)
     ),
     Scenario("alone-1", ALONE, "one message at a time", _alone(1), _publishable),
+    Scenario("alone-2", ALONE, "the next message on its way", _alone(2), _publishable),
     Scenario("alone-32", ALONE, "32 messages on their way", _alone(32), _publishable),
     Scenario("writes-1", WRITES, "1 client", _writes(1)),
     Scenario("writes-0", WRITES, "no client", _writes(0)),

@@ -26,9 +26,9 @@ class Unusual(Exception):
 class QuickRoute(APIRoute):
     """A route whose endpoint answers with a :class:`Response`, and gets what it declares.
 
-    Its declaration is FastAPI's, and so is its description. A request is taken here if its path, query, headers and body
-    are as declared, and none of the headers is there that dependencies ask for. All others, and so all that are wrong,
-    FastAPI takes: it tells what is wrong.
+    Its declaration is FastAPI's, and so is its description. A request is taken here if its path, query, headers and
+    body are as declared, and none of the headers is there that dependencies ask for. All others, and so all that are
+    wrong, FastAPI takes: it tells what is wrong.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
