@@ -1,4 +1,4 @@
-"""The line to MongoDB: what it says arrives, and whatever happens to it, no answer is taken for another one's."""
+"""The lines to MongoDB: what it says arrives, and whatever happens to it, no answer is taken for another one's."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
+import bson
 import pytest
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout
+from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, OperationFailure
 
 from realtime.settings import Settings
 from realtime.store.connection import DURABLE
-from realtime.store.line import Line
+from realtime.store.line import Command, Driver, Line, Lines
 from tests.harness import Json, eventually
 
 
@@ -25,6 +27,8 @@ class Between:
     def __init__(self) -> None:
         self.passing = asyncio.Event()
         self.passing.set()
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -33,11 +37,12 @@ class Between:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event) -> None:
         self._writers.append(writer)
         try:
             while data := await reader.read(65536):
-                await self.passing.wait()
+                for gate in gates:
+                    await gate.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
@@ -54,7 +59,9 @@ async def between(mongo_url: str) -> AsyncIterator[tuple[Between, str]]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay.connections += 1
         there_reader, there = await asyncio.open_connection(target.hostname, target.port)
-        await asyncio.gather(relay.pump(reader, there), relay.pump(there_reader, writer))
+        await asyncio.gather(
+            relay.pump(reader, there, relay.passing), relay.pump(there_reader, writer, relay.passing, relay.answering)
+        )
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -70,12 +77,14 @@ async def between(mongo_url: str) -> AsyncIterator[tuple[Between, str]]:
 async def lined(settings: Settings, url: str | None = None) -> AsyncIterator[tuple[Line, AsyncCollection[Json]]]:
     """A line, and a collection as the driver sees it."""
     assert settings.mongo_url
-    line = Line(url or settings.mongo_url, settings.database, DURABLE)
+    driver = Driver(url or settings.mongo_url)
+    line = Line(driver, settings.database, DURABLE)
     try:
         async with AsyncMongoClient[Json](settings.mongo_url) as client:
             yield line, client[settings.database]["things"]
     finally:
         await line.aclose()
+        await driver.aclose()
 
 
 async def _names(things: AsyncCollection[Json]) -> list[int]:
@@ -163,3 +172,90 @@ async def test_a_server_that_is_away_costs_the_time_given(settings: Settings) ->
     async with lined(settings, "mongodb://127.0.0.1:1/?directConnection=true") as (line, _):
         with pytest.raises(NetworkTimeout):
             await line.insert("things", [{"_id": 1}], 0.3)
+
+
+# Writes
+
+
+def increment(id: int, by: int = 1) -> Command:
+    update = bson.encode({"q": {"_id": id}, "u": {"$inc": {"count": by}}, "upsert": True})
+    return Command({"update": "things"}, [update], "updates")
+
+
+FIND = Command({"find": "things", "filter": {}})
+
+
+async def test_a_write_is_answered_with_what_was_asked_after_it(settings: Settings) -> None:
+    async with lined(settings) as (line, things):
+        for count in range(1, 4):
+            done, found = await line.write(increment(1), FIND)
+            assert done["n"] == 1
+            assert found["cursor"]["firstBatch"] == [{"_id": 1, "count": count}]
+        assert await things.count_documents({}) == 1
+
+
+async def test_a_write_whose_answer_was_lost_is_not_done_again(settings: Settings) -> None:
+    assert settings.mongo_url
+    async with between(settings.mongo_url) as (relay, url), lined(settings, url) as (line, things):
+        await line.write(increment(1))
+        for number, command in enumerate((increment(1), MODIFY), 2):
+            relay.answering.clear()
+            on_its_way = asyncio.ensure_future(line.write(command, FIND))
+            await eventually(partial(_is_at, things, number))
+            relay.cut()
+            relay.answering.set()
+            done, found = await on_its_way
+            assert done["ok"] == 1
+            assert found["cursor"]["firstBatch"] == [{"_id": 1, "count": number}]
+        assert done["value"] == {"_id": 1, "count": 3}
+
+
+MODIFY = Command({"findAndModify": "things", "query": {"_id": 1}, "update": {"$inc": {"count": 1}}, "new": True})
+
+
+async def _is_at(things: AsyncCollection[Json], count: int) -> bool:
+    found = await things.find_one({"_id": 1})
+    return found is not None and found["count"] == count
+
+
+async def test_a_write_that_did_not_get_there_is_sent_again(settings: Settings) -> None:
+    assert settings.mongo_url
+    async with between(settings.mongo_url) as (relay, url), lined(settings, url) as (line, things):
+        await line.write(increment(1))
+        relay.passing.clear()
+        on_its_way = asyncio.ensure_future(line.write(increment(1)))
+        await asyncio.sleep(0)
+        relay.cut()
+        relay.passing.set()
+        await on_its_way
+        assert await _is_at(things, 2)
+
+
+async def test_a_write_that_mongodb_refuses_is_not_sent_again(settings: Settings) -> None:
+    async with lined(settings) as (line, things):
+        with pytest.raises(OperationFailure, match="no such command"):
+            await line.write(Command({"nonsense": "things"}))
+        done, _ = await line.write(increment(1), Command({"nonsense": "things"}))
+        assert done["n"] == 1
+        assert await _is_at(things, 1)
+
+
+async def test_many_writes_at_once_have_their_own_answers(settings: Settings) -> None:
+    assert settings.mongo_url
+    driver = Driver(settings.mongo_url)
+    lines = Lines(driver, settings.database, DURABLE)
+    try:
+        answers = await asyncio.gather(
+            *(
+                lines.write(increment(id, id), 10, Command({"find": "things", "filter": {"_id": id}}))
+                for id in range(50)
+            )
+        )
+        assert [found["cursor"]["firstBatch"] for _, found in answers] == [
+            [{"_id": id, "count": id}] for id in range(50)
+        ]
+        with pytest.raises(NetworkTimeout):
+            await lines.write(increment(1), 0)
+    finally:
+        await lines.aclose()
+        await driver.aclose()

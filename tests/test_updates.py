@@ -12,7 +12,8 @@ from realtime.errors import NoRoom, OutcomeUnknown
 from realtime.models import Change
 from realtime.settings import Settings
 from realtime.store import Store
-from tests.harness import note_in
+from realtime.store.line import Command
+from tests.harness import Json, note_in
 
 FIELDS = note_in(content="", tags=[])
 
@@ -22,6 +23,8 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
     """Those of two workers."""
     assert settings.mongo_url
     stores = [Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5) for _ in range(2)]
+    for store in stores:
+        store.notes._updates._batches._most_under_way = 1  # what comes at once is one batch
     await stores[0].prepare()
     for _ in range(5):
         await stores[0].notes.create(FIELDS, None)
@@ -31,25 +34,26 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
 
 
 class Spy:
-    """A collection that counts batches, and does something right after each."""
+    """Lines that count batches, with something done between the updates of one and the reading of what they left."""
 
     def __init__(self, store: Store, after: Any = None) -> None:
-        self._updates = store.notes._updates
-        self._notes = self._updates._notes
+        connection: Any = store.notes._updates._connection
+        self._lines = connection.lines
         self._after = after
         self.sizes: list[int] = []
-        self._updates._notes = self
+        connection.lines = self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._notes, name)
+        return getattr(self._lines, name)
 
-    async def bulk_write(self, updates: Any, **options: Any) -> Any:
-        self.sizes.append(len(updates))
-        try:
-            return await self._notes.bulk_write(updates, **options)
-        finally:
-            if self._after is not None:
-                await self._after()
+    async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[Json]:
+        if then is not None:
+            self.sizes.append(len(command.documents))
+        answers: list[Json] = await self._lines.write(command, timeout, None if self._after else then)
+        if then is None or self._after is None:
+            return answers
+        await self._after()
+        return [*answers, {"ok": 0}]
 
 
 async def together(*updates: Any) -> list[Change | BaseException | None]:
@@ -167,3 +171,27 @@ async def test_outcome_is_unknown_to_all_if_the_answer_did_not_come(stores: list
     Spy(store, fail)
     outcomes = await together(*(store.notes.update(id, {"title": "maybe"}, None, None) for id in (1, 2)))
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, OutcomeUnknown]
+
+
+async def test_what_is_too_much_for_one_command_goes_in_more(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.store.updates.COMMAND_BYTES", 2_000_000)
+    store = stores[0]
+    spy = Spy(store)
+    texts = {id: f"{id}" + "x" * 900_000 for id in range(1, 6)}
+    outcomes = await together(*(store.notes.update(id, {"content": text}, None, None) for id, text in texts.items()))
+    assert sum(spy.sizes) == 5
+    assert max(spy.sizes) == 2
+    for outcome, (id, text) in zip(outcomes, texts.items(), strict=True):
+        assert isinstance(outcome, Change)
+        assert (outcome.note.id, outcome.note.content) == (id, text)
+
+
+async def test_what_they_left_is_more_than_an_answer_holds(stores: list[Store]) -> None:
+    store = stores[0]
+    ids = range(6, 24)
+    for _ in ids:
+        await store.notes.create({**FIELDS, "content": "x" * 1_000_000}, None)
+    outcomes = await together(*(store.notes.update(id, {"title": "one more"}, None, None) for id in ids))
+    assert [outcome.note.id for outcome in outcomes if isinstance(outcome, Change)] == [*ids]

@@ -18,7 +18,7 @@ from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.store.documents import Document
-from realtime.store.line import Line
+from realtime.store.line import Driver, Line, Lines
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ class Connection:
         self.database: Any = self._client.get_database(
             database, codec_options=options, read_concern=ReadConcern("majority"), write_concern=DURABLE
         )
-        self.line = Line(url, database, DURABLE)
+        self._driver = Driver(url)
+        self.line = Line(self._driver, database, DURABLE)
+        self.lines = Lines(self._driver, database, DURABLE)
         self.write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
@@ -59,6 +61,8 @@ class Connection:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self.line.aclose()
+        await self.lines.aclose()
+        await self._driver.aclose()
         # It tells MongoDB of the end of its sessions first, and would look for one that is away for half a minute.
         with pymongo.timeout(CLOSE_TIMEOUT):
             self._client.close()

@@ -6,18 +6,19 @@ read afterwards. If another worker overtook one meanwhile, what it left is read 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
+import bson
+from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from realtime.errors import NoRoom, OutcomeUnknown, Unavailable
 from realtime.store.batches import Batches
 from realtime.store.connection import Connection
 from realtime.store.documents import NOTE, Document
+from realtime.store.line import Command
 
 if TYPE_CHECKING:
     from realtime.store.history import History
@@ -28,6 +29,8 @@ MARKED = {name: False for name in NOTE if name != "recent"} | {
     f"recent.{name}": False for name in ("title", "description", "tags", "content")
 }
 """The projection to a note and the marks of its last revisions."""
+COMMAND_BYTES = 16 * 1024 * 1024
+"""Of updates that go together; MongoDB takes three times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +65,53 @@ class Updates:
 
     async def alone(self, update: Update) -> Document | None:
         """As :meth:`put`, by a command of its own: for what does not leave a live note with a revision."""
+        command = Command(
+            {
+                "findAndModify": self._notes.name,
+                "query": {"_id": update.id, **update.condition},
+                "update": update.pipeline,
+                "new": True,
+                "fields": NOTE,
+            }
+        )
         with self._connection.writing():
             try:
-                note: Document | None = await self._notes.find_one_and_update(
-                    {"_id": update.id, **update.condition},
-                    update.pipeline,
-                    return_document=ReturnDocument.AFTER,
-                    projection=NOTE,
-                )
-            except DocumentTooLarge:
-                raise NoRoom from None
+                (answer,) = await self._connection.lines.write(command, self._connection.write_timeout)
             except OperationFailure as error:
                 if error.code in TOO_LARGE:
                     raise NoRoom from None
                 raise
+        note: Document | None = answer["value"]
         return note
 
     async def _apply(self, updates: Sequence[Update]) -> list[Document | Exception | None]:
         if len(updates) == 1:
             return [await self.alone(updates[0])]
+        left: list[Document | Exception | None] = []
         try:
             with self._connection.writing():
-                return await self._together(updates)
+                for some, encoded in _commands(updates):
+                    left += await self._together(some, encoded)
         except OutcomeUnknown:
             raise
         except Unavailable:  # of what was read after the updates
             raise OutcomeUnknown from None
+        return left
 
-    async def _together(self, updates: Sequence[Update]) -> list[Document | Exception | None]:
+    async def _together(self, updates: Sequence[Update], encoded: Sequence[bytes]) -> list[Document | Exception | None]:
         failed: dict[int, Exception] = {}
-        commands = [UpdateOne({"_id": one.id, **one.condition}, one.pipeline) for one in updates]
-        try:
-            applied = (await self._notes.bulk_write(commands, ordered=False)).matched_count
-        except BulkWriteError as error:
-            if error.details["writeConcernErrors"]:
-                raise
-            applied = error.details["nMatched"]
-            for one in error.details["writeErrors"]:
-                failed[one["index"]] = NoRoom() if one["code"] in TOO_LARGE else OutcomeUnknown()
-        found = self._local.find({"_id": {"$in": [one.id for one in updates]}}, MARKED)
-        notes = {note["_id"]: note for note in await found.to_list(None)}
+        ids = [one.id for one in updates]
+        wanted = {"find": self._notes.name, "filter": {"_id": {"$in": ids}}, "projection": MARKED}
+        wanted |= {"readConcern": self._local.read_concern.document, "batchSize": len(ids), "singleBatch": True}
+        command = Command({"update": self._notes.name, "ordered": False}, encoded, "updates")
+        done, found = await self._connection.lines.write(command, self._connection.write_timeout, Command(wanted))
+        applied = done["n"]
+        for one in done.get("writeErrors", ()):
+            failed[one["index"]] = NoRoom() if one["code"] in TOO_LARGE else OutcomeUnknown()
+        notes = {note["_id"]: note for note in found.get("cursor", {}).get("firstBatch", ())}
+        if len(notes) < len(ids):  # some are not there, or all are more than an answer holds, or it failed
+            rest = self._local.find({"_id": {"$in": [id for id in ids if id not in notes]}}, MARKED)
+            notes |= {note["_id"]: note for note in await rest.to_list(None)}
         left: list[Document | Exception | None] = []
         for number, one in enumerate(updates):
             note = notes.get(one.id)
@@ -125,3 +135,19 @@ class Updates:
             return None
         fields = {name: getattr(revision, name) for name in ("title", "description", "content", "tags", "version")}
         return {**note, **fields, "updated_date": revision.date, "deleted": False}
+
+
+def _commands(updates: Sequence[Update]) -> Iterator[tuple[list[Update], list[bytes]]]:
+    """Updates with what they are in a command, as many at a time as one holds."""
+    some: list[Update] = []
+    encoded: list[bytes] = []
+    size = 0
+    for one in updates:
+        data = bson.encode({"q": {"_id": one.id, **one.condition}, "u": one.pipeline})
+        if some and size + len(data) > COMMAND_BYTES:
+            yield some, encoded
+            some, encoded, size = [], [], 0
+        some.append(one)
+        encoded.append(data)
+        size += len(data)
+    yield some, encoded
