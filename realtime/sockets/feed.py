@@ -21,7 +21,7 @@ from realtime.feed import Feed, Wanted
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
-from realtime.sockets.outlets import taken_over
+from realtime.sockets.outlets import direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_frame
 
@@ -110,10 +110,10 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
         return
     client = feed.join(wanted, viewer)
-    connection = taken_over(socket)
-    if connection is not None:
-        subscriber = Subscriber(connection, feed, client, places, place)
-        connection.listen(subscriber)
+    way = direct(socket)
+    if way is not None:
+        subscriber = Subscriber(way.connection, feed, client, places, place)
+        way.hand_over(subscriber)
         await subscriber.follow(wanted.cursor)
         return
     feed.metrics.clients.labels("ws").inc()

@@ -23,7 +23,7 @@ from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of
 from realtime.sockets.closing import close
-from realtime.sockets.outlets import Queued, taken_over
+from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
 
@@ -64,17 +64,17 @@ async def sync(socket: WebSocket, id: str) -> None:
     except Unavailable:
         await close(socket, CloseCode.RESUME)
         return
-    connection = taken_over(socket)
-    if connection is not None:
-        member = parts.rooms.member(connection, viewer)
-        typist = Typist(connection, parts, member, place)
+    way = direct(socket)
+    if way is not None:
+        member = parts.rooms.member(way.connection, viewer)
+        typist = Typist(way.connection, parts, member, place)
         typist.wait_for(typist.join(int(id), socket.query_params.get("created")))
-        connection.listen(typist)
+        way.hand_over(typist)
         return
-    way = Queued(socket)
-    member = parts.rooms.member(way, viewer)
+    queued = Queued(socket)
+    member = parts.rooms.member(queued, viewer)
     parts.metrics.clients.labels("sync").inc()
-    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(way.run())]
+    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(queued.run())]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
