@@ -7,7 +7,7 @@ import binascii
 import json
 import logging
 from base64 import b64decode
-from collections import deque
+from collections import defaultdict, deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ from realtime.sockets.outlets import DIRECT
 from realtime.sockets.session import MOST, SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from starlette.types import ASGIApp, Message, Scope
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -53,8 +53,8 @@ class Refused(Exception):
         self.headers = headers
 
 
-def accept_of(method: str, version: str, target: bytes, headers: Headers) -> bytes:
-    """What accepts the handshake that a request is. Raises :class:`Refused`.
+def accept_of(method: str, version: str, target: bytes, given: Mapping[bytes, list[bytes]]) -> bytes:
+    """What accepts the handshake that a request is, whose headers are given by their names. Raises :class:`Refused`.
 
     That it is to be upgraded to a WebSocket is known, as ``Connection`` and ``Upgrade`` say so.
     """
@@ -62,19 +62,15 @@ def accept_of(method: str, version: str, target: bytes, headers: Headers) -> byt
         raise Refused("A WebSocket is opened with GET, over HTTP/1.1")
     if len(target) > LONGEST_TARGET or not target.isascii():
         raise Refused(f"The path must be ASCII, and at most {LONGEST_TARGET} bytes with its query")
-    if _values(headers, b"content-length") or _values(headers, b"transfer-encoding"):
+    if b"content-length" in given or b"transfer-encoding" in given:
         raise Refused("A handshake has no body")
-    if _values(headers, b"sec-websocket-version") != [VERSION]:
+    if given.get(b"sec-websocket-version") != [VERSION]:
         more = (b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")
         raise Refused("Sec-WebSocket-Version must be 13", HTTPStatus.UPGRADE_REQUIRED, more)
-    keys = _values(headers, b"sec-websocket-key")
+    keys = given.get(b"sec-websocket-key", [])
     if len(keys) != 1 or not _is_key(keys[0]):
         raise Refused("Sec-WebSocket-Key must be 16 bytes in base64, once")
     return accept_key(keys[0].decode()).encode()
-
-
-def _values(headers: Headers, wanted: bytes) -> list[bytes]:
-    return [value for name, value in headers if name == wanted]
 
 
 def _is_key(value: bytes) -> bool:
@@ -101,8 +97,11 @@ def problem(status: int, detail: str, headers: Iterable[tuple[bytes, bytes]] = (
 def upgrade(http: HttpToolsProtocol) -> None:
     """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection."""
     asked, server, config = http.scope, http.server_state, http.config
+    given: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for name, value in http.headers:
+        given[name].append(value)
     try:
-        accept = accept_of(asked["method"], asked["http_version"], http.url, http.headers)
+        accept = accept_of(asked["method"], asked["http_version"], http.url, given)
     except Refused as refused:
         headers = [*server.default_headers, *refused.headers]
         http.transport.write(problem(refused.status, refused.detail, headers))
@@ -111,7 +110,7 @@ def upgrade(http: HttpToolsProtocol) -> None:
     handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None)
     raw, _, query = http.url.partition(b"?")
     path = raw.decode()
-    offers = b",".join(_values(http.headers, b"sec-websocket-protocol")).decode("latin-1")
+    offers = b",".join(given.get(b"sec-websocket-protocol", ())).decode("latin-1")
     scope = {
         "type": "websocket",
         "asgi": {"version": http.asgi_version, "spec_version": "2.4"},

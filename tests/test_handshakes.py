@@ -158,7 +158,7 @@ async def test_what_is_no_handshake_is_refused_in_words(caplog: pytest.LogCaptur
 
 def test_a_target_that_is_no_ascii_is_refused() -> None:
     with pytest.raises(Refused, match="ASCII"):
-        accept_of("GET", "1.1", b"/\xff", [])
+        accept_of("GET", "1.1", b"/\xff", {})
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
 
         def clients() -> list[int]:
             members = [len(room.company.members) for room in parts.rooms._rooms.values()]
-            counted = [int(parts.metrics.clients.labels(way)._value.get()) for way in ("ws", "sync")]
+            counted = [int(parts.metrics.clients[way]._value.get()) for way in ("ws", "sync")]
             return [len(parts.feed._hub), sum(members), *counted]
 
         async def gone(path: str, message: str | bytes) -> None:

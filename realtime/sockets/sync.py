@@ -73,14 +73,14 @@ async def sync(socket: WebSocket, id: str) -> None:
         return
     queued = Queued(socket)
     member = parts.rooms.member(queued, viewer)
-    parts.metrics.clients.labels("sync").inc()
+    parts.metrics.clients["sync"].inc()
     tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(queued.run())]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         parts.places.leave(place)
-        parts.metrics.clients.labels("sync").dec()
+        parts.metrics.clients["sync"].dec()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -105,7 +105,7 @@ class Typist(Session):
         self._place = place
         self._room: Room | None = None
         member.closing.add_done_callback(lambda closing: self._close(Refused(closing.result())))
-        parts.metrics.clients.labels("sync").inc()
+        parts.metrics.clients["sync"].inc()
 
     async def join(self, id: int, created: str | None) -> None:
         """Lets the client into its room; what it sends meanwhile waits."""
@@ -133,7 +133,7 @@ class Typist(Session):
         if self._room is not None:
             self._room.leave(self._member)
         self._parts.places.leave(self._place)
-        self._parts.metrics.clients.labels("sync").dec()
+        self._parts.metrics.clients["sync"].dec()
 
     def _close(self, why: Exception) -> None:
         code, reason = _why(why)
