@@ -74,6 +74,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             upgrade(self)
+            self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
 
     def _hurry(self, *, waiting: bool) -> None:
         """Whether a head is being waited for: then it is not for ever."""

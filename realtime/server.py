@@ -114,7 +114,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         partial(build, settings),
         factory=True,
         http=HttpProtocol,
-        ws=Handshake,
+        ws=Handshake,  # which the other one begins
         log_config=None,
         access_log=False,
         forwarded_allow_ips=settings.proxies,

@@ -90,8 +90,8 @@ async def _accept(scope: Any, receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def serving(application: Application, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
     """A server with this application: its port, and its connections."""
-    options = {"lifespan": "off", "log_config": None, **options}
-    server = uvicorn.Server(uvicorn.Config(application, http=HttpProtocol, ws=Handshake, **options))
+    options = {"http": HttpProtocol, "ws": Handshake, "lifespan": "off", "log_config": None, **options}
+    server = uvicorn.Server(uvicorn.Config(application, **options))
     with closing(listen("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve([listener]))
         await eventually(lambda: server.started)
@@ -581,25 +581,25 @@ async def test_no_pong_after_the_connection_was_taken_over() -> None:
 
 async def test_of_the_handshake_nothing_stays() -> None:
     """Nor is anything left to the garbage collector, which would come for it every so many connections."""
+    made: list[weakref.ref[Any]] = []
 
-    async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
-        made.append(weakref.ref(scope["extensions"][DIRECT]))
-        scope["extensions"][DIRECT].hand_over(heard)
-
-    made: list[weakref.ref[Handshake]] = []
-    heard = Heard()
+    class Watched(HttpProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            made.append(weakref.ref(self))
+            super().connection_made(transport)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        await act(scope, receive, send)
+        made.append(weakref.ref(scope["extensions"][DIRECT]))
+        await _accept(scope, receive, send)
+        scope["extensions"][DIRECT].hand_over(heard)
 
-    async with serving(application) as (port, _), shaken(port) as (reader, writer):
-        await eventually(lambda: bool(made))
-        gc.disable()
-        try:
-            await eventually(lambda: made[0]() is None)
-        finally:
-            gc.enable()
-        writer.write(frame(TEXT, b"a") + frame(PING))
-        assert await reader.readexactly(2) == framed(PONG, b"")
-        assert heard.messages == ["a"]
+    heard = Heard()
+    gc.disable()
+    try:
+        async with serving(application, http=Watched) as (port, _), shaken(port) as (reader, writer):
+            await eventually(lambda: [one() for one in made] == [None, None])
+            writer.write(frame(TEXT, b"a") + frame(PING))
+            assert await reader.readexactly(2) == framed(PONG, b"")
+            assert heard.messages == ["a"]
+    finally:
+        gc.enable()
