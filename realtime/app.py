@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from realtime import __version__, operations, page, reference, rest, sockets
 from realtime.access import OPEN, STRANGER
@@ -41,7 +41,7 @@ from realtime.queries import Queries
 from realtime.recent import Recent
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
-from realtime.routing import add_error_handlers, other_form, with_security, without_null_parameters
+from realtime.routing import SocketsFirst, add_error_handlers, other_form, with_security, without_null_parameters
 from realtime.settings import Settings
 from realtime.sharing import Sharing
 from realtime.signin import SignIn
@@ -129,6 +129,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
         app.add_middleware(WriteLimit, rule=writes(settings.writes))
+    app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
+    if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others)

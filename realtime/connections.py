@@ -1,7 +1,6 @@
-"""WebSocket connections below ASGI.
+"""WebSocket connections below ASGI, from the handshake on.
 
-uvicorn's protocol makes the handshake and runs the application, which finds out who came and for what. Then it may take
-the connection over: what is left of it is as little as it needs, for tens of thousands of clients that mostly listen.
+There is as little of each as it needs, for tens of thousands of clients that mostly listen.
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ import logging
 import os
 import socket
 import struct
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER
 from websockets.protocol import Protocol as Parser
@@ -24,22 +20,18 @@ from websockets.utils import apply_mask
 
 from realtime.errors import CLOSE_REASONS, CloseCode
 from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
-from realtime.sockets.outlets import DIRECT
 
 if TYPE_CHECKING:
-    from websockets.http11 import Request
+    from collections.abc import Iterable
 
     from realtime.frames import Listener, Packet
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 1024 * 1024
-AHEAD = 16
-"""Messages of a client that may wait for the application while more are read."""
-SMALL = 4096
-"""Bytes up to which a message may be one of these."""
 ABORT_AFTER = 2.0
 GONE_AWAY = 1012
+LOST = 1006
 INVALID_TEXT = 1007
 MASKED = 0x80
 WHOLE = (TEXT, BINARY, PING, PONG)
@@ -75,27 +67,16 @@ def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
     return None if size >= 0 and len(data) < body else (kind, body, size)
 
 
-def _whole(data: bytes) -> bool:
-    """Whether this is frames with whole messages, and nothing more."""
-    start = 0
-    while start < len(data):
-        head = _head(data, start)
-        if head is None or head[2] < 0:
-            return False
-        start = head[1] + head[2]
-    return start == len(data)
-
-
 class Connection(asyncio.Protocol):
-    """A WebSocket that was taken over.
+    """A WebSocket, and who listens to it.
 
     Whole messages are read here. What is rarer – messages in parts, closes, what breaks the rules – is left to the
     library's parser, from then on for all of this connection.
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_early", "_every", "_heard", "_keepalive", "_kind", "_lingers",
-        "_listener", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
+        "_buffer", "_closing", "_connections", "_every", "_heard", "_keepalive", "_kind", "_lingers", "_listener",
+        "_lost", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
@@ -104,7 +85,6 @@ class Connection(asyncio.Protocol):
         self.full = False
         self._connections = connections
         self._listener: Listener
-        self._early: list[str | bytes] | None = None
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
         self._needed = 0
@@ -113,39 +93,22 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes | bytearray | memoryview] | None = None
         self._closing = False
         self._lingers = False
+        self._lost = False
         self._heard = True
         self._every = every
         self._keepalive = asyncio.get_running_loop().call_later(every, self._ping) if every else None
+        connections.add(self)
+        # What is written goes out at once, not at the end of the turn, and is full as soon as something is left of it.
+        transport.set_write_buffer_limits(high=0)
 
-    def take_over(self, protocol: WebSocketProtocol) -> None:
-        """Goes on where uvicorn's protocol is."""
-        self.full = not protocol.writable.is_set()
-        if not protocol.between_messages:
-            self._parser = protocol.conn
-            if protocol.frames:
-                self._parts = list(protocol.frames)
-                self._kind = Opcode.TEXT if protocol.curr_msg_data_type == "text" else Opcode.BINARY
-        self._early = []
-        while not protocol.queue.empty():
-            message: Any = protocol.queue.get_nowait()
-            if message["type"] == "websocket.receive":
-                self._early.append(message["text"] if "text" in message else message["bytes"])
-        self._closing = protocol.disconnected
-        if not self._closing:
-            self._connections.discard(protocol)
-            self._connections.add(self)
-            self.transport.set_protocol(self)
-            self.transport.resume_reading()
-
-    def listen(self, listener: Listener) -> None:
-        """Says who hears what comes. To be called at once."""
+    def listen(self, listener: Listener, early: Iterable[str | bytes] = ()) -> None:
+        """Says who hears what comes from now on, after what came early."""
         self._listener = listener
-        early, self._early = self._early, None
-        if self._closing:
+        if self._lost:
             listener.lost()
             return
         try:
-            for message in early or ():
+            for message in early:
                 self._hand(message)
         except BaseException:
             self.transport.abort()
@@ -163,6 +126,12 @@ class Connection(asyncio.Protocol):
     def buffered(self) -> int:
         """Bytes that the client has not taken yet."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def reason(self) -> tuple[int, str]:
+        """Why it ended: the code and the reason of the peer's close, if there was one."""
+        close = None if self._parser is None else self._parser.close_rcvd
+        return (LOST, "") if close is None else (close.code, close.reason)
 
     def close(self, code: int, reason: str, last: bytes | None = None) -> None:
         """Closes the connection, with a text message before it if there is one to send."""
@@ -298,7 +267,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
-        self._closing = True
+        self._closing = self._lost = True
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._connections.discard(self)
@@ -316,84 +285,3 @@ class Connection(asyncio.Protocol):
         self.write(framed(PING, b""))
         assert self._every is not None
         self._keepalive = asyncio.get_running_loop().call_later(self._every, self._ping)
-
-
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, with this program's close code for a missing pong, and a way to take a connection over."""
-
-    _handshake_complete = False
-    _handed_over = False
-    between_messages = True
-    """Whether the parser has no part of a message, as far as is known."""
-
-    @property
-    def handshake_complete(self) -> bool:
-        """Whether the handshake was answered. A refusal is an answer, too, which uvicorn would call an error."""
-        return self._handshake_complete or self.close_sent
-
-    @handshake_complete.setter
-    def handshake_complete(self, complete: bool) -> None:
-        self._handshake_complete = complete
-
-    async def run_asgi(self) -> None:
-        """Runs the application, and closes the connection after it unless it was taken over."""
-        try:
-            await self.app(self.scope, self.receive, self.send)
-            if not self.handshake_complete:
-                log.error("the application did not answer the handshake")
-                self.send_500_response()
-        except ClientDisconnected:
-            pass
-        except BaseException:
-            log.exception("a WebSocket failed")
-            self.send_500_response()
-        if not self._handed_over and self.close_timer is None:
-            self.transport.close()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Called when the application is done with the connection; the peer gets a moment to confirm its end."""
-        super().on_task_complete(task)
-        if not self._handed_over:
-            self.loop.call_later(ABORT_AFTER, drop, self.transport)
-
-    def handle_connect(self, event: Request) -> None:
-        """Called with the handshake; tells the application how to take the connection over."""
-        super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][DIRECT] = self.hand_over  # type: ignore[assignment]  # an extension of ours
-
-    def hand_over(self) -> Connection:
-        """Leaves the connection to whoever calls, and then listens to it. What was not received yet comes first."""
-        self._handed_over = True
-        self.stop_keepalive()
-        connection = Connection(self.transport, self.connections, self.ping_interval)
-        connection.take_over(self)
-        return connection
-
-    def data_received(self, data: bytes) -> None:
-        """Called with what the peer sent. A handshake that cannot be read is answered, too."""
-        self.between_messages = self.between_messages and (not self.handshake_initiated or _whole(data))
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            self.transport.close()
-
-    def send_receive_event_to_app(self) -> None:
-        """Called with a whole message. While few and small ones wait, reading is not paused and resumed around each."""
-        if self.queue.qsize() < AHEAD and sum(map(len, self.frames)) <= SMALL:
-            paused, self.read_paused = self.read_paused, True
-            super().send_receive_event_to_app()
-            self.read_paused = paused
-        else:
-            super().send_receive_event_to_app()
-
-    def keepalive_timeout(self) -> None:
-        """Called when a ping was not answered in time."""
-        self.pong_timer = None
-        self.pending_ping_payload = None
-        if self.close_sent or self.transport.is_closing():
-            return
-        self.conn.send_close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
@@ -131,8 +131,9 @@ def encode(message: BaseModel) -> bytes:
     return message.__pydantic_serializer__.to_json(message)
 
 
+@lru_cache(maxsize=1)
 def ready(position: Cursor) -> Frame:
-    """The frame that says: everything after the position will come."""
+    """The frame that says: everything after the position will come. It is the same for all who come meanwhile."""
     return Frame(encode(Ready(cursor=str(position))), cursor=str(position))
 
 

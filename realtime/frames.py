@@ -83,7 +83,7 @@ class Wire(Outlet, Protocol):
 
 
 class Listener(Protocol):
-    """Who took a connection over. All of it is called in the loop, and must not wait."""
+    """Who hears what happens on a connection. All of it is called in the loop, and must not wait."""
 
     def received(self, message: str | bytes) -> None:
         """A whole message came."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from realtime.connections import ABORT_AFTER, drop
+from realtime.handshakes import problem, upgrade
 
 MOST = 64 * 1024
 WITHIN = 10.0
@@ -68,9 +68,13 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Called when the connection is another protocol's from now on."""
+        """Called when the connection is to be a WebSocket; what is read of its request already is enough for that."""
         self._at = AFTER
-        super().handle_websocket_upgrade()
+        if self._answering:  # nobody could tell the two answers apart
+            self.transport.close()
+        else:
+            upgrade(self)
+            self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
 
     def _hurry(self, *, waiting: bool) -> None:
         """Whether a head is being waited for: then it is not for ever."""
@@ -90,9 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._refused = True
-        body = json.dumps({"detail": status.description or status.phrase}).encode()
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.write(problem(status, status.description or status.phrase))
         # What the peer still sends is read for a moment: the system would take the answer back for it.
         self.transport.write_eof()
         self.loop.call_later(ABORT_AFTER, drop, self.transport)

@@ -28,9 +28,8 @@ class Metrics:
         self.dirty = Gauge(
             "dirty_notes", "Notes whose last change may not be published", multiprocess_mode="max", **names
         )
-        self.clients = Gauge(
-            "clients", "Connected clients of the feed", ["transport"], multiprocess_mode="livesum", **names
-        )
+        clients = Gauge("clients", "Connected clients of the feed", ["transport"], multiprocess_mode="livesum", **names)
+        self.clients = {transport: clients.labels(transport) for transport in ("ws", "sse", "sync")}
         self.rooms = Gauge("rooms", "Shared texts that are open", multiprocess_mode="livesum", **names)
         self._lag = Gauge(
             "feed_lag_events", "Events in the log not handed out yet", multiprocess_mode="livemax", **names

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
@@ -16,7 +15,7 @@ from starlette.responses import JSONResponse
 from realtime.errors import RealtimeError, TooMany, Unavailable
 from realtime.gate import check_author
 from realtime.origins import SAFE_METHODS
-from realtime.routing import parts_of, refusal, viewer_of
+from realtime.routing import header_of, parts_of, refusal, viewer_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,7 +57,7 @@ class BodyLimit:
                 return
         large = HTTPException(413, f"The body must be at most {most} bytes")
         late = HTTPException(408, "The body came too slowly")
-        announced = Headers(scope=scope).get("content-length", "0")
+        announced = header_of(scope, b"content-length") or "0"
         if announced.isdigit() and int(announced) > most:
             await JSONResponse({"detail": large.detail}, 413)(scope, receive, send)
             return

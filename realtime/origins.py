@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
+from realtime.routing import header_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -32,22 +32,21 @@ class SameOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what comes from here, or from nowhere in particular."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS):
-            headers = Headers(scope=scope)
-            if headers.get("origin") not in self._others and not _from_here(headers):
-                refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
-                await refusal(scope, receive, send)
-                return
+        acts = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS)
+        if acts and header_of(scope, b"origin") not in self._others and not _from_here(scope):
+            refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
+            await refusal(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
-def _from_here(headers: Headers) -> bool:
+def _from_here(scope: Scope) -> bool:
     """Whether a page of this origin sent it, or none did."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    site, origin = header_of(scope, b"sec-fetch-site"), header_of(scope, b"origin")
     if site is not None:
         return site in ("same-origin", "none")
     # Not taken apart as an address: it may be anything, and only one is ours.
-    return origin is None or origin.partition("://")[2] == headers.get("host")
+    return origin is None or origin.partition("://")[2] == header_of(scope, b"host")
 
 
 class KnownHost:
@@ -65,7 +64,7 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
-            host = Headers(scope=scope).get("host", "")
+            host = header_of(scope, b"host") or ""
             address = (scope.get("server") or ("",))[0]
             if (host not in self._others and _is_public(host)) or _is_reachable(address):
                 refusal = JSONResponse({"detail": UNKNOWN_HOST}, 421)

@@ -13,13 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import WebSocketRoute
+from starlette.routing import Match, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
 from realtime.models import etag
 
 if TYPE_CHECKING:
-    from starlette.websockets import WebSocket
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from realtime.access import Viewer
     from realtime.app import Parts
@@ -41,6 +42,15 @@ def viewer_of(connection: HTTPConnection) -> Viewer:
     return viewer
 
 
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """A header of a request, by its name in lower case."""
+    for given, value in scope["headers"]:
+        if given == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
 class SlashRouter(APIRouter):
     """Serves every path with and without the trailing slash, without a redirect; documents the form that was given."""
 
@@ -55,12 +65,37 @@ class SlashRouter(APIRouter):
 
     def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Adds both forms of a WebSocket's route. It gets the socket and the path's parameters, and nothing else."""
-
-        async def open(socket: WebSocket) -> None:
-            await endpoint(socket, **socket.path_params)
-
         for form in (path, other_form(path)):
-            self.routes.append(WebSocketRoute(form, open))
+            self.routes.append(WebSocketRoute(form, _Opened(endpoint)))
+
+
+class _Opened:
+    """An endpoint for WebSockets, as an ASGI application."""
+
+    def __init__(self, endpoint: Callable[..., Any]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoint(WebSocket(scope, receive, send), **scope["path_params"])
+
+
+class SocketsFirst:
+    """Middleware that takes WebSockets straight to their routes: what comes around a request's answer is not theirs."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[WebSocketRoute]) -> None:
+        self._app = app
+        self._routes = tuple(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is for none of them."""
+        if scope["type"] == "websocket":
+            for route in self._routes:
+                match, found = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(found)
+                    await route.app(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
 
 
 def other_form(path: str) -> str:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from realtime import logs
-from realtime.connections import ABORT_AFTER, MAX_MESSAGE, WebSocketProtocol, drop
+from realtime.connections import ABORT_AFTER, drop
 from realtime.embedded import Embedded
 from realtime.errors import RealtimeError
+from realtime.handshakes import Handshake
 from realtime.heads import HttpProtocol
 from realtime.metrics import MULTIPROCESS
 from realtime.workers import Workers
@@ -113,10 +114,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         partial(build, settings),
         factory=True,
         http=HttpProtocol,
-        ws=WebSocketProtocol,
-        ws_max_size=MAX_MESSAGE,
-        # Compression costs memory per client and time per message, and one encode for all would be lost.
-        ws_per_message_deflate=False,
+        ws=Handshake,  # which the other one begins
         log_config=None,
         access_log=False,
         forwarded_allow_ips=settings.proxies,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, cookie_parser
 
 from realtime.access import STRANGER
 from realtime.errors import CLOSE_REASONS, CloseCode, NotSignedIn, RealtimeError, Unavailable
-from realtime.routing import VIEWER, refusal
+from realtime.routing import VIEWER, header_of, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
 
@@ -60,23 +59,22 @@ class SignIn:
 
     async def _viewer(self, scope: Scope) -> Viewer:
         viewers: Viewers = scope["app"].state.parts.viewers
-        headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else None
-        authorization = headers.get("authorization", "")
+        authorization = header_of(scope, b"authorization") or ""
         if authorization.lower().startswith(BEARER):
             viewer = await viewers.of_token(authorization[len(BEARER) :].strip(), address)
             if viewer is None:
                 raise NotSignedIn("The token is wrong, or has expired or been revoked")
             return viewer
-        if scope["type"] == "websocket" and not self._trusted(scope, headers):
+        if scope["type"] == "websocket" and not self._trusted(scope):
             return STRANGER
         secret = cookie_of(scope)
         viewer = None if secret is None else await viewers.of_secret(secret, address)
         return with_links(viewer or STRANGER, links_of(scope))
 
-    def _trusted(self, scope: Scope, headers: Headers) -> bool:
-        origin = headers.get("origin")
-        return origin in self._others or origin == f"{_scheme(scope)}://{headers.get('host')}"
+    def _trusted(self, scope: Scope) -> bool:
+        origin = header_of(scope, b"origin")
+        return origin in self._others or origin == f"{_scheme(scope)}://{header_of(scope, b'host')}"
 
 
 def _first(path: str) -> str:
@@ -100,13 +98,13 @@ async def _refuse(error: RealtimeError, scope: Scope, receive: Receive, send: Se
 
 def cookie_of(scope: Scope) -> str | None:
     """The secret in the cookie of a request."""
-    header = Headers(scope=scope).get("cookie")
+    header = header_of(scope, b"cookie")
     return None if header is None else cookie_parser(header).get(_cookie(scope)) or None
 
 
 def links_of(scope: Scope) -> list[str]:
     """The tokens of the links that a browser was given."""
-    header = Headers(scope=scope).get("cookie")
+    header = header_of(scope, b"cookie")
     value = None if header is None else cookie_parser(header).get(_cookie(scope) + LINKS)
     return value.split(".")[-MOST_LINKS:] if value else []
 

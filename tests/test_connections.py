@@ -1,4 +1,4 @@
-"""Connections that were taken over: what is read, answered and closed, byte by byte, and what a bad peer costs."""
+"""Connections: what is read, answered and closed, byte by byte, and what a bad peer costs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
-import uvicorn
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER
 from websockets.protocol import Protocol as Parser
 
 from realtime import connections
-from realtime.connections import MAX_MESSAGE, Connection, WebSocketProtocol
+from realtime.connections import MAX_MESSAGE, Connection
 from realtime.frames import framed
-from realtime.server import listen
-from realtime.sockets.outlets import DIRECT
 from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
@@ -86,6 +83,9 @@ class Memory(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 0
 
     def can_write_eof(self) -> bool:
         return False
@@ -427,110 +427,3 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
             raise ConnectionResetError
         await eventually(lambda: heard.calls[-1:] == ["lost"])
     assert "ZeroDivisionError" in caplog.text
-
-
-# Taking over
-
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-class Taking:
-    """An application that takes over what comes, as soon as it may."""
-
-    def __init__(self) -> None:
-        self.heard = Heard()
-        self.may = asyncio.Event()
-        self.may.set()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await self.may.wait()
-        scope["extensions"][DIRECT]().listen(self.heard)
-
-
-@asynccontextmanager
-async def taking(application: Taking, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
-    """A server with this application: its port, and its connections."""
-    config = uvicorn.Config(
-        application, ws=WebSocketProtocol, lifespan="off", log_config=None, ws_max_size=MAX_MESSAGE, **options
-    )
-    server = uvicorn.Server(config)
-    with closing(listen("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        await eventually(lambda: server.started)
-        yield listener.getsockname()[1], server.server_state.connections
-        server.should_exit = True
-        await running
-
-
-@asynccontextmanager
-async def shaken(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection whose handshake was answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5 * UNIT):
-        writer.write(HANDSHAKE)
-        await reader.readuntil(b"\r\n\r\n")
-        yield reader, writer
-    writer.close()
-
-
-async def test_what_comes_before_the_connection_is_taken_over_is_heard_first() -> None:
-    application = Taking()
-    early = frame(TEXT, b"text") + frame(BINARY, b"bytes") + PARTS
-    messages = ["text", b"bytes", "äb", "late"]
-    async with taking(application) as (port, _):
-        for at in range(len(early) + 1):
-            application.heard = Heard()
-            application.may.clear()
-            async with shaken(port) as (reader, writer):
-                writer.write(early[:at])
-                for _turn in range(5):  # of the loop, in which this is received
-                    await asyncio.sleep(0)
-                application.may.set()
-                writer.write(early[at:] + frame(TEXT, b"late") + frame(CLOSE))
-                assert (await reader.read()) == framed(PONG, b"p") + framed(CLOSE, b"")
-            assert application.heard.messages == messages, at
-
-
-async def test_a_peer_that_went_before_its_connection_was_taken_over() -> None:
-    application = Taking()
-    async with taking(application) as (port, open_ones):
-        for last in (frame(CLOSE), b""):
-            application.heard = Heard()
-            application.may.clear()
-            async with shaken(port) as (_, writer):
-                writer.write(frame(TEXT, b"last") + last)
-            await eventually(lambda: not open_ones)
-            application.may.set()
-            await eventually(lambda: application.heard.calls[-1:] == ["lost"])
-            assert not open_ones
-
-
-async def test_an_early_message_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: Message) -> None:
-        raise ZeroDivisionError
-
-    application = Taking()
-    application.heard = Heard(fail)
-    application.may.clear()
-    async with taking(application) as (port, open_ones), shaken(port) as (_, writer):
-        writer.write(frame(TEXT, b"first") + frame(TEXT, b"second"))
-        await eventually(lambda: any(one.queue.qsize() == 2 for one in open_ones))
-        application.may.set()
-        await eventually(lambda: application.heard.calls[-1:] == ["lost"])
-        assert not open_ones
-    assert application.heard.messages == ["first"]
-    assert "ZeroDivisionError" in caplog.text
-
-
-async def test_no_pong_after_the_connection_was_taken_over() -> None:
-    async with (
-        taking(Taking(), ws_ping_interval=0.05, ws_ping_timeout=0.05) as (port, open_ones),
-        shaken(port) as (reader, _),
-    ):
-        assert (await reader.read()).endswith(close_of(4012, b"no pong"))
-        await eventually(lambda: not open_ones)

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 
 from realtime import heads
-from realtime.connections import WebSocketProtocol
+from realtime.handshakes import Handshake
 from realtime.heads import MOST, HttpProtocol
 from tests.harness import UNIT
 
@@ -41,7 +41,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where a server listens that waits for a head for a moment only."""
     monkeypatch.setattr(heads, "WITHIN", SOON)
-    config = uvicorn.Config(_application, lifespan="off", ws=WebSocketProtocol, log_config=None, access_log=False)
+    config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
     config.load()
     make: Any = lambda: HttpProtocol(config, ServerState(), {})  # noqa: E731

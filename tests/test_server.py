@@ -21,7 +21,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from realtime.connections import WebSocketProtocol, drop
+from realtime.connections import drop
+from realtime.handshakes import Handshake
+from realtime.heads import HttpProtocol
 from realtime.server import address, listen
 from tests.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
 
@@ -168,7 +170,7 @@ async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_s
 
     ended: list[Any] = []
     config = uvicorn.Config(
-        application, ws=WebSocketProtocol, ws_ping_interval=0.1, ws_ping_timeout=0.1, lifespan="off", log_config=None
+        application, http=HttpProtocol, ws=Handshake, ws_ping_interval=0.1, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     with closing(listen("127.0.0.1", 0)) as listener:
@@ -179,9 +181,9 @@ async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_s
             frames = await reader.read()
         server.should_exit = True
         await running
-    assert frames[:2] == b"\x89\x04"  # a ping
-    assert frames[6:10] == b"\x88\x09" + (4012).to_bytes(2)
-    assert frames[10:] == b"no pong"
+    assert frames[:2] == b"\x89\x00"  # a ping
+    assert frames[2:6] == b"\x88\x09" + (4012).to_bytes(2)
+    assert frames[6:] == b"no pong"
     assert [message["type"] for message in ended] == ["websocket.disconnect"]
 
 

@@ -12,9 +12,11 @@ import uvicorn
 from websockets.asyncio.client import connect
 
 from realtime import create_app
-from realtime.connections import Connection, WebSocketProtocol
+from realtime.connections import Connection
 from realtime.errors import BusUnavailable, CloseCode
 from realtime.frames import CLOSE, TEXT, framed
+from realtime.handshakes import Handshake
+from realtime.heads import HttpProtocol
 from realtime.server import listen
 from realtime.settings import Settings
 from realtime.sockets.session import MOST, SMALL, Session
@@ -186,7 +188,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, ws=WebSocketProtocol, ws_per_message_deflate=False, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, http=HttpProtocol, ws=Handshake, log_config=None))
     with closing(listen("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve([listener]))
         await eventually(lambda: server.started)
@@ -197,7 +199,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
 
         def clients() -> list[int]:
             members = [len(room.company.members) for room in parts.rooms._rooms.values()]
-            counted = [int(parts.metrics.clients.labels(way)._value.get()) for way in ("ws", "sync")]
+            counted = [int(parts.metrics.clients[way]._value.get()) for way in ("ws", "sync")]
             return [len(parts.feed._hub), sum(members), *counted]
 
         async def gone(path: str, message: str | bytes) -> None:

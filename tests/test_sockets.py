@@ -354,7 +354,7 @@ async def test_gone_clients_are_forgotten(server: ServerProcess) -> None:
     async with connect(server.ws) as socket, sse(f"{server.url}/events") as stream:
         await next_of(socket, "ready")
         await anext(stream)
-        assert await connected() == {'{transport="ws"}': 1, '{transport="sse"}': 1}
+        assert await connected() == {'{transport="ws"}': 1, '{transport="sse"}': 1, '{transport="sync"}': 0}
 
     async def none() -> bool:
         return set((await connected()).values()) == {0}

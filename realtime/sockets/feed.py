@@ -21,7 +21,7 @@ from realtime.feed import Feed, Wanted
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
-from realtime.sockets.outlets import taken_over
+from realtime.sockets.outlets import direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_frame
 
@@ -87,10 +87,11 @@ async def description() -> Response:
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
     """The feed over a WebSocket."""
-    feed, places = parts_of(socket).feed, parts_of(socket).places
+    parts = parts_of(socket)
+    feed, places = parts.feed, parts.places
     await socket.accept()
     try:
-        wanted = Wanted.model_validate(dict(socket.query_params))
+        wanted = Wanted.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else Wanted()
     except ValidationError as error:
         await _close(socket, BadFrame(describe(error.errors())))
         return
@@ -110,19 +111,19 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
         return
     client = feed.join(wanted, viewer)
-    connection = taken_over(socket)
-    if connection is not None:
-        subscriber = Subscriber(connection, feed, client, places, place)
-        connection.listen(subscriber)
+    way = direct(socket)
+    if way is not None:
+        subscriber = Subscriber(way.connection, feed, client, places, place)
+        way.hand_over(subscriber)
         await subscriber.follow(wanted.cursor)
         return
-    feed.metrics.clients.labels("ws").inc()
+    feed.metrics.clients["ws"].inc()
     try:
         ended = await _serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
     finally:
         feed.leave(client)
         places.leave(place)
-        feed.metrics.clients.labels("ws").dec()
+        feed.metrics.clients["ws"].dec()
     if ended is not None:
         await _close(socket, ended)
 
@@ -141,7 +142,7 @@ class Subscriber(Session):
         self._place = place
         client.connect(connection)
         client.closing.add_done_callback(lambda closing: self._close(closing.result()))
-        feed.metrics.clients.labels("ws").inc()
+        feed.metrics.clients["ws"].inc()
 
     async def follow(self, since: Cursor | None) -> None:
         """Tells the client what it missed; from then on it hears what happens by itself."""
@@ -180,7 +181,7 @@ class Subscriber(Session):
         self._client.close(CloseCode.RESUME)
         self._feed.leave(self._client)
         self._places.leave(self._place)
-        self._feed.metrics.clients.labels("ws").dec()
+        self._feed.metrics.clients["ws"].dec()
 
     def _close(self, code: CloseCode, detail: str = "") -> None:
         self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)
@@ -255,13 +256,13 @@ class EventStream(Response):
             return
         place = await self._places.take(self._viewer)
         client = self._feed.join(self._wanted, self._viewer)
-        self._feed.metrics.clients.labels("sse").inc()
+        self._feed.metrics.clients["sse"].inc()
         try:
             await _serve(client, self._write(client, send), self._listen(receive))
         finally:
             self._feed.leave(client)
             self._places.leave(place)
-            self._feed.metrics.clients.labels("sse").dec()
+            self._feed.metrics.clients["sse"].dec()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(WITHIN):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

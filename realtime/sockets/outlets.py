@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from realtime.connections import Connection
-    from realtime.frames import Packet
+    from realtime.frames import Listener, Packet
 
 DIRECT = "realtime.direct"
-"""The extension of a WebSocket's scope under which this program's server hands the connection over."""
+"""The extension of a WebSocket's scope under which this program's server leaves the connection to a session."""
 
 
 class Queued:
@@ -50,8 +50,16 @@ class Queued:
             return
 
 
-def taken_over(socket: WebSocket) -> Connection | None:
-    """The connection of a socket, which is then the caller's; ``None`` under any other server."""
+class Direct(Protocol):
+    """A WebSocket of this program's own server."""
+
+    connection: Connection
+
+    def hand_over(self, listener: Listener) -> None:
+        """Leaves the connection to a listener."""
+
+
+def direct(socket: WebSocket) -> Direct | None:
+    """What leaves the connection of a socket to a session; ``None`` under any other server."""
     extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-    hand_over: Callable[[], Connection] | None = extensions.get(DIRECT)
-    return None if hand_over is None else hand_over()
+    return extensions.get(DIRECT)

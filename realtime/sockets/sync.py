@@ -23,7 +23,7 @@ from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of
 from realtime.sockets.closing import close
-from realtime.sockets.outlets import Queued, taken_over
+from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
 
@@ -64,23 +64,23 @@ async def sync(socket: WebSocket, id: str) -> None:
     except Unavailable:
         await close(socket, CloseCode.RESUME)
         return
-    connection = taken_over(socket)
-    if connection is not None:
-        member = parts.rooms.member(connection, viewer)
-        typist = Typist(connection, parts, member, place)
+    way = direct(socket)
+    if way is not None:
+        member = parts.rooms.member(way.connection, viewer)
+        typist = Typist(way.connection, parts, member, place)
         typist.wait_for(typist.join(int(id), socket.query_params.get("created")))
-        connection.listen(typist)
+        way.hand_over(typist)
         return
-    way = Queued(socket)
-    member = parts.rooms.member(way, viewer)
-    parts.metrics.clients.labels("sync").inc()
-    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(way.run())]
+    queued = Queued(socket)
+    member = parts.rooms.member(queued, viewer)
+    parts.metrics.clients["sync"].inc()
+    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(queued.run())]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         parts.places.leave(place)
-        parts.metrics.clients.labels("sync").dec()
+        parts.metrics.clients["sync"].dec()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -105,7 +105,7 @@ class Typist(Session):
         self._place = place
         self._room: Room | None = None
         member.closing.add_done_callback(lambda closing: self._close(Refused(closing.result())))
-        parts.metrics.clients.labels("sync").inc()
+        parts.metrics.clients["sync"].inc()
 
     async def join(self, id: int, created: str | None) -> None:
         """Lets the client into its room; what it sends meanwhile waits."""
@@ -133,7 +133,7 @@ class Typist(Session):
         if self._room is not None:
             self._room.leave(self._member)
         self._parts.places.leave(self._place)
-        self._parts.metrics.clients.labels("sync").dec()
+        self._parts.metrics.clients["sync"].dec()
 
     def _close(self, why: Exception) -> None:
         code, reason = _why(why)
