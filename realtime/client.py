@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from realtime.frames import Frame, Wire
     from realtime.hub import Event
 
-BATCH = 64 * 1024  # bytes handed to a writer at once: what a transport buffers before it asks to wait
+BATCH = 64 * 1024  # bytes handed to a writer at once: what a client that takes nothing costs in its transport
 SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
 
 

@@ -251,12 +251,12 @@ class Connection(asyncio.Protocol):
                 self._take(message, text=self._kind is Opcode.TEXT)
 
     def pause_writing(self) -> None:
-        """Called when so much waits that nothing should be written."""
+        """Called when the system does not take all that was written: nothing should be added."""
         self.full = True
         self._listener.full()
 
     def resume_writing(self) -> None:
-        """Called when there is room again."""
+        """Called when it took the rest."""
         if self._closing:
             return
         self.full = False

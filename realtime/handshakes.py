@@ -168,7 +168,7 @@ class Handshake(asyncio.Protocol):
         try:
             await app(scope, self.receive, self.send)
             code = NORMAL
-            if not self._answered and self._end is None:
+            if not self._accepted and self._end is None:
                 log.error("the application did not answer the handshake")
         except ClientDisconnected:
             pass
@@ -181,10 +181,11 @@ class Handshake(asyncio.Protocol):
 
     def _finish(self, code: int) -> None:
         """The application is done with it."""
-        if not self._answered:
+        if self._accepted:
+            if not self._handed_over:
+                self.connection.close(code, "")
+        elif self._end is None:
             self._answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"))
-        elif self._accepted and not self._handed_over:
-            self.connection.close(code, "")
 
     # Before it is accepted
 

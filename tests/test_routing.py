@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jsonschema_rs
+import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from realtime.routing import other_form, problems
 from tests.harness import note_in
@@ -167,6 +169,16 @@ def test_unknown_path(client: TestClient) -> None:
     for path in ("/nothing", "/notes/1/more", "/%00", "/%ff"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
+
+
+def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: TestClient) -> None:
+    for path in ("/ws", "/ws/", "/sync/1", "/sync/1/"):
+        with client.websocket_connect(path):
+            pass
+    for path in ("/", "/wss", "/ws/1", "/sync", "/notes/"):
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect(path):
+            pass
+        assert refused.value.code == 1000, path
 
 
 def test_problems_leave_out_the_input_and_keep_their_place_encodable() -> None:
