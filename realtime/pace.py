@@ -11,14 +11,14 @@ RESTS = (0.0, 1.0, 3.0)
 """To choose from, in times that a fan-out takes."""
 LONGEST = 0.03
 """Seconds of a rest, at most."""
-WINDOW = 0.1
+WINDOW = 0.05
 FAN_OUTS = 8
 """Seconds and fan-outs after which a rest is judged."""
 MORE = 1.2
 AS_MANY = 0.9
 """Of the events before, how many must go out for a longer rest to stay, and for a shorter one."""
-PATIENCE = 32
-"""Windows between two trials, at most."""
+IMPATIENCE, PATIENCE = 4, 64
+"""Windows between two trials, at first and at most: each that failed has cost something."""
 
 
 class Pace:
@@ -32,7 +32,7 @@ class Pace:
         self._chosen = self._tried = 0
         self._up = True
         self._left = 0
-        self._patience = 1
+        self._patience = IMPATIENCE
         self._rate = 0.0
         self._open(now)
 
@@ -63,7 +63,7 @@ class Pace:
         elif rate > self._rate * (MORE if self._tried > self._chosen else AS_MANY):
             self._chosen = self._tried
             self._rate = rate
-            self._patience = 1
+            self._patience = IMPATIENCE
             self._try()
         else:
             self._tried = self._chosen
