@@ -82,7 +82,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
         self.transport = transport
         self.write = transport.write
-        self.full = False
         self._connections = connections
         self._listener: Listener
         self._parser: Parser | None = None
@@ -100,6 +99,7 @@ class Connection(asyncio.Protocol):
         connections.add(self)
         # What is written goes out at once, not at the end of the turn, and is full as soon as something is left of it.
         transport.set_write_buffer_limits(high=0)
+        self.full = transport.get_write_buffer_size() > 0  # of answers to requests before; nobody else would say so
 
     def listen(self, listener: Listener, early: Iterable[str | bytes] = ()) -> None:
         """Says who hears what comes from now on, after what came early."""

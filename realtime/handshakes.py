@@ -217,9 +217,10 @@ class Handshake(asyncio.Protocol):
         self.connection.listen(self)
         self.transport.set_protocol(self.connection)
         self.connection.write(b"".join(head) + b"\r\n")
-        if self._early:
+        early, self._early = self._early, b""
+        if early:
             self.transport.resume_reading()
-            self.connection.data_received(self._early)
+            self.connection.data_received(early)
 
     def _answer(self, answer: bytes) -> None:
         """Answers with anything else; that is the end."""

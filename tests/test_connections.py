@@ -382,6 +382,19 @@ async def test_stopping_says_so() -> None:
         assert await reader.read() == close_of(1012)
 
 
+async def test_what_is_left_of_answers_before_is_waited_for() -> None:
+    transport, heard = Memory(), Heard()
+    transport.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
+    connection = Connection(transport, set(), None)
+    connection.listen(heard)
+    assert connection.full
+    connection.data_received(frame(PING, b"p"))
+    assert transport.written == b""
+    connection.resume_writing()
+    assert heard.calls == ["writable"]
+    assert transport.written == framed(PONG, b"p")
+
+
 async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
     transport, heard = Memory(), Heard()
     connection = Connection(transport, set(), None)

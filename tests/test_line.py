@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import bson
@@ -229,6 +230,87 @@ async def test_a_write_that_did_not_get_there_is_sent_again(settings: Settings) 
         relay.passing.set()
         await on_its_way
         assert await _is_at(things, 2)
+
+
+async def test_a_write_that_was_given_up_leaves_the_line_usable(settings: Settings) -> None:
+    assert settings.mongo_url
+    async with between(settings.mongo_url) as (relay, url), lined(settings, url) as (line, things):
+        await line.write(increment(1))
+        relay.answering.clear()
+        given_up = asyncio.ensure_future(line.write(increment(1)))
+        await eventually(partial(_is_at, things, 2))
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        relay.answering.set()
+        done, found = await line.write(increment(2), FIND)
+        assert done["n"] == 1
+        assert found["cursor"]["firstBatch"] == [{"_id": 1, "count": 2}, {"_id": 2, "count": 1}]
+
+
+async def test_who_is_not_the_primary_any_more_is_not_asked_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lined(settings) as (line, things):
+        await line.write(increment(1))
+        ask, answers = line._ask, [{"ok": 0, "code": 10107, "errmsg": "not primary"}]
+        asked = []
+
+        async def stepped_down(*commands: Any) -> list[Json]:
+            asked.append(line._transport)
+            return [answers.pop()] if answers else await ask(*commands)
+
+        monkeypatch.setattr(line, "_ask", stepped_down)
+        await line.write(increment(1))
+        assert await _is_at(things, 2)
+        assert len(set(asked)) == 2, "the second time over another connection"
+        answers.append({"ok": 0, "code": 10107, "errmsg": "not primary"})
+        with pytest.raises(AutoReconnect):
+            await line.insert("things", [{"_id": 2}], 5)
+        assert line._transport is None
+        await line.insert("things", [{"_id": 3}], 5)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_the_server_would_not_tell_apart_is_not_sent_twice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """It keeps no numbers, or does no more when the write is to be sent again."""
+    async with lined(settings) as (line, _):
+        connected, asked = line._connected, 0
+
+        async def alone() -> Any:
+            transport = await connected()
+            line._retries = known and asked == 0
+            return transport
+
+        async def lost(*commands: Any) -> list[Json]:
+            nonlocal asked
+            asked += 1
+            raise AutoReconnect("lost")
+
+        monkeypatch.setattr(line, "_connected", alone)
+        monkeypatch.setattr(line, "_ask", lost)
+        with pytest.raises(AutoReconnect, match="lost"):
+            await line.write(increment(1))
+        assert asked == 1
+
+
+async def test_a_write_waits_for_a_server_that_is_away(settings: Settings) -> None:
+    driver = Driver("mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=50")
+    lines = Lines(driver, settings.database, DURABLE)
+    started = time.monotonic()
+    with pytest.raises(NetworkTimeout):
+        await lines.write(increment(1), 0.5)
+    assert time.monotonic() - started >= 0.5
+    await lines.aclose()
+    await driver.aclose()
+
+
+async def test_nothing_is_kept_of_answers(settings: Settings) -> None:
+    async with lined(settings) as (line, _):
+        await line.write(increment(1), FIND)
+        assert (line._answers, line._done) == ([], None)
 
 
 async def test_a_write_that_mongodb_refuses_is_not_sent_again(settings: Settings) -> None:

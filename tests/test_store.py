@@ -178,3 +178,16 @@ def test_url_that_cannot_be_used(url: str) -> None:
 
 def test_url_that_can_be_used() -> None:
     check_url("mongodb://one:27017,two:27018/?replicaSet=set")
+
+
+async def test_a_document_that_is_no_note_fails_nobody_else(store: Store) -> None:
+    made = await store.notes.create(note_in(content="", tags=[]), None)
+    assert made
+    await store.notes._notes.insert_one({"_id": 99})
+    for read in (store.notes.state, store.notes.find):
+        ids = (made.note.id, 99, 98)
+        found, broken, none = await asyncio.gather(*(read(id) for id in ids), return_exceptions=True)
+        assert found is not None
+        assert not isinstance(found, BaseException)
+        assert isinstance(broken, KeyError)
+        assert none is None

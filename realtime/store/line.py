@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import struct
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import bson
@@ -26,6 +27,7 @@ from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
     NetworkTimeout,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
     WriteConcernError,
@@ -40,6 +42,8 @@ _DOCUMENTS = struct.Struct("<Bi")
 """The head of a section of many documents: its kind, and its length without that."""
 _OP_MSG = 2013
 _OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+GAVE_WAY = {91, 189, 10107, 11600, 11602, 13435, 13436}
+"""Codes of a server that is not the primary any more, or stops (the specification of server discovery)."""
 AT_ONCE = 4
 """Writes; more wait for their turn."""
 FIRST_PAUSE = 0.02
@@ -75,7 +79,8 @@ class Driver:
     def client(self) -> AsyncMongoClient[Document]:
         """The driver's client."""
         if self._client is None:
-            self._client = AsyncMongoClient(self._url, appname="realtime")
+            # The URL may say otherwise, for all else: each line keeps a connection, and repeats what was cut off.
+            self._client = AsyncMongoClient(self._url, appname="realtime", maxPoolSize=AT_ONCE + 1, retryWrites=True)
         return self._client
 
     async def aclose(self) -> None:
@@ -98,6 +103,7 @@ class Line(asyncio.Protocol):
         self._held = AsyncExitStack()
         self._former: asyncio.BaseProtocol | None = None
         self._transport: asyncio.Transport | None = None
+        self._is_stale: Callable[[], bool] = lambda: False
         self._asked = 0
         self._wanted = 0
         self._answers: list[Document] = []
@@ -116,9 +122,12 @@ class Line(asyncio.Protocol):
             try:
                 async with asyncio.timeout(timeout):
                     (answer,) = await self._ask((command, self._durable))
+                    _check(answer)
             except TimeoutError:
                 raise NetworkTimeout("MongoDB did not answer in time") from None
-        _check(answer)
+            except PyMongoError:
+                await self._hang_up()  # the next insert may have to go to another server
+                raise
         if answer.get("writeErrors"):
             raise BulkWriteError(answer)
 
@@ -129,21 +138,30 @@ class Line(asyncio.Protocol):
         (MongoDB's specification of retryable writes). Raises ``PyMongoError`` for what another attempt cannot mend.
         """
         self._writes += 1
+        number = {"lsid": self._session, "txnNumber": Int64(self._writes)}
         pause = FIRST_PAUSE
+        failure: PyMongoError | None = None
         while True:
             try:
                 await self._connected()
-                once = {"lsid": self._session, "txnNumber": Int64(self._writes)} if self._retries else {}
+            except ConnectionFailure:
+                pass  # and nothing was sent
+            else:
+                if failure is not None and not self._retries:  # it would not be told apart here
+                    raise failure
+                once = number if self._retries else {}
                 asked = [(command, {**self._durable, **once}), *([] if then is None else [(then, {})])]
-                answers = await self._ask(*asked)
-                _check(answers[0])
-                return answers
-            except PyMongoError as error:
-                lost = isinstance(error, ConnectionFailure) or error.has_error_label("RetryableWriteError")
-                if lost:  # the next attempt may have to go to another server
-                    await self._hang_up()
-                if not lost or not self._retries:
-                    raise
+                try:
+                    answers = await self._ask(*asked)
+                    _check(answers[0])
+                    return answers
+                except PyMongoError as error:
+                    if not isinstance(error, ConnectionFailure) and not error.has_error_label("RetryableWriteError"):
+                        raise
+                    await self._hang_up()  # the next attempt may have to go to another server
+                    if not self._retries:
+                        raise
+                    failure = error
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -164,17 +182,20 @@ class Line(asyncio.Protocol):
             raise
         finally:
             self._asked = (self._asked + len(commands)) % 2**31
+            self._answers, self._done = [], None
 
     async def _connected(self) -> asyncio.Transport:
         """Takes a connection to the primary from the driver: found, encrypted and signed in as the URL says."""
-        if self._transport is not None:
+        if self._transport is not None and not self._is_stale():
             return self._transport
         await self._hang_up()
         client = self._driver.client
         # The driver has no public way to lend a connection.
         connection = await self._held.enter_async_context(await client._conn_for_writes(None, "insert"))
         self._held.push_async_callback(connection.close_conn, None)
-        self._retries = client.options.retry_writes and connection.supports_sessions and not connection.is_standalone
+        # One that was found to be away is given up by the driver, though nothing was heard on this connection.
+        self._is_stale = partial(connection.pool_gen.stale, connection.generation, connection.service_id)
+        self._retries = bool(connection.supports_sessions) and not connection.is_standalone
         self._former = connection.conn.get_conn
         self._transport = transport = self._former.transport
         transport.set_protocol(self)
@@ -240,9 +261,11 @@ class Lines:
 
 def _check(answer: Document) -> None:
     """Raises ``PyMongoError`` for a command that failed, or a write that a majority did not confirm."""
+    failure = answer.get("writeConcernError", {})
+    if answer.get("code") in GAVE_WAY or failure.get("code") in GAVE_WAY:
+        raise NotPrimaryError(answer.get("errmsg") or failure.get("errmsg", ""), answer)
     if answer["ok"] != 1:
         raise OperationFailure(answer.get("errmsg", ""), answer.get("code"), answer)
-    if answer.get("writeConcernError"):
-        failure = answer["writeConcernError"]
+    if failure:
         labels = {"errorLabels": answer.get("errorLabels", [])}
         raise WriteConcernError(failure.get("errmsg", ""), failure.get("code"), {**failure, **labels})

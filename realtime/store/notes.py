@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bson import ObjectId
 from pymongo import ReturnDocument
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from realtime.store.history import History
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Allowed = Collection[int] | None
 """Versions at which a write is allowed; ``None`` for any."""
@@ -229,11 +231,10 @@ class NoteStore:
         """
         return await self._states.put(id)
 
-    async def _find_states(self, ids: Sequence[int]) -> list[State | None]:
+    async def _find_states(self, ids: Sequence[int]) -> list[State | Exception | None]:
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, STATE).to_list(None)
-        found = {document["_id"]: state_of(document) for document in documents}
-        return [found.get(id) for id in ids]
+        return _each(ids, documents, state_of)
 
     async def standing(self, id: int) -> Standing | None:
         """Who may do what with a note, if there is or was one. Raises :class:`Unavailable`."""
@@ -251,13 +252,7 @@ class NoteStore:
         return await self._reads.put(id)
 
     async def _find(self, ids: Sequence[int]) -> list[Record | Exception | None]:
-        found: dict[int, Record | Exception] = {}
-        for document in await self._records({"_id": {"$in": list(ids)}}):
-            try:
-                found[document["_id"]] = record_of(document)
-            except KeyError as error:  # this one is no note, and the others are
-                found[document["_id"]] = error
-        return [found.get(id) for id in ids]
+        return _each(ids, await self._records({"_id": {"$in": list(ids)}}), record_of)
 
     async def find_origin(self, token: str) -> Record | None:
         """The note that the operation with this token created. Raises :class:`Unavailable`."""
@@ -285,6 +280,19 @@ class NoteStore:
             except KeyError:
                 log.exception("this document is no note", extra={"id": document["_id"]})
         return changes
+
+
+def _each(
+    ids: Sequence[int], documents: Iterable[Document], read: Callable[[Document], T]
+) -> list[T | Exception | None]:
+    """What is read of the documents with these ids."""
+    found: dict[int, T | Exception] = {}
+    for document in documents:
+        try:
+            found[document["_id"]] = read(document)
+        except KeyError as error:  # this one is no note, and the others are
+            found[document["_id"]] = error
+    return [found.get(id) for id in ids]
 
 
 def _advanced(
