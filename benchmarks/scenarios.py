@@ -45,7 +45,7 @@ def _fan_out(writers: int, clients: int) -> Measure:
     def measure(session: Session, contender: Contender) -> Figures:
         seconds = 1 if session.quick else SECONDS
         server = session.server(contender)
-        return _deliveries(session.load(server, clients=clients, writers=writers, seconds=seconds, grace=2 * seconds))
+        return _deliveries(session.load(server, clients=clients, writers=writers, seconds=seconds, grace=seconds))
 
     return measure
 
@@ -114,7 +114,7 @@ def _connects(at_once: int) -> Measure:
 
 def _latency(session: Session, contender: Contender) -> Figures:
     server = session.server(contender)
-    seconds = 2 if session.quick else 10
+    seconds = 2 if session.quick else 6
     said = session.load(server, clients=1000, writers=WRITERS, rate=10, seconds=seconds, grace=2)
     figures = _deliveries(said)
     del figures["deliveries"]
