@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from realtime.client import Closed
 from realtime.cursor import Cursor
 from realtime.errors import CloseCode, Unavailable
-from realtime.events import RESET, decode_event, heartbeat, ready, reset
+from realtime.events import RESET, heartbeat, ready, reset
 from realtime.gate import sees
+from realtime.reads import Reads
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 TICK = 1.0
 ANSWER_BYTES = 8 * 1024 * 1024
 CLOSES_PER_SECOND = 2000
-READS_AT_ONCE = 16
-READ_BYTES = 256 * 1024
 AGAIN = 1.0
 """Seconds after which who polls is told what came around the log: between two polls it was told to nobody."""
 
@@ -92,7 +91,7 @@ class Feed:
         self.metrics = metrics
         self._interval = interval
         self._ended = ended
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._reads = Reads(bus)
         self.presence = presence
         self.draining = False
 
@@ -203,14 +202,13 @@ class Feed:
             yield _frames(client, recent)
             return
         while True:
-            async with self._reads:
-                entries = await self._bus.read(since, position.offset, collapse=True, most_bytes=READ_BYTES)
-            if entries is None:
+            events = await self._reads.missed(since, position.offset)
+            if events is None:
                 raise HistoryGone
-            if not entries:
+            if not events:
                 return
-            yield _frames(client, [decode_event(payload) for _, payload in entries])
-            since = since._replace(offset=entries[-1][0])
+            yield _frames(client, events)
+            since = events[-1].cursor
 
     async def poll(self, wanted: Wanted, viewer: Viewer, limit: int, timeout: float) -> str:
         """The answer to a long poll: what happened since the cursor, at once or as soon as something does.

@@ -302,7 +302,7 @@ async def test_a_write_waits_for_a_server_that_is_away(settings: Settings) -> No
     started = time.monotonic()
     with pytest.raises(NetworkTimeout):
         await lines.write(increment(1), 0.5)
-    assert time.monotonic() - started >= 0.5
+    assert time.monotonic() - started > 0.4, "and does not fail at once"
     await lines.aclose()
     await driver.aclose()
 

@@ -1,0 +1,98 @@
+"""Reads of the log: one for all who missed the same, whatever becomes of whoever came first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from realtime.cursor import Cursor
+from realtime.errors import BusUnavailable
+from realtime.reads import AT_ONCE, Reads
+
+SINCE = Cursor("e", 10)
+Entries = list[tuple[int, bytes]] | None
+
+
+def entry(offset: int) -> tuple[int, bytes]:
+    return offset, f'{{"type":"note.deleted","cursor":"e:{offset}","id":1,"version":{offset}}}'.encode()
+
+
+class Log:
+    """A bus whose reads are answered by the test."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[int, int]] = []
+        self.answers: list[asyncio.Future[Entries]] = []
+
+    async def read(self, since: Cursor, last: int, **_: Any) -> Entries:
+        self.reads.append((since.offset, last))
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+async def asked(reads: Reads, *lasts: int) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.create_task(reads.missed(SINCE, last)) for last in lasts]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def offsets(task: asyncio.Task[Any]) -> list[int]:
+    return [event.cursor.offset for event in await task]
+
+
+async def test_who_missed_the_same_shares_a_read(log: Log) -> None:
+    reads = Reads(cast(Any, log))
+    tasks = await asked(reads, 12, 12, 13, 12)
+    assert log.reads == [(10, 12), (10, 13)]
+    log.answers[0].set_result([entry(11), entry(12)])
+    log.answers[1].set_result([entry(13)])
+    assert [await offsets(task) for task in tasks] == [[11, 12], [11, 12], [13], [11, 12]]
+    (later,) = await asked(reads, 12)
+    assert len(log.reads) == 3, "what was read is not kept"
+    log.answers[2].set_result(None)
+    assert await later is None
+
+
+async def test_who_goes_away_takes_nothing_from_the_others(log: Log) -> None:
+    reads = Reads(cast(Any, log))
+    first, second, third = await asked(reads, 12, 12, 12)
+    first.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert first.cancelled()
+    assert log.reads == [(10, 12)] * 2, "one of the others reads for both"
+    third.cancel()
+    log.answers[1].set_result([entry(11)])
+    assert await offsets(second) == [11]
+
+
+async def test_all_hear_of_a_failure_and_the_next_reads_again(log: Log) -> None:
+    reads = Reads(cast(Any, log))
+    tasks = await asked(reads, 12, 12)
+    log.answers[0].set_exception(BusUnavailable("away"))
+    for task in tasks:
+        with pytest.raises(BusUnavailable, match="away"):
+            await task
+    (again,) = await asked(reads, 12)
+    log.answers[1].set_result([])
+    assert await offsets(again) == []
+
+
+async def test_only_so_many_at_once(log: Log) -> None:
+    reads = Reads(cast(Any, log))
+    tasks = await asked(reads, *range(100, 100 + AT_ONCE + 1))
+    assert len(log.reads) == AT_ONCE
+    log.answers[0].set_result([])
+    await tasks[0]
+    await asyncio.sleep(0)
+    assert len(log.reads) == AT_ONCE + 1
+    for answer in log.answers[1:]:
+        answer.set_result([])
+    assert [await offsets(task) for task in tasks] == [[]] * len(tasks)
