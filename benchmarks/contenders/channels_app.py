@@ -32,8 +32,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 from motor.motor_asyncio import AsyncIOMotorClient  # noqa: E402
 from pymongo import MongoClient  # noqa: E402
+from redis import Redis  # noqa: E402
 
 GROUP = "notes"
+with Redis.from_url(os.environ["REDIS_URL"]) as former:
+    # Clients of a server that was stopped stay in their group for a day, and each message would go to them, too.
+    former.delete(f"{os.environ['NAME']}:group:{GROUP}")
 with MongoClient[dict[str, Any]](os.environ["MONGO_URL"]) as mongo:
     made = mongo[os.environ["NAME"]].notes
     made.delete_many({})
