@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from html import escape
 
@@ -23,6 +24,8 @@ WIDTH, COLUMNS, MARGIN = 940, 2, 20
 BAR, HEAD, GAP = 20, 46, 22
 LABEL, VALUE = 110, 80
 """Pixels for the name of a contender, and for its figure."""
+OUTLIER = 20
+"""Times the median above which a bar is not drawn to scale."""
 
 STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #24292f }
@@ -90,11 +93,13 @@ def _panel(report: Report, name: str, metric: str) -> tuple[str, str, Bars] | No
 def _drawn(left: int, top: int, width: int, title: str, unit: str, bars: Bars) -> Iterator[str]:
     yield f'<text class="title" x="{left}" y="{top + 14}">{escape(title)}</text>'
     yield f'<text class="unit" x="{left}" y="{top + 31}">{escape(unit)}</text>'
-    longest = max(value for _, value, _ in bars) or 1.0
+    # One that is far behind would leave nothing to see of the others: its bar ends where there is no more room.
+    most = OUTLIER * statistics.median(value for _, value, _ in bars)
+    longest = max((value for _, value, _ in bars if value <= most), default=0.0) or 1.0
     room = width - LABEL - VALUE
     for number, (name, value, first) in enumerate(bars):
         y = top + HEAD + number * BAR
-        length = max(1.0, room * value / longest)
+        length = max(1.0, room * min(1.0, value / longest))
         digits = 0 if value >= 100 else 1 if value >= 10 else 2
         figure = f"{value:,.{digits}f}".replace(",", " ")
         yield f'<text x="{left + LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>'
