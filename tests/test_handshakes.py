@@ -204,7 +204,7 @@ async def test_what_the_application_is_told() -> None:
         b"X-Name: \xc3\xa4",
         first=b"GET /a%20b/c?d=%20e&f HTTP/1.1",
     )
-    async with serving(application, root_path="/root") as (port, _), asked(port, data) as (reader, writer):
+    async with serving(application, root_path="/base") as (port, _), asked(port, data) as (reader, writer):
         await reader.read()
         client = writer.get_extra_info("sockname")[:2]
     scope = application.scopes[0]
@@ -220,9 +220,9 @@ async def test_what_the_application_is_told() -> None:
         "scheme": "ws",
         "server": ("127.0.0.1", port),
         "client": client,
-        "root_path": "/root",
-        "path": "/root/a b/c",
-        "raw_path": b"/root/a%20b/c",
+        "root_path": "/base",
+        "path": "/base/a b/c",
+        "raw_path": b"/base/a%20b/c",
         "query_string": b"d=%20e&f",
         "subprotocols": ["one", "two", "three"],
         "state": {},
