@@ -189,12 +189,15 @@ class Behind(RealtimeError):
 
 
 class VersionMismatch(Behind):
-    """``If-Match`` names a version that is not the current one."""
+    """The current version is not one that ``If-Match`` or ``If-None-Match`` allows."""
 
     status = 412
 
     def __init__(self, current: Note) -> None:
-        super().__init__(f"The note is at version {current.version}, which If-Match does not name", current)
+        super().__init__(
+            f"The note is at version {current.version}, which the request's If-Match or If-None-Match does not allow",
+            current,
+        )
 
 
 class BaseNotFound(Behind):

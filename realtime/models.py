@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -92,7 +92,30 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class NoteIn(Model):
+ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})]
+
+
+class NoteFields(Model):
+    """Base of the notes that clients send. What only the server sets is accepted and ignored.
+
+    So a note that was read can be changed and sent back as it is, whichever answer it comes from.
+    """
+
+    id: ReadOnly = None
+    version: ReadOnly = None
+    created_date: ReadOnly = None
+    updated_date: ReadOnly = None
+    deleted_date: ReadOnly = None
+    merged: ReadOnly = None
+    snippet: ReadOnly = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent and can be changed."""
+        return self.model_dump(exclude_unset=True)
+
+
+class NoteIn(NoteFields):
     """A new note."""
 
     model_config = example("title", "description", "content", "tags")
@@ -103,7 +126,7 @@ class NoteIn(Model):
     tags: Tags = []
 
 
-class NotePut(Model):
+class NotePut(NoteFields):
     """A replacement for title and description. ``content`` and ``tags`` stay as they are when they are left out."""
 
     model_config = example("title", "description")
@@ -114,7 +137,7 @@ class NotePut(Model):
     tags: Tags = []
 
 
-class NotePatch(Model):
+class NotePatch(NoteFields):
     """A JSON merge patch (RFC 7396). ``null`` takes a field back to its default; title and description have none."""
 
     model_config = example(description="for Sunday", tags=None)
@@ -275,6 +298,20 @@ def describe(errors: Iterable[Mapping[str, Any]]) -> str:
 
 def _plainly(error: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**error, "msg": str(error["msg"]).removeprefix("Value error, ")}
+
+
+@dataclass(frozen=True, slots=True)
+class AllBut:
+    """All versions but some."""
+
+    versions: frozenset[int]
+
+    def __contains__(self, version: object) -> bool:
+        return version not in self.versions
+
+
+Versions = AllBut | Collection[int] | None
+"""Versions at which a write is allowed; ``None`` for any."""
 
 
 def etag(version: int) -> str:

@@ -24,7 +24,7 @@ from realtime.errors import (
 )
 from realtime.gate import check, check_author
 from realtime.merge import merge_fields
-from realtime.writes import APPLY_TIMEOUT, Versions, Write, Writes
+from realtime.writes import APPLY_TIMEOUT, Write, Writes
 
 if TYPE_CHECKING:
     from realtime.access import Access, Viewer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation
+    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation, Versions
     from realtime.outbox import Outbox
     from realtime.rooms import Rooms
     from realtime.rooms.credits import Shown
@@ -51,7 +51,7 @@ Compute = Callable[["Note"], Awaitable[Fields]]
 
 
 class Notes:
-    """Every write of notes. ``versions`` are those that ``If-Match`` allows; ``None`` allows any.
+    """Every write of notes. ``versions`` are those that ``If-Match`` and ``If-None-Match`` allow; ``None`` allows any.
 
     With an operation, a write is applied once, however often its request comes.
     """
@@ -88,7 +88,7 @@ class Notes:
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
         :class:`BaseNotFound`, :class:`WouldNotFit`.
         """
-        return await self._update(viewer, id, note.model_dump(exclude_unset=True), versions, base, operation)
+        return await self._update(viewer, id, note.changes, versions, base, operation)
 
     async def patch(
         self,
@@ -100,7 +100,7 @@ class Notes:
         operation: Operation | None,
     ) -> Note:
         """Sets what was sent; an empty patch changes nothing. Otherwise as :meth:`replace`."""
-        fields = patch.model_dump(exclude_unset=True)
+        fields = patch.changes
         if fields:
             return await self._update(viewer, id, fields, versions, base, operation)
         record = await self._store.notes.find(id)

@@ -15,11 +15,11 @@ from realtime.gate import check
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
+    from realtime.models import Versions
     from realtime.notes import Notes
     from realtime.queries import Queries
     from realtime.store import Store
     from realtime.viewers import Viewers
-    from realtime.writes import Versions
 
 log = logging.getLogger(__name__)
 

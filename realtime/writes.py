@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,14 @@ from realtime.errors import (
     VersionMismatch,
 )
 from realtime.gate import check
-from realtime.models import Note
+from realtime.models import Change, Note, Versions
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.audit import NoteAudit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Change, Operation
+    from realtime.models import Operation
     from realtime.outbox import Outbox
     from realtime.store import Store
     from realtime.store.documents import Record
@@ -36,8 +36,7 @@ log = logging.getLogger(__name__)
 APPLY_TIMEOUT = 15.0
 """How long a write is tried again because others were faster."""
 
-Versions = Collection[int] | None
-Apply = Callable[[str | None, Versions], Awaitable["Change | None"]]
+Apply = Callable[[str | None, Versions], Awaitable[Change | None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,9 @@ from realtime.access import OPEN, Viewer
 from realtime.app import Parts
 from realtime.errors import NoteNotFound
 from realtime.housekeeping import BATCH, Housekeeping
-from realtime.models import NoteIn
+from realtime.models import NoteIn, Versions
 from realtime.settings import Settings
 from realtime.store.texts import new_row
-from realtime.writes import Versions
 from tests.harness import eventually
 
 TRASH_DAYS = 7

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from realtime.models import MAX_CONTENT, Note, NoteIn, NotePatch, NotePut, etag
+from realtime.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed, etag
+from realtime.rest.notes import Merged
 from tests.harness import note_in
 
 
@@ -60,8 +61,8 @@ def test_takes_what_the_limits_allow(fields: dict[str, Any]) -> None:
         {"title": b"bytes"},
         {"title": "ab\0c"},
         {"description": "\udc00\ud800x"},
-        {"id": 1},
-        {"version": 1},
+        {"author": "ann"},
+        {"Version": 1},
         {"\ud800": 1},
     ],
     ids=str,
@@ -69,6 +70,16 @@ def test_takes_what_the_limits_allow(fields: dict[str, Any]) -> None:
 def test_refuses_what_they_do_not(model: type[NoteIn], fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(note_in() | fields)
+
+
+@pytest.mark.parametrize("model", [NoteIn, NotePut, NotePatch])
+@pytest.mark.parametrize("value", [1, "1", None, [], {"any": "thing"}], ids=str)
+def test_note_model_with_read_only_fields_ignores_them(model: type[NoteIn], value: Any) -> None:
+    answered = {*Note.model_fields, *NoteListed.model_fields, *Trashed.model_fields, *Merged.model_fields}
+    read_only = answered - {"title", "description", "content", "tags"}
+    assert {"id", "version", "created_date", "updated_date"} < read_only
+    note = model.model_validate(note_in() | dict.fromkeys(read_only, value))
+    assert note.changes == note_in()
 
 
 def test_null_in_a_patch_takes_a_field_back_to_its_default() -> None:

@@ -185,6 +185,27 @@ export interface NoteListed {
  * via the `definition` "NoteIn".
  */
 export interface NoteIn {
+  id?: {
+    [k: string]: unknown;
+  };
+  version?: {
+    [k: string]: unknown;
+  };
+  created_date?: {
+    [k: string]: unknown;
+  };
+  updated_date?: {
+    [k: string]: unknown;
+  };
+  deleted_date?: {
+    [k: string]: unknown;
+  };
+  merged?: {
+    [k: string]: unknown;
+  };
+  snippet?: {
+    [k: string]: unknown;
+  };
   title: string;
   description: string;
   /**
@@ -203,6 +224,27 @@ export interface NoteIn {
  * via the `definition` "NotePatch".
  */
 export interface NotePatch {
+  id?: {
+    [k: string]: unknown;
+  };
+  version?: {
+    [k: string]: unknown;
+  };
+  created_date?: {
+    [k: string]: unknown;
+  };
+  updated_date?: {
+    [k: string]: unknown;
+  };
+  deleted_date?: {
+    [k: string]: unknown;
+  };
+  merged?: {
+    [k: string]: unknown;
+  };
+  snippet?: {
+    [k: string]: unknown;
+  };
   title?: string;
   description?: string;
   content?: string | null;

@@ -17,8 +17,8 @@ from realtime.rest.common import (
     READ,
     STALE,
     WRITE,
+    Allowed,
     Id,
-    IfMatch,
     Who,
     only,
 )
@@ -143,7 +143,7 @@ async def access(sharing: SharingPart, who: Who, id: Id) -> Response:
     response_model=AccessOut,
     responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE},
 )
-async def share(sharing: SharingPart, who: Who, id: Id, body: AccessIn, versions: IfMatch) -> Response:
+async def share(sharing: SharingPart, who: Who, id: Id, body: AccessIn, versions: Allowed) -> Response:
     """Says who may do what from now on: a version of the note. Who lost it is told at once, on every way in."""
     return _answer(await sharing.change(who, id, body.wanted(), versions))
 

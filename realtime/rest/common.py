@@ -19,11 +19,10 @@ from pydantic_core import to_json
 
 from realtime.access import Viewer
 from realtime.feed import Feed
-from realtime.models import EXAMPLE, MAX_ID, Note, Operation, Position, etag
+from realtime.models import EXAMPLE, MAX_ID, AllBut, Note, Operation, Position, Versions, etag
 from realtime.notes import Notes
 from realtime.queries import Queries
-from realtime.routing import parts_of, problem, viewer_of
-from realtime.writes import Versions
+from realtime.routing import parts_of, path_of, problem, viewer_of
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -83,8 +82,8 @@ NOT_FOUND: Answers = {404: problem("There is no such note", "Note not found")}
 NO_VERSION: Answers = {404: problem("There is no such note, or no such version of it", "Version not found")}
 STALE: Answers = {
     412: problem(
-        "The note is not at a version that `If-Match` names",
-        "The note is at version 3, which If-Match does not name",
+        "The note is not at a version that `If-Match` names, or at one that `If-None-Match` names",
+        "The note is at version 3, which the request's If-Match or If-None-Match does not allow",
         {"note": EXAMPLE},
         note=NOTE_SCHEMA,
     )
@@ -121,7 +120,7 @@ _TAG = re.compile(r'(W/)?"([^"]*)"')
 _VERSION = re.compile(r"v([1-9][0-9]{0,15})")
 
 
-def versions_of(tags: str, *, weak: bool) -> Versions:
+def versions_of(tags: str, *, weak: bool) -> frozenset[int] | None:
     """The versions that a list of entity tags names; ``None`` for ``*``, which names all."""
     if tags.strip() == "*":
         return None
@@ -129,12 +128,22 @@ def versions_of(tags: str, *, weak: bool) -> Versions:
     return frozenset(int(match[1]) for match in named if match)
 
 
-async def _if_match(
+async def _precondition(
     if_match: Annotated[
         str | None, Header(pattern=ENTITY_TAGS, description="write only at this version", examples=['"v3"'])
     ] = None,
+    if_none_match: Annotated[
+        str | None, Header(pattern=ENTITY_TAGS, description="write only at another version", examples=['"v3"'])
+    ] = None,
 ) -> Versions:
-    return None if if_match is None else versions_of(if_match, weak=False)
+    """Return the versions at which a write is allowed (RFC 9110, section 13.1)."""
+    allowed = None if if_match is None else versions_of(if_match, weak=False)
+    if if_none_match is None:
+        return allowed
+    excluded = versions_of(if_none_match, weak=True)
+    if excluded is None:
+        return frozenset()
+    return AllBut(excluded) if allowed is None else allowed - excluded
 
 
 Key = Annotated[
@@ -158,9 +167,10 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
     digest = hashlib.sha256()
     head = (
         request.method.encode(),
-        request.url.path.rstrip("/").encode(),
+        path_of(request.scope).rstrip("/").encode(),
         request.url.query.encode(),
         request.headers.get("if-match", "").encode(),
+        *([none_match.encode()] if (none_match := request.headers.get("if-none-match")) else []),
     )
     for part in (*head, *body):
         digest.update(b"%d:%b" % (len(part), part))
@@ -180,7 +190,7 @@ Who = Annotated[Viewer, Depends(still)]
 NotesPart = Annotated[Notes, Depends(_notes)]
 QueriesPart = Annotated[Queries, Depends(_queries)]
 FeedPart = Annotated[Feed, Depends(_feed)]
-IfMatch = Annotated[Versions, Depends(_if_match)]
+Allowed = Annotated[Versions, Depends(_precondition)]
 Once = Annotated[Operation | None, Depends(_operation)]
 Number = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits)]
 Id = Annotated[Number, Path(examples=[1])]

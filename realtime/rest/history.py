@@ -18,8 +18,8 @@ from realtime.rest.common import (
     STALE,
     WRITE,
     After,
+    Allowed,
     Id,
-    IfMatch,
     NotesPart,
     Once,
     PageQuery,
@@ -196,6 +196,6 @@ class Restore(Model):
     response_model=Note,
     responses={**JSON_BODY, **WRITE, **NO_VERSION, **STALE},
 )
-async def restore(who: Who, notes: NotesPart, id: Id, wanted: Restore, versions: IfMatch, operation: Once) -> Response:
+async def restore(who: Who, notes: NotesPart, id: Id, wanted: Restore, versions: Allowed, operation: Once) -> Response:
     """Makes an earlier version the newest one. Nothing is lost: what was there stays in the history."""
     return answer(await notes.restore(who, id, wanted.version, versions, operation))

@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import Body, Header, Query, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationInfo, field_validator
 
 from realtime.edits import Edits
@@ -15,6 +16,7 @@ from realtime.models import (
     STORABLE,
     Listing,
     Note,
+    NoteFields,
     NoteIn,
     NoteListed,
     NotePatch,
@@ -34,10 +36,10 @@ from realtime.rest.common import (
     STALE,
     WRITE,
     After,
+    Allowed,
     Answers,
     FeedPart,
     Id,
-    IfMatch,
     NotesPart,
     Once,
     PageQuery,
@@ -253,11 +255,19 @@ def _written(note: Note, base: int | None) -> Response:
     return answer(merged)
 
 
+def _check_id(note: NoteFields, id: int) -> None:
+    """Refuse a note that was meant for another address."""
+    if note.id is not None and note.id != id:
+        message = f"is not that of the path: leave it out, or send {id}"
+        raise RequestValidationError([{"type": "value_error", "loc": ("body", "id"), "msg": message}])
+
+
 @router.put("/{id}/", summary="Replace a note", **CHANGES)
 async def replace(
-    who: Who, notes: NotesPart, id: Id, note: NotePut, versions: IfMatch, operation: Once, base_version: Base = None
+    who: Who, notes: NotesPart, id: Id, note: NotePut, versions: Allowed, operation: Once, base_version: Base = None
 ) -> Response:
     """Sets title and description; content and tags too when they are sent, else they stay."""
+    _check_id(note, id)
     return _written(await notes.replace(who, id, note, versions, base_version, operation), base_version)
 
 
@@ -272,11 +282,12 @@ async def replace(
     **CHANGES,
 )
 async def patch(
-    who: Who, notes: NotesPart, id: Id, patch: NotePatch, versions: IfMatch, operation: Once, base_version: Base = None
+    who: Who, notes: NotesPart, id: Id, patch: NotePatch, versions: Allowed, operation: Once, base_version: Base = None
 ) -> Response:
     """A JSON merge patch (RFC 7396): sets what is sent; `null` empties content or tags."""
+    _check_id(patch, id)
     note = await notes.patch(who, id, patch, versions, base_version, operation)
-    return _written(note, base_version if patch.model_fields_set else None)
+    return _written(note, base_version if patch.changes else None)
 
 
 @router.post(
@@ -300,7 +311,7 @@ async def edit(
             }
         ),
     ],
-    versions: IfMatch,
+    versions: Allowed,
     operation: Once,
 ) -> Response:
     """Applies text operations to the content, one after the other: all of them or none, in one version."""
@@ -314,6 +325,6 @@ async def edit(
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def delete(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def delete(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
     """Moves a note into the trash and answers with it as it was."""
     return Response(json_of(await notes.delete(who, id, versions, operation)), media_type="application/json")

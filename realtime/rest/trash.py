@@ -14,8 +14,8 @@ from realtime.rest.common import (
     STALE,
     WRITE,
     After,
+    Allowed,
     Id,
-    IfMatch,
     NotesPart,
     Once,
     PageQuery,
@@ -72,7 +72,7 @@ async def read(who: Who, queries: QueriesPart, id: Id) -> Response:
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def restore(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def restore(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
     """The note is back under its id, and goes on counting its version."""
     return answer(await notes.undelete(who, id, versions, operation))
 
@@ -84,7 +84,7 @@ async def restore(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operati
     summary="Delete a note for good",
     responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Gone, with its history"}},
 )
-async def purge(who: Who, notes: NotesPart, id: Id, versions: IfMatch, operation: Once) -> Response:
+async def purge(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
     """Deletes a note in the trash and its history. Its id is not used again."""
     await notes.purge(who, id, versions, operation)
     return Response(status_code=204)

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from realtime.access import Access, Key
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.gate import Standing
-from realtime.models import KEPT_OPERATIONS, Action, Change
+from realtime.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions
 from realtime.search import folded
 from realtime.store.batches import Batches
 from realtime.store.connection import Connection
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-Allowed = Collection[int] | None
-"""Versions at which a write is allowed; ``None`` for any."""
 
 
 class NoteStore:
@@ -149,7 +146,7 @@ class NoteStore:
         self,
         id: int,
         fields: Mapping[str, Any],
-        versions: Allowed,
+        versions: Versions,
         token: str | None,
         action: Action = "update",
         *,
@@ -179,17 +176,19 @@ class NoteStore:
         state = {name: {"$literal": value} for name, value in shared(access).items()}
         return await self._advance(id, LIVE, {}, state, {version}, token, "share", author=author, date=now())
 
-    async def delete(self, id: int, versions: Allowed, token: str | None, author: str | None = None) -> Change | None:
+    async def delete(self, id: int, versions: Versions, token: str | None, author: str | None = None) -> Change | None:
         """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
         state = {"deleted": True, "deleted_date": now()}
         return await self._advance(id, LIVE, {}, state, versions, token, "delete", author=author)
 
-    async def undelete(self, id: int, versions: Allowed, token: str | None, author: str | None = None) -> Change | None:
+    async def undelete(
+        self, id: int, versions: Versions, token: str | None, author: str | None = None
+    ) -> Change | None:
         """Takes a note out of the trash, one version on; otherwise as :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
         return await self._advance(id, TRASHED, {}, state, versions, token, "undelete", author=author)
 
-    async def purge(self, id: int, versions: Allowed, token: str | None) -> Change | None:
+    async def purge(self, id: int, versions: Versions, token: str | None) -> Change | None:
         """Empties a note in the trash for good, one version on: of it, only its id and version stay.
 
         The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
@@ -206,7 +205,7 @@ class NoteStore:
         condition: Document,
         fields: Mapping[str, Any],
         state: Document,
-        versions: Allowed,
+        versions: Versions,
         token: str | None,
         action: Action | None,
         *,
@@ -215,6 +214,8 @@ class NoteStore:
     ) -> Change | None:
         if isinstance(versions, range):
             condition = {**condition, "version": {"$gte": versions.start, "$lt": versions.stop}}
+        elif isinstance(versions, AllBut):
+            condition = {**condition, "version": {"$nin": list(versions.versions)}}
         elif versions is not None:
             condition = {**condition, "version": {"$in": list(versions)}}
         if token is not None:
