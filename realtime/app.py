@@ -31,17 +31,19 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, WriteLimit
+from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
 from realtime.notes import Notes
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
 from realtime.places import Places
 from realtime.presence import Presence
+from realtime.proxies import ProxyHeaders, RootPath
 from realtime.queries import Queries
 from realtime.recent import Recent
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
 from realtime.routing import SocketsFirst, add_error_handlers, other_form, with_security, without_null_parameters
+from realtime.semantics import HttpSemantics
 from realtime.settings import Settings
 from realtime.sharing import Sharing
 from realtime.signin import SignIn
@@ -125,6 +127,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.routes.extend([*page.routes(), *reference.routes()])
+
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
@@ -133,17 +137,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
-    app.add_middleware(SameOrigin, others=others)
+    app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
         app.add_middleware(OtherOrigins, origins=others)
     if settings.auth == "open" and not settings.open:
         app.add_middleware(KnownHost, others=others)
+    app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
     if settings.most_accepts:
         app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
+    app.add_middleware(StreamRetry)
     app.add_middleware(SafeHeaders, kept=settings.auth == "open")
-
-    app.routes.extend([*page.routes(), *reference.routes()])
+    segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
+    app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
+    app.add_middleware(ProxyHeaders, proxies=settings.proxies)
     return app
 
 

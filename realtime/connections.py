@@ -14,8 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from websockets.frames import DATA_OPCODES, Opcode
-from websockets.protocol import OPEN, SERVER
-from websockets.protocol import Protocol as Parser
+from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.utils import apply_mask
 
 from realtime.errors import CLOSE_REASONS, CloseCode
@@ -23,6 +22,8 @@ from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from websockets.frames import Frame
 
     from realtime.frames import Listener, Packet
 
@@ -65,6 +66,19 @@ def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
     if kind not in WHOLE or size > (125 if kind >= PING else MAX_MESSAGE):
         size = -1
     return None if size >= 0 and len(data) < body else (kind, body, size)
+
+
+class Parser(Protocol):
+    """The library's parser, which answers a close in the middle of a fragmented message with 1002.
+
+    RFC 6455, section 5.4, allows control frames there: the answer is the peer's own code.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame; after a close, the message that was begun is not waited for."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
 
 
 class Connection(asyncio.Protocol):

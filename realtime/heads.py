@@ -1,27 +1,46 @@
-"""HTTP connections below ASGI: how large the head of a request may be, and how long it may take to come."""
+"""HTTP connections below ASGI: limits on request heads, and the parts of HTTP that uvicorn leaves out.
+
+Uvicorn waits indefinitely for a head that does not end, loses the body of a request that offers an upgrade it does not
+support, sends chunked bodies to HTTP/1.0 clients, and accepts HTTP/1.1 requests without a ``Host``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from realtime.connections import ABORT_AFTER, drop
 from realtime.handshakes import problem, upgrade
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 MOST = 64 * 1024
 WITHIN = 10.0
 HEAD, BODY, BETWEEN, AFTER = range(4)
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
+"""The headers that say where a body ends."""
+ONE_HOST = "An HTTP/1.1 request must have exactly one Host header"
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which waits for ever for a head that does not end, however much of it there is already."""
+    """An HTTP connection."""
 
     _at = BETWEEN
     _size = 0
     _deadline: asyncio.TimerHandle | None = None
     _refused = False
+    _fault: str | None = None
+    """Why the request is answered with 400."""
+    _data = b""
+    """The bytes that the parser is reading."""
+    _replaying = False
+    """Whether the parser is given a head that was read before."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Called with a new connection."""
@@ -37,7 +56,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Called with what the peer sent."""
         if self._refused:
             return
+        self._data = data
         super().data_received(data)
+        self._data = b""
         if self._at == HEAD:
             self._size += len(data)
             if self._size > MOST:
@@ -58,14 +79,64 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Called where it ends."""
+        """Called where it ends. What it raises makes the parser fail, which is answered with 400."""
+        if self._replaying:
+            self._at = BODY
+            return
+        version = self.parser.get_http_version()
+        hosts = 0
+        for name, _ in self.headers:
+            hosts += name == b"host"
+        if hosts != 1 and (version == "1.1" or hosts):
+            self._fault = ONE_HOST
+            raise ValueError(ONE_HOST)
+        if self.url == b"*":  # a question about the server itself (RFC 9110, section 7.1)
+            self.url = b"/"
         self._at = BODY
+        before = self.cycle
         super().on_headers_complete()
+        if version == "1.0" and self.cycle is not before:
+            _speak_http_1_0(self.cycle)
 
     def on_message_complete(self) -> None:
         """Called where the request ends."""
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # its body is still to be read
         self._at = BETWEEN
         super().on_message_complete()
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return ``b"websocket"`` if the request offers it, in any line of its headers, else ``None``."""
+        offers = {
+            token.strip().lower() for name, value in self.headers if name == b"upgrade" for token in value.split(b",")
+        }
+        return b"websocket" if b"websocket" in offers else None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the offer of another protocol, as RFC 9110, section 7.8, allows, and read the request's body.
+
+        Called while the parser's exception is handled. The parser takes all that follows an ``Upgrade`` header for the
+        other protocol, and cannot be told otherwise. So another one takes its place, and is given as much of the head
+        as it takes to find the end of the body.
+        """
+        (consumed,) = sys.exc_info()[1].args  # type: ignore[union-attr]  # the offset where the parser stopped
+        rest = self._data[consumed:]
+        framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in BODY_HEADERS])
+        request = self.scope, self.headers, self.url, self.expect_100_continue
+        self.parser = httptools.HttpRequestParser(self)
+        self._replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self._replaying = False
+        self.scope, self.headers, self.url, self.expect_100_continue = request
+        if rest:
+            self.data_received(rest)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no valid request, in the form of all other errors, and close the connection."""
+        detail, self._fault = self._fault or msg, None
+        if not self._answering:  # else nobody could tell the two answers apart
+            self.transport.write(problem(HTTPStatus.BAD_REQUEST, detail))
+        self.transport.close()
 
     def handle_websocket_upgrade(self) -> None:
         """Called when the connection is to be a WebSocket; what is read of its request already is enough for that."""
@@ -98,3 +169,25 @@ class HttpProtocol(HttpToolsProtocol):
         # What the peer still sends is read for a moment: the system would take the answer back for it.
         self.transport.write_eof()
         self.loop.call_later(ABORT_AFTER, drop, self.transport)
+
+
+def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
+    """Answer an HTTP/1.0 client in its own terms: no ``100 Continue``, and no chunks.
+
+    A body of unknown length ends where the connection ends (RFC 9112, section 6.3).
+    """
+    send: Callable[[Any], Awaitable[None]] = cycle.send
+    cycle.waiting_for_100_continue = False
+    unbounded = False
+
+    async def unchunked(message: Any) -> None:
+        nonlocal unbounded
+        if message["type"] == "http.response.start":
+            unbounded = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if unbounded:
+                cycle.chunked_encoding = False
+        elif unbounded:
+            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to zero
+        await send(message)
+
+    cycle.send = unchunked  # type: ignore[method-assign]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from realtime.errors import RealtimeError, TooMany, Unavailable
 from realtime.gate import check_author
 from realtime.origins import SAFE_METHODS
-from realtime.routing import header_of, parts_of, refusal, viewer_of
+from realtime.routing import header_of, parts_of, path_of, refusal, viewer_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 WITHIN = 10.0
 """Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
 SLOWEST = 1024
+SPREAD = 4.0
+"""Seconds over which clients that are sent away at once come back."""
 
 
 class BodyLimit:
@@ -47,7 +50,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"].rstrip("/")
+        path = path_of(scope).rstrip("/")
         most = self._others.get(path, self._most)
         if path in self._others and scope["method"] not in SAFE_METHODS:
             try:
@@ -128,7 +131,7 @@ class AcceptLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is within the limit."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"].rstrip("/") == "/events"):
+        if scope["type"] == "websocket" or is_event_stream(scope):
             now = time.monotonic()
             self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
             self._counted = now
@@ -137,6 +140,42 @@ class AcceptLimit:
                 return
             self._left -= 1
         await self._app(scope, receive, send)
+
+
+def is_event_stream(scope: Scope) -> bool:
+    """Return whether a request is for the feed as Server-Sent Events."""
+    return scope["type"] == "http" and path_of(scope).rstrip("/") == "/events"
+
+
+class StreamRetry:
+    """Middleware that has clients of the event stream come back later if they cannot be served now.
+
+    A browser's ``EventSource`` gives up after any status but 200 (HTML standard, section 9.2.3). So where others get
+    429 or 503, it gets a stream that names the delay and ends. The delay is random, so that a herd is spread.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and replace a refusal that is not final."""
+        if not is_event_stream(scope):
+            await self._app(scope, receive, send)
+            return
+        replaced = False
+
+        async def retrying(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] in (429, 503):
+                replaced = True
+                seconds = float(dict(message["headers"]).get(b"retry-after", b"1")) + random.random() * SPREAD
+                headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+                stream = Response(f"retry: {seconds * 1000:.0f}\n\n", 200, headers, "text/event-stream")
+                await stream(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self._app(scope, receive, retrying)
 
 
 class WriteLimit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from realtime.routing import header_of
+from realtime.routing import PROXIED, header_of, host_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -24,29 +25,42 @@ class SameOrigin:
 
     A browser says where the page is from (``Sec-Fetch-Site``), an old one names at least its origin; no page can change
     that. Other programs send neither, and are not touched.
+
+    A proxy may drop the port from ``Host`` (``proxy_set_header Host $host`` in nginx). With ``any_port``, the ports are
+    then not compared.
     """
 
-    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, others: frozenset[str], *, any_port: bool) -> None:
         self._app = app
         self._others = others
+        self._any_port = any_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what comes from here, or from nowhere in particular."""
         acts = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS)
-        if acts and header_of(scope, b"origin") not in self._others and not _from_here(scope):
-            refusal = JSONResponse({"detail": "Not from another site: its origin is not allowed here"}, 403)
+        if acts and header_of(scope, b"origin") not in self._others and not self._from_here(scope):
+            refusal = JSONResponse({"detail": FOREIGN}, 403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
+    def _from_here(self, scope: Scope) -> bool:
+        """Whether a page of this origin sent it, or none did."""
+        site, origin = header_of(scope, b"sec-fetch-site"), header_of(scope, b"origin")
+        if site is not None:
+            return site in ("same-origin", "none")
+        if origin is None:
+            return True
+        # Not taken apart as an address: it may be anything, and only one is ours.
+        named, host = origin.partition("://")[2], host_of(scope)
+        return named == host or (self._any_port and PROXIED in scope and PORT.sub("", named) == host)
 
-def _from_here(scope: Scope) -> bool:
-    """Whether a page of this origin sent it, or none did."""
-    site, origin = header_of(scope, b"sec-fetch-site"), header_of(scope, b"origin")
-    if site is not None:
-        return site in ("same-origin", "none")
-    # Not taken apart as an address: it may be anything, and only one is ours.
-    return origin is None or origin.partition("://")[2] == header_of(scope, b"host")
+
+FOREIGN = (
+    "Not from another site: its origin is not allowed here. If it is this server's own page behind a proxy, have the"
+    " proxy send the Host header that it got, or X-Forwarded-Host; REALTIME_ORIGINS allows other origins"
+)
+PORT = re.compile(r":[0-9]+$")
 
 
 class KnownHost:
@@ -64,9 +78,11 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
-            host = header_of(scope, b"host") or ""
+            # Of the forwarded hosts, all: with such a header of its own, a page could pass for another one.
+            given = [header_of(scope, b"host") or "", *(header_of(scope, b"x-forwarded-host") or "").split(",")]
+            hosts = [host.strip() for host in given if host.strip() not in self._others]
             address = (scope.get("server") or ("",))[0]
-            if (host not in self._others and _is_public(host)) or _is_reachable(address):
+            if any(map(_is_public, hosts)) or _is_reachable(address):
                 refusal = JSONResponse({"detail": UNKNOWN_HOST}, 421)
                 await refusal(scope, receive, send)
                 return

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable
+from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable, VersionMismatch
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 RETRY_AFTER = "1"
 VIEWER = "realtime.viewer"
 """Where a scope has who is behind it."""
+FORWARDED_HOST = "realtime.forwarded_host"
+"""Where a scope has the host that the client asked a trusted proxy for."""
+PROXIED = "realtime.proxied"
+"""Where a scope says that the request came through a trusted proxy."""
 
 
 def parts_of(connection: HTTPConnection) -> Parts:
@@ -49,6 +53,18 @@ def header_of(scope: Scope, name: bytes) -> str | None:
             text: str = value.decode("latin-1")
             return text
     return None
+
+
+def host_of(scope: Scope) -> str:
+    """Return the host that the client asked for, with its port if it named one."""
+    forwarded: str | None = scope.get(FORWARDED_HOST)
+    return forwarded or header_of(scope, b"host") or ""
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request below the root path."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
 class SlashRouter(APIRouter):
@@ -175,6 +191,23 @@ def with_security(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
+WEAK = (
+    ". An entity tag that begins with W/ is weak and never matches in If-Match: send it as the server does, without W/."
+    " Proxies that compress answers add it"
+)
+NOT_UTF8 = "The body is not UTF-8 (at byte {}): JSON is sent in UTF-8"
+
+
+def _methods(app: FastAPI, path: str, error: HTTPException) -> list[str]:
+    """Return the methods that a path takes."""
+    methods = [method.strip() for method in (error.headers or {}).get("Allow", "").split(",")]
+    for template, operations in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template.rstrip("/")), path.rstrip("/")):
+            methods = [method.upper() for method in operations]
+    readable = ["HEAD"] if "GET" in methods else []
+    return list(dict.fromkeys([*methods, *readable, "OPTIONS"]))
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes every error an answer of the form ``{"detail": …}``."""
 
@@ -182,16 +215,22 @@ def add_error_handlers(app: FastAPI) -> None:
     async def named(request: Request, error: RealtimeError) -> Response:
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
+        if isinstance(error, VersionMismatch) and "W/" in request.headers.get("if-match", ""):
+            error.detail += WEAK
         return refusal(error)
+
+    @app.exception_handler(400)
+    async def unreadable(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, UnicodeDecodeError):  # of a JSON body, as FastAPI raises it
+            return JSONResponse({"detail": NOT_UTF8.format(error.__cause__.start)}, 400)
+        return await http_exception_handler(request, error)
 
     @app.exception_handler(405)
     async def not_allowed(request: Request, error: HTTPException) -> Response:
-        path = request.url.path.rstrip("/")
-        for template, operations in app.openapi()["paths"].items():
-            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template.rstrip("/")), path):
-                allow = {"Allow": ", ".join(method.upper() for method in operations)}
-                return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
-        return await http_exception_handler(request, error)
+        allow = {"Allow": ", ".join(_methods(app, path_of(request.scope), error))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

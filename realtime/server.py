@@ -117,7 +117,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         ws=Handshake,  # which the other one begins
         log_config=None,
         access_log=False,
-        forwarded_allow_ips=settings.proxies,
+        proxy_headers=False,  # the application reads them: `proxies.py`
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=30,

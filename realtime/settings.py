@@ -48,6 +48,13 @@ class Settings(BaseSettings):
         str,
         Field(description="addresses of proxies, separated by commas, that are believed about scheme and client"),
     ] = "127.0.0.1"
+    root_path: Annotated[
+        str,
+        Field(
+            pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
+            description="path below which a proxy shows the server, like `/notes`; the proxy may remove it or not",
+        ),
+    ] = ""
     data: Annotated[Path, Field(description="folder of the embedded servers")] = Path("data")
     mongo_url: Annotated[
         str | None, Field(repr=False, description="MongoDB replica set; without it, the embedded one")

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection, cookie_parser
 
 from realtime.access import STRANGER
 from realtime.errors import CLOSE_REASONS, CloseCode, NotSignedIn, RealtimeError, Unavailable
-from realtime.routing import VIEWER, header_of, refusal
+from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
 
@@ -49,7 +49,7 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and _first(scope["path"]) not in FOR_ALL:
+        if scope["type"] in ("http", "websocket") and _first(path_of(scope)) not in FOR_ALL:
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
@@ -74,7 +74,7 @@ class SignIn:
 
     def _trusted(self, scope: Scope) -> bool:
         origin = header_of(scope, b"origin")
-        return origin in self._others or origin == f"{_scheme(scope)}://{header_of(scope, b'host')}"
+        return origin in self._others or origin == f"{_scheme(scope)}://{host_of(scope)}"
 
 
 def _first(path: str) -> str:
@@ -142,7 +142,7 @@ def set_cookie(response: Response, connection: HTTPConnection, secret: str | Non
 def may_sign_in(connection: HTTPConnection) -> bool:
     """Whether a browser can be given a session without others on its way reading it."""
     try:
-        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        host = urlsplit(f"//{host_of(connection.scope)}").hostname or ""
     except ValueError:  # it may be anything
         host = ""
     return _scheme(connection.scope) == "https" or is_loopback(host)

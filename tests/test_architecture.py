@@ -31,7 +31,7 @@ OWNERS = {
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
     "yaml": {"markdown"},
-    "uvicorn": {"server", "handshakes", "heads"},
+    "uvicorn": {"server", "handshakes", "heads", "proxies"},
     "websockets": {"connections", "handshakes", "watch"},
     "structlog": {"logs"},
     "typer": {"cli"},

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER
-from websockets.protocol import Protocol as Parser
 
 from realtime import connections
-from realtime.connections import MAX_MESSAGE, Connection
+from realtime.connections import MAX_MESSAGE, Connection, Parser
 from realtime.frames import framed
 from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
@@ -163,7 +162,6 @@ BROKEN: dict[str, tuple[int, bytes]] = {
     "message within a message": (1002, frame(FIRST, b"a") + frame(TEXT, b"b")),
     "close of one byte": (1002, frame(CLOSE, b"\x03")),
     "close with a code that is none": (1002, frame(CLOSE, (999).to_bytes(2))),
-    "close within a message": (1002, frame(FIRST, b"a") + frame(CLOSE, (1000).to_bytes(2))),
     "too big, the head": (1009, b"\x82\xff" + (MAX_MESSAGE + 1).to_bytes(8)),
     "too big beyond all": (1009, b"\x82\xff" + b"\x7f" + b"\xff" * 7),
     "too big in parts": (1009, (frame(0x02, LONG, mask=bytes(4)) + frame(MORE, LONG, mask=bytes(4)) * 15)),
@@ -173,6 +171,17 @@ BROKEN: dict[str, tuple[int, bytes]] = {
     "surrogate": (1007, frame(TEXT, b"\xed\xa0\x80")),
     "close for a reason that is no UTF-8": (1007, frame(CLOSE, (1000).to_bytes(2) + b"\xff")),
 }
+
+
+async def test_close_within_a_fragmented_message_is_answered_with_its_own_code() -> None:
+    """RFC 6455, section 5.4, allows control frames there."""
+    for code in (1000, 1001, 4999):
+        close = close_of(code, b"bye")
+        data = frame(FIRST, b"a") + frame(MORE, b"b") + frame(CLOSE, close[2:])
+        for pieces in ([data], cut(data)):
+            heard, transport = fed(*pieces, frame(LAST, b"c"))
+            assert heard.messages == []
+            assert transport.written == close
 
 
 @pytest.mark.parametrize("name", BROKEN)

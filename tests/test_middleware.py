@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 
 import pytest
@@ -60,10 +61,25 @@ def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
                 with client.websocket_connect(path):
                     let_in += 1
         assert 2 <= let_in <= 2 + 2 * (time.monotonic() - started)
-        for answer in (refused.value, client.get("/events")):
-            assert answer.status_code == 503
-            assert answer.headers["Retry-After"] == "1"
+        assert refused.value.status_code == 503
+        assert refused.value.headers["Retry-After"] == "1"
         assert client.get("/changes").status_code == 200
+
+
+def test_event_stream_over_the_accept_limit_names_a_delay_and_ends(settings: Settings) -> None:
+    """A browser's EventSource gives up for good after any status but 200."""
+    with TestClient(create_app(settings.model_copy(update={"accepts": 1}))) as client:
+        client.head("/events")
+        delays = set()
+        for path in ("/events", "/events/", "/events?since=none:0"):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            match = re.fullmatch(r"retry: (\d+)\n\n", answer.text)
+            assert match
+            assert 1000 <= int(match[1]) <= 5000
+            delays.add(match[1])
+        assert len(delays) > 1, "a herd is spread"
 
 
 async def _sent(pieces: list[bytes], pause: float) -> int:

@@ -157,12 +157,20 @@ def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:
         ("PUT", "/notes/", {"GET", "POST"}),
         ("DELETE", "/notes", {"GET", "POST"}),
         ("POST", "/notes/1/", {"GET", "PUT", "PATCH", "DELETE"}),
-        ("OPTIONS", "/notes/1", {"GET", "PUT", "PATCH", "DELETE"}),
+        ("POST", "/", {"GET"}),
         ("POST", "/ping", {"GET"}),
     ):
         answer = client.request(method, path)
         assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
-        assert set(answer.headers["Allow"].split(", ")) - {"HEAD"} == allowed, path
+        assert set(answer.headers["Allow"].split(", ")) == {*allowed, "HEAD", "OPTIONS"}, path
+
+
+def test_options_of_a_known_path_are_told_and_others_are_not_found(client: TestClient) -> None:
+    for path in ("/", "/ping", "/readyz", "/healthz/", "/notes/", "/notes/1", "/docs", "/asyncapi.json"):
+        answer = client.options(path)
+        assert (answer.status_code, answer.content) == (204, b""), path
+        assert {"GET", "HEAD", "OPTIONS"} <= set(answer.headers["Allow"].split(", ")), path
+    assert client.options("/nothing").status_code == 404
 
 
 def test_unknown_path(client: TestClient) -> None:
