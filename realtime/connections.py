@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 1024 * 1024
 ABORT_AFTER = 2.0
+RECONNECT_DELAY = 1.0
+"""Seconds before the close of a connection whose client would do the same again: stock Yjs clients connect again at
+once, as a handshake that succeeds resets their backoff."""
 GONE_AWAY = 1012
 LOST = 1006
 INVALID_TEXT = 1007
@@ -147,15 +150,26 @@ class Connection(asyncio.Protocol):
         close = None if self._parser is None else self._parser.close_rcvd
         return (LOST, "") if close is None else (close.code, close.reason)
 
-    def close(self, code: int, reason: str, last: bytes | None = None) -> None:
-        """Closes the connection, with a text message before it if there is one to send."""
+    def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
+        """Closes the connection, with a text message before it if there is one to send.
+
+        With a delay in seconds, nothing is read or sent until then.
+        """
         if self._closing or self.transport.is_closing():
             return
-        if last is not None:
-            self.write(framed(TEXT, last))
-        self.write(framed(CLOSE, code.to_bytes(2, "big") + reason.encode()))
+        message = b"" if last is None else framed(TEXT, last)
         self._end()
-        self._linger()
+        self._send_close(message + framed(CLOSE, code.to_bytes(2, "big") + reason.encode()), delay)
+
+    def _send_close(self, data: bytes, delay: float = 0) -> None:
+        if delay:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(delay, self._send_close, data)
+        elif not self.transport.is_closing():
+            self.write(data)
+            self._linger()
+            if self._parser is not None and self._parser.parser_exc is not None and self.transport.can_write_eof():
+                self.transport.write_eof()  # so that a peer that waits for the end has it
 
     def _end(self) -> None:
         """A close was written: nothing follows it."""
@@ -243,15 +257,18 @@ class Connection(asyncio.Protocol):
                 self._assemble(frame)
         answer = b"".join(parser.data_to_send())
         if parser.close_expected():
-            if not self._closing:
-                self.write(answer)
+            first = not self._closing
+            if first:
                 self._end()
             if parser.parser_exc is None:
+                if first:
+                    self.write(answer)
                 self.transport.close()
+            elif first:
+                too_big = parser.close_sent is not None and parser.close_sent.code == CloseCode.TOO_BIG
+                self._send_close(answer, RECONNECT_DELAY if too_big else 0)
             else:
                 self._linger()
-                if self.transport.can_write_eof():
-                    self.transport.write_eof()  # so that a peer that waits for the end has it
         elif answer:
             self._answer(answer)
 

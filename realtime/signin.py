@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection, cookie_parser
 
 from realtime.access import STRANGER
-from realtime.errors import CLOSE_REASONS, CloseCode, NotSignedIn, RealtimeError, Unavailable
+from realtime.errors import NotSignedIn, Unavailable
 from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
@@ -53,7 +53,7 @@ class SignIn:
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
-                await _refuse(error, scope, receive, send)
+                await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -83,17 +83,6 @@ def _first(path: str) -> str:
 
 def _scheme(scope: Scope) -> str:
     return "https" if scope["scheme"] in ("https", "wss") else "http"
-
-
-async def _refuse(error: RealtimeError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await refusal(error)(scope, receive, send)
-        return
-    # What comes after the handshake is all that a WebSocket client gets to see.
-    code = CloseCode.NOT_SIGNED_IN if isinstance(error, NotSignedIn) else CloseCode.RESUME
-    await receive()
-    await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
 
 
 def cookie_of(scope: Scope) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.http11 import Response
 
 from realtime.errors import RealtimeError, may_come_back
 
@@ -18,6 +19,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 SILENCE = 60.0  # more than two heartbeats
+FINAL = {401, 403, 421}
+"""Statuses of a handshake that will be refused again."""
 
 
 class Refused(RealtimeError):
@@ -74,6 +77,10 @@ async def follow(
                     raise Refused(f"the server refused: {reason}") from None
         except InvalidURI as error:
             raise Refused(f"{url} is not the address of a server: {error}") from None
+        except InvalidStatus as error:
+            reason = _reason(error.response)
+            if error.response.status_code in FINAL:
+                raise Refused(f"the server refused: {reason}") from None
         except InvalidHandshake as error:
             reason = f"no feed there: {error}"
         except TimeoutError:
@@ -85,6 +92,14 @@ async def follow(
         failures = min(failures + 1, 10)
         tell(f"{reason}; trying again in {pause:.1f} s")
         await asyncio.sleep(pause)
+
+
+def _reason(answer: Response) -> str:
+    """Return what a server said instead of opening the feed."""
+    try:
+        return str(json.loads(answer.body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"no feed there: the answer was {answer.status_code}"
 
 
 def describe(frame: dict[str, Any]) -> str | None:

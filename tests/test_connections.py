@@ -17,7 +17,7 @@ from websockets.protocol import OPEN, SERVER
 
 from realtime import connections
 from realtime.connections import MAX_MESSAGE, Connection, Parser
-from realtime.frames import framed
+from realtime.frames import Packet, framed
 from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
@@ -267,6 +267,18 @@ async def test_the_same_is_understood_as_by_the_library() -> None:
     assert len(seen) >= 6
 
 
+async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
+    heard, transport = Heard(), Memory()
+    connection = Connection(transport, set(), None)
+    connection.listen(heard)
+    connection.close(4500, "bad frame", delay=0.05 * UNIT)
+    connection.data_received(frame(TEXT, b"after"))
+    assert connection.send(Packet([b"after"]), 1000)
+    assert (heard.messages, transport.written, transport.reading) == ([], b"", False)
+    await eventually(lambda: transport.written == close_of(4500, b"bad frame"))
+    assert transport.reading
+
+
 # Over real sockets
 
 
@@ -297,6 +309,7 @@ async def connected(
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ABORT_AFTER", 0.1 * UNIT)
+    monkeypatch.setattr(connections, "RECONNECT_DELAY", 0)
 
 
 async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:

@@ -180,6 +180,7 @@ def test_unknown_path(client: TestClient) -> None:
 
 
 def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
     for path in ("/ws", "/ws/", "/sync/1", "/sync/1/"):
         with client.websocket_connect(path):
             pass

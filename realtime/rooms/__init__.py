@@ -92,6 +92,11 @@ class Rooms:
             member.close(CloseCode.DRAIN)
         return member
 
+    async def check_visible(self, id: int, viewer: Viewer) -> None:
+        """Raise :class:`NoteNotFound` unless a viewer may see a note, :class:`Unavailable`."""
+        if viewer.keys is not None or id not in self._rooms:
+            await self._standing(id, viewer)
+
     async def join(self, id: int, member: Member, created: str | None = None) -> Room:
         """Lets a client into the room of a note, of that with this ``created_date`` only, if it tells one.
 

@@ -25,8 +25,6 @@ class Kind(IntEnum):
     UPDATE = 2
     AWARENESS = 3
     QUERY_AWARENESS = 4
-    OTHER = 5
-    """What a client may send and a server has no use for."""
 
 
 class Message(NamedTuple):
@@ -41,15 +39,15 @@ def decode(data: bytes) -> Message:
     reader = lib0.Reader(data)
     kind = reader.number(255)
     if kind == _QUERY_AWARENESS:
-        return Message(Kind.QUERY_AWARENESS, b"")
-    if kind == _AUTH:
-        return Message(Kind.OTHER, b"")
-    if kind == _SYNC:
+        message = Message(Kind.QUERY_AWARENESS, b"")
+    elif kind == _SYNC:
         message = Message(Kind(reader.number(2)), reader.array())
     elif kind == _AWARENESS:
         message = Message(Kind.AWARENESS, reader.array())
+    elif kind == _AUTH:
+        raise MalformedUpdate(f"is of kind {kind}, which only a server sends: this is the y-websocket protocol")
     else:
-        raise MalformedUpdate(f"is of kind {kind}, which is not known here")
+        raise MalformedUpdate(f"is of kind {kind}: this is the y-websocket protocol, which has the kinds 0, 1 and 3")
     reader.finish()
     return message
 

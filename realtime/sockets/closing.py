@@ -7,9 +7,17 @@ import contextlib
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from realtime.connections import RECONNECT_DELAY
 from realtime.errors import CLOSE_REASONS, CloseCode
 
 WITHIN = 1.0
+REPEATED = {CloseCode.BAD_FRAME, CloseCode.TOO_BIG, CloseCode.TOO_MANY}
+"""Codes for what a client is likely to do again as soon as it is connected again."""
+
+
+def delay_of(code: CloseCode) -> float:
+    """Return for how many seconds the close of a room's connection is delayed."""
+    return RECONNECT_DELAY if code in REPEATED else 0
 
 
 async def close(socket: WebSocket, code: CloseCode, last: str | None = None, reason: str | None = None) -> None:

@@ -21,8 +21,8 @@ from realtime.errors import (
 )
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
-from realtime.routing import SlashRouter, parts_of
-from realtime.sockets.closing import close
+from realtime.routing import SlashRouter, parts_of, refusal
+from realtime.sockets.closing import close, delay_of
 from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
@@ -48,22 +48,17 @@ router = SlashRouter(tags=["sync"])
 async def sync(socket: WebSocket, id: str) -> None:
     """The shared text of a note, for any Yjs client. Who knows the note may tell which: ``?created=``, its date."""
     parts = parts_of(socket)
-    await socket.accept()
-    if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
-        await close(socket, CloseCode.NOTE_GONE)
-        return
     try:
+        if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
+            raise NoteNotFound
         viewer = await by_ticket(socket, int(id))
+        await parts.rooms.check_visible(int(id), viewer)
         place = await parts.places.take(viewer)
-    except NotSignedIn:
-        await close(socket, CloseCode.NOT_SIGNED_IN)
+    except (NoteNotFound, NotSignedIn, TooMany, Unavailable) as error:
+        # Before the handshake: stock clients back off then, and connect again at once after a close.
+        await socket.send_denial_response(refusal(error))
         return
-    except TooMany:
-        await close(socket, CloseCode.TOO_MANY)
-        return
-    except Unavailable:
-        await close(socket, CloseCode.RESUME)
-        return
+    await socket.accept()
     way = direct(socket)
     if way is not None:
         member = parts.rooms.member(way.connection, viewer)
@@ -89,6 +84,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         failure = failure or Refused(member.closing.result())
     if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError)):
         code, reason = _why(failure)
+        await asyncio.sleep(delay_of(code))
         await close(socket, code, reason=reason)
 
 
@@ -137,7 +133,7 @@ class Typist(Session):
 
     def _close(self, why: Exception) -> None:
         code, reason = _why(why)
-        self.connection.close(code, reason or CLOSE_REASONS[code])
+        self.connection.close(code, reason or CLOSE_REASONS[code], delay=delay_of(code))
 
 
 async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Member) -> None:

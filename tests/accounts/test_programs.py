@@ -44,7 +44,7 @@ async def test_export_import_and_watch_take_a_token(serve: Callable[..., ServerP
                 assert (await anext(frames))["type"] == "ready"
                 await ann.put(f"/notes/{made['id']}/", json=note_in("other"))
                 assert (await anext(frames))["note"]["title"] == "other"
-            with pytest.raises(Refused, match="not signed in"):
+            with pytest.raises(Refused, match="The token is wrong"):
                 await anext(follow(server.url, None, print, "rt_x"))
     assert token not in server.log()
     assert "rt_x" not in server.log()

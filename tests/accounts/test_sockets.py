@@ -78,12 +78,14 @@ def test_header(host: TestClient, browse: Browse, ann: Browser) -> None:
         assert socket.receive_json()["type"] == "ready"
         (viewer,) = viewers(host)
         assert (viewer.name, viewer.writes, viewer.session) == (ann.name, False, made["id"])
-    with feed(browse(), **bearer("rt_nonsense")) as socket:
-        assert last(socket) == (CloseCode.NOT_SIGNED_IN, [])
-    with browse().websocket_connect("ws://127.0.0.1/sync/1", headers=bearer("rt_nonsense")) as socket:
-        with pytest.raises(WebSocketDisconnect) as closed:
-            socket.receive_bytes()
-        assert closed.value.code == CloseCode.NOT_SIGNED_IN
+    for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            browse().websocket_connect(path, headers=bearer("rt_nonsense")),
+        ):
+            pass
+        assert refused.value.status_code == 401
+        assert refused.value.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_first_frame(host: TestClient, browse: Browse, ann: Browser) -> None:
@@ -148,13 +150,13 @@ def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
         assert socket.receive_json()["people"] == [{"name": ann.name, "color": "red"}]
 
 
-def enter(browser: Browser, note: int, ticket: str) -> CloseCode | None:
-    """Enters a room: how that is refused, if it is."""
-    with browser.websocket_connect(f"ws://127.0.0.1/sync/{note}?ticket={ticket}") as socket:
-        try:
+def enter(browser: Browser, note: int, ticket: str) -> int | None:
+    """Enter a room; return the status that refuses it, if one does."""
+    try:
+        with browser.websocket_connect(f"ws://127.0.0.1/sync/{note}?ticket={ticket}") as socket:
             socket.receive_bytes()
-        except WebSocketDisconnect as closed:
-            return CloseCode(closed.code)
+    except WebSocketDenialResponse as refused:
+        return refused.status_code
     return None
 
 
@@ -169,11 +171,11 @@ def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
 
     used = new()
     assert enter(browse(), first, used) is None
-    assert enter(browse(), first, used) is CloseCode.NOT_SIGNED_IN
+    assert enter(browse(), first, used) == 401
     other = new(second)
-    assert enter(browse(), first, other) is CloseCode.NOT_SIGNED_IN
-    assert enter(browse(), second, other) is CloseCode.NOT_SIGNED_IN  # who tried a door used it up
-    assert enter(browse(), first, "nonsense") is CloseCode.NOT_SIGNED_IN
+    assert enter(browse(), first, other) == 401
+    assert enter(browse(), second, other) == 401  # who tried a door used it up
+    assert enter(browse(), first, "nonsense") == 401
     late = new()
     past = datetime.now(UTC) - timedelta(seconds=1)
     passes = parts_of(host).store.passes._passes
@@ -182,8 +184,8 @@ def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
         await passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})
 
     run(host, expire)
-    assert enter(browse(), first, late) is CloseCode.NOT_SIGNED_IN
+    assert enter(browse(), first, late) == 401
     orphan = new()
     ann.post("/auth/sign-out")
-    assert enter(browse(), first, orphan) is CloseCode.NOT_SIGNED_IN
+    assert enter(browse(), first, orphan) == 401
     assert browse().post("/auth/ticket", json={"note": 1}).status_code == 401

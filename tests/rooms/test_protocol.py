@@ -19,7 +19,6 @@ def test_what_is_sent_is_read_back(data: bytes) -> None:
     assert decode(protocol.update(data)) == Message(Kind.UPDATE, data)
     assert decode(protocol.awareness(data)) == Message(Kind.AWARENESS, data)
     assert decode(b"\3") == Message(Kind.QUERY_AWARENESS, b"")
-    assert decode(protocol.denied("no")).kind is Kind.OTHER
 
 
 @given(st.binary(max_size=60))
@@ -30,10 +29,22 @@ def test_junk_is_read_or_refused(data: bytes) -> None:
         return
 
 
-@pytest.mark.parametrize("data", [b"", b"\4", b"\x65", b"\0", b"\0\3\0", b"\0\0", b"\1", b"\1\2a", b"\0\1\1ab"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\4", b"\x65", b"\0", b"\0\3\0", b"\0\0", b"\1", b"\1\2a", b"\0\1\1ab", b"\3\0", protocol.denied("no")],
+)
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedUpdate):
         decode(data)
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+@pytest.mark.parametrize("kind", range(9))
+def test_message_of_a_hocuspocus_provider_is_refused_whatever_its_document_is_called(length: int, kind: int) -> None:
+    """Its messages begin with the name of the document, then tell their kind; the first ones are these."""
+    for body in (b"", lib0.array(b"\0"), b"\0" + lib0.array(b"\0"), b"\0" + lib0.string("token") + lib0.string("4.8")):
+        with pytest.raises(MalformedUpdate):
+            decode(lib0.string("n" * length) + bytes((kind,)) + body)
 
 
 def test_a_refusal_is_as_auth_js_reads_it() -> None:

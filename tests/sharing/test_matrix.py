@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
-from starlette.testclient import WebSocketTestSession
-from starlette.websockets import WebSocketDisconnect
+from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 
 from realtime.crdt import Document
 from realtime.rooms import protocol
@@ -246,12 +245,13 @@ def test_rooms(world: World, person: str) -> None:
     headers = {**ORIGIN, **({"Authorization": who.headers["Authorization"]} if "Authorization" in who.headers else {})}
     for kind in SHARED:
         letter = "-" if kind == "trashed" else TABLE[kind, person]
-        with who.websocket_connect(f"ws://127.0.0.1/sync/{world.notes[kind]}", headers=headers) as socket:
-            if letter == "-":
-                with pytest.raises(WebSocketDisconnect) as closed:
-                    socket.receive_bytes()
-                assert closed.value.code == 4504, (kind, person)
-                continue
+        path = f"ws://127.0.0.1/sync/{world.notes[kind]}"
+        if letter == "-":
+            with pytest.raises(WebSocketDenialResponse) as refused, who.websocket_connect(path, headers=headers):
+                pass
+            assert refused.value.status_code == 404, (kind, person)
+            continue
+        with who.websocket_connect(path, headers=headers) as socket:
             assert protocol.decode(socket.receive_bytes()).kind is protocol.Kind.STATE
             socket.send_bytes(protocol.state(Document().state))
             text = protocol.decode(next(one for one in _received(socket) if one[:2] == b"\0\1")).payload

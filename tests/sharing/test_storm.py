@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realtime.crdt import Document
 from realtime.rooms import protocol
@@ -163,6 +163,9 @@ class Storm:
             try:
                 async with connect(url, additional_headers=right.member.headers) as socket:
                     await self._type(socket, right)
+            except InvalidStatus as refused:
+                if refused.response.status_code != 404:
+                    raise
             except ConnectionClosed as closed:
                 code = 0 if closed.rcvd is None else closed.rcvd.code
                 if code == 4503 and right.since not in (None, float("inf")):
