@@ -215,7 +215,11 @@ class Bus:
         """Subscribes. The iterator raises :class:`BusUnavailable` when the connection is lost."""
         pubsub = self._redis.pubsub()
         try:
-            await pubsub.subscribe(*channels)
+            try:
+                await pubsub.subscribe(*channels)
+            except (RedisError, OSError):
+                self.available = False
+                raise
             _stop_if_cancelled()
             yield self._messages(pubsub)
         except (RedisError, OSError) as error:

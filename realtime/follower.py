@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 1.0
+CONTACT_INTERVAL = 0.1
+"""Seconds between looks whether Redis answers, while it never did."""
 READ_AHEAD = 2**32
 READ_BYTES = 512 * 1024  # handed out at once: less than a client's budget, so that catching up closes nobody
 
@@ -58,8 +61,11 @@ class Follower:
         return max(0, self._top.offset - self._position.offset)
 
     async def ready(self) -> None:
-        """Waits for the first contact with Redis."""
-        await self._known.wait()
+        """Waits for the first contact with Redis, or until it is clear that there is none: events come around it."""
+        while not (self._known.is_set() or self._bus.silent):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONTACT_INTERVAL):
+                    await self._known.wait()
 
     async def run(self) -> None:
         """Follows until the connection is lost; raises :class:`BusUnavailable` then. To be run again."""
@@ -124,8 +130,10 @@ class Follower:
         """Reads the log from the last event handed out; where it does not reach back, everyone starts over."""
         async with self._catching_up:
             if self._position is None:
+                # Whoever is connected by now got events around Redis, and perhaps not all: they start over.
                 self._position = await self._bus.position()
                 self._known.set()
+                self._handlers.reset(self._position)
             while entries := await self._bus.read(
                 self._position, self._position.offset + READ_AHEAD, most_bytes=READ_BYTES
             ):

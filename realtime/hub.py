@@ -216,6 +216,7 @@ class Hub:
     def reset(self, frame: Frame) -> None:
         """History has a hole: what waits is pointless, every client is to start over."""
         self.flush()
+        self.recent.clear_aside()
         for client in list(self.clients()):
             client.clear()
             client.offer(frame)

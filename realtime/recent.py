@@ -55,6 +55,11 @@ class Recent:
         while self._aside_bytes > self._most_bytes:
             self._forget_aside(next(iter(self.aside)))
 
+    def clear_aside(self) -> None:
+        """Forgets the events that the log does not have: clients start over, and read the notes again."""
+        self.aside.clear()
+        self._aside_bytes = 0
+
     def _forget_aside(self, id: int) -> None:
         if (event := self.aside.pop(id, None)) is not None:
             self._aside_bytes -= event.full.size

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from starlette.testclient import TestClient
 
+from benchmarks.processes import free_port
+from realtime import create_app
 from realtime.bus import SILENCE, Bus
 from realtime.embedded import Embedded
 from realtime.settings import Settings
 from tests.accounts.people import parts_of
+from tests.faults.daemons import Valkey
 from tests.faults.stand import process_on
 from tests.harness import eventually, note_in
 
@@ -53,6 +57,42 @@ def test_who_polls_is_not_told_again_and_again_once_redis_is_back(client: TestCl
     recent.put_aside(event)
     polled = client.get("/changes", params={"since": str(event.cursor), "timeout": 1}).json()
     assert polled["changes"] == []
+
+
+def test_server_without_redis_since_its_start_delivers_from_mongodb(settings: Settings) -> None:
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0", "publish_wait": 0.1})
+    with TestClient(create_app(away)) as client:
+        assert client.get("/notes/").headers["X-Cursor"] == "none:0"
+        polled = client.get("/changes").json()
+        assert polled == {"cursor": "none:0", "reset": False, "changes": []}
+        with client.websocket_connect("/ws?since=none:0") as socket:
+            assert socket.receive_json() == {"type": "ready", "cursor": "none:0"}
+            made = client.post("/notes/", json=note_in("around")).json()
+            event = socket.receive_json()
+            assert (event["type"], event["note"]) == ("note.created", made)
+        assert client.get("/changes?since=none:0&timeout=60").json()["changes"] == [event]
+        with client.websocket_connect("/ws?since=c2c16b7c2e32:17") as socket:  # of another time
+            assert [socket.receive_json()["type"] for _ in range(3)] == ["reset", "note.created", "ready"]
+
+
+async def test_once_redis_is_there_everyone_starts_over_and_nothing_stale_is_sent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    away = settings.model_copy(update={"redis_url": valkey.url, "publish_wait": 0.1})
+    with TestClient(create_app(away)) as client, client.websocket_connect("/ws") as socket:
+        assert socket.receive_json() == {"type": "ready", "cursor": "none:0"}
+        client.post("/notes/", json=note_in("around"))
+        assert socket.receive_json()["cursor"] == "none:0"
+        async with valkey:
+            frames = [await asyncio.to_thread(socket.receive_json)]
+            while frames[-1]["type"] != "reset":
+                frames.append(await asyncio.to_thread(socket.receive_json))
+            cursor = client.get("/notes/").headers["X-Cursor"]
+            assert not cursor.startswith("none:")
+            with client.websocket_connect("/ws") as newcomer:
+                assert newcomer.receive_json()["type"] == "ready"
+            assert client.get("/changes?since=none:0").json()["reset"] is True
 
 
 async def test_silent_is_who_lets_wait(settings: Settings, frozen: psutil.Process) -> None:

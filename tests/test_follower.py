@@ -55,6 +55,8 @@ async def follow(settings: Settings) -> AsyncIterator[Follow]:
     async with running({"append": follow.bus.run, "follow": follow.follower.run}):
         await follow.follower.ready()
         await eventually(lambda: follow.follower.connected)
+        assert len(follow.resets) == 1, "with the first contact, who came before starts over"
+        follow.resets.clear()
         yield follow
     await follow.bus.aclose()
     await follow.redis.aclose()

@@ -15,7 +15,7 @@ from tests.faults.daemons import Valkey
 from tests.faults.load import Crowd, crowd
 from tests.faults.proxy import Toxics
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import eventually
+from tests.harness import Replica, eventually
 
 RESUME_OR_RESET = "resume or reset, never a silent hole"
 FIFTY = "50 times, 0 lost, all have all within 10 s after it is back"
@@ -127,6 +127,46 @@ async def frozen(run: Run) -> Figures:
     figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "told after": f"{lag:.2f} s at most"}
     figures.must(lag <= 2)
     figures.must(ratio <= 1.5 or not run.thorough)  # too few writes in a slice
+    return figures
+
+
+@scenario(
+    "redis-never-there",
+    invariant="a server that starts without Redis reads, writes and delivers by way of MongoDB",
+    mark="30 s; all told within 2 s; once Redis is there all start over, and no client gets a frame from before",
+    unit="seconds",
+    full=30,
+    slice=4,
+)
+async def never_there(run: Run) -> Figures:
+    """Nothing listens at its address when the servers start, and for some time after that."""
+    valkey = Valkey(run.stand.folder / "valkey")
+    settings = await run.stand.settings(redis_url=valkey.url)
+    fleet = await run.stand.fleet(settings, 2, run.random)
+    async with crowd(run, fleet.url, settings) as load:
+        started = time.monotonic()
+        lag = 0.0
+        while time.monotonic() - started < run.times:
+            await asyncio.sleep(0.05)
+            lag = max(lag, load.watch.lag)
+            run.progress(int(time.monotonic() - started))
+        delivered = len(load.watch.seconds)
+        await run.stand.exits.enter_async_context(valkey)
+        await load.writers.more(run.load(100))
+        await eventually(lambda: all(replica.resets for replica in load.replicas), within=20)
+        for server in fleet.servers:
+            async with Replica(server.url) as newcomer:
+                assert newcomer.cursor is not None
+                assert not newcomer.cursor.startswith("none:")
+                await load.writers.more(run.load(50))
+                stale = [frame for frame in newcomer.frames if frame.get("cursor", "").startswith("none:")]
+                assert stale == []
+    fleet.check()
+    figures = load.figures
+    figures.faults = run.times
+    figures.extra |= {"told after": f"{lag:.2f} s at most", "deliveries without Redis": delivered}
+    figures.must(lag <= 2)
+    figures.must(delivered > 0)
     return figures
 
 
