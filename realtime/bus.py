@@ -28,6 +28,10 @@ BATCH_EVENTS = 128
 BATCH_BYTES = 4 * 1024 * 1024
 SILENCE = 0.4
 """Seconds without an answer after which nobody counts on one."""
+EVICTS = (
+    "maxmemory-policy is {}: when its memory is full it deletes keys of the feed, and clients have to fetch all notes"
+    " again. Set it to noeviction"
+)
 QUEUE_EVENTS = 10_000
 QUEUE_BYTES = 64 * 1024 * 1024
 
@@ -92,6 +96,8 @@ class Bus:
         self._asked: dict[object, float] = {}
         self.available = True
         self.appending = True
+        self.warning: str | None = None
+        """What is wrong with how Redis is set up, though it works."""
 
     @property
     def silent(self) -> bool:
@@ -183,6 +189,17 @@ class Bus:
         _stop_if_cancelled()
         self.available = True
         return result
+
+    async def inspect(self) -> None:
+        """Warn of a Redis that may evict keys. Raises :class:`BusUnavailable`."""
+        try:
+            memory = await self._redis.info("memory")
+        except (RedisError, OSError) as error:
+            raise _lost(error) from error
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            self.warning = EVICTS.format(policy)
+            log.warning("Redis: %s", self.warning)
 
     async def position(self) -> Cursor:
         """The position of the last event in the log. Raises :class:`BusUnavailable`."""

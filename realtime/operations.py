@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from fastapi import Request, Response
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse
 from realtime.errors import RealtimeError
 from realtime.routing import SlashRouter, parts_of
 
-CHECK_TIMEOUT = 2.0
+CHECK_TIMEOUT = 3.0
 
 CHECKS = {
     "mongodb": {"ok": True},
@@ -20,6 +21,7 @@ CHECKS = {
     "accepting": {"ok": True},
 }
 """The checks of the examples."""
+AWAY = {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"}
 
 router = SlashRouter(tags=["operations"])
 
@@ -40,7 +42,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "alive"}
 
 
-async def _check(check: Any) -> dict[str, Any]:
+async def _check(check: Awaitable[object], warning: str | None) -> dict[str, Any]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             await check
@@ -48,7 +50,7 @@ async def _check(check: Any) -> dict[str, Any]:
         return {"ok": False, "detail": error.detail}
     except TimeoutError:
         return {"ok": False, "detail": f"no answer within {CHECK_TIMEOUT:.0f} s"}
-    return {"ok": True}
+    return {"ok": True} if warning is None else {"ok": True, "warning": warning}
 
 
 @router.get(
@@ -58,14 +60,25 @@ async def _check(check: Any) -> dict[str, Any]:
         200: _example("It can", {"status": "ready", "checks": CHECKS}),
         503: _example(
             "Not now: `checks` tells why",
-            {"status": "not ready", "checks": {**CHECKS, "mongodb": {"ok": False, "detail": "no answer within 2 s"}}},
+            {
+                "status": "not ready",
+                "checks": {
+                    **CHECKS,
+                    "mongodb": {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"},
+                },
+            },
         ),
     },
 )
 async def readyz(request: Request) -> Response:
-    """200 when MongoDB and Redis answer, the feed is followed and the server is not stopping; each is named."""
+    """200 when a majority of MongoDB's members confirms a write, Redis answers, the feed is followed and the server is
+    not stopping. Each is named; a `warning` is about a deployment that works, but keeps fewer promises.
+    """
     parts = parts_of(request)
-    mongodb, redis = await asyncio.gather(_check(parts.store.ping(CHECK_TIMEOUT)), _check(parts.bus.position()))
+    mongodb, redis = await asyncio.gather(
+        _check(parts.store.readiness.check(), parts.store.readiness.warning),
+        _check(parts.bus.position(), parts.bus.warning),
+    )
     if redis["ok"] and not parts.bus.appending:
         redis = {"ok": False, "detail": "events cannot be published"}
     follower = parts.follower

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
+from realtime import create_app
+from realtime.settings import Settings
+from tests.accounts.people import HERE, Browser, with_accounts
+from tests.faults.daemons import Valkey
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
+OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
 AWAY = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
 
 
@@ -55,6 +63,47 @@ async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess
         assert (checks["mongodb"]["ok"], checks["redis"]["ok"]) == (False, True)
         assert (await rest.get("/ping")).status_code == 200
     assert server.stop() == 0
+
+
+async def test_redis_user_with_the_documented_rights_is_enough(settings: Settings, tmp_path: Path) -> None:
+    documented = re.search(r"^ACL SETUSER realtime (on .*)$", OPERATIONS.read_text(), re.MULTILINE)
+    assert documented
+    async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+        rules = documented[1].replace("{realtime}", f"{{{settings.database}}}").split()
+        await redis.execute_command("ACL", "SETUSER", "realtime", *rules)  # type: ignore[no-untyped-call]  # the library leaves it open
+
+        def use() -> None:
+            url = valkey.url.replace("//", "//realtime:password@")
+            app = create_app(with_accounts(settings).model_copy(update={"redis_url": url}))
+            with TestClient(app, base_url=HERE) as host:
+                ann = Browser(host).sign_up()
+                note = ann.post("/notes/", json=note_in()).json()["id"]
+                with ann.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}) as socket:
+                    assert socket.receive_json()["type"] in ("note.created", "ready")
+                    socket.send_json({"type": "presence", "id": note, "state": {}})
+                    while socket.receive_json()["type"] != "presence":
+                        pass
+                with ann.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as socket:
+                    assert socket.receive_bytes()
+                assert host.get("/readyz").json()["status"] == "ready"
+
+        await asyncio.to_thread(use)
+        assert await redis.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]  # as above
+
+
+async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        server = serve(redis_url=valkey.url)
+        async with rest_client(server.url) as rest:
+
+            async def warned() -> bool:
+                check = (await rest.get("/readyz")).json()["checks"]["redis"]
+                return check["ok"] is True and "maxmemory-policy is allkeys-lru" in check.get("warning", "")
+
+            await eventually(warned)
+        assert "maxmemory-policy is allkeys-lru" in server.log()
+        server.kill()
 
 
 def test_metrics_count_writes_and_requests(client: TestClient) -> None:

@@ -14,6 +14,7 @@ from realtime.store.lists import Lists, indexes
 from realtime.store.notes import NoteStore
 from realtime.store.passes import Passes
 from realtime.store.people import PeopleStore
+from realtime.store.readiness import Readiness
 from realtime.store.revocations import RevocationStore
 from realtime.store.sessions import SessionStore
 from realtime.store.texts import TextStore
@@ -45,6 +46,7 @@ class Store:
         self.passes = Passes(self._connection)
         self.revocations = RevocationStore(self._connection)
         self.audit = Audit(self._connection)
+        self.readiness = Readiness(self._connection)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -60,6 +62,7 @@ class Store:
             partialFilterExpression={"origin": {"$exists": True}},
         )
         await self.ping(self._connection.write_timeout)
+        await self.readiness.inspect()
         with self._connection.reading(BUILD_TIMEOUT):
             await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=accounts)])
             await self.history.prepare()

@@ -14,6 +14,7 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
@@ -49,7 +50,12 @@ class Connection:
         self._client: Any = AsyncIOMotorClient(url, appname="realtime", retryWrites=True, retryReads=True)
         options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.database: Any = self._client.get_database(
-            database, codec_options=options, read_concern=ReadConcern("majority"), write_concern=DURABLE
+            database,
+            codec_options=options,
+            read_concern=ReadConcern("majority"),
+            write_concern=DURABLE,
+            # Whatever the URL says: a secondary may not have yet what was just acknowledged.
+            read_preference=ReadPreference.PRIMARY,
         )
         self._driver = Driver(url)
         self.line = Line(self._driver, database, DURABLE)

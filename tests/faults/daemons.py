@@ -93,6 +93,28 @@ class Valkey(Daemon):
             kept.truncate(max(0, file.stat().st_size - size))
 
 
+def _mongod(place: Path, *options: str) -> list[str]:
+    """The command of a ``mongod`` in a folder, without passwords, and with the commands that make faults."""
+    program = keeper.find_program(keeper.packaged_mongod(), ["mongod"], keeper.MONGOD_HELP)
+    paths = ["--dbpath", str(place / "data"), "--logpath", str(place / "log.txt"), "--bind_ip", "127.0.0.1"]
+    flags = ["--nounixsocket", "--quiet", "--logappend", "--wiredTigerCacheSizeGB", "0.25"]
+    flags += ["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"]
+    return [program, *paths, *flags, *options]
+
+
+class Standalone(Daemon):
+    """A MongoDB that is no replica set."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, _mongod(folder))
+        (folder / "data").mkdir()
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return f"mongodb://127.0.0.1:{self.port}/"
+
+
 class ReplicaSet:
     """MongoDB nodes, each a process, that elect a primary. Without passwords; with the commands that make faults.
 
@@ -100,17 +122,11 @@ class ReplicaSet:
     """
 
     def __init__(self, folder: Path, nodes: int, *, patience: float = 10.0) -> None:
-        program = keeper.find_program(keeper.packaged_mongod(), ["mongod"], keeper.MONGOD_HELP)
         self.nodes: list[Daemon] = []
         self._patience = patience
         for number in range(nodes):
             place = folder / f"mongod-{number}"
-            options = {"--dbpath": place / "data", "--logpath": place / "log.txt", "--bind_ip": "127.0.0.1"}
-            options |= {"--replSet": "faults", "--oplogSize": "256", "--wiredTigerCacheSizeGB": "0.25"}
-            flags = ["--nounixsocket", "--quiet", "--logappend", "--setParameter", "enableTestCommands=1"]
-            flags += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
-            words = [str(word) for option in options.items() for word in option]
-            self.nodes.append(Daemon(place, [program, *words, *flags]))
+            self.nodes.append(Daemon(place, _mongod(place, "--replSet", "faults", "--oplogSize", "256")))
             (place / "data").mkdir()
 
     @property

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from functools import partial
 from itertools import cycle
 
-from tests.faults.daemons import ReplicaSet
+import httpx
+
+from tests.faults.daemons import ReplicaSet, Standalone
 from tests.faults.ledger import Broken
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import Json, eventually, note_in, rest_client
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 NETWORK: tuple[Json, ...] = (
     {"failCommands": ["findAndModify", "insert", "update"], "closeConnection": True},
@@ -118,6 +122,90 @@ async def errors(run: Run) -> Figures:
         fleet.check()
     load.figures.faults = done
     return load.figures
+
+
+@scenario(
+    "mongodb-misconfigured",
+    invariant="a server is ready only if a majority can confirm its writes, and reads what was acknowledged",
+    mark="6 configurations, 0 stale reads, 0 false ready",
+    unit="configurations",
+    full=6,
+    slice=6,
+)
+async def misconfigured(run: Run) -> Figures:
+    """The URL or the deployment is not as it should be."""
+    figures = Figures(faults=run.times)
+    folder = run.stand.folder
+    async with ReplicaSet(folder, 3, patience=1) as members, Standalone(folder / "standalone") as standalone:
+        primary = await members.primary()
+        secondary = next(node for node in members.nodes if node is not primary)
+
+        async def serve(url: str) -> ServerProcess:
+            settings = await run.stand.settings(mongo_url=url, write_timeout=2, read_timeout=2)
+            return await run.stand.serve(settings)
+
+        async def is_not_ready(url: str, reason: str) -> None:
+            server = await serve(url)
+            async with rest_client(server.url) as rest:
+                answer = await rest.get("/readyz")
+                if answer.status_code != 503 or reason not in answer.json()["checks"]["mongodb"]["detail"]:
+                    raise Broken(f"{reason}: {answer.status_code} {answer.text}")
+                refused = await rest.post("/notes/", json=note_in())
+                if refused.status_code != 503:
+                    raise Broken(f"{reason}: a write was answered with {refused.status_code}")
+            server.kill()
+
+        # Reads from a secondary
+        server = await serve(f"{members.url}&readPreference=secondary")
+        async with rest_client(server.url) as rest:
+            await eventually(partial(_is_ready, rest), within=20)
+            for number in range(run.load(500)):
+                made = (await rest.post("/notes/", json=note_in(f"note {number}"))).json()
+                await rest.patch(f"/notes/{made['id']}/", json={"title": f"changed {number}"})
+                read = await rest.get(f"/notes/{made['id']}/")
+                listed = await rest.get("/notes/?sort=-id&limit=1")
+                if read.status_code != 200 or read.json()["version"] != 2 or listed.json() != [read.json()]:
+                    raise Broken(f"after a 201: {read.status_code} {read.text} {listed.text}")
+                figures.acknowledged += 2
+        server.kill()
+
+        direct = f"mongodb://127.0.0.1:{secondary.port}/?directConnection=true"
+        await is_not_ready(direct, "it is not the primary")
+        await is_not_ready(members.url.replace("=faults", "=other"), "no primary answers")
+        whole = await run.stand.settings()
+        assert whole.mongo_url is not None
+        await is_not_ready(re.sub("//.*@", "//", whole.mongo_url), "Unauthorized (13)")
+
+        # No replica set: it works, and says what is missing
+        server = await serve(standalone.url)
+        async with rest_client(server.url) as rest:
+            await eventually(partial(_is_ready, rest), within=20)
+            made = await rest.post("/notes/", json=note_in(), headers={"Idempotency-Key": "once"})
+            again = await rest.post("/notes/", json=note_in(), headers={"Idempotency-Key": "once"})
+            assert (made.status_code, again.json()) == (201, made.json())
+            assert "replica set" in (await rest.get("/readyz")).json()["checks"]["mongodb"]["warning"]
+        assert "rs.initiate()" in server.log()
+
+        # No majority
+        server = await serve(members.url)
+        async with rest_client(server.url) as rest:
+            await eventually(partial(_is_ready, rest), within=20)
+            lost = [node for node in members.nodes if node is not primary]
+            for node in lost:
+                node.kill()
+
+            async def noticed() -> None:
+                assert (await rest.get("/readyz")).status_code == 503
+
+            await eventually(noticed, within=20)
+            await asyncio.gather(*(node.start() for node in lost))
+            await eventually(partial(_is_ready, rest), within=60)
+    return figures
+
+
+async def _is_ready(rest: httpx.AsyncClient) -> None:
+    answer = await rest.get("/readyz")
+    assert answer.status_code == 200, answer.text
 
 
 @scenario(

@@ -1,0 +1,78 @@
+"""Whether MongoDB can do what the server needs of it: commit writes on a majority of its members."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pymongo
+from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
+
+from realtime.errors import Unavailable
+from realtime.store.batches import Batches
+
+if TYPE_CHECKING:
+    from realtime.store.connection import Connection
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 2.0
+"""Seconds that a write may take."""
+INTERVAL = 1.0
+"""Seconds for which a committed write proves that the next one can be committed, too."""
+STANDALONE = (
+    "this mongod is not a member of a replica set: after a lost connection the server cannot tell whether a write was"
+    " made. Start it with --replSet, and run rs.initiate()"
+)
+NOT_PRIMARY = (
+    "it is not the primary, and takes no writes: name the members of the replica set in the URL, without"
+    " directConnection"
+)
+
+
+class Readiness:
+    """Proves that writes can be committed, by making one, at most once per :data:`INTERVAL`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._checks = connection.database.checks
+        self._proved = float("-inf")
+        self._probes: Batches[None, None] = Batches(
+            self._probe, lambda _: None, share=True, timeout=2 * TIMEOUT, error=Unavailable, under_way=1
+        )
+        self.warning: str | None = None
+        """What is wrong with the deployment, though it works."""
+
+    async def check(self) -> None:
+        """Raise :class:`Unavailable`, with the reason, if a majority does not confirm a write in time."""
+        if asyncio.get_running_loop().time() - self._proved > INTERVAL:
+            await self._probes.put(None)
+
+    async def _probe(self, waiting: Sequence[None]) -> list[Exception | None]:
+        try:
+            with pymongo.timeout(TIMEOUT):
+                await self._checks.update_one({"_id": "majority write"}, {"$inc": {"count": 1}}, upsert=True)
+        except PyMongoError as error:
+            return [Unavailable(f"MongoDB cannot commit a write: {_reason(error)}")] * len(waiting)
+        self._proved = asyncio.get_running_loop().time()
+        return [None] * len(waiting)
+
+    async def inspect(self) -> None:
+        """Warn of a server that keeps fewer promises than a replica set does. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            hello = await self._connection.database.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            self.warning = STANDALONE
+            log.warning("MongoDB: %s", STANDALONE)
+
+
+def _reason(error: PyMongoError) -> str:
+    if isinstance(error, NotPrimaryError):
+        return NOT_PRIMARY
+    if isinstance(error, ServerSelectionTimeoutError):
+        return "no primary answers at the addresses in its URL"
+    if isinstance(error, OperationFailure):
+        return f"{(error.details or {}).get('codeName', 'error')} ({error.code})"
+    return "it did not answer in time" if error.timeout else "the connection was lost"
