@@ -262,6 +262,8 @@ class Page:
 
     notes: Sequence[dict[str, Any]]
     after: Position | None
+    complete: bool = True
+    """Whether nothing is missing. A search that would take too long is cut short: then there is no next page."""
 
     @cached_property
     def json(self) -> bytes:

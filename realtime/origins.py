@@ -127,5 +127,5 @@ class OtherOrigins(CORSMiddleware):
             allow_credentials=True,
             allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"),
-            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"),
+            expose_headers=("ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Incomplete", "X-Total-Count"),
         )

@@ -192,7 +192,7 @@ async def test_killed_owner_takes_its_servers_along_but_no_acknowledged_note(own
     assert len(processes) == len(KINDS)
     acknowledged: dict[int, Any] = {}
     writers = [asyncio.create_task(write_until_it_fails(server.url, acknowledged)) for _ in range(8)]
-    await eventually(lambda: len(acknowledged) > 30)
+    await eventually(lambda: len(acknowledged) > 30, within=30)
     server.kill()
     await asyncio.gather(*writers)
     await all_gone(processes)

@@ -18,6 +18,7 @@ from realtime.models import MAX_ID, Listing, Sort
 from realtime.rest.common import place_token
 from realtime.search import folded
 from realtime.settings import MIB, Settings
+from realtime.store import lists
 from realtime.store.lists import ordered
 from tests.harness import Json, note_in
 
@@ -437,3 +438,46 @@ def test_any_place_of_the_order_can_be_gone_on_from(library: TestClient, sort: S
 def test_refused_query_of_tags(library: TestClient, query: str, field: str) -> None:
     answer = library.get(f"/tags/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["query", field])
+
+
+def test_search_that_takes_too_long_returns_what_is_found_first(
+    library: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = library.get("/notes/", params={"q": "apple", "limit": 1000})
+    assert "X-Incomplete" not in whole.headers
+    monkeypatch.setattr(lists, "RANKING_SECONDS", 1e-6)
+    for sort in SORTS:
+        answer = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
+        assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
+        assert "next" not in answer.links
+        ids = [note["id"] for note in answer.json()]
+        assert len(ids) == 7
+        assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
+        assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
+    monkeypatch.setattr(lists, "FIRST_SECONDS", 1e-6)
+    nothing = library.get("/notes/", params={"q": "apple"})
+    assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")
+
+
+def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four searches for frequent words at once took MongoDB so long that all of them failed."""
+    monkeypatch.setattr(lists, "RANKING_SECONDS", 0.05)
+    monkeypatch.setattr(lists, "RANKINGS", 0)
+    with TestClient(create_app(settings)) as client:
+        made = [_make(client, "apple pie")["id"] for _ in range(3)]
+        answer = client.get("/notes/", params={"q": "apple", "limit": 7})
+        assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
+        assert [note["id"] for note in answer.json()] == made
+
+
+def test_tags_have_an_entity_tag_that_changes_with_them(desk: TestClient) -> None:
+    note = _make(desk, tags=["entity"])
+    first = desk.get("/tags/")
+    assert desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+    assert desk.get("/tags/", headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'}).status_code == 304
+    desk.put(f"/notes/{note['id']}/", json=note_in(tags=["entity", "another"]))
+    second = desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]})
+    assert second.status_code == 200
+    assert second.headers["ETag"] != first.headers["ETag"]

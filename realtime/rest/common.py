@@ -128,6 +128,16 @@ def versions_of(tags: str, *, weak: bool) -> frozenset[int] | None:
     return frozenset(int(match[1]) for match in named if match)
 
 
+def names_tag(tags: str, tag: str) -> bool:
+    """Return whether a list of entity tags names one, by weak comparison (RFC 9110, section 8.8.3.2)."""
+    return tags.strip() == "*" or tag.strip('"') in (opaque for _, opaque in _TAG.findall(tags))
+
+
+IfNoneMatch = Annotated[
+    str | None, Header(pattern=ENTITY_TAGS, description="answer only with another version", examples=['"v3"'])
+]
+
+
 async def _precondition(
     if_match: Annotated[
         str | None, Header(pattern=ENTITY_TAGS, description="write only at this version", examples=['"v3"'])

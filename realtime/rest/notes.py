@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import Body, Header, Query, Response
+from fastapi import Body, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -28,7 +28,6 @@ from realtime.models import (
 )
 from realtime.quick import QuickRoute
 from realtime.rest.common import (
-    ENTITY_TAGS,
     JSON_BODY,
     NOT_FOUND,
     NOTE_SCHEMA,
@@ -40,6 +39,7 @@ from realtime.rest.common import (
     Answers,
     FeedPart,
     Id,
+    IfNoneMatch,
     NotesPart,
     Once,
     PageQuery,
@@ -195,10 +195,14 @@ async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[
     """Notes in an order. `Link: <…>; rel="next"` leads to the next page; the feed goes on from here at `X-Cursor`.
 
     Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
+    A search for words that are in very many notes is cut short if it would take too long: `X-Incomplete: true` says
+    that there may be more notes than this page has, and that only these were put in order.
     """
     cursor = feed.position  # before the notes: what changes while they are read comes again over the feed
     found = await queries.page(who, query.listing())
     headers = {"X-Cursor": str(cursor)}
+    if not found.complete:
+        headers["X-Incomplete"] = "true"
     if found.after is not None:
         given = query.model_dump(exclude_unset=True, exclude={"content"})
         if not query.content:
@@ -228,9 +232,7 @@ async def read(
     who: Who,
     queries: QueriesPart,
     id: Id,
-    if_none_match: Annotated[
-        str | None, Header(pattern=ENTITY_TAGS, description="answer only with another version", examples=['"v3"'])
-    ] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """A note, with its version as `ETag`."""
     if if_none_match is not None:

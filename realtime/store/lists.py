@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from bson.codec_options import CodecOptions
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
+from pymongo.errors import ExecutionTimeout
 
 from realtime.access import Access, Key
 from realtime.errors import Unavailable
@@ -34,6 +36,12 @@ PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
 PAGES = 8
 """Pages without words that are read at once; whoever asks for the same shares one."""
+RANKINGS = 2
+"""Searches whose matches are ranked at once."""
+RANKING_SECONDS = 2.0
+"""Seconds that a search may wait to be ranked, and that ranking may take."""
+FIRST_SECONDS = 1.0
+"""Seconds for the first matches of a search that is not ranked."""
 FETCH = 16
 """Notes that are read at once where their order comes from elsewhere."""
 BATCH = 101
@@ -120,6 +128,15 @@ class Lists:
             most=1,
             under_way=PAGES,
         )
+        self._tags: Batches[tuple[frozenset[Key] | None, int], list[TagCount]] = Batches(
+            self._count_tags,
+            lambda wanted: wanted,
+            share=True,
+            timeout=2 * connection.read_timeout,
+            error=Unavailable,
+            most=1,
+        )
+        self._rankings = asyncio.Semaphore(RANKINGS)
 
     async def page(self, listing: Listing) -> Page:
         """A page of live notes, read after it was asked for. Raises :class:`Unavailable`."""
@@ -164,7 +181,7 @@ class Lists:
     async def _found(self, listing: Listing) -> Page:
         notes: list[dict[str, Any]] = []
         size = 0
-        order = await self._matches(listing)
+        order, complete = await self._matches(listing)
         last: Position | None = None
         for start in range(0, min(len(order), listing.limit), FETCH):
             batch = order[start : min(start + FETCH, listing.limit)]
@@ -174,23 +191,53 @@ class Lists:
             found = {document["_id"]: shown_of(document) for document in documents}
             for position in batch:
                 if size > PAGE_BYTES:
-                    return Page(notes, last)
+                    return Page(notes, last if complete else None, complete)
                 last = position
                 if position[1] in found:
                     notes.append(found[position[1]])
                     size += len(found[position[1]]["content"].encode())
-        return Page(notes, last if len(order) > listing.limit else None)
+        return Page(notes, last if complete and len(order) > listing.limit else None, complete)
 
-    async def _matches(self, listing: Listing) -> list[Position]:
-        """Where the notes with the words stand in the order, one more of them than the page holds."""
+    async def _matches(self, listing: Listing) -> tuple[list[Position], bool]:
+        """Return where the notes with the words stand in the order, one more than the page holds, and whether all do.
+
+        MongoDB ranks all matches before it returns the first. Words that are in very many notes take it seconds, so
+        only some searches do that at a time, for a limited time; the others, and those that take longer, get the
+        matches that are found first. Raises :class:`Unavailable`.
+        """
+        try:
+            async with asyncio.timeout(RANKING_SECONDS):
+                await self._rankings.acquire()
+        except TimeoutError:
+            return await self._first_matches(listing), False
+        try:
+            return await self._ranked_matches(listing), True
+        except Unavailable:
+            return await self._first_matches(listing), False
+        finally:
+            self._rankings.release()
+
+    async def _first_matches(self, listing: Listing) -> list[Position]:
+        """Return where some of the notes with the words stand in the order: those that are found first."""
         name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
-        keys = {"relevance": {"$meta": "textScore"}, "id": "$_id", "title": "$title_key"}
-        key = keys.get(name) or {"$toLong": f"${name}_date"}
+        match, key = _matching(listing), _sort_key(name)
+        if name == "relevance":
+            key = {"$literal": 0}
+        pipeline = [{"$match": match}, {"$limit": listing.limit + 1}, {"$project": {"key": key}}]
+        found: list[Position] = []
+        try:
+            with self._connection.reading(FIRST_SECONDS):
+                async for document in self._notes.aggregate(pipeline, batchSize=FETCH):
+                    found.append((document["key"], document["_id"]))  # noqa: PERF401  # what there is when time is up
+        except Unavailable as error:
+            if not isinstance(error.__cause__, ExecutionTimeout):  # MongoDB itself says that the time is up
+                raise
+        return sorted(found, reverse=backwards)
+
+    async def _ranked_matches(self, listing: Listing) -> list[Position]:
+        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
         step, id_step = (DESCENDING, ASCENDING) if name == "relevance" else (2 * (not backwards) - 1,) * 2
-        match: Document = {**_shown(listing.keys), "$text": {"$search": listing.q}}
-        if listing.tags:
-            match["tags"] = {"$all": list(listing.tags)}
-        pipeline: list[Document] = [{"$match": match}, {"$project": {"key": key}}]
+        pipeline: list[Document] = [{"$match": _matching(listing)}, {"$project": {"key": _sort_key(name)}}]
         if listing.after is not None:
             after, id = listing.after
             further = {ASCENDING: "$gt", DESCENDING: "$lt"}
@@ -198,13 +245,20 @@ class Lists:
                 {"$match": {"$or": [{"key": {further[step]: after}}, {"key": after, "_id": {further[id_step]: id}}]}}
             )
         pipeline += [{"$sort": {"key": step, "_id": id_step}}, {"$limit": listing.limit + 1}]
-        with self._connection.reading():
+        with self._connection.reading(RANKING_SECONDS):
             found = await self._notes.aggregate(pipeline).to_list(None)
         return [(document["key"], document["_id"]) for document in found]
 
     async def tags(self, keys: frozenset[Key] | None, limit: int) -> list[TagCount]:
-        """The tags of live notes and how many notes have each, the most frequent first. Raises :class:`Unavailable`."""
+        """The tags of live notes and how many notes have each, the most frequent first. Raises :class:`Unavailable`.
+
+        All notes are read for it, so those who ask for the same at once share the answer.
+        """
         await self._connection.until_prepared()
+        return await self._tags.put((keys, limit))
+
+    async def _count_tags(self, wanted: Sequence[tuple[frozenset[Key] | None, int]]) -> list[list[TagCount]]:
+        ((keys, limit),) = wanted
         pipeline: list[Document] = [
             {"$match": {**TAGGED, **_shown(keys)}},
             {"$project": {"tags": {"$setUnion": ["$tags", []]}}},
@@ -216,7 +270,7 @@ class Lists:
         with self._connection.reading():
             hint = "tagged_by_id" if keys is None else "opened_by_id"
             found = await self._notes.aggregate(pipeline, hint=hint).to_list(None)
-        return [TagCount(tag=document["_id"], count=document["count"]) for document in found]
+        return [[TagCount(tag=document["_id"], count=document["count"]) for document in found]]
 
     async def trash(
         self, owners: frozenset[str | None] | None, after: Position | None, limit: int
@@ -305,6 +359,18 @@ async def merged(
     finally:
         for scan in scans:
             await scan.aclose()
+
+
+def _matching(listing: Listing) -> Document:
+    """Return the condition for the notes of a list with words."""
+    match: Document = {**_shown(listing.keys), "$text": {"$search": listing.q}}
+    return {**match, "tags": {"$all": list(listing.tags)}} if listing.tags else match
+
+
+def _sort_key(order: str) -> Any:
+    """Return the expression for what notes with words are ordered by."""
+    keys = {"relevance": {"$meta": "textScore"}, "id": "$_id", "title": "$title_key"}
+    return keys.get(order) or {"$toLong": f"${order}_date"}
 
 
 def _shown(keys: frozenset[Key] | None) -> Document:
