@@ -26,7 +26,7 @@ class ProxyHeaders:
     def __init__(self, app: ASGIApp, proxies: str) -> None:
         self._app = app
         uvicorns: Any = ProxyHeadersMiddleware  # it has types of its own for ASGI
-        self._forwarded_for = uvicorns(app, proxies)
+        self._forwarded_for = uvicorns(self._forwarded, proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on as the client made it."""
@@ -39,6 +39,9 @@ class ProxyHeaders:
         ):
             await self._app(scope, receive, send)
             return
+        await self._forwarded_for(scope, receive, send)
+
+    async def _forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[PROXIED] = True
         host = _first(header_of(scope, b"x-forwarded-host"))
         if host:
@@ -46,7 +49,7 @@ class ProxyHeaders:
         scheme = SCHEMES.get(_first(header_of(scope, b"x-forwarded-proto")).lower())
         if scheme is not None:
             scope["scheme"] = scheme if scope["type"] == "http" else scheme.replace("http", "ws")
-        await self._forwarded_for(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 def _first(value: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable, VersionMismatch
@@ -171,7 +170,7 @@ SCHEMES: dict[str, Any] = {
         "description": "A name and a password, for 15 minutes.",
         "flows": {
             "password": {
-                "tokenUrl": "/auth/token",
+                "tokenUrl": "auth/token",
                 "scopes": {"read": "a token that only reads", "write": "a token that writes, too"},
             }
         },
@@ -198,14 +197,11 @@ WEAK = (
 NOT_UTF8 = "The body is not UTF-8 (at byte {}): JSON is sent in UTF-8"
 
 
-def _methods(app: FastAPI, path: str, error: HTTPException) -> list[str]:
-    """Return the methods that a path takes."""
-    methods = [method.strip() for method in (error.headers or {}).get("Allow", "").split(",")]
-    for template, operations in app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template.rstrip("/")), path.rstrip("/")):
-            methods = [method.upper() for method in operations]
-    readable = ["HEAD"] if "GET" in methods else []
-    return list(dict.fromkeys([*methods, *readable, "OPTIONS"]))
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Return the methods that the path of a request takes."""
+    routes = [route for route in app.routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE]
+    found = {method for route in routes for method in route.methods or ()} | {"OPTIONS"}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -227,7 +223,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(405)
     async def not_allowed(request: Request, error: HTTPException) -> Response:
-        allow = {"Allow": ", ".join(_methods(app, path_of(request.scope), error))}
+        allow = {"Allow": ", ".join(_methods(app, request.scope))}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=allow)
         return JSONResponse({"detail": "Method Not Allowed"}, 405, allow)
