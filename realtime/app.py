@@ -123,7 +123,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = without_null_parameters(describe())
-            app.openapi_schema = with_security(described) if settings.auth == "accounts" else described
+            if settings.auth == "accounts":
+                described = with_security(described, settings.root_path)
+            app.openapi_schema = described
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

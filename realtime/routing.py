@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
@@ -170,7 +171,7 @@ SCHEMES: dict[str, Any] = {
         "description": "A name and a password, for 15 minutes.",
         "flows": {
             "password": {
-                "tokenUrl": "auth/token",
+                "tokenUrl": "/auth/token",
                 "scopes": {"read": "a token that only reads", "write": "a token that writes, too"},
             }
         },
@@ -180,9 +181,12 @@ SCHEMES: dict[str, Any] = {
 """The ways for a program to say who it is; a page has its cookie."""
 
 
-def with_security(openapi: dict[str, Any]) -> dict[str, Any]:
+def with_security(openapi: dict[str, Any], root_path: str) -> dict[str, Any]:
     """The description of a server with accounts: what can answer 401 needs somebody who is signed in."""
-    openapi["components"]["securitySchemes"] = SCHEMES
+    schemes = deepcopy(SCHEMES)
+    password = schemes["password"]["flows"]["password"]
+    password["tokenUrl"] = root_path + password["tokenUrl"]
+    openapi["components"]["securitySchemes"] = schemes
     needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
     for operations in openapi["paths"].values():
         for operation in operations.values():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -59,8 +62,20 @@ def test_who_polls_is_not_told_again_and_again_once_redis_is_back(client: TestCl
     assert polled["changes"] == []
 
 
-def test_server_without_redis_since_its_start_delivers_from_mongodb(settings: Settings) -> None:
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0", "publish_wait": 0.1})
+@pytest.fixture(params=["nothing listens", "wrong password", "no answer", "no such host"])
+def unreachable(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
+    """The URL of a Redis that was never reached."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        yield {
+            "nothing listens": f"redis://127.0.0.1:{free_port()}/0",
+            "wrong password": re.sub("//.*@", "//:wrong@", settings.redis_url or ""),
+            "no answer": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            "no such host": "redis://redis.invalid:6379/0",
+        }[request.param]
+
+
+def test_server_without_redis_since_its_start_delivers_from_mongodb(settings: Settings, unreachable: str) -> None:
+    away = settings.model_copy(update={"redis_url": unreachable, "publish_wait": 0.1})
     with TestClient(create_app(away)) as client:
         assert client.get("/notes/").headers["X-Cursor"] == "none:0"
         polled = client.get("/changes").json()

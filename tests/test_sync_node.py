@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from realtime.crdt import Document
 from realtime.embedded import Embedded
 from tests.faults.stand import process_on
-from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client
+from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Wire
 from tests.test_crdt import authored
 
@@ -187,3 +188,36 @@ async def test_the_provider_of_pycrdt(server: ServerProcess) -> None:
             await eventually(lambda: str(other.text) == "text more")
             await other.append(" and more")
             await eventually(lambda: str(text) == "text more and more")
+
+
+class TestStockClientThatIsRefused:
+    """Its ``shouldReconnect`` is not set: it connects again after every close that it does not know."""
+
+    async def _states(self, clients: Clients, closes: int) -> Json:
+        async def closed() -> Json:
+            (state,) = await clients.do("states")
+            assert len(state["closes"]) >= closes
+            found: Json = state
+            return found
+
+        state: Json = await eventually(closed, within=30)
+        return state
+
+    async def test_client_of_a_missing_note_waits_longer_each_time(self, server: ServerProcess) -> None:
+        url = server.url.replace("http", "ws") + "/sync"
+        async with node() as clients:
+            await clients.do("connect", urls=[url], note=999, options={})
+            state = await self._states(clients, 4)
+        assert set(state["closes"]) == {1006}, "no WebSocket was opened"
+        assert state["unsuccessful"] >= 4, "its backoff was not reset"
+
+    async def test_client_that_sends_what_is_refused_is_slowed_down(self, server: ServerProcess) -> None:
+        async with rest_client(server.url) as rest:
+            await rest.post("/notes/", json=note_in())
+        url = server.url.replace("http", "ws") + "/sync"
+        async with node() as clients:
+            await clients.do("connect", urls=[url], note=1, options={}, map=True)
+            state = await self._states(clients, 3)
+        assert set(state["closes"]) == {4500}
+        gaps = [after - before for before, after in pairwise(state["times"])]
+        assert min(gaps) >= 900, "milliseconds; without the delay of the close there are some 100"

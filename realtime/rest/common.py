@@ -23,6 +23,7 @@ from realtime.models import EXAMPLE, MAX_ID, AllBut, Note, Operation, Position, 
 from realtime.notes import Notes
 from realtime.queries import Queries
 from realtime.routing import parts_of, path_of, problem, viewer_of
+from realtime.semantics import ENCODED
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -62,6 +63,7 @@ TOO_MANY: Answers = {
 BODY: Answers = {
     408: problem("The body came too slowly", "The body came too slowly"),
     413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
+    415: problem("The body has a `Content-Encoding`", ENCODED.format("gzip")),
 }
 WRITE: Answers = {
     **SIGNED_OUT,

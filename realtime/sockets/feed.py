@@ -311,12 +311,15 @@ LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, 
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}}},
         422: REFUSED,
-        429: TOO_MANY,
-        503: GOING_AWAY,
     },
 )
 async def events(request: Request, wanted: Annotated[Wanted, Query()], last_event_id: LastEventId = None) -> Response:
-    """The same frames as on `/ws`, each as the data of one event whose id is its cursor."""
+    """The same frames as on `/ws`, each as the data of one event whose id is its cursor.
+
+    If the stream cannot be served now, because the server is stopping or too many connect, it consists of a `retry:`
+    field with the delay in milliseconds. A browser's `EventSource` connects again after that delay; after any status
+    but 200 it would give up.
+    """
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
     parts = parts_of(request)

@@ -132,7 +132,7 @@ class Lists:
             self._count_tags,
             lambda wanted: wanted,
             share=True,
-            timeout=2 * connection.read_timeout,
+            timeout=4 * connection.read_timeout,
             error=Unavailable,
             most=1,
         )
@@ -230,7 +230,7 @@ class Lists:
                 async for document in self._notes.aggregate(pipeline, batchSize=FETCH):
                     found.append((document["key"], document["_id"]))  # noqa: PERF401  # what there is when time is up
         except Unavailable as error:
-            if not isinstance(error.__cause__, ExecutionTimeout):  # MongoDB itself says that the time is up
+            if not (found or isinstance(error.__cause__, ExecutionTimeout)):  # else MongoDB does not answer at all
                 raise
         return sorted(found, reverse=backwards)
 
@@ -267,7 +267,7 @@ class Lists:
             {"$sort": {"count": DESCENDING, "_id": ASCENDING}},
             {"$limit": limit},
         ]
-        with self._connection.reading():
+        with self._connection.reading(2 * self._connection.read_timeout):
             hint = "tagged_by_id" if keys is None else "opened_by_id"
             found = await self._notes.aggregate(pipeline, hint=hint).to_list(None)
         return [[TagCount(tag=document["_id"], count=document["count"]) for document in found]]

@@ -274,6 +274,14 @@ def test_nobody_signs_up_where_that_is_closed(settings: Settings) -> None:
         assert host.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD}).status_code == 403
 
 
+def test_session_is_found_in_any_line_of_a_repeated_cookie_header(browse: Browse, ann: Browser) -> None:
+    """HTTP/2 splits the header, and not every proxy joins it again (RFC 9113, section 8.2.3)."""
+    session, other = ("Cookie", f"realtime={ann.secret}"), ("Cookie", "theme=dark; a=b")
+    for lines in ([session, other], [other, session], [other, session, ("Cookie", "c=d")]):
+        answer = browse().get("/auth/me", headers=[("Host", "127.0.0.1"), *lines])
+        assert answer.json()["user"]["name"] == ann.name
+
+
 def test_secrets_are_in_no_log(browse: Browse, ann: Browser, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "realtime")
     token = ann.token()["token"]

@@ -11,13 +11,17 @@ const { WebsocketProvider } = await load("y-websocket");
 const clients = [];
 
 const commands = {
-  connect({ urls, note }) {
+  connect({ urls, note, options = { maxBackoffTime: 200 }, map = false }) {
     for (const url of urls) {
       const doc = new Y.Doc();
-      const provider = new WebsocketProvider(url, String(note), doc, { maxBackoffTime: 200, disableBc: true });
+      if (map) doc.getMap("elsewhere").set("key", "value");
+      const provider = new WebsocketProvider(url, String(note), doc, { disableBc: true, ...options });
       const text = doc.getText("content");
-      const client = { doc, provider, text, closes: [] };
-      provider.on("connection-close", (event) => client.closes.push(event?.code ?? 0));
+      const client = { doc, provider, text, closes: [], times: [] };
+      provider.on("connection-close", (event) => {
+        client.closes.push(event?.code ?? 0);
+        client.times.push(Date.now());
+      });
       provider.awareness.setLocalState({ user: { name: `client ${clients.length}` } });
       clients.push(client);
     }
@@ -42,11 +46,13 @@ const commands = {
     clients[client].provider.connect();
   },
   states() {
-    return clients.map(({ text, provider, closes }) => ({
+    return clients.map(({ text, provider, closes, times }) => ({
       text: text.toString(),
       synced: provider.synced,
       here: provider.awareness.getStates().size,
       closes,
+      times,
+      unsuccessful: provider.wsUnsuccessfulReconnects,
     }));
   },
   // Applies updates in this order, and tells the text and whether something waits.

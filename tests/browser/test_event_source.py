@@ -1,0 +1,53 @@
+"""A browser's own EventSource on `/events`: it comes back by itself, whatever the server is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from playwright.async_api import Browser
+from websockets.asyncio.client import connect
+
+from tests.harness import ServerProcess, eventually
+
+OPEN = """() => {
+  window.sources = [1, 2, 3].map(() => {
+    const source = new EventSource("/events");
+    source.ready = 0;
+    source.onmessage = ({ data }) => { source.ready += JSON.parse(data).type === "ready"; };
+    return source;
+  });
+}"""
+STATES = "sources.map(({ readyState }) => readyState)"
+READY = "Math.min(...sources.map(({ ready }) => ready))"
+CONNECTING, OPENED, CLOSED = range(3)
+
+
+async def test_event_sources_come_back_after_a_restart_with_many_clients(
+    browser: Browser, serve: Callable[..., ServerProcess]
+) -> None:
+    """While the server is draining they were answered with 503, which an EventSource takes for final."""
+    server = serve(drain=2)
+    page = await browser.new_page(base_url=server.url)
+    await page.goto("/icon.svg")
+    async with AsyncExitStack() as others:
+        for _ in range(100):  # so that draining takes its time
+            await others.enter_async_context(connect(server.ws, close_timeout=0.1))
+        await page.evaluate(OPEN)
+        await eventually(lambda: page.evaluate(f"{READY} === 1"))
+        assert await asyncio.to_thread(server.stop) == 0
+        await asyncio.to_thread(server.start)
+        await eventually(lambda: page.evaluate(f"{READY} === 2"), within=30)
+    assert await page.evaluate(STATES) == [OPENED] * 3
+
+
+async def test_event_sources_over_the_accept_limit_come_back_later(
+    browser: Browser, serve: Callable[..., ServerProcess]
+) -> None:
+    server = serve(accepts=1)
+    page = await browser.new_page(base_url=server.url)
+    await page.goto("/icon.svg")
+    await page.evaluate(OPEN)
+    await eventually(lambda: page.evaluate(f"{READY} > 0"), within=40)
+    assert await page.evaluate(STATES) == [OPENED] * 3
