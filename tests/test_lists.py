@@ -18,7 +18,7 @@ from realtime.models import MAX_ID, Listing, Sort
 from realtime.rest.common import place_token
 from realtime.search import folded
 from realtime.settings import MIB, Settings
-from realtime.store import lists
+from realtime.store import search
 from realtime.store.lists import ordered
 from tests.harness import Json, note_in
 
@@ -445,7 +445,7 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
 ) -> None:
     whole = library.get("/notes/", params={"q": "apple", "limit": 1000})
     assert "X-Incomplete" not in whole.headers
-    monkeypatch.setattr(lists, "RANKING_SECONDS", 1e-6)
+    monkeypatch.setattr(search, "RANKING_SECONDS", 1e-6)
     for sort in SORTS:
         answer = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
         assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
@@ -454,7 +454,7 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
         assert len(ids) == 7
         assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
         assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
-    monkeypatch.setattr(lists, "FIRST_SECONDS", 1e-6)
+    monkeypatch.setattr(search, "FIRST_SECONDS", 1e-6)
     nothing = library.get("/notes/", params={"q": "apple"})
     assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")
 
@@ -463,8 +463,8 @@ def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four searches for frequent words at once took MongoDB so long that all of them failed."""
-    monkeypatch.setattr(lists, "RANKING_SECONDS", 0.05)
-    monkeypatch.setattr(lists, "RANKINGS", 0)
+    monkeypatch.setattr(search, "RANKING_SECONDS", 0.05)
+    monkeypatch.setattr(search, "RANKINGS", 0)
     with TestClient(create_app(settings)) as client:
         made = [_make(client, "apple pie")["id"] for _ in range(3)]
         answer = client.get("/notes/", params={"q": "apple", "limit": 7})

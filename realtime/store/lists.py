@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,6 @@ from bson.codec_options import CodecOptions
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
-from pymongo.errors import ExecutionTimeout
 
 from realtime.access import Access, Key
 from realtime.errors import Unavailable
@@ -28,22 +26,12 @@ from realtime.store.documents import (
     Document,
     access_of,
     note_of,
-    open_to,
     shown_of,
 )
+from realtime.store.search import PAGE_BYTES, Search, visible
 
-PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends early when its texts grow beyond this."""
 PAGES = 8
 """Pages without words that are read at once; whoever asks for the same shares one."""
-RANKINGS = 2
-"""Searches whose matches are ranked at once."""
-RANKING_SECONDS = 2.0
-"""Seconds that a search may wait to be ranked, and that ranking may take."""
-FIRST_SECONDS = 1.0
-"""Seconds for the first matches of a search that is not ranked."""
-FETCH = 16
-"""Notes that are read at once where their order comes from elsewhere."""
 BATCH = 101
 """Notes that one answer of MongoDB holds."""
 EXPORTED = 25
@@ -136,12 +124,12 @@ class Lists:
             error=Unavailable,
             most=1,
         )
-        self._rankings = asyncio.Semaphore(RANKINGS)
+        self._search = Search(connection)
 
     async def page(self, listing: Listing) -> Page:
         """A page of live notes, read after it was asked for. Raises :class:`Unavailable`."""
         await self._connection.until_prepared()
-        return await (self._pages.put(listing) if listing.q is None else self._found(listing))
+        return await (self._pages.put(listing) if listing.q is None else self._search.page(listing))
 
     async def _read(self, listings: Sequence[Listing]) -> list[Page | Exception]:
         (listing,) = listings
@@ -178,77 +166,6 @@ class Lists:
                 if cursor.alive:
                     await cursor.close()
 
-    async def _found(self, listing: Listing) -> Page:
-        notes: list[dict[str, Any]] = []
-        size = 0
-        order, complete = await self._matches(listing)
-        last: Position | None = None
-        for start in range(0, min(len(order), listing.limit), FETCH):
-            batch = order[start : min(start + FETCH, listing.limit)]
-            with self._connection.reading():
-                ids = [id for _, id in batch]
-                documents = await self._notes.find({"_id": {"$in": ids}, **_shown(listing.keys)}, WHOLE).to_list(None)
-            found = {document["_id"]: shown_of(document) for document in documents}
-            for position in batch:
-                if size > PAGE_BYTES:
-                    return Page(notes, last if complete else None, complete)
-                last = position
-                if position[1] in found:
-                    notes.append(found[position[1]])
-                    size += len(found[position[1]]["content"].encode())
-        return Page(notes, last if complete and len(order) > listing.limit else None, complete)
-
-    async def _matches(self, listing: Listing) -> tuple[list[Position], bool]:
-        """Return where the notes with the words stand in the order, one more than the page holds, and whether all do.
-
-        MongoDB ranks all matches before it returns the first. Words that are in very many notes take it seconds, so
-        only some searches do that at a time, for a limited time; the others, and those that take longer, get the
-        matches that are found first. Raises :class:`Unavailable`.
-        """
-        try:
-            async with asyncio.timeout(RANKING_SECONDS):
-                await self._rankings.acquire()
-        except TimeoutError:
-            return await self._first_matches(listing), False
-        try:
-            return await self._ranked_matches(listing), True
-        except Unavailable:
-            return await self._first_matches(listing), False
-        finally:
-            self._rankings.release()
-
-    async def _first_matches(self, listing: Listing) -> list[Position]:
-        """Return where some of the notes with the words stand in the order: those that are found first."""
-        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
-        match, key = _matching(listing), _sort_key(name)
-        if name == "relevance":
-            key = {"$literal": 0}
-        pipeline = [{"$match": match}, {"$limit": listing.limit + 1}, {"$project": {"key": key}}]
-        found: list[Position] = []
-        try:
-            with self._connection.reading(FIRST_SECONDS):
-                async for document in self._notes.aggregate(pipeline, batchSize=FETCH):
-                    found.append((document["key"], document["_id"]))  # noqa: PERF401  # what there is when time is up
-        except Unavailable as error:
-            if not (found or isinstance(error.__cause__, ExecutionTimeout)):  # else MongoDB does not answer at all
-                raise
-        return sorted(found, reverse=backwards)
-
-    async def _ranked_matches(self, listing: Listing) -> list[Position]:
-        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
-        step, id_step = (DESCENDING, ASCENDING) if name == "relevance" else (2 * (not backwards) - 1,) * 2
-        pipeline: list[Document] = [{"$match": _matching(listing)}, {"$project": {"key": _sort_key(name)}}]
-        if listing.after is not None:
-            after, id = listing.after
-            further = {ASCENDING: "$gt", DESCENDING: "$lt"}
-            pipeline.append(
-                {"$match": {"$or": [{"key": {further[step]: after}}, {"key": after, "_id": {further[id_step]: id}}]}}
-            )
-        pipeline += [{"$sort": {"key": step, "_id": id_step}}, {"$limit": listing.limit + 1}]
-        with self._connection.reading(RANKING_SECONDS):
-            found = await self._notes.aggregate(pipeline).to_list(None)
-        return [(document["key"], document["_id"]) for document in found]
-
     async def tags(self, keys: frozenset[Key] | None, limit: int) -> list[TagCount]:
         """The tags of live notes and how many notes have each, the most frequent first. Raises :class:`Unavailable`.
 
@@ -260,7 +177,7 @@ class Lists:
     async def _count_tags(self, wanted: Sequence[tuple[frozenset[Key] | None, int]]) -> list[list[TagCount]]:
         ((keys, limit),) = wanted
         pipeline: list[Document] = [
-            {"$match": {**TAGGED, **_shown(keys)}},
+            {"$match": {**TAGGED, **visible(keys)}},
             {"$project": {"tags": {"$setUnion": ["$tags", []]}}},
             {"$unwind": "$tags"},
             {"$group": {"_id": "$tags", "count": {"$sum": 1}}},
@@ -311,7 +228,7 @@ class Lists:
         await self._connection.until_prepared()
         with self._connection.reading():
             hint = "by_id" if keys is None else "opened_by_id"
-            count: int = await self._notes.count_documents(_shown(keys), hint=hint)
+            count: int = await self._notes.count_documents(visible(keys), hint=hint)
         return count
 
     async def every(self, keys: frozenset[Key] | None) -> AsyncIterator[Sequence[Note]]:
@@ -359,23 +276,6 @@ async def merged(
     finally:
         for scan in scans:
             await scan.aclose()
-
-
-def _matching(listing: Listing) -> Document:
-    """Return the condition for the notes of a list with words."""
-    match: Document = {**_shown(listing.keys), "$text": {"$search": listing.q}}
-    return {**match, "tags": {"$all": list(listing.tags)}} if listing.tags else match
-
-
-def _sort_key(order: str) -> Any:
-    """Return the expression for what notes with words are ordered by."""
-    keys = {"relevance": {"$meta": "textScore"}, "id": "$_id", "title": "$title_key"}
-    return keys.get(order) or {"$toLong": f"${order}_date"}
-
-
-def _shown(keys: frozenset[Key] | None) -> Document:
-    """The condition for live notes that one of the keys opens."""
-    return LIVE if keys is None else {**LIVE, **open_to(keys)}
 
 
 def _trashed(document: Mapping[str, Any]) -> Trashed:

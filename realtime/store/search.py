@@ -1,0 +1,126 @@
+"""Live notes with words: which there are, in which order, and page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import ExecutionTimeout
+
+from realtime.errors import Unavailable
+from realtime.models import Listing, Page, Position
+from realtime.store.documents import LIVE, WHOLE, Document, open_to, shown_of
+
+if TYPE_CHECKING:
+    from realtime.access import Key
+    from realtime.store.connection import Connection
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends early when its texts grow beyond this."""
+FETCH = 16
+"""Notes that are read at once where their order comes from elsewhere."""
+RANKINGS = 2
+"""Searches whose matches are ranked at once."""
+RANKING_SECONDS = 2.0
+"""Seconds that a search may wait to be ranked, and that ranking may take."""
+FIRST_SECONDS = 1.0
+"""Seconds for the first matches of a search that is not ranked."""
+
+
+class Search:
+    """The searches of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._notes = connection.database.notes
+        self._rankings = asyncio.Semaphore(RANKINGS)
+
+    async def page(self, listing: Listing) -> Page:
+        """Return a page of the live notes with the words of a list. Raises :class:`Unavailable`."""
+        notes: list[dict[str, Any]] = []
+        size = 0
+        order, complete = await self._matches(listing)
+        last: Position | None = None
+        for start in range(0, min(len(order), listing.limit), FETCH):
+            batch = order[start : min(start + FETCH, listing.limit)]
+            with self._connection.reading():
+                ids = [id for _, id in batch]
+                documents = await self._notes.find({"_id": {"$in": ids}, **visible(listing.keys)}, WHOLE).to_list(None)
+            found = {document["_id"]: shown_of(document) for document in documents}
+            for position in batch:
+                if size > PAGE_BYTES:
+                    return Page(notes, last if complete else None, complete)
+                last = position
+                if position[1] in found:
+                    notes.append(found[position[1]])
+                    size += len(found[position[1]]["content"].encode())
+        return Page(notes, last if complete and len(order) > listing.limit else None, complete)
+
+    async def _matches(self, listing: Listing) -> tuple[list[Position], bool]:
+        """Return where the notes with the words stand in the order, one more than the page holds, and whether all do.
+
+        MongoDB ranks all matches before it returns the first. Words that are in very many notes take it seconds, so
+        only some searches do that at a time, for a limited time; the others, and those that take longer, get the
+        matches that are found first. Raises :class:`Unavailable`.
+        """
+        try:
+            async with asyncio.timeout(RANKING_SECONDS):
+                await self._rankings.acquire()
+        except TimeoutError:
+            return await self._first_matches(listing), False
+        try:
+            return await self._ranked_matches(listing), True
+        except Unavailable:
+            return await self._first_matches(listing), False
+        finally:
+            self._rankings.release()
+
+    async def _first_matches(self, listing: Listing) -> list[Position]:
+        """Return where some of the notes with the words stand in the order: those that are found first."""
+        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
+        match, key = _matching(listing), _sort_key(name)
+        if name == "relevance":
+            key = {"$literal": 0}
+        pipeline = [{"$match": match}, {"$limit": listing.limit + 1}, {"$project": {"key": key}}]
+        found: list[Position] = []
+        try:
+            with self._connection.reading(FIRST_SECONDS):
+                async for document in self._notes.aggregate(pipeline, batchSize=FETCH):
+                    found.append((document["key"], document["_id"]))  # noqa: PERF401  # what there is when time is up
+        except Unavailable as error:
+            if not (found or isinstance(error.__cause__, ExecutionTimeout)):  # else MongoDB does not answer at all
+                raise
+        return sorted(found, reverse=backwards)
+
+    async def _ranked_matches(self, listing: Listing) -> list[Position]:
+        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
+        step, id_step = (DESCENDING, ASCENDING) if name == "relevance" else (2 * (not backwards) - 1,) * 2
+        pipeline: list[Document] = [{"$match": _matching(listing)}, {"$project": {"key": _sort_key(name)}}]
+        if listing.after is not None:
+            after, id = listing.after
+            further = {ASCENDING: "$gt", DESCENDING: "$lt"}
+            pipeline.append(
+                {"$match": {"$or": [{"key": {further[step]: after}}, {"key": after, "_id": {further[id_step]: id}}]}}
+            )
+        pipeline += [{"$sort": {"key": step, "_id": id_step}}, {"$limit": listing.limit + 1}]
+        with self._connection.reading(RANKING_SECONDS):
+            found = await self._notes.aggregate(pipeline).to_list(None)
+        return [(document["key"], document["_id"]) for document in found]
+
+
+def _matching(listing: Listing) -> Document:
+    """Return the condition for the notes of a list with words."""
+    match: Document = {**visible(listing.keys), "$text": {"$search": listing.q}}
+    return {**match, "tags": {"$all": list(listing.tags)}} if listing.tags else match
+
+
+def _sort_key(order: str) -> Any:
+    """Return the expression for what notes with words are ordered by."""
+    keys = {"relevance": {"$meta": "textScore"}, "id": "$_id", "title": "$title_key"}
+    return keys.get(order) or {"$toLong": f"${order}_date"}
+
+
+def visible(keys: frozenset[Key] | None) -> Document:
+    """The condition for live notes that one of the keys opens."""
+    return LIVE if keys is None else {**LIVE, **open_to(keys)}
