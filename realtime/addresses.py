@@ -34,7 +34,8 @@ def is_this_machine(url: str) -> bool:
 
 def proxy_problem(error: Exception) -> str:
     """Return what to tell users about a proxy in the environment that a client library refuses."""
+    reason = str(error).rstrip(".")
     return (
-        f"the proxy settings of the environment cannot be used: {error}."
+        f"the proxy settings of the environment cannot be used: {reason}."
         " Correct or unset the variables http_proxy, https_proxy and all_proxy, or name the server in no_proxy"
     )

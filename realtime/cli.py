@@ -23,7 +23,7 @@ from realtime import __version__
 from realtime.errors import RealtimeError
 from realtime.models import describe
 from realtime.settings import Settings
-from realtime.terminal import prepare, printable
+from realtime.terminal import discard_output, prepare, printable
 
 if TYPE_CHECKING:
     from realtime.accounts import Accounts
@@ -41,6 +41,7 @@ class Commands(TyperGroup):
         try:
             return super().main(*arguments, **options)
         except OSError as error:
+            discard_output()
             errors.print(f"[bold red]realtime:[/] {escape(printable(str(error)))}")
             sys.exit(1)
 
@@ -214,7 +215,9 @@ def export_(
 
 @app.command("import")
 def import_(
-    sources: Annotated[list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.", readable=False)
+    ],
     url: Url = "http://127.0.0.1:8000",
     keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the ids that the files name.")] = False,
     token: Token = None,

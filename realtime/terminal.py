@@ -25,6 +25,15 @@ def prepare() -> None:
                 stream.reconfigure(errors="replace")
 
 
+def discard_output() -> None:
+    """Discard what is still to be written to standard output, which may be what failed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def printable(text: str) -> str:
     """Return a text on one line that cannot control the terminal."""
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)

@@ -92,6 +92,8 @@ def _download(url: str, file: IO[bytes], tell: Tell, token: str | None) -> int:
                 tell(Progress("Downloading", done if total is None else min(done, total), total))
         file.flush()
         return listed(file)
+    except UnicodeError as error:
+        raise TransferFailed(f"{url} is not the address of a server: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransferFailed(f"{url}: {str(error) or type(error).__name__}") from error
 
@@ -222,7 +224,7 @@ def _pack(files: list[tuple[str, Path]], packed: IO[bytes], tell: Tell, report: 
             else:
                 packed.write(writer.file(readable, path.read_bytes(), _modified(status.st_mtime)))
                 count += 1
-                if readable != name:
+                if not _is_utf_8(name):
                     report.changed.append(Remark(readable, "its name is not in UTF-8, and was read as Windows-1252"))
         except OSError as error:
             if error.filename is None:  # not of this file, but of the archive
@@ -246,10 +248,15 @@ def _modified(seconds: float) -> datetime:
 def _readable(name: str) -> str:
     """Return the name of a file as text; the system may hold any bytes."""
     data = os.fsencode(name)
+    return data.decode() if _is_utf_8(name) else from_windows_1252(data)
+
+
+def _is_utf_8(name: str) -> bool:
     try:
-        return data.decode()
+        os.fsencode(name).decode()
     except UnicodeDecodeError:
-        return from_windows_1252(data)
+        return False
+    return True
 
 
 class _Watched:
@@ -292,6 +299,8 @@ def _upload(
                 if "ids" in told:
                     return told
                 tell(Progress("Importing", made, told["of"]))
+    except UnicodeError as error:
+        raise TransferFailed(f"{url} is not the address of a server: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransferFailed(
             f"{url}: {str(error) or type(error).__name__} ({made} notes or more were imported before)"
@@ -303,6 +312,8 @@ def _upload(
 
 def _client(url: str) -> httpx.Client:
     """Return a client for a server, which uses the proxy of the environment unless the server is on this machine."""
+    if not url.strip():
+        raise TransferFailed("the address of the server is empty: write for example http://127.0.0.1:8000")
     try:
         transport = httpx.HTTPTransport() if is_this_machine(_base(url)) else None
         return httpx.Client(transport=transport, timeout=TIMEOUT)

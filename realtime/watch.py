@@ -37,7 +37,7 @@ def feed_url(url: str, since: str | None) -> str:
     except (KeyError, ValueError):  # what urlsplit and its port raise
         raise refused from None
     path = parts.path.rstrip("/").removesuffix("/ws") + "/ws"
-    return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}) if since else "", ""))
+    return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}, errors="replace") if since else "", ""))
 
 
 async def follow(
@@ -92,6 +92,8 @@ async def _connect(address: str, token: str | None) -> ClientConnection:
     proxy: Literal[True] | None = None if is_this_machine(address) else True
     try:
         return await connect(address, max_size=None, compression=None, additional_headers=headers, proxy=proxy)
+    except UnicodeError as error:
+        raise Refused(f"{address} is not the address of a server: {error}") from None
     except (InvalidProxy, ImportError, ValueError) as error:
         raise Refused(proxy_problem(error)) from None
 

@@ -21,7 +21,7 @@ from realtime.markdown import FILE_BYTES, NoteFile, file_name, from_markdown, to
 from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
 from tests.harness import UNIT, Json, note_in
 
-EMPTY = ("", "~", "null", "Null", "NULL", [])
+EMPTY: tuple[Any, ...] = ("", "~", "null", "Null", "NULL", [])
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 ODD = [
     *("yes", "null", "NULL", "~~~", "true", "2024-01-01", "0x1F", "1_000", "1e3", ".inf", "012", "<<<", "===", "..."),
@@ -390,10 +390,8 @@ class TestOtherPrograms:
             (odd, None)
             for odd in ("", "2021", "2021-13-01", "9999-12-31T23:59:59-0100", "1900-01-01", "21.8.2021", "x")
         ),
-        *(
-            (odd, None)
-            for odd in ("2021-08-21T25:00", "2021-08-21T10:30+99:00", "0000-00-00", "\u0661" * 10, [], {}, None)
-        ),
+        *((odd, None) for odd in ("2021-08-21T25:00", "2021-08-21T10:30+99:00", "0000-00-00", "\u0661" * 10)),
+        *(([], None), ({}, None), (None, None)),
     ],
 )
 def test_dates(written: Any, moment: datetime | None) -> None:
