@@ -27,6 +27,10 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Overf
 _PORTABLE = 0x800  # the name is UTF-8
 _BIG = 0xFFFFFFFF
 _UNICODE_PATH = 0x7075
+_UNUSED = 0xFFFF
+_ENTRY = b"PK\x01\x02"
+_ENTRY_BYTES = 46
+_VERSION = 63
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
@@ -142,8 +146,10 @@ def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: 
         FileSkipped: It is not an archive, or cannot be read at all.
         ImportRefused: It lists too many files, or holds too much in total.
     """
+    bounded = _Bounded(archive)
     try:
-        opened = zipfile.ZipFile(archive if budget is None else _Bounded(archive))
+        opened = zipfile.ZipFile(archive if budget is None else bounded)
+        bounded.opened = True
     except BROKEN as error:
         raise FileSkipped(f"the archive cannot be read: {_worded(error)}") from None
     with opened:
@@ -246,15 +252,56 @@ def skip_reason(parts: Sequence[str], suffixes: tuple[str, ...]) -> str:
 
 
 class _Bounded:
-    """A file of which nobody reads much at once: ``zipfile`` reads the list of files as a whole, however long."""
+    """A file that is never read in large pieces, and whose list of entries is repaired until it is ``opened``.
+
+    ``zipfile`` reads the list as a whole, however long it is, and refuses all of it for one bad entry.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.opened = False
 
     def read(self, size: int = -1) -> bytes:
         if size > MOST_DIRECTORY:
             raise ImportRefused(f"files: an archive lists more than {MOST_FILES} files; import them in parts")
-        return self._file.read(MOST_DIRECTORY if size < 0 else size)
+        data = self._file.read(MOST_DIRECTORY if size < 0 else size)
+        return data if self.opened or not data.startswith(_ENTRY) else _repaired(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def _repaired(directory: bytes) -> bytes:
+    """Return a list of entries without what ``zipfile`` refuses: unknown versions, and bad names and extra fields."""
+    made = bytearray(directory)
+    start = 0
+    while made.startswith(_ENTRY, start) and start + _ENTRY_BYTES <= len(made):
+        (flags,) = struct.unpack_from("<H", made, start + 8)
+        name_size, extra_size, comment_size = struct.unpack_from("<HHH", made, start + 28)
+        name_end = start + _ENTRY_BYTES + name_size
+        made[start + 6] = min(made[start + 6], _VERSION)
+        if flags & _PORTABLE and not _is_utf_8(made[start + _ENTRY_BYTES : name_end]):
+            struct.pack_into("<H", made, start + 8, flags & ~_PORTABLE)
+        _repair_extra(made, name_end, min(name_end + extra_size, len(made)))
+        start = name_end + extra_size + comment_size
+    return bytes(made)
+
+
+def _repair_extra(made: bytearray, start: int, end: int) -> None:
+    """Give extra fields that are broken, or names that are not UTF-8, a kind that nobody reads."""
+    while start + 4 <= end:
+        kind, size = struct.unpack_from("<HH", made, start)
+        field = made[start + 4 : start + 4 + size]
+        if start + 4 + size > end:
+            struct.pack_into("<HH", made, start, _UNUSED, end - start - 4)
+        elif kind == _UNICODE_PATH and (size < 6 or not _is_utf_8(field[5:])):
+            struct.pack_into("<H", made, start, _UNUSED)
+        start += 4 + size
+
+
+def _is_utf_8(data: bytes | bytearray) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

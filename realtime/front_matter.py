@@ -37,7 +37,7 @@ KEYS = {
 _YAML = re.compile(r"---[ \t]*\r?\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?\n)??\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _OPENING = re.compile(r"---[ \t]*\r?\n")
-_CLOSING = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
+_CLOSING = re.compile(r"^---[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|[ \t])#", re.MULTILINE)
 _PAIR = {
     separator: re.compile(rf"([^\s:=#\[\]{{}}-][^:=]{{0,99}}?)[ \t]*{separator}(?:[ \t]+(.*))?") for separator in ":="
@@ -106,11 +106,18 @@ def split(text: str) -> tuple[FrontMatter, str]:
         matter = read(match[1] or "")
         if matter is not None:
             return matter, text[match.end() :]
-    if _OPENING.match(text) and _CLOSING.search(text, MAX_CHARACTERS):
-        return FrontMatter(
-            problems=(f"front matter: is longer than {MAX_CHARACTERS} characters, and was not read",)
-        ), text
-    return FrontMatter(), text
+    return _split_long(text) or (FrontMatter(), text)
+
+
+def _split_long(text: str) -> tuple[FrontMatter, str] | None:
+    """Read the beginning of front matter that is longer than it may be."""
+    opening = _OPENING.match(text)
+    closing = _CLOSING.search(text, MAX_CHARACTERS) if opening else None
+    matter = _read_lines(text[opening.end() : MAX_CHARACTERS], ":") if opening and closing else None
+    if matter is None or closing is None:
+        return None
+    problem = f"front matter: is longer than {MAX_CHARACTERS} characters; its beginning was read line by line"
+    return FrontMatter(matter.values, exact=False, problems=(problem,)), text[closing.end() :]
 
 
 def _read_yaml(written: str) -> FrontMatter | None:
@@ -192,7 +199,7 @@ def _read_lines(written: str, separator: str) -> FrontMatter | None:
     Returns ``None`` if it does not look like front matter: none of its keys is one that we know.
     """
     pairs: list[tuple[str, Value]] = []
-    for line in written.splitlines():
+    for line in written.replace("\r\n", "\n").split("\n"):
         if match := _PAIR[separator].fullmatch(line):
             pairs.append((match[1].strip("'\""), _plain_value(match[2] or "")))
         elif (match := _ITEM.fullmatch(line)) and pairs:

@@ -207,6 +207,13 @@ def test_file_that_is_skipped_leaves_the_others_alone(name: str, reason: str) ->
     assert _skipped(archive) == {name.replace("\\", "/"): reason}
 
 
+def _patched(archive: bytes, field: int, format: str, value: int) -> bytes:
+    """An archive whose first entry in the list of files has another value at an offset, by APPNOTE 4.3.12."""
+    made = bytearray(archive)
+    struct.pack_into(format, made, archive.index(b"PK\x01\x02") + field, value)
+    return bytes(made)
+
+
 def _entry(name: bytes, *, packed: int = 0, size: int = 0, place: int = 0, extra: bytes = b"") -> bytes:
     """An entry in the list of files."""
     fields = (20, 20, 0x800, 8 if packed else 0, 0, 33, 0, packed, size, len(name), len(extra), 0, 0, 0, 0, place)
@@ -254,6 +261,36 @@ def test_name_without_the_flag_for_utf_8(archive: bytes, name: str) -> None:
     assert _read(archive) == [(name, b"text")]
 
 
+@pytest.mark.parametrize(
+    ("raw", "extra", "flags", "found"),
+    [
+        (b"bad\xff.md", b"", 0x800, ("bad\u00a0.md", None)),  # the name before the content is bad, too
+        (b"bad.md", struct.pack("<HH", 0x7075, 500), 0, ("bad.md", b"text")),
+        (b"bad.md", struct.pack("<HH", 1, 3) + b"abc", 0, ("bad.md", b"text")),
+        (b"bad.md", struct.pack("<HH", 0x5455, 9) + b"abc", 0, ("bad.md", b"text")),
+        (b"bad.md", _unicode_path(b"bad.md", b"\xff"), 0, ("bad.md", b"text")),
+    ],
+)
+def test_one_bad_entry_leaves_the_others_alone(
+    raw: bytes, extra: bytes, flags: int, found: tuple[str, bytes | None]
+) -> None:
+    good, bad = _named(b"good.md"), _named(raw, extra, flags)
+    (good_local, good_listed), (bad_local, bad_listed) = (
+        (one[: one.index(b"PK\x01\x02")], one[one.index(b"PK\x01\x02") : one.index(b"PK\x05\x06")])
+        for one in (good, bad)
+    )
+    moved = bytearray(bad_listed)
+    struct.pack_into("<L", moved, 42, len(good_local))
+    listed = good_listed + moved
+    archive = good_local + bad_local + listed + _end(2, len(listed), len(good_local) + len(bad_local))
+    assert _read(archive) == [("good.md", b"text"), found]
+
+
+def test_unknown_version_of_the_format_leaves_the_others_alone() -> None:
+    archive = _patched(_zipped(("a.md", b"text"), ("b.md", b"text")), 6, "<H", 250)
+    assert _read(archive) == [("a.md", b"text"), ("b.md", b"text")]
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
 def test_special_files_are_skipped(kind: int) -> None:
     entry = zipfile.ZipInfo("a.md")
@@ -268,13 +305,6 @@ def test_special_files_are_skipped(kind: int) -> None:
 def test_unusual_compression_is_skipped(method: int) -> None:
     archive = _zipped(("a.md", b"text"), method=method)
     assert _skipped(archive) == {"a.md": "is compressed in a way that is not supported; use deflate"}
-
-
-def _patched(archive: bytes, field: int, format: str, value: int) -> bytes:
-    """An archive whose first entry in the list of files has another value at an offset, by APPNOTE 4.3.12."""
-    made = bytearray(archive)
-    struct.pack_into(format, made, archive.index(b"PK\x01\x02") + field, value)
-    return bytes(made)
 
 
 def test_password_is_skipped() -> None:

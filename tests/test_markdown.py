@@ -361,11 +361,20 @@ class TestOtherPrograms:
         text = "---\nrealtime: true\ntitle: A\tb\nid: 4\n---\ntext"
         assert _read("a.md", text).note.content == text
 
-    def test_front_matter_that_is_too_long_is_text(self) -> None:
-        text = f"---\ntitle: In front\nnote: {'x' * 70_000}\n---\ntext"
+    @pytest.mark.parametrize(
+        ("matter", "title"),
+        [
+            (f"title: In front\nnote: {'x' * 70_000}", "In front"),
+            (f"title: {'long ' * 20_000}", "long " * 9 + "long…"),
+            (f"note: {'x' * 70_000}\ntitle: Behind", "Note a"),
+        ],
+    )
+    def test_of_long_front_matter_the_beginning_is_read(self, matter: str, title: str) -> None:
+        text = f"---\n{matter}\n---\n# Heading\ntext"
         file = _read("a.md", text)
-        assert (file.note.title, file.note.content) == ("Note a", text)
-        assert file.changes == ("front matter: is longer than 65536 characters, and was not read",)
+        assert (file.note.title, file.note.content) == (title, text)
+        longer = "front matter: is longer than 65536 characters; its beginning was read line by line"
+        assert (longer in file.changes) is (title != "Note a")
 
     def test_name_of_a_file_that_is_too_long_is_reported(self) -> None:
         file = _read("folder/" + "long " * 20 + ".md", "text")
