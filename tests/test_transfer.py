@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from realtime import create_app
+from realtime import bundle, create_app
 from realtime.cli import app
 from realtime.embedded import Embedded
 from realtime.settings import Settings
@@ -29,6 +30,39 @@ NOTES = [
     note_in("---", "null", content="---\ntitle: no front matter of ours\n---\r\n\r\nends without a line feed"),
     note_in("yes", "2026-01-01", content="\ufeff\u2028 🦜 \x01", tags=["no", "1.5", "- x", "#", "{a}"]),
     note_in("'quoted\" \\ : #", "tab\tand\nline", content="x" * 100_000),
+]
+ODD = [
+    *(
+        "yes",
+        "null",
+        "NULL",
+        "~~~",
+        "2024-01-01",
+        "012",
+        "<<<",
+        "- x",
+        "#x #",
+        "{a}",
+        "[a]",
+        "a: b",
+        "a #b",
+        "'a'",
+        '"a"',
+    ),
+    *(
+        "*a ",
+        "!!str a",
+        "|  ",
+        "---",
+        "a\n---\nb",
+        "\r\n---\r\n",
+        "a\rb",
+        "   ",
+        "\ufeffab",
+        "\x01\x7f\x9f",
+        "🦜🦜🦜",
+        "x" * 50,
+    ),
 ]
 
 
@@ -127,6 +161,53 @@ def test_export_import_export_is_the_same(client: TestClient, other: TestClient)
     assert (again["ids"], again["changed"]) == ([5, 6, 7, 8], [])
     files = list(_files(other.get("/export").content).values())
     assert [_without_id(file) for file in files[4:]] == [_without_id(file) for file in files[:4]]
+
+
+def test_export_import_export_with_the_ids_is_byte_for_byte_the_same(client: TestClient, other: TestClient) -> None:
+    for number, text in enumerate(ODD):
+        client.post("/notes/", json=note_in(text, text, content=f"{text}\n{text}", tags=[text, f"{number}"]))
+        if number % 7 == 0:
+            client.delete(f"/notes/{number + 1}/")
+    foreign = b"---\r\nid: 5\r\ntitle: Plan: two\r\ncreated: 2001-02-03\r\naliases: [a]\r\n---\r\nwords"
+    _import(client, ("old.md", foreign), ("wide.md", "\ufeff# Größe\n".encode("utf-16-le")))
+    first = client.get("/export").content
+    answer = _import(other, ("notes.zip", first), query="?keep_ids=true").json()
+    assert (answer["imported"], answer["skipped"], answer["changed"]) == (len(_files(first)), [], [])
+    assert other.get("/export").content == first
+    without = _import(other, ("notes.zip", first)).json()
+    second = list(_files(other.get("/export").content).values())[answer["imported"] :]
+    assert without["changed"] == []
+    assert [_without_id(file) for file in second] == [_without_id(file) for file in _files(first).values()]
+
+
+def test_report_of_many_files_holds_little(client: TestClient) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.md", "# Note")
+        for number in range(60_000):
+            archive.writestr(f"{'folder/' * 20}{number}.png", b"")
+    tracemalloc.start()
+    try:
+        found = bundle.check([("a.zip", packed)], keep_ids=False, keep_dates=True)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.count, len(found.skipped)) == (1, 60_000)
+    assert held < 60_000 * 600
+    assert peak < 60_000 * 2000
+    answer = _import(client, ("a.zip", packed.getvalue())).json()
+    assert (answer["imported"], len(answer["skipped"])) == (1, 60_000)
+    assert answer["skipped"][-1]["file"].endswith("/59999.png")
+
+
+def test_long_names_are_cut_in_the_middle_of_the_report(client: TestClient) -> None:
+    name = f"{'folder/' * 100}a.md"
+    answer = _import(
+        client, ("a.zip", _zip(good="# Good", **{name.removesuffix(".md"): "\x89PNG\0".encode("latin-1")}))
+    ).json()
+    (remark,) = answer["skipped"]
+    assert len(remark["file"]) == 200
+    assert remark["file"].endswith("folder/a.md")
 
 
 def test_imported_notes_have_a_history_and_are_on_the_feed(client: TestClient) -> None:
