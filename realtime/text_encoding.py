@@ -29,6 +29,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _BINARY_SHARE = 0.1
 """From this share of control characters on, bytes that are not UTF-8 are no text."""
 _WIDER = re.compile(r"[^\x00-\x7f]")
+_ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def _windows_1252() -> dict[int, str]:
@@ -43,14 +44,8 @@ def _windows_1252() -> dict[int, str]:
 
 
 _TABLE = _windows_1252()
-
-
-def _repair(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return from_windows_1252(error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("realtime.windows-1252", _repair)
+_ESCAPES = {0xDC00 + byte: _TABLE.get(byte, chr(byte)) for byte in range(0x80, 0x100)}
+"""The characters of bytes that ``surrogateescape`` leaves."""
 
 
 def from_windows_1252(data: bytes) -> str:
@@ -124,17 +119,14 @@ def _decoded_utf_8(data: bytes) -> tuple[str, list[str]]:
     try:
         return data.decode(), []
     except UnicodeDecodeError:
-        pass
-    text = data.decode("utf-8", "realtime.windows-1252")
+        text = data.decode("utf-8", "surrogateescape")
     if b"\0" in data or len(_CONTROLS.findall(text)) > _BINARY_SHARE * len(text):
         raise FileSkipped("is not a text file")
-    kept = data.decode("utf-8", "ignore")
-    valid, wrong = len(_WIDER.findall(kept)), len(data) - len(kept.encode())
-    if valid >= wrong:
-        return text, [
-            f"encoding: {_counted(wrong, 'byte')} not in UTF-8 {'was' if wrong == 1 else 'were'} read as Windows-1252"
-        ]
-    return from_windows_1252(data), ["encoding: was read as Windows-1252, as it is not UTF-8"]
+    wrong = len(_ESCAPED.findall(text))
+    if len(_WIDER.findall(text)) - wrong < wrong:
+        return from_windows_1252(data), ["encoding: was read as Windows-1252, as it is not UTF-8"]
+    bytes_were = "1 byte was not UTF-8 and was" if wrong == 1 else f"{wrong} bytes were not UTF-8 and were"
+    return text.translate(_ESCAPES), [f"encoding: {bytes_were} read as Windows-1252"]
 
 
 def _counted(count: int, noun: str) -> str:

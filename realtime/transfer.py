@@ -28,6 +28,7 @@ from realtime.text_encoding import from_windows_1252
 CHUNK = 64 * 1024
 TIMEOUT = httpx.Timeout(30.0, read=120.0)
 LINK = "is a symbolic link"
+OTHER_VERSION = "does not answer as a realtime server of this version; what it imported is in its list of notes"
 
 
 class Progress(NamedTuple):
@@ -163,10 +164,12 @@ def import_notes(
             reason = f" ({report.skipped[0].file}: {report.skipped[0].reason})" if len(report.skipped) == 1 else ""
             raise TransferFailed(f"there is no Markdown file (.md) to import{reason}")
         answer = _upload(url, files, keep_ids, tell, token)
-    report.skipped += [Remark(**remark) for remark in answer["skipped"]]
-    report.changed += [Remark(**remark) for remark in answer["changed"]]
-    imported: int = answer["imported"]
-    return imported
+        try:
+            report.skipped += [Remark(remark["file"], remark["reason"]) for remark in answer["skipped"]]
+            report.changed += [Remark(remark["file"], remark["reason"]) for remark in answer["changed"]]
+            return int(answer["imported"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TransferFailed(f"{url}: {OTHER_VERSION}") from error
 
 
 def _archive(source: Path, report: ImportReport) -> IO[bytes] | None:
@@ -301,6 +304,8 @@ def _upload(
                 tell(Progress("Importing", made, told["of"]))
     except UnicodeError as error:
         raise TransferFailed(f"{url} is not the address of a server: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:  # what is no JSON, or not such an answer
+        raise TransferFailed(f"{url}: {OTHER_VERSION}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransferFailed(
             f"{url}: {str(error) or type(error).__name__} ({made} notes or more were imported before)"

@@ -56,7 +56,7 @@ def test_windows_1252(text: str) -> None:
 def test_some_bytes_that_are_not_utf_8_leave_the_rest_alone() -> None:
     read, changes = decode(f"{TEXT}caf".encode() + b"\xe9 \x93")
     assert read == f"{TEXT}café “"
-    assert changes == ["encoding: 2 bytes not in UTF-8 were read as Windows-1252"]
+    assert changes == ["encoding: 2 bytes were not UTF-8 and were read as Windows-1252"]
 
 
 def test_bytes_that_windows_1252_leaves_undefined() -> None:
