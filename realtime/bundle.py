@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-from realtime.archive import Budget, ZipWriter, read_zip
+from realtime.archive import NOT_MARKDOWN, Budget, ZipWriter, read_zip, skip_reason
 from realtime.errors import FileSkipped, ImportRefused
 from realtime.markdown import FILE_BYTES, SUFFIXES, NoteFile, file_name, from_markdown, to_markdown
 from realtime.models import MAX_ID, DatedNote, Note
@@ -133,11 +133,9 @@ def is_archive(name: str, file: IO[bytes]) -> bool:
 
 
 def _content(name: str, file: IO[bytes], budget: Budget) -> tuple[bytes | None, str]:
-    base = name.rpartition("/")[2]
-    if base.startswith("._"):
-        return None, "holds metadata of macOS, not a note"
-    if not base.lower().endswith(SUFFIXES):
-        return None, NO_NOTES
+    reason = skip_reason(name.split("/"), SUFFIXES)
+    if reason:
+        return None, NO_NOTES if reason == NOT_MARKDOWN else reason
     file.seek(0)
     data = file.read(FILE_BYTES + 1)
     budget.take_unpacked(len(data))

@@ -39,6 +39,7 @@ _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?\n)??\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOT
 _OPENING = re.compile(r"---[ \t]*\r?\n")
 _CLOSING = re.compile(r"^---[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|[ \t])#", re.MULTILINE)
+_COMMENT_AFTER_QUOTES = re.compile(r"""^("[^"]*"|'[^']*')[ \t]+#.*$""")
 _PAIR = {
     separator: re.compile(rf"([^\s:=#\[\]{{}}-][^:=]{{0,99}}?)[ \t]*{separator}(?:[ \t]+(.*))?") for separator in ":="
 }
@@ -231,7 +232,7 @@ def _plain_value(written: str) -> Value:
 
 
 def _unquoted(written: str) -> str:
-    written = written.strip()
+    written = _COMMENT_AFTER_QUOTES.sub(r"\1", written.strip())
     if len(written) > 1 and written[0] == written[-1] and written[0] in "'\"":
         inner = written[1:-1]
         return inner.replace("''", "'") if written[0] == "'" else inner.replace('\\"', '"').replace("\\\\", "\\")

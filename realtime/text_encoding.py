@@ -67,7 +67,8 @@ def decode(data: bytes) -> tuple[str, list[str]]:
 
 def _decoded(data: bytes) -> tuple[str, list[str]]:
     for mark, codec, name in _MARKS:
-        if data.startswith(mark) and not (codec == "utf-32-le" and len(data) % 4):
+        # The mark of UTF-32 LE begins with that of UTF-16 LE.
+        if data.startswith(mark) and (codec != "utf-32-le" or _is_text(data, codec, printable=False)):
             if codec == "utf-8":
                 text, changes = _decoded_utf_8(data[len(mark) :])
                 return text, ["encoding: a byte order mark of UTF-8 was removed", *changes]

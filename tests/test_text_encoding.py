@@ -78,6 +78,10 @@ def test_damaged_utf_16_is_replaced(tail: bytes) -> None:
     read.encode()
 
 
+def test_utf_16_that_begins_like_the_mark_of_utf_32() -> None:
+    assert decode("\ufeff\0text.".encode("utf-16-le"))[0] == "\ufffdtext."
+
+
 def test_surrogates_in_utf_8_are_read_as_windows_1252() -> None:
     assert decode(b"a\xed\xa0\x80")[0] == "aí\xa0€"
 

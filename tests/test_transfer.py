@@ -388,6 +388,16 @@ def test_front_matter_of_other_programs(
     assert answer["skipped"] == []
 
 
+@pytest.mark.parametrize("name", ["._a.md", ".a.md", ".trash/a.md", "__MACOSX/a.md", "a.png"])
+def test_file_is_skipped_alone_as_in_an_archive(client: TestClient, name: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, "# Note")
+    for file in ((name, b"# Note"), ("a.zip", packed.getvalue())):
+        skipped = _import(client, file, ("good.md", b"# Good")).json()["skipped"]
+        assert [remark["file"] for remark in skipped] == [name]
+
+
 def test_text_that_begins_like_an_archive_is_a_note(client: TestClient) -> None:
     assert _import(client, ("a.md", b"PK is short for a name")).json()["imported"] == 1
 
