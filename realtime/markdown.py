@@ -215,7 +215,7 @@ def _first_heading(content: str) -> str | None:
 
 
 def _first_line(content: str) -> str:
-    return next((line for line in lines_of(content) if line.strip() and not line.startswith(("#", "---"))), "")
+    return next((line for line in lines_of(content) if line.strip() and not line.startswith(("#", "---", "+++"))), "")
 
 
 def _fitted(text: str, other: str) -> str:
