@@ -14,6 +14,7 @@ WANTED = (
     *("Note", "NoteListed", "NoteIn", "NotePatch", "Merged", "Trashed", "TagCount", "Revision", "RevisionText"),
     *("Me", "User", "SignIn", "Token", "NewToken", "UserListed", "Invite", "Entry"),
     *("AccessIn", "AccessOut", "Member", "LinkOut"),
+    *("Imported", "FileRemark"),
 )
 
 

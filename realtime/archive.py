@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import stat
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from realtime.errors import ImportRefused
+from realtime.errors import FileSkipped, ImportRefused
 
 MOST_FILES = 100_000
 MOST_DIRECTORY = 16 * 1024 * 1024
 MOST_UNPACKED = 512 * 1024 * 1024
-MOST_DEPTH = 16
-MOST_NAME = 1000
+MAX_NAME = 1000
+NOT_MARKDOWN = "is not a Markdown file (.md)"
 SPOOL = 1024 * 1024
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 """What ``zipfile`` raises for an archive that is broken, or made to break it."""
 _PORTABLE = 0x800  # the name is UTF-8
 _BIG = 0xFFFFFFFF
+_UNICODE_PATH = 0x7075
+_UNUSED = 0xFFFF
+_ENTRY = b"PK\x01\x02"
+_ENTRY_BYTES = 46
+_VERSION = 63
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class ZipWriter:
@@ -38,8 +47,7 @@ class ZipWriter:
         encoded = name.encode()
         deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
         packed = deflate.compress(data) + deflate.flush()
-        date = max(0, modified.year - 1980) << 9 | modified.month << 5 | modified.day
-        time = modified.hour << 11 | modified.minute << 5 | modified.second // 2
+        date, time = _dos_time(modified)
         common = struct.pack(
             "<HHHHHLLLH", 20, _PORTABLE, 8, time, date, zlib.crc32(data), len(packed), len(data), len(encoded)
         )
@@ -80,39 +88,127 @@ class ZipWriter:
         yield b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, count, count, min(size, _BIG), min(offset, _BIG), 0)
 
 
-def read_zip(
-    archive: IO[bytes], most: int, suffixes: tuple[str, ...], *, trusted: bool = False
-) -> Iterator[tuple[str, bytes | None]]:
-    """The files of an archive with these suffixes, each with its name and at most ``most`` bytes; ``None`` for others.
+def _dos_time(moment: datetime) -> tuple[int, int]:
+    """Return date and time as zip archives have them, which know the years 1980 to 2107."""
+    if moment.year < 1980:
+        return 1 << 5 | 1, 0
+    if moment.year > 2107:
+        return 127 << 9 | 12 << 5 | 31, 23 << 11 | 59 << 5 | 29
+    return (
+        (moment.year - 1980) << 9 | moment.month << 5 | moment.day,
+        moment.hour << 11 | moment.minute << 5 | moment.second // 2,
+    )
 
-    One that is ``trusted`` may list any number of files, of any size together. Raises :class:`ImportRefused` for what
-    is no archive, or a hostile one: with files that are larger than they may be, alone or together, with names that
-    lead elsewhere, with links, with passwords.
+
+class Budget:
+    """What the archives and files of one import may hold together.
+
+    Attributes:
+        files: How many more files there may be.
+        unpacked: How many more bytes may be unpacked.
     """
-    left = MOST_UNPACKED
+
+    def __init__(self, files: int = MOST_FILES, unpacked: int = MOST_UNPACKED) -> None:
+        self.files = files
+        self.unpacked = unpacked
+
+    def take_files(self, count: int) -> None:
+        """Count files. Raises :class:`ImportRefused` where there are too many."""
+        self.files -= count
+        if self.files < 0:
+            raise ImportRefused(f"files: there are more than {MOST_FILES} files at once; import them in parts")
+
+    def take_unpacked(self, size: int) -> None:
+        """Count bytes. Raises :class:`ImportRefused` where there are too many."""
+        self.unpacked -= size
+        if self.unpacked < 0:
+            raise ImportRefused(f"files: hold more than {MOST_UNPACKED} bytes when unpacked; import them in parts")
+
+
+class Member(NamedTuple):
+    """A file of an archive: its name, and what is in it, or else why it is skipped."""
+
+    name: str
+    data: bytes | None
+    reason: str = ""
+
+
+def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: Budget | None) -> Iterator[Member]:
+    """Read the files of a zip archive that may have been made to do harm.
+
+    Args:
+        archive: The archive.
+        limit: The size in bytes up to which a file is read.
+        suffixes: How the names of files end that are read, in lower case.
+        budget: What the archive may use up; ``None`` where its origin is trusted.
+
+    Raises:
+        FileSkipped: It is not an archive, or cannot be read at all.
+        ImportRefused: It lists too many files, or holds too much in total.
+    """
+    bounded = _Bounded(archive)
     try:
-        with zipfile.ZipFile(archive if trusted else _Bounded(archive)) as opened:
-            entries = opened.infolist()
-            if len(entries) > MOST_FILES and not trusted:
-                raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
-            for entry in entries:
-                name = entry.filename
-                _check(entry)
-                if entry.is_dir() or name.startswith("__MACOSX/"):
-                    continue
-                if not name.lower().endswith(suffixes):
-                    yield name, None
-                    continue
-                with opened.open(entry) as file:
-                    data = file.read(most + 1)
-                left -= len(data)
-                if len(data) > most:
-                    raise ImportRefused(f"{name}: is larger than {most} bytes")
-                if left < 0 and not trusted:
-                    raise ImportRefused(f"the archive holds more than {MOST_UNPACKED} bytes")
-                yield name, data
+        opened = zipfile.ZipFile(archive if budget is None else bounded)
+        bounded.opened = True
     except BROKEN as error:
-        raise ImportRefused(f"the archive cannot be read: {str(error)[:200] or type(error).__name__}") from None
+        raise FileSkipped(f"the archive cannot be read: {_worded(error)}") from None
+    with opened:
+        if budget is not None:
+            budget.take_files(len(opened.infolist()))
+        packed = archive.seek(0, os.SEEK_END)
+        for entry in opened.infolist():
+            name = entry_name(entry)
+            if name.endswith("/"):
+                continue
+            reason = _refusal(name, entry, suffixes)
+            if not reason and entry.file_size > limit:
+                reason = f"is larger than {limit} bytes"
+            packed -= 0 if reason else entry.compress_size
+            if not reason and packed < 0:
+                reason = "shares its bytes with other files of the archive"
+            if reason:
+                yield Member(name, None, reason)
+                continue
+            try:
+                with opened.open(entry) as file:
+                    data = file.read(limit + 1)
+                size, member = len(data), Member(name, data)
+            except BROKEN as error:
+                # It may have been unpacked to its end before it turned out to be broken.
+                size, member = min(entry.file_size, limit + 1), Member(name, None, f"cannot be read: {_worded(error)}")
+            if budget is not None:
+                budget.take_unpacked(size)
+            yield member if size <= limit else Member(name, None, f"is larger than {limit} bytes")
+
+
+def entry_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry, with ``/`` between folders.
+
+    Without the flag for UTF-8 it is the one of Info-ZIP's field for Unicode names, else UTF-8 if it can be, else
+    code page 437 (APPNOTE 6.3, appendix D, and section 4.6.9).
+    """
+    name = entry.orig_filename
+    if not entry.flag_bits & _PORTABLE:
+        raw = name.encode("cp437", "replace")
+        with contextlib.suppress(UnicodeDecodeError):
+            name = _unicode_name(entry.extra, zlib.crc32(raw)) or raw.decode()
+    return name.replace("\\", "/")
+
+
+def _unicode_name(extra: bytes, checksum: int) -> str | None:
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) == size > 5 and field[:5] == struct.pack("<BL", 1, checksum):
+            try:
+                return field[5:].decode()
+            except UnicodeDecodeError:
+                return None
+    return None
+
+
+def _worded(error: Exception) -> str:
+    return str(error)[:200].encode(errors="backslashreplace").decode() or type(error).__name__
 
 
 def listed(archive: IO[bytes]) -> int:
@@ -121,38 +217,91 @@ def listed(archive: IO[bytes]) -> int:
         with zipfile.ZipFile(archive) as opened:
             return len(opened.infolist())
     except BROKEN as error:
-        raise ImportRefused(f"the archive cannot be read: {str(error)[:200]}") from None
+        raise FileSkipped(f"the archive cannot be read: {_worded(error)}") from None
 
 
-def _check(entry: zipfile.ZipInfo) -> None:
-    name = entry.filename
-    shown = name[:100].encode(errors="backslashreplace").decode()
+def _refusal(name: str, entry: zipfile.ZipInfo, suffixes: tuple[str, ...]) -> str:
+    """Why an entry is skipped; empty if it is read."""
     parts = name.split("/")
-    if not name or len(name) > MOST_NAME or len(parts) > MOST_DEPTH:
-        raise ImportRefused(f"{shown}: the name is too long, or too deep in folders")
-    if name.startswith("/") or ".." in parts or "\\" in entry.orig_filename or ":" in parts[0] or "\0" in name:
-        raise ImportRefused(f"{shown}: the name leads out of the archive")
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ImportRefused(f"{shown}: is a link or another special file")
+    if reason := skip_reason(parts, suffixes):
+        return reason
+    if len(name) > MAX_NAME:
+        return f"its name is longer than {MAX_NAME} characters"
+    if name.startswith("/") or ".." in parts or _DRIVE.match(name):
+        return "its name leads out of the archive"
+    if "\0" in name:
+        return "its name contains NUL"
+    if kind not in (0, stat.S_IFREG):
+        return "is a link or another special file"
     if entry.flag_bits & 1:
-        raise ImportRefused(f"{shown}: has a password")
+        return "is encrypted with a password"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ImportRefused(f"{shown}: is compressed in an unusual way")
-    if name.lower().endswith((".zip", ".gz", ".tar", ".7z", ".rar")):
-        raise ImportRefused(f"{shown}: is an archive within the archive")
+        return "is compressed in a way that is not supported; use deflate"
+    return ""
+
+
+def skip_reason(parts: Sequence[str], suffixes: tuple[str, ...]) -> str:
+    """Why a file of an archive or a folder is skipped by the parts of its path; empty if it is read."""
+    if "__MACOSX" in parts[:-1] or parts[-1].startswith("._"):
+        return "holds metadata of macOS, not a note"
+    hidden = next((part for part in parts if part.startswith(".") and part not in (".", "..")), None)
+    if hidden is not None:
+        return "is hidden" if hidden is parts[-1] else f"is in the hidden folder {hidden[:50]}"
+    return "" if parts[-1].lower().endswith(suffixes) else NOT_MARKDOWN
 
 
 class _Bounded:
-    """A file of which nobody reads much at once: ``zipfile`` reads the list of files as a whole, however long."""
+    """A file that is never read in large pieces, and whose list of entries is repaired until it is ``opened``.
+
+    ``zipfile`` reads the list as a whole, however long it is, and refuses all of it for one bad entry.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.opened = False
 
     def read(self, size: int = -1) -> bytes:
         if size > MOST_DIRECTORY:
-            raise ImportRefused(f"the archive lists more than {MOST_FILES} files")
-        return self._file.read(MOST_DIRECTORY if size < 0 else size)
+            raise ImportRefused(f"files: an archive lists more than {MOST_FILES} files; import them in parts")
+        data = self._file.read(MOST_DIRECTORY if size < 0 else size)
+        return data if self.opened or not data.startswith(_ENTRY) else _repaired(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def _repaired(directory: bytes) -> bytes:
+    """Return a list of entries without what ``zipfile`` refuses: unknown versions, and bad names and extra fields."""
+    made = bytearray(directory)
+    start = 0
+    while made.startswith(_ENTRY, start) and start + _ENTRY_BYTES <= len(made):
+        (flags,) = struct.unpack_from("<H", made, start + 8)
+        name_size, extra_size, comment_size = struct.unpack_from("<HHH", made, start + 28)
+        name_end = start + _ENTRY_BYTES + name_size
+        made[start + 6] = min(made[start + 6], _VERSION)
+        if flags & _PORTABLE and not _is_utf_8(made[start + _ENTRY_BYTES : name_end]):
+            struct.pack_into("<H", made, start + 8, flags & ~_PORTABLE)
+        _repair_extra(made, name_end, min(name_end + extra_size, len(made)))
+        start = name_end + extra_size + comment_size
+    return bytes(made)
+
+
+def _repair_extra(made: bytearray, start: int, end: int) -> None:
+    """Give extra fields that are broken, or names that are not UTF-8, a kind that nobody reads."""
+    while start + 4 <= end:
+        kind, size = struct.unpack_from("<HH", made, start)
+        field = made[start + 4 : start + 4 + size]
+        if start + 4 + size > end:
+            struct.pack_into("<HH", made, start, _UNUSED, end - start - 4)
+        elif kind == _UNICODE_PATH and (size < 6 or not _is_utf_8(field[5:])):
+            struct.pack_into("<H", made, start, _UNUSED)
+        start += 4 + size
+
+
+def _is_utf_8(data: bytes | bytearray) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

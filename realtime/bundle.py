@@ -1,32 +1,55 @@
-"""Bundles of notes: Markdown files, alone or in zip archives, made of notes and read into notes."""
+"""Bundles of notes: Markdown files, alone or in zip archives, made of notes and read into notes.
+
+One rule holds for every import: a file that can be adapted is adapted, one that cannot become a note is skipped, and
+both are reported with a reason. Only limits on the whole import refuse it, before anything is written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
-from realtime.archive import MOST_FILES, ZipWriter, read_zip
-from realtime.errors import ImportRefused
-from realtime.markdown import FILE_BYTES, SUFFIXES, file_name, from_markdown, to_markdown
-from realtime.models import MAX_ID, Note, NoteIn
+from realtime.archive import NOT_MARKDOWN, Budget, ZipWriter, read_zip, skip_reason
+from realtime.errors import FileSkipped, ImportRefused
+from realtime.markdown import FILE_BYTES, SUFFIXES, NoteFile, file_name, from_markdown, to_markdown
+from realtime.models import MAX_ID, DatedNote, Note
 
 CHUNK = 1024 * 1024
-SHOWN = 100
 MAX_KEPT_ID = MAX_ID // 2
 """The largest id that an import may keep: the next notes count on from it, and never reach the end."""
+MAX_SHOWN_NAME = 200
+REASONS_IN_REFUSAL = 5
+NO_NOTES = "is neither a Markdown file (.md) nor a zip archive"
 
 Source = tuple[str, IO[bytes]]
 """A file's name, and what is in it."""
 
+_ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
+class Remark(NamedTuple):
+    """A file of an import that was skipped or changed, and why."""
+
+    file: str
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What files hold, once they were read to the end: how many notes, their ids, and files that are no Markdown."""
+    """What the files of an import hold, once all of them were read.
 
-    many: int
-    ids: Sequence[int]
-    skipped: Sequence[str]
+    Attributes:
+        count: How many notes there are.
+        ids: With ``keep_ids``, the id that each note keeps; ``None`` where it gets the next one.
+        skipped: The files that are no notes.
+        changed: The files that become notes, but not just as they are.
+    """
+
+    count: int
+    ids: Sequence[int | None]
+    skipped: Sequence[Remark]
+    changed: Sequence[Remark]
 
 
 def pack(writer: ZipWriter, notes: Iterable[Note]) -> bytes:
@@ -34,29 +57,44 @@ def pack(writer: ZipWriter, notes: Iterable[Note]) -> bytes:
     return b"".join(writer.file(file_name(note), to_markdown(note).encode(), note.updated_date) for note in notes)
 
 
-def check(sources: Sequence[Source], *, keep_ids: bool) -> Contents:
-    """Reads all files, and keeps none. Raises :class:`ImportRefused`."""
-    ids: dict[int, None] = {}
-    skipped: list[str] = []
-    many = 0
-    for name, id, _ in _read(sources, skipped):
-        many += 1
-        if many > MOST_FILES:
-            raise ImportRefused(f"files: more than {MOST_FILES} notes at once")
+def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Contents:
+    """Read all files, and keep none.
+
+    Raises:
+        ImportRefused: There is nothing to import, or a limit on the whole import is exceeded.
+    """
+    count = 0
+    ids: list[int | None] = []
+    used: set[int] = set()
+    undated, first_undated = 0, ""
+    skipped: list[Remark] = []
+    changed: list[Remark] = []
+    for name, file, reason in _read(sources):
+        if file is None:
+            skipped.append(Remark(_shown(name), reason))
+            continue
+        count += 1
+        changes = list(file.changes)
         if keep_ids:
-            if id is None or not 1 <= id <= MAX_KEPT_ID:
-                raise ImportRefused(f"{name}: id: to be kept it must be there, and at most {MAX_KEPT_ID}")
-            if id in ids:
-                raise ImportRefused(f"{name}: id: another file has {id}, too")
-            ids[id] = None
-    if not many:
-        raise ImportRefused("files: there is no Markdown file (.md) among them")
-    return Contents(many, list(ids), skipped)
+            id, change = _kept_id(file.id, used)
+            ids.append(id)
+            changes += change
+        if changes:
+            changed.append(Remark(_shown(name), "; ".join(changes)))
+        if not keep_dates and (file.created or file.updated):
+            undated += 1
+            first_undated = first_undated or name
+    if not count:
+        raise ImportRefused(_nothing(skipped))
+    if undated:
+        notes = "1 note has" if undated == 1 else f"{undated} notes, of which this is the first, have"
+        changed.append(Remark(_shown(first_undated), f"created, updated: only admins keep dates; {notes} that of now"))
+    return Contents(count, ids, skipped, changed)
 
 
-def notes_in(sources: Sequence[Source]) -> Iterator[NoteIn]:
-    """The notes that files hold. Raises :class:`ImportRefused`."""
-    return (note for _, _, note in _read(sources, []))
+def notes_in(sources: Sequence[Source]) -> Iterator[DatedNote]:
+    """The notes that files hold, in the order in which :func:`check` counts them."""
+    return (DatedNote(file.note, file.created, file.updated) for _, file, _ in _read(sources) if file is not None)
 
 
 def chunks(sources: Sequence[Source]) -> Iterator[bytes]:
@@ -68,20 +106,72 @@ def chunks(sources: Sequence[Source]) -> Iterator[bytes]:
             yield chunk
 
 
-def _read(sources: Sequence[Source], skipped: list[str]) -> Iterator[tuple[str, int | None, NoteIn]]:
+def _read(sources: Sequence[Source]) -> Iterator[tuple[str, NoteFile | None, str]]:
+    """Every file: its name, and the note in it or else why it is skipped."""
+    budget = Budget()
     for source, file in sources:
-        file.seek(0)
-        if file.read(2) == b"PK":
-            for name, data in read_zip(file, FILE_BYTES, SUFFIXES):
-                if data is not None:
-                    yield (name, *from_markdown(name, data))
-                elif len(skipped) < SHOWN:
-                    skipped.append(name)
-        elif source.lower().endswith(SUFFIXES):
-            file.seek(0)
-            data = file.read(FILE_BYTES + 1)
-            if len(data) > FILE_BYTES:
-                raise ImportRefused(f"{source}: is larger than {FILE_BYTES} bytes")
-            yield (source, *from_markdown(source, data))
-        else:
-            raise ImportRefused(f"{source or 'files'}: is neither a Markdown file (.md) nor a zip archive")
+        name = source.replace("\\", "/")
+        try:
+            if is_archive(name, file):
+                empty = True
+                for member in read_zip(file, FILE_BYTES, SUFFIXES, budget):
+                    empty = False
+                    yield _parsed(*member)
+                if empty:
+                    yield name, None, "is an archive without files"
+            else:
+                budget.take_files(1)
+                yield _parsed(name, *_content(name, file, budget))
+        except FileSkipped as error:
+            yield name, None, error.detail
+
+
+def is_archive(name: str, file: IO[bytes]) -> bool:
+    """Whether a file is to be read as a zip archive, by its first bytes or its name."""
+    file.seek(0)
+    return file.read(4) in _ZIP_SIGNATURES or name.lower().endswith(".zip")
+
+
+def _content(name: str, file: IO[bytes], budget: Budget) -> tuple[bytes | None, str]:
+    reason = skip_reason(name.split("/"), SUFFIXES)
+    if reason:
+        return None, NO_NOTES if reason == NOT_MARKDOWN else reason
+    file.seek(0)
+    data = file.read(FILE_BYTES + 1)
+    budget.take_unpacked(len(data))
+    return (data, "") if len(data) <= FILE_BYTES else (None, f"is larger than {FILE_BYTES} bytes")
+
+
+def _parsed(name: str, data: bytes | None, reason: str) -> tuple[str, NoteFile | None, str]:
+    if data is None:
+        return name, None, reason
+    try:
+        return name, from_markdown(name, data), ""
+    except FileSkipped as error:
+        return name, None, error.detail
+
+
+def _kept_id(id: int | None, used: set[int]) -> tuple[int | None, list[str]]:
+    """The id that a note keeps, and what to report where it keeps none."""
+    if id is None:
+        return None, ["id: there is none to keep, so the note has the next one"]
+    if id > MAX_KEPT_ID:
+        return None, [f"id: is larger than {MAX_KEPT_ID}, so the note has the next one"]
+    if id in used:
+        return None, [f"id: another file has {id}, too, so the note has the next one"]
+    used.add(id)
+    return id, []
+
+
+def _nothing(skipped: Sequence[Remark]) -> str:
+    if not skipped:
+        return "files: there is no Markdown file (.md) among them"
+    reasons = "; ".join(f"{file or 'a file without a name'}: {reason}" for file, reason in skipped[:REASONS_IN_REFUSAL])
+    more = len(skipped) - REASONS_IN_REFUSAL
+    return f"files: none of them can be imported. {reasons}" + (f"; and {more} more" if more > 0 else "")
+
+
+def _shown(name: str) -> str:
+    """A name as the report has it: text that can be stored, and not too long."""
+    shown = name if len(name) <= MAX_SHOWN_NAME else f"{name[: MAX_SHOWN_NAME // 2 - 1]}…{name[-MAX_SHOWN_NAME // 2 :]}"
+    return shown.encode(errors="replace").decode().replace("\0", "\ufffd")

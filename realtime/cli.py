@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,19 +17,37 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
+from typer.core import TyperGroup
 
 from realtime import __version__
 from realtime.errors import RealtimeError
 from realtime.models import describe
 from realtime.settings import Settings
+from realtime.terminal import discard_output, prepare, printable
 
 if TYPE_CHECKING:
     from realtime.accounts import Accounts
-    from realtime.transfer import Progress, Tell
+    from realtime.transfer import ImportReport, Progress, Tell
 
 T = TypeVar("T")
 
+
+class Commands(TyperGroup):
+    """The commands, for terminals and environments of every kind."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command. Failures of the system end it with a message; a reader that has gone ends it silently."""
+        prepare()
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            discard_output()
+            errors.print(f"[bold red]realtime:[/] {escape(printable(str(error)))}")
+            sys.exit(1)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="realtime",
     help="A real-time notes server: write notes over REST, see them live everywhere.",
     no_args_is_help=True,
@@ -42,8 +61,22 @@ users = typer.Typer(help="Who has an account. Works with the server running or n
 app.add_typer(users, name="user")
 
 Url = Annotated[str, typer.Option(help="Address of the server.", envvar="REALTIME_URL")]
+
+
+def _checked_token(token: str | None) -> str | None:
+    if token is not None and not re.fullmatch("[!-~]+", token):
+        raise typer.BadParameter("a token has ASCII letters, digits and punctuation only")
+    return token
+
+
 Token = Annotated[
-    str | None, typer.Option(help="API token, where there are accounts.", envvar="REALTIME_TOKEN", show_envvar=True)
+    str | None,
+    typer.Option(
+        help="API token, where there are accounts.",
+        envvar="REALTIME_TOKEN",
+        show_envvar=True,
+        callback=_checked_token,
+    ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the embedded servers.  \\[default: data]")]
 MongoUrl = Annotated[str | None, typer.Option(help="MongoDB of the server, instead of the embedded one.")]
@@ -182,22 +215,42 @@ def export_(
 
 @app.command("import")
 def import_(
-    sources: Annotated[list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Markdown files, folders of them, or .zip archives.", readable=False)
+    ],
     url: Url = "http://127.0.0.1:8000",
     keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the ids that the files name.")] = False,
     token: Token = None,
 ) -> None:
-    """Make notes of Markdown files: of an export, or of other origin. All are checked before the first is made."""
-    from realtime.transfer import import_notes
+    """Make notes of Markdown files: of an export, or of any other program.
 
+    What can be adapted is adapted, and what cannot become a note is skipped; both are listed with their reasons.
+    """
+    from realtime.transfer import ImportReport, import_notes
+
+    report = ImportReport()
     try:
         with _bars() as tell:
-            answer = import_notes(url, sources, tell, keep_ids=keep_ids, token=token)
+            count = import_notes(url, sources, tell, report, keep_ids=keep_ids, token=token)
     except RealtimeError as error:
-        _fail(error.detail)
-    output.print(f"{answer['imported']} notes imported")
-    for name in answer["skipped"]:
-        errors.print(f"skipped, no Markdown: {escape(name)}", style="dim")
+        _show(report)
+        _fail(printable(error.detail))
+    _show(report)
+    output.print(f"{count} {'note' if count == 1 else 'notes'} imported")
+
+
+def _show(report: ImportReport) -> None:
+    """Print every file that an import skipped or changed, and how many there are."""
+    for kind, remarks in (("skipped", report.skipped), ("changed", report.changed)):
+        for file, reason in remarks:
+            errors.print(escape(f"{kind}  {printable(file)}: {printable(reason)}"), style="dim")
+    counts = [
+        f"{len(remarks)} {'file' if len(remarks) == 1 else 'files'} {kind}"
+        for kind, remarks in (("skipped", report.skipped), ("changed", report.changed))
+        if remarks
+    ]
+    if counts:
+        errors.print(", ".join(counts))
 
 
 def _act(do: Callable[[Accounts], Awaitable[T]], data: Path | None, mongo_url: str | None, database: str | None) -> T:
@@ -220,9 +273,15 @@ def _named(name: str) -> str:
 
 
 def _password(from_input: bool) -> str:
-    if from_input:
-        return sys.stdin.readline().rstrip("\r\n")
-    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    try:
+        password: str = (
+            sys.stdin.readline().rstrip("\r\n")
+            if from_input
+            else typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        )
+        password.encode()
+    except UnicodeError:
+        _fail("the password is not text in the encoding of this terminal; use UTF-8")
     return password
 
 

@@ -21,7 +21,8 @@
      ├── IdsTaken                409
      ├── WouldNotFit             422, what a write would make of a field
      │    └── ContentTooLong     422
-     ├── ImportRefused           422, names the file and what is wrong with it
+     ├── ImportRefused           422, nothing can be imported, or too much at once
+     ├── FileSkipped             422, one file of an import is not a note; the others are imported
      ├── KeyReused               422
      ├── UnknownPeople           422, names nobody goes by
      ├── NoRoom                  503, the note holds too many revisions that are not archived yet
@@ -276,7 +277,13 @@ class IdsTaken(RealtimeError):
 
 
 class ImportRefused(RealtimeError):
-    """A file cannot be imported; the message names it, and what is wrong."""
+    """Nothing can be imported, or a limit on the whole import is exceeded; the message says why."""
+
+    status = 422
+
+
+class FileSkipped(RealtimeError):
+    """One file of an import cannot become a note; the message says why. The other files are imported."""
 
     status = 422
 

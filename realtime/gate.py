@@ -44,3 +44,11 @@ def check_author(viewer: Viewer) -> None:
         raise NotSignedIn
     if not viewer.writes:
         raise Forbidden("This token only reads")
+
+
+def may_set_ids_and_dates(viewer: Viewer) -> bool:
+    """Whether the notes that a viewer imports may keep the ids and dates that they had elsewhere.
+
+    Only admins may where there are accounts: ids tell which others exist, and dates can be made up.
+    """
+    return viewer.keys is None or viewer.admin

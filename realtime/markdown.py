@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
-import yaml
 from pydantic import ValidationError
 
-from realtime.errors import ImportRefused
-from realtime.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe
+from realtime.errors import FileSkipped
+from realtime.front_matter import (
+    FORMAT_VERSION,
+    MARKER,
+    MAX_CHARACTERS,
+    FrontMatter,
+    date_of,
+    dump,
+    split,
+)
+from realtime.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe, iso
 from realtime.text import heading_in, lines_of
+from realtime.text_encoding import WIDEST_CHARACTER, decode
 
-FRONT_MATTER_BYTES = 64 * 1024
-MOST_DEPTH = 10
-FILE_BYTES = MAX_CONTENT + FRONT_MATTER_BYTES
+FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT + MAX_CHARACTERS)
+"""The largest file that can hold a note, in the widest encoding."""
 SUFFIXES = (".md", ".markdown")
-KNOWN = {"id", "title", "description", "tags", "created", "updated"}
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_NOTION_ID = re.compile(r"\s[0-9a-f]{32}$")
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFile:
+    """A note that was read from a file.
+
+    Attributes:
+        note: The note.
+        id: The id in the front matter, if it is one that a note can have.
+        created: When the note was made, if the front matter says so.
+        updated: When the note was changed last, if the front matter says so.
+        changes: What of the file is not in the note as it was in the file.
+    """
+
+    note: NoteIn
+    id: int | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
+    changes: tuple[str, ...] = ()
 
 
 def file_name(note: Note) -> str:
@@ -32,6 +62,7 @@ def to_markdown(note: Note) -> str:
     """The text of a note's file."""
     shown = note.model_dump(mode="json", include={"created_date", "updated_date"})
     matter = {
+        MARKER: FORMAT_VERSION,
         "id": note.id,
         "title": note.title,
         "description": note.description,
@@ -39,92 +70,141 @@ def to_markdown(note: Note) -> str:
         "created": shown["created_date"],
         "updated": shown["updated_date"],
     }
-    dumped = yaml.dump(
-        matter, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=False
-    )
-    return f"---\n{dumped}---\n{note.content}"
+    return f"---\n{dump(matter)}---\n{note.content}"
 
 
-def from_markdown(name: str, data: bytes) -> tuple[int | None, NoteIn]:
-    """A note, and its id if it has one. ``name`` is that of its file.
+def from_markdown(name: str, data: bytes) -> NoteFile:
+    """Make a note from a Markdown file, which may be of any program.
 
-    A file with a note's id is one of an export, and taken at its word. In any other the title is the one of the front
-    matter, else the first heading, else the file's name; the description is the first line of text; what is too long is
-    cut. Front matter stays in the content unless all of it went into the note, so nothing is lost. Raises
-    :class:`ImportRefused`.
+    What the note has a field for goes there: the title is the one of the front matter, else the first heading, else
+    the name of the file; the description is the one of the front matter, else the first line of text. What does not fit
+    into its field is cut. The front matter stays in the content unless all that it says is in the note's fields, so
+    nothing is lost.
+
+    Args:
+        name: The name of the file, with ``/`` between folders.
+        data: What is in the file, in any encoding that :func:`realtime.text_encoding.decode` knows.
+
+    Raises:
+        FileSkipped: The file is not a text, or too long.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ImportRefused(f"{name}: is not text in UTF-8") from None
-    matter, body = _split(text)
-    id = _id(matter.get("id"))
-    fields = _adapted(name, matter, body, text)
-    if id is not None:
-        fields |= {field: matter[field] for field in ("title", "description", "tags") if field in matter}
-        fields["content"] = body if matter.keys() <= KNOWN else text
-    try:
-        return id, NoteIn.model_validate(fields)
-    except ValidationError as error:
-        raise ImportRefused(f"{name}: {describe(error.errors())}") from None
-
-
-def _adapted(name: str, matter: dict[str, Any], body: str, text: str) -> dict[str, Any]:
-    """The fields of a note made of a file of other origin."""
-    given = {
-        field: value for field in ("title", "description") if isinstance(value := matter.get(field), str) and value
-    }
-    title = _fitted(given.get("title") or _first_heading(body) or PurePosixPath(name).stem, "Note")
+    text, changes = decode(data)
+    matter, body = split(text)
+    changes += matter.problems
+    title = _title(name, matter, body, changes)
     fields: dict[str, Any] = {
         "title": title,
-        "description": _fitted(given.get("description") or _first_line(body), title),
-        "tags": _tags(matter.get("tags")),
+        "description": _given_line(matter, "description", title, changes) or _fitted(_first_line(body), title),
+        "tags": _tags(matter, changes),
     }
-    # Front matter that went into the note whole need not stay in the text.
-    whole = "#" not in text[: len(text) - len(body)] and all(
-        value in (fields.get(field), "", None) or (field == "tags" and value == ", ".join(fields["tags"]))
-        for field, value in matter.items()
-    )
-    return {**fields, "content": body if whole else text}
-
-
-def _split(text: str) -> tuple[dict[str, Any], str]:
-    """The front matter and what follows it; all is text where there is none, or none that can be read."""
-    match = _FRONT_MATTER.match(text[:FRONT_MATTER_BYTES])
-    if match is None:
-        return {}, text
+    fields["content"] = body if _holds(matter, fields) else text
+    dates: dict[str, datetime | None] = {}
+    for field in ("created", "updated"):
+        value = matter.get(field)
+        dates[field] = date_of(value)
+        if value is not None and dates[field] is None:
+            changes.append(f"{field}: is not a date; it stays in the text")
     try:
-        _check_shape(match[1] or "")
-        # Every scalar is a text: a title of 2026 is no number, and there is nothing to construct.
-        matter = yaml.load(match[1] or "", Loader=yaml.CBaseLoader)  # builds texts, lists and mappings only
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}, text
-    if not matter:
-        return {}, text[match.end() :]
-    if not isinstance(matter, dict) or not all(isinstance(key, str) for key in matter):
-        return {}, text
-    return matter, text[match.end() :]
+        note = NoteIn.model_validate(fields)
+    except ValidationError as error:
+        raise FileSkipped(describe(error.errors())) from None
+    return NoteFile(note, _id(matter.get("id")), **dates, changes=tuple(changes))
 
 
-def _check_shape(matter: str) -> None:
-    """Refuses what is deep or refers to itself before it is built: that could take any time, or the whole process."""
-    depth = 0
-    for event in yaml.parse(matter, Loader=yaml.CBaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_DEPTH or isinstance(event, yaml.AliasEvent):
-            raise ValueError("it is too deep, or refers to itself")
+def _holds(matter: FrontMatter, fields: dict[str, Any]) -> bool:
+    """Whether all that the front matter says is in the fields of the note, so that it need not stay in the text."""
+    return matter.exact and all(
+        _is_empty(value) or _is_held(key, value, fields, exported=matter.exported)
+        for key, value in matter.values.items()
+    )
+
+
+def _is_held(key: str, value: Any, fields: dict[str, Any], *, exported: bool) -> bool:
+    match key:
+        case "title" | "description":
+            return bool(value == fields[key])
+        case "tags":
+            return value in (fields["tags"], ", ".join(fields["tags"]))
+        case "id":
+            return exported and _id(value) is not None
+        case "created" | "updated":
+            date = date_of(value)
+            return exported and date is not None and iso(date) == value
+    return exported and key == MARKER
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [])
+
+
+def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> str:
+    given = _given_line(matter, "title", "Note", changes)
+    if given:
+        return given
+    # Archives of macOS have names in decomposed form.
+    stem = normalize("NFC", PurePosixPath(name.encode(errors="replace").decode()).stem)
+    found = _first_heading(body) or _NOTION_ID.sub("", stem) or stem
+    title = _fitted(found, "Note")
+    if title.endswith("…") and not found.rstrip().endswith("…"):
+        changes.append(f"title: was cut to {LINE_LENGTH[1]} characters")
+    return title
+
+
+def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str]) -> str:
+    """The title or description of the front matter; empty if there is none."""
+    value = matter.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        changes.append(f"{field}: is not a text; it stays in the text of the note")
+        return ""
+    low, high = LINE_LENGTH
+    if matter.exported and low <= len(value) <= high:
+        return value
+    if not value.strip():
+        return ""
+    line = _fitted(value, other)
+    if line != value:
+        joined = " ".join(value.split())
+        kind = (
+            f"was cut to {high} characters" if len(joined) > high else "was written on one line, without extra spaces"
+        )
+        changes.append(f"{field}: {kind if len(joined) >= low else f'was shorter than {low} characters'}")
+    return line
+
+
+def _tags(matter: FrontMatter, changes: list[str]) -> list[str]:
+    """The tags of the front matter: a list, lists in lists, or a text with commas between them."""
+    value = matter.get("tags")
+    if isinstance(value, dict):
+        changes.append("tags: are not a list; they stay in the text of the note")
+    if isinstance(value, str):
+        hashed = value.split()
+        given = hashed if len(hashed) > 1 and all(word.startswith("#") for word in hashed) else value.split(",")
+    else:
+        given = list(_flat(value)) if isinstance(value, list) else []
+    if matter.exported and isinstance(value, list) and given == value:
+        texts = [tag for tag in given if tag]
+    else:
+        texts = [tag for tag in dict.fromkeys(tag.strip().removeprefix("#").strip() for tag in given) if tag]
+    if any(len(tag) > MAX_TAG for tag in texts):
+        changes.append(f"tags: were cut to {MAX_TAG} characters")
+    if len(texts) > MAX_TAGS:
+        changes.append(f"tags: only the first {MAX_TAGS} were taken; the others stay in the text")
+    return [tag[:MAX_TAG] for tag in texts[:MAX_TAGS]]
+
+
+def _flat(values: list[Any]) -> Iterable[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from _flat(value)
 
 
 def _id(given: Any) -> int | None:
     """A note's id; ``None`` for what is none."""
     return int(given) if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,15}", given) else None
-
-
-def _tags(given: Any) -> list[str]:
-    """Tags of other programs: a list, or a text with commas between them."""
-    tags = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else []
-    texts = [tag.strip().replace("\0", "")[:MAX_TAG] for tag in tags if isinstance(tag, str)]
-    return [tag for tag in dict.fromkeys(texts) if tag][:MAX_TAGS]
 
 
 def _first_heading(content: str) -> str | None:
@@ -135,13 +215,13 @@ def _first_heading(content: str) -> str | None:
 
 
 def _first_line(content: str) -> str:
-    return next((line for line in lines_of(content) if line.strip() and not line.startswith(("#", "---"))), "")
+    return next((line for line in lines_of(content) if line.strip() and not line.startswith(("#", "---", "+++"))), "")
 
 
 def _fitted(text: str, other: str) -> str:
     """A text as a line of a note, cut where it is too long; with ``other`` before it where it is too short."""
     low, high = LINE_LENGTH
-    line = " ".join(text.replace("\0", " ").split())
+    line = " ".join(text.split())
     if len(line) < low:
         line = f"{other} {line}".strip()
     return line if len(line) <= high else line[: high - 1].rstrip() + "…"

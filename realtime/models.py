@@ -126,6 +126,15 @@ class NoteIn(NoteFields):
     tags: Tags = []
 
 
+@dataclass(frozen=True, slots=True)
+class DatedNote:
+    """A new note with the dates that it had elsewhere; ``None`` for those that are not known."""
+
+    note: NoteIn
+    created: datetime | None = None
+    updated: datetime | None = None
+
+
 class NotePut(NoteFields):
     """A replacement for title and description. ``content`` and ``tags`` stay as they are when they are left out."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from realtime.errors import (
     VersionMismatch,
     VersionNotFound,
 )
-from realtime.gate import check, check_author
+from realtime.gate import check, check_author, may_set_ids_and_dates
 from realtime.merge import merge_fields
 from realtime.writes import APPLY_TIMEOUT, Write, Writes
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.models import Action, Change, Note, NoteIn, NotePatch, NotePut, Operation, Versions
+    from realtime.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut, Operation, Versions
     from realtime.outbox import Outbox
     from realtime.rooms import Rooms
     from realtime.rooms.credits import Shown
@@ -204,18 +205,26 @@ class Notes:
     async def bring_in(
         self,
         viewer: Viewer,
-        notes: Iterable[NoteIn],
-        many: int,
-        ids: Sequence[int] | None,
+        notes: Iterable[DatedNote],
+        count: int,
+        ids: Sequence[int | None] | None,
         operation: Operation | None,
     ) -> AsyncIterator[Sequence[int]]:
-        """Makes many notes, under these ids or else the next ones, and tells their ids as it goes.
+        """Make many notes, and yield their ids in batches.
 
-        A repeat of the operation makes those that are missing. Raises :class:`IdsTaken`: with nothing written, unless
-        another writer took an id meanwhile.
+        Args:
+            viewer: Who imports them. Only those who may keep dates do.
+            notes: The notes.
+            count: How many there are.
+            ids: The ids to keep, with ``None`` for notes that get the next id. Without ``ids`` all do.
+            operation: A repeat of it makes the notes that are missing.
+
+        Raises:
+            IdsTaken: There are, or were, notes with some of the ids. Nothing was written, unless another writer took
+                an id during the import.
         """
         check_author(viewer)
-        if ids is not None and viewer.keys is not None and not viewer.admin:
+        if ids is not None and not may_set_ids_and_dates(viewer):
             raise Forbidden("Only admins may keep ids: it would tell which others have")
         token = None
         repeated = False
@@ -224,35 +233,34 @@ class Notes:
             if claim.fingerprint != operation.fingerprint:
                 raise KeyReused
             token, repeated = claim.token, not claim.first
-        if ids is None:
-            first = await self._store.notes.reserve(many)
-            places: Sequence[int] = range(first, first + many)
-        else:
-            places = ids
-            taken = sorted(await self._store.notes.taken(ids))
+        kept = [id for id in ids or () if id is not None]
+        if kept:
+            taken = sorted(await self._store.notes.taken(kept))
             if taken and not repeated:
                 if operation is not None:
                     await self._store.claims.release(operation.key)
                 raise IdsTaken(taken)
-            await self._store.notes.reserve_up_to(max(ids))
-        waiting = zip(range(many), places, notes, strict=False)
+            await self._store.notes.reserve_up_to(max(kept))
+        first = await self._store.notes.reserve(count - len(kept)) if len(kept) < count else 0
+        waiting = zip(range(count), _numbered(ids, first, count), notes, strict=False)
         # In a thread: the notes are unpacked and read as they are taken.
         while batch := await asyncio.to_thread(_some, waiting):
             yield await asyncio.gather(
                 *(
-                    self._bring_in(viewer, id, note, f"{token}:{number}" if token else None, keep_id=ids is not None)
-                    for number, id, note in batch
+                    self._bring_in(viewer, id, note, f"{token}:{number}" if token else None, keep_id=keep)
+                    for number, (id, keep), note in batch
                 )
             )
 
-    async def _bring_in(self, viewer: Viewer, id: int, note: NoteIn, token: str | None, *, keep_id: bool) -> int:
-        fields = note.model_dump()
+    async def _bring_in(self, viewer: Viewer, id: int, note: DatedNote, token: str | None, *, keep_id: bool) -> int:
+        fields = note.note.model_dump()
+        dates = (note.created, note.updated) if may_set_ids_and_dates(viewer) else (None, None)
         try:
-            change = await self._store.notes.insert(id, fields, token, "import", viewer.name)
+            change = await self._store.notes.insert(id, fields, token, "import", viewer.name, dates=dates)
         except IdsTaken:
             if keep_id and (token is None or await self._store.notes.find_origin(token) is None):
                 raise
-            change = await self._store.notes.create(fields, token, "import", viewer.name)
+            change = await self._store.notes.create(fields, token, "import", viewer.name, dates=dates)
         if change is None:
             made = await self._store.notes.find_origin(token or "")
             if made is None:
@@ -351,12 +359,19 @@ class Notes:
         return Write(action, apply, versions, viewer=viewer)
 
 
-def _some(waiting: Iterator[tuple[int, int, NoteIn]]) -> list[tuple[int, int, NoteIn]]:
-    batch: list[tuple[int, int, NoteIn]] = []
+def _numbered(ids: Sequence[int | None] | None, first: int, count: int) -> Iterator[tuple[int, bool]]:
+    """The id of each note, and whether it is one to keep. The others count on from ``first``."""
+    free = itertools.count(first)
+    for id in itertools.repeat(None, count) if ids is None else ids:
+        yield (next(free), False) if id is None else (id, True)
+
+
+def _some(waiting: Iterator[tuple[int, tuple[int, bool], DatedNote]]) -> list[tuple[int, tuple[int, bool], DatedNote]]:
+    batch: list[tuple[int, tuple[int, bool], DatedNote]] = []
     size = 0
     for item in waiting:
         batch.append(item)
-        size += len(item[2].content)
+        size += len(item[2].note.content)
         if len(batch) == IMPORT_NOTES or size > IMPORT_CHARACTERS:
             break
     return batch

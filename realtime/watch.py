@@ -6,14 +6,16 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
+from realtime.addresses import is_this_machine, proxy_problem
 from realtime.errors import RealtimeError, may_come_back
+from realtime.terminal import printable
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
@@ -38,7 +40,7 @@ def feed_url(url: str, since: str | None) -> str:
     except (KeyError, ValueError):  # what urlsplit and its port raise
         raise refused from None
     path = parts.path.rstrip("/").removesuffix("/ws") + "/ws"
-    return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}) if since else "", ""))
+    return urlunsplit((scheme, parts.netloc, path, urlencode({"since": since}, errors="replace") if since else "", ""))
 
 
 async def follow(
@@ -56,12 +58,10 @@ async def follow(
     while True:
         reason = "the connection was lost"
         try:
-            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            address = feed_url(url, cursor)
-            async with connect(address, max_size=None, compression=None, additional_headers=headers) as socket:
+            async with await _connect(feed_url(url, cursor), token) as socket:
                 while True:
                     async with asyncio.timeout(SILENCE):
-                        frame: dict[str, Any] = json.loads(await socket.recv())
+                        frame = _frame_of(url, await socket.recv())
                     failures = 0
                     cursor = frame.get("cursor", cursor)
                     if frame["type"].startswith("note."):
@@ -102,11 +102,32 @@ def _reason(answer: Response) -> str:
         return f"no feed there: the answer was {answer.status_code}"
 
 
+async def _connect(address: str, token: str | None) -> ClientConnection:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    proxy: Literal[True] | None = None if is_this_machine(address) else True
+    try:
+        return await connect(address, max_size=None, compression=None, additional_headers=headers, proxy=proxy)
+    except UnicodeError as error:
+        raise Refused(f"{address} is not the address of a server: {error}") from None
+    except (InvalidProxy, ImportError, ValueError) as error:
+        raise Refused(proxy_problem(error)) from None
+
+
+def _frame_of(url: str, message: str | bytes) -> dict[str, Any]:
+    try:
+        frame = json.loads(message)
+    except ValueError:
+        frame = None
+    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+        raise Refused(f"{url} does not answer as a realtime server")
+    return frame
+
+
 def describe(frame: dict[str, Any]) -> str | None:
     """A frame in one line for people; ``None`` for what only keeps the connection alive."""
     line = _line(frame)
     # A note must neither break the line nor drive the terminal.
-    return None if line is None else "".join(sign if sign.isprintable() else "\ufffd" for sign in line)
+    return None if line is None else printable(line)
 
 
 def _line(frame: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ OWNERS = {
     "pwdlib": {"auth"},
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
-    "yaml": {"markdown"},
+    "yaml": {"front_matter"},
     "uvicorn": {"server", "handshakes", "heads", "proxies"},
     "websockets": {"connections", "handshakes", "watch"},
     "structlog": {"logs"},

@@ -15,11 +15,13 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from realtime.errors import ImportRefused
-from realtime.markdown import FILE_BYTES, file_name, from_markdown, to_markdown
+from realtime.errors import FileSkipped
+from realtime.front_matter import date_of
+from realtime.markdown import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
 from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
 from tests.harness import UNIT, Json, note_in
 
+EMPTY: tuple[Any, ...] = ("", "~", "null", "Null", "NULL", [])
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 ODD = [
     *("yes", "null", "NULL", "~~~", "true", "2024-01-01", "0x1F", "1_000", "1e3", ".inf", "012", "<<<", "===", "..."),
@@ -52,9 +54,12 @@ def _note(**fields: Any) -> Note:
 
 
 def _comes_back(note: Note) -> None:
-    id, found = from_markdown(file_name(note), to_markdown(note).encode())
-    assert id == note.id
-    assert found == NoteIn(**note.model_dump(include={"title", "description", "content", "tags"}))
+    for text in (to_markdown(note), to_markdown(note).replace("realtime: 1\n", "", 1)):  # exports had no marker once
+        found = from_markdown(file_name(note), text.encode())
+        assert found.id == note.id
+        assert found.note == NoteIn(**note.model_dump(include={"title", "description", "content", "tags"}))
+        assert (found.created, found.updated) == (note.created_date, note.updated_date)
+        assert found.changes == ()
 
 
 @hypothesis(deadline=None, max_examples=300)
@@ -80,7 +85,9 @@ def test_file_is_front_matter_and_content() -> None:
     text = to_markdown(note)
     assert text.endswith("\n---\n# To buy\nmilk")
     assert "thé" in text
+    assert text.startswith("---\nrealtime: 1\nid: 1\n")
     assert yaml.safe_load(text.split("---\n")[1]) == {
+        "realtime": 1,
         "id": 1,
         "title": note.title,
         "description": "weekend",
@@ -135,9 +142,9 @@ def test_file_names_are_safe_and_their_own(one: Note, other: Note) -> None:
     ],
 )
 def test_foreign_markdown(name: str, text: str, expected: Json) -> None:
-    id, note = from_markdown(name, text.encode())
-    assert id is None
-    assert note.model_dump().items() >= expected.items()
+    file = from_markdown(name, text.encode())
+    assert (file.id, file.created, file.updated) == (None, None, None)
+    assert file.note.model_dump().items() >= expected.items()
 
 
 @pytest.mark.parametrize(
@@ -148,45 +155,49 @@ def test_foreign_markdown(name: str, text: str, expected: Json) -> None:
     ],
 )
 def test_tags_are_a_list_or_have_commas(tags: str, expected: list[str]) -> None:
-    assert from_markdown("a.md", f"---\ntags: {tags}\n---\ntext".encode())[1].tags == expected
+    assert from_markdown("a.md", f"---\ntags: {tags}\n---\ntext".encode()).note.tags == expected
 
 
 def test_unknown_keys_stay_in_the_content() -> None:
     text = "---\ntitle: In front\nlayout: post\n---\nhello"
-    note = from_markdown("a.md", text.encode())[1]
+    note = from_markdown("a.md", text.encode()).note
     assert (note.title, note.content) == ("In front", text)
 
 
 @pytest.mark.parametrize("text", ["---\n- a\n- b\n---\nhello", "---\njust words\n---\nhello", "---\nno end\ntitle: x"])
 def test_text_that_begins_with_a_rule_is_all_content(text: str) -> None:
-    assert from_markdown("a.md", text.encode())[1].content == text
+    assert from_markdown("a.md", text.encode()).note.content == text
 
 
+@pytest.mark.parametrize("marker", ["", "realtime: 1\n"], ids=["another's", "an export's"])
 @pytest.mark.parametrize(
-    ("matter", "named"),
+    ("matter", "reason"),
     [
-        *(
-            ("title: ab", "title"),
-            (f"title: {'x' * 51}", "title"),
-            ("title: [a, b]", "title"),
-            ("title: {a: b}", "title"),
-        ),
-        *(
-            ("title: ''", "title"),
-            ("description: ab", "description"),
-            ("tags: {a: b}", "tags"),
-            ("tags: [[a]]", "tags"),
-        ),
-        *((f"tags: [{'x' * 51}]", "tags"), (f"tags: [{'a, ' * 33}]", "tags"), ('tags: [""]', "tags")),
-        *(('title: "abc\\0"', "title"), ("tags: one", "tags")),
+        ("title: ab", "title: was shorter than 3 characters"),
+        (f"title: {'x' * 51}", "title: was cut to 50 characters"),
+        (f"title: {'long words ' * 20}", "title: was cut to 50 characters"),
+        ("title: [a, b]", "title: is not a text"),
+        ("title: {a: b}", "title: is not a text"),
+        ("description: ab", "description: was shorter than 3 characters"),
+        (f"description: {'x' * 5000}", "description: was cut to 50 characters"),
+        ("tags: {a: b}", "tags: are not a list"),
+        (f"tags: [{'x' * 51}]", "tags: were cut to 50 characters"),
+        (f"tags: [{', '.join(map(str, range(33)))}]", "tags: only the first 32 were taken"),
+        ("created: yesterday", "created: is not a date"),
+        ("updated: 2021-02-30", "updated: is not a date"),
+        ("created: 1969-12-31", "created: is not a date"),
+        ("title: First\ntitle: Second", "front matter: has 'title' twice"),
+        ("Tags: [a]\ntags: [b]", "front matter: has 'tags' twice"),
+        ("title: Plan: the next one", "front matter: is not valid YAML"),
     ],
     ids=lambda value: value[:30],
 )
-def test_bad_front_matter_of_an_export_is_refused_by_name(matter: str, named: str) -> None:
-    with pytest.raises(ImportRefused) as raised:
-        from_markdown("folder/bad.md", f"---\nid: 1\n{matter}\n---\ntext".encode())
-    assert raised.value.detail.startswith(f"folder/bad.md: {named}")
-    assert len(raised.value.detail) < 10_000
+def test_what_does_not_fit_is_reported_and_stays_in_the_text(matter: str, reason: str, marker: str) -> None:
+    text = f"---\n{marker}{matter}\n---\ntext"
+    file = from_markdown("folder/odd.md", text.encode())
+    assert file.note.content == text
+    assert [change for change in file.changes if change.startswith(reason)]
+    assert sum(map(len, file.changes)) < 200
 
 
 @pytest.mark.parametrize(
@@ -202,22 +213,28 @@ def test_bad_front_matter_of_an_export_is_refused_by_name(matter: str, named: st
 )
 def test_front_matter_of_others_that_says_more_than_a_note_stays(matter: str) -> None:
     text = f"---\n{matter}\n---\nhello"
-    id, note = from_markdown("name.md", text.encode())
-    assert (id, note.content) == (None, text)
+    assert from_markdown("name.md", text.encode()).note.content == text
 
 
 @pytest.mark.parametrize(
     "matter", ["title: words", "title: words\ntags: [a, b]", "tags: a, b\ndescription: more words", ""]
 )
 def test_front_matter_of_others_that_is_all_in_the_note_goes(matter: str) -> None:
-    assert from_markdown("name.md", f"---\n{matter}\n---\nhello".encode())[1].content == "hello"
+    assert from_markdown("name.md", f"---\n{matter}\n---\nhello".encode()).note.content == "hello"
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff\xfea\0", "été".encode("latin-1"), b"\xed\xa0\x80", b"a\0b", b"x" * (MAX_CONTENT + 1)]
+    ("data", "reason"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not a text file"),
+        (bytes(range(256)), "is not a text file"),
+        (b"x" * (MAX_CONTENT + 1), "content: must be at most 1048576 bytes"),
+        (f"---\nlayout: post\n---\n{'x' * MAX_CONTENT}".encode(), "content: must be at most 1048576 bytes"),
+    ],
+    ids=["picture", "all bytes", "too long", "too long with its front matter"],
 )
-def test_bytes_that_are_no_note(data: bytes) -> None:
-    with pytest.raises(ImportRefused, match=r"bad\.md: "):
+def test_what_cannot_become_a_note_is_skipped(data: bytes, reason: str) -> None:
+    with pytest.raises(FileSkipped, match=reason):
         from_markdown("bad.md", data)
 
 
@@ -225,12 +242,170 @@ def test_bytes_that_are_no_note(data: bytes) -> None:
 @example(b"---\n? !!set {a}\n---\n")
 @example(b"---\n<<: {title: abc}\n---\n")
 @given(st.binary(max_size=200) | st.text("-\n:[]{}&*!|>'\"#%a \t\\x0", max_size=80).map(lambda text: text.encode()))
-def test_anything_is_a_note_or_refused(matter: bytes) -> None:
-    for data in (matter, b"---\n" + matter + b"\n---\ntext"):
-        note = NoteIn(**note_in())
-        with suppress(ImportRefused):
-            _, note = from_markdown("any.md", data)
-        assert NoteIn.model_validate(note.model_dump()) == note
+def test_anything_is_a_note_or_skipped(matter: bytes) -> None:
+    for data in (matter, b"---\n" + matter + b"\n---\ntext", b"---\nrealtime: 1\n" + matter + b"\n---\ntext"):
+        with suppress(FileSkipped):
+            note = from_markdown("any.md", data).note
+            assert NoteIn.model_validate(note.model_dump()) == note
+            assert data.count(b"text") <= note.content.count("text")
+
+
+@given(
+    CONTENTS,
+    st.sampled_from(["title", "Title", "tags", "id", "created", "aliases", "x"]),
+    LINES.filter(lambda line: len(line.splitlines()) == 1),
+)
+def test_text_is_never_lost(content: str, key: str, value: str) -> None:
+    text = f"---\n{key}: {value}\n---\n{content}"
+    note = from_markdown("any.md", text.encode()).note
+    assert text.endswith(note.content)
+    if note.content != text:
+        front, written = text[: len(text) - len(note.content)], ""
+        if ":" in front:
+            written = yaml.load(front.split("---\n")[1], Loader=yaml.CBaseLoader)[key]
+        assert written in (note.title, note.tags, ", ".join(note.tags), *EMPTY)
+
+
+def _read(name: str, text: str) -> NoteFile:
+    return from_markdown(name, text.encode())
+
+
+class TestOtherPrograms:
+    """Files as other programs write them: their text is kept, and what a note has a field for is there."""
+
+    @pytest.mark.parametrize(
+        ("matter", "title", "tags"),
+        [
+            ("Title: Capital letters\nTags: [a]", "Capital letters", ["a"]),
+            ("TITLE: Capital letters\nTAGS: a, b", "Capital letters", ["a", "b"]),
+            ("title: null\ntags: ~", "Heading", []),
+            ("title: ~\ntags: null", "Heading", []),
+            ("title:\ntags:", "Heading", []),
+            ("title: ''\ntags: []", "Heading", []),
+            ("title: 'null'\ntags: ['~']", "null", ["~"]),
+            ("tags: [Null, a, '']", "Heading", ["a"]),
+            ("tags: [a/b, [c, [d]], a/b]", "Heading", ["a/b", "c", "d"]),
+            ("tags: '#a #b/c'", "Heading", ["a", "b/c"]),
+            ("tag: single", "Heading", ["single"]),
+            ("title: Plan: the next one\ntags: [a, 'b c']", "Plan: the next one", ["a", "b c"]),
+            ("title: Plan: the next one\ntags:\n  - a\n  - b: c", "Plan: the next one", ["a", "b: c"]),
+            ("title: @home\ntags: a", "@home", ["a"]),
+            ("title: 'It''s: here' now: then\ntags: a", "'It''s: here' now: then", ["a"]),
+            ('title: "A \\"b\\"": c"\ntags: %', 'A "b"": c', ["%"]),
+            ("title: One\ntitle: Two\ntags: a\nTags: b", "One", ["a"]),
+            ("title:\ntitle: Two two\n", "Two two", []),
+        ],
+    )
+    def test_front_matter_is_read_with_forbearance(self, matter: str, title: str, tags: list[str]) -> None:
+        note = _read("name.md", f"---\n{matter}\n---\n# Heading\ntext").note
+        assert (note.title, note.tags) == (title, tags)
+        assert note.content.endswith("# Heading\ntext")
+
+    def test_obsidian(self) -> None:
+        text = (
+            "---\naliases:\n  - Other name\ntags:\n  - work/plan\ncssclasses: []\ncreated: 2021-08-21\n---\n[[Link]]\n"
+        )
+        file = _read("Daily/2021-08-21.md", text)
+        assert (file.note.title, file.note.tags, file.note.content) == ("2021-08-21", ["work/plan"], text)
+        assert file.created == datetime(2021, 8, 21, tzinfo=UTC)
+
+    def test_zettelkasten(self) -> None:
+        text = "---\nid: 202108211234\ntitle: Weekly plan\ntags:\ncreated: 2021-08-21\n---\nSee [[202108211235]]\n"
+        file = _read("202108211234.md", text)
+        assert (file.id, file.note.title, file.note.tags) == (202108211234, "Weekly plan", [])
+        assert file.note.content == text
+
+    def test_joplin(self) -> None:
+        text = (
+            "---\ntitle: A note\nupdated: 2021-08-22 09:10:11Z\ncreated: 2021-08-21 12:34:56Z\nsource: joplin\n"
+            "latitude: 52.5\ncompleted?: no\ntags:\n  - one\n---\n\n![](../_resources/image.png)\n"
+        )
+        file = _read("A note.md", text)
+        assert (file.note.title, file.note.tags, file.note.content) == ("A note", ["one"], text)
+        assert file.created == datetime(2021, 8, 21, 12, 34, 56, tzinfo=UTC)
+        assert file.updated == datetime(2021, 8, 22, 9, 10, 11, tzinfo=UTC)
+
+    def test_notion(self) -> None:
+        text = "Created: August 21, 2021\nTags: a, b\n\nwords\n"
+        file = _read(f"Export/Meeting notes {'0123456789abcdef' * 2}.md", text)
+        assert (file.note.title, file.note.content, file.changes) == ("Meeting notes", text, ())
+
+    def test_bear(self) -> None:
+        text = "# From Bear\n#work/plan #home\n\nwords\n"
+        assert _read("From Bear.md", text).note == NoteIn(**note_in("From Bear", "words", content=text))
+
+    def test_logseq(self) -> None:
+        text = "title:: A page\ntags:: a, b\n\n- block\n\t- inner\n"
+        file = _read("pages/A page.md", text)
+        assert (file.note.title, file.note.content, file.changes) == ("A page", text, ())
+
+    def test_jekyll(self) -> None:
+        text = '---\nlayout: post\ntitle:  "Welcome: a post"\ndate:   2015-11-17 16:16:01 -0600\n---\nHello\n'
+        file = _read("_posts/2015-11-17-welcome.md", text)
+        assert (file.note.title, file.note.content, file.changes) == ("Welcome: a post", text, ())
+        assert file.created == datetime(2015, 11, 17, 22, 16, 1, tzinfo=UTC)
+
+    def test_hugo(self) -> None:
+        text = (
+            '+++\ntitle = "Hugo: a post" # a comment\ntags = ["a", "b/c"]\n'
+            "date = 2021-08-21T10:00:00+02:00\n[params]\nx = 1\n+++\n"
+            "# Heading\ntext\n"
+        )
+        file = _read("post.md", text)
+        assert (file.note.title, file.note.tags, file.note.content) == ("Hugo: a post", ["a", "b/c"], text)
+        assert file.created == datetime(2021, 8, 21, 8, tzinfo=UTC)
+
+    def test_pandoc(self) -> None:
+        assert _read("a.md", "---\ntitle: In front\n...\ntext").note.content == "text"
+
+    def test_marker_of_another_is_no_export(self) -> None:
+        text = "---\nrealtime: true\ntitle: A\tb\nid: 4\n---\ntext"
+        assert _read("a.md", text).note.content == text
+
+    @pytest.mark.parametrize(
+        ("matter", "title"),
+        [
+            (f"title: In front\nnote: {'x' * 70_000}", "In front"),
+            (f"title: {'long ' * 20_000}", "long " * 9 + "long…"),
+            (f"note: {'x' * 70_000}\ntitle: Behind", "Note a"),
+        ],
+    )
+    def test_of_long_front_matter_the_beginning_is_read(self, matter: str, title: str) -> None:
+        text = f"---\n{matter}\n---\n# Heading\ntext"
+        file = _read("a.md", text)
+        assert (file.note.title, file.note.content) == (title, text)
+        longer = "front matter: is longer than 65536 characters; its beginning was read line by line"
+        assert (longer in file.changes) is (title != "Note a")
+
+    def test_name_of_a_file_that_is_too_long_is_reported(self) -> None:
+        file = _read("folder/" + "long " * 20 + ".md", "text")
+        assert file.note.title == "long " * 9 + "long…"
+        assert file.changes == ("title: was cut to 50 characters",)
+
+    def test_decomposed_name_of_a_file_is_composed(self) -> None:
+        assert _read("Gro\u0308\u00dfe.md", "text").note.title == "Gr\u00f6\u00dfe"
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ("2021-08-21", datetime(2021, 8, 21, tzinfo=UTC)),
+        ("2021/08/21 10:30", datetime(2021, 8, 21, 10, 30, tzinfo=UTC)),
+        ("2021-08-21T10:30:01.678901Z", datetime(2021, 8, 21, 10, 30, 1, 678000, UTC)),
+        ("2021-08-21t10:30:01 +0530", datetime(2021, 8, 21, 5, 0, 1, tzinfo=UTC)),
+        ("2021-08-21 10:30:01 UTC", datetime(2021, 8, 21, 10, 30, 1, tzinfo=UTC)),
+        ("1629541801", datetime(2021, 8, 21, 10, 30, 1, tzinfo=UTC)),
+        ("1629541801678", datetime(2021, 8, 21, 10, 30, 1, 678000, UTC)),
+        *(
+            (odd, None)
+            for odd in ("", "2021", "2021-13-01", "9999-12-31T23:59:59-0100", "1900-01-01", "21.8.2021", "x")
+        ),
+        *((odd, None) for odd in ("2021-08-21T25:00", "2021-08-21T10:30+99:00", "0000-00-00", "\u0661" * 10)),
+        *(([], None), ({}, None), (None, None)),
+    ],
+)
+def test_dates(written: Any, moment: datetime | None) -> None:
+    assert date_of(written) == moment
 
 
 DEEP = {
@@ -246,7 +421,7 @@ from realtime.markdown import from_markdown
 
 def read():
     text = "---\\ntags: " + {text} + "\\n---\\ntext"
-    assert from_markdown("deep.md", text.encode())[1].content == text
+    assert from_markdown("deep.md", text.encode()).note.content == text
     print("read")
 
 thread = threading.Thread(target=read)
@@ -274,7 +449,7 @@ def test_aliases_do_not_explode() -> None:
     started = time.thread_time()
     for last in ("tags: *a19", "title: *a19", "id: *a19"):
         text = "\n".join(["---", *lines, last, "---", "hello"])
-        assert from_markdown("bomb.md", text.encode())[1].content == text
+        assert from_markdown("bomb.md", text.encode()).note.content == text
     assert time.thread_time() - started < UNIT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from realtime import create_app
+from realtime import bundle, create_app
 from realtime.cli import app
 from realtime.embedded import Embedded
 from realtime.settings import Settings
@@ -29,6 +30,39 @@ NOTES = [
     note_in("---", "null", content="---\ntitle: no front matter of ours\n---\r\n\r\nends without a line feed"),
     note_in("yes", "2026-01-01", content="\ufeff\u2028 🦜 \x01", tags=["no", "1.5", "- x", "#", "{a}"]),
     note_in("'quoted\" \\ : #", "tab\tand\nline", content="x" * 100_000),
+]
+ODD = [
+    *(
+        "yes",
+        "null",
+        "NULL",
+        "~~~",
+        "2024-01-01",
+        "012",
+        "<<<",
+        "- x",
+        "#x #",
+        "{a}",
+        "[a]",
+        "a: b",
+        "a #b",
+        "'a'",
+        '"a"',
+    ),
+    *(
+        "*a ",
+        "!!str a",
+        "|  ",
+        "---",
+        "a\n---\nb",
+        "\r\n---\r\n",
+        "a\rb",
+        "   ",
+        "\ufeffab",
+        "\x01\x7f\x9f",
+        "🦜🦜🦜",
+        "x" * 50,
+    ),
 ]
 
 
@@ -61,9 +95,8 @@ def _files(export: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def _without_times(export: bytes) -> list[bytes]:
-    texts = _files(export).values()
-    return [re.sub(rb"^(id|created|updated): .*\n", b"", text, count=3, flags=re.MULTILINE) for text in texts]
+def _without_id(file: bytes) -> bytes:
+    return re.sub(rb"\nid: [0-9]+\n", b"\n", file, count=1)
 
 
 def _state(client: TestClient) -> list[Json]:
@@ -82,7 +115,7 @@ def test_export_is_a_zip_of_markdown(client: TestClient) -> None:
     files = _files(export.content)
     assert list(files) == ["000001-groceries.md", "000003-yes.md", "000004-quoted.md"]
     assert files["000001-groceries.md"].decode() == (
-        "---\nid: 1\ntitle: Groceries\ndescription: for the weekend\ntags:\n- home\n"
+        "---\nrealtime: 1\nid: 1\ntitle: Groceries\ndescription: for the weekend\ntags:\n- home\n"
         f"created: '{client.get('/notes/1/').json()['created_date']}'\n"
         f"updated: '{client.get('/notes/1/').json()['updated_date']}'\n---\n# To buy\nmilk\n"
     )
@@ -116,12 +149,65 @@ def test_export_import_export_is_the_same(client: TestClient, other: TestClient)
     client.post("/trash/1/restore")
     first = client.get("/export").content
     answer = _import(other, ("notes.zip", first))
-    assert (answer.status_code, answer.json()) == (200, {"imported": 4, "ids": [1, 2, 3, 4], "skipped": []})
-    second = other.get("/export").content
-    assert _without_times(second) == _without_times(first)
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"imported": 4, "ids": [1, 2, 3, 4], "skipped": [], "changed": []},
+    )
+    assert other.get("/export").content == first
     assert [{name: note[name] for name in ("title", "description", "content", "tags")} for note in _state(other)] == [
         {"content": "", "tags": [], **note} for note in NOTES
     ]
+    again = _import(other, ("notes.zip", first)).json()
+    assert (again["ids"], again["changed"]) == ([5, 6, 7, 8], [])
+    files = list(_files(other.get("/export").content).values())
+    assert [_without_id(file) for file in files[4:]] == [_without_id(file) for file in files[:4]]
+
+
+def test_export_import_export_with_the_ids_is_byte_for_byte_the_same(client: TestClient, other: TestClient) -> None:
+    for number, text in enumerate(ODD):
+        client.post("/notes/", json=note_in(text, text, content=f"{text}\n{text}", tags=[text, f"{number}"]))
+        if number % 7 == 0:
+            client.delete(f"/notes/{number + 1}/")
+    foreign = b"---\r\nid: 5\r\ntitle: Plan: two\r\ncreated: 2001-02-03\r\naliases: [a]\r\n---\r\nwords"
+    _import(client, ("old.md", foreign), ("wide.md", "\ufeff# Größe\n".encode("utf-16-le")))
+    first = client.get("/export").content
+    answer = _import(other, ("notes.zip", first), query="?keep_ids=true").json()
+    assert (answer["imported"], answer["skipped"], answer["changed"]) == (len(_files(first)), [], [])
+    assert other.get("/export").content == first
+    without = _import(other, ("notes.zip", first)).json()
+    second = list(_files(other.get("/export").content).values())[answer["imported"] :]
+    assert without["changed"] == []
+    assert [_without_id(file) for file in second] == [_without_id(file) for file in _files(first).values()]
+
+
+def test_report_of_many_files_holds_little(client: TestClient) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.md", "# Note")
+        for number in range(20_000):
+            archive.writestr(f"{'folder/' * 20}{number}.png", b"")
+    tracemalloc.start()
+    try:
+        found = bundle.check([("a.zip", packed)], keep_ids=False, keep_dates=True)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.count, len(found.skipped)) == (1, 20_000)
+    assert held < 20_000 * 600
+    assert peak < 20_000 * 2000
+    answer = _import(client, ("a.zip", packed.getvalue())).json()
+    assert (answer["imported"], len(answer["skipped"])) == (1, 20_000)
+    assert answer["skipped"][-1]["file"].endswith("/19999.png")
+
+
+def test_long_names_are_cut_in_the_middle_of_the_report(client: TestClient) -> None:
+    name = f"{'folder/' * 100}a.md"
+    answer = _import(
+        client, ("a.zip", _zip(good="# Good", **{name.removesuffix(".md"): "\x89PNG\0".encode("latin-1")}))
+    ).json()
+    (remark,) = answer["skipped"]
+    assert len(remark["file"]) == 200
+    assert remark["file"].endswith("folder/a.md")
 
 
 def test_imported_notes_have_a_history_and_are_on_the_feed(client: TestClient) -> None:
@@ -170,35 +256,40 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("matter", "reason"),
     [
-        ({"a": "# No id"}, "a.md: id"),
-        ({"a": "---\nid: 4\n---\n# One", "b": "---\nid: 4\n---\n# Two"}, "b.md: id: another file has 4"),
-        ({"a": "---\nid: 0\n---\n# Zero"}, "a.md: id"),
-        ({"a": f"---\nid: {2**52}\n---\n# Big"}, "a.md: id"),
-        ({"a": f"---\nid: {2**53}\n---\n# Big"}, "a.md: id"),
+        ("", "id: there is none to keep, so the note has the next one"),
+        ("id: 4", "id: another file has 4, too, so the note has the next one"),
+        ("id: 0", "id: there is none to keep, so the note has the next one"),
+        ("id: my-slug", "id: there is none to keep, so the note has the next one"),
+        (f"id: {2**52}", f"id: is larger than {2**52 - 1}, so the note has the next one"),
+        (f"id: {2**53}", f"id: is larger than {2**52 - 1}, so the note has the next one"),
     ],
 )
-def test_ids_that_cannot_be_kept(client: TestClient, files: dict[str, str], told: str) -> None:
-    answer = _import(client, ("a.zip", _zip(**files)), query="?keep_ids=true")
-    assert answer.status_code == 422
-    assert told in answer.json()["detail"]
-    assert _state(client) == []
+def test_note_without_an_id_to_keep_has_the_next_one(client: TestClient, matter: str, reason: str) -> None:
+    files = {"a": "---\nid: 4\n---\n# First", "b": f"---\n{matter}\n---\n# Second", "c": "---\nid: 9\n---\n# Third"}
+    file = ("a.zip", _zip(**files))
+    answer = _import(client, file, query="?keep_ids=true", Idempotency_Key="key")
+    assert answer.json() == {
+        "imported": 3,
+        "ids": [4, 10, 9],
+        "skipped": [],
+        "changed": [{"file": "b.md", "reason": reason}],
+    }
+    assert _import(client, file, query="?keep_ids=true", Idempotency_Key="key").json() == answer.json()
+    assert [note["title"] for note in _state(client)] == ["First", "Third", "Second"]
 
 
 BAD: dict[str, list[tuple[str, bytes]]] = {
     "no Markdown": [("a.txt", b"text")],
-    "no name": [("", b"")],
-    "not UTF-8": [("a.md", b"\xff\xfe\x00")],
-    "NUL": [("a.md", b"a\0b")],
-    "too large": [("a.md", b"x" * (2**20 + 2**16 + 1))],
+    "no text": [("a.md", b"\x89PNG\r\n\x1a\n\0\0")],
+    "too large": [("a.md", b"x" * (2**22 + 2**18 + 1))],
     "text too large": [("a.md", b"x" * (2**20 + 1))],
-    "short title": [("a.md", b"---\nid: 1\ntitle: ab\n---\n")],
-    "bad tags": [("a.md", b"---\nid: 1\ntags: [[a]]\n---\n")],
     "broken zip": [("a.zip", b"PK\x03\x04" + b"\0" * 100)],
+    "no zip": [("a.zip", b"no zip at all")],
     "empty zip": [("a.zip", b"PK\x05\x06" + b"\0" * 18)],
     "leads out": [("a.zip", _zip(**{"..__x": "# Hello"}))],
-    "one of many": [("a.md", b"# Good"), ("b.zip", _zip(c="# Good", d=b"\xff")), ("e.md", b"# Good")],
+    "many": [(f"{number}.txt", b"text") for number in range(20)],
 }
 
 
@@ -206,13 +297,25 @@ BAD: dict[str, list[tuple[str, bytes]]] = {
 def test_refused_import_changes_nothing(client: TestClient, files: list[tuple[str, bytes]]) -> None:
     answer = _import(client, *files)
     assert answer.status_code == 422, answer.text
-    assert answer.json()["detail"]
+    detail = answer.json()["detail"]
+    name = "../x.md" if b"../x.md" in files[0][1] else files[0][0]
+    assert detail.startswith(f"files: none of them can be imported. {name}: ")
+    assert detail.endswith("; and 15 more") is (len(files) == 20)
     assert _state(client) == []
 
 
-def test_refusal_names_the_file_and_the_field(client: TestClient) -> None:
-    answer = _import(client, ("a.zip", _zip(folder__bad="---\nid: 1\ntitle: ab\n---\n")))
-    assert answer.json()["detail"].startswith("folder/bad.md: title: String should have at least 3 characters")
+@pytest.mark.parametrize("files", BAD.values(), ids=BAD)
+def test_what_cannot_be_imported_leaves_the_others_alone(client: TestClient, files: list[tuple[str, bytes]]) -> None:
+    answer = _import(client, ("first.md", b"# First"), *files, ("last.zip", _zip(last="# Last"))).json()
+    assert (answer["imported"], answer["ids"], answer["changed"]) == (2, [1, 2], [])
+    assert len(answer["skipped"]) == len(files)
+    assert all(remark["file"] and remark["reason"] for remark in answer["skipped"])
+    assert [note["title"] for note in _state(client)] == ["First", "Last"]
+
+
+def test_file_without_a_name_is_refused(client: TestClient) -> None:
+    assert _import(client, ("", b"text")).status_code == 422
+    assert _state(client) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"--x--"])
@@ -232,13 +335,107 @@ def test_import_has_a_limit_of_its_own(settings: Settings) -> None:
             assert (refused.status_code, refused.json()["detail"]) == (413, "The body must be at most 4096 bytes")
 
 
-def test_what_is_no_markdown_is_skipped_and_named(client: TestClient) -> None:
+def test_every_file_that_is_skipped_or_changed_is_named(client: TestClient) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name in ("a.md", "image.png", "folder/", "__MACOSX/a.md", "folder/B.MARKDOWN"):
+        for name in ("a.md", "image.png", "folder/", "__MACOSX/._a.md", "folder/B.MARKDOWN", "files/backup.zip"):
             archive.writestr(name, b"# Title")
+        archive.writestr(".trash/old.md", b"# Thrown away")
+        archive.writestr("Meeting 10:30.md", b"no heading")
+        archive.writestr("old.md", "# Größe".encode("cp1252"))
+        archive.writestr("wide.md", "\ufeff# Größe".encode("utf-16-le"))
+        archive.writestr("long.md", f"---\ntitle: {'long ' * 20}\n---\ntext")
+        for number in range(150):
+            archive.writestr(f"{number}.png", b"\x89PNG")
     answer = _import(client, ("a.zip", packed.getvalue())).json()
-    assert (answer["imported"], answer["skipped"]) == (2, ["image.png"])
+    assert answer["imported"] == 6
+    assert {remark["file"]: remark["reason"] for remark in answer["skipped"]} == {
+        "image.png": "is not a Markdown file (.md)",
+        "__MACOSX/._a.md": "holds metadata of macOS, not a note",
+        "files/backup.zip": "is not a Markdown file (.md)",
+        ".trash/old.md": "is in the hidden folder .trash",
+        **{f"{number}.png": "is not a Markdown file (.md)" for number in range(150)},
+    }
+    assert answer["changed"] == [
+        {"file": "old.md", "reason": "encoding: was read as Windows-1252, as it is not UTF-8"},
+        {"file": "wide.md", "reason": "encoding: was read as UTF-16 LE"},
+        {"file": "long.md", "reason": "title: was cut to 50 characters"},
+    ]
+    assert [note["title"] for note in _state(client)][2:5] == ["Meeting 10:30", "Größe", "Größe"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "tags", "created"),
+    [
+        ("---\nid: 20240304050607\ntags:\n---\n# A heading\n", "A heading", [], None),
+        ("---\nid: 77\ntitle: A week\ntags: home, garden\n---\nwords", "A week", ["home", "garden"], None),
+        (f"---\nid: 20240304\ntitle: {'Everything that happened in the summer, and later'}.\n---\nwords", "", [], None),
+        ("---\nid: 20240304\ntitle: A week\ncreated: 2024-03-04\n---\n[[20240305]]\n", "A week", [], "2024-03-04"),
+        ("---\nTitle: In capitals\nTags: [b, a]\n---\nwords", "In capitals", ["b", "a"], None),
+        ("---\ntitle: A plan: and a colon\n---\nwords", "A plan: and a colon", [], None),
+    ],
+)
+def test_front_matter_of_other_programs(
+    client: TestClient, text: str, title: str, tags: list[str], created: str | None
+) -> None:
+    answer = _import(client, ("a.md", text.encode())).json()
+    note = client.get("/notes/1/").json()
+    assert note["title"] == (title or "Everything that happened in the summer, and later.")
+    assert note["tags"] == tags
+    assert note["content"] in (text, "words")
+    assert text.endswith(note["content"])
+    assert created is None or note["created_date"] == f"{created}T00:00:00.000Z"
+    assert answer["skipped"] == []
+
+
+@pytest.mark.parametrize("name", ["._a.md", ".a.md", ".trash/a.md", "__MACOSX/a.md", "a.png"])
+def test_file_is_skipped_alone_as_in_an_archive(client: TestClient, name: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, "# Note")
+    for file in ((name, b"# Note"), ("a.zip", packed.getvalue())):
+        skipped = _import(client, file, ("good.md", b"# Good")).json()["skipped"]
+        assert [remark["file"] for remark in skipped] == [name]
+
+
+def test_text_that_begins_like_an_archive_is_a_note(client: TestClient) -> None:
+    assert _import(client, ("a.md", b"PK is short for a name")).json()["imported"] == 1
+
+
+def test_import_preserves_dates(client: TestClient) -> None:
+    text = "---\ntitle: Old note\ncreated: 2021-08-21\nupdated: 2022-01-02 03:04:05.678 +0100\n---\nwords"
+    _import(client, ("a.md", text.encode()), ("b.md", b"---\nupdated: 2020-01-01\n---\n# Second"))
+    first, second = _state(client)
+    assert (first["created_date"], first["updated_date"]) == ("2021-08-21T00:00:00.000Z", "2022-01-02T02:04:05.678Z")
+    assert second["created_date"] == second["updated_date"] == "2020-01-01T00:00:00.000Z"
+    client.patch("/notes/1/", json={"title": "New title"})
+    changed = client.get("/notes/1/").json()
+    assert changed["created_date"] == first["created_date"]
+    assert changed["updated_date"] > "2026"
+    assert [note["id"] for note in client.get("/notes/?sort=created").json()] == [2, 1]
+
+
+def test_too_much_in_total_is_refused_before_anything_is_written(client: TestClient) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for number in range(130):
+            archive.writestr(f"{number}.md", b" " * 2**22)
+    answer = _import(client, ("good.md", b"# Good"), ("a.zip", packed.getvalue()))
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "files: hold more than 536870912 bytes when unpacked; import them in parts"
+    assert _state(client) == []
+
+
+def test_too_many_files_over_all_archives_are_refused(client: TestClient) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(50_001):
+            archive.writestr(f"{number}.png", b"")
+    file = ("a.zip", packed.getvalue())
+    answer = _import(client, ("good.md", b"# Good"), file, file)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "files: there are more than 100000 files at once; import them in parts"
+    assert _state(client) == []
 
 
 def test_progress_is_told(client: TestClient) -> None:
@@ -247,7 +444,7 @@ def test_progress_is_told(client: TestClient) -> None:
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert lines[:-1] == [{"imported": done, "of": 40} for done in (16, 32, 40)]
-    assert lines[-1] == {"imported": 40, "ids": list(range(1, 41)), "skipped": []}
+    assert lines[-1] == {"imported": 40, "ids": list(range(1, 41)), "skipped": [], "changed": []}
     assert [note["title"] for note in _state(client)] == [f"Note {number}" for number in range(40)]
 
 
@@ -255,7 +452,7 @@ def test_refusal_has_its_status_when_progress_is_wanted(client: TestClient) -> N
     client.post("/notes/", json=note_in())
     taken = ("a.md", b"---\nid: 1\n---\n# Note")
     assert _import(client, taken, query="?keep_ids=true", **NDJSON).status_code == 409
-    assert _import(client, ("a.md", b"\xff"), **NDJSON).status_code == 422
+    assert _import(client, ("a.txt", b"text"), **NDJSON).status_code == 422
 
 
 @pytest.mark.parametrize("query", ["", "?keep_ids=true"])
@@ -308,6 +505,11 @@ def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> N
     (vault / "image.png").write_bytes(b"\x89PNG")
     made = run.invoke(app, ["import", str(vault), *at])
     assert (made.exit_code, made.stdout) == (0, "2 notes imported\n"), made.output
+    assert made.stderr.splitlines() == [
+        "skipped  image.png: is not a Markdown file (.md)",
+        "skipped  .hidden/three.md: is in the hidden folder .hidden",
+        "2 files skipped",
+    ]
 
     packed, folder = tmp_path / "out" / "all.zip", tmp_path / "files"
     for target in (packed, folder):
@@ -339,7 +541,7 @@ def test_command_line_keeps_what_is_there(server: ServerProcess, tmp_path: Path)
         (["import", "missing.zip"], "no such file"),
         (["import", "."], "no Markdown file"),
         (["import", "notes.txt"], "neither a Markdown file"),
-        (["import", "bad.md"], "title: String should have at least 3 characters"),
+        (["import", "bad.md"], "bad.md: is not a text file"),
         (["import", "bad.md", "--url", "http://127.0.0.1:1"], "refused"),
         (["export", "bad.md"], "no folder, and no .zip"),
         (["export", "x.zip", "--url", "http://127.0.0.1:1"], "refused"),
@@ -355,7 +557,7 @@ def test_command_line_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     if arguments[1] != ".":
         (tmp_path / "notes.txt").write_text("text")
-        (tmp_path / "bad.md").write_text("---\nid: 1\ntitle: ab\n---\n")
+        (tmp_path / "bad.md").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     refused = CliRunner().invoke(app, arguments, env={"REALTIME_URL": shared_servers[0].url})
     assert refused.exit_code == 1
     assert told in refused.stderr.replace("\n", " ")

@@ -6,6 +6,7 @@ import type {
   AccessOut,
   DifferenceOut,
   Entry,
+  Imported,
   Invite,
   Me,
   Merged,
@@ -70,11 +71,14 @@ export async function difference(id: number, before: number, after: number): Pro
   return (await send(path, { headers: { Accept: "application/json" } })).body as DifferenceOut;
 }
 
-export async function bringIn(files: FileList): Promise<number> {
+/** Many files take their time to be sent and stored. */
+const IMPORT_PATIENCE = 15 * 60_000;
+
+export async function bringIn(files: FileList): Promise<Imported> {
   const form = new FormData();
   for (const file of files) form.append("files", file);
-  const { body } = await send("/import", { method: "POST", body: form, headers: { "Idempotency-Key": unique() } });
-  return (body as { imported: number }).imported;
+  const headers = { "Idempotency-Key": unique() };
+  return (await send("/import", { method: "POST", body: form, headers }, IMPORT_PATIENCE)).body as Imported;
 }
 
 export const me = (): Promise<Me> => get("/auth/me");

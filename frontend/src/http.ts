@@ -82,9 +82,9 @@ export interface Answer {
 }
 
 /** An answer, read to its end: one that is cut off or takes too long counts as none. */
-export async function send(path: string, init: RequestInit = {}): Promise<Answer> {
+export async function send(path: string, init: RequestInit = {}, patience = PATIENCE): Promise<Answer> {
   guard.before(path);
-  const late = AbortSignal.timeout(PATIENCE);
+  const late = AbortSignal.timeout(patience);
   const signal = init.signal ? AbortSignal.any([init.signal, late]) : late;
   let answer: Response;
   let text: string;

@@ -7,6 +7,7 @@ import { start } from "./live";
 import { route } from "./router";
 import { applyTheme, Bar, Notice } from "./views/chrome";
 import { HistoryPane } from "./views/history";
+import { ImportDialog } from "./views/imports";
 import { Help, pressed } from "./views/keys";
 import { accountViews, loadAccountViews } from "./views/lazy";
 import { Sidebar } from "./views/list";
@@ -64,6 +65,7 @@ function App() {
         </main>
       </div>
       <Help />
+      <ImportDialog />
       <Notice />
     </>
   );

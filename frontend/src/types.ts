@@ -588,6 +588,46 @@ export interface LinkOut {
   token: string;
 }
 /**
+ * What an import made of the files.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "Imported".
+ */
+export interface Imported {
+  /**
+   * how many notes
+   */
+  imported: number;
+  /**
+   * their ids, in the order of the files
+   */
+  ids: number[];
+  /**
+   * every file that did not become a note
+   */
+  skipped: FileRemark[];
+  /**
+   * every file that became a note, but not just as it was
+   */
+  changed: FileRemark[];
+}
+/**
+ * A file of an import that was skipped or changed, and why.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "FileRemark".
+ */
+export interface FileRemark {
+  /**
+   * the name, within its archive if it has one; cut in the middle if long
+   */
+  file: string;
+  /**
+   * one or more reasons, with semicolons between them
+   */
+  reason: string;
+}
+/**
  * Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
  *
  * Without a token it stays a stranger's, who gets what is public.

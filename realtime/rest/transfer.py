@@ -7,15 +7,17 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import File, Header, Query, Request, Response, UploadFile
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
 from realtime import bundle
-from realtime.archive import ZipWriter
+from realtime.archive import NOT_MARKDOWN, ZipWriter
 from realtime.errors import NotSignedIn, RealtimeError
+from realtime.gate import may_set_ids_and_dates
 from realtime.models import Note
 from realtime.rest.common import (
     INVALID,
@@ -26,7 +28,6 @@ from realtime.rest.common import (
     NotesPart,
     QueriesPart,
     Who,
-    json_of,
     only,
     operation_of,
     still,
@@ -37,6 +38,12 @@ router = SlashRouter(tags=["export and import"])
 
 NDJSON = "application/x-ndjson"
 ZIP = "application/zip"
+IMPORTED: dict[str, Any] = {
+    "imported": 2,
+    "ids": [1, 2],
+    "skipped": [{"file": "image.png", "reason": NOT_MARKDOWN}],
+    "changed": [{"file": "old.md", "reason": "encoding: was read as Windows-1252, as it is not UTF-8"}],
+}
 
 
 @router.get(
@@ -79,12 +86,24 @@ async def _zipped(request: Request, batches: AsyncIterator[Sequence[Note]]) -> A
             yield piece
 
 
-class Imported(BaseModel):
-    """What an import made."""
+class FileRemark(BaseModel):
+    """A file of an import that was skipped or changed, and why."""
 
-    imported: Annotated[int, Field(description="how many notes", examples=[2])]
-    ids: Annotated[list[int], Field(description="their ids, in the order of the files", examples=[[1, 2]])]
-    skipped: Annotated[list[str], Field(description="files that are no Markdown; at most 100 are named")]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"file": "image.png", "reason": NOT_MARKDOWN}]})
+
+    file: Annotated[str, Field(description="the name, within its archive if it has one; cut in the middle if long")]
+    reason: Annotated[str, Field(description="one or more reasons, with semicolons between them")]
+
+
+class Imported(BaseModel):
+    """What an import made of the files."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [IMPORTED]})
+
+    imported: Annotated[int, Field(description="how many notes")]
+    ids: Annotated[list[int], Field(description="their ids, in the order of the files")]
+    skipped: Annotated[list[FileRemark], Field(description="every file that did not become a note")]
+    changed: Annotated[list[FileRemark], Field(description="every file that became a note, but not just as it was")]
 
 
 IMPORT: Answers = {
@@ -101,8 +120,8 @@ IMPORT: Answers = {
         "description": f"Imported. With `Accept: {NDJSON}` a line of JSON tells how far it is, again and again, and the"
         " last one is the answer, or has a `detail` if it failed on the way",
         "content": {
-            "application/json": {"example": {"imported": 2, "ids": [1, 2], "skipped": ["image.png"]}},
-            NDJSON: {"example": '{"imported": 1, "of": 1}\n{"imported": 1, "ids": [1], "skipped": []}\n'},
+            "application/json": {"example": IMPORTED},
+            NDJSON: {"example": f'{{"imported": 2, "of": 2}}\n{json.dumps(IMPORTED)}\n'},
         },
     },
 }
@@ -120,16 +139,20 @@ async def bring_in(
     idempotency_key: Key = None,
     accept: Annotated[str, Header(description=f"`{NDJSON}` to be told how far it is")] = "",
 ) -> Response:
-    """Makes notes from Markdown files, as an export has them or of other origin.
+    """Makes notes from Markdown files, as an export has them or of any other program.
 
-    All files are checked before anything is written. With an `Idempotency-Key`, a repeat makes what is missing.
+    A file that can be adapted is adapted, one that cannot become a note is skipped, and the answer lists all of them
+    with a reason. If nothing can be imported, or a limit on the whole import is exceeded, the answer is 422. All files
+    are read before anything is written. With an `Idempotency-Key`, a repeat makes what is missing and has the same
+    answer.
     """
     sources = [(file.filename or "", file.file) for file in files]
-    found = await asyncio.to_thread(bundle.check, sources, keep_ids=keep_ids)
+    keep_dates = may_set_ids_and_dates(who)
+    found = await asyncio.to_thread(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates)
     operation = None
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
-    made = notes.bring_in(who, bundle.notes_in(sources), found.many, found.ids if keep_ids else None, operation)
+    made = notes.bring_in(who, bundle.notes_in(sources), found.count, found.ids if keep_ids else None, operation)
     lines = _told(request, made, found)
     if NDJSON in accept.lower():
         first = await anext(lines)  # before the answer begins, so that a refusal has its status
@@ -153,6 +176,11 @@ async def _told(request: Request, made: AsyncIterator[Sequence[int]], found: bun
     await still(request)  # reading the files may have taken its time
     async for some in made:
         ids += some
-        yield json.dumps({"imported": len(ids), "of": found.many}).encode() + b"\n"
+        yield json.dumps({"imported": len(ids), "of": found.count}).encode() + b"\n"
         await still(request)  # before the next ones are made
-    yield json_of(Imported(imported=len(ids), ids=ids, skipped=list(found.skipped))) + b"\n"
+    answer = {"imported": len(ids), "ids": ids, "skipped": _remarks(found.skipped), "changed": _remarks(found.changed)}
+    yield await asyncio.to_thread(to_json, answer) + b"\n"
+
+
+def _remarks(remarks: Sequence[bundle.Remark]) -> list[dict[str, str]]:
+    return [remark._asdict() for remark in remarks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bson import ObjectId
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Dates = tuple[datetime | None, datetime | None]
 
 
 class NoteStore:
@@ -84,7 +87,13 @@ class NoteStore:
         return {document["_id"] for document in documents}
 
     async def create(
-        self, fields: Mapping[str, Any], token: str | None, action: Action = "create", author: str | None = None
+        self,
+        fields: Mapping[str, Any],
+        token: str | None,
+        action: Action = "create",
+        author: str | None = None,
+        *,
+        dates: Dates = (None, None),
     ) -> Change | None:
         """Inserts a note under the next id, its author's own.
 
@@ -93,25 +102,36 @@ class NoteStore:
         while True:
             id = await self._ids.put(object())
             try:
-                return await self.insert(id, fields, token, action, author)
+                return await self.insert(id, fields, token, action, author, dates=dates)
             except IdsTaken:
                 log.warning("the next id is taken, trying the one after", extra={"id": id})
 
     async def insert(
-        self, id: int, fields: Mapping[str, Any], token: str | None, action: Action, author: str | None = None
+        self,
+        id: int,
+        fields: Mapping[str, Any],
+        token: str | None,
+        action: Action,
+        author: str | None = None,
+        *,
+        dates: Dates = (None, None),
     ) -> Change | None:
-        """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`."""
+        """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`.
+
+        ``dates`` are when it was created and updated elsewhere. Its first revision has the time of the insert.
+        """
         if token is not None:
             # Only the unique index keeps a repeated creation from making a second note.
             await self._connection.until_prepared(OutcomeUnknown)
         moment = now()
+        created, updated = dates
         document: Document = {
             "_id": id,
             **fields,
             "title_key": folded(fields["title"]),
             "version": 1,
-            "created_date": moment,
-            "updated_date": moment,
+            "created_date": created or updated or moment,
+            "updated_date": updated or max(moment, created or moment),
             "deleted": False,
             "dirty": True,
             "operations": [] if token is None else [token],

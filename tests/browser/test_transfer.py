@@ -8,6 +8,7 @@ from pathlib import Path
 
 from playwright.async_api import FilePayload, Page, expect
 
+from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, make, read_note, title
 from tests.harness import ServerProcess, note_in
 
@@ -36,9 +37,43 @@ async def test_files_become_notes(opened: Open, server: ServerProcess) -> None:
 async def test_what_is_no_note_is_refused_in_words(opened: Open, server: ServerProcess) -> None:
     page = await opened()
     await _bring_in(page, {"name": "broken.zip", "mimeType": "application/zip", "buffer": b"no zip at all"})
-    notice = page.locator(".notice")
-    await expect(notice).to_contain_text("broken.zip")
+    dialog = page.get_by_role("dialog", name="Nothing was imported")
+    await expect(dialog).to_contain_text("broken.zip: the archive cannot be read")
+    await dialog.get_by_role("button", name="Close").click()
+    await expect(dialog).to_be_hidden()
     await expect(page.get_by_text("No notes yet")).to_be_visible()
+
+
+async def test_every_file_that_was_skipped_or_changed_is_listed(opened: Open, server: ServerProcess) -> None:
+    page = await opened()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("folder/packed.md", PACKED)
+        archive.writestr("latin.md", "# Größe\n\nGrüße\n".encode("cp1252"))
+        archive.writestr(".trash/old.md", "# Old")
+        for number in range(600):
+            archive.writestr(f"{number}.png", b"\x89PNG")
+    await page.context.add_init_script(path=AXE)
+    await page.reload()
+    await _bring_in(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()})
+    dialog = page.get_by_role("dialog", name="2 notes imported")
+    skipped, changed = dialog.get_by_label("Files skipped"), dialog.get_by_label("Files changed")
+    await expect(dialog.get_by_text("601 files skipped")).to_be_visible()
+    await expect(skipped.locator("li").first).to_have_text(".trash/old.md is in the hidden folder .trash")
+    await expect(skipped.locator("li")).to_have_count(500)
+    await dialog.get_by_role("button", name="Show more of them").click()
+    await expect(skipped.locator("li")).to_have_count(601)
+    await expect(skipped.locator("li").last).to_have_text("599.png is not a Markdown file (.md)")
+    await expect(changed.locator("li")).to_have_text(
+        ["latin.md encoding: was read as Windows-1252, as it is not UTF-8"]
+    )
+    await expect(page.locator(".row b")).to_have_text(["Größe", "Packed"])
+    assert await serious(page) == []
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await _bring_in(page, {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n"})
+    await expect(page.get_by_text("1 note imported")).to_be_visible()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_all_notes_leave_as_a_zip_and_come_back(opened: Open, server: ServerProcess, tmp_path: Path) -> None:

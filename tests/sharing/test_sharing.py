@@ -202,6 +202,29 @@ def test_only_admins_keep_ids(ann: Browser, root: Browser, note: int) -> None:
         assert who.post("/import?keep_ids=true", files=files).status_code == status
 
 
+def test_only_admins_keep_dates(ann: Browser, root: Browser) -> None:
+    text = "---\ntitle: Old note\ncreated: 2020-01-02\nupdated: 2021-01-02\n---\nwords"
+    files = [("files", (f"{number}.md", text.encode())) for number in range(3)]
+    for who, year in ((ann, None), (root, "2020")):
+        answer = who.post("/import", files=files, headers={"Idempotency-Key": "dates"}).json()
+        notes = [who.get(f"/notes/{id}/").json() for id in answer["ids"]]
+        assert all(note["content"] == text for note in notes)
+        assert {note["created_date"][:4] == (year or note["updated_date"][:4]) for note in notes} == {True}
+        assert {note["created_date"] > "2026" for note in notes} == {year is None}
+        assert answer["changed"] == (
+            []
+            if year
+            else [
+                {
+                    "file": "0.md",
+                    "reason": "created, updated: only admins keep dates; 3 notes, of which this is the first,"
+                    " have that of now",
+                }
+            ]
+        )
+        assert who.post("/import", files=files, headers={"Idempotency-Key": "dates"}).json() == answer
+
+
 def test_there_is_nothing_to_share_without_accounts(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     for answer in (

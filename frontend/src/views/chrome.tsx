@@ -4,13 +4,13 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { accounts, asked, ended, stranger, user } from "../account";
 import { compose, signOut } from "../actions";
-import * as api from "../api";
 import { outside } from "../entrance";
 import { light, type Light as State } from "../light";
-import { complain, notice, say } from "../notices";
+import { notice } from "../notices";
 import { outbox } from "../outbox";
 import { me } from "../people";
 import { go, type Route } from "../router";
+import { importFiles } from "./imports";
 import { sheetOpen } from "./keys";
 import { Link } from "./link";
 
@@ -158,9 +158,7 @@ function More() {
         onChange={(event) => {
           const { files } = event.currentTarget;
           if (!files?.length) return;
-          api.bringIn(files).then((many) => {
-            say(`${many} ${many === 1 ? "note" : "notes"} imported`);
-          }, complain);
+          void importFiles(files);
           event.currentTarget.value = "";
         }}
       />

@@ -1,0 +1,114 @@
+"""The encoding of text files: what was written is read, and anything else is read without losing a byte."""
+
+from __future__ import annotations
+
+import codecs
+from contextlib import suppress
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from realtime.errors import FileSkipped
+from realtime.text_encoding import decode, from_windows_1252
+
+TEXT = "# Größe\n\nA “quoted” word – and 1 €\n"
+RUSSIAN = "# Заметка\nэто текст без латиницы\n"
+STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+
+
+def test_utf_8_is_read_as_it_is() -> None:
+    assert decode(f"{TEXT}🦜\ufeff".encode()) == (f"{TEXT}🦜\ufeff", [])
+
+
+@pytest.mark.parametrize(
+    ("mark", "codec", "named"),
+    [
+        (codecs.BOM_UTF8, "utf-8", "UTF-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16 LE"),
+        (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16 BE"),
+        (codecs.BOM_UTF32_LE, "utf-32-le", "UTF-32 LE"),
+        (codecs.BOM_UTF32_BE, "utf-32-be", "UTF-32 BE"),
+    ],
+)
+@pytest.mark.parametrize("text", [TEXT, RUSSIAN, "", "🦜", "日本語のメモ"])
+def test_byte_order_mark_decides(mark: bytes, codec: str, named: str, text: str) -> None:
+    read, changes = decode(mark + text.encode(codec))
+    assert read == text
+    assert len(changes) == 1
+    assert named in changes[0]
+
+
+@pytest.mark.parametrize(
+    ("codec", "named"),
+    [("utf-16-le", "UTF-16 LE"), ("utf-16-be", "UTF-16 BE"), ("utf-32-le", "UTF-32 LE"), ("utf-32-be", "UTF-32 BE")],
+)
+@pytest.mark.parametrize("text", [TEXT, RUSSIAN])
+def test_wide_text_needs_no_mark(codec: str, named: str, text: str) -> None:
+    assert decode(text.encode(codec)) == (text, [f"encoding: was read as {named}"])
+
+
+@pytest.mark.parametrize("text", [TEXT, "naïve café", "Â° and Ã©, as well as ÄÖÜ äöü"])
+def test_windows_1252(text: str) -> None:
+    assert decode(text.encode("cp1252")) == (text, ["encoding: was read as Windows-1252, as it is not UTF-8"])
+
+
+def test_some_bytes_that_are_not_utf_8_leave_the_rest_alone() -> None:
+    read, changes = decode(f"{TEXT}caf".encode() + b"\xe9 \x93")
+    assert read == f"{TEXT}café “"
+    assert changes == ["encoding: 2 bytes were not UTF-8 and were read as Windows-1252"]
+
+
+def test_bytes_that_windows_1252_leaves_undefined() -> None:
+    assert decode(b"a\x81\x9d") == ("a\x81\x9d", ["encoding: was read as Windows-1252, as it is not UTF-8"])
+
+
+@pytest.mark.parametrize("data", [b"a\0b", b"ab\0c", b"text\0", b"\0text \0text"])
+def test_nul_is_replaced(data: bytes) -> None:
+    read, changes = decode(data)
+    assert read == data.decode().replace("\0", "\ufffd")
+    assert changes[-1].startswith(f"text: {data.count(0)} NUL character")
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x00\xd8", b"\x00\xdc\x41\x00"])
+def test_damaged_utf_16_is_replaced(tail: bytes) -> None:
+    read, changes = decode(codecs.BOM_UTF16_LE + "text".encode("utf-16-le") + tail)
+    assert read.startswith("text\ufffd")
+    assert len(changes) == 2
+    read.encode()
+
+
+def test_utf_16_that_begins_like_the_mark_of_utf_32() -> None:
+    assert decode("\ufeff\0text.".encode("utf-16-le"))[0] == "\ufffdtext."
+
+
+def test_surrogates_in_utf_8_are_read_as_windows_1252() -> None:
+    assert decode(b"a\xed\xa0\x80")[0] == "aí\xa0€"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", bytes(range(256)), b"\xff\0\xfe" * 50, b"\xff\x01" * 9]
+)
+def test_binary_is_skipped(data: bytes) -> None:
+    with pytest.raises(FileSkipped):
+        decode(data)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_text_that_can_be_stored_or_skipped(data: bytes) -> None:
+    with suppress(FileSkipped):
+        text, _ = decode(data)
+        text.encode()
+        assert "\0" not in text
+
+
+@given(STORABLE)
+def test_utf_8_is_never_changed(text: str) -> None:
+    assume(not text.startswith("\ufeff"))
+    assert decode(text.encode()) == (text, [])
+
+
+@given(st.binary(max_size=300).map(lambda data: data.replace(b"\0", b"")))
+def test_windows_1252_loses_no_byte(data: bytes) -> None:
+    assert len(from_windows_1252(data)) == len(data)
+    assert len({from_windows_1252(bytes([byte])) for byte in range(256)}) == 256
