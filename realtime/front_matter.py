@@ -94,6 +94,15 @@ def dump(values: Mapping[str, Any]) -> str:
     return dumped
 
 
+def with_title(text: str, title: str) -> str:
+    """Return a text with a title in its front matter, which has none yet."""
+    line = dump({"title": title})
+    opening = _OPENING.match(text) if split(text)[1] != text else None
+    if opening is None:
+        return f"---\n{line}---\n{text}"
+    return text[: opening.end()] + line + text[opening.end() :]
+
+
 def split(text: str) -> tuple[FrontMatter, str]:
     """Split a text into its front matter and what follows it.
 

@@ -21,6 +21,7 @@ from realtime.front_matter import (
     date_of,
     dump,
     split,
+    with_title,
 )
 from realtime.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe, iso
 from realtime.text import heading_in, lines_of
@@ -91,13 +92,17 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
     text, changes = decode(data)
     matter, body = split(text)
     changes += matter.problems
-    title = _title(name, matter, body, changes)
+    title, whole_name = _title(name, matter, body, changes)
     fields: dict[str, Any] = {
         "title": title,
         "description": _given_line(matter, "description", title, changes) or _fitted(_first_line(body), title),
         "tags": _tags(matter, changes),
     }
     fields["content"] = body if _holds(matter, fields) else text
+    if whole_name is not None:
+        kept = with_title(fields["content"], whole_name)
+        if len(kept.encode(errors="replace")) <= MAX_CONTENT:
+            fields["content"] = kept
     dates: dict[str, datetime | None] = {}
     for field in ("created", "updated"):
         value = matter.get(field)
@@ -137,17 +142,23 @@ def _is_empty(value: Any) -> bool:
     return value is None or value in ("", [])
 
 
-def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> str:
+def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> tuple[str, str | None]:
+    """Return the title, and the name of the file where it was cut and is nowhere in the text."""
     given = _given_line(matter, "title", "Note", changes)
     if given:
-        return given
+        return given, None
     # Archives of macOS have names in decomposed form.
     stem = normalize("NFC", PurePosixPath(name.encode(errors="replace").decode()).stem)
-    found = _first_heading(body) or _NOTION_ID.sub("", stem) or stem
+    heading = _first_heading(body)
+    found = heading or _NOTION_ID.sub("", stem) or stem
     title = _fitted(found, "Note")
-    if title.endswith("…") and not found.rstrip().endswith("…"):
+    if not title.endswith("…") or found.rstrip().endswith("…"):
+        return title, None
+    if heading or matter.values.get("title") is not None:
         changes.append(f"title: was cut to {LINE_LENGTH[1]} characters")
-    return title
+        return title, None
+    changes.append(f"title: was cut to {LINE_LENGTH[1]} characters; the whole name is in the front matter")
+    return title, found
 
 
 def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str]) -> str:

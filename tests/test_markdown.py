@@ -131,7 +131,11 @@ def test_file_names_are_safe_and_their_own(one: Note, other: Note) -> None:
         ("a.md", "\r\n## The title ##\r\nwords\r\n", note_in("The title", "words")),
         ("folder/in a/My note.md", "", note_in("My note", "My note", content="")),
         ("a.md", "", note_in("Note a", "Note a", content="")),
-        ("x" * 60 + ".md", "y" * 60, note_in("x" * 49 + "…", "y" * 49 + "…", content="y" * 60)),
+        (
+            "x" * 60 + ".md",
+            "y" * 60,
+            note_in("x" * 49 + "…", "y" * 49 + "…", content=f"---\ntitle: {'x' * 60}\n---\n{'y' * 60}"),
+        ),
         ("🦜.md", "# 🦜\nx", note_in("Note 🦜", "Note 🦜 x", content="# 🦜\nx")),
         ("a.md", "---\n\ntext", note_in("Note a", "text", content="---\n\ntext")),
         ("a.md", "---\n---\ntext", note_in("Note a", "text", content="text")),
@@ -377,10 +381,34 @@ class TestOtherPrograms:
         longer = "front matter: is longer than 65536 characters; its beginning was read line by line"
         assert (longer in file.changes) is (title != "Note a")
 
-    def test_name_of_a_file_that_is_too_long_is_reported(self) -> None:
-        file = _read("folder/" + "long " * 20 + ".md", "text")
+    @pytest.mark.parametrize(
+        ("text", "content"),
+        [
+            ("text", "---\ntitle: {name}\n---\ntext"),
+            ("---\naliases: [a]\n---\ntext", "---\ntitle: {name}\naliases: [a]\n---\ntext"),
+            ("---\ntags: [a]\n---\ntext", "---\ntitle: {name}\n---\ntext"),
+            ("---\n[broken\n---\ntext", "---\ntitle: {name}\n---\n---\n[broken\n---\ntext"),
+            ("---\r\naliases: [a]\r\n---\r\ntext", "---\r\ntitle: {name}\naliases: [a]\r\n---\r\ntext"),
+            ("+++\na = 1\n+++\ntext", "---\ntitle: {name}\n---\n+++\na = 1\n+++\ntext"),
+        ],
+    )
+    def test_name_of_a_file_that_is_too_long_is_kept_in_the_front_matter(self, text: str, content: str) -> None:
+        name = ("long " * 20).strip()
+        file = _read(f"folder/{name}.md", text)
         assert file.note.title == "long " * 9 + "long…"
-        assert file.changes == ("title: was cut to 50 characters",)
+        assert file.note.content == content.format(name=name)
+        assert file.changes[-1] == "title: was cut to 50 characters; the whole name is in the front matter"
+        again = _read("other.md", file.note.content)
+        assert (again.note.title, again.note.content) == (file.note.title, file.note.content)
+
+    def test_heading_that_is_too_long_stays_in_the_text_only(self) -> None:
+        text = "# " + "long " * 20 + "\ntext"
+        file = _read("a.md", text)
+        assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
+
+    def test_name_of_a_file_that_has_no_room_in_the_text_is_left_out(self) -> None:
+        text = "x" * (MAX_CONTENT - 10)
+        assert _read("long " * 20 + ".md", text).note.content == text
 
     def test_decomposed_name_of_a_file_is_composed(self) -> None:
         assert _read("Gro\u0308\u00dfe.md", "text").note.title == "Gr\u00f6\u00dfe"
