@@ -38,7 +38,7 @@ MIB = 1024 * 1024
 BURST = 20
 """Frames that a peer sends; the first one is its end."""
 SMALL = 1000
-AT_ONCE = 8
+AT_ONCE = 24
 TIMES_TO_WARM_UP = 3
 
 BOMB = zlib.compressobj(wbits=-15)
