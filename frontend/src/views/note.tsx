@@ -8,7 +8,6 @@ import * as api from "../api";
 import { BLANK, type Draft, type Fields, fieldsOf, leftover, waiting } from "../drafts";
 import * as fragment from "../fragment";
 import { later } from "../later";
-import { tags as known } from "../listing";
 import { render } from "../markdown";
 import { complain } from "../notices";
 import * as opened from "../opened";
@@ -17,6 +16,7 @@ import { others } from "../people";
 import type { Room } from "../room";
 import { go, route } from "../router";
 import { accessOf, mayWrite, owns, roleOf } from "../sharing";
+import * as tagCounts from "../tagcounts";
 import * as texts from "../texts";
 import type { Note } from "../types";
 import { ConflictPanel } from "./conflict";
@@ -321,6 +321,8 @@ interface Tags {
 
 function TagField({ tags, readOnly, change }: Tags) {
   const [text, setText] = useState("");
+  const [focused, setFocused] = useState(false);
+  useEffect(() => (focused ? tagCounts.show() : undefined), [focused]);
   const add = (): void => {
     const fresh = text
       .split(",")
@@ -353,7 +355,11 @@ function TagField({ tags, readOnly, change }: Tags) {
         value={text}
         maxLength={50}
         onInput={(event) => setText(event.currentTarget.value)}
-        onBlur={add}
+        onFocus={() => setFocused(true)}
+        onBlur={() => {
+          setFocused(false);
+          add();
+        }}
         onKeyDown={(event) => {
           if (event.key === "Enter" || event.key === ",") {
             event.preventDefault();
@@ -364,9 +370,7 @@ function TagField({ tags, readOnly, change }: Tags) {
         }}
       />
       <datalist id="known-tags">
-        {known.value.slice(0, 100).map(({ tag }) => (
-          <option key={tag} value={tag} />
-        ))}
+        {focused && tagCounts.tags.value.slice(0, 100).map(({ tag }) => <option key={tag} value={tag} />)}
       </datalist>
     </div>
   );
