@@ -25,7 +25,7 @@ from realtime.metrics import MULTIPROCESS
 from realtime.workers import Workers
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from realtime.settings import Settings
 
@@ -100,12 +100,22 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings) -> ASGIApp:
     """The application of a server process, with its logs set up."""
     from realtime.app import create_app
 
     logs.configure(settings)
-    return create_app(settings)
+    app: ASGIApp = create_app(settings)
+    if not settings.root_path:
+        return app
+    twice = f"{settings.root_path * 2}/"  # uvicorn adds the prefix to every path, also where the proxy has kept it
+
+    async def prefixed_once(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path", "").startswith(twice):
+            scope = {**scope, "path": scope["path"].removeprefix(settings.root_path)}
+        await app(scope, receive, send)
+
+    return prefixed_once
 
 
 def config_for(settings: Settings) -> uvicorn.Config:
@@ -121,6 +131,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=30,
+        root_path=settings.root_path,
         timeout_graceful_shutdown=GRACE,
     )
 

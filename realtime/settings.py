@@ -26,6 +26,13 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    root_path: Annotated[
+        str,
+        Field(
+            pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$",
+            description="path that a proxy mounts the server below, such as `/notes`; the proxy may strip it",
+        ),
+    ] = ""
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
     auth: Annotated[
         Literal["open", "accounts"],

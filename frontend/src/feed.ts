@@ -5,6 +5,7 @@
  */
 
 import { pause } from "./backoff";
+import { addressOf, base } from "./root";
 import type { Schemas } from "./types";
 
 export type Frame = NonNullable<Schemas["ServerMessage"]>;
@@ -50,7 +51,7 @@ export class Feed {
   constructor(
     private readonly listener: Listener,
     private readonly transports: Transports = { WebSocket, EventSource, fetch: fetch.bind(globalThis) },
-    private readonly origin: string = location.origin,
+    private readonly origin: string = base(),
   ) {}
 
   /** Begins to follow after a cursor. */
@@ -179,7 +180,7 @@ export class Feed {
   }
 
   #eventSource(): void {
-    const source = new this.transports.EventSource(`/events?${this.#query()}`);
+    const source = new this.transports.EventSource(addressOf(`/events?${this.#query()}`));
     let silence: ReturnType<typeof setTimeout>;
     let opened = false;
     const ended = (): void => {
@@ -210,7 +211,7 @@ export class Feed {
     let opened = false;
     try {
       while (!this.#stopped) {
-        const answer = await this.transports.fetch(`/changes?${this.#query({ timeout: "20" })}`, {
+        const answer = await this.transports.fetch(addressOf(`/changes?${this.#query({ timeout: "20" })}`), {
           signal: abort.signal,
         });
         if (!answer.ok) break;

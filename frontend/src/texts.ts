@@ -8,6 +8,7 @@ import { drop, Letters, left } from "./letters";
 import { outbox } from "./outbox";
 import { hueOf, me } from "./people";
 import { Room, type State } from "./room";
+import { base, scoped } from "./root";
 import * as tabs from "./tabs";
 import type { Note } from "./types";
 
@@ -24,13 +25,13 @@ interface Open {
 
 type Identity = Pick<Note, "id" | "created_date">;
 
-const KEPT = "text:";
+const KEPT = scoped("text:");
 const WEEK = 7 * 24 * 3_600_000;
 
 /** By their names, as ids begin anew where a server does. */
 const open = signal<ReadonlyMap<string, Open>>(new Map());
 /** Tells the other tabs of this browser that there are words that are not on the server. */
-const channel = new BroadcastChannel("texts");
+const channel = new BroadcastChannel(scoped("texts"));
 /** Texts that other tabs have, and this one takes up when they are gone. */
 const awaited = new Set<string>();
 
@@ -99,10 +100,10 @@ export function use(note: Identity): () => void {
 /** Opens a text. If the server has no such note, or another one with its id, it is only what was kept here. */
 function opened(name: string): Open {
   const [id = "", created = ""] = name.slice(space().length).split("@");
-  const url = `${location.origin.replace("http", "ws")}/sync/${id}?${new URLSearchParams({ created })}`;
+  const url = `${base().replace("http", "ws")}/sync/${id}?${new URLSearchParams({ created })}`;
   const room = new Room(url, { name: me(), hue: hueOf(me()) });
   room.unsaved.value = read(name)?.unsaved ?? false;
-  const kept = new IndexeddbPersistence(`text-${name}`, room.doc);
+  const kept = new IndexeddbPersistence(scoped(`text-${name}`), room.doc);
   room.store = kept;
   const letters = new Letters(name, room.doc, kept);
   const begin = (): void => {
@@ -160,7 +161,7 @@ async function clear(name: string): Promise<void> {
   forget(name);
   localStorage.removeItem(KEPT + name);
   drop(name);
-  await clearDocument(`text-${name}`);
+  await clearDocument(scoped(`text-${name}`));
 }
 
 /** Whether any tab of this browser has words that are not on the server. */
@@ -262,7 +263,7 @@ export function start(): void {
   for (const [name, { unsaved, used }] of marks()) {
     if (unsaved || Date.now() - used <= WEEK) continue;
     localStorage.removeItem(KEPT + name);
-    void clearDocument(`text-${name}`);
+    void clearDocument(scoped(`text-${name}`));
   }
   gather();
   channel.onmessage = gather;

@@ -10,6 +10,7 @@ import { light, type Light as State } from "../light";
 import { complain, notice, say } from "../notices";
 import { outbox } from "../outbox";
 import { me } from "../people";
+import { addressOf } from "../root";
 import { go, type Route } from "../router";
 import { sheetOpen } from "./keys";
 import { Link } from "./link";
@@ -115,7 +116,7 @@ function More() {
       {/* biome-ignore lint/a11y/useKeyWithClickEvents: the buttons in it have the keyboard */}
       <div onClick={close}>
         {!stranger.value && <Link to={{ view: "trash" }}>Trash</Link>}
-        <a href="/export" download>
+        <a href={addressOf("/export")} download>
           Export all notes
         </a>
         {!stranger.value && (
