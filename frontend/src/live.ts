@@ -105,6 +105,7 @@ export async function start(late: () => void): Promise<void> {
       listing.learn(note);
       opened.take(note);
     },
+    restored: texts.restored,
   });
   texts.start();
   addEventListener("beforeunload", (event) => {

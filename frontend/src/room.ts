@@ -11,13 +11,15 @@ import * as awarenessProtocol from "y-protocols/awareness";
 import * as syncProtocol from "y-protocols/sync";
 import * as Y from "yjs";
 import { pause } from "./backoff";
-import { splice } from "./drafts";
+import { splice } from "./splice";
 
 const SYNC = 0;
 const AWARENESS = 1;
 const AUTH = 2;
 const QUERY_AWARENESS = 3;
 const PATIENCE = 5_000;
+/** What was sent is acknowledged within milliseconds: after so long without a word the connection is dead. */
+const OVERDUE = 10_000;
 /** A client says who it is every 15 s, and hears itself: so long a silence is none. */
 const SILENCE = 40_000;
 /** The bytes of an update without any change. */
@@ -47,6 +49,10 @@ export class Room {
   readonly denied = signal(false);
   /** The text as a string. */
   readonly content = signal("");
+  /** The text before the first word that the server may not have; null if that is not known. */
+  ancestor: string | null = null;
+  /** Whether what is here must not be sent, as another tab has moved it into a draft. */
+  superseded: () => boolean = () => false;
   /** What keeps the text in the browser: what comes from there at first was not typed now, and later in another tab. */
   store: unknown = this;
   #socket: WebSocket | null = null;
@@ -65,8 +71,10 @@ export class Room {
   ) {
     this.awareness.setLocalStateField("user", who);
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
+      const before = this.content.peek();
       this.content.value = this.text.toString();
       if (origin === this || (origin === this.store && !this.#begun)) return;
+      if (!this.unsaved.value) this.ancestor = before;
       this.unsaved.value = true;
       if (this.#synced) this.#say(update);
     });
@@ -89,13 +97,17 @@ export class Room {
     if (this.#closed || this.#socket) return;
     this.#begun = true;
     clearTimeout(this.#timer);
+    if (this.superseded()) {
+      this.state.value = "paused";
+      return;
+    }
     this.state.value = "connecting";
     const socket = new this.transport(this.url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard(PATIENCE);
     socket.onopen = () => {
-      this.#heard(SILENCE);
+      this.#heard(OVERDUE);
       const step = encoding.createEncoder();
       encoding.writeVarUint(step, SYNC);
       syncProtocol.writeSyncStep1(step, this.doc);
@@ -103,8 +115,8 @@ export class Room {
       if (this.awareness.getLocalState()) this.#tellStates([this.doc.clientID]);
     };
     socket.onmessage = ({ data }) => {
-      this.#heard(SILENCE);
       this.#take(new Uint8Array(data as ArrayBuffer));
+      if (this.#socket === socket) this.#heard(this.#sent.length && !this.denied.peek() ? OVERDUE : SILENCE);
     };
     socket.onclose = ({ code }) => this.#lost(code);
   }
@@ -199,6 +211,10 @@ export class Room {
     const kind = decoding.readVarUint(decoder);
     const payload = decoding.readVarUint8Array(decoder);
     if (kind === syncProtocol.messageYjsSyncStep1) {
+      if (this.superseded()) {
+        this.pause();
+        return;
+      }
       // What the server lacks; from here on, what is typed follows.
       const missing = Y.encodeStateAsUpdate(this.doc, payload);
       this.#synced = true;
@@ -222,6 +238,7 @@ export class Room {
     encoding.writeVarUint(message, SYNC);
     encoding.writeVarUint(message, kind);
     encoding.writeVarUint8Array(message, update);
+    if (this.#sent.length === 0) this.#heard(OVERDUE);
     this.#sent.push(update);
     this.#socket?.send(encoding.toUint8Array(message));
   }

@@ -51,6 +51,11 @@ export async function whenLeft(name: string, work: () => Promise<void>): Promise
   await (locks()?.request(name, work) ?? work());
 }
 
+/** As `whenLeft`, but never where it cannot be known. */
+export async function whenSurelyLeft(name: string, work: () => Promise<void>): Promise<void> {
+  await locks()?.request(name, work);
+}
+
 /** Does what one tab at a time may do. */
 export async function alone(work: () => Promise<void>): Promise<void> {
   await (locks()?.request(scoped("alone"), work) ?? work());

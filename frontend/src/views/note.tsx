@@ -157,7 +157,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   const fields: Fields = draft?.mine ?? fieldsOf(note as Note);
   const change = (changed: Partial<Fields>): void => {
     const target = (draft && outbox.drafts.value.get(draft.key)) ?? note ?? draft;
-    if (target) outbox.type(target, changed);
+    if (target) outbox.type(target, changed, overRest && !(draft && leftover(draft)));
   };
   const Editor = editor.value;
   const id = note?.id ?? draft?.id ?? null;
@@ -166,10 +166,12 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
     () => (id === null || created === null ? undefined : texts.use({ id, created_date: created })),
     [id, created],
   );
-  const open = id === null || created === null ? undefined : texts.roomOf({ id, created_date: created });
+  const identity = id === null || created === null ? null : { id, created_date: created };
+  const overRest = identity !== null && texts.isOverRest(identity);
+  const open = identity ? texts.roomOf(identity) : undefined;
   // Until what was typed while the note was made is in the shared text, the editor stays with the draft.
   const room = open?.ready.value && !(draft && leftover(draft)) ? open : null;
-  const alone = id === null || outbox.made.has(id);
+  const alone = id === null || overRest || outbox.made.has(id);
   const content = room ? room.content.value : fields.content;
   const plain = useRef<HTMLTextAreaElement>(null);
   const names = id === null ? [] : others(id);
@@ -259,6 +261,11 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         />
         <TagField tags={fields.tags} readOnly={readonly} change={(tags) => change({ tags })} />
       </div>
+      {overRest && !readonly && !missing && (
+        <p class="quiet" role="status">
+          Live editing is not available here. Your changes are saved every few seconds.
+        </p>
+      )}
       <div class="text">
         {mode.value !== "read" && Editor && (room || alone) && (
           <Editor
