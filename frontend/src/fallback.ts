@@ -1,6 +1,6 @@
 /** Decides when live editing of a text counts as not available, so that it is saved over REST. */
 
-import type { State } from "./room";
+import { STABLE, type State } from "./room";
 
 /** Attempts in a row after which it does. */
 export const ATTEMPTS = 3;
@@ -11,7 +11,8 @@ export const PATIENCE = 10_000;
  * Watches the connection of one text.
  *
  * Calls `due` after `ATTEMPTS` failures in a row, of which at least one came while the server could be reached, or
- * after `PATIENCE` in which it could be reached and the text was not live. Whoever is called makes sure that the server
+ * after `PATIENCE` in which it could be reached and the text was not live. A connection that is cut within `STABLE` is a
+ * failure in a row, too. Whoever is called makes sure that the server
  * answers over REST, and calls `again` if the text stays as it is.
  */
 export class Watch {
@@ -19,6 +20,7 @@ export class Watch {
   #failures = 0;
   /** Failures while the server could be reached. */
   #reached = 0;
+  #live: number | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -30,14 +32,20 @@ export class Watch {
   see(state: State, reachable: boolean): void {
     const failed = state === "offline" && this.#before !== "offline";
     this.#before = state;
+    if (state === "live") {
+      this.#live ??= performance.now();
+      this.#clear();
+      return;
+    }
+    if (this.#live !== null && performance.now() - this.#live >= STABLE) this.stop();
+    this.#live = null;
     if (state !== "connecting" && state !== "offline") {
       this.stop();
       return;
     }
     if (failed) this.#failures++;
     if (!reachable) {
-      clearTimeout(this.#timer);
-      this.#timer = undefined;
+      this.#clear();
       this.#reached = 0;
       return;
     }
@@ -55,9 +63,13 @@ export class Watch {
   }
 
   stop(): void {
+    this.#clear();
+    this.#failures = this.#reached = 0;
+  }
+
+  #clear(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#failures = this.#reached = 0;
   }
 
   #call(): void {

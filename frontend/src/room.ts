@@ -18,6 +18,8 @@ const AWARENESS = 1;
 const AUTH = 2;
 const QUERY_AWARENESS = 3;
 const PATIENCE = 5_000;
+/** Milliseconds after which a connection has proved to last. */
+export const STABLE = 5_000;
 /** What was sent is acknowledged within milliseconds: after so long without a word the connection is dead. */
 const OVERDUE = 10_000;
 /** A client says who it is every 15 s, and hears itself: so long a silence is none. */
@@ -55,11 +57,14 @@ export class Room {
   superseded: () => boolean = () => false;
   /** What keeps the text in the browser: what comes from there at first was not typed now, and later in another tab. */
   store: unknown = this;
+  /** When the server was heard last. */
+  heard = performance.now();
   #socket: WebSocket | null = null;
   #sent: Uint8Array[] = [];
   #begun = false;
   #synced = false;
   #failures = 0;
+  #live: number | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #silence: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
@@ -115,6 +120,7 @@ export class Room {
       if (this.awareness.getLocalState()) this.#tellStates([this.doc.clientID]);
     };
     socket.onmessage = ({ data }) => {
+      this.heard = performance.now();
       this.#take(new Uint8Array(data as ArrayBuffer));
       if (this.#socket === socket) this.#heard(this.#sent.length && !this.denied.peek() ? OVERDUE : SILENCE);
     };
@@ -165,6 +171,7 @@ export class Room {
     clearTimeout(this.#silence);
     const socket = this.#socket;
     this.#socket = null;
+    this.#live = null;
     this.#synced = false;
     this.#sent = [];
     this.denied.value = false;
@@ -179,6 +186,7 @@ export class Room {
   }
 
   #lost(code?: number): void {
+    if (this.#live !== null && performance.now() - this.#live >= STABLE) this.#failures = 0;
     this.#drop();
     const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
     awarenessProtocol.removeAwarenessStates(this.awareness, others, this);
@@ -223,7 +231,7 @@ export class Room {
     }
     Y.applyUpdate(this.doc, payload, this);
     if (kind === syncProtocol.messageYjsSyncStep2) {
-      this.#failures = 0;
+      this.#live ??= performance.now();
       this.state.value = "live";
       this.content.value = this.text.toString();
       this.ready.value = true;

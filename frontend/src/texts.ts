@@ -269,11 +269,15 @@ async function fallBack(name: string): Promise<boolean> {
   one.busy = true;
   try {
     if (one.room.unsaved.peek()) await follow(one); // what other tabs typed, too
-    const note = await api.read(one.id);
+    const { room } = one;
+    let note = await api.read(one.id);
+    while (open.peek().get(name) === one && lags(note, room)) {
+      await new Promise((done) => setTimeout(done, 250));
+      note = await api.read(one.id);
+    }
     reachable.value = true;
     take(note);
     outbox.told(note);
-    const { room } = one;
     const stale = room.superseded();
     if (open.peek().get(name) !== one || (room.state.peek() === "live" && !stale)) return true;
     if (nameOf(note) !== name) {
@@ -293,6 +297,15 @@ async function fallBack(name: string): Promise<boolean> {
   } finally {
     one.busy = false;
   }
+}
+
+/** Milliseconds within which the note has what the server acknowledged of its shared text. */
+const PROJECTED = 4_000;
+
+/** Whether a note may not have all yet that the server has acknowledged. */
+function lags(note: Note, room: Room): boolean {
+  const acknowledged = room.unsaved.peek() ? room.ancestor : room.content.peek();
+  return room.ready.peek() && note.content !== acknowledged && performance.now() - room.heard < PROJECTED;
 }
 
 async function enter(name: string, one: Open, note: Note): Promise<boolean> {
