@@ -4,7 +4,7 @@ import { diff3Merge } from "node-diff3";
 import type { Conflict, Part } from "./http";
 import { splice } from "./splice";
 
-/** The texts of both sides. Where they are in conflict, `text` has theirs. */
+/** The texts of both sides. Where they are in conflict, `text` has theirs. Of the ranges only `merged` has its place. */
 export interface Merge {
   text: string;
   conflicts: Omit<Conflict, "field">[];
@@ -40,7 +40,7 @@ function spliced(base: string, mine: string, theirs: string): string | null {
 
 function merged(base: string, mine: string, theirs: string, units: (text: string) => string[]): Merge {
   const conflicts: Merge["conflicts"] = [];
-  let [text, at, [baseAt, mineAt, theirsAt]] = ["", 0, [0, 0, 0]];
+  let [text, at] = ["", 0];
   const pieces = diff3Merge(units(mine), units(base), units(theirs), { excludeFalseConflicts: true });
   for (const piece of pieces) {
     if (piece.ok) {
@@ -56,11 +56,10 @@ function merged(base: string, mine: string, theirs: string, units: (text: string
     const finer = units === lines && short ? merged(o, a, b, words) : null;
     const whole = spliced(o, a, b) ?? (finer?.conflicts.length === 0 ? finer.text : null);
     if (whole === null) {
-      [baseAt, mineAt, theirsAt] = [base.indexOf(o, baseAt), mine.indexOf(a, mineAt), theirs.indexOf(b, theirsAt)];
       conflicts.push({
-        base: part(baseAt, o),
-        current: part(theirsAt, b),
-        yours: part(mineAt, a),
+        base: part(0, o),
+        current: part(0, b),
+        yours: part(0, a),
         merged: part(at, b),
       });
     }

@@ -2,11 +2,11 @@
 
 import "./redoc.css";
 import { init } from "redoc/bundles/redoc.standalone.js";
-import { addressOf } from "../root";
+import { prefix } from "./prefix";
 
 const font = "system-ui, sans-serif";
 init(
-  addressOf("/openapi.json"),
+  `${prefix}/openapi.json`,
   {
     // Its own fonts would come from elsewhere.
     theme: { typography: { fontFamily: font, headings: { fontFamily: font } } },

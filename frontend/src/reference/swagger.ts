@@ -3,13 +3,13 @@
 import "swagger-ui-dist/swagger-ui.css";
 import "swagger-ui-dist/index.css";
 import SwaggerUIBundle from "swagger-ui-dist/swagger-ui-es-bundle.js";
-import { addressOf, base } from "../root";
+import { prefix } from "./prefix";
 
 SwaggerUIBundle({
-  url: addressOf("/openapi.json"),
+  url: `${prefix}/openapi.json`,
   dom_id: "#reference",
   deepLinking: true,
-  oauth2RedirectUrl: `${base()}/docs/oauth2-redirect`,
+  oauth2RedirectUrl: `${location.origin}${prefix}/docs/oauth2-redirect`,
   presets: [SwaggerUIBundle.presets.apis],
   validatorUrl: null, // its makers' server
 });

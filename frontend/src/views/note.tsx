@@ -19,9 +19,8 @@ import { accessOf, mayWrite, owns, roleOf } from "../sharing";
 import * as tagCounts from "../tagcounts";
 import * as texts from "../texts";
 import type { Note } from "../types";
-import { ConflictPanel } from "./conflict";
 import { Field } from "./field";
-import { accountViews } from "./lazy";
+import { accountViews, loadAccountViews } from "./lazy";
 import { Link } from "./link";
 
 type EditorView = typeof import("./editor").Editor;
@@ -160,6 +159,10 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
     if (target) outbox.type(target, changed, overRest && !(draft && leftover(draft)));
   };
   const Editor = editor.value;
+  const ConflictPanel = accountViews.value?.ConflictPanel;
+  useEffect(() => {
+    if (draft?.conflict && !accountViews.value) void loadAccountViews();
+  }, [draft?.conflict]);
   const id = note?.id ?? draft?.id ?? null;
   const created = note?.created_date ?? draft?.created ?? null;
   useEffect(
@@ -229,7 +232,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
           </button>
         )}
       </header>
-      {draft?.conflict && !readonly && <ConflictPanel draft={draft} />}
+      {draft?.conflict && !readonly && ConflictPanel && <ConflictPanel draft={draft} />}
       {!refused && draft?.error !== GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
