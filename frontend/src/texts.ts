@@ -255,11 +255,20 @@ function watched(name: string, one: Open): () => void {
     const [state, server] = [one.room.state.value, reachable.value && !ended.value];
     if (one.overRest.value) watch.stop();
     else watch.see(state, server);
+    if (state === "paused" && one.room.superseded()) void insist(name, one);
   });
   return () => {
     stop();
     watch.stop();
   };
+}
+
+/** Moves the words of a copy that another tab has superseded, as soon as the server answers. */
+async function insist(name: string, one: Open): Promise<void> {
+  while (open.peek().get(name) === one && !parted.peek()) {
+    await fallBack(name);
+    await new Promise((done) => setTimeout(done, 5_000));
+  }
 }
 
 /** Saves a text over REST from now on, if the server answers; with the words that it may not have. */

@@ -30,6 +30,7 @@ class Proxy:
         prefix: Path prefix that requests must have; others are answered with 404.
         strip: Whether the prefix is taken off.
         sync: How ``/sync`` is treated, also on connections that are open; a change cuts those that are.
+        websockets: Whether WebSockets are passed at all; else they are answered with 404.
         attempts: Number of requests for ``/sync``.
     """
 
@@ -37,6 +38,7 @@ class Proxy:
     prefix: str = ""
     strip: bool = True
     sync: Sync = "pass"
+    websockets: bool = True
     port: int = 0
     attempts: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -81,9 +83,13 @@ class Proxy:
             if self.sync == "hang":
                 await reader.read()
                 return
+        upgrade = re.search(rb"(?i)\r\nupgrade:", head)
+        if upgrade and not self.websockets:
+            await self._answer(writer, "404 Not Found")
+            return
         if self.strip:
             head = head.replace(request[2], inner.encode(), 1)
-        if not re.search(rb"(?i)\r\nupgrade:", head):  # one request per connection: the next one is checked, too
+        if not upgrade:  # one request per connection: the next one is checked, too
             head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head[:-2]) + b"Connection: close\r\n\r\n"
         await self._relay(head, reader, writer, self.sync if is_sync else "pass")
 

@@ -86,6 +86,60 @@ async def test_sync_that_does_not_work_saves_over_rest(
     await expect(editor(other)).to_have_text(re.compile(r"^Other onetwothreetyped over REST, and on, on, live$"))
 
 
+async def test_proxy_without_websockets_still_shows_and_saves(
+    browser: Browser, server: ServerProcess, between: Proxy
+) -> None:
+    await make(server, note_in("Title", content="start\n"))
+    between.websockets = False
+    page = await _open(browser, between.url)
+    await _unavailable(page)
+    await _type(page, "typed")
+    await holds(server, 1, "start\ntyped")
+    async with rest_client(server.url) as rest:
+        await rest.patch("/notes/1/", json={"content": "START\ntyped"})
+    await expect(editor(page)).to_have_text("STARTtyped")
+    await saved(page)
+
+
+async def test_page_that_goes_while_words_are_moved_sends_them_once(
+    browser: Browser, server: ServerProcess, between: Proxy
+) -> None:
+    await make(server, note_in("Title", content="start\n"))
+    page = await _open(browser, between.url)
+    await expect(editor(page)).to_contain_text("start")
+    await saved(page)
+    await page.context.set_offline(True)
+    between.set_sync("404")
+    await _type(page, "words")
+    await expect(light(page, "offline")).to_have_text("Offline – 1 change waiting")
+    await page.evaluate(MOVED, await read_note(server))
+    between.set_sync("pass")
+    await page.context.set_offline(False)
+    await page.reload()
+    await expect(editor(page)).to_contain_text("words")
+    await saved(page)
+    await _type(page, "!")
+    await holds(server, 1, "start\nwords!")
+
+
+MOVED = """async (note) => {
+  const tab = sessionStorage.getItem("tab");
+  const { version, created_date: created, title, description, tags, content } = note;
+  const base = { title, description, tags, content };
+  const draft = {
+    key: `1-${tab}`, tab, id: 1, base: { ...base, version }, created, mine: { ...base, content: content + "words" },
+    sending: null, conflict: null, error: null, touched: Date.now(), overRest: true, absorbed: `1@${created}`,
+  };
+  const opening = indexedDB.open("notes");
+  await new Promise((done) => { opening.onsuccess = done; });
+  const writing = opening.result.transaction("drafts", "readwrite");
+  writing.objectStore("drafts").put(draft);
+  await new Promise((done) => { writing.oncomplete = done; });
+  opening.result.close();
+}"""
+"""Leaves the draft of a page that has gone before the local copy was superseded."""
+
+
 async def test_sync_that_dies_moves_unacknowledged_words_once(
     browser: Browser, server: ServerProcess, between: Proxy
 ) -> None:
