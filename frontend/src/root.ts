@@ -1,8 +1,7 @@
 /** The path prefix that a proxy mounts the server below, such as `/team`. All addresses and stored names go through here. */
 
 /** Without a trailing slash; empty where the server has its origin to itself. */
-export const root: string =
-  typeof document === "undefined" ? "" : (document.querySelector<HTMLMetaElement>('meta[name="root"]')?.content ?? "");
+export const root: string = globalThis.document?.querySelector<HTMLMetaElement>('meta[name="root"]')?.content ?? "";
 
 /** Returns the address of a path of the server. */
 export const addressOf = (path: string): string => root + path;

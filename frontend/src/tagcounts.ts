@@ -31,7 +31,7 @@ function count(all: Map<string, number>, before: string[], after: string[]): voi
 
 let shown = 0;
 let etag: string | null = null;
-let requested = Number.NEGATIVE_INFINITY;
+let requested = -INTERVAL;
 let stale = true;
 let loading = false;
 let loaded = false;

@@ -263,8 +263,12 @@ function watched(name: string, one: Open): () => void {
   };
 }
 
+const insisting = new WeakSet<Open>();
+
 /** Moves the words of a copy that another tab has superseded, as soon as the server answers. */
 async function insist(name: string, one: Open): Promise<void> {
+  if (insisting.has(one)) return;
+  insisting.add(one);
   while (open.peek().get(name) === one && !parted.peek()) {
     await fallBack(name);
     await new Promise((done) => setTimeout(done, 5_000));
