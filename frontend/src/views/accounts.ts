@@ -8,6 +8,6 @@ export { ConflictPanel } from "./conflict";
 export { Help } from "./help";
 export { HistoryPane } from "./history";
 export { PeoplePane } from "./people";
-export { ShareDialog } from "./share";
 export { SignInPane } from "./signin";
+export { Share, Standing } from "./standing";
 export { TrashPane } from "./trash";

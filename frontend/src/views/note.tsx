@@ -15,7 +15,7 @@ import { GONE, outbox } from "../outbox";
 import { others } from "../people";
 import type { Room } from "../room";
 import { go, route } from "../router";
-import { accessOf, mayWrite, owns, roleOf } from "../sharing";
+import { mayWrite, owns, roleOf } from "../sharing";
 import * as tagCounts from "../tagcounts";
 import * as texts from "../texts";
 import type { Note } from "../types";
@@ -159,9 +159,9 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
     if (target) outbox.type(target, changed, overRest && !(draft && leftover(draft)));
   };
   const Editor = editor.value;
-  const ConflictPanel = accountViews.value?.ConflictPanel;
+  const views = accountViews.value;
   useEffect(() => {
-    if (draft?.conflict && !accountViews.value) void loadAccountViews();
+    if (draft?.conflict && !views) void loadAccountViews();
   }, [draft?.conflict]);
   const id = note?.id ?? draft?.id ?? null;
   const created = note?.created_date ?? draft?.created ?? null;
@@ -198,7 +198,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         <span class="people" role="status">
           {names.length ? `Also here: ${names.join(", ")}` : ""}
         </span>
-        {id !== null && <Standing id={id} />}
+        {id !== null && views && <views.Standing id={id} />}
         <fieldset class="modes">
           <legend class="hidden">View</legend>
           {(["write", "both", "read"] as Mode[]).map((one) => (
@@ -217,7 +217,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
                 Delete
               </button>
             )}
-            {accounts.value && owns(id) && <Share id={id} title={fields.title} />}
+            {accounts.value && owns(id) && views && <views.Share id={id} title={fields.title} />}
           </>
         )}
         {id === null && draft && (
@@ -232,7 +232,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
           </button>
         )}
       </header>
-      {draft?.conflict && !readonly && ConflictPanel && <ConflictPanel draft={draft} />}
+      {draft?.conflict && !readonly && views && <views.ConflictPanel draft={draft} />}
       {!refused && draft?.error !== GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
@@ -294,32 +294,6 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         {mode.value !== "write" && <Preview text={content} />}
       </div>
     </section>
-  );
-}
-
-/** Whose the note is, and that one may only read it, if so. */
-function Standing({ id }: { id: number }) {
-  const role = roleOf(id);
-  const owner = accessOf(id)?.owner;
-  if (!accounts.value || role === null || role === "owner") return null;
-  return (
-    <span class="standing" role="status">
-      {role === "viewer" && <b>Read only</b>}
-      {owner && <span>Owner: {owner}</span>}
-    </span>
-  );
-}
-
-function Share({ id, title }: { id: number; title: string }) {
-  const [open, show] = useState(false);
-  const Dialog = accountViews.value?.ShareDialog;
-  return (
-    <>
-      <button type="button" aria-haspopup="dialog" onClick={() => show(true)}>
-        Share
-      </button>
-      {open && Dialog && <Dialog id={id} title={title} close={() => show(false)} />}
-    </>
   );
 }
 
