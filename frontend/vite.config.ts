@@ -71,6 +71,10 @@ function bundledLicences(): Plugin {
 export default defineConfig({
   plugins: [redoc(), bundledLicences(), compressed()],
   html: { cspNonce: "__NONCE__" },
+  // The server puts its path prefix into a document when it serves it; all else is found relative to its importer.
+  experimental: {
+    renderBuiltUrl: (file, { hostType }) => (hostType === "html" ? `__ROOT__/${file}` : { relative: true }),
+  },
   build: {
     outDir: process.env.PAGE_OUT ?? "../realtime/static",
     emptyOutDir: true,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import mimetypes
 import re
 import secrets
@@ -21,6 +22,8 @@ STATIC = Path(__file__).parent / "static"
 PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted", "/account", "/people", "/invite")
 """What the page shows by itself: deep links."""
 NONCE = "__NONCE__"
+ROOT = "__ROOT__"
+"""Where a document has the path prefix that the server is mounted below."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
@@ -36,18 +39,22 @@ ENCODINGS = {"br": ".br", "gzip": ".gz"}
 
 async def page(request: Request) -> Response:
     """The page, with a nonce of its own for the styles that the editor makes."""
-    return document("index.html", POLICY)
+    return document("index.html", POLICY, request)
 
 
-def document(name: str, policy: str) -> Response:
-    """A document that the bundler made, under a policy, with a nonce that is new each time."""
+def document(name: str, policy: str, request: Request) -> Response:
+    """Return a document that the bundler made, under a policy.
+
+    It has a new nonce each time, and the request's ``root_path`` in its addresses.
+    """
     nonce = secrets.token_urlsafe(16)
     try:
         text = (STATIC / name).read_text()
     except FileNotFoundError:
         raise HTTPException(503, "The page is not built: install the package again") from None
     headers = {**HEADERS, "Content-Security-Policy": policy.format(nonce=nonce), "Cache-Control": "no-cache"}
-    return HTMLResponse(text.replace(NONCE, nonce), headers=headers)
+    root = html.escape(request.scope.get("root_path", ""))
+    return HTMLResponse(text.replace(NONCE, nonce).replace(ROOT, root), headers=headers)
 
 
 class Assets:

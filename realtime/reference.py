@@ -35,6 +35,6 @@ def routes() -> list[BaseRoute]:
 
 def _show(name: str, policy: str) -> Callable[[Request], Awaitable[Response]]:
     async def show(request: Request) -> Response:
-        return document(name, policy)
+        return document(name, policy, request)
 
     return show

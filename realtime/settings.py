@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     root_path: Annotated[
         str,
         Field(
-            pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
+            pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$",
             description="path below which a proxy shows the server, like `/notes`; the proxy may remove it or not",
         ),
     ] = ""

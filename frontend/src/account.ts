@@ -8,6 +8,7 @@ import * as api from "./api";
 import { pause } from "./backoff";
 import { reachable } from "./connection";
 import { guarded, signedOut } from "./http";
+import { addressOf, scoped } from "./root";
 import type { Me } from "./types";
 
 export const me = signal<Me>({ mode: "open", sign_up: "closed", first: false, user: null });
@@ -25,7 +26,7 @@ export const leaving = signal(false);
 export const parted = signal(false);
 
 /** Where all tabs of this browser see who was signed in last; names cannot look like the others. */
-const KEY = "account";
+const KEY = scoped("account");
 const NOBODY = "*";
 const SIGNED_OUT = "";
 
@@ -119,5 +120,5 @@ export async function signOut(forget: () => Promise<void>): Promise<void> {
   parted.value = leaving.value = true;
   localStorage.setItem(KEY, SIGNED_OUT); // first: the other tabs let go of what they have open
   await forget();
-  location.assign("/");
+  location.assign(addressOf("/"));
 }

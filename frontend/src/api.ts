@@ -1,6 +1,6 @@
 /** The REST interface, typed. */
 
-import { get, type Page, page, send, write } from "./http";
+import { ApiError, type Conflict, get, type Page, type Part, page, type Refusal, send, write } from "./http";
 import type {
   AccessIn,
   AccessOut,
@@ -26,7 +26,7 @@ import type {
 } from "./types";
 import { unique } from "./unique";
 
-export { ApiError, type Conflict, type Page, type Part, type Refusal } from "./http";
+export { ApiError, type Conflict, type Page, type Part, type Refusal };
 
 export type Sort = "-updated" | "updated" | "title" | "-title" | "-created" | "created" | "id" | "-id";
 export type Listed = NoteHead & Pick<NoteListed, "snippet">;
@@ -54,7 +54,30 @@ export const create = (note: NoteIn, key: string): Promise<Note> => write("POST"
 export const patch = (id: number, base: number, fields: Partial<NotePatch>, key: string): Promise<Merged> =>
   write("PATCH", `/notes/${id}/?base_version=${base}`, fields, key);
 export const remove = (id: number): Promise<Note> => write("DELETE", `/notes/${id}/`);
-export const tags = (): Promise<TagCount[]> => get("/tags/");
+
+export interface Tags {
+  etag: string | null;
+  tags: TagCount[];
+}
+
+/**
+ * Returns the tags, or null if they are still those of `etag`.
+ *
+ * The condition is sent by the page: with accounts every answer is `no-store`, so the browser has none to revalidate.
+ */
+export async function tags(etag: string | null): Promise<Tags | null> {
+  try {
+    const { headers, body } = await send("/tags/", {
+      cache: "no-store",
+      headers: etag ? { "If-None-Match": etag } : {},
+    });
+    return { etag: headers.get("ETag"), tags: body as TagCount[] };
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 304) return null;
+    throw error;
+  }
+}
+
 export const history = (id: number, path?: string): Promise<Page<Revision>> =>
   page(path ?? `/notes/${id}/history/?limit=50`);
 export const version = (id: number, at: number): Promise<RevisionText> => get(`/notes/${id}/history/${at}/`);

@@ -5,6 +5,7 @@
  */
 
 import { pause } from "./backoff";
+import { addressOf, base } from "./root";
 import type { Schemas } from "./types";
 
 export type Frame = NonNullable<Schemas["ServerMessage"]>;
@@ -39,6 +40,8 @@ export class Feed {
   #failures = 0;
   /** Attempts in a row that never opened: what does not get through may be in the way of a proxy. */
   #closed = 0;
+  /** Whether a better way is tried in place of one that works: that it fails is no news. */
+  #probing = false;
   #back: ReturnType<typeof setTimeout> | undefined;
   #stop: () => void = () => {};
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -50,7 +53,7 @@ export class Feed {
   constructor(
     private readonly listener: Listener,
     private readonly transports: Transports = { WebSocket, EventSource, fetch: fetch.bind(globalThis) },
-    private readonly origin: string = location.origin,
+    private readonly origin: string = base(),
   ) {}
 
   /** Begins to follow after a cursor. */
@@ -105,12 +108,14 @@ export class Feed {
     clearTimeout(this.#back);
     const open = { ws: () => this.#webSocket(), sse: () => this.#eventSource(), poll: () => this.#poll() };
     const way = WAYS[this.#closed % WAYS.length] as Way;
+    if (way !== "ws") this.#probing = false;
     open[way]();
     if (way === "ws") return;
     // Only a WebSocket shows who is looking: it is tried again after a while.
     this.#back = setTimeout(() => {
       this.#stop();
       this.#closed = 0;
+      this.#probing = true;
       this.#connect();
     }, BETTER);
   }
@@ -131,7 +136,8 @@ export class Feed {
   /** A connection was lost, or could not be made. */
   #again(opened: boolean): void {
     if (this.#stopped) return;
-    this.listener.link("offline");
+    if (opened) this.#probing = false;
+    if (!this.#probing) this.listener.link("offline");
     this.#closed = opened ? 0 : this.#closed + 1;
     this.#timer = setTimeout(() => this.#connect(), pause(this.#failures++));
   }
@@ -179,7 +185,7 @@ export class Feed {
   }
 
   #eventSource(): void {
-    const source = new this.transports.EventSource(`/events?${this.#query()}`);
+    const source = new this.transports.EventSource(addressOf(`/events?${this.#query()}`));
     let silence: ReturnType<typeof setTimeout>;
     let opened = false;
     const ended = (): void => {
@@ -210,7 +216,7 @@ export class Feed {
     let opened = false;
     try {
       while (!this.#stopped) {
-        const answer = await this.transports.fetch(`/changes?${this.#query({ timeout: "20" })}`, {
+        const answer = await this.transports.fetch(addressOf(`/changes?${this.#query({ timeout: "20" })}`), {
           signal: abort.signal,
         });
         if (!answer.ok) break;

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { accounts, leaving } from "./account";
 import * as api from "./api";
 import { complain } from "./notices";
+import { pathOf } from "./root";
 import { go } from "./router";
 
 /** The invite that the address brought. */
@@ -15,7 +16,7 @@ export const dead = signal(false);
 export function take(): string | null {
   const { hash, pathname, search } = location;
   const link = /^#link=([\w-]+)$/.exec(hash)?.[1] ?? null;
-  if (pathname.startsWith("/invite") && hash) invite.value = decodeURIComponent(hash.slice(1));
+  if (pathOf(pathname).startsWith("/invite") && hash) invite.value = decodeURIComponent(hash.slice(1));
   else if (link === null) return null;
   history.replaceState(history.state, "", pathname + search);
   return link;

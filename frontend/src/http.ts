@@ -1,5 +1,6 @@
 /** Requests and their answers. Every failure is an `ApiError`; a server out of reach has status 0. */
 
+import { addressOf, base, linked } from "./root";
 import type { Note } from "./types";
 import { unique } from "./unique";
 
@@ -89,7 +90,7 @@ export async function send(path: string, init: RequestInit = {}, patience = PATI
   let answer: Response;
   let text: string;
   try {
-    answer = await fetch(path, { ...init, signal });
+    answer = await fetch(addressOf(path), { ...init, signal });
     text = await answer.text();
   } catch (error) {
     if (init.signal?.aborted) throw error;
@@ -112,8 +113,9 @@ export async function get<T>(path: string): Promise<T> {
 
 export async function page<T>(path: string, signal?: AbortSignal): Promise<Page<T>> {
   const { headers, body } = await send(path, signal ? { signal } : {});
-  const next = /<([^>]*)>; rel="next"/.exec(headers.get("Link") ?? "")?.[1] ?? null;
-  return { items: body as T[], next, cursor: headers.get("X-Cursor") };
+  const next = /<([^>]*)>; rel="next"/.exec(headers.get("Link") ?? "")?.[1];
+  const from = base() + path;
+  return { items: body as T[], next: next ? linked(next, from) : null, cursor: headers.get("X-Cursor") };
 }
 
 export async function write<T>(method: string, path: string, body?: unknown, key: string = unique()): Promise<T> {

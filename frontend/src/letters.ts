@@ -4,8 +4,9 @@ import { wrap } from "idb";
 import { fromBase64, toBase64 } from "lib0/buffer";
 import type { IndexeddbPersistence } from "y-indexeddb";
 import * as Y from "yjs";
+import { scoped } from "./root";
 
-const LEFT = "left:";
+const LEFT = scoped("left:");
 /** Bytes of what is left at most: all texts share a few MiB. */
 const MOST = 2 * 1024 * 1024;
 

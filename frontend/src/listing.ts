@@ -1,4 +1,4 @@
-/** The list of notes that is shown: its pages, its search, its order, and the tags to choose from. */
+/** The list of notes that is shown: its pages, its search, and its order. */
 
 import { signal } from "@preact/signals";
 import type { Listed, Page, Sort } from "./api";
@@ -7,10 +7,9 @@ import { pause } from "./backoff";
 import { reachable } from "./connection";
 import type { Frame } from "./feed";
 import { type Action, empty, type List, reduce } from "./list";
-import type { TagCount } from "./types";
+import * as tagCounts from "./tagcounts";
 
 export const list = signal<List>(empty({ q: "", tags: [], sort: "-updated" }));
-export const tags = signal<TagCount[]>([]);
 
 const dispatch = (action: Action): void => {
   list.value = reduce(list.value, action);
@@ -26,7 +25,6 @@ let shownFor: api.Filter | null = null;
 export function start(onLoaded: (page: Page<Listed>) => void): void {
   loaded = onLoaded;
   void load();
-  loadTags(0);
 }
 
 async function load(): Promise<void> {
@@ -116,18 +114,12 @@ export function toggleTag(tag: string): void {
   void load();
 }
 
-let tagging: ReturnType<typeof setTimeout> | undefined;
-
-function loadTags(after = 500): void {
-  if (tagging) return;
-  tagging = setTimeout(async () => {
-    tagging = undefined;
-    try {
-      tags.value = await api.tags();
-    } catch {
-      // The next change asks again.
-    }
-  }, after);
+/** Takes a note as an event or the answer to a write has it. */
+export function learn({ content: _, ...note }: Listed & { content?: string }): void {
+  const known = seen.get(note.id);
+  if (known && known.version >= note.version) return;
+  seen.set(note.id, note);
+  tagCounts.changed(known?.tags, note.tags, note.version === 1);
 }
 
 /** Takes an event. Answers whether it was news. */
@@ -135,17 +127,21 @@ export function hear(frame: Extract<Frame, { id: number; version: number }>): bo
   const before = list.value.versions.get(frame.id) ?? 0;
   dispatch({ type: "event", frame });
   if (frame.version <= before) return false;
-  if ("note" in frame) seen.set(frame.id, frame.note);
-  else seen.delete(frame.id);
-  loadTags();
+  if ("note" in frame) {
+    learn(frame.note);
+  } else {
+    tagCounts.changed(seen.get(frame.id)?.tags, [], false);
+    seen.delete(frame.id);
+  }
   if (list.value.stale) loadSoon(300);
   return true;
 }
 
 export function reset(): void {
   dispatch({ type: "reset" });
+  seen.clear(); // their versions may begin again
   void load();
-  loadTags();
+  tagCounts.expire();
 }
 
 /** The notes before and after one in the list; without one, the first is the next. */

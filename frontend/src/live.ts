@@ -101,7 +101,11 @@ export async function start(late: () => void): Promise<void> {
       opened.note.value = born; // first, so that what shows the draft goes on without a gap
       go({ view: "note", id: born.id }, true);
     },
-    told: opened.take,
+    told: (note) => {
+      listing.learn(note);
+      opened.take(note);
+    },
+    restored: texts.restored,
   });
   texts.start();
   addEventListener("beforeunload", (event) => {

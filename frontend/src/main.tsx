@@ -1,27 +1,26 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
+import { useEffect } from "preact/hooks";
 import "./style.css";
 import { accounts } from "./account";
 import { outside } from "./entrance";
 import { start } from "./live";
 import { route } from "./router";
 import { applyTheme, Bar, Notice } from "./views/chrome";
-import { HistoryPane } from "./views/history";
 import { ImportDialog } from "./views/imports";
-import { Help, pressed } from "./views/keys";
+import { pressed, sheetOpen } from "./views/keys";
 import { accountViews, loadAccountViews } from "./views/lazy";
 import { Sidebar } from "./views/list";
 import { loadEditor, NotePane } from "./views/note";
-import { TrashPane } from "./views/trash";
 
 function Pane() {
   const here = route.value;
-  const views = accounts.value ? accountViews.value : null;
+  const views = accountViews.value;
   switch (here.view) {
     case "account":
-      return views && <views.AccountPane />;
+      return accounts.value && views && <views.AccountPane />;
     case "people":
-      return views && <views.PeoplePane />;
+      return accounts.value && views && <views.PeoplePane />;
     case "home":
     case "invite":
       return (
@@ -32,22 +31,27 @@ function Pane() {
         </section>
       );
     case "trash":
-      return <TrashPane />;
+      return views && <views.TrashPane />;
     case "history":
-      return <HistoryPane key={here.id} id={here.id} />;
+      return views && <views.HistoryPane key={here.id} id={here.id} />;
     default:
       return <NotePane />;
   }
 }
 
 function App() {
+  const late = sheetOpen.value || route.value.view === "trash" || route.value.view === "history";
+  const Help = accountViews.value?.Help;
+  useEffect(() => {
+    if (late && !accountViews.value) void loadAccountViews();
+  }, [late]);
   if (outside.value) {
     const SignIn = accountViews.value?.SignInPane;
     return (
       <>
         <Bar />
         <main id="main">{SignIn && <SignIn />}</main>
-        <Help />
+        {Help && <Help />}
         <Notice />
       </>
     );
@@ -64,7 +68,7 @@ function App() {
           <Pane />
         </main>
       </div>
-      <Help />
+      {Help && <Help />}
       <ImportDialog />
       <Notice />
     </>

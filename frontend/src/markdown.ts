@@ -2,10 +2,18 @@
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
+import { addressOf } from "./root";
 
 const marked = new Marked({ gfm: true, breaks: true, async: false });
 
+/** Addresses within this server, which a text has without the server's prefix. */
+const WITHIN = /^\/(n|files)\/\d/;
+
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  for (const name of ["href", "src"]) {
+    const address = node.getAttribute(name);
+    if (address && WITHIN.test(address)) node.setAttribute(name, addressOf(address));
+  }
   if (node.tagName === "INPUT" && node.getAttribute("type") !== "checkbox") node.remove();
   if (node.tagName === "A" && !node.getAttribute("href")?.startsWith("#")) {
     node.setAttribute("target", "_blank");

@@ -50,7 +50,10 @@ export async function refresh(id: number): Promise<void> {
 /** Takes a note that the server told of, if it is the open one and not older. */
 export function take(read: Note): void {
   if (current() === read.id && shared(note.value, read)) void sharing.open(read.id);
-  if (current() === read.id && (note.value?.id !== read.id || note.value.version <= read.version)) note.value = read;
+  if (current() === read.id && (note.value?.id !== read.id || note.value.version <= read.version)) {
+    note.value = read;
+    texts.take(read);
+  }
   outbox.changedElsewhere(read);
 }
 

@@ -5,6 +5,7 @@ import * as api from "./api";
 import { pause } from "./backoff";
 import { reachable, slowed } from "./connection";
 import {
+  absorb,
   BLANK,
   begin,
   type Choice,
@@ -28,6 +29,10 @@ import { unique } from "./unique";
 export const GONE = "This note was deleted";
 /** Milliseconds without a key before what was typed is sent. */
 export const QUIET = 700;
+/** The same, where live editing waits for it. */
+const SOON = 100;
+/** Milliseconds after which it is sent although keys are still pressed. */
+export const MAX_DELAY = 3_000;
 
 export interface Server {
   create(fields: Fields, key: string): Promise<Note>;
@@ -42,6 +47,8 @@ export interface Listener {
   made(key: string, note: Note): void;
   /** The server told the state of a note. */
   told(note: Note): void;
+  /** Called with the drafts of all tabs before any of them is sent again. */
+  restored?(drafts: Draft[]): void;
 }
 
 export class Outbox {
@@ -53,6 +60,8 @@ export class Outbox {
   readonly #busy = new Set<string>();
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #failures = new Map<string, number>();
+  /** When the first word was typed that was not sent yet. */
+  readonly #typed = new Map<string, number>();
 
   constructor(
     private readonly server: Server,
@@ -100,6 +109,7 @@ export class Outbox {
     this.drafts.value = left;
     clearTimeout(this.#timers.get(key));
     this.#failures.delete(key);
+    this.#typed.delete(key);
     this.keeper.drop(key);
   }
 
@@ -121,12 +131,47 @@ export class Outbox {
     return draft;
   }
 
-  /** Takes what was typed into a note, or into a draft of a new one. */
-  type(target: Note | Draft, fields: Partial<Fields>): void {
+  /** Takes what was typed into a note, or into a draft of a new one. `overRest` is for a text that is not shared now. */
+  type(target: Note | Draft, fields: Partial<Fields>, overRest = false): void {
     const draft = "key" in target ? this.drafts.value.get(target.key) : (this.of(target.id) ?? this.#begun(target));
     if (!draft) return;
-    this.#put(edit(draft, fields, Date.now()));
-    this.#schedule(draft.key, QUIET);
+    this.#put(edit(overRest ? { ...draft, overRest } : draft, fields, Date.now()));
+    this.#scheduleTyped(draft.key, QUIET);
+  }
+
+  /**
+   * Moves the words of a shared text into the draft of its note, and resolves once that is stored.
+   *
+   * Returns false, and does nothing, while a request is on its way whose outcome is not known. The draft is not sent
+   * before `absorbed` is called.
+   */
+  async absorb(note: Note, ancestor: string | null, words: string, copy: string): Promise<boolean> {
+    const draft = this.of(note.id) ?? this.#begun(note);
+    if (draft.sending) return false;
+    const next = { ...absorb(draft, note, ancestor, words, Date.now()), absorbed: copy };
+    if (this.of(note.id) || waiting(next) || next.conflict) this.#put(next);
+    await this.keeper.stored();
+    return true;
+  }
+
+  /** The local copy of a shared text whose words the draft has is superseded: they are sent from the draft. */
+  absorbed(id: number): void {
+    const draft = this.of(id);
+    if (draft?.absorbed) this.#put({ ...draft, absorbed: null });
+    this.soon(id);
+  }
+
+  /** Sends what was typed into a note, without waiting until the typing rests. */
+  soon(id: number): void {
+    const draft = this.of(id);
+    if (draft && !draft.sending) this.#scheduleTyped(draft.key, SOON);
+  }
+
+  #scheduleTyped(key: string, after: number): void {
+    const now = performance.now();
+    const since = this.#typed.get(key) ?? now;
+    this.#typed.set(key, since);
+    this.#schedule(key, Math.max(0, Math.min(after, since + MAX_DELAY - now)));
   }
 
   #begun(note: Note): Draft {
@@ -151,6 +196,11 @@ export class Outbox {
     if (!draft) return;
     this.#put(moved(draft));
     this.#schedule(key, 0);
+  }
+
+  /** Passes on a note that was read. */
+  told(note: Note): void {
+    this.#listener.told(note);
   }
 
   /** A note changed elsewhere: drafts without words of their own follow. */
@@ -195,6 +245,7 @@ export class Outbox {
     if (!before || this.#busy.has(key)) return;
     const draft = begin(before, unique());
     if (draft !== before) this.#put(draft);
+    this.#typed.delete(key);
     if (!draft.sending) {
       if (!waiting(draft) && !draft.conflict && draft.id !== null) this.discard(key);
       return;
@@ -278,6 +329,7 @@ export async function start(listener: Listener): Promise<void> {
       for (const draft of await shelf.adopt(tab, await tabs.living())) outbox.take(draft);
       outbox.hurry();
     });
+  listener.restored?.(await shelf.all());
   for (const draft of [...(await shelf.own(tab)), ...shelf.recall()]) if (draft.tab === tab) outbox.take(draft);
   await adopt();
   setInterval(() => void adopt(), ORPHANED / 2);

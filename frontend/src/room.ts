@@ -11,13 +11,17 @@ import * as awarenessProtocol from "y-protocols/awareness";
 import * as syncProtocol from "y-protocols/sync";
 import * as Y from "yjs";
 import { pause } from "./backoff";
-import { splice } from "./drafts";
+import { splice } from "./splice";
 
 const SYNC = 0;
 const AWARENESS = 1;
 const AUTH = 2;
 const QUERY_AWARENESS = 3;
 const PATIENCE = 5_000;
+/** Milliseconds after which a connection has proved to last. */
+export const STABLE = 5_000;
+/** What was sent is acknowledged within milliseconds: after so long without a word the connection is dead. */
+const OVERDUE = 10_000;
 /** A client says who it is every 15 s, and hears itself: so long a silence is none. */
 const SILENCE = 40_000;
 /** The bytes of an update without any change. */
@@ -47,13 +51,20 @@ export class Room {
   readonly denied = signal(false);
   /** The text as a string. */
   readonly content = signal("");
+  /** The text before the first word that the server may not have; null if that is not known. */
+  ancestor: string | null = null;
+  /** Whether what is here must not be sent, as another tab has moved it into a draft. */
+  superseded: () => boolean = () => false;
   /** What keeps the text in the browser: what comes from there at first was not typed now, and later in another tab. */
   store: unknown = this;
+  /** When the server was heard last. */
+  heard = performance.now();
   #socket: WebSocket | null = null;
   #sent: Uint8Array[] = [];
   #begun = false;
   #synced = false;
   #failures = 0;
+  #live: number | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #silence: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
@@ -65,8 +76,10 @@ export class Room {
   ) {
     this.awareness.setLocalStateField("user", who);
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
+      const before = this.content.peek();
       this.content.value = this.text.toString();
       if (origin === this || (origin === this.store && !this.#begun)) return;
+      if (!this.unsaved.value) this.ancestor = before;
       this.unsaved.value = true;
       if (this.#synced) this.#say(update);
     });
@@ -89,13 +102,17 @@ export class Room {
     if (this.#closed || this.#socket) return;
     this.#begun = true;
     clearTimeout(this.#timer);
+    if (this.superseded()) {
+      this.state.value = "paused";
+      return;
+    }
     this.state.value = "connecting";
     const socket = new this.transport(this.url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard(PATIENCE);
     socket.onopen = () => {
-      this.#heard(SILENCE);
+      this.#heard(OVERDUE);
       const step = encoding.createEncoder();
       encoding.writeVarUint(step, SYNC);
       syncProtocol.writeSyncStep1(step, this.doc);
@@ -103,8 +120,9 @@ export class Room {
       if (this.awareness.getLocalState()) this.#tellStates([this.doc.clientID]);
     };
     socket.onmessage = ({ data }) => {
-      this.#heard(SILENCE);
+      this.heard = performance.now();
       this.#take(new Uint8Array(data as ArrayBuffer));
+      if (this.#socket === socket) this.#heard(this.#sent.length && !this.denied.peek() ? OVERDUE : SILENCE);
     };
     socket.onclose = ({ code }) => this.#lost(code);
   }
@@ -153,6 +171,7 @@ export class Room {
     clearTimeout(this.#silence);
     const socket = this.#socket;
     this.#socket = null;
+    this.#live = null;
     this.#synced = false;
     this.#sent = [];
     this.denied.value = false;
@@ -167,6 +186,7 @@ export class Room {
   }
 
   #lost(code?: number): void {
+    if (this.#live !== null && performance.now() - this.#live >= STABLE) this.#failures = 0;
     this.#drop();
     const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
     awarenessProtocol.removeAwarenessStates(this.awareness, others, this);
@@ -199,6 +219,10 @@ export class Room {
     const kind = decoding.readVarUint(decoder);
     const payload = decoding.readVarUint8Array(decoder);
     if (kind === syncProtocol.messageYjsSyncStep1) {
+      if (this.superseded()) {
+        this.pause();
+        return;
+      }
       // What the server lacks; from here on, what is typed follows.
       const missing = Y.encodeStateAsUpdate(this.doc, payload);
       this.#synced = true;
@@ -207,7 +231,7 @@ export class Room {
     }
     Y.applyUpdate(this.doc, payload, this);
     if (kind === syncProtocol.messageYjsSyncStep2) {
-      this.#failures = 0;
+      this.#live ??= performance.now();
       this.state.value = "live";
       this.content.value = this.text.toString();
       this.ready.value = true;
@@ -222,6 +246,7 @@ export class Room {
     encoding.writeVarUint(message, SYNC);
     encoding.writeVarUint(message, kind);
     encoding.writeVarUint8Array(message, update);
+    if (this.#sent.length === 0) this.#heard(OVERDUE);
     this.#sent.push(update);
     this.#socket?.send(encoding.toUint8Array(message));
   }

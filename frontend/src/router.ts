@@ -1,6 +1,7 @@
 /** Deep links: `/`, `/n/12`, `/n/12/history`, `/new/<draft>`, `/deleted`, `/account`, `/people`, `/invite`. */
 
 import { signal } from "@preact/signals";
+import { addressOf, pathOf } from "./root";
 
 export type Route =
   | { view: "home" }
@@ -29,6 +30,7 @@ export function parse(path: string): Route {
   return { view: other ?? "home" };
 }
 
+/** Returns the path of a view, without the prefix of the server. */
 export function path(route: Route): string {
   switch (route.view) {
     case "home":
@@ -46,14 +48,14 @@ export function path(route: Route): string {
   }
 }
 
-export const route = signal<Route>(parse(location.pathname));
+export const route = signal<Route>(parse(pathOf(location.pathname)));
 
 export function go(to: Route, replace = false): void {
-  const target = path(to);
+  const target = addressOf(path(to));
   if (target !== location.pathname) history[replace ? "replaceState" : "pushState"](null, "", target);
   route.value = to;
 }
 
 addEventListener("popstate", () => {
-  route.value = parse(location.pathname);
+  route.value = parse(pathOf(location.pathname));
 });

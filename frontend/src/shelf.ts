@@ -3,13 +3,14 @@
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
 import { parted, space } from "./account";
 import type { Draft } from "./drafts";
+import { scoped } from "./root";
 import { unique } from "./unique";
 
 interface Stored extends DBSchema {
   drafts: { key: string; value: Draft };
 }
 
-const LEFT = "left";
+const leftBy = (): string => scoped(`${space()}left`);
 /** Where it cannot be known which tabs live, those that say nothing for so many milliseconds do not. */
 export const ORPHANED = 30_000;
 
@@ -22,7 +23,7 @@ export class Shelf {
   /** Without it nothing is kept, but all else works: some browsers forbid storage. */
   async open(): Promise<void> {
     try {
-      this.#database = await openDB<Stored>(`${space()}notes`, 1, {
+      this.#database = await openDB<Stored>(scoped(`${space()}notes`), 1, {
         upgrade: (opened) => {
           opened.createObjectStore("drafts", { keyPath: "key" });
         },
@@ -87,7 +88,7 @@ export class Shelf {
   async clear(): Promise<void> {
     await this.#writing;
     await this.#database?.clear("drafts");
-    sessionStorage.removeItem(space() + LEFT);
+    sessionStorage.removeItem(leftBy());
   }
 
   /** Takes the drafts of tabs that are gone, each under a key of its own: its old tab may come back, and is not to meddle. */
@@ -110,7 +111,7 @@ export class Shelf {
   /** Notes what was typed last where that is done at once: the page goes, and may go before it is stored. */
   leave(drafts: Draft[]): void {
     try {
-      if (drafts.length && !parted.peek()) sessionStorage.setItem(space() + LEFT, JSON.stringify(drafts));
+      if (drafts.length && !parted.peek()) sessionStorage.setItem(leftBy(), JSON.stringify(drafts));
     } catch {
       // Too large for there: the database has all but the last letters.
     }
@@ -118,8 +119,8 @@ export class Shelf {
 
   /** What was noted when the page went. */
   recall(): Draft[] {
-    const left = JSON.parse(sessionStorage.getItem(space() + LEFT) ?? "[]") as Draft[];
-    sessionStorage.removeItem(space() + LEFT);
+    const left = JSON.parse(sessionStorage.getItem(leftBy()) ?? "[]") as Draft[];
+    sessionStorage.removeItem(leftBy());
     return left;
   }
 }

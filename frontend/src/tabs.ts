@@ -1,8 +1,10 @@
 /** The tabs of this browser: each has an identity that outlives a reload, and a lock that tells that it lives. */
 
+import { scoped } from "./root";
 import { unique } from "./unique";
 
-const KEY = "tab";
+const KEY = scoped("tab");
+const TAB = scoped("tab:");
 /** Locks are there in secure contexts only. */
 const locks = (): LockManager | undefined => navigator.locks;
 
@@ -20,7 +22,7 @@ export async function claim(): Promise<string> {
 /** Holds the lock of a tab until the tab is gone, unless another one does. */
 function hold(tab: string): Promise<boolean> {
   return new Promise((resolved) => {
-    void locks()?.request(`tab:${tab}`, { ifAvailable: true }, (lock) => {
+    void locks()?.request(TAB + tab, { ifAvailable: true }, (lock) => {
       resolved(lock !== null);
       return lock ? new Promise<void>(() => {}) : undefined;
     });
@@ -31,7 +33,7 @@ function hold(tab: string): Promise<boolean> {
 export async function living(): Promise<Set<string> | null> {
   const { held = [] } = (await locks()?.query()) ?? {};
   if (!locks()) return null;
-  return new Set(held.flatMap(({ name }) => (name?.startsWith("tab:") ? [name.slice(4)] : [])));
+  return new Set(held.flatMap(({ name }) => (name?.startsWith(TAB) ? [name.slice(TAB.length)] : [])));
 }
 
 /** Shares in something with the tabs that do, too, until the answer is called. */
@@ -49,7 +51,12 @@ export async function whenLeft(name: string, work: () => Promise<void>): Promise
   await (locks()?.request(name, work) ?? work());
 }
 
+/** As `whenLeft`, but never where it cannot be known. */
+export async function whenSurelyLeft(name: string, work: () => Promise<void>): Promise<void> {
+  await locks()?.request(name, work);
+}
+
 /** Does what one tab at a time may do. */
 export async function alone(work: () => Promise<void>): Promise<void> {
-  await (locks()?.request("alone", work) ?? work());
+  await (locks()?.request(scoped("alone"), work) ?? work());
 }

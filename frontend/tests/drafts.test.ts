@@ -15,9 +15,9 @@ import {
   rebase,
   resolve,
   saved,
-  splice,
   waiting,
 } from "../src/drafts";
+import { splice } from "../src/splice";
 import type { Note } from "../src/types";
 
 const FIELDS: Fields = { title: "Title", description: "Description", tags: ["a"], content: "one\ntwo\n" };

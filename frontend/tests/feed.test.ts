@@ -182,6 +182,31 @@ describe("the feed", () => {
     expect(FakeSocket.all).toHaveLength(4);
   });
 
+  it("does not report that a better way still does not work", () => {
+    feed().start("a:1");
+    const drop = (): void => {
+      const before = FakeSocket.all.length + FakeSource.all.length;
+      last().drop();
+      while (FakeSocket.all.length + FakeSource.all.length === before) vi.advanceTimersByTime(100);
+    };
+    const say = (type: string): void => {
+      FakeSource.all.at(-1)?.onmessage?.({ data: JSON.stringify({ type, cursor: "a:1" }) });
+    };
+    for (let failures = 0; failures < 3; failures++) drop();
+    say("ready");
+    while (FakeSocket.all.length === 3) {
+      vi.advanceTimersByTime(1_000);
+      say("heartbeat");
+    }
+    links = [];
+    for (let failures = 0; failures < 3; failures++) drop();
+    say("ready");
+    expect(FakeSource.all).toHaveLength(2);
+    expect(links).not.toContain("offline");
+    FakeSource.all.at(-1)?.onerror?.();
+    expect(links).toContain("offline");
+  });
+
   it("connects once, however often it is started", () => {
     const made = feed();
     for (const cursor of ["a:1", "a:2", "a:3"]) made.start(cursor);

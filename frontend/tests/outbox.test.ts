@@ -2,7 +2,7 @@ import { signal } from "@preact/signals";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ApiError, type Refusal } from "../src/api";
 import { BLANK, type Draft, type Fields } from "../src/drafts";
-import { GONE, Outbox, QUIET } from "../src/outbox";
+import { GONE, MAX_DELAY, Outbox, QUIET } from "../src/outbox";
 import type { Note } from "../src/types";
 
 interface Asked {
@@ -256,4 +256,43 @@ it("follows what others changed where nothing was typed", () => {
   box.type(note(2, { title: "Theirs" }), { title: "Mine" });
   box.changedElsewhere(note(3, { title: "Theirs again" }));
   expect(box.of(1)?.mine.title).toBe("Mine");
+});
+
+describe("text over REST", () => {
+  it("is sent every few seconds, though keys are still pressed", async () => {
+    const box = outbox();
+    for (let waited = 0; waited <= MAX_DELAY; waited += QUIET - 100) {
+      box.type(note(1), { content: `${waited}` }, true);
+      await pass(QUIET - 100);
+    }
+    expect(asked.length).toBe(1);
+    expect(last()).toMatchObject({ id: 1, base: 1 });
+    expect(last().fields).toHaveProperty("content");
+  });
+
+  it("is taken from a shared text, stored, and sent only then", async () => {
+    const box = outbox();
+    expect(await box.absorb(note(3, { content: "a" }), "a", "a b", "copy")).toBe(true);
+    expect(kept.get("1-tab")).toMatchObject({ absorbed: "copy", overRest: true, mine: { content: "a b" } });
+    await pass(60_000);
+    expect(asked).toEqual([]);
+    box.absorbed(1);
+    expect(kept.get("1-tab")?.absorbed).toBeNull();
+    await pass(QUIET);
+    expect(last()).toMatchObject({ base: 3, fields: { content: "a b" } });
+  });
+
+  it("is not taken while a request has no answer", async () => {
+    const box = outbox();
+    box.type(note(3), { title: "Sent" });
+    await pass(QUIET);
+    expect(await box.absorb(note(3), "", "words", "copy")).toBe(false);
+    expect(box.of(1)?.mine.content).toBe("");
+  });
+
+  it("that the server has already makes no draft", async () => {
+    const box = outbox();
+    expect(await box.absorb(note(3, { content: "same" }), "", "same", "copy")).toBe(true);
+    expect(box.all).toEqual([]);
+  });
 });

@@ -232,6 +232,43 @@ describe("a room", () => {
     expect(made.state.value).toBe("offline");
   });
 
+  it("gives up sooner what does not acknowledge, and knows the text before that", () => {
+    const made = room();
+    greet(server("x"));
+    made.text.insert(1, "y");
+    made.text.insert(2, "z");
+    expect(made.ancestor).toBe("x");
+    vi.advanceTimersByTime(10_000);
+    expect([made.state.value, made.unsaved.value]).toEqual(["offline", true]);
+  });
+
+  it("tries a connection that is cut again and again more and more rarely", () => {
+    const made = room();
+    greet(server("x"));
+    last().drop();
+    vi.advanceTimersByTime(500);
+    greet(server("x"));
+    last().drop();
+    vi.advanceTimersByTime(500);
+    expect([FakeSocket.all.length, made.state.value]).toEqual([2, "offline"]);
+    vi.advanceTimersByTime(500);
+    expect(FakeSocket.all).toHaveLength(3);
+  });
+
+  it("neither connects nor sends once another tab has moved its words into a draft", () => {
+    const made = room();
+    let superseded = false;
+    made.superseded = () => superseded;
+    last().open();
+    made.text.insert(0, "words");
+    superseded = true;
+    last().say(STEP_1, Y.encodeStateVector(server("")));
+    expect(last().synced.map(([kind]) => kind)).toEqual([STEP_1]);
+    expect(made.state.value).toBe("paused");
+    made.renew(true);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
   it("leaves quietly", () => {
     const made = room();
     greet(server("x"));

@@ -2,10 +2,11 @@
 
 import "./redoc.css";
 import { init } from "redoc/bundles/redoc.standalone.js";
+import { prefix } from "./prefix";
 
 const font = "system-ui, sans-serif";
 init(
-  "/openapi.json",
+  `${prefix}/openapi.json`,
   {
     // Its own fonts would come from elsewhere.
     theme: { typography: { fontFamily: font, headings: { fontFamily: font } } },

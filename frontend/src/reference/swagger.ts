@@ -3,12 +3,13 @@
 import "swagger-ui-dist/swagger-ui.css";
 import "swagger-ui-dist/index.css";
 import SwaggerUIBundle from "swagger-ui-dist/swagger-ui-es-bundle.js";
+import { prefix } from "./prefix";
 
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: `${prefix}/openapi.json`,
   dom_id: "#reference",
   deepLinking: true,
-  oauth2RedirectUrl: `${location.origin}/docs/oauth2-redirect`,
+  oauth2RedirectUrl: `${location.origin}${prefix}/docs/oauth2-redirect`,
   presets: [SwaggerUIBundle.presets.apis],
   validatorUrl: null, // its makers' server
 });

@@ -9,6 +9,7 @@ import { light, type Light as State } from "../light";
 import { notice } from "../notices";
 import { outbox } from "../outbox";
 import { me } from "../people";
+import { addressOf } from "../root";
 import { go, type Route } from "../router";
 import { importFiles } from "./imports";
 import { sheetOpen } from "./keys";
@@ -115,7 +116,7 @@ function More() {
       {/* biome-ignore lint/a11y/useKeyWithClickEvents: the buttons in it have the keyboard */}
       <div onClick={close}>
         {!stranger.value && <Link to={{ view: "trash" }}>Trash</Link>}
-        <a href="/export" download>
+        <a href={addressOf("/export")} download>
           Export all notes
         </a>
         {!stranger.value && (

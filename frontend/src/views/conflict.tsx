@@ -15,7 +15,7 @@ export function ConflictPanel({ draft }: { draft: Draft }) {
       {conflicts.map((one, index) => (
         <div class="sides" key={index}>
           <figure>
-            <figcaption>Yours ({one.field})</figcaption>
+            <figcaption>Yours ({one.field === "content" ? "text" : one.field})</figcaption>
             <pre tabIndex={0}>{one.yours.text}</pre>
           </figure>
           <figure>

@@ -9,8 +9,8 @@ import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view
 import { tags } from "@lezer/highlight";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
-import { splice } from "../drafts";
 import type { Room } from "../room";
+import { splice } from "../splice";
 import { cursors } from "./cursors";
 
 const style = HighlightStyle.define([
@@ -108,12 +108,13 @@ export function Editor(props: Props) {
   // Before anything else can be typed.
   useLayoutEffect(() => {
     const editor = view.current;
-    const { room } = props;
-    if (!editor || !room || shared.current.room === room) return;
-    // What was typed alone is in the shared text by now: the caret stays, and what is typed next is shared.
+    const { room, text } = props;
+    if (!editor || shared.current.room === room) return;
+    // What was typed alone is in the shared text by now: the caret stays, and what is typed next is shared. Or the other
+    // way round: the text is shared no longer, and what is typed next is typed into the note.
     shared.current.room = room;
-    const { start, end, text: insert } = splice(editor.state.sliceDoc(), room.text.toString());
-    const effects = shared.current.sharing.reconfigure(together(room));
+    const { start, end, text: insert } = splice(editor.state.sliceDoc(), room ? room.text.toString() : text);
+    const effects = shared.current.sharing.reconfigure(room ? together(room) : alone());
     editor.dispatch({ changes: { from: start, to: end, insert }, effects }); // at once: not into a text before it
   }, [props.room]);
 

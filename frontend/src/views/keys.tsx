@@ -1,7 +1,6 @@
-/** The keyboard: what keys do, and the sheet that tells. */
+/** The keyboard: what keys do. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
 import { compose, step } from "../actions";
 import { outside } from "../entrance";
 import { outbox } from "../outbox";
@@ -11,63 +10,7 @@ import { nextMode } from "./note";
 
 export const sheetOpen = signal(false);
 /** Who speaks to the machine, or strikes keys by accident, turns single letters off (WCAG 2.2, 2.1.4). */
-const letters = signal(localStorage.getItem("letters") !== "off");
-
-const KEYS: [string, string][] = [
-  ["/", "search"],
-  ["n", "new note"],
-  ["j / k", "next / previous note"],
-  ["e", "edit the text"],
-  ["v", "write, both, read"],
-  ["h", "history"],
-  ["Ctrl+S", "save now"],
-  ["Esc", "out of a field; back to the list"],
-  ["?", "this sheet"],
-];
-
-export function Help() {
-  const sheet = useRef<HTMLDialogElement>(null);
-  const open = sheetOpen.value;
-  useEffect(() => {
-    if (open) sheet.current?.showModal();
-    else sheet.current?.close();
-  }, [open]);
-  return (
-    <dialog
-      ref={sheet}
-      aria-label="Keys"
-      onClose={() => {
-        sheetOpen.value = false;
-      }}
-    >
-      <h2>Keys</h2>
-      <dl>
-        {KEYS.map(([key, what]) => (
-          <div key={key}>
-            <dt>
-              <kbd>{key}</kbd>
-            </dt>
-            <dd>{what}</dd>
-          </div>
-        ))}
-      </dl>
-      <form method="dialog">
-        <label>
-          <input
-            type="checkbox"
-            checked={letters.value}
-            onChange={(event) => {
-              letters.value = event.currentTarget.checked;
-              localStorage.setItem("letters", letters.value ? "on" : "off");
-            }}
-          />
-          Keys without Ctrl
-        </label>
-        <button type="submit">Close</button>
-      </form>
-    </dialog>
-  );
-}
+export const letters = signal(localStorage.getItem("letters") !== "off");
 
 /** Whether letters belong to this element. A box to tick takes none, and may keep the focus of a sheet that just closed. */
 function takesText(element: HTMLElement): boolean {

@@ -1,6 +1,7 @@
 /** A link within the page: a real one, so that it can be opened in another tab, but followed without a reload. */
 
 import type { ComponentChildren } from "preact";
+import { addressOf } from "../root";
 import { go, path, type Route } from "../router";
 
 interface Props {
@@ -15,7 +16,7 @@ export function Link({ to, children, at, current, ...more }: Props) {
   return (
     <a
       {...more}
-      href={path(to)}
+      href={addressOf(path(to))}
       data-at={at}
       aria-current={current ? "page" : undefined}
       onClick={(event) => {

@@ -9,6 +9,7 @@ import { current } from "../opened";
 import { outbox } from "../outbox";
 import { others } from "../people";
 import { route } from "../router";
+import * as tagCounts from "../tagcounts";
 import { Link } from "./link";
 
 export const ROW = 84;
@@ -81,7 +82,8 @@ export function Sidebar() {
 
 function Tags() {
   const chosen = listing.list.value.filter.tags;
-  const counts = new Map(listing.tags.value.map(({ tag, count }) => [tag, count]));
+  useEffect(tagCounts.show, []);
+  const counts = new Map(tagCounts.tags.value.map(({ tag, count }) => [tag, count]));
   const shown = [...new Set([...chosen, ...counts.keys()])].slice(0, 200);
   return (
     <fieldset class="tags">

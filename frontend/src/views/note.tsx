@@ -8,7 +8,6 @@ import * as api from "../api";
 import { BLANK, type Draft, type Fields, fieldsOf, leftover, waiting } from "../drafts";
 import * as fragment from "../fragment";
 import { later } from "../later";
-import { tags as known } from "../listing";
 import { render } from "../markdown";
 import { complain } from "../notices";
 import * as opened from "../opened";
@@ -16,12 +15,12 @@ import { GONE, outbox } from "../outbox";
 import { others } from "../people";
 import type { Room } from "../room";
 import { go, route } from "../router";
-import { accessOf, mayWrite, owns, roleOf } from "../sharing";
+import { mayWrite, owns, roleOf } from "../sharing";
+import * as tagCounts from "../tagcounts";
 import * as texts from "../texts";
 import type { Note } from "../types";
-import { ConflictPanel } from "./conflict";
 import { Field } from "./field";
-import { accountViews } from "./lazy";
+import { accountViews, loadAccountViews } from "./lazy";
 import { Link } from "./link";
 
 type EditorView = typeof import("./editor").Editor;
@@ -157,19 +156,25 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   const fields: Fields = draft?.mine ?? fieldsOf(note as Note);
   const change = (changed: Partial<Fields>): void => {
     const target = (draft && outbox.drafts.value.get(draft.key)) ?? note ?? draft;
-    if (target) outbox.type(target, changed);
+    if (target) outbox.type(target, changed, overRest && !(draft && leftover(draft)));
   };
   const Editor = editor.value;
+  const views = accountViews.value;
+  useEffect(() => {
+    if (draft?.conflict && !views) void loadAccountViews();
+  }, [draft?.conflict]);
   const id = note?.id ?? draft?.id ?? null;
   const created = note?.created_date ?? draft?.created ?? null;
   useEffect(
     () => (id === null || created === null ? undefined : texts.use({ id, created_date: created })),
     [id, created],
   );
-  const open = id === null || created === null ? undefined : texts.roomOf({ id, created_date: created });
+  const identity = id === null || created === null ? null : { id, created_date: created };
+  const overRest = identity !== null && texts.isOverRest(identity);
+  const open = identity ? texts.roomOf(identity) : undefined;
   // Until what was typed while the note was made is in the shared text, the editor stays with the draft.
   const room = open?.ready.value && !(draft && leftover(draft)) ? open : null;
-  const alone = id === null || outbox.made.has(id);
+  const alone = id === null || overRest || outbox.made.has(id);
   const content = room ? room.content.value : fields.content;
   const plain = useRef<HTMLTextAreaElement>(null);
   const names = id === null ? [] : others(id);
@@ -193,7 +198,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         <span class="people" role="status">
           {names.length ? `Also here: ${names.join(", ")}` : ""}
         </span>
-        {id !== null && <Standing id={id} />}
+        {id !== null && views && <views.Standing id={id} />}
         <fieldset class="modes">
           <legend class="hidden">View</legend>
           {(["write", "both", "read"] as Mode[]).map((one) => (
@@ -212,7 +217,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
                 Delete
               </button>
             )}
-            {accounts.value && owns(id) && <Share id={id} title={fields.title} />}
+            {accounts.value && owns(id) && views && <views.Share id={id} title={fields.title} />}
           </>
         )}
         {id === null && draft && (
@@ -227,7 +232,7 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
           </button>
         )}
       </header>
-      {draft?.conflict && !readonly && <ConflictPanel draft={draft} />}
+      {draft?.conflict && !readonly && views && <views.ConflictPanel draft={draft} />}
       {!refused && draft?.error !== GONE && draft?.error && (
         <div class="alert" role="alert">
           {draft.error}
@@ -259,6 +264,11 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
         />
         <TagField tags={fields.tags} readOnly={readonly} change={(tags) => change({ tags })} />
       </div>
+      {overRest && !readonly && !missing && (
+        <p class="quiet" role="status">
+          Live editing is not available here. Your changes are saved every few seconds.
+        </p>
+      )}
       <div class="text">
         {mode.value !== "read" && Editor && (room || alone) && (
           <Editor
@@ -287,32 +297,6 @@ function Form({ draft, note }: { draft: Draft | null; note: Note | null }) {
   );
 }
 
-/** Whose the note is, and that one may only read it, if so. */
-function Standing({ id }: { id: number }) {
-  const role = roleOf(id);
-  const owner = accessOf(id)?.owner;
-  if (!accounts.value || role === null || role === "owner") return null;
-  return (
-    <span class="standing" role="status">
-      {role === "viewer" && <b>Read only</b>}
-      {owner && <span>Owner: {owner}</span>}
-    </span>
-  );
-}
-
-function Share({ id, title }: { id: number; title: string }) {
-  const [open, show] = useState(false);
-  const Dialog = accountViews.value?.ShareDialog;
-  return (
-    <>
-      <button type="button" aria-haspopup="dialog" onClick={() => show(true)}>
-        Share
-      </button>
-      {open && Dialog && <Dialog id={id} title={title} close={() => show(false)} />}
-    </>
-  );
-}
-
 interface Tags {
   tags: string[];
   readOnly: boolean;
@@ -321,6 +305,8 @@ interface Tags {
 
 function TagField({ tags, readOnly, change }: Tags) {
   const [text, setText] = useState("");
+  const [focused, setFocused] = useState(false);
+  useEffect(() => (focused ? tagCounts.show() : undefined), [focused]);
   const add = (): void => {
     const fresh = text
       .split(",")
@@ -353,7 +339,11 @@ function TagField({ tags, readOnly, change }: Tags) {
         value={text}
         maxLength={50}
         onInput={(event) => setText(event.currentTarget.value)}
-        onBlur={add}
+        onFocus={() => setFocused(true)}
+        onBlur={() => {
+          setFocused(false);
+          add();
+        }}
         onKeyDown={(event) => {
           if (event.key === "Enter" || event.key === ",") {
             event.preventDefault();
@@ -364,9 +354,7 @@ function TagField({ tags, readOnly, change }: Tags) {
         }}
       />
       <datalist id="known-tags">
-        {known.value.slice(0, 100).map(({ tag }) => (
-          <option key={tag} value={tag} />
-        ))}
+        {focused && tagCounts.tags.value.slice(0, 100).map(({ tag }) => <option key={tag} value={tag} />)}
       </datalist>
     </div>
   );

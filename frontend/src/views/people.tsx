@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { user } from "../account";
 import * as api from "../api";
 import { complain } from "../notices";
+import { base } from "../root";
 import type { Entry, UserListed } from "../types";
 import { ago } from "./list";
 import { Back } from "./note";
@@ -71,7 +72,7 @@ function Users() {
 function Invites() {
   const [made, setMade] = useState("");
   const make = (): void => {
-    api.invite().then(({ invite }) => setMade(`${location.origin}/invite#${invite}`), complain);
+    api.invite().then(({ invite }) => setMade(`${base()}/invite#${invite}`), complain);
   };
   return (
     <section aria-labelledby="invites">

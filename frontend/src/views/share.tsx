@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { user } from "../account";
 import * as api from "../api";
+import { base } from "../root";
 import { told } from "../sharing";
 import type { AccessIn, Member } from "../types";
 import { Secret } from "./secret";
@@ -125,7 +126,7 @@ export function ShareDialog({ id, title, close }: Props) {
             </select>
           </label>
           {access.link && wanted.link && (
-            <Secret label="The link" value={`${location.origin}/n/${id}#link=${access.link.token}`} />
+            <Secret label="The link" value={`${base()}/n/${id}#link=${access.link.token}`} />
           )}
           <label>
             Everyone may read it

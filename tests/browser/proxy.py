@@ -1,0 +1,147 @@
+"""A reverse proxy on plain TCP, for tests of what stands between a page and its server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Sync = Literal["pass", "404", "403", "silent", "hang", "brief"]
+"""How ``/sync`` is treated.
+
+pass: like everything else. 404, 403: refused. silent: the handshake is accepted, then nothing comes. hang: no answer at
+all. brief: cut shortly after the handshake.
+"""
+
+REQUEST_LINE = re.compile(rb"^([A-Z]+) (\S+) HTTP/1\.1\r\n")
+BRIEF_SECONDS = 0.05
+
+
+@dataclass
+class Proxy:
+    """Passes one request per connection to a server, and treats ``/sync`` as it is set to.
+
+    Attributes:
+        target: Port of the server.
+        prefix: Path prefix that requests must have; others are answered with 404.
+        strip: Whether the prefix is taken off.
+        sync: How ``/sync`` is treated, also on connections that are open; a change cuts those that are.
+        websockets: Whether WebSockets are passed at all; else they are answered with 404.
+        attempts: Number of requests for ``/sync``.
+    """
+
+    target: int
+    prefix: str = ""
+    strip: bool = True
+    sync: Sync = "pass"
+    websockets: bool = True
+    port: int = 0
+    attempts: int = 0
+    _open: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """The address of the server as the page sees it."""
+        return f"http://127.0.0.1:{self.port}{self.prefix}"
+
+    def set_sync(self, sync: Sync) -> None:
+        """Treat ``/sync`` differently from now on, and cut the connections that are open."""
+        self.sync = sync
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        try:
+            await self._serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # either side is gone
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort() if self.sync != "pass" else writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        request = REQUEST_LINE.match(head)
+        assert request, head
+        path = request[2].decode()
+        if not re.match(rf"{re.escape(self.prefix)}([/?]|$)", path):
+            await self._answer(writer, "404 Not Found")
+            return
+        inner = path[len(self.prefix) :] or "/"
+        is_sync = inner.startswith("/sync/")
+        if is_sync:
+            self.attempts += 1
+            self._open.add(writer)
+            if self.sync in ("404", "403"):
+                await self._answer(writer, f"{self.sync} Refused")
+                return
+            if self.sync == "hang":
+                await reader.read()
+                return
+        upgrade = re.search(rb"(?i)\r\nupgrade:", head)
+        if upgrade and not self.websockets:
+            await self._answer(writer, "404 Not Found")
+            return
+        if self.strip:
+            head = head.replace(request[2], inner.encode(), 1)
+        if not upgrade:  # one request per connection: the next one is checked, too
+            head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head[:-2]) + b"Connection: close\r\n\r\n"
+        await self._relay(head, reader, writer, self.sync if is_sync else "pass")
+
+    async def _relay(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how: Sync) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            forth.write(head)
+            if how == "silent":
+                writer.write(await back.readuntil(b"\r\n\r\n"))
+                await reader.read()  # to the end
+                return
+            ways = [asyncio.create_task(_copy(reader, forth)), asyncio.create_task(_copy(back, writer))]
+            await asyncio.wait(
+                ways,
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=BRIEF_SECONDS if how == "brief" else None,
+            )
+            for way in ways:
+                way.cancel()
+            await asyncio.wait(ways)
+        finally:
+            forth.transport.abort()
+
+    async def _answer(self, writer: asyncio.StreamWriter, status: str) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def proxy(target: int, **options: str | bool) -> AsyncIterator[Proxy]:
+    """Run a proxy in front of a server while the block lasts."""
+    between = Proxy(target, **options)  # type: ignore[arg-type]  # the dataclass checks them
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(between.handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    between.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield between
+    finally:
+        listener.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
