@@ -1,0 +1,90 @@
+"""The page behind real reverse proxies, configured as documented, and as people have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.page import SECOND, editor, holds, make, read_note, saved
+from tests.harness import ServerProcess, eventually, note_in
+from tests.reverse_proxies import NAMES, documented, reverse_proxy
+
+BARE = "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
+NO_LIVE_EDITING = "Live editing is not available here"
+
+
+async def _open(browser: Browser, url: str, path: str) -> Page:
+    context = await browser.new_context(base_url=url)
+    page = await context.new_page()
+    await page.goto(url + path)
+    return page
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_behind_each_proxy_two_people_write_in_one_text(
+    browser: Browser, server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    await make(server, note_in("Proxied", content="start"))
+    async with reverse_proxy(name, server, tmp_path / name) as url:
+        one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
+        for page in (one, other):
+            await expect(editor(page)).to_have_text("start")
+            await saved(page)
+        await editor(one).press("Control+End")
+        await editor(one).press_sequentially(", and more")
+        await expect(editor(other)).to_have_text("start, and more", timeout=5 * SECOND)
+        await holds(server, 1, "start, and more")
+        await make(server, note_in("Another", "from elsewhere"))
+        await expect(one.get_by_role("link", name="Another")).to_be_visible()
+        assert await one.get_by_text(NO_LIVE_EDITING).count() == 0
+        for page in (one, other):
+            await page.context.close()
+
+
+async def test_behind_a_proxy_without_websockets_the_text_is_saved_over_rest(
+    browser: Browser, server: ServerProcess, tmp_path: Path
+) -> None:
+    """It was read-only, with no word of why."""
+    await make(server, note_in("Proxied", content="start"))
+    async with reverse_proxy("nginx", server, tmp_path / "nginx", BARE) as url:
+        one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
+        for page in (one, other):
+            await expect(page.get_by_text(NO_LIVE_EDITING)).to_be_visible(timeout=30 * SECOND)
+        await editor(one).press("Control+End")
+        await editor(one).press_sequentially(", and more")
+        await holds(server, 1, "start, and more", within=15)
+        await expect(editor(other)).to_have_text("start, and more", timeout=15 * SECOND)
+        await saved(one)
+        for page in (one, other):
+            await page.context.close()
+
+
+@pytest.mark.parametrize("strips", [True, False])
+async def test_below_a_path_that_looks_like_one_of_ours_the_page_works(
+    browser: Browser, serve: object, tmp_path: Path, strips: bool
+) -> None:
+    assert callable(serve)
+    server: ServerProcess = serve(root_path="/notes")
+    site = documented("nginx").replace("location / {", "location /notes/ {")
+    if strips:
+        site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")
+    async with reverse_proxy("nginx", server, tmp_path / "nginx", site) as url:
+        page = await _open(browser, url, "/notes/")
+        await page.get_by_role("button", name="New note").click()
+        await page.get_by_label("Title", exact=True).fill("Below a path")
+        await editor(page).fill("words")
+        await saved(page)
+        await expect(page).to_have_url(f"{url}/notes/n/1")
+
+        async def stored() -> None:
+            note = await read_note(server)
+            assert (note["title"], note["content"]) == ("Below a path", "words")
+
+        await eventually(stored)
+        await page.reload()
+        await expect(editor(page)).to_have_text("words")
+        await page.goto(f"{url}/notes/docs")
+        await expect(page.get_by_text("Make a note")).to_be_visible()
+        await page.context.close()
