@@ -117,7 +117,7 @@ def test_pages_of_named_origins_may_do_what_the_own_page_may(others: TestClient)
     assert cors(answer) == {
         "allow-origin": ALLOWED,
         "allow-credentials": "true",
-        "expose-headers": "ETag, Link, Location, Retry-After, X-Cursor, X-Total-Count",
+        "expose-headers": "ETag, Link, Location, Retry-After, X-Cursor, X-Incomplete, X-Total-Count",
     }
     assert answer.headers["Vary"] == "Origin"
     for refused in (

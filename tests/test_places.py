@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
 from realtime.access import OPEN, STRANGER, Viewer
@@ -122,10 +123,14 @@ def test_every_way_in_takes_one(host: TestClient) -> None:
     with ExitStack() as open:
         for path in ("/ws", f"/sync/{id}"):
             open.enter_context(ann.websocket_connect(f"ws://127.0.0.1{path}", headers=origin))
-        for path in ("/ws", f"/sync/{id}"):
-            with ann.websocket_connect(f"ws://127.0.0.1{path}", headers=origin) as socket:
-                assert socket.receive()["code"] == CloseCode.TOO_MANY
-        for path in ("/events", "/changes"):
-            answer = ann.get(path)
+        with ann.websocket_connect("ws://127.0.0.1/ws", headers=origin) as socket:
+            assert socket.receive()["code"] == CloseCode.TOO_MANY
+        room = f"ws://127.0.0.1/sync/{id}"
+        with pytest.raises(WebSocketDenialResponse) as refused, ann.websocket_connect(room, headers=origin):
+            pass
+        for answer in (refused.value, ann.get("/changes")):
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
+        delay = re.fullmatch(r"retry: (\d+)\n\n", ann.get("/events").text)
+        assert delay, "an EventSource gives up after any status but 200"
+        assert int(delay[1]) >= 5000
     assert ann.get("/changes").status_code == 200

@@ -32,7 +32,7 @@ async def test_export_import_and_watch_take_a_token(serve: Callable[..., ServerP
 
         target = str(tmp_path / "notes.zip")
         assert await asyncio.to_thread(run, "export", target, token=token) == (0, f"1 notes in {target}\n")
-        assert await asyncio.to_thread(run, "import", target, token=token) == (0, "1 notes imported\n")
+        assert await asyncio.to_thread(run, "import", target, token=token) == (0, "1 note imported\n")
         for command in ("import", "export"):
             code, said = await asyncio.to_thread(
                 run, command, target + ("" if command == "import" else "2"), token="rt_x"

@@ -62,7 +62,7 @@ class Proxy:
             pass  # either side is gone
         finally:
             self._open.discard(writer)
-            writer.transport.abort() if self.sync != "pass" else writer.close()
+            await _closed(writer, abort=self.sync != "pass")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -111,11 +111,18 @@ class Proxy:
                 way.cancel()
             await asyncio.wait(ways)
         finally:
-            forth.transport.abort()
+            await _closed(forth, abort=True)
 
     async def _answer(self, writer: asyncio.StreamWriter, status: str) -> None:
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
+
+
+async def _closed(writer: asyncio.StreamWriter, *, abort: bool) -> None:
+    """Close a connection, and wait until it is: it would be left to the garbage collector otherwise."""
+    writer.transport.abort() if abort else writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
