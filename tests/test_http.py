@@ -48,7 +48,7 @@ async def ask(server: ServerProcess, *pieces: bytes) -> Answer:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.02)  # so that each comes by itself
-        async with asyncio.timeout(5 * UNIT):
+        async with asyncio.timeout(20 * UNIT):
             received = await reader.read()
     finally:
         writer.transport.abort()
