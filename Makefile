@@ -17,7 +17,7 @@ run: install
 	$(BIN)/realtime serve
 
 test: install
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 faults: install
 	$(BIN)/python -m tests.faults --write

@@ -107,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
+        redirect_slashes=False,  # both forms of each path are there
         docs_url=None,  # FastAPI's are made of scripts from elsewhere; ours are in `reference`
         redoc_url=None,
         license_info={"name": "MIT", "identifier": "MIT"},
@@ -138,6 +139,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
+    if settings.most_accepts:
+        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
@@ -146,8 +149,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(KnownHost, others=others)
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
-    if settings.most_accepts:
-        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
     app.add_middleware(StreamRetry)
     app.add_middleware(SafeHeaders, kept=settings.auth == "open")
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}

@@ -15,6 +15,7 @@ from realtime.errors import FileSkipped, ImportRefused
 from realtime.markdown import FILE_BYTES, SUFFIXES, NoteFile, file_name, from_markdown, to_markdown
 from realtime.models import MAX_ID, DatedNote, Note
 
+NOT_DATED = "created, updated: only admins can keep dates, so the notes of this import have the time of the import"
 CHUNK = 1024 * 1024
 MAX_KEPT_ID = MAX_ID // 2
 """The largest id that an import may keep: the next notes count on from it, and never reach the end."""
@@ -66,7 +67,7 @@ def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Con
     count = 0
     ids: list[int | None] = []
     used: set[int] = set()
-    undated, first_undated = 0, ""
+    undated = False
     skipped: list[Remark] = []
     changed: list[Remark] = []
     for name, file, reason in _read(sources):
@@ -79,16 +80,14 @@ def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Con
             id, change = _kept_id(file.id, used)
             ids.append(id)
             changes += change
+        if not keep_dates and (file.created or file.updated):
+            if not undated:
+                changes.append(NOT_DATED)
+            undated = True
         if changes:
             changed.append(Remark(_shown(name), "; ".join(changes)))
-        if not keep_dates and (file.created or file.updated):
-            undated += 1
-            first_undated = first_undated or name
     if not count:
         raise ImportRefused(_nothing(skipped))
-    if undated:
-        notes = "1 note has" if undated == 1 else f"{undated} notes, of which this is the first, have"
-        changed.append(Remark(_shown(first_undated), f"created, updated: only admins keep dates; {notes} that of now"))
     return Contents(count, ids, skipped, changed)
 
 

@@ -17,7 +17,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from realtime.cursor import Cursor
 from realtime.errors import BusUnavailable
@@ -194,6 +194,8 @@ class Bus:
         """Warn of a Redis that may evict keys. Raises :class:`BusUnavailable`."""
         try:
             memory = await self._redis.info("memory")
+        except NoPermissionError:
+            return  # the user may not look; whatever else it may not do shows when it is done
         except (RedisError, OSError) as error:
             raise _lost(error) from error
         policy = memory.get("maxmemory_policy", "noeviction")

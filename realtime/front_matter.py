@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import yaml
@@ -199,8 +200,25 @@ def _is_as_dumped(values: Mapping[str, Value], written: str) -> bool:
 
 
 def _read_toml(written: str) -> FrontMatter | None:
-    matter = _read_lines(written, "=")
-    return FrontMatter(exact=False) if matter is None else FrontMatter(matter.values, exact=False)
+    try:
+        values = {key.lower(): _plain(value) for key, value in tomllib.loads(written).items()}
+    except (tomllib.TOMLDecodeError, RecursionError):
+        matter = _read_lines(written, "=")
+        return FrontMatter({} if matter is None else matter.values, exact=False)
+    taxonomies = values.get("taxonomies")  # as Zola has its tags
+    if isinstance(taxonomies, dict):
+        values = {**taxonomies, **values}
+    return FrontMatter(values, exact=False)
+
+
+def _plain(value: Any) -> Value:
+    """Return a value of TOML as one of YAML is read: every scalar is a text."""
+    if isinstance(value, dict):
+        return {key.lower(): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    return text or None
 
 
 def _read_lines(written: str, separator: str) -> FrontMatter | None:

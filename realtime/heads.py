@@ -7,6 +7,7 @@ support, sends chunked bodies to HTTP/1.0 clients, and accepts HTTP/1.1 requests
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ WITHIN = 10.0
 HEAD, BODY, BETWEEN, AFTER = range(4)
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
-ONE_HOST = "An HTTP/1.1 request must have exactly one Host header"
+ONE_HOST = "An HTTP/1.1 request must have exactly one Host header, with a name or an address and perhaps a port"
+HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+"""What a ``Host`` header may be (RFC 3986, section 3.2.2)."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -84,13 +87,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._at = BODY
             return
         version = self.parser.get_http_version()
-        hosts = 0
-        for name, _ in self.headers:
-            hosts += name == b"host"
-        if hosts != 1 and (version == "1.1" or hosts):
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if (len(hosts) != 1 and (version == "1.1" or hosts)) or not all(map(HOST.fullmatch, hosts)):
             self._fault = ONE_HOST
             raise ValueError(ONE_HOST)
-        if self.url == b"*":  # a question about the server itself (RFC 9110, section 7.1)
+        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":  # of the server itself (RFC 9110, section 7.1)
             self.url = b"/"
         self._at = BODY
         before = self.cycle

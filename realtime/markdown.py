@@ -31,6 +31,7 @@ FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT + MAX_CHARACTERS)
 """The largest file that can hold a note, in the widest encoding."""
 SUFFIXES = (".md", ".markdown")
 
+CUT = f"title: was cut to {LINE_LENGTH[1]} characters"
 _NOTION_ID = re.compile(r"\s[0-9a-f]{32}$")
 
 
@@ -103,6 +104,7 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
         kept = with_title(fields["content"], whole_name)
         if len(kept.encode(errors="replace")) <= MAX_CONTENT:
             fields["content"] = kept
+            changes[changes.index(CUT)] = f"{CUT}; the whole name of the file is in the front matter"
     dates: dict[str, datetime | None] = {}
     for field in ("created", "updated"):
         value = matter.get(field)
@@ -148,16 +150,18 @@ def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> tup
     if given:
         return given, None
     # Archives of macOS have names in decomposed form.
-    stem = normalize("NFC", PurePosixPath(name.encode(errors="replace").decode()).stem)
+    path = PurePosixPath(name.encode(errors="replace").decode())
+    bundled = path.stem.lower() == "text" and path.parent.suffix.lower() == ".textbundle"
+    stem = normalize("NFC", path.parent.stem if bundled else path.stem)
     heading = _first_heading(body)
     found = heading or _NOTION_ID.sub("", stem) or stem
     title = _fitted(found, "Note")
-    if not title.endswith("…") or found.rstrip().endswith("…"):
+    if len(" ".join(found.split())) <= LINE_LENGTH[1]:
         return title, None
     if heading or matter.values.get("title") is not None:
-        changes.append(f"title: was cut to {LINE_LENGTH[1]} characters")
+        changes.append(CUT)
         return title, None
-    changes.append(f"title: was cut to {LINE_LENGTH[1]} characters; the whole name is in the front matter")
+    changes.append(CUT)
     return title, found
 
 

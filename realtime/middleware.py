@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
@@ -168,8 +169,10 @@ class StreamRetry:
             nonlocal replaced
             if message["type"] == "http.response.start" and message["status"] in (429, 503):
                 replaced = True
-                seconds = float(dict(message["headers"]).get(b"retry-after", b"1")) + random.random() * SPREAD
-                headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+                refused = Headers(raw=message["headers"])
+                seconds = float(refused.get("retry-after", "1")) + random.random() * SPREAD
+                kept = {name: value for name, value in refused.items() if name.startswith(("access-control-", "vary"))}
+                headers = {**kept, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
                 stream = Response(f"retry: {seconds * 1000:.0f}\n\n", 200, headers, "text/event-stream")
                 await stream(scope, receive, send)
             elif not replaced:

@@ -103,7 +103,7 @@ class SocketsFirst:
         self._routes = tuple(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is for none of them."""
+        """Passes on what is no WebSocket; one for none of them is refused."""
         if scope["type"] == "websocket":
             for route in self._routes:
                 match, found = route.matches(scope)
@@ -111,6 +111,8 @@ class SocketsFirst:
                     scope.update(found)
                     await route.app(scope, receive, send)
                     return
+            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from realtime.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SETTLE = 0.5
 GRACE = 30
@@ -178,7 +181,10 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             )
 
         def started() -> None:
-            say(address(host, port))
+            try:
+                say(address(host, port))
+            except OSError as error:  # standard output is full or closed; the server works all the same
+                log.warning("the address cannot be shown", extra={"address": address(host, port), "error": str(error)})
 
         if settings.workers == 1:
             run(settings, listener, started)

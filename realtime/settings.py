@@ -128,6 +128,17 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 32 characters")
         return secret
 
+    @field_validator("proxies")
+    @classmethod
+    def _addresses(cls, proxies: str) -> str:
+        for proxy in filter(None, map(str.strip, proxies.split(","))):
+            try:
+                if proxy != "*":
+                    ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(f"{proxy} is not an address or a network, like 10.0.0.5 or 10.0.0.0/8") from None
+        return proxies
+
     @field_validator("origins")
     @classmethod
     def _exact(cls, origins: str) -> str:

@@ -200,8 +200,12 @@ def _markdown_in(folder: Path, report: ImportReport) -> list[tuple[str, Path]]:
         folders.sort()
         for name in sorted(folders):
             path = Path(root, name)
+            relative = path.relative_to(folder).as_posix()
             if path.is_symlink():
-                report.skip(_readable(path.relative_to(folder).as_posix()), LINK)
+                report.skip(_readable(relative), LINK)
+            elif name.startswith("."):
+                report.skip(f"{_readable(relative)}/", "is a hidden folder, so nothing in it was read")
+                folders.remove(name)
         for name in sorted(names):
             path = Path(root, name)
             relative = path.relative_to(folder).as_posix()

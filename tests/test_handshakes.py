@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[int, str, bytes]] = {
     "HEAD": (400, "GET", request(first=b"HEAD / HTTP/1.1")),
     "HTTP/1.0": (400, "HTTP/1.1", request(first=b"GET / HTTP/1.0")),
     "long": (400, "8192", request(first=b"GET /" + b"a" * LONGEST_TARGET + b" HTTP/1.1")),
-    "body": (400, "body", request(b"Content-Length: 0")),
+    "body": (400, "body", request(b"Content-Length: 1")),
     "chunks": (400, "body", request(b"Transfer-Encoding: chunked")[:-2] + b"\r\n0\r\n\r\n"),
     "no version": (426, "13", request(version=b"")),
     "old version": (426, "13", request(version=b"Sec-WebSocket-Version: 8")),

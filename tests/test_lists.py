@@ -454,6 +454,13 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
         assert len(ids) == 7
         assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
         assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
+    middle = _in_order("id", word="apple")[100]
+    after = place_token("id", middle, middle)
+    following = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": "id", "after": after}).json()
+    assert len(following) == 7
+    assert min(note["id"] for note in following) > middle, "no note comes twice"
+    ranked = {"q": "apple", "after": place_token("relevance", 1.0, 1)}
+    assert library.get("/notes/", params=ranked).status_code == 503
     monkeypatch.setattr(search, "FIRST_SECONDS", 1e-6)
     nothing = library.get("/notes/", params={"q": "apple"})
     assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")

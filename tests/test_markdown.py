@@ -359,6 +359,25 @@ class TestOtherPrograms:
         assert (file.note.title, file.note.tags, file.note.content) == ("Hugo: a post", ["a", "b/c"], text)
         assert file.created == datetime(2021, 8, 21, 8, tzinfo=UTC)
 
+    @pytest.mark.parametrize(
+        ("matter", "title", "tags"),
+        [
+            ('title="Compact"', "Compact", []),
+            ('title = """\nMore lines"""\ntags = [\n  "a",\n  "b",\n]', "More lines", ["a", "b"]),
+            ('title = "Zola"\n[taxonomies]\ntags = ["a"]', "Zola", ["a"]),
+            ("title = 2026", "2026", []),
+            ('title = "Broken"\n[', "Broken", []),
+        ],
+    )
+    def test_toml(self, matter: str, title: str, tags: list[str]) -> None:
+        text = f"+++\n{matter}\n+++\ntext"
+        note = _read("a.md", text).note
+        assert (note.title, note.tags, note.content) == (title, tags, text)
+
+    def test_textbundle_is_called_as_its_folder(self) -> None:
+        assert _read("Shopping List.textbundle/text.md", "milk").note.title == "Shopping List"
+        assert _read("folder/text.md", "milk").note.title == "text"
+
     def test_pandoc(self) -> None:
         assert _read("a.md", "---\ntitle: In front\n...\ntext").note.content == "text"
 
@@ -397,7 +416,7 @@ class TestOtherPrograms:
         file = _read(f"folder/{name}.md", text)
         assert file.note.title == "long " * 9 + "long…"
         assert file.note.content == content.format(name=name)
-        assert file.changes[-1] == "title: was cut to 50 characters; the whole name is in the front matter"
+        assert file.changes[-1] == "title: was cut to 50 characters; the whole name of the file is in the front matter"
         again = _read("other.md", file.note.content)
         assert (again.note.title, again.note.content) == (file.note.title, file.note.content)
 
@@ -406,9 +425,16 @@ class TestOtherPrograms:
         file = _read("a.md", text)
         assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
 
+    def test_name_of_a_file_that_another_program_cut_is_kept_as_it_is(self) -> None:
+        name = "A very long note name that another program cut when it wrote it…"
+        file = _read(f"{name}.md", "text")
+        assert file.note.title == f"{name[:49]}…"
+        assert file.note.content == f"---\ntitle: {name}\n---\ntext"
+
     def test_name_of_a_file_that_has_no_room_in_the_text_is_left_out(self) -> None:
         text = "x" * (MAX_CONTENT - 10)
-        assert _read("long " * 20 + ".md", text).note.content == text
+        file = _read("long " * 20 + ".md", text)
+        assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
 
     def test_decomposed_name_of_a_file_is_composed(self) -> None:
         assert _read("Gro\u0308\u00dfe.md", "text").note.title == "Gr\u00f6\u00dfe"

@@ -6,8 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.routing import other_form, problems
 from tests.harness import note_in
@@ -185,9 +184,9 @@ def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: Tes
         with client.websocket_connect(path):
             pass
     for path in ("/", "/wss", "/ws/1", "/sync", "/notes/"):
-        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect(path):
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path):
             pass
-        assert refused.value.code == 1000, path
+        assert refused.value.status_code == 404, path
 
 
 def test_problems_leave_out_the_input_and_keep_their_place_encodable() -> None:

@@ -506,8 +506,8 @@ def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> N
     made = run.invoke(app, ["import", str(vault), *at])
     assert (made.exit_code, made.stdout) == (0, "2 notes imported\n"), made.output
     assert made.stderr.splitlines() == [
+        "skipped  .hidden/: is a hidden folder, so nothing in it was read",
         "skipped  image.png: is not a Markdown file (.md)",
-        "skipped  .hidden/three.md: is in the hidden folder .hidden",
         "2 files skipped",
     ]
 

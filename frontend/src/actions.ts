@@ -21,7 +21,13 @@ export function compose(): void {
   else go({ view: "new", key: outbox.compose().key });
 }
 
+/** Milliseconds after a deletion in which a click on Delete was meant for the note before. */
+const SECOND_CLICK = 1_000;
+let removing = false;
+
 export async function remove(id: number): Promise<void> {
+  if (removing) return;
+  removing = true;
   try {
     await outbox.flushed(id);
     await texts.saved(id);
@@ -30,8 +36,12 @@ export async function remove(id: number): Promise<void> {
     const to = after ?? before;
     go(to && matchMedia("(min-width: 800px)").matches ? { view: "note", id: to.id } : { view: "home" });
     say("Moved to the trash", () => void api.undelete(id).then(() => go({ view: "note", id }), complain));
+    // The next note has its button in the same place.
+    await new Promise((done) => setTimeout(done, SECOND_CLICK));
   } catch (error) {
     complain(error);
+  } finally {
+    removing = false;
   }
 }
 

@@ -5,7 +5,8 @@ import "./style.css";
 import { accounts } from "./account";
 import { outside } from "./entrance";
 import { start } from "./live";
-import { route } from "./router";
+import { path, route } from "./router";
+import { Boundary } from "./views/boundary";
 import { applyTheme, Bar, Notice } from "./views/chrome";
 import { ImportDialog } from "./views/imports";
 import { pressed, sheetOpen } from "./views/keys";
@@ -63,9 +64,13 @@ function App() {
       </a>
       <Bar />
       <div class="panes" data-view={route.value.view}>
-        <Sidebar />
+        <Boundary of="list">
+          <Sidebar />
+        </Boundary>
         <main id="main" tabIndex={-1}>
-          <Pane />
+          <Boundary of={path(route.value)}>
+            <Pane />
+          </Boundary>
         </main>
       </div>
       {Help && <Help />}

@@ -1,10 +1,33 @@
 /** Markdown as HTML that can do nothing: only what DOMPurify lets through, and links that lead out with no way back. */
 
 import DOMPurify from "dompurify";
-import { Marked } from "marked";
+import { Renderer } from "./preview";
+import workerUrl from "./previewWorker?worker&url";
 import { addressOf } from "./root";
 
-const marked = new Marked({ gfm: true, breaks: true, async: false });
+interface Policy {
+  createHTML(html: string): unknown;
+  createScriptURL(url: string): unknown;
+}
+
+/**
+ * The only policy that the page's Content-Security-Policy allows, under the name that DOMPurify would use itself.
+ *
+ * It is handed to DOMPurify, which makes HTML safe first, and lets one script run: the worker's.
+ */
+const policy = (
+  globalThis as { trustedTypes?: { createPolicy(name: string, rules: Policy): Policy } }
+).trustedTypes?.createPolicy("dompurify", {
+  createHTML: (html) => html,
+  createScriptURL: (url) => {
+    if (url !== workerUrl) throw new TypeError("Only the worker of the preview may run");
+    return url;
+  },
+});
+
+const renderer = new Renderer(
+  () => new Worker((policy?.createScriptURL(workerUrl) ?? workerUrl) as string, { type: "module", name: "preview" }),
+);
 
 /** Addresses within this server, which a text has without the server's prefix. */
 const WITHIN = /^\/(n|files)\/\d/;
@@ -21,9 +44,16 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   }
 });
 
+/** Returns the HTML of a Markdown text, or null if it cannot be made in time. */
+export async function render(text: string): Promise<string | null> {
+  const html = await renderer.render(text);
+  return html === null ? null : sanitized(html);
+}
+
 /** The HTML, as the `TrustedHTML` that the page's policy asks for where the browser knows it. */
-export function render(text: string): string {
-  return DOMPurify.sanitize(marked.parse(withoutFrontMatter(text)) as string, {
+function sanitized(html: string): string {
+  return DOMPurify.sanitize(html, {
+    ...(policy && { TRUSTED_TYPES_POLICY: policy as never }),
     USE_PROFILES: { html: true },
     FORBID_TAGS: [
       "style",
@@ -46,8 +76,6 @@ export function render(text: string): string {
     RETURN_TRUSTED_TYPE: true,
   }) as unknown as string;
 }
-
-const withoutFrontMatter = (text: string): string => text.replace(/^---[ \t]*\r?\n[\s\S]*?\n---[ \t]*(?:\r?\n|$)/, "");
 
 /** The only markup in a snippet is `<mark>`: taken apart, so that no HTML of the server is needed. */
 export function marks(snippet: string): { text: string; hit: boolean }[] {

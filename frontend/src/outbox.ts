@@ -242,7 +242,7 @@ export class Outbox {
 
   async #flush(key: string): Promise<void> {
     const before = this.drafts.value.get(key);
-    if (!before || this.#busy.has(key)) return;
+    if (!before || this.#busy.has(key) || before.absorbed) return;
     const draft = begin(before, unique());
     if (draft !== before) this.#put(draft);
     this.#typed.delete(key);
@@ -324,13 +324,18 @@ export async function start(listener: Listener): Promise<void> {
   const tab = await tabs.claim();
   outbox.start(tab, listener);
   await shelf.open();
+  // A page may have been closed before the local copy was superseded whose words a draft has.
+  const take = (draft: Draft): void => {
+    listener.restored?.([draft]);
+    outbox.take({ ...draft, absorbed: null });
+  };
   const adopt = (): Promise<void> =>
     tabs.alone(async () => {
-      for (const draft of await shelf.adopt(tab, await tabs.living())) outbox.take(draft);
+      for (const draft of await shelf.adopt(tab, await tabs.living())) take(draft);
       outbox.hurry();
     });
   listener.restored?.(await shelf.all());
-  for (const draft of [...(await shelf.own(tab)), ...shelf.recall()]) if (draft.tab === tab) outbox.take(draft);
+  for (const draft of [...(await shelf.own(tab)), ...shelf.recall()]) if (draft.tab === tab) take(draft);
   await adopt();
   setInterval(() => void adopt(), ORPHANED / 2);
   if (!navigator.locks) setInterval(() => outbox.touch(), ORPHANED / 3);

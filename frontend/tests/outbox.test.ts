@@ -282,6 +282,18 @@ describe("text over REST", () => {
     expect(last()).toMatchObject({ base: 3, fields: { content: "a b" } });
   });
 
+  it("is not sent for another reason before the local copy is superseded", async () => {
+    const box = outbox();
+    box.type(note(3, { content: "a" }), { title: "Typed before" });
+    await box.absorb(note(3, { content: "a" }), "a", "a b", "copy");
+    box.hurry();
+    await pass(60_000);
+    expect(asked).toEqual([]);
+    box.absorbed(1);
+    await pass(QUIET);
+    expect(last().fields).toMatchObject({ title: "Typed before", content: "a b" });
+  });
+
   it("is not taken while a request has no answer", async () => {
     const box = outbox();
     box.type(note(3), { title: "Sent" });

@@ -117,9 +117,11 @@ async def _feed(request: Request) -> Feed:
 
 
 # RFC 9110, section 8.8.3; what is between the quotes may be anything but a quote or a control character.
-ENTITY_TAGS = r'^[ \t]*(\*|(W/)?"[!#-~ ]*"[ \t]*(,[ \t]*(W/)?"[!#-~ ]*"[ \t]*)*)[ \t]*$'
+# A list may have empty elements (section 5.6.1).
+ENTITY_TAGS = r'^[ \t]*(\*|(,[ \t]*)*(W/)?"[!#-~ ]*"([ \t]*,([ \t]*(W/)?"[!#-~ ]*")?)*)[ \t]*$'
 _TAG = re.compile(r'(W/)?"([^"]*)"')
-_VERSION = re.compile(r"v([1-9][0-9]{0,15})")
+# Apache adds the encoding to the tags of what it compresses, and does not take it off again.
+_VERSION = re.compile(r"v([1-9][0-9]{0,15})(?:-gzip|-br)?")
 
 
 def versions_of(tags: str, *, weak: bool) -> frozenset[int] | None:

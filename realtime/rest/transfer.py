@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 
 from realtime import bundle
 from realtime.archive import NOT_MARKDOWN, ZipWriter
-from realtime.errors import NotSignedIn, RealtimeError
+from realtime.errors import ImportRefused, NotSignedIn, RealtimeError
 from realtime.gate import may_set_ids_and_dates
 from realtime.models import Note
 from realtime.rest.common import (
@@ -146,6 +146,9 @@ async def bring_in(
     are read before anything is written. With an `Idempotency-Key`, a repeat makes what is missing and has the same
     answer.
     """
+    others = sorted({name for name, _ in (await request.form()).multi_items()} - {"files"})
+    if others:
+        raise ImportRefused(f"{others[0][:100]}: there is no such field; send each file in a field named files")
     sources = [(file.filename or "", file.file) for file in files]
     keep_dates = may_set_ids_and_dates(who)
     found = await asyncio.to_thread(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates)

@@ -58,7 +58,11 @@ async def sync(socket: WebSocket, id: str) -> None:
         # Before the handshake: stock clients back off then, and connect again at once after a close.
         await socket.send_denial_response(refusal(error))
         return
-    await socket.accept()
+    try:
+        await socket.accept()
+    except BaseException:  # the client is gone
+        parts.places.leave(place)
+        raise
     way = direct(socket)
     if way is not None:
         member = parts.rooms.member(way.connection, viewer)

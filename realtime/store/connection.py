@@ -12,7 +12,7 @@ from typing import Any
 import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -31,6 +31,17 @@ CLOSE_TIMEOUT = 1.0
 
 
 DUPLICATE_KEY = 11000
+
+
+REFUSED = "The database refuses the server: its user, password or rights are wrong"
+_UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether MongoDB refused a command because of the user of the server."""
+    return (isinstance(error, OperationFailure) and error.code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED)) or (
+        isinstance(error, ServerSelectionTimeoutError) and "Authentication failed" in str(error)
+    )
 
 
 async def insert_again(collection: Any, documents: Sequence[Document]) -> None:
@@ -79,10 +90,10 @@ class Connection:
             await self.database.command("ping")
 
     async def until_prepared(self, error: type[Unavailable] = Unavailable) -> None:
-        """Waits until the indexes are there, within the budget for writes; then raises ``error``."""
+        """Waits until the indexes are there, within the budget for what is to be done; then raises ``error``."""
         if not self.prepared.is_set():
             try:
-                async with asyncio.timeout(self.write_timeout):
+                async with asyncio.timeout(self.write_timeout if error is OutcomeUnknown else self.read_timeout):
                     await self.prepared.wait()
             except TimeoutError:
                 raise error from None
@@ -105,4 +116,6 @@ class Connection:
             yield
         except PyMongoError as cause:
             log.warning("MongoDB: %s", error.__name__, extra={"error": str(cause)[:500]})
+            if is_refusal(cause):  # nothing was written
+                raise Unavailable(REFUSED) from cause
             raise error from cause

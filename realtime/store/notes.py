@@ -131,7 +131,7 @@ class NoteStore:
             "title_key": folded(fields["title"]),
             "version": 1,
             "created_date": created or updated or moment,
-            "updated_date": updated or max(moment, created or moment),
+            "updated_date": max(updated or moment, created or updated or moment),
             "deleted": False,
             "dirty": True,
             "operations": [] if token is None else [token],

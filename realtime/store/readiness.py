@@ -12,6 +12,7 @@ from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError, Serv
 
 from realtime.errors import Unavailable
 from realtime.store.batches import Batches
+from realtime.store.connection import is_refusal
 
 if TYPE_CHECKING:
     from realtime.store.connection import Connection
@@ -71,6 +72,8 @@ class Readiness:
 def _reason(error: PyMongoError) -> str:
     if isinstance(error, NotPrimaryError):
         return NOT_PRIMARY
+    if isinstance(error, ServerSelectionTimeoutError) and is_refusal(error):
+        return "the user or the password in its URL is wrong"
     if isinstance(error, ServerSelectionTimeoutError):
         return "no primary answers at the addresses in its URL"
     if isinstance(error, OperationFailure):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pymongo import ASCENDING, DESCENDING
@@ -64,29 +65,26 @@ class Search:
         only some searches do that at a time, for a limited time; the others, and those that take longer, get the
         matches that are found first. Raises :class:`Unavailable`.
         """
-        try:
+        with contextlib.suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(RANKING_SECONDS):
                 await self._rankings.acquire()
-        except TimeoutError:
-            return await self._first_matches(listing), False
-        try:
-            return await self._ranked_matches(listing), True
-        except Unavailable:
-            return await self._first_matches(listing), False
-        finally:
-            self._rankings.release()
+            try:
+                return await self._ranked_matches(listing), True
+            finally:
+                self._rankings.release()
+        return await self._first_matches(listing), False
 
     async def _first_matches(self, listing: Listing) -> list[Position]:
-        """Return where some of the notes with the words stand in the order: those that are found first."""
+        """Return some matches, in order among themselves: those that MongoDB finds first."""
         name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
-        match, key = _matching(listing), _sort_key(name)
-        if name == "relevance":
-            key = {"$literal": 0}
-        pipeline = [{"$match": match}, {"$limit": listing.limit + 1}, {"$project": {"key": key}}]
+        if name == "relevance" and listing.after is not None:
+            raise Unavailable  # without ranks, what is on the pages before is not known
+        key = {"$literal": 0} if name == "relevance" else _sort_key(name)
+        pipeline = [{"$match": _matching(listing)}, {"$project": {"key": key}}, *_after(listing)]
         found: list[Position] = []
         try:
             with self._connection.reading(FIRST_SECONDS):
-                async for document in self._notes.aggregate(pipeline, batchSize=FETCH):
+                async for document in self._notes.aggregate([*pipeline, {"$limit": listing.limit}], batchSize=FETCH):
                     found.append((document["key"], document["_id"]))  # noqa: PERF401  # what there is when time is up
         except Unavailable as error:
             if not (found or isinstance(error.__cause__, ExecutionTimeout)):  # else MongoDB does not answer at all
@@ -94,15 +92,10 @@ class Search:
         return sorted(found, reverse=backwards)
 
     async def _ranked_matches(self, listing: Listing) -> list[Position]:
-        name, backwards = listing.sort.removeprefix("-"), listing.sort.startswith("-")
-        step, id_step = (DESCENDING, ASCENDING) if name == "relevance" else (2 * (not backwards) - 1,) * 2
-        pipeline: list[Document] = [{"$match": _matching(listing)}, {"$project": {"key": _sort_key(name)}}]
-        if listing.after is not None:
-            after, id = listing.after
-            further = {ASCENDING: "$gt", DESCENDING: "$lt"}
-            pipeline.append(
-                {"$match": {"$or": [{"key": {further[step]: after}}, {"key": after, "_id": {further[id_step]: id}}]}}
-            )
+        """Return all matches in their order, as many as a page holds and one more."""
+        name = listing.sort.removeprefix("-")
+        step, id_step = _steps(listing)
+        pipeline = [{"$match": _matching(listing)}, {"$project": {"key": _sort_key(name)}}, *_after(listing)]
         pipeline += [{"$sort": {"key": step, "_id": id_step}}, {"$limit": listing.limit + 1}]
         with self._connection.reading(RANKING_SECONDS):
             found = await self._notes.aggregate(pipeline).to_list(None)
@@ -113,6 +106,22 @@ def _matching(listing: Listing) -> Document:
     """Return the condition for the notes of a list with words."""
     match: Document = {**visible(listing.keys), "$text": {"$search": listing.q}}
     return {**match, "tags": {"$all": list(listing.tags)}} if listing.tags else match
+
+
+def _steps(listing: Listing) -> tuple[int, int]:
+    """Return the directions in which matches are ordered: by what they are sorted by, and then by their ids."""
+    if listing.sort == "relevance":
+        return DESCENDING, ASCENDING
+    return (DESCENDING,) * 2 if listing.sort.startswith("-") else (ASCENDING,) * 2
+
+
+def _after(listing: Listing) -> list[Document]:
+    """Return the stage that leaves only what comes after the page before, if there is one."""
+    if listing.after is None:
+        return []
+    key, id = listing.after
+    step, id_step = ({ASCENDING: "$gt", DESCENDING: "$lt"}[direction] for direction in _steps(listing))
+    return [{"$match": {"$or": [{"key": {step: key}}, {"key": key, "_id": {id_step: id}}]}}]
 
 
 def _sort_key(order: str) -> Any:

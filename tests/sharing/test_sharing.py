@@ -217,8 +217,8 @@ def test_only_admins_keep_dates(ann: Browser, root: Browser) -> None:
             else [
                 {
                     "file": "0.md",
-                    "reason": "created, updated: only admins keep dates; 3 notes, of which this is the first,"
-                    " have that of now",
+                    "reason": "created, updated: only admins can keep dates, so the notes of this import have the time"
+                    " of the import",
                 }
             ]
         )

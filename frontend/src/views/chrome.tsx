@@ -197,7 +197,7 @@ export function Notice() {
                 notice.value = null;
               }}
             >
-              Undo
+              {now.label}
             </button>
           )}
         </p>

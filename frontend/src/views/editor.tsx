@@ -1,31 +1,16 @@
 /** The text of a note in CodeMirror: Markdown, undo, search, wrapped lines; shared with whoever is at it, too. */
 
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
-import { markdownKeymap, markdownLanguage } from "@codemirror/lang-markdown";
-import { HighlightStyle, LanguageSupport, syntaxHighlighting } from "@codemirror/language";
 import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
-import { Compartment, EditorState, type Extension, Prec, Transaction } from "@codemirror/state";
+import { Compartment, EditorState, type Extension, Prec, Text, Transaction } from "@codemirror/state";
 import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view";
-import { tags } from "@lezer/highlight";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
 import type { Room } from "../room";
 import { splice } from "../splice";
+import { accepted, insertWith } from "./accepted";
 import { cursors } from "./cursors";
-
-const style = HighlightStyle.define([
-  { tag: tags.heading, fontWeight: "700", color: "var(--ink)" },
-  { tag: tags.strong, fontWeight: "700" },
-  { tag: tags.emphasis, fontStyle: "italic" },
-  { tag: tags.link, color: "var(--accent)" },
-  { tag: tags.url, color: "var(--accent)" },
-  { tag: tags.monospace, color: "var(--code)" },
-  { tag: tags.quote, color: "var(--faint)" },
-  { tag: tags.processingInstruction, color: "var(--faint)" },
-]);
-
-/** Without the languages within HTML blocks that `markdown()` brings: they are a third of the editor. */
-const markdown = new LanguageSupport(markdownLanguage, Prec.high(keymap.of(markdownKeymap)));
+import { highlighting } from "./highlighting";
 
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -70,20 +55,21 @@ export function Editor(props: Props) {
     const { room, text, label, caret } = latest.current;
     const { sharing } = shared.current;
     shared.current.room = room;
+    const doc = room ? room.text.toString() : text;
     view.current = new EditorView({
       parent: place.current as HTMLDivElement,
       state: EditorState.create({
-        doc: room ? room.text.toString() : text,
+        doc,
         ...(caret && { selection: caret }),
         extensions: [
           EditorView.cspNonce.of(nonce),
           EditorState.lineSeparator.of("\n"),
           sharing.of(room ? together(room) : alone()),
           drawSelection({ cursorBlinkRate: still.matches ? 0 : 1200 }),
+          accepted,
           search({ top: true }),
           highlightSelectionMatches(),
-          markdown,
-          syntaxHighlighting(style),
+          highlighting(Text.of(doc.split("\n"))),
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({
             "aria-label": label,
@@ -102,7 +88,11 @@ export function Editor(props: Props) {
       }),
     });
     if (caret) view.current.focus();
-    return () => view.current?.destroy();
+    insertWith((change) => view.current?.dispatch({ changes: change, userEvent: "input.paste" }));
+    return () => {
+      insertWith(null);
+      view.current?.destroy();
+    };
   }, []);
 
   // Before anything else can be typed.

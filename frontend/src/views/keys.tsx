@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { compose, step } from "../actions";
+import { isComposing } from "../composing";
 import { outside } from "../entrance";
 import { outbox } from "../outbox";
 import { go, route } from "../router";
@@ -18,7 +19,7 @@ function takesText(element: HTMLElement): boolean {
 }
 
 export function pressed(event: KeyboardEvent): void {
-  if (event.defaultPrevented || outside.value) return;
+  if (event.defaultPrevented || outside.value || isComposing(event)) return;
   const target = event.target as HTMLElement;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") {
     event.preventDefault();

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Listed, Sort } from "../api";
+import { isComposing } from "../composing";
 import * as listing from "../listing";
 import { marks } from "../markdown";
 import { current } from "../opened";
@@ -39,6 +40,7 @@ export function Sidebar() {
           value={filter.q}
           onInput={(event) => listing.search(event.currentTarget.value)}
           onKeyDown={(event) => {
+            if (isComposing(event)) return;
             if (event.key === "Escape") {
               listing.search("");
               event.currentTarget.blur();

@@ -1,10 +1,11 @@
 /** A note: its fields, its text with a preview, and what can be done with it. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { accounts, stranger } from "../account";
 import { forgetWords, remove, rescue } from "../actions";
 import * as api from "../api";
+import { isComposing } from "../composing";
 import { BLANK, type Draft, type Fields, fieldsOf, leftover, waiting } from "../drafts";
 import * as fragment from "../fragment";
 import { later } from "../later";
@@ -345,6 +346,7 @@ function TagField({ tags, readOnly, change }: Tags) {
           add();
         }}
         onKeyDown={(event) => {
+          if (isComposing(event)) return;
           if (event.key === "Enter" || event.key === ",") {
             event.preventDefault();
             add();
@@ -362,14 +364,32 @@ function TagField({ tags, readOnly, change }: Tags) {
 
 const LONG = 20_000;
 
+/** A text as its Markdown looks; as it is written, if that cannot be made in time. */
 function Preview({ text }: { text: string }) {
-  const [shown, show] = useState(text);
-  // A long text takes a while: it is shown when the typing rests.
+  const [html, show] = useState<string | null | undefined>(undefined);
   useEffect(() => {
-    const timer = setTimeout(() => show(text), text.length > LONG ? 400 : 0);
-    return () => clearTimeout(timer);
+    let current = true;
+    // A long text takes a while: it is shown when the typing rests.
+    const timer = setTimeout(
+      async () => {
+        const made = await render(text);
+        if (current) show(made);
+      },
+      text.length > LONG ? 400 : 0,
+    );
+    return () => {
+      current = false;
+      clearTimeout(timer);
+    };
   }, [text]);
-  const html = useMemo(() => render(shown), [shown]);
-  // It comes from DOMPurify.
-  return <section class="preview" tabIndex={0} aria-label="Preview" dangerouslySetInnerHTML={{ __html: html }} />;
+  if (html === null) {
+    return (
+      <section class="preview" tabIndex={0} aria-label="Preview">
+        <p class="faint">This text cannot be shown as Markdown. This is how it is written:</p>
+        <pre class="written">{text}</pre>
+      </section>
+    );
+  }
+  const safe = html === undefined ? {} : { dangerouslySetInnerHTML: { __html: html } }; // it comes from DOMPurify
+  return <section class="preview" tabIndex={0} aria-label="Preview" {...safe} />;
 }
