@@ -100,7 +100,7 @@ async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
     yield "refused"
     await page.get_by_role("button", name="Discard").click()
 
-    await page.goto("/n/3")
+    await page.locator(".row", has_text="Doomed").click()
     await editor(page).press_sequentially("unsent")
     await saved(page)
     await rest.delete("/notes/3/")

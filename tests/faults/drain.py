@@ -48,12 +48,11 @@ async def drain(run: Run) -> Figures:
     fleet = await run.stand.fleet(settings, 2, run.random)
     here = list(fleet.servers)
     spread = 1.0
-    many = 1000 if run.thorough else 300
     async with crowd(run, lambda: run.random.choice(here).url, settings) as load:
         for number in range(run.times):
             server = run.random.choice(fleet.servers)
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-                visitors = [await stack.enter_async_context(Visitor(server.ws)) for _ in range(many)]
+                visitors = [await stack.enter_async_context(Visitor(server.ws)) for _ in range(1000)]
                 for visitor in visitors:
                     tasks.create_task(visitor.listen())
                 await eventually(lambda: all(visitor.ready for visitor in visitors))  # noqa: B023
