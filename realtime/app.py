@@ -255,7 +255,7 @@ async def _parts(
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
         "append to the log": bus.run,
-        "look at how Redis is set up": bus.inspect,
+        "check the configuration of Redis": bus.inspect,
         "follow the feed": follower.run,
         "go around Redis": detour.run,
         "clear the outbox": outbox.clear,

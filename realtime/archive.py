@@ -89,7 +89,7 @@ class ZipWriter:
 
 
 def _dos_time(moment: datetime) -> tuple[int, int]:
-    """Return date and time as zip archives have them, which know the years 1980 to 2107."""
+    """Return a date and time in the format of zip archives, clamped to the years 1980 to 2107."""
     if moment.year < 1980:
         return 1 << 5 | 1, 0
     if moment.year > 2107:
@@ -116,17 +116,17 @@ class Budget:
         """Count files. Raises :class:`ImportRefused` where there are too many."""
         self.files -= count
         if self.files < 0:
-            raise ImportRefused(f"files: there are more than {MOST_FILES} files at once; import them in parts")
+            raise ImportRefused(f"files: more than {MOST_FILES} files in one import. Split the import")
 
     def take_unpacked(self, size: int) -> None:
         """Count bytes. Raises :class:`ImportRefused` where there are too many."""
         self.unpacked -= size
         if self.unpacked < 0:
-            raise ImportRefused(f"files: hold more than {MOST_UNPACKED} bytes when unpacked; import them in parts")
+            raise ImportRefused(f"files: more than {MOST_UNPACKED} bytes after unpacking. Split the import")
 
 
 class Member(NamedTuple):
-    """A file of an archive: its name, and what is in it, or else why it is skipped."""
+    """A file of an archive: its name and its bytes, or the reason why it is skipped."""
 
     name: str
     data: bytes | None
@@ -134,7 +134,7 @@ class Member(NamedTuple):
 
 
 def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: Budget | None) -> Iterator[Member]:
-    """Read the files of a zip archive that may have been made to do harm.
+    """Yield the files of an untrusted zip archive.
 
     Args:
         archive: The archive.
@@ -165,7 +165,7 @@ def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: 
                 reason = f"is larger than {limit} bytes"
             packed -= 0 if reason else entry.compress_size
             if not reason and packed < 0:
-                reason = "shares its bytes with other files of the archive"
+                reason = "overlaps other files in the archive"
             if reason:
                 yield Member(name, None, reason)
                 continue
@@ -221,7 +221,7 @@ def listed(archive: IO[bytes]) -> int:
 
 
 def _refusal(name: str, entry: zipfile.ZipInfo, suffixes: tuple[str, ...]) -> str:
-    """Why an entry is skipped; empty if it is read."""
+    """Return the reason to skip an entry, or an empty string."""
     parts = name.split("/")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if reason := skip_reason(parts, suffixes):
@@ -229,7 +229,7 @@ def _refusal(name: str, entry: zipfile.ZipInfo, suffixes: tuple[str, ...]) -> st
     if len(name) > MAX_NAME:
         return f"its name is longer than {MAX_NAME} characters"
     if name.startswith("/") or ".." in parts or _DRIVE.match(name):
-        return "its name leads out of the archive"
+        return "its name points outside the archive"
     if "\0" in name:
         return "its name contains NUL"
     if kind not in (0, stat.S_IFREG):
@@ -242,9 +242,9 @@ def _refusal(name: str, entry: zipfile.ZipInfo, suffixes: tuple[str, ...]) -> st
 
 
 def skip_reason(parts: Sequence[str], suffixes: tuple[str, ...]) -> str:
-    """Why a file of an archive or a folder is skipped by the parts of its path; empty if it is read."""
+    """Return the reason to skip a file because of its path, or an empty string."""
     if "__MACOSX" in parts[:-1] or parts[-1].startswith("._"):
-        return "holds metadata of macOS, not a note"
+        return "is macOS metadata, not a note"
     hidden = next((part for part in parts if part.startswith(".") and part not in (".", "..")), None)
     if hidden is not None:
         return "is hidden" if hidden is parts[-1] else f"is in the hidden folder {hidden[:50]}"
@@ -263,7 +263,9 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size > MOST_DIRECTORY:
-            raise ImportRefused(f"files: an archive lists more than {MOST_FILES} files; import them in parts")
+            raise ImportRefused(
+                f"files: the file list of an archive is larger than {MOST_DIRECTORY} bytes. Split the import"
+            )
         data = self._file.read(MOST_DIRECTORY if size < 0 else size)
         return data if self.opened or not data.startswith(_ENTRY) else _repaired(data)
 

@@ -153,11 +153,11 @@ def _parsed(name: str, data: bytes | None, reason: str) -> tuple[str, NoteFile |
 def _kept_id(id: int | None, used: set[int]) -> tuple[int | None, list[str]]:
     """The id that a note keeps, and what to report where it keeps none."""
     if id is None:
-        return None, ["id: there is none to keep, so the note has the next one"]
+        return None, ["id: missing or invalid; a new id was assigned"]
     if id > MAX_KEPT_ID:
-        return None, [f"id: is larger than {MAX_KEPT_ID}, so the note has the next one"]
+        return None, [f"id: is larger than {MAX_KEPT_ID}, so a new id was assigned"]
     if id in used:
-        return None, [f"id: another file has {id}, too, so the note has the next one"]
+        return None, [f"id: another file has {id}, too, so a new id was assigned"]
     used.add(id)
     return id, []
 

@@ -97,7 +97,7 @@ class Bus:
         self.available = True
         self.appending = True
         self.warning: str | None = None
-        """What is wrong with how Redis is set up, though it works."""
+        """A problem of the configuration of Redis that does not stop the server."""
 
     @property
     def silent(self) -> bool:
@@ -191,7 +191,7 @@ class Bus:
         return result
 
     async def inspect(self) -> None:
-        """Warn of a Redis that may evict keys. Raises :class:`BusUnavailable`."""
+        """Log a warning if Redis may evict keys. Raises :class:`BusUnavailable`."""
         try:
             memory = await self._redis.info("memory")
         except NoPermissionError:

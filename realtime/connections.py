@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE = 1024 * 1024
 ABORT_AFTER = 2.0
 RECONNECT_DELAY = 1.0
-"""Seconds before the close of a connection whose client would do the same again: stock Yjs clients connect again at
-once, as a handshake that succeeds resets their backoff."""
+"""Seconds before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because
+a successful handshake resets their backoff."""
 GONE_AWAY = 1012
 LOST = 1006
 INVALID_TEXT = 1007
@@ -78,7 +78,7 @@ class Parser(Protocol):
     """
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a frame; after a close, the message that was begun is not waited for."""
+        """Accept a close frame within a fragmented message, and drop the unfinished message."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)

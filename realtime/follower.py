@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 1.0
 CONTACT_INTERVAL = 0.1
-"""Seconds between looks whether Redis answers, while it never did."""
+"""Seconds between checks for Redis, until it answers for the first time."""
 READ_AHEAD = 2**32
 READ_BYTES = 512 * 1024  # handed out at once: less than a client's budget, so that catching up closes nobody
 
@@ -61,7 +61,7 @@ class Follower:
         return max(0, self._top.offset - self._position.offset)
 
     async def ready(self) -> None:
-        """Waits for the first contact with Redis, or until it is clear that there is none: events come around it."""
+        """Wait until Redis answers, or is known to be unavailable: events then come from MongoDB."""
         while not (self._known.is_set() or self._bus.silent):
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTACT_INTERVAL):
@@ -130,7 +130,7 @@ class Follower:
         """Reads the log from the last event handed out; where it does not reach back, everyone starts over."""
         async with self._catching_up:
             if self._position is None:
-                # Whoever is connected by now got events around Redis, and perhaps not all: they start over.
+                # Clients that connected before may have missed events that came from MongoDB: they are reset.
                 self._position = await self._bus.position()
                 self._known.set()
                 self._handlers.reset(self._position)

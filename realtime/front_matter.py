@@ -61,7 +61,7 @@ Value = Any
 
 @dataclass(frozen=True, slots=True)
 class FrontMatter:
-    """What the front matter of a file says.
+    """The parsed front matter of a file.
 
     Attributes:
         values: The values by key, in lower case. Of a key that appears twice, the first value that is not empty.
@@ -176,7 +176,9 @@ def _first_of_each(pairs: list[tuple[str, Value]]) -> tuple[dict[str, Value], tu
             twice[folded] = None
         if values.get(folded) in (None, ""):
             values[folded] = value
-    return values, tuple(f"front matter: has {_shown(key)} twice; the first one was used" for key in twice)
+    return values, tuple(
+        f"front matter: has {_shown(key)} twice; the first value that is not empty was used" for key in twice
+    )
 
 
 def _shown(key: str) -> str:
@@ -244,7 +246,7 @@ def _read_lines(written: str, separator: str) -> FrontMatter | None:
         values,
         False,
         False,
-        ("front matter: is not valid YAML, and was read line by line; it stays in the text", *twice),
+        ("front matter: is not valid YAML, and was read line by line; it stays in the content", *twice),
     )
 
 

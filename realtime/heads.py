@@ -32,7 +32,7 @@ HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """An HTTP connection."""
+    """An HTTP connection with limits on request heads, and without the faults named above."""
 
     _at = BETWEEN
     _size = 0
@@ -116,9 +116,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Ignore the offer of another protocol, as RFC 9110, section 7.8, allows, and read the request's body.
 
-        Called while the parser's exception is handled. The parser takes all that follows an ``Upgrade`` header for the
-        other protocol, and cannot be told otherwise. So another one takes its place, and is given as much of the head
-        as it takes to find the end of the body.
+        Called while the parser's exception is handled. The parser treats all bytes after such a request as the other
+        protocol. A new parser replaces it, and reads the headers again that it needs to find the end of the body.
         """
         (consumed,) = sys.exc_info()[1].args  # type: ignore[union-attr]  # the offset where the parser stopped
         rest = self._data[consumed:]
@@ -133,9 +132,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.data_received(rest)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no valid request, in the form of all other errors, and close the connection."""
+        """Answer an invalid request with 400 as JSON, and close the connection."""
         detail, self._fault = self._fault or msg, None
-        if not self._answering:  # else nobody could tell the two answers apart
+        if not self._answering:  # else it would be read as part of the other answer
             self.transport.write(problem(HTTPStatus.BAD_REQUEST, detail))
         self.transport.close()
 

@@ -104,13 +104,13 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
         kept = with_title(fields["content"], whole_name)
         if len(kept.encode(errors="replace")) <= MAX_CONTENT:
             fields["content"] = kept
-            changes[changes.index(CUT)] = f"{CUT}; the whole name of the file is in the front matter"
+            changes[changes.index(CUT)] = f"{CUT}; the full file name was added to the front matter"
     dates: dict[str, datetime | None] = {}
     for field in ("created", "updated"):
         value = matter.get(field)
         dates[field] = date_of(value)
         if value is not None and dates[field] is None:
-            changes.append(f"{field}: is not a date; it stays in the text")
+            changes.append(f"{field}: is not a date; it stays in the content")
     try:
         note = NoteIn.model_validate(fields)
     except ValidationError as error:
@@ -171,7 +171,7 @@ def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str])
     if value is None:
         return ""
     if not isinstance(value, str):
-        changes.append(f"{field}: is not a text; it stays in the text of the note")
+        changes.append(f"{field}: is not a string; it stays in the content")
         return ""
     low, high = LINE_LENGTH
     if matter.exported and low <= len(value) <= high:
@@ -192,7 +192,7 @@ def _tags(matter: FrontMatter, changes: list[str]) -> list[str]:
     """The tags of the front matter: a list, lists in lists, or a text with commas between them."""
     value = matter.get("tags")
     if isinstance(value, dict):
-        changes.append("tags: are not a list; they stay in the text of the note")
+        changes.append("tags: are not a list; they stay in the content")
     if isinstance(value, str):
         hashed = value.split()
         given = hashed if len(hashed) > 1 and all(word.startswith("#") for word in hashed) else value.split(",")

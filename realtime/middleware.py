@@ -31,7 +31,7 @@ WITHIN = 10.0
 """Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
 SLOWEST = 1024
 SPREAD = 4.0
-"""Seconds over which clients that are sent away at once come back."""
+"""Random extra delay in seconds, so that refused clients do not all reconnect at once."""
 
 
 class BodyLimit:
@@ -149,10 +149,10 @@ def is_event_stream(scope: Scope) -> bool:
 
 
 class StreamRetry:
-    """Middleware that has clients of the event stream come back later if they cannot be served now.
+    """Middleware that replaces 429 and 503 answers of the event stream by a stream with only a ``retry:`` delay.
 
-    A browser's ``EventSource`` gives up after any status but 200 (HTML standard, section 9.2.3). So where others get
-    429 or 503, it gets a stream that names the delay and ends. The delay is random, so that a herd is spread.
+    A browser's ``EventSource`` does not reconnect after any status but 200 (HTML standard, section 9.2.3). The delay is
+    random, so that clients do not all reconnect at once.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -96,9 +96,9 @@ ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": Tru
 
 
 class NoteFields(Model):
-    """Base of the notes that clients send. What only the server sets is accepted and ignored.
+    """Base of the notes in requests. Read-only fields are accepted and ignored.
 
-    So a note that was read can be changed and sent back as it is, whichever answer it comes from.
+    So a client can change a note that it received, in any answer, and send it back as it is.
     """
 
     id: ReadOnly = None
@@ -313,7 +313,7 @@ def _plainly(error: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class AllBut:
-    """All versions but some."""
+    """All versions except these."""
 
     versions: frozenset[int]
 

@@ -57,8 +57,8 @@ class SameOrigin:
 
 
 FOREIGN = (
-    "Not from another site: its origin is not allowed here. If it is this server's own page behind a proxy, have the"
-    " proxy send the Host header that it got, or X-Forwarded-Host; REALTIME_ORIGINS allows other origins"
+    "Requests from this origin are not allowed. Behind a proxy, pass on the Host header or send X-Forwarded-Host."
+    " To allow other origins, set REALTIME_ORIGINS"
 )
 PORT = re.compile(r":[0-9]+$")
 
@@ -78,7 +78,7 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
-            # Of the forwarded hosts, all: with such a header of its own, a page could pass for another one.
+            # Check every forwarded host: after DNS rebinding a page could send X-Forwarded-Host itself.
             given = [header_of(scope, b"host") or "", *(header_of(scope, b"x-forwarded-host") or "").split(",")]
             hosts = [host.strip() for host in given if host.strip() not in self._others]
             address = (scope.get("server") or ("",))[0]

@@ -1,4 +1,4 @@
-"""Requests that come through a reverse proxy: whom they are from, for which host, and below which path."""
+"""Reverse proxies: the client address, scheme, host and path prefix of a request."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 class ProxyHeaders:
     """Middleware that takes a client's address, scheme and host from the headers of trusted proxies.
 
-    Uvicorn's own middleware does that for ``X-Forwarded-For``. This one adds ``X-Forwarded-Host``, and lists of values,
-    as chains of proxies make them: the first value is what the client sent to the first proxy.
+    Uvicorn's middleware handles ``X-Forwarded-For`` and a single ``X-Forwarded-Proto``. This one adds
+    ``X-Forwarded-Host`` and the lists of values that chains of proxies make, of which the first value counts.
     """
 
     def __init__(self, app: ASGIApp, proxies: str) -> None:
@@ -57,7 +57,7 @@ def _first(value: str | None) -> str:
 
 
 class RootPath:
-    """Middleware for an application that a proxy shows below a path prefix, whether the proxy removes it or not.
+    """Middleware for an application served under a path prefix, whether or not the proxy strips the prefix.
 
     Requests get the prefix as their ``root_path``; ``Location`` and ``Link`` headers get it before their paths.
     """
@@ -87,8 +87,8 @@ class RootPath:
     def _own(self, prefix: str, scope: Scope) -> str:
         """Return the path below the prefix.
 
-        A proxy that does not remove the prefix sends it before a path of ours. The prefix may itself look like one
-        (``/notes``): then the segment after it decides, and for the prefix alone, whether a browser opens a page.
+        The prefix can equal one of the application's own paths (``/notes``). Then the next segment decides whether the
+        prefix is still there; for the bare prefix, the ``Accept`` header decides.
         """
         path: str = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if path != prefix and not path.startswith(prefix + "/"):

@@ -56,7 +56,7 @@ class Recent:
             self._forget_aside(next(iter(self.aside)))
 
     def clear_aside(self) -> None:
-        """Forgets the events that the log does not have: clients start over, and read the notes again."""
+        """Drop the events that are not in the log. Clients are reset, and fetch the notes again."""
         self.aside.clear()
         self._aside_bytes = 0
 

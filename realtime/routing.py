@@ -29,9 +29,9 @@ RETRY_AFTER = "1"
 VIEWER = "realtime.viewer"
 """Where a scope has who is behind it."""
 FORWARDED_HOST = "realtime.forwarded_host"
-"""Where a scope has the host that the client asked a trusted proxy for."""
+"""Scope key: the host that the client requested from a trusted proxy."""
 PROXIED = "realtime.proxied"
-"""Where a scope says that the request came through a trusted proxy."""
+"""Scope key: set if the request came through a trusted proxy."""
 
 
 def parts_of(connection: HTTPConnection) -> Parts:
@@ -200,7 +200,7 @@ WEAK = (
     ". An entity tag that begins with W/ is weak and never matches in If-Match: send it as the server does, without W/."
     " Proxies that compress answers add it"
 )
-NOT_UTF8 = "The body is not UTF-8 (at byte {}): JSON is sent in UTF-8"
+NOT_UTF8 = "The body is not UTF-8 (at byte {}). Send JSON as UTF-8"
 
 
 def _methods(app: FastAPI, scope: Scope) -> list[str]:
@@ -223,7 +223,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(400)
     async def unreadable(request: Request, error: HTTPException) -> Response:
-        if isinstance(error.__cause__, UnicodeDecodeError):  # of a JSON body, as FastAPI raises it
+        if isinstance(error.__cause__, UnicodeDecodeError):  # FastAPI raises this for a JSON body that is not UTF-8
             return JSONResponse({"detail": NOT_UTF8.format(error.__cause__.start)}, 400)
         return await http_exception_handler(request, error)
 

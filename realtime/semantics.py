@@ -26,11 +26,11 @@ LISTS = {
     b"x-forwarded-host": b", ",
 }
 """Headers whose value may be spread over several lines, with what joins the lines (section 5.3)."""
-ENCODED = "The body came with Content-Encoding: {}, which this server does not decode: send it without an encoding"
+ENCODED = "Content-Encoding {} is not supported. Send the body uncompressed"
 
 
 class HeadAnswered(OSError):
-    """The answer to a ``HEAD`` request was sent: nothing of the body is wanted."""
+    """The answer to a ``HEAD`` request was sent. An ``OSError``, as when a client disconnects: responses stop at it."""
 
 
 class HttpSemantics:
@@ -55,7 +55,7 @@ class HttpSemantics:
         await self._app(scope, receive, send)
 
     async def _head(self, scope: Scope, send: Send) -> None:
-        """Answer as to ``GET``, without the body; one that is streamed is not even made."""
+        """Answer as to ``GET``, without the body. A streamed body is not generated."""
         answered = asyncio.Event()
         received = False
 

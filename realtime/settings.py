@@ -46,13 +46,13 @@ class Settings(BaseSettings):
     ] = 47104
     proxies: Annotated[
         str,
-        Field(description="addresses of proxies, separated by commas, that are believed about scheme and client"),
+        Field(description="addresses or networks of proxies, separated by commas, whose headers are trusted"),
     ] = "127.0.0.1"
     root_path: Annotated[
         str,
         Field(
             pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$",
-            description="path below which a proxy shows the server, like `/notes`; the proxy may remove it or not",
+            description="path prefix under which a proxy serves the page, such as `/notes`; stripped by it or not",
         ),
     ] = ""
     data: Annotated[Path, Field(description="folder of the embedded servers")] = Path("data")

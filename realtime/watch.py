@@ -22,7 +22,7 @@ LONGEST_PAUSE = 20.0
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 SILENCE = 60.0  # more than two heartbeats
 FINAL = {401, 403, 421}
-"""Statuses of a handshake that will be refused again."""
+"""HTTP statuses of a handshake after which it is not tried again."""
 
 
 class Refused(RealtimeError):
@@ -95,7 +95,7 @@ async def follow(
 
 
 def _reason(answer: Response) -> str:
-    """Return what a server said instead of opening the feed."""
+    """Return the reason for a failed handshake."""
     try:
         return str(json.loads(answer.body)["detail"])
     except (ValueError, KeyError, TypeError):

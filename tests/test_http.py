@@ -350,7 +350,7 @@ class TestBodies:
         data = json.dumps(note_in("Café"), ensure_ascii=False).encode(encoding)
         answer = await post(server, f"Content-Length: {len(data)}", body=data)
         assert answer.status == 400
-        assert answer.json == {"detail": "The body is not UTF-8 (at byte 14): JSON is sent in UTF-8"}
+        assert answer.json == {"detail": "The body is not UTF-8 (at byte 14). Send JSON as UTF-8"}
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
     async def test_json_in_other_unicode_encodings_is_read(self, server: ServerProcess, encoding: str) -> None:

@@ -180,8 +180,8 @@ def test_text_that_begins_with_a_rule_is_all_content(text: str) -> None:
         ("title: ab", "title: was shorter than 3 characters"),
         (f"title: {'x' * 51}", "title: was cut to 50 characters"),
         (f"title: {'long words ' * 20}", "title: was cut to 50 characters"),
-        ("title: [a, b]", "title: is not a text"),
-        ("title: {a: b}", "title: is not a text"),
+        ("title: [a, b]", "title: is not a string"),
+        ("title: {a: b}", "title: is not a string"),
         ("description: ab", "description: was shorter than 3 characters"),
         (f"description: {'x' * 5000}", "description: was cut to 50 characters"),
         ("tags: {a: b}", "tags: are not a list"),
@@ -416,7 +416,7 @@ class TestOtherPrograms:
         file = _read(f"folder/{name}.md", text)
         assert file.note.title == "long " * 9 + "long…"
         assert file.note.content == content.format(name=name)
-        assert file.changes[-1] == "title: was cut to 50 characters; the whole name of the file is in the front matter"
+        assert file.changes[-1] == "title: was cut to 50 characters; the full file name was added to the front matter"
         again = _read("other.md", file.note.content)
         assert (again.note.title, again.note.content) == (file.note.title, file.note.content)
 

@@ -258,12 +258,12 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("matter", "reason"),
     [
-        ("", "id: there is none to keep, so the note has the next one"),
-        ("id: 4", "id: another file has 4, too, so the note has the next one"),
-        ("id: 0", "id: there is none to keep, so the note has the next one"),
-        ("id: my-slug", "id: there is none to keep, so the note has the next one"),
-        (f"id: {2**52}", f"id: is larger than {2**52 - 1}, so the note has the next one"),
-        (f"id: {2**53}", f"id: is larger than {2**52 - 1}, so the note has the next one"),
+        ("", "id: missing or invalid; a new id was assigned"),
+        ("id: 4", "id: another file has 4, too, so a new id was assigned"),
+        ("id: 0", "id: missing or invalid; a new id was assigned"),
+        ("id: my-slug", "id: missing or invalid; a new id was assigned"),
+        (f"id: {2**52}", f"id: is larger than {2**52 - 1}, so a new id was assigned"),
+        (f"id: {2**53}", f"id: is larger than {2**52 - 1}, so a new id was assigned"),
     ],
 )
 def test_note_without_an_id_to_keep_has_the_next_one(client: TestClient, matter: str, reason: str) -> None:
@@ -351,7 +351,7 @@ def test_every_file_that_is_skipped_or_changed_is_named(client: TestClient) -> N
     assert answer["imported"] == 6
     assert {remark["file"]: remark["reason"] for remark in answer["skipped"]} == {
         "image.png": "is not a Markdown file (.md)",
-        "__MACOSX/._a.md": "holds metadata of macOS, not a note",
+        "__MACOSX/._a.md": "is macOS metadata, not a note",
         "files/backup.zip": "is not a Markdown file (.md)",
         ".trash/old.md": "is in the hidden folder .trash",
         **{f"{number}.png": "is not a Markdown file (.md)" for number in range(150)},
@@ -422,7 +422,7 @@ def test_too_much_in_total_is_refused_before_anything_is_written(client: TestCli
             archive.writestr(f"{number}.md", b" " * 2**22)
     answer = _import(client, ("good.md", b"# Good"), ("a.zip", packed.getvalue()))
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "files: hold more than 536870912 bytes when unpacked; import them in parts"
+    assert answer.json()["detail"] == "files: more than 536870912 bytes after unpacking. Split the import"
     assert _state(client) == []
 
 
@@ -434,7 +434,7 @@ def test_too_many_files_over_all_archives_are_refused(client: TestClient) -> Non
     file = ("a.zip", packed.getvalue())
     answer = _import(client, ("good.md", b"# Good"), file, file)
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "files: there are more than 100000 files at once; import them in parts"
+    assert answer.json()["detail"] == "files: more than 100000 files in one import. Split the import"
     assert _state(client) == []
 
 

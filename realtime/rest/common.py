@@ -53,7 +53,8 @@ FOREIGN: Answers = {
     403: problem(
         "A page of another origin sent it, which `REALTIME_ORIGINS` does not name; or it is a note, or a token, that is"
         " only for reading",
-        "Not from another site: its origin is not allowed here",
+        "Requests from this origin are not allowed. Behind a proxy, pass on the Host header or send X-Forwarded-Host."
+        " To allow other origins, set REALTIME_ORIGINS",
     )
 }
 SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}

@@ -258,9 +258,9 @@ def _written(note: Note, base: int | None) -> Response:
 
 
 def _check_id(note: NoteFields, id: int) -> None:
-    """Refuse a note that was meant for another address."""
+    """Reject a body whose ``id`` differs from the path."""
     if note.id is not None and (note.id != id or isinstance(note.id, bool)):
-        message = f"is not that of the path: leave it out, or send {id}"
+        message = f"does not match the id in the path. Omit it, or send {id}"
         raise RequestValidationError([{"type": "value_error", "loc": ("body", "id"), "msg": message}])
 
 

@@ -93,7 +93,7 @@ class Rooms:
         return member
 
     async def check_visible(self, id: int, viewer: Viewer) -> None:
-        """Raise :class:`NoteNotFound` unless a viewer may see a note, :class:`Unavailable`."""
+        """Raise :class:`NoteNotFound` unless a viewer may see a note, :class:`Unavailable` if that is not known."""
         if viewer.keys is not None or id not in self._rooms:
             await self._standing(id, viewer)
 

@@ -45,9 +45,9 @@ def decode(data: bytes) -> Message:
     elif kind == _AWARENESS:
         message = Message(Kind.AWARENESS, reader.array())
     elif kind == _AUTH:
-        raise MalformedUpdate(f"is of kind {kind}, which only a server sends: this is the y-websocket protocol")
+        raise MalformedUpdate(f"has message type {kind}, which only servers send in the y-websocket protocol")
     else:
-        raise MalformedUpdate(f"is of kind {kind}: this is the y-websocket protocol, which has the kinds 0, 1 and 3")
+        raise MalformedUpdate(f"has the unknown message type {kind}; the y-websocket protocol has 0, 1 and 3")
     reader.finish()
     return message
 

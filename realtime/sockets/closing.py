@@ -12,11 +12,11 @@ from realtime.errors import CLOSE_REASONS, CloseCode
 
 WITHIN = 1.0
 REPEATED = {CloseCode.BAD_FRAME, CloseCode.TOO_BIG, CloseCode.TOO_MANY}
-"""Codes for what a client is likely to do again as soon as it is connected again."""
+"""Close codes of errors that a client is likely to repeat after reconnecting."""
 
 
 def delay_of(code: CloseCode) -> float:
-    """Return for how many seconds the close of a room's connection is delayed."""
+    """Return the delay in seconds before closing a connection to a room."""
     return RECONNECT_DELAY if code in REPEATED else 0
 
 

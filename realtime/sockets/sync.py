@@ -55,7 +55,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         await parts.rooms.check_visible(int(id), viewer)
         place = await parts.places.take(viewer)
     except (NoteNotFound, NotSignedIn, TooMany, Unavailable) as error:
-        # Before the handshake: stock clients back off then, and connect again at once after a close.
+        # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
         await socket.send_denial_response(refusal(error))
         return
     try:

@@ -1,4 +1,4 @@
-"""Whether MongoDB can do what the server needs of it: commit writes on a majority of its members."""
+"""Checks whether MongoDB can commit a write on a majority of its members."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 2.0
 """Seconds that a write may take."""
 INTERVAL = 1.0
-"""Seconds for which a committed write proves that the next one can be committed, too."""
+"""Seconds for which the result of a successful check is used again."""
 STANDALONE = (
     "this mongod is not a member of a replica set: after a lost connection the server cannot tell whether a write was"
     " made. Start it with --replSet, and run rs.initiate()"
@@ -44,7 +44,7 @@ class Readiness:
             self._probe, lambda _: None, share=True, timeout=2 * TIMEOUT, error=Unavailable, under_way=1
         )
         self.warning: str | None = None
-        """What is wrong with the deployment, though it works."""
+        """A problem of the deployment that does not stop the server."""
 
     async def check(self) -> None:
         """Raise :class:`Unavailable`, with the reason, if a majority does not confirm a write in time."""
@@ -61,7 +61,7 @@ class Readiness:
         return [None] * len(waiting)
 
     async def inspect(self) -> None:
-        """Warn of a server that keeps fewer promises than a replica set does. Raises :class:`Unavailable`."""
+        """Log a warning if MongoDB is not a replica set. Raises :class:`Unavailable`."""
         with self._connection.reading():
             hello = await self._connection.database.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":

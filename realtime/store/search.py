@@ -1,4 +1,4 @@
-"""Live notes with words: which there are, in which order, and page by page."""
+"""Full-text search over live notes, page by page."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
 FETCH = 16
-"""Notes that are read at once where their order comes from elsewhere."""
+"""Notes that are read at once when their order is known."""
 RANKINGS = 2
 """Searches whose matches are ranked at once."""
 RANKING_SECONDS = 2.0
 """Seconds that a search may wait to be ranked, and that ranking may take."""
 FIRST_SECONDS = 1.0
-"""Seconds for the first matches of a search that is not ranked."""
+"""Time limit in seconds of a search that is not ranked."""
 
 
 class Search:
@@ -59,11 +59,11 @@ class Search:
         return Page(notes, last if complete and len(order) > listing.limit else None, complete)
 
     async def _matches(self, listing: Listing) -> tuple[list[Position], bool]:
-        """Return where the notes with the words stand in the order, one more than the page holds, and whether all do.
+        """Return the sorted positions of the matches, one more than the page holds, and whether they are complete.
 
-        MongoDB ranks all matches before it returns the first. Words that are in very many notes take it seconds, so
-        only some searches do that at a time, for a limited time; the others, and those that take longer, get the
-        matches that are found first. Raises :class:`Unavailable`.
+        MongoDB ranks all matches before it returns the first, which takes seconds for words in very many notes. So
+        ranking is limited to :data:`RANKINGS` searches at a time and to :data:`RANKING_SECONDS`; all other searches
+        return the first matches found. Raises :class:`Unavailable`.
         """
         with contextlib.suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(RANKING_SECONDS):
