@@ -101,7 +101,7 @@ def _dos_time(moment: datetime) -> tuple[int, int]:
 
 
 class Budget:
-    """What the archives and files of one import may hold together.
+    """The limits of one import, over all its archives and files.
 
     Attributes:
         files: How many more files there may be.

@@ -28,7 +28,7 @@ BODY_HEADERS = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
 ONE_HOST = "An HTTP/1.1 request must have exactly one Host header, with a name or an address and perhaps a port"
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
-"""What a ``Host`` header may be (RFC 3986, section 3.2.2)."""
+"""The valid values of a ``Host`` header (RFC 3986, section 3.2.2)."""
 
 
 class HttpProtocol(HttpToolsProtocol):

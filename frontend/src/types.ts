@@ -588,7 +588,7 @@ export interface LinkOut {
   token: string;
 }
 /**
- * What an import made of the files.
+ * The result of an import.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Imported".

@@ -96,7 +96,7 @@ class FileRemark(BaseModel):
 
 
 class Imported(BaseModel):
-    """What an import made of the files."""
+    """The result of an import."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [IMPORTED]})
 

@@ -1,4 +1,4 @@
-"""What a text, an input method or a second click must not do to the page."""
+"""The page withstands unusual texts, input methods and second clicks."""
 
 from __future__ import annotations
 

@@ -41,6 +41,8 @@ async def soak(run: Run) -> Figures:
     """Writers, typists, readers of every kind, those who come and go, and all that can be read over REST."""
     settings = await run.stand.settings(log_level="warning")
     server = await run.stand.serve(settings)
+    async with rest_client(server.url) as client:
+        await client.get("/readyz")  # adds the only document of its collection
     process = psutil.Process(server.pid)
     memory: list[int] = []
     before: Counter[str] = Counter()

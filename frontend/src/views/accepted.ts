@@ -17,7 +17,7 @@ const lines = (text: string): string => text.replace(/\r\n?/g, "\n");
 /** Returns a text without what cannot be stored: NUL, and halves of characters. */
 export const storable = (text: string): string => text.replaceAll("\0", "").replace(UNPAIRED, "\uFFFD");
 
-/** Returns the beginning of a text that takes at most so many bytes of UTF-8. */
+/** Returns the longest beginning of a text that fits into a number of bytes of UTF-8. */
 export function beginning(text: string, bytes: number): string {
   const { read } = encoder.encodeInto(text, new Uint8Array(Math.max(0, bytes)));
   return text.slice(0, read);
