@@ -28,7 +28,7 @@ async def _with_preview(opened: Open) -> Page:
 class TestPreview:
     @pytest.mark.parametrize(
         "text",
-        [">" * 5000 + " deep", "> " * 5000 + "deep", "a" + " " * 100_000 + "b", "a**b" * 100_000, "- " * 3000 + "x"],
+        [">" * 5000 + " deep", "> " * 5000 + "deep", "a" + " " * 500_000 + "b", "a**b" * 100_000, "- " * 3000 + "x"],
         ids=["quotes", "quotes with blanks", "blanks", "half emphasis", "lists"],
     )
     async def test_text_that_takes_too_long_is_shown_as_it_is_written(
