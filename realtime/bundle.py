@@ -38,7 +38,7 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the files of an import hold, once all of them were read.
+    """The contents of all files of an import.
 
     Attributes:
         count: How many notes there are.

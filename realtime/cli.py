@@ -224,7 +224,7 @@ def import_(
 ) -> None:
     """Make notes of Markdown files: of an export, or of any other program.
 
-    What can be adapted is adapted, and what cannot become a note is skipped; both are listed with their reasons.
+    Files are adapted where possible and skipped otherwise; both are listed with the reason.
     """
     from realtime.transfer import ImportReport, import_notes
 

@@ -73,8 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        # There is none before the first request.
-        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # none before the first
 
     def on_message_begin(self) -> None:
         """Called where a head begins."""
@@ -190,4 +189,4 @@ def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
             cycle.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to zero
         await send(message)
 
-    cycle.send = unchunked  # type: ignore[method-assign]
+    cycle.send = unchunked  # type: ignore[method-assign]  # uvicorn has no hook for it

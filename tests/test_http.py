@@ -22,7 +22,7 @@ JSON = "Content-Type: application/json"
 
 
 class Answer(NamedTuple):
-    """What a server answered, as it came."""
+    """A raw answer of a server."""
 
     status: int
     head: str

@@ -36,7 +36,7 @@ BARE = {
     ),
     "caddy": "notes.example {\n reverse_proxy 127.0.0.1:8000\n}",
 }
-"""What is written without reading any documentation."""
+"""A configuration as written without reading any documentation."""
 USUAL = (
     "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; proxy_http_version 1.1;"
     " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_set_header Host $host;"

@@ -251,7 +251,7 @@ export function resolve(draft: Draft, choice: Choice, now: number): Draft {
     if (name === "content") {
       const both = { text: merged.content ?? theirs.content, conflicts: clashes };
       const decided = choice === "mine" ? withMine(both) : both.text;
-      // What was typed since the conflict stays.
+      // Keep the text typed since the conflict.
       mine.content = withMine(merge(yours.content ?? draft.base.content, draft.mine.content, decided));
     } else if (!clashes.length) Object.assign(mine, { [name]: merged[name] ?? draft.mine[name] });
     else if (choice === "mine") Object.assign(mine, { [name]: draft.mine[name] });

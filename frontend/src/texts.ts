@@ -297,7 +297,7 @@ async function fallBack(name: string): Promise<boolean> {
       room.lose();
       return true;
     }
-    // What a viewer typed stays in the shared text, which the server refuses.
+    // The text of a viewer stays in the shared text, which the server refuses.
     if (room.unsaved.peek() && roleOf(one.id) !== null && !mayWrite(one.id)) return false;
     if (outbox.of(one.id)?.sending) await outbox.flushed(one.id);
     if (outbox.of(one.id)?.sending) return false;

@@ -65,7 +65,7 @@ async def test_sync_that_does_not_work_saves_over_rest(
     await expect(editor(other)).to_contain_text("typed over REST")
     await saved(page)
 
-    # What others type appears, and is merged into what is being typed.
+    # The text of others appears, and is merged with the text being typed.
     await editor(page).press("Control+End")
     await page.keyboard.type(", and ")
     await editor(other).press("Control+Home")
