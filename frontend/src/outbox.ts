@@ -334,8 +334,9 @@ export async function start(listener: Listener): Promise<void> {
       for (const draft of await shelf.adopt(tab, await tabs.living())) take(draft);
       outbox.hurry();
     });
+  const recalled = await shelf.recall();
   listener.restored?.(await shelf.all());
-  for (const draft of [...(await shelf.own(tab)), ...shelf.recall()]) if (draft.tab === tab) take(draft);
+  for (const draft of [...(await shelf.own(tab)), ...recalled]) if (draft.tab === tab) take(draft);
   await adopt();
   setInterval(() => void adopt(), ORPHANED / 2);
   if (!navigator.locks) setInterval(() => outbox.touch(), ORPHANED / 3);

@@ -11,6 +11,7 @@ interface Stored extends DBSchema {
 }
 
 const leftBy = (): string => scoped(`${space()}left`);
+const droppedBy = (): string => scoped(`${space()}dropped`);
 /** Where it cannot be known which tabs live, those that say nothing for so many milliseconds do not. */
 export const ORPHANED = 30_000;
 
@@ -18,6 +19,8 @@ export class Shelf {
   #database: IDBPDatabase<Stored> | null = null;
   /** The latest state of each draft that is not stored yet; null of those that go. */
   #waiting = new Map<string, Draft | null>();
+  /** The keys of drafts that were dropped, but may still be in the database. */
+  readonly #dropping = new Set<string>();
   #writing: Promise<void> | null = null;
 
   /** Without it nothing is kept, but all else works: some browsers forbid storage. */
@@ -49,6 +52,8 @@ export class Shelf {
   #write(key: string, draft: Draft | null): void {
     if (!this.#database || parted.peek()) return;
     this.#waiting.set(key, draft);
+    if (draft) this.#dropping.delete(key);
+    else this.#dropping.add(key);
     this.#writing ??= this.#pump(this.#database).finally(() => {
       this.#writing = null;
     });
@@ -63,6 +68,7 @@ export class Shelf {
         const writing = database.transaction("drafts", "readwrite");
         for (const [key, draft] of batch) void (draft ? writing.store.put(draft) : writing.store.delete(key));
         await writing.done;
+        for (const [key, draft] of batch) if (!draft && !this.#waiting.has(key)) this.#dropping.delete(key);
       } catch (error) {
         console.warn("A draft was not kept", error);
       }
@@ -89,6 +95,7 @@ export class Shelf {
     await this.#writing;
     await this.#database?.clear("drafts");
     sessionStorage.removeItem(leftBy());
+    sessionStorage.removeItem(droppedBy());
   }
 
   /** Takes the drafts of tabs that are gone, each under a key of its own: its old tab may come back, and is not to meddle. */
@@ -108,19 +115,28 @@ export class Shelf {
     return taken;
   }
 
-  /** Notes what was typed last where that is done at once: the page goes, and may go before it is stored. */
+  /** Notes what was typed and dropped last where that is done at once: the page may be gone before it is stored. */
   leave(drafts: Draft[]): void {
+    if (parted.peek()) return;
     try {
-      if (drafts.length && !parted.peek()) sessionStorage.setItem(leftBy(), JSON.stringify(drafts));
+      if (this.#dropping.size) sessionStorage.setItem(droppedBy(), JSON.stringify([...this.#dropping]));
+      if (drafts.length) sessionStorage.setItem(leftBy(), JSON.stringify(drafts));
     } catch {
       // Too large for there: the database has all but the last letters.
     }
   }
 
-  /** What was noted when the page went. */
-  recall(): Draft[] {
-    const left = JSON.parse(sessionStorage.getItem(leftBy()) ?? "[]") as Draft[];
-    sessionStorage.removeItem(leftBy());
-    return left;
+  /** Returns the drafts that were noted when the page went, and drops those that it dropped. */
+  async recall(): Promise<Draft[]> {
+    for (const key of noted<string>(droppedBy())) this.drop(key);
+    await this.stored();
+    return noted<Draft>(leftBy());
   }
+}
+
+/** Takes a list out of the tab's storage. */
+function noted<Item>(name: string): Item[] {
+  const list = JSON.parse(sessionStorage.getItem(name) ?? "[]") as Item[];
+  sessionStorage.removeItem(name);
+  return list;
 }

@@ -14,22 +14,26 @@ Open = Callable[..., Awaitable[Page]]
 
 SECOND = 1000 * UNIT
 
-HOLD_UP = """async () => {
+_HOLD_UP = """async () => {
   for (const { name } of await indexedDB.databases()) {
-    if (!name.startsWith("text-")) continue;
+    if (!name.startsWith("%s")) continue;
     const opening = indexedDB.open(name);
     await new Promise((done) => { opening.onsuccess = done; });
-    const first = opening.result.transaction("updates", "readwrite");
-    const again = () => { first.objectStore("updates").count().onsuccess = again; };
+    const first = opening.result.transaction("%s", "readwrite");
+    const again = () => { first.objectStore("%s").count().onsuccess = again; };
     again();
   }
 }"""
+HOLD_UP = _HOLD_UP % ("text-", "updates", "updates")
 """Keeps the browser from storing what is typed into the texts of the page from now on."""
+
+HOLD_UP_DRAFTS = _HOLD_UP % ("notes", "drafts", "drafts")
+"""Keeps the browser from storing or deleting drafts from now on, until the page goes."""
 
 NOTED = "Object.keys(localStorage).filter((key) => key.startsWith('left:'))"
 """Where the page has last letters that the browser has not stored."""
 
-expect.set_options(timeout=5 * SECOND)
+expect.set_options(timeout=20 * SECOND)  # ends only what fails: four tests share two cores
 
 
 async def make(server: ServerProcess, *notes: Json) -> list[Json]:

@@ -10,7 +10,21 @@ from typing import Any
 from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.chromium import ELSEWHERE
-from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
+from tests.browser.page import (
+    HOLD_UP,
+    HOLD_UP_DRAFTS,
+    NOTED,
+    SECOND,
+    Cable,
+    Open,
+    editor,
+    holds,
+    light,
+    make,
+    read_note,
+    saved,
+    title,
+)
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 
@@ -51,6 +65,21 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": f"others {words}"})
     await expect(editor(page)).to_have_text(f"others {words}")
+
+
+async def test_discarded_draft_stays_gone_when_the_page_goes_at_once(opened: Open) -> None:
+    page = await opened()
+    await page.keyboard.press("n")
+    await expect(title(page)).to_be_focused()
+    await page.keyboard.type("No")
+    await expect(page.get_by_role("alert")).to_contain_text("at least 3 characters")
+    await page.evaluate(HOLD_UP_DRAFTS)
+    await page.get_by_role("button", name="Discard").click()
+    for _ in range(2):
+        await page.goto("/")
+        await expect(page.get_by_role("button", name="New note")).to_be_visible()
+        await expect(page.get_by_text("No notes yet")).to_be_visible()
+        await expect(page.locator(".row")).to_have_count(0)
 
 
 async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, server: ServerProcess) -> None:
