@@ -11,14 +11,17 @@ import logging
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.utils import apply_mask
 
+from realtime.allowance import Allowance
 from realtime.errors import CLOSE_REASONS, CloseCode
 from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.turns import SLICE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +37,12 @@ ABORT_AFTER = 2.0
 RECONNECT_DELAY = 1.0
 """Seconds before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because
 a successful handshake resets their backoff."""
+FRAMES_PER_SECOND = 250
+"""Frames of any kind that a client may send. A stock Yjs client in a busy room sends about 100."""
+FRAMES_BURST = 1000
+PARSED_BYTES = 4096
+"""Bytes that the library's parser is given at a time."""
+PROBE_SECONDS = 5.0
 GONE_AWAY = 1012
 LOST = 1006
 INVALID_TEXT = 1007
@@ -92,8 +101,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_every", "_heard", "_keepalive", "_kind", "_lingers", "_listener",
-        "_lost", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
+        "_buffer", "_closing", "_connections", "_every", "_frames", "_heard", "_keepalive", "_kind", "_lingers",
+        "_listener", "_lost", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
@@ -103,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._listener: Listener
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
+        self._frames: Allowance | None = None  # most clients never send any
         self._needed = 0
         self._owed = b""
         self._kind: Opcode = Opcode.TEXT
@@ -143,6 +153,11 @@ class Connection(asyncio.Protocol):
     def buffered(self) -> int:
         """Bytes that the client has not taken yet."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def closing(self) -> bool:
+        """Whether a close was sent, or the connection is gone: what the client sends from now on is ignored."""
+        return self._closing
 
     @property
     def reason(self) -> tuple[int, str]:
@@ -192,12 +207,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent."""
         self._heard = True
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data, self._buffer = bytes(self._buffer), None
         if self._parser is None:
-            if self._buffer is not None:
-                self._buffer += data
-                if len(self._buffer) < self._needed:
-                    return
-                data, self._buffer = bytes(self._buffer), None
             data = self._read(data)
         if data:
             self._parse(data)
@@ -205,6 +220,8 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes) -> bytes:
         """Takes whole messages, keeps the beginning of one, and returns what is for the parser."""
         start = 0
+        now = time.monotonic()
+        until = now + SLICE_SECONDS
         while start < len(data):
             head = _head(data, start)
             if head is None:
@@ -214,13 +231,42 @@ class Connection(asyncio.Protocol):
                 break
             if len(data) < body + size:
                 return self._keep(data[start:], body + size - start)
+            if now > until:
+                return self._continue_later(data[start:])
+            if not self._count_frame(now):
+                return b""
             message = apply_mask(data[body : body + size], data[body - 4 : body])
             start = body + size
             if kind == PING:
                 self._answer(framed(PONG, message))
             elif kind != PONG and not self._take(message, text=kind == TEXT):
                 return b""
+            now = time.monotonic()
         return data[start:]
+
+    def _count_frame(self, now: float) -> bool:
+        """Count a frame that arrived, and close the connection if there are too many."""
+        if self._frames is None:
+            self._frames = Allowance(FRAMES_PER_SECOND, FRAMES_BURST, now)
+        if self._closing or self._frames.take(1, now):
+            return True
+        self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY)
+        return False
+
+    def _continue_later(self, data: bytes) -> bytes:
+        """Let other clients have the event loop before the rest of what arrived is read."""
+        self._keep(data, 0)
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._continue)
+        return b""
+
+    def _continue(self) -> None:
+        """Read the rest of what arrived, unless new data made that happen already."""
+        if self._lost or self.transport.is_closing():
+            return
+        self.transport.resume_reading()
+        if self._buffer is not None and not self._needed:
+            self.data_received(b"")
 
     def _keep(self, data: bytes, needed: int) -> bytes:
         self._buffer, self._needed = bytearray(data), needed
@@ -248,11 +294,22 @@ class Connection(asyncio.Protocol):
             self.write(pong)
 
     def _parse(self, data: bytes) -> None:
+        until = time.monotonic() + SLICE_SECONDS
+        for start in range(0, len(data), PARSED_BYTES):
+            if time.monotonic() > until:
+                self._continue_later(data[start:])
+                return
+            self._parse_piece(data[start : start + PARSED_BYTES])
+
+    def _parse_piece(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
             parser = self._parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE, logger=log)
         parser.receive_data(data)
+        now = time.monotonic()
         for frame in parser.events_received():
+            if not self._count_frame(now):
+                return
             if frame.opcode in DATA_OPCODES:  # type: ignore[union-attr]  # these are frames: the handshake is over
                 self._assemble(frame)
         answer = b"".join(parser.data_to_send())
@@ -303,6 +360,17 @@ class Connection(asyncio.Protocol):
             self._keepalive.cancel()
         self._connections.discard(self)
         self._listener.lost()
+
+    def probe(self) -> None:
+        """Ping the client now, and close the connection if no answer arrives within seconds."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + PROBE_SECONDS
+        if self._closing or self._keepalive is None or self._keepalive.when() <= due:
+            return
+        self._keepalive.cancel()
+        self._heard = False
+        self.write(framed(PING, b""))
+        self._keepalive = loop.call_at(due, self._ping)
 
     def _ping(self) -> None:
         """Asks the peer for a sign of life, if the last one was given."""

@@ -6,10 +6,11 @@ Updates are Yjs's, and Yrs reads them; see :mod:`realtime.updates` for which are
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pycrdt
 
+from realtime import lib0
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.updates import ROOT, Waiting, Walk, clocks_of, walked
 
@@ -31,6 +32,8 @@ class Document:
         # It is loaded in one thread and used in another.
         self._doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client, allow_multithreading=True)
         self._text = self._doc.get(ROOT, type=pycrdt.Text)
+        self.revision = 0
+        """Changes whenever the document does."""
         self._known: dict[int, int] = {}
         self._waiting = Waiting()
         self._pairs: dict[int, set[int]] = {}
@@ -61,12 +64,14 @@ class Document:
                 pycrdt.get_state(update)  # reads all of it
             except ValueError as error:
                 raise MalformedUpdate(f"cannot be decoded: {error}") from None
+            self.revision += 1
             self._waiting.add(update, self._known)
         if self._waiting:
             for one in self._waiting.taken(dict(self._known)):
                 self._take(one, walked(one))
 
     def _take(self, update: bytes, walk: Walk) -> None:
+        self.revision += 1
         try:
             self._doc.apply_update(update)
         except ValueError as error:
@@ -130,14 +135,29 @@ class Document:
         """What is here, as Yjs's state vector."""
         return self._doc.get_state()
 
+    @property
+    def clients(self) -> int:
+        """How many clients have written to the text."""
+        return len(self._known)
+
+    def vector(self, clocks: Mapping[int, int]) -> bytes:
+        """Return a state vector with these clocks, without those that make no difference to :meth:`since`.
+
+        Raises :class:`MalformedUpdate` for a clock between the halves of a character.
+        """
+        if any(clock in self._pairs.get(client, ()) for client, clock in clocks.items()):
+            raise MalformedUpdate("splits a character in two")
+        common = {client: min(clock, self._known[client]) for client, clock in clocks.items() if client in self._known}
+        entries = [lib0.number(client) + lib0.number(clock) for client, clock in sorted(common.items()) if clock]
+        return lib0.number(len(entries)) + b"".join(entries)
+
     def since(self, state: bytes = NOTHING) -> bytes:
         """What is here and was not in a state, what waits included. Raises :class:`MalformedUpdate`."""
-        if any(clock in self._pairs.get(client, ()) for client, clock in clocks_of(state).items()):
-            raise MalformedUpdate("splits a character in two")
-        try:
-            update = self._doc.get_update(state)
-        except ValueError as error:
-            raise MalformedUpdate(f"the state cannot be decoded: {error}") from None
+        return self.changes_after(self.vector(clocks_of(state)))
+
+    def changes_after(self, vector: bytes) -> bytes:
+        """Return the changes that are missing at a state vector made by :meth:`vector`."""
+        update = self._doc.get_update(vector)
         if not self._waiting:
             return update
         return self._waiting.with_all_of(update)
@@ -165,6 +185,7 @@ class Document:
             size = len(before[start:end].encode())
             places.append((at, size, text))
             at, seen = at + size, end
+        self.revision += 1
         state = self._doc.get_state()
         with self._doc.transaction():
             for at, size, text in reversed(places):

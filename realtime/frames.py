@@ -67,6 +67,9 @@ class Outlet(Protocol):
     def send(self, packet: Packet, limit: int) -> bool:
         """Sends messages, or drops them if the client is gone; false, with nothing sent, if more than that waits."""
 
+    def probe(self) -> None:
+        """Find out soon whether the client is still connected, if the connection can tell."""
+
     @property
     def buffered(self) -> int:
         """Bytes that the client has not taken yet."""

@@ -16,7 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from realtime.access import key_of
 from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable, VersionMismatch
+from realtime.limits import neighbourhood
 from realtime.models import etag
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def viewer_of(connection: HTTPConnection) -> Viewer:
     """Who sent this request or opened this socket."""
     viewer: Viewer = connection.scope.get(VIEWER, connection.app.state.anyone)
     return viewer
+
+
+def caller_of(connection: HTTPConnection, viewer: Viewer) -> str:
+    """Return what the requests of one caller are counted under: the user's key, or the network of the address."""
+    if viewer.name is not None:
+        return key_of(viewer.name)
+    return neighbourhood(connection.client.host) if connection.client else ""
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:

@@ -18,6 +18,7 @@ from realtime.rooms.journal import Journal
 from realtime.rooms.member import Member
 from realtime.rooms.relay import Kind, Relay, Told
 from realtime.rooms.room import Room
+from realtime.turns import Turns
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -77,6 +78,7 @@ class Rooms:
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns()
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,
@@ -85,9 +87,10 @@ class Rooms:
             "finish texts": self._finish,
         }
 
-    def member(self, outlet: Outlet, viewer: Viewer, *, writes: bool = True) -> Member:
-        """A client that may come in, and write if it may."""
-        member = Member(outlet, viewer, writes=writes and viewer.writes, budget=self._budget, stall=self._stall)
+    def member(self, outlet: Outlet, viewer: Viewer, caller: str, *, writes: bool = True) -> Member:
+        """Return a client that may join a room, and write if it may; ``caller`` is the user or network it is of."""
+        writes = writes and viewer.writes
+        member = Member(outlet, viewer, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
         if self._draining:
             member.close(CloseCode.DRAIN)
         return member
@@ -166,7 +169,7 @@ class Rooms:
         while room is None or room.given_up:  # it may be, while it is loaded
             room = self._rooms.get(id)
             if room is None or room.given_up:
-                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay)
+                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self._turns)
             room.holds += 1
             try:
                 await room.ready()
@@ -272,6 +275,7 @@ class Rooms:
     def _every_second(self, now: float) -> None:
         for room in list(self._rooms.values()):
             room.company.expire()
+            room.forget_answer()
             for member in list(room.company.members):
                 member.check()
             used = room.company.members or room.holds or room.due is not None or room.id in self._busy or room.waits

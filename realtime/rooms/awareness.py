@@ -1,7 +1,7 @@
-"""Who is in a room, and where: the awareness protocol of Yjs (y-protocols ``awareness.js``).
+"""The awareness protocol of Yjs: which clients are in a room, and their states (y-protocols ``awareness.js``).
 
-Of each client the state with the highest clock counts; ``null`` is the state of one that is gone. States are JSON of
-the client's own choice, passed on as they came.
+The state of a client with the highest clock counts; ``null`` is the state of a client that left. States are JSON of
+the client's own choice, and are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from typing import NamedTuple
 from realtime import lib0
 from realtime.errors import MalformedUpdate
 
-MAX_STATE = 8 * 1024
-MAX_CLIENTS = 10_000
+MAX_STATE_CHARACTERS = 8 * 1024
+MAX_CLOCK = 2**31
+"""Highest accepted clock. A client adds 1 per change; a higher clock would leave it none to go on with."""
 OUTDATED = 30.0
-"""Seconds without a word after which a client counts as gone; clients repeat themselves every 15."""
+"""Seconds without a message after which a client counts as gone; clients repeat themselves every 15."""
 MAX_NAME = 40
 GONE = "null"
 _LARGEST = 2**53 - 1
+
+
+class ClientState(NamedTuple):
+    """What a message says of one client."""
+
+    client: int
+    clock: int
+    state: str
 
 
 class _Entry(NamedTuple):
@@ -32,66 +41,86 @@ class Awareness:
     """The states of the clients in a room. Times are in seconds, of any clock that only goes forward."""
 
     def __init__(self) -> None:
+        self.characters = 0
+        """The size of all states."""
         self._entries: dict[int, _Entry] = {}
 
-    def take(self, data: bytes, now: float) -> tuple[bytes, set[int], bytes]:
-        """Takes states: returns those that were news, encoded (empty if none), and the clients that are new here.
+    def take(self, states: Iterable[ClientState], now: float) -> tuple[list[ClientState], bytes]:
+        """Store states.
 
-        The third is to be told to whoever sent them: clients that say nothing newer than when they were taken for
-        gone. A client that hears so of itself says that it is here, with a higher clock; it would else stay unseen
-        after it came back. Raises :class:`MalformedUpdate`, with nothing taken.
+        Returns:
+            The states that were news, and an encoded message for the sender (empty if there is none): the clients in
+            ``states`` that were taken for gone and whose clock is not newer. A client that receives this about itself
+            answers with a higher clock; it would stay invisible otherwise.
         """
-        news: dict[int, _Entry] = {}
+        news: list[ClientState] = []
         gone: dict[int, _Entry] = {}
-        for client, clock, state in _decoded(data):
-            known = self._entries.get(client)
-            if known is not None and clock <= known.clock:
-                # A client that is thought gone by others is, at the same clock.
-                if not (clock == known.clock and state == GONE and known.state != GONE):
-                    if state != GONE and known.state == GONE:
-                        gone[client] = known
-                    continue
-            elif state != GONE:
-                _check(state)
-            news[client] = _Entry(clock, state, now)
-        if len(self._entries) + len(news) > MAX_CLIENTS:
-            raise MalformedUpdate("names too many clients")
-        arrived = {client for client, entry in news.items() if entry.state != GONE and not self._here(client)}
-        self._entries |= news
-        return _encoded(news.items()) if news else b"", arrived, _encoded(gone.items()) if gone else b""
+        for told in states:
+            if self.is_news(told):
+                news.append(told)
+                self._store(told.client, _Entry(told.clock, told.state, now))
+            elif told.state != GONE and told.client in self._entries and not self.is_here(told.client):
+                gone[told.client] = self._entries[told.client]
+        return news, _encoded(gone.items()) if gone else b""
 
-    def _here(self, client: int) -> bool:
+    def is_news(self, told: ClientState) -> bool:
+        """Return whether a state is newer than the one that is stored."""
+        known = self._entries.get(told.client)
+        if told.clock > MAX_CLOCK:
+            return False
+        if known is None or told.clock > known.clock:
+            return True
+        # A client that leaves repeats its clock.
+        return told.clock == known.clock and told.state == GONE and known.state != GONE
+
+    def _store(self, client: int, entry: _Entry) -> None:
+        self.characters += len(entry.state) - self.size({client})
+        self._entries[client] = entry
+
+    def __len__(self) -> int:
+        """Return the number of clients that are known, or were until recently."""
+        return len(self._entries)
+
+    def is_here(self, client: int) -> bool:
+        """Return whether a client has a state that is not ``null``."""
         entry = self._entries.get(client)
         return entry is not None and entry.state != GONE
 
+    def size(self, clients: Iterable[int]) -> int:
+        """Return the number of characters in the states of some clients."""
+        return sum(len(self._entries[client].state) for client in clients if client in self._entries)
+
     def everyone(self) -> bytes:
-        """The states of all that are here, encoded; empty if there is nobody."""
+        """Return the states of all clients that are here, encoded; empty if there are none."""
         here = [(client, entry) for client, entry in self._entries.items() if entry.state != GONE]
         return _encoded(here) if here else b""
 
-    def named(self, data: bytes) -> set[int]:
-        """The clients whose states these are. Raises :class:`MalformedUpdate`."""
-        return {client for client, _, _ in _decoded(data)}
-
     def states(self, clients: Iterable[int]) -> bytes:
-        """The states of these clients as they are now, encoded."""
+        """Return the current states of some clients, encoded."""
         return _encoded([(client, self._entries[client]) for client in clients if client in self._entries])
 
-    def leave(self, clients: Iterable[int], now: float) -> bytes:
-        """Takes these clients for gone; returns that as states, encoded (empty if none was here)."""
-        left = {client: _Entry(self._entries[client].clock, GONE, now) for client in clients if self._here(client)}
-        self._entries |= left
-        return _encoded(left.items()) if left else b""
+    def leave(self, clients: Iterable[int], now: float) -> set[int]:
+        """Take clients for gone, and return those that were here."""
+        left = {client for client in clients if self.is_here(client)}
+        for client in left:
+            self._store(client, _Entry(self._entries[client].clock, GONE, now))
+        return left
 
-    def expire(self, now: float) -> bytes:
-        """Takes for gone who said nothing for too long, and forgets who was gone; returns as :meth:`leave`."""
+    def expire(self, now: float) -> tuple[set[int], set[int]]:
+        """Take for gone the clients that were silent for too long, and forget those that were gone.
+
+        Returns:
+            The clients that are taken for gone now, and those that are forgotten.
+        """
         late = {client for client, entry in self._entries.items() if now - entry.heard > OUTDATED}
-        for client in [client for client in late if not self._here(client)]:
+        forgotten = {client for client in late if not self.is_here(client)}
+        self.characters -= self.size(forgotten)
+        for client in forgotten:
             del self._entries[client]
-        return self.leave(late & self._entries.keys(), now)
+        return self.leave(late - forgotten, now), forgotten
 
     def name_of(self, clients: Iterable[int]) -> str | None:
-        """The name that one of these clients goes by (``user.name``, as editors set it)."""
+        """Return the name in the states of some clients (``user.name``, as editors set it), if there is one."""
         for client in clients:
             entry = self._entries.get(client)
             state = None if entry is None else json.loads(entry.state)
@@ -102,28 +131,37 @@ class Awareness:
         return None
 
 
-def signed(data: bytes, name: str) -> bytes:
-    """States with this name as ``user.name`` wherever they have one. Raises :class:`MalformedUpdate`."""
-    entries = [(client, _Entry(clock, _signed(state, name), 0)) for client, clock, state in _decoded(data)]
-    return _encoded(entries)
+def count_of(data: bytes) -> int:
+    """Return the number of states in a message. Raises :class:`MalformedUpdate`."""
+    return lib0.Reader(data).count()
 
 
-def _signed(state: str, name: str) -> str:
-    _check(state)
-    told = json.loads(state)
-    if not isinstance(told, dict) or "user" not in told:
-        return state
-    user = told["user"] if isinstance(told["user"], dict) else {}
-    return json.dumps({**told, "user": {**user, "name": name}}, separators=(",", ":"))
-
-
-def _decoded(data: bytes) -> list[tuple[int, int, str]]:
+def decoded(data: bytes) -> list[ClientState]:
+    """Decode the states in a message. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
-    entries = [(reader.number(_LARGEST), reader.number(_LARGEST), reader.string()) for _ in range(reader.count())]
+    count = reader.count()
+    states = [ClientState(reader.number(_LARGEST), reader.number(_LARGEST), reader.string()) for _ in range(count)]
     reader.finish()
-    if len({client for client, _, _ in entries}) < len(entries):
+    if len({told.client for told in states}) < len(states):
         raise MalformedUpdate("names a client twice")
-    return entries
+    return states
+
+
+def checked(told: ClientState, name: str | None = None) -> ClientState:
+    """Check a client's state, and return it with ``name`` as its ``user.name`` if it has one.
+
+    Raises :class:`MalformedUpdate` for a state that is not JSON: the clients that read it would fail.
+    """
+    if len(told.state) > MAX_STATE_CHARACTERS:
+        raise MalformedUpdate(f"holds a state of more than {MAX_STATE_CHARACTERS} characters")
+    try:
+        state = json.loads(told.state, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise MalformedUpdate("holds a state that is not JSON") from None
+    if name is None or not isinstance(state, dict) or "user" not in state:
+        return told
+    user = state["user"] if isinstance(state["user"], dict) else {}
+    return told._replace(state=json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":")))
 
 
 def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
@@ -132,15 +170,5 @@ def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
 
 
 def _refuse(constant: str) -> None:
-    """Python reads ``NaN`` and ``Infinity``; JSON has neither."""
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
     raise ValueError(constant)
-
-
-def _check(state: str) -> None:
-    """What is no JSON would make every client fail that reads it."""
-    if len(state) > MAX_STATE:
-        raise MalformedUpdate(f"holds a state of more than {MAX_STATE} characters")
-    try:
-        json.loads(state, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise MalformedUpdate("holds a state that is not JSON") from None

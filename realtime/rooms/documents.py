@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 LARGE = 64 * 1024
 """Bytes."""
 MAX_STATE = 8 * 1024 * 1024
+MAX_VECTOR = 64 * 1024
+LARGE_VECTOR = 4 * 1024
+"""Bytes of a state vector from which on it is decoded in a thread."""
+VECTOR_ENTRY = 10
+"""Bytes that a client takes in a state vector: 5 for its id and up to 5 for its clock."""
 MOST_PIECES = 500
 """Pieces and deletions that a text takes at once."""
 
@@ -41,9 +46,8 @@ class Space:
             self._spare = MAX_CONTENT - self._document.length
         return size <= self._spare and self.size + size <= MAX_STATE
 
-    async def has(self, update: bytes) -> bool:
-        """Whether there is room for this update, by trying it elsewhere. Raises :class:`MalformedUpdate`."""
-        state = self._document.since()
+    async def has(self, state: bytes, update: bytes) -> bool:
+        """Whether there is room for an update of this state, by trying it. Raises :class:`MalformedUpdate`."""
         self.size = len(state)
         try:
             trial = await asyncio.to_thread(Document, [state, update])
@@ -78,6 +82,19 @@ def take(document: Document, update: bytes) -> bool:
 async def parts(update: bytes) -> tuple[Walk, list[bytes]]:
     """What an update holds, and the same as parts that are quickly taken. Raises :class:`MalformedUpdate`."""
     return await asyncio.to_thread(updates.parts, update, MOST_PIECES)
+
+
+async def clocks_of(vector: bytes, document: Document) -> dict[int, int]:
+    """Decode the state vector of a client of this document. Raises :class:`MalformedUpdate`.
+
+    It may name twice as many clients as the document has: the client may hold changes that are not here yet.
+    """
+    limit = MAX_VECTOR + 2 * document.clients * VECTOR_ENTRY
+    if len(vector) > limit:
+        raise MalformedUpdate(f"has a state vector of {len(vector)} bytes, more than the limit of {limit}")
+    if len(vector) < LARGE_VECTOR:
+        return updates.clocks_of(vector)
+    return await asyncio.to_thread(updates.clocks_of, vector)
 
 
 async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from realtime.allowance import Allowance
 from realtime.errors import CloseCode
 from realtime.frames import Packet, Progress
 from realtime.rooms import protocol
@@ -24,6 +25,9 @@ STATES_PER_SECOND = 120
 STATES_BURST = 480
 LARGE_STATES = 1024
 """Bytes of news that count as one message more: everyone gets them."""
+ANSWER_BYTES_PER_SECOND = 1024 * 1024
+"""Answers to the question for missing changes. Clients ask it once after connecting, a few every some seconds."""
+ANSWER_BYTES_BURST = 16 * 1024 * 1024
 
 
 class Refused(Exception):
@@ -34,28 +38,19 @@ class Refused(Exception):
         self.code = code
 
 
-class Allowance:
-    """So many a second, and at once as many as were left over, up to a burst. Times are in seconds, of any clock."""
-
-    def __init__(self, per_second: float, burst: float, now: float) -> None:
-        self._per_second = per_second
-        self._burst = burst
-        self._left = burst
-        self._counted = now
-
-    def take(self, cost: float, now: float) -> None:
-        """Takes from what is left. Raises :class:`Refused` when it is not enough."""
-        self._left = min(self._burst, self._left + (now - self._counted) * self._per_second) - cost
-        self._counted = now
-        if self._left < 0:
-            raise Refused(CloseCode.TOO_MANY)
-
-
 class Member:
-    """One connection to a room. ``clients`` are those of the awareness protocol that it brought."""
+    """One connection to a room.
 
-    def __init__(self, outlet: Outlet, viewer: Viewer, *, writes: bool, budget: int, stall: float) -> None:
+    Attributes:
+        caller: The user or network that the connection comes from.
+        clients: The awareness clients that the connection speaks for.
+    """
+
+    def __init__(
+        self, outlet: Outlet, viewer: Viewer, *, caller: str, writes: bool, budget: int, stall: float
+    ) -> None:
         self.viewer = viewer
+        self.caller = caller
         self.writes = writes
         self.clients: set[int] = set()
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
@@ -66,6 +61,7 @@ class Member:
         now = time.monotonic()
         self._updates = Allowance(UPDATES_PER_SECOND, BURST, now)
         self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
+        self._answers = Allowance(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
         self._told = False
         self._progress = Progress(now)
 
@@ -96,13 +92,35 @@ class Member:
         if buffered < self._budget:
             self._grace = 0
 
-    def count(self, size: int = 0) -> None:
-        """Counts an update; a large one for several. Raises :class:`Refused` when there are too many of them."""
-        self._updates.take(1 + size // LARGE, time.monotonic())
+    def arrived(self, message: bytes) -> None:
+        """Charge for a message when it arrives, whenever it is processed. Raises :class:`Refused`."""
+        if protocol.is_awareness(message):
+            self.count_states()
+        else:
+            self.count(len(message))
 
-    def count_states(self, size: int = 0) -> None:
-        """Counts a message of who is where, and what of it is news. Raises as :meth:`count`."""
-        self._states.take(1 + size // LARGE_STATES, time.monotonic())
+    def count(self, size: int = 0) -> None:
+        """Charge for an update, by its size in bytes. Raises :class:`Refused` when there were too many."""
+        if not self._updates.take(1 + size // LARGE, time.monotonic()):
+            raise Refused(CloseCode.TOO_MANY)
+
+    def count_states(self, size: int | None = None) -> None:
+        """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
+        if not self._states.take(1 if size is None else size // LARGE_STATES, time.monotonic()):
+            raise Refused(CloseCode.TOO_MANY)
+
+    def check_answers(self) -> None:
+        """Raise :class:`Refused` if the client already had more bytes of answers than it may have."""
+        if self._answers.left(time.monotonic()) <= 0:
+            raise Refused(CloseCode.TOO_MANY)
+
+    def count_answer(self, size: int) -> None:
+        """Charge for the bytes of an answer. A single one may be of any size: a text has to be readable."""
+        self._answers.take(size, time.monotonic())
+
+    def probe(self) -> None:
+        """Find out soon whether the client is still connected."""
+        self._outlet.probe()
 
     def too_big(self) -> None:
         """The text has no room for what this client sent. Raises :class:`Refused`."""

@@ -34,6 +34,11 @@ class Message(NamedTuple):
     payload: bytes
 
 
+def is_awareness(data: bytes) -> bool:
+    """Return whether a message carries awareness states, or asks for them."""
+    return data[:1] in (b"\1", b"\3")
+
+
 def decode(data: bytes) -> Message:
     """Reads a message. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)

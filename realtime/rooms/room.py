@@ -12,8 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime import crdt
 from realtime.crdt import Document
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from realtime.rooms.relay import Relay
     from realtime.store.documents import Record
     from realtime.store.texts import TextStore
+    from realtime.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,18 @@ LARGE_WAITING = 64 * 1024
 QUIET = 2.0
 
 
+class _Answer(NamedTuple):
+    """The changes that are missing at a state vector, in a revision of the document."""
+
+    vector: bytes
+    revision: int
+    changes: bytes
+
+
 class Room:
     """The room of one note in one worker."""
 
-    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay) -> None:
+    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, turns: Turns) -> None:
         self.id = id
         self.company = Company(id, relay)
         self.writing = asyncio.Lock()
@@ -68,6 +77,8 @@ class Room:
         self._texts = texts
         self._journal = journal
         self._relay = relay
+        self._turns = turns
+        self._answered = _Answer(crdt.NOTHING, -1, b"")
         self._document = Document()
         self._client = crdt.new_client()
         self._lineage = ""
@@ -191,12 +202,12 @@ class Room:
         typed = kind is protocol.Kind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
         if not typed or self._doubts(payload) or self._journal.crowded or not self._space.surely_has(len(payload)):
             return self._receive(member, kind, payload)
-        member.count(len(payload))
         self._enter(member, payload, brought=False)
         return None
 
     async def receive(self, member: Member, data: bytes) -> None:
-        """Takes a message of a client. Raises as :meth:`take`."""
+        """Takes a message of a client as it arrives. Raises as :meth:`take`."""
+        member.arrived(data)
         work = self.take(member, data)
         if work is not None:
             await work
@@ -204,24 +215,52 @@ class Room:
     async def _receive(self, member: Member, kind: protocol.Kind, payload: bytes) -> None:
         await self.ready()
         if kind is protocol.Kind.STATE:
-            member.count()
-            answer = Packet([protocol.missing(self._document.since(payload))])
-            if await self.durable():
-                member.send(answer, expected=True)
+            await self._answer(member, payload)
         elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE) and payload != crdt.EMPTY:
             await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
         elif kind is protocol.Kind.AWARENESS:
             self.company.speak(member, payload)
         elif kind is protocol.Kind.QUERY_AWARENESS:
-            member.count_states()
-            member.send(Packet(self.company.everyone()))
+            everyone = Packet(self.company.everyone())
+            member.count_states(len(everyone.framed))
+            member.send(everyone)
+
+    async def _answer(self, member: Member, vector: bytes) -> None:
+        """Send a client the changes that are missing in its state vector.
+
+        Raises :class:`MalformedUpdate`, and :class:`Refused` if the client had too many bytes of answers before.
+        """
+        clocks = await documents.clocks_of(vector, self._document)
+        member.check_answers()
+        answered = None
+        while answered is None:
+            async with self._turns.turn(member.caller):
+                if member.closing.done():
+                    return
+                if self.loaded:
+                    answered = self._missing(clocks)
+            await self.ready()
+        member.count_answer(len(answered))
+        answer = Packet([protocol.missing(answered)])
+        if await self.durable():
+            member.send(answer, expected=True)
+
+    def _missing(self, clocks: Mapping[int, int]) -> bytes:
+        """Return the changes that are missing at these clocks, from the last answer if that has the same ones."""
+        vector, revision = self._document.vector(clocks), self._document.revision
+        if (vector, revision) != self._answered[:2]:
+            self._answered = _Answer(vector, revision, self._document.changes_after(vector))
+        return self._answered.changes
+
+    def forget_answer(self) -> None:
+        """Free the memory of the last answer, which is as large as the document."""
+        self._answered = _Answer(crdt.NOTHING, -1, b"")
 
     async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
         if not member.may_write:
             if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
                 member.refuse()
             return
-        member.count(len(update))
         news = await (self._take_parts if len(update) > LARGE else self._take)(member, update, brought=brought)
         if not news and await self.durable():  # who comes back brings all deletions there ever were
             member.send(Packet([protocol.update(update)]))
@@ -253,7 +292,9 @@ class Room:
         if self._doubts(update) and not self._document.follows(update):
             raise Refused(CloseCode.RESUME)  # what it builds upon comes first
         if not self._space.surely_has(len(update)):
-            if not await self._space.has(update):
+            async with self._turns.turn(member.caller):
+                state = self._document.since()
+            if not await self._space.has(state, update):
                 member.too_big()
             await self.ready()  # it may have been loaded anew meanwhile
         news = self._enter(member, update, brought=brought)

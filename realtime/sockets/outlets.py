@@ -36,6 +36,9 @@ class Queued:
         self._due.set()
         return True
 
+    def probe(self) -> None:
+        """Do nothing: the other server pings its clients."""
+
     async def run(self) -> None:
         """Sends what is queued until the client is gone."""
         try:

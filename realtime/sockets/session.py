@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from realtime.frames import Listener
+from realtime.turns import SLICE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -73,12 +75,16 @@ class Session(Listener, ABC):
         self._task.add_done_callback(lambda _: work.close())  # cancelled at once, it was never begun
 
     async def _run(self, work: Coroutine[Any, Any, None] | None) -> None:
+        until = time.monotonic() + SLICE_SECONDS
         try:
             while True:
                 if work is not None:
                     await work
-                if not self._waiting:
+                if not self._waiting or self.connection.closing:
                     break
+                if time.monotonic() > until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + SLICE_SECONDS
                 message = self._waiting.popleft()
                 self._bytes -= len(message)
                 work = self.take(message)
@@ -91,7 +97,9 @@ class Session(Listener, ABC):
             log.exception("a WebSocket failed")
         else:
             self._waiting = self._task = None
-            self.connection.transport.resume_reading()
+            self._bytes = 0
+            if not self.connection.closing:
+                self.connection.transport.resume_reading()
 
     def lost(self) -> None:
         """The connection is gone."""

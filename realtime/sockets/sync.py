@@ -21,7 +21,7 @@ from realtime.errors import (
 )
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
-from realtime.routing import SlashRouter, parts_of, refusal
+from realtime.routing import SlashRouter, caller_of, parts_of, refusal
 from realtime.sockets.closing import close, delay_of
 from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
@@ -63,15 +63,16 @@ async def sync(socket: WebSocket, id: str) -> None:
     except BaseException:  # the client is gone
         parts.places.leave(place)
         raise
+    caller = caller_of(socket, viewer)
     way = direct(socket)
     if way is not None:
-        member = parts.rooms.member(way.connection, viewer)
+        member = parts.rooms.member(way.connection, viewer, caller)
         typist = Typist(way.connection, parts, member, place)
         typist.wait_for(typist.join(int(id), socket.query_params.get("created")))
         way.hand_over(typist)
         return
     queued = Queued(socket)
-    member = parts.rooms.member(queued, viewer)
+    member = parts.rooms.member(queued, viewer, caller)
     parts.metrics.clients["sync"].inc()
     tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(queued.run())]
     try:
@@ -111,11 +112,21 @@ class Typist(Session):
         """Lets the client into its room; what it sends meanwhile waits."""
         self._room = await self._parts.rooms.join(id, self._member, created)
 
+    def received(self, message: str | bytes) -> None:
+        """Charge for a message, and process it when those before it are done."""
+        try:
+            if isinstance(message, str):
+                raise MalformedUpdate(TEXTUAL)
+            self._member.arrived(message)
+        except (MalformedUpdate, Refused) as error:
+            self.failed(error)
+        else:
+            super().received(message)
+
     def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a message."""
         assert self._room is not None
-        if isinstance(message, str):
-            raise MalformedUpdate(TEXTUAL)
+        assert isinstance(message, bytes)
         return self._room.take(self._member, message)
 
     def failed(self, error: Exception) -> None:

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import crdt, lib0
-from realtime.access import OPEN
+from realtime.access import OPEN, Viewer
 from realtime.crdt import Document
 from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.frames import Packet
@@ -96,6 +96,7 @@ class Seat:
         self.buffered = 0
         self.messages: list[bytes] = []
         self.packets = 0
+        self.probed = 0
         self._answers: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.member: Any = None
@@ -119,9 +120,14 @@ class Seat:
         with contextlib.suppress(Refused, MalformedUpdate, NoteNotFound, Unavailable):
             await self.say(message)
 
-    async def sit(self, rooms: Rooms, note: int, *, writes: bool = True) -> Self:
+    def probe(self) -> None:
+        """As :class:`Outlet`."""
+        self.probed += 1
+
+    async def sit(self, rooms: Rooms, note: int, *, writes: bool = True, viewer: Viewer = OPEN) -> Self:
         """Goes into a room, and exchanges what either lacks."""
-        self.member = rooms.member(self, OPEN, writes=writes)
+        caller = "127.0.0.1" if viewer.name is None else viewer.name
+        self.member = rooms.member(self, viewer, caller, writes=writes)
         self.room = await rooms.join(note, self.member)
         await self.say(self.text.hello())
         return self

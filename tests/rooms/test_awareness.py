@@ -1,4 +1,4 @@
-"""Who is where: the highest clock counts, who is gone is told to all, and who comes back learns of it."""
+"""The states of the clients in a room: the highest clock counts, and states that no client could read are refused."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 
 from realtime import lib0
 from realtime.errors import MalformedUpdate
-from realtime.rooms import awareness
-from realtime.rooms.awareness import OUTDATED, Awareness, signed
+from realtime.rooms.awareness import MAX_CLOCK, OUTDATED, Awareness, ClientState, checked, count_of, decoded
 
 
 def states(*entries: tuple[int, int, str]) -> bytes:
@@ -16,70 +15,82 @@ def states(*entries: tuple[int, int, str]) -> bytes:
     )
 
 
-def test_only_news_are_passed_on() -> None:
+def test_take_returns_only_news() -> None:
     room = Awareness()
-    one = states((1, 1, '{"a":1}'))
-    assert room.take(one, 0) == (one, {1}, b"")
-    assert room.take(one, 1) == (b"", set(), b"")
-    assert room.take(states((1, 0, "{}")), 1) == (b"", set(), b"")
-    newer = states((1, 2, "{}"))
-    assert room.take(newer, 1) == (newer, set(), b"")
-    assert room.everyone() == newer
-    assert room.named(newer) == {1}
+    one = ClientState(1, 1, '{"a":1}')
+    assert room.take([one], 0) == ([one], b"")
+    assert room.take([one], 1) == ([], b"")
+    assert room.take([ClientState(1, 0, "{}")], 1) == ([], b"")
+    newer = ClientState(1, 2, "{}")
+    assert room.take([newer], 1) == ([newer], b"")
+    assert room.everyone() == states((1, 2, "{}"))
+    assert len(room) == 1
 
 
-def test_a_client_has_one_state_in_a_message() -> None:
-    with pytest.raises(MalformedUpdate, match="twice"):
-        Awareness().take(states((1, 1, "{}"), (1, 2, "{}")), 0)
+def test_take_ignores_clocks_that_leave_no_room_to_go_on() -> None:
+    room = Awareness()
+    last = ClientState(1, MAX_CLOCK, "{}")
+    assert room.take([ClientState(2, MAX_CLOCK + 1, "{}"), last], 0) == ([last], b"")
+    assert room.everyone() == states(last)
 
 
-def test_who_leaves_is_gone_at_the_clock_it_had_and_comes_back_with_the_next() -> None:
-    room, elsewhere = Awareness(), Awareness()
-    for one in (room, elsewhere):
-        one.take(states((1, 5, "{}")), 0)
-    gone = room.leave({1, 2}, 1)
-    assert gone == states((1, 5, "null"))
+def test_client_that_left_is_gone_at_its_clock_and_returns_with_the_next() -> None:
+    room = Awareness()
+    room.take([ClientState(1, 5, "{}")], 0)
+    assert room.leave({1, 2}, 1) == {1}
+    assert room.states({1, 2}) == states((1, 5, "null"))
     assert room.everyone() == b""
-    assert room.leave({1}, 1) == b""
-    assert elsewhere.take(gone, 1) == (gone, set(), b"")
-    assert elsewhere.everyone() == b""
-    assert room.take(states((1, 5, "{}")), 2) == (b"", set(), gone)  # it is told that it is thought gone
-    back = states((1, 6, "{}"))
-    assert room.take(back, 3) == (back, {1}, b"")
+    assert room.leave({1}, 1) == set()
+    assert room.take([ClientState(1, 5, "{}")], 2) == ([], states((1, 5, "null")))  # its sender is told that it is gone
+    back = ClientState(1, 6, "{}")
+    assert room.take([back], 3) == ([back], b"")
 
 
-def test_who_says_nothing_is_gone_and_then_forgotten() -> None:
+def test_client_that_repeats_its_clock_with_null_is_gone() -> None:
     room = Awareness()
-    room.take(states((1, 1, "{}"), (2, 1, "{}")), 0)
-    room.take(states((2, 2, "{}")), OUTDATED)
-    assert room.expire(OUTDATED) == b""
-    assert room.expire(OUTDATED + 1) == states((1, 1, "null"))
+    room.take([ClientState(1, 5, "{}")], 0)
+    gone = ClientState(1, 5, "null")
+    assert room.take([gone], 1) == ([gone], b"")
+    assert not room.is_here(1)
+
+
+def test_silent_client_is_gone_and_then_forgotten() -> None:
+    room = Awareness()
+    room.take([ClientState(1, 1, "{}"), ClientState(2, 1, "{}")], 0)
+    room.take([ClientState(2, 2, "{}")], OUTDATED)
+    assert room.expire(OUTDATED) == (set(), set())
+    assert room.expire(OUTDATED + 1) == ({1}, set())
     assert room.everyone() == states((2, 2, "{}"))
-    room.expire(3 * OUTDATED)
-    room.expire(5 * OUTDATED)
-    assert room.take(states((1, 1, "{}")), 5 * OUTDATED)[1] == {1}
+    assert room.expire(3 * OUTDATED) == ({2}, {1})
+    assert room.expire(5 * OUTDATED) == (set(), {2})
+    assert room.characters == len(room) == 0
+
+
+def test_characters_are_those_of_all_states() -> None:
+    room = Awareness()
+    room.take([ClientState(1, 1, "[1,2]"), ClientState(2, 1, "{}")], 0)
+    room.take([ClientState(1, 2, "[]")], 0)
+    assert room.characters == room.size([1, 2, 3]) == 4
+    room.leave([1], 1)
+    assert room.characters == len("null") + 2
 
 
 @pytest.mark.parametrize("state", ["", "{", "NaN", '[1, -Infinity, "a"]', "'a'", "[" * 8000, '"' + "x" * 8192 + '"'])
-def test_a_state_that_others_cannot_read_is_refused_with_all_else(state: str) -> None:
-    room = Awareness()
+def test_state_that_clients_cannot_read_is_refused(state: str) -> None:
     with pytest.raises(MalformedUpdate):
-        room.take(states((1, 1, "{}"), (2, 1, state)), 0)
-    assert room.everyone() == b""
+        checked(ClientState(2, 1, state))
 
 
-@pytest.mark.parametrize("data", [b"", b"\1", b"\1\1\1", b"\2\1\1\2{}", states((1, 1, "{}")) + b"\0"])
-def test_what_is_no_list_of_states_is_refused(data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data", [b"", b"\1", b"\1\1\1", b"\2\1\1\2{}", states((1, 1, "{}")) + b"\0", states((1, 1, "{}"), (1, 2, "{}"))]
+)
+def test_message_that_is_no_list_of_states_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedUpdate):
-        Awareness().take(data, 0)
+        decoded(data)
 
 
-def test_there_is_a_limit_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awareness, "MAX_CLIENTS", 2)
-    room = Awareness()
-    room.take(states((1, 1, "{}"), (2, 1, "{}")), 0)
-    with pytest.raises(MalformedUpdate, match="too many"):
-        room.take(states((3, 1, "{}")), 0)
+def test_count_is_known_before_the_states_are_decoded() -> None:
+    assert count_of(states((1, 1, "{}"), (2, 1, "{}"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -96,17 +107,22 @@ def test_there_is_a_limit_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_names(state: str, name: str | None) -> None:
     room = Awareness()
-    room.take(states((1, 1, state)), 0)
+    room.take([ClientState(1, 1, state)], 0)
     assert room.name_of([9, 1]) == name
 
 
-def test_signed_states_have_the_name_and_keep_the_rest() -> None:
-    told = states((1, 4, '{"user":{"name":"root","color":"red"},"cursor":[1,"\\ud800"]}'), (2, 1, "null"), (3, 1, "[]"))
-    assert signed(told, "ann") == states(
-        (1, 4, '{"user":{"name":"ann","color":"red"},"cursor":[1,"\\ud800"]}'), (2, 1, "null"), (3, 1, "[]")
-    )
-    assert signed(states((1, 1, '{"user":"root"}')), "ann") == states((1, 1, '{"user":{"name":"ann"}}'))
-    assert signed(states((1, 1, '{"cursor":null}')), "ann") == states((1, 1, '{"cursor":null}'))
-    for bad in ("{", "NaN", "[" * 8000):
-        with pytest.raises(MalformedUpdate):
-            signed(states((1, 1, bad)), "ann")
+@pytest.mark.parametrize(
+    ("state", "signed"),
+    [
+        (
+            '{"user":{"name":"root","color":"red"},"cursor":[1,"\\ud800"]}',
+            '{"user":{"name":"ann","color":"red"},"cursor":[1,"\\ud800"]}',
+        ),
+        ('{"user":"root"}', '{"user":{"name":"ann"}}'),
+        ('{"cursor":null}', '{"cursor":null}'),
+        ("null", "null"),
+        ("[]", "[]"),
+    ],
+)
+def test_checked_state_has_the_name_of_the_user_and_keeps_the_rest(state: str, signed: str) -> None:
+    assert checked(ClientState(1, 4, state), "ann") == ClientState(1, 4, signed)

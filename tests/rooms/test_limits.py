@@ -120,7 +120,7 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
             case _:
                 frame = bytearray(choose.randbytes(choose.randrange(60)))
         hostile = Seat()
-        hostile.member = worker.rooms.member(hostile, OPEN, writes=number % 10 == 0)
+        hostile.member = worker.rooms.member(hostile, OPEN, "127.0.0.1", writes=number % 10 == 0)
         hostile.room = neighbour.room
         try:
             await hostile.say(bytes(frame))
