@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
                 break
             if len(data) < body + size:
                 return self._keep(data[start:], body + size - start)
-            if now > until:
+            if start and now > until:
                 return self._continue_later(data[start:])
             if not self._count_frame(now):
                 return b""
@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         until = time.monotonic() + SLICE_SECONDS
         for start in range(0, len(data), PARSED_BYTES):
-            if time.monotonic() > until:
+            if start and time.monotonic() > until:
                 self._continue_later(data[start:])
                 return
             self._parse_piece(data[start : start + PARSED_BYTES])

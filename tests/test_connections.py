@@ -28,6 +28,9 @@ def close_of(code: int, reason: bytes = b"") -> bytes:
     return framed(CLOSE, code.to_bytes(2) + reason)
 
 
+TOO_MANY = close_of(4029, b"too many")
+
+
 class Heard:
     """Keeps what it is told."""
 
@@ -462,3 +465,47 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
             raise ConnectionResetError
         await eventually(lambda: heard.calls[-1:] == ["lost"])
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_flood_of_frames_is_closed() -> None:
+    for begin, flood in ((b"", PING), (b"", PONG), (b"", TEXT), (frame(FIRST, b"x"), MORE)):
+        heard, transport = fed(begin + frame(flood) * (connections.FRAMES_BURST + 500))
+        await eventually(lambda transport=transport: transport.written.endswith(TOO_MANY))
+        assert len(heard.messages) <= connections.FRAMES_BURST
+
+
+async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, and with what arrives in between behind the rest of what arrived before."""
+    monkeypatch.setattr(connections, "SLICE_SECONDS", -1.0)
+    for begin in (b"", frame(FIRST, b"") + frame(LAST, b"")):  # from the second on, the library's parser reads
+        messages = [str(number) for number in range(300)]
+        stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
+        transport, heard = Memory(), Heard()
+        connection = Connection(transport, set(), None)
+        connection.listen(heard)
+        connection.data_received(stream[:20_000])
+        assert not transport.reading
+        seen = len(heard.messages)
+        await asyncio.sleep(0)
+        assert seen < len(heard.messages)
+        connection.data_received(stream[20_000:])
+        await eventually(lambda heard=heard: len(heard.messages) >= 300)
+        assert [str(message).rstrip(".") for message in heard.messages if message] == messages
+        assert transport.reading
+
+
+async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PROBE_SECONDS", 0.05)
+    transport, answering = Memory(), Memory()
+    for one in (transport, answering):
+        connection = Connection(one, set(), 60)
+        connection.listen(Heard())
+        connection.probe()
+        connection.probe()
+        assert one.written == framed(PING, b"")
+        if one is answering:
+            connection.data_received(frame(PONG))
+    await eventually(lambda: transport.closed)
+    assert transport.written == (framed(PING, b"") + close_of(4012, b"no pong"))
+    await eventually(lambda: answering.written == framed(PING, b"") * 2)
+    assert not answering.closed

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from realtime.crdt import Document
 from realtime.errors import CloseCode
 from realtime.rooms import protocol
+from tests.faults.raw import BINARY, frame
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Text, Wire, state_of
 
@@ -72,6 +73,24 @@ def test_any_server_lets_clients_sync(client: TestClient) -> None:
             while True:
                 socket.receive_bytes()
         assert closed.value.code == CloseCode.BAD_FRAME
+
+
+async def test_messages_are_charged_when_they_arrive(
+    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
+) -> None:
+    """However long the server takes for each of them: those that are waiting are dropped with the connection."""
+    url = shared_servers[0].url
+    id = await make(rest, "x" * 500_000)
+    async with connect(f"{url.replace('http', 'ws', 1)}/sync/{id}", max_size=None) as socket:
+        socket.transport.write(frame(BINARY, Text().hello()) * 900)
+        answers = 0
+        with pytest.raises(ConnectionClosed):
+            async with asyncio.timeout(20 * UNIT):
+                while True:
+                    message = await socket.recv()
+                    answers += len(message) > 500_000
+        assert socket.close_code == CloseCode.TOO_MANY
+    assert answers < 20
 
 
 @pytest.mark.parametrize("id", ["0", "999999999", "x", "1.5", "-1", "01", str(2**53), "9" * 400, "%00", "1%202"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -25,6 +26,12 @@ from tests.harness import UNIT, Returning
 def state_of(client: int, clock: int, state: str) -> bytes:
     """An awareness message with the state of one client."""
     return protocol.awareness(b"\1" + lib0.number(client) + lib0.number(clock) + lib0.string(state))
+
+
+def states_of(clients: Iterable[int]) -> bytes:
+    """An awareness message with a small state of each client."""
+    states = [lib0.number(client) + lib0.number(0) + lib0.string("1") for client in clients]
+    return protocol.awareness(lib0.number(len(states)) + b"".join(states))
 
 
 class Text:

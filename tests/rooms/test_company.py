@@ -7,12 +7,18 @@ import time
 
 import pytest
 
-from realtime.access import Viewer
+from realtime.access import UNOWNED, Viewer, key_of
 from realtime.errors import CloseCode
+from realtime.rooms import company
+from realtime.rooms.awareness import MAX_CLOCK
 from realtime.rooms.member import STATES_BURST, Refused
 from tests.harness import eventually
-from tests.rooms.client import Seat, state_of
+from tests.rooms.client import Seat, state_of, states_of
 from tests.rooms.conftest import Hire
+
+
+def user(name: str) -> Viewer:
+    return Viewer(keys=frozenset({UNOWNED, key_of(name)}), name=name)
 
 
 async def test_a_flood_of_states_is_refused_and_neighbours_stay(hire: Hire) -> None:
@@ -77,3 +83,128 @@ async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
     seat.member.viewer = Viewer(keys=frozenset({"*", "link:1"}))
     await seat.say(state_of(1, 2, '{"user": {"name": "ann"}}'))
     assert b'"name":"Guest"' in seat.room.company.everyone()[0]
+
+
+async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    owner, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    await owner.say(state_of(1, 1, '{"user":{"name":"Ann"}}'))
+    await eventually(lambda: other.text.here == {1})
+    for clock, state in ((1, "null"), (7, "null"), (2**53 - 1, "null"), (8, '{"user":{"name":"Guest"}}')):
+        await other.say(state_of(1, clock, state))
+    await owner.say(state_of(1, 2, '{"user":{"name":"Ann"},"cursor":1}'))
+    await eventually(lambda: other.text.states[1] == (2, '{"user":{"name":"Ann"},"cursor":1}'))
+    assert owner.code is other.code is None
+    assert owner.probed > 0  # to find out whether it is still connected
+    owner.leave()
+    await eventually(lambda: other.text.states[1] == (2, "null"))
+
+
+async def test_client_that_left_is_kept_for_its_caller(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    ann = await Seat().sit(worker.rooms, id, viewer=user("ann"))
+    ben = await Seat().sit(worker.rooms, id, viewer=user("ben"))
+    await ann.say(state_of(1, 1, "{}"))
+    ann.leave()
+    await ben.say(state_of(1, 2, "{}"))
+    await ben.say(state_of(2, 1, "{}"))
+    await eventually(lambda: ben.text.here == {2})
+    again = await Seat().sit(worker.rooms, id, viewer=user("ann"))
+    await again.say(state_of(1, 2, "{}"))
+    await eventually(lambda: ben.text.here == {1, 2})
+
+
+async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make()
+    dead = await Seat().sit(here.rooms, id, viewer=user("ann"))
+    await dead.say(state_of(1, 1, "{}"))
+    for clock, worker in ((2, here), (3, there)):
+        again = await Seat().sit(worker.rooms, id, viewer=user("ann"))
+        await eventually(lambda seat=again: 1 in seat.text.here)
+        await again.say(state_of(1, clock, f"[{clock}]"))
+        await eventually(lambda seat=again, clock=clock: seat.text.states[1] == (clock, f"[{clock}]"))
+    dead.leave()
+    other = await Seat().sit(here.rooms, id)
+    await eventually(lambda: other.text.states.get(1) == (3, "[3]"))
+
+
+async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make()
+    owner = await Seat().sit(here.rooms, id, viewer=user("ann"))
+    stranger = await Seat().sit(there.rooms, id, viewer=user("ben"))
+    await owner.say(state_of(1, 1, "{}"))
+    await eventually(lambda: stranger.text.here == {1})
+    await stranger.say(state_of(1, 9, "null"))
+    await stranger.say(state_of(2, 1, "{}"))
+    await owner.say(state_of(1, 2, "[]"))
+    await eventually(lambda: stranger.text.states == {1: (2, "[]"), 2: (1, "{}")})
+
+
+async def test_clock_that_leaves_no_room_to_go_on_is_ignored(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    await seat.say(state_of(1, MAX_CLOCK + 1, "{}"))
+    await seat.say(state_of(2, 0, "{}"))
+    await eventually(lambda: seat.text.here == {2})
+
+
+async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    greedy, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(Refused):
+        for client in range(100, 101 + company.MAX_CONNECTION_CLIENTS):
+            await greedy.say(state_of(client, 0, "1"))
+    await neighbour.say(state_of(1, 0, "{}"))
+    await eventually(lambda: len(neighbour.text.here) == 1 + company.MAX_CONNECTION_CLIENTS)
+    large = '"' + "x" * (company.MAX_CONNECTION_CHARACTERS // 3) + '"'
+    with pytest.raises(Refused):
+        for client in range(1, 4):
+            await neighbour.say(state_of(client, 1, large))
+
+
+async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    await neighbour.say(state_of(1, 0, "{}"))
+    await flood.say(states_of(range(10_000, 15_000)))
+    with pytest.raises(Refused):
+        await flood.say(states_of(range(100, 133)))
+    await neighbour.say(state_of(1, 1, "{}"))
+    await eventually(lambda: neighbour.text.states == {1: (1, "{}")})
+    assert neighbour.code is None
+
+
+async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "MAX_ROOM_CLIENTS", 4)
+    worker = await hire()
+    id = await worker.make()
+    readers = [await Seat().sit(worker.rooms, id, writes=False) for _ in range(4)]
+    for client, seat in enumerate(readers):
+        await seat.say(state_of(client, 0, "{}"))
+    writers = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    for client, seat in enumerate(writers, 10):
+        await seat.say(state_of(client, 0, "{}"))
+    await eventually(lambda: readers[0].text.here == {0, 1, 10, 11})
+    await readers[0].say(state_of(0, 1, "null"))
+    await writers[2].say(state_of(12, 1, "{}"))
+    await eventually(lambda: readers[1].text.here == {1, 10, 11})
+    assert [seat.code for seat in (*readers, *writers)] == [None] * 7
+
+
+async def test_room_with_large_states_drops_those_of_newcomers(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "MAX_ROOM_CHARACTERS", 20_000)
+    worker = await hire()
+    id = await worker.make()
+    seats = [await Seat().sit(worker.rooms, id) for _ in range(4)]
+    for client, seat in enumerate(seats):
+        await seat.say(state_of(client, 0, '"' + "x" * 6000 + '"'))
+    await seats[3].say(state_of(3, 1, "{}"))
+    await eventually(lambda: seats[0].text.here == {0, 1, 2, 3})
+    assert seats[0].text.states[3] == (1, "{}")
+    assert [seat.code for seat in seats] == [None] * 4

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from realtime import lib0
 from realtime.access import OPEN
 from realtime.crdt import Document
 from realtime.errors import CloseCode, MalformedUpdate
@@ -33,6 +34,27 @@ async def test_too_many_updates_at_once(hire: Hire) -> None:
     assert refused.value.code == CloseCode.TOO_MANY
     await neighbour.append("y")
     await eventually(lambda: neighbour.text.all_acknowledged)
+
+
+async def test_state_vector_far_beyond_the_text_is_refused(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make("text"))
+    vector = lib0.number(2000) + b"".join(lib0.number(client) + b"\1" for client in range(2000))
+    await seat.say(protocol.state(vector))
+    with pytest.raises(MalformedUpdate, match="state vector"):
+        await seat.say(protocol.state(lib0.number(40_000) + b"\1\1" * 40_000))
+
+
+async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.member.ANSWER_BYTES_BURST", 100_000)
+    monkeypatch.setattr("realtime.rooms.member.ANSWER_BYTES_PER_SECOND", 1)
+    worker = await hire()
+    id = await worker.make("x" * 150_000)
+    seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
+    assert len(str(seat.text)) == 150_000
+    with pytest.raises(Refused) as refused:
+        await seat.say(Text().hello())
+    assert refused.value.code == CloseCode.TOO_MANY
 
 
 async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
