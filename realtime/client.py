@@ -146,8 +146,7 @@ class Client:
 
     def drop(self, note: int) -> None:
         """Forgets what waits of a note that it may see no more: who reads slowly would get it long after."""
-        keys = ("note", note), ("presence", note)
-        for place in [place for place, frame in self._pending.items() if frame.key in keys]:
+        for place in [place for place, frame in self._pending.items() if _is_about(frame, note)]:
             self._size -= self._pending.pop(place).size
 
     def clear(self) -> None:
@@ -280,6 +279,10 @@ class Client:
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
+
+
+def _is_about(frame: Frame, note: int) -> bool:
+    return isinstance(frame.key, tuple) and frame.key[0] in ("note", "presence") and frame.key[1] == note
 
 
 def _joined(frames: Iterable[Frame]) -> Iterator[bytes]:

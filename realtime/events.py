@@ -61,11 +61,20 @@ class NoteDeleted(Message):
 
 
 class PresenceShown(Message):
-    """Who is looking at a note: the states that the clients set."""
+    """The people who look at a note: the state that each of them set, under an id. Replaces what came before."""
 
     type: Literal["presence"] = "presence"
     id: NoteId
-    people: list[dict[str, JsonValue]]
+    people: dict[str, dict[str, JsonValue]]
+
+
+class PresenceChanged(Message):
+    """A person who looks at a note came, changed their state, or left (``state`` is ``null``)."""
+
+    type: Literal["presence.changed"] = "presence.changed"
+    id: NoteId
+    person: Annotated[str, Field(description="the person's id at this note")]
+    state: dict[str, JsonValue] | None
 
 
 class Reset(Message):
@@ -114,7 +123,7 @@ class Pong(Message):
 
 
 ServerMessage = Annotated[
-    Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | Reset | Heartbeat | Error,
+    Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | PresenceChanged | Reset | Heartbeat | Error,
     Field(discriminator="type"),
 ]
 ClientMessage = Annotated[PresenceSet | Auth | Pong, Field(discriminator="type")]

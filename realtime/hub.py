@@ -198,16 +198,17 @@ class Hub:
         self._told[event.id] = max(former.values())
         return {key for key, version in former.items() if version > told}
 
-    def tell(self, note: int, frame: Frame, also: Collection[Client]) -> None:
-        """Hands a frame about a note to the clients that asked for this note by its id, and to those named.
+    def tell(self, note: int, frames: Collection[Frame], also: Collection[Client]) -> None:
+        """Send frames about a note to the clients that asked for this note by its id, and to those in ``also``.
 
-        Only to those that may see it.
+        Clients that may not see the note are left out.
         """
         self.flush()
         asked = {client for subscription in self._by_note.get(note, ()) for client in subscription}
         for client in asked.union(also):
             if client.sees(note):
-                client.offer(frame)
+                for frame in frames:
+                    client.offer(frame)
 
     def forget(self, note: int) -> list[Client]:
         """Forgets which clients may see a note, and tells which did."""

@@ -1,4 +1,7 @@
-"""Who is looking at which note, on all workers. Nothing is stored: it is told again, or forgotten."""
+"""Who is looking at which note, on all workers. Nothing is stored: it is repeated, or forgotten.
+
+A client that begins to look at a note receives the list of people there, and from then on each change of it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from realtime.errors import BusUnavailable
-from realtime.events import PresenceShown, encode
+from realtime.allowance import Allowance
+from realtime.errors import BusUnavailable, TooMany
+from realtime.events import PresenceChanged, PresenceShown, encode
 from realtime.frames import Frame
 
 if TYPE_CHECKING:
@@ -24,19 +29,38 @@ log = logging.getLogger(__name__)
 State = dict[str, JsonValue]
 
 FLUSH_INTERVAL = 0.1
+SPREAD_BYTES_PER_SECOND = 64 * 1024
+"""Changes at one note that each client is sent. After more than that, the next ones are collected for longer."""
 TELL_INTERVAL = 10.0
 FORGET_AFTER = 3 * TELL_INTERVAL
 MAX_NOTES = 32
-MAX_STATE = 4096
-SHOWN = 100
+MAX_STATE_BYTES = 1024
+MAX_SHOWN = 100
+"""People that are shown at one note, those who are signed in before all others."""
+CHANGES_PER_SECOND = 10
+CHANGES_BURST = 100
+LARGE_BYTES = 4096
+"""Bytes of a list that count as one change more, when it is sent to a client that begins to look."""
+
+
+class Person(BaseModel):
+    """One client that looks at a note."""
+
+    state: State
+    user: bool
+    """Whether it is signed in."""
+
+
+People = Mapping[str, Person]
 
 
 class Told(BaseModel):
-    """What one worker tells the others: all who look at a note through it."""
+    """What one worker sends to the others: the people who look at a note through it, or what changed among them."""
 
     worker: str
     note: int
-    people: list[State]
+    people: dict[str, Person | None]
+    whole: bool
 
 
 class Presence:
@@ -46,35 +70,64 @@ class Presence:
         self._hub = hub
         self._tell = tell
         self._worker = secrets.token_hex(6)
-        self._here: dict[int, dict[Client, State]] = {}
-        self._elsewhere: dict[int, dict[str, tuple[float, list[State]]]] = {}
+        self._numbers = count(1)
+        self._here: dict[int, dict[Client, tuple[str, Person]]] = {}
+        self._elsewhere: dict[int, dict[str, tuple[float, dict[str, Person]]]] = {}
+        self._shown: dict[int, People] = {}
+        self._told: dict[int, People] = {}
         self._changed: set[int] = set()
+        self._resting: dict[int, float] = {}
+        self._allowances: dict[Client, Allowance] = {}
 
     def look(self, client: Client, note: int, state: State | None) -> None:
-        """Notes what a client shows on a note, with accounts under its user's name; ``None`` when it looks away.
+        """Show a client's state on a note, with accounts under its user's name; ``None`` ends that.
 
-        Raises ``ValueError`` if it is too much.
+        Raises:
+            ValueError: The state is too large, or the client looks at too many notes.
+            TooMany: The client changes its state too often.
         """
+        self._charge(client, 1)
         if state is None:
             self._drop(client, note)
             return
         if client.viewer.shown_as is not None:
             state = {**state, "name": client.viewer.shown_as}
-        if len(json.dumps(state)) > MAX_STATE:
-            raise ValueError(f"state: must be at most {MAX_STATE} bytes")
-        here = self._here.setdefault(note, {})
-        if client not in here and sum(client in clients for clients in self._here.values()) >= MAX_NOTES:
-            raise ValueError(f"id: presence on more than {MAX_NOTES} notes")
-        here[client] = state
+        if len(json.dumps(state)) > MAX_STATE_BYTES:
+            raise ValueError(f"state: must be at most {MAX_STATE_BYTES} bytes")
+        here = self._here.get(note, {})
+        id, _ = here.get(client, ("", None))
+        if not id:
+            if sum(client in clients for clients in self._here.values()) >= MAX_NOTES:
+                raise ValueError(f"id: presence on more than {MAX_NOTES} notes")
+            id = f"{self._worker}-{next(self._numbers)}"
+            self._begin(client, note)
+        here[client] = (id, Person(state=state, user=client.viewer.name is not None))
+        self._here[note] = here
         self._changed.add(note)
 
+    def _begin(self, client: Client, note: int) -> None:
+        """Send the list of people to a client that begins to look, unless it has the list already."""
+        if client.notes is None or note not in client.notes:
+            frame = self.frame(note)
+            self._charge(client, frame.size // LARGE_BYTES)
+            client.offer(frame)
+
+    def _charge(self, client: Client, cost: float) -> None:
+        now = asyncio.get_running_loop().time()
+        allowance = self._allowances.get(client)
+        if allowance is None:
+            allowance = self._allowances[client] = Allowance(CHANGES_PER_SECOND, CHANGES_BURST, now)
+        if not allowance.take(cost, now):
+            raise TooMany(1.0)
+
     def check(self, note: int) -> None:
-        """Forgets who looked at a note and may not see it any more."""
+        """Remove the clients that look at a note and may not see it any more."""
         for client in [client for client in self._here.get(note, ()) if not client.sees(note)]:
             self._drop(client, note)
 
     def leave(self, client: Client) -> None:
-        """Forgets a client."""
+        """Remove a client."""
+        self._allowances.pop(client, None)
         for note in [note for note, clients in self._here.items() if client in clients]:
             self._drop(client, note)
 
@@ -83,18 +136,16 @@ class Presence:
             self._changed.add(note)
 
     def people(self, note: int) -> list[State]:
-        """The states on a note, of all workers, the first of them if they are many."""
-        people = list(self._here.get(note, {}).values())
-        for _, states in self._elsewhere.get(note, {}).values():
-            people += states
-        return people[:SHOWN]
+        """Return the states that are shown at a note."""
+        return [person.state for person in self._shown.get(note, {}).values()]
 
     def frame(self, note: int) -> Frame:
-        """What is shown of a note."""
-        return Frame(encode(PresenceShown(id=note, people=self.people(note))), key=("presence", note))
+        """Return the message with the people at a note."""
+        people = {id: person.state for id, person in self._shown.get(note, {}).items()}
+        return Frame(encode(PresenceShown(id=note, people=people)), key=("presence", note))
 
     def heard(self, data: bytes) -> None:
-        """Takes over what another worker told."""
+        """Take over the people, or changes among them, that another worker sent."""
         try:
             told = Told.model_validate_json(data)
         except ValidationError:
@@ -103,21 +154,22 @@ class Presence:
         if told.worker == self._worker:
             return
         workers = self._elsewhere.setdefault(told.note, {})
-        before = workers.get(told.worker, (0, []))[1]
-        if told.people:
-            workers[told.worker] = (asyncio.get_running_loop().time() + FORGET_AFTER, told.people)
+        people = {} if told.whole else dict(workers.get(told.worker, (0.0, {}))[1])
+        for id, person in told.people.items():
+            if person is None:
+                people.pop(id, None)
+            else:
+                people[id] = person
+        if people:
+            workers[told.worker] = (asyncio.get_running_loop().time() + FORGET_AFTER, people)
         else:
             workers.pop(told.worker, None)
-            if not workers:
-                del self._elsewhere[told.note]
-        if before != told.people:
-            self._show(told.note)
-
-    def _show(self, note: int) -> None:
-        self._hub.tell(note, self.frame(note), self._here.get(note, ()))
+        if not workers:
+            del self._elsewhere[told.note]
+        self._changed.add(told.note)
 
     async def run(self) -> None:
-        """Tells the others what changed here, and now and then everything, for ever."""
+        """Show the changes here and send them to the other workers; now and then send them everything."""
         loop = asyncio.get_running_loop()
         tell_all = loop.time() + TELL_INTERVAL
         while True:
@@ -125,27 +177,53 @@ class Presence:
             if loop.time() > tell_all:
                 tell_all = loop.time() + TELL_INTERVAL
                 self._forget(loop.time())
-                await self._tell_others(set(self._here))
-            changed, self._changed = self._changed, set()
+                await self._tell_others(set(self._told), whole=True)
+            self._resting = {note: until for note, until in self._resting.items() if until > loop.time()}
+            changed = self._changed - self._resting.keys()
+            self._changed -= changed
             for note in changed:
-                self._show(note)
-            await self._tell_others(changed)
+                self._show(note, loop.time())
+            await self._tell_others(changed, whole=False)
+
+    def _show(self, note: int, now: float) -> None:
+        """Send the changes at a note to the clients that look at it."""
+        before = self._shown.get(note, {})
+        elsewhere = [people for _, people in self._elsewhere.get(note, {}).values()]
+        after = _shown([self._people_here(note), *elsewhere], before)
+        if after:
+            self._shown[note] = after
+        else:
+            self._shown.pop(note, None)
+        frames = [_frame(note, id, person) for id, person in _changes(before, after).items()]
+        if frames:
+            self._hub.tell(note, frames, self._here.get(note, ()))
+            self._resting[note] = now + sum(frame.size for frame in frames) / SPREAD_BYTES_PER_SECOND
+
+    def _people_here(self, note: int) -> dict[str, Person]:
+        return dict(self._here.get(note, {}).values())
 
     async def aclose(self) -> None:
-        """Tells the others that nobody looks through this worker any more."""
-        notes = set(self._here)
+        """Tell the other workers that nobody looks at anything through this one any more."""
         self._here.clear()
-        await self._tell_others(notes)
+        await self._tell_others(set(self._told), whole=True)
 
-    async def _tell_others(self, notes: set[int]) -> None:
+    async def _tell_others(self, notes: set[int], *, whole: bool) -> None:
         for note in notes:
-            people = list(self._here.get(note, {}).values())[:SHOWN]
-            if not people:
+            before = self._told.get(note, {})
+            after = _shown([self._people_here(note)], before)
+            people: dict[str, Person | None] = dict(after) if whole else _changes(before, after)
+            if not after:
+                self._told.pop(note, None)
                 self._here.pop(note, None)
+            else:
+                self._told[note] = after
+            if not people and not whole:
+                continue
+            told = Told(worker=self._worker, note=note, people=people, whole=whole)
             try:
-                await self._tell(Told(worker=self._worker, note=note, people=people).model_dump_json().encode())
+                await self._tell(told.model_dump_json().encode())
             except BusUnavailable:
-                return  # told again within TELL_INTERVAL
+                return  # sent again within TELL_INTERVAL
 
     def _forget(self, now: float) -> None:
         for note in list(self._elsewhere):
@@ -155,3 +233,23 @@ class Presence:
                 self._changed.add(note)
             if not workers:
                 del self._elsewhere[note]
+
+
+def _shown(groups: Iterable[People], before: People) -> People:
+    """Return the people to show: users first, then those that are shown already."""
+    people = {id: person for group in groups for id, person in group.items()}
+    if len(people) <= MAX_SHOWN:
+        return people
+    first = sorted(people, key=lambda id: (not people[id].user, id not in before))
+    return {id: people[id] for id in first[:MAX_SHOWN]}
+
+
+def _frame(note: int, id: str, person: Person | None) -> Frame:
+    message = PresenceChanged(id=note, person=id, state=None if person is None else person.state)
+    return Frame(encode(message), key=("presence", note, id))
+
+
+def _changes(before: People, after: People) -> dict[str, Person | None]:
+    """Return the people that came or changed, and ``None`` for those that left."""
+    changes: dict[str, Person | None] = {id: person for id, person in after.items() if before.get(id) != person}
+    return changes | dict.fromkeys(before.keys() - after.keys())

@@ -142,6 +142,8 @@ def _line(frame: dict[str, Any]) -> str | None:
             return f"reset    {cursor}  (what was missed is no longer kept: read GET /notes/ again)"
         case {"type": "presence", "id": id, "people": people}:
             return f"presence #{id}  {len(people)} looking"
+        case {"type": "presence.changed", "id": id, "state": state}:
+            return f"presence #{id}  {'someone left' if state is None else 'someone is looking'}"
         case {"type": "error", "detail": detail}:
             return f"error    {detail}"
     return None

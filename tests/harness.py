@@ -335,6 +335,19 @@ def note_in(title: str = "title", description: str = "description", **more: Any)
     return {"title": title, "description": description, **more}
 
 
+def take_presence(people: dict[int, dict[str, Json]], frame: Json) -> None:
+    """Apply a presence message to the people at each note, as a client of the feed does."""
+    here = people.setdefault(frame["id"], {})
+    if frame["type"] == "presence":
+        here.clear()
+        here.update(frame["people"])
+    elif frame["state"] is None:
+        del here[frame["person"]]
+    else:
+        assert frame["type"] == "presence.changed"
+        here[frame["person"]] = frame["state"]
+
+
 def data_folder(path: Path) -> Settings:
     """Settings for a server with embedded servers in a folder of its own."""
     return Settings(data=path, port=0)

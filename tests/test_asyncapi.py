@@ -71,15 +71,16 @@ def test_real_frames_are_as_described(client: TestClient) -> None:
         presence = {"type": "presence", "id": 1, "state": {"name": "Ada"}}
         _schema_of(document, "presence", "receiveCommands").validate(presence)
         socket.send_json(presence)
+        slim.send_json({**presence, "id": 2})
         client.post("/notes/", json=note_in(content="text"))
         client.patch("/notes/1/", json={"title": "other"})
         client.delete("/notes/1/")
         client.post("/trash/1/restore")
-        while not {("presence", None), ("note.updated", 4)} <= {
+        while not {("presence.changed", None), ("note.updated", 4)} <= {
             (frame["type"], frame.get("version")) for frame in frames
         }:
             frames.append(socket.receive_json())
-        frames += [slim.receive_json() for _ in range(5)]
+        frames += [slim.receive_json() for _ in range(7)]
         socket.send_text("nonsense")
         while frames[-1]["type"] != "error":
             frames.append(socket.receive_json())
@@ -88,7 +89,8 @@ def test_real_frames_are_as_described(client: TestClient) -> None:
     for frame in frames:
         _schema_of(document, frame["type"], "sendEvents").validate(frame)
         seen.add(frame["type"])
-    assert seen == {"ready", "note.created", "note.updated", "note.deleted", "presence", "error", "reset"}
+    notes = {"note.created", "note.updated", "note.deleted"}
+    assert seen == {"ready", *notes, "presence", "presence.changed", "error", "reset"}
 
 
 def test_undeclared_field_is_not_valid() -> None:

@@ -41,6 +41,9 @@ class Wire:
     def send(self, packet: Packet, limit: int) -> bool:
         raise NotImplementedError
 
+    def probe(self) -> None:
+        raise NotImplementedError
+
     def drain(self) -> None:
         """The client takes all that waits for it."""
         self.buffered = 0
@@ -275,7 +278,7 @@ async def test_what_is_due_goes_out_before_all_else(hub: Hub) -> None:
     wire = joined(hub, notes=frozenset({1}))
     client_of(wire).admitted[1] = True
     hub.publish(event(1))
-    hub.tell(1, frame_of("told"), ())
+    hub.tell(1, [frame_of("told")], ())
     hub.publish(event(2))
     hub.reset(frame_of("reset"))
     hub.publish(event(3))

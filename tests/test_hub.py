@@ -56,7 +56,7 @@ async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
     slow.admitted[1] = True
     for offset, id in enumerate((1, 2, 1), 1):
         hub.publish(replace(event(offset, id), audience=shared))
-    hub.tell(1, Frame(b"presence 1", key=("presence", 1)), [slow])
+    hub.tell(1, [Frame(b"presence 1", key=("presence", 1)), Frame(b"presence 2", key=("presence", 1, "a"))], [slow])
     hub.publish(replace(event(4), audience=lost, gone=Frame(b"gone 1", key=("note", 1), version=3)))
     assert await drained(hub, slow) == ["full 2 2", "gone 1"]
     assert slow.pending_bytes == 0
@@ -166,7 +166,7 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
         hub.join(frozenset({1}), content=True, viewer=OPEN),
         hub.join(None, content=True, viewer=OPEN),
     )
-    hub.tell(1, Frame(b"presence"), [named])
+    hub.tell(1, [Frame(b"presence")], [named])
     assert [await drained(hub, client) for client in (everything, other, asked, named)] == [
         [],
         [],
@@ -179,7 +179,7 @@ async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub
     client = hub.join(frozenset({1}), content=True, viewer=STRANGER)
     client.admitted[1] = True
     hub.publish(event(1))
-    hub.tell(1, Frame(b"presence"), ())
+    hub.tell(1, [Frame(b"presence")], ())
     assert await drained(hub, client) == []
 
 

@@ -1,16 +1,22 @@
-"""Presence: bounded, merged over workers, and forgotten when it is not told again."""
+"""Presence: changes instead of lists, bounded, merged over workers, and forgotten when it is not repeated."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from realtime import presence as module
-from realtime.access import OPEN
-from realtime.errors import CloseCode
+from realtime.access import OPEN, STRANGER, Viewer
+from realtime.client import Client
+from realtime.errors import CloseCode, TooMany
 from realtime.hub import Hub
-from realtime.presence import MAX_NOTES, Presence, Told
+from realtime.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Person, Presence, Told
+from tests.harness import Json, eventually, take_presence
 
 
 async def unheard(data: bytes) -> None:
@@ -22,41 +28,142 @@ async def hub() -> Hub:
     return Hub(budget=2**20, stall=10, too_slow=CloseCode.TOO_SLOW)
 
 
-def told(worker: str, note: int, *names: str) -> bytes:
-    return Told(worker=worker, note=note, people=[{"name": name} for name in names]).model_dump_json().encode()
+class Watcher:
+    """A client that subscribed to a note, and the people there as it knows them."""
+
+    def __init__(self, hub: Hub, *notes: int) -> None:
+        self.client = hub.join(frozenset(notes), content=True, viewer=OPEN)
+        self.people: dict[int, dict[str, Json]] = {}
+        self.frames: list[Json] = []
+
+    async def see(self, note: int, *people: Any) -> None:
+        """Read messages until the people at a note are these."""
+        async with asyncio.timeout(5):
+            while sorted(self.people.get(note, {}).values(), key=str) != sorted(people, key=str):
+                for frame in await self.client.take():
+                    self.frames.append(json.loads(frame.text))
+                    take_presence(self.people, self.frames[-1])
+
+
+@contextlib.asynccontextmanager
+async def running(presence: Presence) -> AsyncIterator[None]:
+    task = asyncio.create_task(presence.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def joined(hub: Hub, viewer: Viewer = OPEN) -> Client:
+    return hub.join(None, content=True, viewer=viewer)
+
+
+def told(worker: str, note: int, people: dict[str, str | None], *, whole: bool = True) -> bytes:
+    states = {id: None if name is None else Person(state={"name": name}, user=False) for id, name in people.items()}
+    return Told(worker=worker, note=note, people=states, whole=whole).model_dump_json().encode()
 
 
 async def test_people_of_all_workers(hub: Hub) -> None:
-    presence = Presence(hub, unheard)
-    client = hub.join(None, content=True, viewer=OPEN)
-    presence.look(client, 1, {"name": "Ann"})
-    presence.heard(told("b", 1, "Ben", "Bea"))
-    presence.heard(told("c", 2, "Cid"))
-    assert presence.people(1) == [{"name": "Ann"}, {"name": "Ben"}, {"name": "Bea"}]
-    presence.heard(told("b", 1))
-    presence.leave(client)
-    assert presence.people(1) == []
+    presence, watcher = Presence(hub, unheard), Watcher(hub, 1, 2)
+    client = joined(hub)
+    async with running(presence):
+        presence.look(client, 1, {"name": "Ann"})
+        presence.heard(told("b", 1, {"b1": "Ben", "b2": "Bea"}))
+        presence.heard(told("c", 2, {"c1": "Cid"}))
+        await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bea"})
+        presence.heard(told("b", 1, {"b2": None, "b3": "Bob"}, whole=False))
+        await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bob"})
+        presence.heard(told("b", 1, {}))
+        presence.leave(client)
+        await watcher.see(1)
+        await watcher.see(2, {"name": "Cid"})
     assert presence.people(2) == [{"name": "Cid"}]
 
 
-async def test_own_words_and_nonsense_are_not_heard(hub: Hub) -> None:
-    said: asyncio.Queue[bytes] = asyncio.Queue()
-    tell = said.put
+async def test_changes_are_sent_and_not_lists(hub: Hub) -> None:
+    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+    clients = [joined(hub) for _ in range(20)]
+    async with running(presence):
+        for number, client in enumerate(clients):
+            presence.look(client, 1, {"name": f"name {number}"})
+        await watcher.see(1, *({"name": f"name {number}"} for number in range(20)))
+        seen = len(watcher.frames)
+        presence.look(clients[0], 1, {"name": "Ann"})
+        presence.look(clients[1], 1, {"name": "name 1"})  # no change
+        await watcher.see(1, {"name": "Ann"}, *({"name": f"name {number}"} for number in range(1, 20)))
+    assert [frame["state"] for frame in watcher.frames[seen:]] == [{"name": "Ann"}]
 
-    presence = Presence(hub, tell)
-    presence.look(hub.join(None, content=True, viewer=OPEN), 1, {"name": "Ann"})
-    running = asyncio.create_task(presence.run())
-    presence.heard(await said.get())
-    running.cancel()
-    presence.heard(b"nonsense")
-    assert presence.people(1) == [{"name": "Ann"}]
+
+async def test_bytes_sent_to_each_client_are_few_for_the_bytes_received(hub: Hub) -> None:
+    """Whatever a client sends, others receive at most 20 times as much: also for the smallest states."""
+    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+    received = 0
+    async with running(presence):
+        clients = [joined(hub) for _ in range(60)]
+        for round in range(10):
+            for client in clients:
+                state: module.State | None = None if round % 2 else {"a": round}
+                received += len(json.dumps({"type": "presence", "id": 1, "state": state}))
+                presence.look(client, 1, state)
+            await watcher.see(1, *([] if round % 2 else [{"a": round}] * 60))
+    assert sum(len(json.dumps(frame)) for frame in watcher.frames) < 20 * received
+
+
+async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
+    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+    async with running(presence):
+        presence.look(joined(hub), 1, {"name": "Ann"})
+        await watcher.see(1, {"name": "Ann"})
+        late = joined(hub)
+        presence.look(late, 1, {"name": "Ben"})
+        presence.look(late, 1, {"name": "Bea"})
+        (frame,) = await late.take()
+        (person,) = json.loads(frame.text)["people"].values()
+        assert person == {"name": "Ann"}
+        assert frame.text == presence.frame(1).text
+
+
+async def test_own_messages_and_nonsense_are_ignored(hub: Hub) -> None:
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+    presence = Presence(hub, sent.put)
+    presence.look(joined(hub), 1, {"name": "Ann"})
+    async with running(presence):
+        presence.heard(await sent.get())
+        presence.heard(b"nonsense")
+        assert presence.people(1) == [{"name": "Ann"}]
     await presence.aclose()
-    assert Told.model_validate_json(await said.get()).people == []
+    last = Told.model_validate_json(await sent.get())
+    assert (last.people, last.whole) == ({}, True)
 
 
-async def test_one_client_may_look_at_so_many_notes(hub: Hub) -> None:
+async def test_other_workers_are_sent_changes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Told] = []
+
+    def states() -> list[list[module.State | None]]:
+        return [[None if person is None else person.state for person in one.people.values()] for one in sent]
+
+    async def send(data: bytes) -> None:
+        sent.append(Told.model_validate_json(data))
+
+    presence = Presence(hub, send)
+    clients = [joined(hub) for _ in range(2)]
+    async with running(presence):
+        presence.look(clients[0], 1, {"name": "Ann"})
+        await eventually(lambda: len(sent) == 1)
+        presence.look(clients[1], 1, {"name": "Ben"})
+        await eventually(lambda: len(sent) == 2)
+        presence.look(clients[0], 1, None)
+        await eventually(lambda: len(sent) == 3)
+    assert states() == [[{"name": "Ann"}], [{"name": "Ben"}], [None]]
+    monkeypatch.setattr(module, "TELL_INTERVAL", 0.0)
+    async with running(presence):
+        await eventually(lambda: sent[-1].whole)
+    assert states()[-1] == [{"name": "Ben"}]
+
+
+async def test_client_looks_at_a_limited_number_of_notes(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = joined(hub)
     for note in range(1, MAX_NOTES + 1):
         presence.look(client, note, {})
     presence.look(client, 1, {"again": True})
@@ -66,16 +173,46 @@ async def test_one_client_may_look_at_so_many_notes(hub: Hub) -> None:
     presence.look(client, MAX_NOTES + 1, {})
 
 
+async def test_client_changes_its_state_a_limited_number_of_times(hub: Hub) -> None:
+    presence = Presence(hub, unheard)
+    client, other = joined(hub), joined(hub)
+    with pytest.raises(TooMany):
+        for number in range(2 * CHANGES_BURST):
+            presence.look(client, 1, {"number": number})
+    presence.look(other, 1, {})
+
+
+async def test_list_of_large_states_is_charged(hub: Hub) -> None:
+    presence = Presence(hub, unheard)
+    presence.heard(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_SHOWN)}))
+    async with running(presence):
+        await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
+    client = joined(hub)
+    with pytest.raises(TooMany):
+        for _ in range(CHANGES_BURST // 20):
+            presence.look(client, 1, {})
+            presence.look(client, 1, None)
+
+
+async def test_strangers_do_not_push_users_off_the_list(hub: Hub) -> None:
+    presence = Presence(hub, unheard)
+    strangers = [joined(hub, STRANGER) for _ in range(MAX_SHOWN + 20)]
+    ann = joined(hub, Viewer(keys=frozenset({"@ann"}), name="ann"))
+    async with running(presence):
+        for client in strangers:
+            presence.look(client, 1, {})
+        await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
+        presence.look(ann, 1, {})
+        await eventually(lambda: {"name": "ann"} in presence.people(1))
+        assert len(presence.people(1)) == MAX_SHOWN
+
+
 async def test_worker_that_falls_silent_is_forgotten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.1)
     monkeypatch.setattr(module, "FORGET_AFTER", 0.3)
-    presence = Presence(hub, unheard)
-    watcher = hub.join(frozenset({1}), content=True, viewer=OPEN)
-    presence.heard(told("b", 1, "Ben"))
-    running = asyncio.create_task(presence.run())
-    async with asyncio.timeout(5):
-        shown = [frame.text for frame in await watcher.take()]
-        while '"people":[]' not in shown[-1]:
-            shown += [frame.text for frame in await watcher.take()]
-    running.cancel()
+    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+    presence.heard(told("b", 1, {"b1": "Ben"}))
+    async with running(presence):
+        await watcher.see(1, {"name": "Ben"})
+        await watcher.see(1)
     assert presence.people(1) == []

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.errors import CloseCode
 from realtime.events import server_message
+from realtime.presence import CHANGES_BURST
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 
@@ -162,7 +163,7 @@ def test_bad_query_names_what_is_wrong(client: TestClient, query: str, named: st
         ("nonsense", CloseCode.BAD_FRAME),
         ('{"type": "nonsense"}', CloseCode.BAD_FRAME),
         ('{"type": "auth", "token": "x"}', CloseCode.BAD_FRAME),
-        (json.dumps({"type": "presence", "id": 1, "state": {"x": "y" * 5000}}), CloseCode.BAD_FRAME),
+        (json.dumps({"type": "presence", "id": 1, "state": {"x": "y" * 1024}}), CloseCode.BAD_FRAME),
         (json.dumps({"type": "pong", "x": "y" * 70_000}), CloseCode.TOO_BIG),
         ('"\\ud800"', CloseCode.BAD_FRAME),
     ],
@@ -194,6 +195,9 @@ def test_pong_is_welcome(client: TestClient) -> None:
         assert socket.receive_json()["type"] == "note.created"
 
 
+CHANGED = {"type": "presence.changed", "id": 7}
+
+
 def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
     with (
         client.websocket_connect("/ws") as ann,
@@ -203,19 +207,40 @@ def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
         for socket in (ann, ben, asked):
             socket.receive_json()
         ann.send_json({"type": "presence", "id": 7, "state": {"name": "Ann"}})
-        seen = {"type": "presence", "id": 7, "people": [{"name": "Ann"}]}
-        assert ann.receive_json() == asked.receive_json() == seen
+        assert ann.receive_json() == {"type": "presence", "id": 7, "people": {}}
+        came = ann.receive_json()
+        assert came == asked.receive_json() == {**CHANGED, "person": came["person"], "state": {"name": "Ann"}}
         ben.send_json({"type": "presence", "id": 7, "state": {"name": "Ben"}})
-        seen["people"] = [{"name": "Ann"}, {"name": "Ben"}]
-        assert ann.receive_json() == ben.receive_json() == asked.receive_json() == seen
+        assert ben.receive_json() == {"type": "presence", "id": 7, "people": {came["person"]: {"name": "Ann"}}}
+        other = ben.receive_json()
+        assert other["person"] != came["person"]
+        assert other == ann.receive_json() == asked.receive_json() == {**other, "state": {"name": "Ben"}}
         with client.websocket_connect("/ws?notes=7") as late:
             assert late.receive_json()["type"] == "ready"
-            assert late.receive_json() == seen
+            both = {came["person"]: {"name": "Ann"}, other["person"]: {"name": "Ben"}}
+            assert late.receive_json() == {"type": "presence", "id": 7, "people": both}
+        ann.send_json({"type": "presence", "id": 7, "state": {"name": "Ann", "at": 3}})
+        changed = {**came, "state": {"name": "Ann", "at": 3}}
+        assert ann.receive_json() == ben.receive_json() == asked.receive_json() == changed
         ann.send_json({"type": "presence", "id": 7, "state": None})
-        seen["people"] = [{"name": "Ben"}]
-        assert ben.receive_json() == asked.receive_json() == seen
+        left = {**came, "state": None}
+        assert ben.receive_json() == asked.receive_json() == left
         ben.close()
-        assert asked.receive_json() == {"type": "presence", "id": 7, "people": []}
+        assert asked.receive_json() == {**other, "state": None}
+
+
+def test_presence_that_changes_too_often_closes_its_client_only(client: TestClient) -> None:
+    with client.websocket_connect("/ws?notes=7") as flood, client.websocket_connect("/ws?notes=7") as other:
+        for number in range(2 * CHANGES_BURST):
+            flood.send_json({"type": "presence", "id": 7, "state": {"number": number}})
+        with pytest.raises(WebSocketDisconnect) as closed:
+            while True:
+                flood.receive_json()
+        assert closed.value.code == CloseCode.TOO_MANY
+        other.send_json({"type": "presence", "id": 7, "state": {"name": "Ann"}})
+        frame = other.receive_json()
+        while frame.get("state") != {"name": "Ann"}:
+            frame = other.receive_json()
 
 
 def test_poll_without_since_tells_where_to_begin(client: TestClient) -> None:
@@ -339,9 +364,9 @@ async def test_presence_crosses_servers_and_outlives_no_server(serve: Any) -> No
         async with connect(one.ws) as looker:
             await next_of(looker, "ready")
             await looker.send(json.dumps({"type": "presence", "id": 5, "state": {"name": "Ann"}}))
-            assert (await next_of(watcher, "presence"))["people"] == [{"name": "Ann"}]
+            assert (await next_of(watcher, "presence.changed"))["state"] == {"name": "Ann"}
             one.stop()
-            assert (await next_of(watcher, "presence"))["people"] == []
+            assert (await next_of(watcher, "presence.changed"))["state"] is None
 
 
 async def test_gone_clients_are_forgotten(server: ServerProcess) -> None:

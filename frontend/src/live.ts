@@ -18,7 +18,7 @@ import * as texts from "./texts";
 export const news = signal(0);
 
 function frame(frame: Frame): void {
-  if (frame.type === "presence") {
+  if (frame.type === "presence" || frame.type === "presence.changed") {
     people.take(frame);
   } else if (frame.type === "note.created" || frame.type === "note.updated" || frame.type === "note.deleted") {
     if (frame.type === "note.deleted") people.forget(frame.id);

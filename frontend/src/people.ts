@@ -4,7 +4,8 @@ import { signal } from "@preact/signals";
 import { user } from "./account";
 import type { Frame } from "./feed";
 
-const people = signal<ReadonlyMap<number, string[]>>(new Map());
+/** The names at each note, by the ids of the people there. */
+const people = signal<ReadonlyMap<number, ReadonlyMap<string, string>>>(new Map());
 
 /** The name of the account, else the one that a guest chose. */
 export const me = (): string => user.value?.name ?? (localStorage.getItem("name") || "Guest");
@@ -17,14 +18,24 @@ export const hueOf = (name: string): number =>
 
 /** The names of those who look at a note beside this page. */
 export function others(id: number): string[] {
-  const names = people.value.get(id) ?? [];
+  const names = [...(people.value.get(id)?.values() ?? [])];
   const own = names.indexOf(me());
   return own < 0 ? names : names.toSpliced(own, 1);
 }
 
-export function take(frame: Frame & { type: "presence" }): void {
-  const names = frame.people.map((person) => (typeof person.name === "string" ? person.name : "Somebody"));
-  people.value = new Map(people.value).set(frame.id, names);
+const nameOf = (state: Record<string, unknown>): string => (typeof state.name === "string" ? state.name : "Somebody");
+
+export function take(frame: Frame & { type: "presence" | "presence.changed" }): void {
+  const here = new Map(people.value.get(frame.id));
+  if (frame.type === "presence") {
+    here.clear();
+    for (const [person, state] of Object.entries(frame.people)) here.set(person, nameOf(state));
+  } else if (frame.state) {
+    here.set(frame.person, nameOf(frame.state));
+  } else {
+    here.delete(frame.person);
+  }
+  people.value = new Map(people.value).set(frame.id, here);
 }
 
 /** Forgets those at a note that is not there any more for this page. */

@@ -7,7 +7,8 @@
 export type JsonValue = unknown;
 
 export interface Schemas {
-  ServerMessage?: Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | Reset | Heartbeat | Error;
+  ServerMessage?:
+    Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | PresenceChanged | Reset | Heartbeat | Error;
 }
 /**
  * Subscribed: everything after the cursor will come.
@@ -107,7 +108,7 @@ export interface NoteDeleted {
   version: number;
 }
 /**
- * Who is looking at a note: the states that the clients set.
+ * The people who look at a note: the state that each of them set, under an id. Replaces what came before.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PresenceShown".
@@ -116,8 +117,27 @@ export interface PresenceShown {
   type: "presence";
   id: number;
   people: {
+    [k: string]: {
+      [k: string]: JsonValue;
+    };
+  };
+}
+/**
+ * A person who looks at a note came, changed their state, or left (``state`` is ``null``).
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "PresenceChanged".
+ */
+export interface PresenceChanged {
+  type: "presence.changed";
+  id: number;
+  /**
+   * the person's id at this note
+   */
+  person: string;
+  state: {
     [k: string]: JsonValue;
-  }[];
+  } | null;
 }
 /**
  * History does not reach back: fetch ``GET /notes/`` again and go on from the cursor.

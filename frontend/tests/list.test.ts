@@ -129,7 +129,7 @@ describe("events", () => {
     const frames: Frame[] = [
       { type: "ready", cursor: "a:1" },
       { type: "heartbeat", cursor: "a:1" },
-      { type: "presence", id: 1, people: [] },
+      { type: "presence", id: 1, people: {} },
     ];
     for (const frame of frames) expect(reduce(before, { type: "event", frame })).toBe(before);
   });

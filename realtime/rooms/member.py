@@ -46,9 +46,7 @@ class Member:
         clients: The awareness clients that the connection speaks for.
     """
 
-    def __init__(
-        self, outlet: Outlet, viewer: Viewer, *, caller: str, writes: bool, budget: int, stall: float
-    ) -> None:
+    def __init__(self, outlet: Outlet, viewer: Viewer, *, caller: str, writes: bool, budget: int, stall: float) -> None:
         self.viewer = viewer
         self.caller = caller
         self.writes = writes

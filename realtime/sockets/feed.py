@@ -229,6 +229,8 @@ async def _look(feed: Feed, client: Client, command: PresenceSet) -> None:
         await feed.look(client, command.id, command.state)
     except ValueError as error:
         raise BadFrame(str(error)) from error
+    except TooMany as error:
+        raise BadFrame("", CloseCode.TOO_MANY) from error
 
 
 async def _close(socket: WebSocket, ended: BadFrame) -> None:

@@ -147,7 +147,7 @@ def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
         while frame["type"] != "ready":  # the note's own event may come first
             frame = socket.receive_json()
         socket.send_json({"type": "presence", "id": note, "state": {"name": "root", "color": "red"}})
-        assert socket.receive_json()["people"] == [{"name": ann.name, "color": "red"}]
+        assert socket.receive_json()["state"] == {"name": ann.name, "color": "red"}
 
 
 def enter(browser: Browser, note: int, ticket: str) -> int | None:

@@ -18,7 +18,7 @@ from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 from realtime.crdt import Document
 from realtime.rooms import protocol
 from tests.accounts.people import HERE, Browser, run
-from tests.harness import Json, eventually
+from tests.harness import Json, eventually, take_presence
 from tests.sharing.conftest import World, word_of
 from tests.sharing.model import PEOPLE, READ, SHARED, roles, status
 
@@ -285,15 +285,13 @@ def test_presence_is_for_who_may_see_the_note(world: World) -> None:
         expected = {kind: sum(TABLE[kind, person] in READ for person in PEOPLE) for kind in LIVE}
         for person, feed in feeds.items():
             visible = _visible(person)
-            people: dict[int, list[Json]] = {}
+            people: dict[int, dict[str, Json]] = {}
             while {id: len(there) for id, there in people.items()} != {
                 world.notes[kind]: expected[kind] for kind in visible
             }:
-                frame = feed.receive_json()
-                assert frame["type"] == "presence"
-                people[frame["id"]] = frame["people"]
+                take_presence(people, feed.receive_json())
             for kind in visible:
-                there = {state["here"] for state in people[world.notes[kind]]}
+                there = {state["here"] for state in people[world.notes[kind]].values()}
                 assert there == {f"{one}-{kind}" for one in PEOPLE if TABLE[kind, one] in READ}
 
 
