@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await asyncio.gather(parts.feed.drain(settings.drain), parts.rooms.drain(settings.drain))
 
             with _on_signal(drain):
-                yield {"drain": drain}
+                yield {"drain": drain, "turns": parts.rooms.turns}
 
     app = FastAPI(
         title="realtime",

@@ -21,7 +21,7 @@ from websockets.utils import apply_mask
 from realtime.allowance import Allowance
 from realtime.errors import CLOSE_REASONS, CloseCode
 from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
-from realtime.turns import SLICE_SECONDS
+from realtime.turns import SLICE_SECONDS, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +38,11 @@ RECONNECT_DELAY = 1.0
 """Seconds before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because
 a successful handshake resets their backoff."""
 FRAMES_PER_SECOND = 250
-"""Frames of any kind that a client may send. A stock Yjs client in a busy room sends about 100."""
-FRAMES_BURST = 1000
+"""Whole messages and control frames that a client may send. A stock Yjs client in a busy room sends about 100.
+
+As many fragments are read at once; a client that sends more of them waits for its turn.
+"""
+FRAMES_BURST = 2000
 PARSED_BYTES = 4096
 """Bytes that the library's parser is given at a time."""
 PROBE_SECONDS = 5.0
@@ -101,18 +104,22 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_every", "_frames", "_heard", "_keepalive", "_kind", "_lingers",
-        "_listener", "_lost", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
+        "_buffer", "_closing", "_connections", "_every", "_fragments", "_frames", "_heard", "_keepalive", "_kind",
+        "_lingers", "_listener", "_lost", "_needed", "_owed", "_parser", "_parts", "_turns", "_waits", "full",
+        "transport", "write",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
+    def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None, turns: Turns) -> None:
         self.transport = transport
         self.write = transport.write
         self._connections = connections
         self._listener: Listener
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
+        self._turns = turns
+        self._waits = False
         self._frames: Allowance | None = None  # most clients never send any
+        self._fragments: Allowance | None = None
         self._needed = 0
         self._owed = b""
         self._kind: Opcode = Opcode.TEXT
@@ -212,6 +219,12 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) < self._needed:
                 return
             data, self._buffer = bytes(self._buffer), None
+        if self._waits or (self._fragments is not None and self._fragments.left(time.monotonic()) < 0):
+            self._continue_later(data)
+        else:
+            self._process(data)
+
+    def _process(self, data: bytes) -> None:
         if self._parser is None:
             data = self._read(data)
         if data:
@@ -253,20 +266,28 @@ class Connection(asyncio.Protocol):
         self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY)
         return False
 
+    def _count_fragment(self, now: float) -> None:
+        if self._fragments is None:
+            self._fragments = Allowance(FRAMES_PER_SECOND, FRAMES_BURST, now)
+        self._fragments.take(1, now)
+
     def _continue_later(self, data: bytes) -> bytes:
-        """Let other clients have the event loop before the rest of what arrived is read."""
+        """Read the rest of what arrived when it is this client's turn, so that others have the event loop first."""
         self._keep(data, 0)
-        self.transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._continue)
+        if not self._waits:
+            self._waits = True
+            self.transport.pause_reading()
+            peer = self.transport.get_extra_info("peername")
+            self._turns.call_soon(peer[0] if isinstance(peer, tuple) else "", self._continue)
         return b""
 
     def _continue(self) -> None:
-        """Read the rest of what arrived, unless new data made that happen already."""
-        if self._lost or self.transport.is_closing():
+        self._waits = False
+        if self._buffer is None or self._lost or self.transport.is_closing():
             return
+        data, self._buffer = bytes(self._buffer), None
         self.transport.resume_reading()
-        if self._buffer is not None and not self._needed:
-            self.data_received(b"")
+        self._process(data)
 
     def _keep(self, data: bytes, needed: int) -> bytes:
         self._buffer, self._needed = bytearray(data), needed
@@ -308,7 +329,9 @@ class Connection(asyncio.Protocol):
         parser.receive_data(data)
         now = time.monotonic()
         for frame in parser.events_received():
-            if not self._count_frame(now):
+            if frame.opcode is Opcode.CONT or not frame.fin:  # type: ignore[union-attr]
+                self._count_fragment(now)
+            elif not self._count_frame(now):
                 return
             if frame.opcode in DATA_OPCODES:  # type: ignore[union-attr]  # these are frames: the handshake is over
                 self._assemble(frame)

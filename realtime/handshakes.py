@@ -20,6 +20,7 @@ from realtime.connections import Connection
 from realtime.frames import BINARY, TEXT, framed
 from realtime.sockets.outlets import DIRECT
 from realtime.sockets.session import MOST, SMALL
+from realtime.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +109,8 @@ def upgrade(http: HttpToolsProtocol) -> None:
         http.transport.write(problem(refused.status, refused.detail, headers))
         http.transport.close()
         return
-    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None)
+    turns = asked["state"].get("turns") or Turns()
+    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None, turns)
     raw, _, query = http.url.partition(b"?")
     path = raw.decode()
     offers = b",".join(given.get(b"sec-websocket-protocol", ())).decode("latin-1")
@@ -141,12 +143,15 @@ class Handshake(asyncio.Protocol):
     connection: Connection
     """Since it was accepted."""
 
-    def __init__(self, transport: asyncio.Transport, accept: bytes, server: ServerState, every: float | None) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, accept: bytes, server: ServerState, every: float | None, turns: Turns
+    ) -> None:
         self.transport = transport
         self._accept = accept
         self._server = server
         self._connections: set[Any] = server.connections
         self._every = every
+        self._turns = turns
         self._connected = self._answered = self._accepted = self._handed_over = False
         self._denial: Message | None = None
         self._body = b""
@@ -214,7 +219,7 @@ class Handshake(asyncio.Protocol):
         head += (b"%b: %b\r\n" % line for line in (*self._server.default_headers, *message.get("headers", ())))
         self._answered = self._accepted = True
         self._connections.discard(self)
-        self.connection = Connection(self.transport, self._connections, self._every)
+        self.connection = Connection(self.transport, self._connections, self._every, self._turns)
         self.connection.listen(self)
         self.transport.set_protocol(self.connection)
         self.connection.write(b"".join(head) + b"\r\n")

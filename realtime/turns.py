@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 
 SLICE_SECONDS = 0.005
@@ -27,21 +27,40 @@ class Turns:
     @asynccontextmanager
     async def turn(self, caller: Hashable) -> AsyncGenerator[None]:
         """Wait for a turn, and keep it until the block ends. The block must not await anything slow."""
-        if self._taken:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(caller, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._pass_on()
-                raise
-        self._taken = True
+        turn = self._next(caller)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            raise
         started = time.perf_counter()
         try:
             yield
         finally:
             self._rest(time.perf_counter() - started)
+
+    def call_soon(self, caller: Hashable, work: Callable[[], None]) -> None:
+        """Call ``work`` when it is the caller's turn, but not before this method returns."""
+
+        def run(_: asyncio.Future[None]) -> None:
+            started = time.perf_counter()
+            try:
+                work()
+            finally:
+                self._rest(time.perf_counter() - started)
+
+        self._next(caller).add_done_callback(run)
+
+    def _next(self, caller: Hashable) -> asyncio.Future[None]:
+        """Return a future that is done when it is the caller's turn."""
+        turn = asyncio.get_running_loop().create_future()
+        if self._taken:
+            self._waiting.setdefault(caller, deque()).append(turn)
+        else:
+            self._taken = True
+            turn.set_result(None)
+        return turn
 
     def _rest(self, seconds: float) -> None:
         """Leave the loop to everyone else. Short turns are added up: timers are too coarse for them."""

@@ -19,7 +19,8 @@ from websockets.protocol import OPEN, SERVER
 from realtime import connections
 from realtime.connections import MAX_MESSAGE, Connection, Parser
 from realtime.frames import Packet, framed
-from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, PONG, TEXT, frame
+from realtime.turns import Turns
+from tests.faults.raw import BINARY, CLOSE, FIRST, FIRST_BINARY, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
 Message = str | bytes
@@ -98,10 +99,16 @@ class Memory(asyncio.Transport):
         return self.written.endswith(end)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all that arrives be read at once, however slow the machine is."""
+    monkeypatch.setattr(connections, "SLICE_SECONDS", 60.0)
+
+
 def fed(*pieces: bytes) -> tuple[Heard, Memory]:
     """What becomes of pieces as they come."""
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None)
+    connection = Connection(transport, set(), None, Turns())
     connection.listen(heard)
     for piece in pieces:
         if not transport.closed:
@@ -277,7 +284,7 @@ async def test_the_same_is_understood_as_by_the_library() -> None:
 
 async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
     heard, transport = Heard(), Memory()
-    connection = Connection(transport, set(), None)
+    connection = Connection(transport, set(), None, Turns())
     connection.listen(heard)
     connection.close(4500, "bad frame", delay=0.05 * UNIT)
     connection.data_received(frame(TEXT, b"after"))
@@ -303,7 +310,7 @@ async def connected(
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         plain, _ = listener.accept()
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, plain)
-    connection = Connection(transport, set(), every)
+    connection = Connection(transport, set(), every, Turns())
     transport.set_protocol(connection)
     connection.listen(heard)
     try:
@@ -355,7 +362,7 @@ async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.Monke
 async def test_nothing_is_written_after_a_close() -> None:
     for data in (frame(CLOSE), frame(TEXT, b"\xff"), frame(TEXT, b"a", mask=None)):
         transport, heard = Memory(), Heard()
-        connection = Connection(transport, set(), None)
+        connection = Connection(transport, set(), None, Turns())
         connection.listen(heard)
         connection.data_received(data)
         assert connection.full
@@ -415,7 +422,7 @@ async def test_stopping_says_so() -> None:
 async def test_what_is_left_of_answers_before_is_waited_for() -> None:
     transport, heard = Memory(), Heard()
     transport.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
-    connection = Connection(transport, set(), None)
+    connection = Connection(transport, set(), None, Turns())
     connection.listen(heard)
     assert connection.full
     connection.data_received(frame(PING, b"p"))
@@ -427,7 +434,7 @@ async def test_what_is_left_of_answers_before_is_waited_for() -> None:
 
 async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None)
+    connection = Connection(transport, set(), None, Turns())
     connection.listen(heard)
     connection.pause_writing()
     for number in range(100):
@@ -473,10 +480,23 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
 
 
 async def test_flood_of_frames_is_closed() -> None:
-    for begin, flood in ((b"", PING), (b"", PONG), (b"", TEXT), (frame(FIRST, b"x"), MORE)):
-        heard, transport = fed(begin + frame(flood) * (connections.FRAMES_BURST + 500))
+    for flood in (PING, PONG, TEXT):
+        heard, transport = fed(frame(flood) * (connections.FRAMES_BURST + 500))
         await eventually(partial(transport.has, TOO_MANY))
         assert len(heard.messages) <= connections.FRAMES_BURST
+
+
+async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "FRAMES_BURST", 10)
+    fragments = [frame(FIRST_BINARY, b"0"), *[frame(MORE, b"1")] * 5000, frame(LAST, b"2")]
+    transport, heard = Memory(), Heard()
+    connection = Connection(transport, set(), None, Turns())
+    connection.listen(heard)
+    for number in range(0, len(fragments), 100):
+        connection.data_received(b"".join(fragments[number : number + 100]))
+    assert heard.messages == []
+    await eventually(lambda: heard.messages == [b"0" + b"1" * 5000 + b"2"])
+    assert transport.written == b""
 
 
 async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,7 +506,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
         messages = [str(number) for number in range(300)]
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
         transport, heard = Memory(), Heard()
-        connection = Connection(transport, set(), None)
+        connection = Connection(transport, set(), None, Turns())
         connection.listen(heard)
         connection.data_received(stream[:20_000])
         assert not transport.reading
@@ -504,7 +524,7 @@ async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytes
     monkeypatch.setattr(connections, "PROBE_SECONDS", 0.05)
     transport, answering = Memory(), Memory()
     for one in (transport, answering):
-        connection = Connection(one, set(), 60)
+        connection = Connection(one, set(), 60, Turns())
         connection.listen(Heard())
         connection.probe()
         connection.probe()

@@ -20,6 +20,7 @@ from realtime.heads import HttpProtocol
 from realtime.server import listen
 from realtime.settings import Settings
 from realtime.sockets.session import MOST, SMALL, Session
+from realtime.turns import Turns
 from tests.faults.raw import frame
 from tests.harness import eventually, note_in, rest_client
 from tests.test_connections import Memory
@@ -75,7 +76,7 @@ class _Panic(BaseException):
 
 def begun() -> tuple[Slow, Connection, Memory]:
     transport = Memory()
-    connection = Connection(transport, set(), None)
+    connection = Connection(transport, set(), None, Turns())
     session = Slow(connection)
     connection.listen(session)
     return session, connection, transport

@@ -78,7 +78,7 @@ class Rooms:
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
-        self._turns = Turns()
+        self.turns = Turns()
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,
@@ -169,7 +169,7 @@ class Rooms:
         while room is None or room.given_up:  # it may be, while it is loaded
             room = self._rooms.get(id)
             if room is None or room.given_up:
-                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self._turns)
+                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self.turns)
             room.holds += 1
             try:
                 await room.ready()

@@ -260,7 +260,7 @@ async def judge(url: str, case: Case, note: int) -> None:
             assert await peer.until(PONG, b"the end"), (case.id, peer.code, peer.texts)
             peer.pongs.remove(b"the end")
             for _ in range(case.echoes):
-                assert await peer.until(TEXT, b'"presence"'), (case.id, peer.code)
+                assert await peer.until(TEXT, b'"state":{'), (case.id, peer.code)
         else:
             await peer.end()
         assert (peer.code, tuple(peer.pongs)) == (case.code, case.pongs), (case.id, peer.code, peer.pongs, peer.texts)
