@@ -1,0 +1,154 @@
+"""Hostile clients, as a process of their own: ``python -m tests.faults.attacks <url> <large note> <small note> …``.
+
+Each client makes one attack over and over, until the time is up. Nothing that it receives is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from realtime import lib0
+from realtime.rooms import protocol
+from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
+from tests.rooms.client import Text, state_of, states_of
+
+PAUSE = 0.05
+"""Seconds before a client whose connection ended connects again."""
+READ = 256 * 1024
+
+
+class Target(NamedTuple):
+    """A server, with the ids of a note with a large shared text and of a small one."""
+
+    url: str
+    large: int
+    small: int
+
+
+class Attack(NamedTuple):
+    """Bytes to send to a WebSocket, a piece at a time."""
+
+    path: str
+    pieces: Callable[[], Iterator[bytes]]
+    pause: float = 0.0
+    """Seconds between two pieces."""
+
+
+def _vector(entries: int) -> bytes:
+    return protocol.state(
+        lib0.number(entries) + b"".join(lib0.number(2**31 + entry) + b"\1" for entry in range(entries))
+    )
+
+
+def _forged() -> Iterator[bytes]:
+    for clock in range(1, 400):
+        client = random.randrange(1, 40)
+        yield frame(
+            BINARY, state_of(client, random.choice((clock, 2**31 - 1, 2**53 - 1)), random.choice(("null", "{}")))
+        )
+
+
+def _states(size: int) -> Iterator[bytes]:
+    """States of 32 clients, changed all the time."""
+    base = random.randrange(100, 2**31)
+    for clock in range(1, 100):
+        for client in range(32):
+            yield frame(BINARY, state_of(base + client, clock, '"' + "x" * size + '"'))
+
+
+def _presence(note: int) -> Iterator[bytes]:
+    for number in range(5000):
+        state = {"name": "x" * 900, "number": number}
+        yield frame(TEXT, json.dumps({"type": "presence", "id": note, "state": state}).encode())
+
+
+def _cycle(note: int) -> Iterator[bytes]:
+    """Look at a note and away, to get the list of people again and again."""
+    for number in range(5000):
+        state = "{}" if number % 2 == 0 else "null"
+        yield frame(TEXT, b'{"type":"presence","id":%d,"state":%s}' % (note, state.encode()))
+
+
+def _same(piece: bytes, times: int) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter([piece] * times)
+
+
+def attacks(target: Target) -> dict[str, Attack]:
+    """All attacks over WebSockets, by name."""
+    large, small = f"/sync/{target.large}", f"/sync/{target.small}"
+    hello = frame(BINARY, Text().hello())
+    fragments = frame(FIRST_BINARY, b"\0") + frame(MORE, b"\0") * 20_000
+    return {
+        "questions for a large text at once": Attack(large, _same(hello * 1500, 1)),
+        "questions for a large text, paced": Attack(large, _same(hello, 600), 1 / 58),
+        "other questions for a large text": Attack(
+            large, lambda: (frame(BINARY, _vector(n)) for n in range(300)), 1 / 58
+        ),
+        "state vectors of 1 MiB": Attack(small, _same(frame(BINARY, _vector(174_000)), 10)),
+        "state vectors of 60 kB": Attack(small, _same(frame(BINARY, _vector(10_000)), 60), 1 / 20),
+        "questions for awareness": Attack(small, _same(frame(BINARY, b"\3") * 3000, 1)),
+        "large states": Attack(small, lambda: _states(7500), 1 / 100),
+        "many small states": Attack(small, lambda: _states(1), 1 / 120),
+        "a state for each of 10 000 clients": Attack(small, _same(frame(BINARY, states_of(range(10_000))), 5)),
+        "states for clients of others": Attack(small, _forged, 1 / 100),
+        "large presence": Attack("/ws", lambda: _presence(target.small)),
+        "presence on and off": Attack("/ws", lambda: _cycle(target.small), 1 / 20),
+        "pings": Attack("/ws", _same(frame(PING, b"x" * 100) * 2000, 50)),
+        "pongs": Attack("/ws", _same(frame(PONG) * 5000, 50)),
+        "fragments": Attack(small, _same(fragments, 5)),
+        "nonsense": Attack(small, lambda: (frame(BINARY, random.randbytes(60)) for _ in range(50))),
+    }
+
+
+async def attack(target: Target, one: Attack) -> None:
+    """Connect, and send the attack until it is over or the connection ends."""
+    to = urlsplit(target.url)
+    reader, writer = await asyncio.open_connection(to.hostname, to.port)
+    reading = asyncio.create_task(_drain(reader))
+    try:
+        head = f"GET {one.path} HTTP/1.1\r\nHost: {to.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        writer.write(f"{head}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+        for piece in one.pieces():
+            if reading.done():
+                break
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(one.pause)
+        await reading
+    finally:
+        reading.cancel()
+        writer.transport.abort()
+
+
+async def _drain(reader: asyncio.StreamReader) -> None:
+    while await reader.read(READ):
+        pass
+
+
+async def _repeat(make: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            await make()
+        await asyncio.sleep(PAUSE)
+
+
+async def main(target: Target, clients: int, seconds: float) -> None:
+    """Attack with a number of clients, each of them with one of the attacks."""
+    kinds = list(attacks(target).values())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+            for number in range(clients):
+                one = kinds[number % len(kinds)]
+                group.create_task(_repeat(lambda one=one: attack(target, one)))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    url, large, small, clients, seconds = sys.argv[1:]
+    asyncio.run(main(Target(url, int(large), int(small)), int(clients), float(seconds)))
