@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth import JWT_SECONDS, Claims, Passwords, check_password, digest, make_jwt, new_secret
+from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret
+from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
-from realtime.limits import SIGN_IN_ACCOUNT, SIGN_IN_ADDRESS, neighbourhood
+from realtime.fair_queue import Requester
 from realtime.people import Session
+from realtime.sign_in_guard import OPERATOR, Caller
 from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.limits import Rule
     from realtime.people import Deed, Entry, Kind, Person
+    from realtime.sign_in_guard import SignInGuard
     from realtime.store import Store
     from realtime.viewers import Viewers
 
@@ -28,8 +30,6 @@ INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
 
-Take = Callable[["Rule", str], Awaitable[None]]
-"""Counts one more under a key. Raises :class:`TooMany`."""
 SignUp = Literal["open", "invite", "closed"]
 
 
@@ -44,37 +44,39 @@ def checked_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Where a request came from."""
+class Begun:
+    """A browser that has just signed in: the user, the secret of the session, and the token of the device."""
 
-    address: str | None = None
-    agent: str | None = None
+    person: Person
+    secret: str
+    device: str
 
 
 class Accounts:
-    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account, ``take`` how often."""
+    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account."""
 
-    def __init__(self, store: Store, viewers: Viewers, take: Take, passwords: Passwords, sign_up: SignUp) -> None:
+    def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
         self._viewers = viewers
-        self._limit = take
-        self._passwords = passwords
+        self._guard = guard
         self.sign_up_mode = sign_up
         self._anyone = False
+
+    async def aclose(self) -> None:
+        """Stop the thread that hashes passwords."""
+        await self._guard.aclose()
 
     async def anyone(self) -> bool:
         """Whether there is a user yet."""
         self._anyone = self._anyone or await self._store.people.any()
         return self._anyone
 
-    async def sign_up(
-        self, name: str, password: str, invite: str | None, caller: Caller, before: str | None
-    ) -> tuple[Person, str]:
-        """Makes an account, and signs in: the user, and the secret of the session.
+    async def sign_up(self, name: str, password: str, invite: str | None, caller: Caller, before: str | None) -> Begun:
+        """Makes an account, and signs in.
 
         Raises :class:`Forbidden`, :class:`NameTaken`, :class:`PasswordRefused`, :class:`TooMany`.
         """
-        await self._count(caller)
+        await self._guard.count_sign_up(caller)
         if self.sign_up_mode == "closed":
             raise Forbidden("Nobody can sign up here; whoever runs the server adds people")
         if self.sign_up_mode == "invite" and invite is None:
@@ -83,7 +85,7 @@ class Accounts:
                 + ("" if await self.anyone() else "; whoever runs the server adds the first user: realtime user add")
             )
         check_password(password, name)
-        hash = await self._passwords.hash(password)
+        hash = await self._guard.hash(password, caller)
         passed = None
         if self.sign_up_mode == "invite" and invite is not None:
             passed = await self._store.passes.take("invite", digest(invite))
@@ -97,15 +99,15 @@ class Accounts:
                 await self._store.passes.add("invite", digest(invite), *passed)
             raise
         await self._store.audit.add("sign-up", name, address=caller.address)
-        return person, await self._begin(person, caller, before)
+        return await self._begin(person, caller, before)
 
-    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> tuple[Person, str]:
-        """Signs in: the user, and the secret of a new session; that with the secret ``before`` ends.
+    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> Begun:
+        """Signs in, with a new session; that with the secret ``before`` ends.
 
         Raises :class:`NotSignedIn`, :class:`TooMany`.
         """
         person = await self._prove(name, password, caller)
-        return person, await self._begin(person, caller, before)
+        return await self._begin(person, caller, before)
 
     async def sign_in_program(self, name: str, password: str, caller: Caller, *, writes: bool) -> str:
         """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
@@ -115,11 +117,9 @@ class Accounts:
         return make_jwt(await self._viewers.key(), Claims(person.name, session.id))
 
     async def _prove(self, name: str, password: str, caller: Caller) -> Person:
-        await self._count(caller)
-        await self._limit(SIGN_IN_ACCOUNT, name)
         person = await self._store.people.get(name)
-        right, hash = await self._passwords.verify(password, None if person is None else person.hash)
-        if person is None or not right or person.disabled:
+        right, hash = await self._guard.verify(name, password, person, caller)
+        if person is None or not right:
             # A name that nobody has is not kept: it may be a password in the wrong field.
             known = None if person is None else person.name
             await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
@@ -129,18 +129,19 @@ class Accounts:
         await self._store.audit.add("sign-in", name, address=caller.address)
         return person
 
-    async def _count(self, caller: Caller) -> None:
-        if caller.address is not None:
-            await self._limit(SIGN_IN_ADDRESS, neighbourhood(caller.address))
-
-    async def _begin(self, person: Person, caller: Caller, before: str | None) -> str:
+    async def _begin(self, person: Person, caller: Caller, before: str | None) -> Begun:
         """A new session in place of the one that the browser had, whose secret others may know."""
         if before is not None:
             earlier = await self._viewers.of_secret(before, None)
             if earlier is not None and earlier.name is not None:
                 await self._end(earlier.name, id=earlier.session)
         _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
-        return secret
+        return Begun(person, secret, await self._device(person, caller, person.eras["session"]))
+
+    async def _device(self, person: Person, caller: Caller, generation: int) -> str:
+        """Return a device token for a browser; a known device keeps its id, and so its count of failures."""
+        known = await self._guard.device_of(person, caller)
+        return issue_device(await self._viewers.key(), person.name, generation, known)
 
     async def _start(
         self,
@@ -184,23 +185,34 @@ class Accounts:
         if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
             await self._store.audit.add("sign-out", viewer.name, address=caller.address)
 
-    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> None:
-        """Sets another password; all other sessions end. Raises :class:`Forbidden`, :class:`PasswordRefused`."""
+    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> str:
+        """Set another password. All other sessions end, and all devices are unknown again but this one.
+
+        Returns:
+            The new token of this device.
+
+        Raises:
+            Forbidden: The old password is wrong.
+            PasswordRefused: The new password is too easy to guess, or too long.
+            TooMany: The old password was wrong too often in this session.
+        """
         name = _name(viewer)
-        await self._limit(SIGN_IN_ACCOUNT, name)
         check_password(new, name)
         person = await self._store.people.get(name)
-        right, _ = await self._passwords.verify(old, None if person is None else person.hash)
-        changed = False
+        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session)
+        device = None
         if person is not None and right and viewer.session is not None:
-            hash = await self._passwords.hash(new)
+            hash = await self._guard.hash(new, Requester(name, viewer.session, trusted=True))
+            generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
-            await self._store.sessions.enter_era(viewer.session, person.eras["session"] + 1)
-            changed = await self._store.people.change_password(name, person.hash, hash, tokens=False)
-        await self._store.audit.add("password", name, address=caller.address, ok=changed)
-        if not changed:
+            await self._store.sessions.enter_era(viewer.session, generation)
+            if await self._store.people.change_password(name, person.hash, hash, tokens=False):
+                device = await self._device(person, caller, generation)
+        await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
+        if device is None:
             raise Forbidden("The old password is wrong")
         await self._end(name, "session", but=viewer.session)
+        return device
 
     async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
         """One's sign-ins, or tokens."""
@@ -268,7 +280,7 @@ class Accounts:
     async def add(self, name: str, password: str, *, admin: bool) -> Person:
         """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
         check_password(password, name)
-        person = await self._store.people.add(name, await self._passwords.hash(password), admin=admin)
+        person = await self._store.people.add(name, await self._guard.hash(password, OPERATOR), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return person
 
@@ -294,7 +306,7 @@ class Accounts:
     async def reset(self, name: str, password: str) -> None:
         """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
         check_password(password, name)
-        hash = await self._passwords.hash(password)
+        hash = await self._guard.hash(password, OPERATOR)
         if not await self._store.people.change_password(name, None, hash, tokens=True):
             raise NotThere("User not found")
         await self._end(name)

@@ -46,6 +46,7 @@ from realtime.routing import SocketsFirst, add_error_handlers, other_form, with_
 from realtime.semantics import HttpSemantics
 from realtime.settings import Settings
 from realtime.sharing import Sharing
+from realtime.sign_in_guard import SignInGuard
 from realtime.signin import SignIn
 from realtime.store import Store
 from realtime.tasks import running
@@ -271,7 +272,8 @@ async def _parts(
     if settings.auth == "accounts":
         limits = Limits(bus)
         sharing = Sharing(store, notes, queries, viewers)
-        accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
+        guard = SignInGuard(limits, Passwords(settings.password_memory), viewers.key)
+        accounts = Accounts(store, viewers, guard, settings.sign_up)
         tasks["audit"] = audit.run
         tasks["hear of revocations"] = revocations.run
         tasks["keep places"] = places.run
@@ -290,6 +292,8 @@ async def _parts(
             await outbox.aclose()
             await audit.aclose()
     finally:
+        if accounts is not None:
+            await accounts.aclose()
         await bus.aclose()
         await store.aclose()
 

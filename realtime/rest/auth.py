@@ -8,9 +8,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from realtime.access import Viewer
-from realtime.accounts import SignUp
+from realtime.accounts import Begun, SignUp
 from realtime.models import Model, Moment
-from realtime.people import Person
 from realtime.rest.accounts import (
     ANYONE,
     ENDED,
@@ -34,7 +33,7 @@ from realtime.rest.accounts import (
 )
 from realtime.rest.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
-from realtime.signin import cookie_of, set_cookie
+from realtime.signin import add_device, cookie_of, set_cookie
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
 
@@ -101,10 +100,11 @@ class SignInIn(Model):
     password: Password
 
 
-def _begun(accounts: AccountsPart, request: Request, person: Person, secret: str, status: int) -> Response:
-    user = User(name=person.name, admin=person.admin, via="session")
+def _begun(accounts: AccountsPart, request: Request, begun: Begun, status: int) -> Response:
+    user = User(name=begun.person.name, admin=begun.person.admin, via="session")
     answer = private(Me(mode="accounts", sign_up=accounts.sign_up_mode, first=False, user=user), status)
-    set_cookie(answer, request, secret)
+    set_cookie(answer, request, begun.secret)
+    add_device(answer, request, begun.device)
     return answer
 
 
@@ -124,8 +124,8 @@ def _begun(accounts: AccountsPart, request: Request, person: Person, secret: str
 async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignUpIn) -> Response:
     """Makes an account, and signs in with it. The first one of all is an admin's. A name stays as it is."""
     before = cookie_of(request.scope)
-    person, secret = await accounts.sign_up(body.name, body.password, body.invite, caller, before)
-    return _begun(accounts, request, person, secret, 201)
+    begun = await accounts.sign_up(body.name, body.password, body.invite, caller, before)
+    return _begun(accounts, request, begun, 201)
 
 
 @router.post(
@@ -142,8 +142,8 @@ async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, 
 )
 async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignInIn) -> Response:
     """Begins a session, whose secret is in a cookie that scripts cannot read; one that the browser had before ends."""
-    person, secret = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
-    return _begun(accounts, request, person, secret, 200)
+    begun = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
+    return _begun(accounts, request, begun, 200)
 
 
 @router.post(
@@ -180,10 +180,17 @@ class PasswordChange(Model):
         403: problem("The old password is wrong, or an API token sent this", "The old password is wrong"),
     },
 )
-async def password(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange) -> Response:
-    """Changes the password. All other sessions end, signed tokens with them; API tokens stay."""
-    await accounts.change_password(viewer, body.old, body.new, caller)
-    return private(None)
+async def password(
+    request: Request, accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange
+) -> Response:
+    """Changes the password. All other sessions end, signed tokens with them; API tokens stay.
+
+    Other browsers count as unknown devices until somebody signs in there again.
+    """
+    device = await accounts.change_password(viewer, body.old, body.new, caller)
+    answer = private(None)
+    add_device(answer, request, device)
+    return answer
 
 
 class SignIn(BaseModel):

@@ -91,6 +91,11 @@ export function SignInPane() {
         <button type="submit" class="primary" disabled={busy}>
           {fresh ? "Sign up" : "Sign in"}
         </button>
+        {busy && (
+          <p class="faint" role="status">
+            One moment…
+          </p>
+        )}
         {may && (
           <button
             type="button"
