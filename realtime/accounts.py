@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret
 from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
+from realtime.failed_sign_ins import FailedSignInCounter
 from realtime.fair_queue import Requester
 from realtime.people import Session
 from realtime.sign_in_guard import OPERATOR, Caller
@@ -18,7 +19,7 @@ from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.people import Deed, Entry, Kind, Person
+    from realtime.people import Deed, Entry, FailedSignIns, Kind, Person
     from realtime.sign_in_guard import SignInGuard
     from realtime.store import Store
     from realtime.viewers import Viewers
@@ -45,11 +46,15 @@ def checked_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A browser that has just signed in: the user, the secret of the session, and the token of the device."""
+    """A browser that has just signed in: the user, the secret of the session, and the token of the device.
+
+    ``failed`` are the failed sign-ins since the user's last visit.
+    """
 
     person: Person
     secret: str
     device: str
+    failed: FailedSignIns | None = None
 
 
 class Accounts:
@@ -60,10 +65,12 @@ class Accounts:
         self._viewers = viewers
         self._guard = guard
         self.sign_up_mode = sign_up
+        self.failures = FailedSignInCounter(store.people)
         self._anyone = False
 
     async def aclose(self) -> None:
-        """Stop the thread that hashes passwords."""
+        """Store the failed sign-ins, and stop the thread that hashes passwords."""
+        await self.failures.aclose()
         await self._guard.aclose()
 
     async def anyone(self) -> bool:
@@ -107,7 +114,19 @@ class Accounts:
         Raises :class:`NotSignedIn`, :class:`TooMany`.
         """
         person = await self._prove(name, password, caller)
-        return await self._begin(person, caller, before)
+        begun = await self._begin(person, caller, before)
+        await self.failures.flush()
+        return replace(begun, failed=await self._store.people.begin_visit(name))
+
+    async def failed_sign_ins(self, viewer: Viewer) -> FailedSignIns | None:
+        """Return the failed sign-ins to report to a user; an API token gets none. Raises :class:`Unavailable`."""
+        if viewer.name is None or viewer.token:
+            return None
+        return await self._store.people.failed_sign_ins(viewer.name)
+
+    async def acknowledge_failed_sign_ins(self, viewer: Viewer) -> None:
+        """Do not report the failed sign-ins again. Raises :class:`OutcomeUnknown`."""
+        await self._store.people.acknowledge_failed_sign_ins(_name(viewer))
 
     async def sign_in_program(self, name: str, password: str, caller: Caller, *, writes: bool) -> str:
         """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
@@ -123,6 +142,8 @@ class Accounts:
             # A name that nobody has is not kept: it may be a password in the wrong field.
             known = None if person is None else person.name
             await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
+            if known is not None:
+                self.failures.add(known)
             raise NotSignedIn(WRONG)
         if hash is not None:
             await self._store.people.rehash(name, person.hash, hash)

@@ -275,6 +275,7 @@ async def _parts(
         guard = SignInGuard(limits, Passwords(settings.password_memory), viewers.key)
         accounts = Accounts(store, viewers, guard, settings.sign_up)
         tasks["audit"] = audit.run
+        tasks["count failed sign-ins"] = accounts.failures.run
         tasks["hear of revocations"] = revocations.run
         tasks["keep places"] = places.run
     try:

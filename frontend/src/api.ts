@@ -117,6 +117,7 @@ export const me = (): Promise<Me> => get("/auth/me");
 export const signIn = (name: string, password: string): Promise<Me> => prove("/auth/sign-in", { name, password });
 export const signUp = (name: string, password: string, invite: string | null): Promise<Me> =>
   prove("/auth/sign-up", { name, password, invite });
+export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
 export const changePassword = (old: string, fresh: string): Promise<void> =>
   prove("/auth/password", { old, new: fresh });

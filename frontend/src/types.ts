@@ -378,6 +378,10 @@ export interface Me {
    * who is signed in
    */
   user: User | null;
+  /**
+   * to report to the user, until they are acknowledged or the next sign-in
+   */
+  failed_sign_ins?: FailedSignIns | null;
 }
 /**
  * Who is signed in, and whether in person or by an API token.
@@ -389,6 +393,19 @@ export interface User {
   name: string;
   admin: boolean;
   via: "session" | "token";
+}
+/**
+ * Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "FailedSignIns".
+ */
+export interface FailedSignIns {
+  count: number;
+  /**
+   * time of the latest one
+   */
+  last_date: string;
 }
 /**
  * A session: where and when somebody signed in.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.access import Viewer
-from realtime.accounts import Begun, SignUp
+from realtime.accounts import Accounts, Begun, SignUp
 from realtime.models import Model, Moment
+from realtime.people import FailedSignIns as Failed
 from realtime.rest.accounts import (
     ANYONE,
     ENDED,
@@ -48,23 +49,45 @@ class User(BaseModel):
     via: Literal["session", "token"]
 
 
+class FailedSignIns(BaseModel):
+    """Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    count: int
+    last_date: Annotated[Moment, Field(description="time of the latest one")]
+
+
 class Me(BaseModel):
     """What a page has to know before it can show anything."""
 
     model_config = shown(
-        mode="accounts", sign_up="invite", first=False, user={"name": "ann", "admin": True, "via": "session"}
+        mode="accounts",
+        sign_up="invite",
+        first=False,
+        user={"name": "ann", "admin": True, "via": "session"},
+        failed_sign_ins={"count": 3, "last_date": "2026-01-02T03:04:05.000Z"},
     )
 
     mode: Annotated[Literal["open", "accounts"], Field(description="`open`: everything is everyone's")]
     sign_up: Annotated[SignUp, Field(description="who may make an account")]
     first: Annotated[bool, Field(description="whether there is no user yet: the first becomes admin")]
     user: Annotated[User | None, Field(description="who is signed in")]
+    failed_sign_ins: Annotated[
+        FailedSignIns | None,
+        Field(description="to report to the user, until they are acknowledged or the next sign-in"),
+    ] = None
 
 
 def _user(viewer: Viewer) -> User | None:
     if viewer.name is None:
         return None
     return User(name=viewer.name, admin=viewer.admin, via="token" if viewer.token else "session")
+
+
+def _me(accounts: Accounts, user: User | None, failed: Failed | None, *, first: bool = False) -> Me:
+    told = None if failed is None else FailedSignIns.model_validate(failed)
+    return Me(mode="accounts", sign_up=accounts.sign_up_mode, first=first, user=user, failed_sign_ins=told)
 
 
 @router.get("/me", summary="Who am I?", response_model=Me, responses=UNAVAILABLE)
@@ -75,7 +98,8 @@ async def me(request: Request) -> Response:
         return private(Me(mode="open", sign_up="closed", first=False, user=None))
     user = _user(viewer_of(request))
     first = user is None and not await accounts.anyone()
-    answer = private(Me(mode="accounts", sign_up=accounts.sign_up_mode, first=first, user=user))
+    failed = await accounts.failed_sign_ins(viewer_of(request))
+    answer = private(_me(accounts, user, failed, first=first))
     if user is None and cookie_of(request.scope) is not None:
         set_cookie(answer, request, None)
     return answer
@@ -102,7 +126,7 @@ class SignInIn(Model):
 
 def _begun(accounts: AccountsPart, request: Request, begun: Begun, status: int) -> Response:
     user = User(name=begun.person.name, admin=begun.person.admin, via="session")
-    answer = private(Me(mode="accounts", sign_up=accounts.sign_up_mode, first=False, user=user), status)
+    answer = private(_me(accounts, user, begun.failed), status)
     set_cookie(answer, request, begun.secret)
     add_device(answer, request, begun.device)
     return answer
@@ -158,6 +182,18 @@ async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart)
     answer = private(None)
     set_cookie(answer, request, None)
     return answer
+
+
+@router.delete(
+    "/failed-sign-ins",
+    status_code=204,
+    summary="Acknowledge failed sign-ins",
+    responses={**OWN_ACT, 204: {"description": "They are not reported again"}},
+)
+async def acknowledge_failed_sign_ins(accounts: AccountsPart, viewer: InPerson) -> Response:
+    """Stops `GET /auth/me` from reporting the failed sign-ins that it reports now. The audit keeps them."""
+    await accounts.acknowledge_failed_sign_ins(viewer)
+    return private(None)
 
 
 class PasswordChange(Model):
