@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret
+from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret, setup_token
 from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
 from realtime.failed_sign_ins import FailedSignInCounter
@@ -30,6 +31,8 @@ TICKET = timedelta(seconds=30)
 INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
+NO_SIGN_UP = "Nobody can sign up here; whoever runs the server adds people"
+NO_SETUP = "This setup link does not work, or not any more: sign in, or ask whoever runs the server for an invite"
 
 SignUp = Literal["open", "invite", "closed"]
 
@@ -45,6 +48,16 @@ def checked_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAccount:
+    """A request for an account, with an invite or the setup token of the server, if one was given."""
+
+    name: str
+    password: str = field(repr=False)
+    invite: str | None = field(default=None, repr=False)
+    setup: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A browser that has just signed in: the user, the secret of the session, and the token of the device.
 
@@ -52,8 +65,8 @@ class Begun:
     """
 
     person: Person
-    secret: str
-    device: str
+    secret: str = field(repr=False)
+    device: str = field(repr=False)
     failed: FailedSignIns | None = None
 
 
@@ -78,35 +91,56 @@ class Accounts:
         self._anyone = self._anyone or await self._store.people.any()
         return self._anyone
 
-    async def sign_up(self, name: str, password: str, invite: str | None, caller: Caller, before: str | None) -> Begun:
-        """Makes an account, and signs in.
+    async def setup_token(self) -> str | None:
+        """Return the secret that makes the first user, or ``None`` if there is a user. Raises :class:`Unavailable`."""
+        return None if await self.anyone() else setup_token(await self._viewers.key())
 
-        Raises :class:`Forbidden`, :class:`NameTaken`, :class:`PasswordRefused`, :class:`TooMany`.
+    async def sign_up(self, new: NewAccount, caller: Caller, before: str | None) -> Begun:
+        """Make an account, and sign in. The session with the secret ``before`` ends.
+
+        Raises:
+            Forbidden: The caller may not make an account.
+            NameTaken: Somebody has this name.
+            PasswordRefused: The password is too easy to guess, or too long.
+            TooMany: Too many accounts were made from this address.
         """
         await self._guard.count_sign_up(caller)
-        if self.sign_up_mode == "closed":
-            raise Forbidden("Nobody can sign up here; whoever runs the server adds people")
-        if self.sign_up_mode == "invite" and invite is None:
-            raise Forbidden(
-                "To sign up here takes an invite"
-                + ("" if await self.anyone() else "; whoever runs the server adds the first user: realtime user add")
-            )
-        check_password(password, name)
-        hash = await self._guard.hash(password, caller)
+        person = await (self._make(new, caller) if new.setup is None else self._make_first(new, new.setup, caller))
+        await self._store.audit.add("sign-up", person.name, address=caller.address)
+        return await self._begin(person, caller, before)
+
+    async def _make_first(self, new: NewAccount, setup: str, caller: Caller) -> Person:
+        """Make the account of the first user, an admin, for whoever has the setup token."""
+        token = await self.setup_token()
+        if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
+            raise Forbidden(NO_SETUP)
+        check_password(new.password, new.name)
+        person = await self._store.people.add_first(new.name, await self._guard.hash(new.password, caller))
+        if person is None:
+            raise Forbidden(NO_SETUP)
+        return person
+
+    async def _make(self, new: NewAccount, caller: Caller) -> Person:
+        # Without a user nobody has an invite, so that "invite" needs no check of its own.
+        if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.anyone()):
+            raise Forbidden(NO_SIGN_UP)
+        invited = self.sign_up_mode == "invite"
+        if invited and new.invite is None:
+            raise Forbidden("To sign up here takes an invite")
+        check_password(new.password, new.name)
+        hash = await self._guard.hash(new.password, caller)
         passed = None
-        if self.sign_up_mode == "invite" and invite is not None:
-            passed = await self._store.passes.take("invite", digest(invite))
+        if invited and new.invite is not None:
+            passed = await self._store.passes.take("invite", digest(new.invite))
             by = None if passed is None else await self._store.people.get(passed[1]["by"])
             if by is None or by.disabled:  # who is disabled would let themselves in again
                 raise Forbidden("This invite was used, has expired, or never was one")
         try:
-            person = await self._store.people.add(name, hash, admin=False)
+            return await self._store.people.add(new.name, hash, admin=False)
         except NameTaken:
-            if passed is not None and invite is not None:
-                await self._store.passes.add("invite", digest(invite), *passed)
+            if passed is not None and new.invite is not None:
+                await self._store.passes.add("invite", digest(new.invite), *passed)
             raise
-        await self._store.audit.add("sign-up", name, address=caller.address)
-        return await self._begin(person, caller, before)
 
     async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> Begun:
         """Signs in, with a new session; that with the secret ``before`` ends.

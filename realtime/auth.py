@@ -108,6 +108,12 @@ def link_token(key: str, note: int, nonce: str) -> str:
     return LINK + urlsafe_b64encode(code).decode().rstrip("=")
 
 
+def setup_token(key: str) -> str:
+    """Return the secret that whoever signs up first has to know. All workers on one database have the same."""
+    code = hmac.digest(key.encode(), b"setup", "sha256")
+    return urlsafe_b64encode(code).decode().rstrip("=")
+
+
 class Claims(NamedTuple):
     """What a signed token says: whose it is, and the session that it lives with."""
 

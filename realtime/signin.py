@@ -54,7 +54,7 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and _first(path_of(scope)) not in FOR_ALL:
+        if scope["type"] in ("http", "websocket") and not is_for_all(path_of(scope)):
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
@@ -82,8 +82,9 @@ class SignIn:
         return origin in self._others or origin == f"{_scheme(scope)}://{host_of(scope)}"
 
 
-def _first(path: str) -> str:
-    return path.lstrip("/").partition("/")[0]
+def is_for_all(path: str) -> bool:
+    """Return whether a path is the same for everyone, and answers without MongoDB."""
+    return path.lstrip("/").partition("/")[0] in FOR_ALL
 
 
 def _scheme(scope: Scope) -> str:

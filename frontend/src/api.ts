@@ -19,6 +19,7 @@ import type {
   Revision,
   RevisionText,
   SignIn,
+  SignUpIn,
   TagCount,
   Token,
   Trashed,
@@ -115,8 +116,7 @@ async function prove<T>(path: string, body: unknown): Promise<T> {
 
 export const me = (): Promise<Me> => get("/auth/me");
 export const signIn = (name: string, password: string): Promise<Me> => prove("/auth/sign-in", { name, password });
-export const signUp = (name: string, password: string, invite: string | null): Promise<Me> =>
-  prove("/auth/sign-up", { name, password, invite });
+export const signUp = (account: SignUpIn): Promise<Me> => prove("/auth/sign-up", account);
 export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
 export const changePassword = (old: string, fresh: string): Promise<void> =>

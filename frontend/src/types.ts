@@ -371,10 +371,6 @@ export interface Me {
    */
   sign_up: "open" | "invite" | "closed";
   /**
-   * whether there is no user yet: the first becomes admin
-   */
-  first: boolean;
-  /**
    * who is signed in
    */
   user: User | null;
@@ -433,6 +429,30 @@ export interface SignIn {
    * whether it is the one that this was asked with
    */
   current?: boolean;
+}
+/**
+ * A new account.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "SignUpIn".
+ */
+export interface SignUpIn {
+  /**
+   * 2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same
+   */
+  name: string;
+  /**
+   * at least 15 characters; a few words will do
+   */
+  password: string;
+  /**
+   * what an admin made for you
+   */
+  invite?: string | null;
+  /**
+   * what the server printed when it started, to make the first user, an admin
+   */
+  setup?: string | null;
 }
 /**
  * What is known of an API token.

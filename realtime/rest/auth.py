@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.access import Viewer
-from realtime.accounts import Accounts, Begun, SignUp
+from realtime.accounts import Accounts, Begun, NewAccount, SignUp
 from realtime.models import Model, Moment
 from realtime.people import FailedSignIns as Failed
 from realtime.rest.accounts import (
@@ -64,14 +64,12 @@ class Me(BaseModel):
     model_config = shown(
         mode="accounts",
         sign_up="invite",
-        first=False,
         user={"name": "ann", "admin": True, "via": "session"},
         failed_sign_ins={"count": 3, "last_date": "2026-01-02T03:04:05.000Z"},
     )
 
     mode: Annotated[Literal["open", "accounts"], Field(description="`open`: everything is everyone's")]
     sign_up: Annotated[SignUp, Field(description="who may make an account")]
-    first: Annotated[bool, Field(description="whether there is no user yet: the first becomes admin")]
     user: Annotated[User | None, Field(description="who is signed in")]
     failed_sign_ins: Annotated[
         FailedSignIns | None,
@@ -85,9 +83,9 @@ def _user(viewer: Viewer) -> User | None:
     return User(name=viewer.name, admin=viewer.admin, via="token" if viewer.token else "session")
 
 
-def _me(accounts: Accounts, user: User | None, failed: Failed | None, *, first: bool = False) -> Me:
+def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
     told = None if failed is None else FailedSignIns.model_validate(failed)
-    return Me(mode="accounts", sign_up=accounts.sign_up_mode, first=first, user=user, failed_sign_ins=told)
+    return Me(mode="accounts", sign_up=accounts.sign_up_mode, user=user, failed_sign_ins=told)
 
 
 @router.get("/me", summary="Who am I?", response_model=Me, responses=UNAVAILABLE)
@@ -95,11 +93,10 @@ async def me(request: Request) -> Response:
     """Whether there are accounts, who may sign up, and who is signed in."""
     accounts = parts_of(request).accounts
     if accounts is None:
-        return private(Me(mode="open", sign_up="closed", first=False, user=None))
+        return private(Me(mode="open", sign_up="closed", user=None))
     user = _user(viewer_of(request))
-    first = user is None and not await accounts.anyone()
     failed = await accounts.failed_sign_ins(viewer_of(request))
-    answer = private(_me(accounts, user, failed, first=first))
+    answer = private(_me(accounts, user, failed))
     if user is None and cookie_of(request.scope) is not None:
         set_cookie(answer, request, None)
     return answer
@@ -113,6 +110,9 @@ class SignUpIn(Model):
     name: Name
     password: NewPassword
     invite: Annotated[Secret | None, Field(description="what an admin made for you")] = None
+    setup: Annotated[
+        Secret | None, Field(description="what the server printed when it started, to make the first user, an admin")
+    ] = None
 
 
 class SignInIn(Model):
@@ -146,9 +146,12 @@ def _begun(accounts: AccountsPart, request: Request, begun: Begun, status: int) 
     },
 )
 async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignUpIn) -> Response:
-    """Makes an account, and signs in with it. The first one of all is an admin's. A name stays as it is."""
-    before = cookie_of(request.scope)
-    begun = await accounts.sign_up(body.name, body.password, body.invite, caller, before)
+    """Makes an account, and signs in with it. Only whoever has the setup token can make the first one, an admin's.
+
+    A name stays as it is.
+    """
+    new = NewAccount(body.name, body.password, body.invite, body.setup)
+    begun = await accounts.sign_up(new, caller, cookie_of(request.scope))
     return _begun(accounts, request, begun, 201)
 
 

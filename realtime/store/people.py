@@ -26,6 +26,17 @@ def person_of(document: Document) -> Person:
     )
 
 
+def _document(name: str, hash: str, *, admin: bool) -> Document:
+    return {
+        "_id": name,
+        "hash": hash,
+        "admin": admin,
+        "disabled": False,
+        "created_date": now(),
+        "eras": {"session": 0, "token": 0},
+    }
+
+
 def _reported(document: Document | None) -> FailedSignIns | None:
     reported = None if document is None else document.get("reported")
     return None if reported is None else FailedSignIns(reported["count"], reported["last_date"])
@@ -53,14 +64,7 @@ class PeopleStore:
     async def add(self, name: str, hash: str, *, admin: bool) -> Person:
         """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
         await self._connection.until_prepared()
-        document: Document = {
-            "_id": name,
-            "hash": hash,
-            "admin": admin,
-            "disabled": False,
-            "created_date": now(),
-            "eras": {"session": 0, "token": 0},
-        }
+        document = _document(name, hash, admin=admin)
         attempts = [document]
         if not await self.any():
             attempts.insert(0, {**document, "admin": True, "first": True})
@@ -74,6 +78,20 @@ class PeopleStore:
                 else:
                     return person_of(attempt)
         raise NameTaken
+
+    async def add_first(self, name: str, hash: str) -> Person | None:
+        """Add the very first user, an admin, or return ``None`` if somebody else was first.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        await self._connection.until_prepared()
+        document = {**_document(name, hash, admin=True), "first": True}
+        with self._connection.writing():
+            try:
+                await self._people.insert_one(document)
+            except DuplicateKeyError:
+                return None
+        return person_of(document)
 
     async def get(self, name: str) -> Person | None:
         """A user. Raises :class:`Unavailable`."""

@@ -41,8 +41,10 @@ class Browser(TestClient):
         self.name = f"user{number}"
 
     def sign_up(self, **more: str) -> Self:
-        """Makes an account, and is signed in."""
-        answer = self.post("/auth/sign-up", json={"name": self.name, "password": PASSWORD, **more})
+        """Makes an account, and is signed in. The first one is the admin's, with the setup token."""
+        setup = run(self, parts_of(self).accounts.setup_token)
+        body = {"name": self.name, "password": PASSWORD, **({"setup": setup} if setup else {}), **more}
+        answer = self.post("/auth/sign-up", json=body)
         assert answer.status_code == 201, answer.text
         return self
 
