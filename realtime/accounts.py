@@ -13,9 +13,8 @@ from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt,
 from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
 from realtime.failed_sign_ins import FailedSignInCounter
-from realtime.fair_queue import Requester
 from realtime.people import Session
-from realtime.sign_in_guard import OPERATOR, Caller
+from realtime.sign_in_guard import Caller
 from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
@@ -254,10 +253,10 @@ class Accounts:
         name = _name(viewer)
         check_password(new, name)
         person = await self._store.people.get(name)
-        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session)
+        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session, caller)
         device = None
         if person is not None and right and viewer.session is not None:
-            hash = await self._guard.hash(new, Requester(name, viewer.session, trusted=True))
+            hash = await self._guard.hash(new, caller, viewer.session)
             generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
             await self._store.sessions.enter_era(viewer.session, generation)
@@ -335,7 +334,7 @@ class Accounts:
     async def add(self, name: str, password: str, *, admin: bool) -> Person:
         """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
         check_password(password, name)
-        person = await self._store.people.add(name, await self._guard.hash(password, OPERATOR), admin=admin)
+        person = await self._store.people.add(name, await self._guard.hash(password, None), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return person
 
@@ -361,7 +360,7 @@ class Accounts:
     async def reset(self, name: str, password: str) -> None:
         """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
         check_password(password, name)
-        hash = await self._guard.hash(password, OPERATOR)
+        hash = await self._guard.hash(password, None)
         if not await self._store.people.change_password(name, None, hash, tokens=True):
             raise NotThere("User not found")
         await self._end(name)

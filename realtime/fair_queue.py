@@ -16,7 +16,7 @@ T = TypeVar("T")
 MAX_PER_MEMBER = 8
 """Waiting requests of one subscriber, device or session."""
 MAX_PER_GROUP = 16
-"""Waiting requests of one network, or of the known devices of one user."""
+"""Waiting requests of one network."""
 MAX_PER_LANE = 128
 """Waiting requests in all, for each lane. At 0.2 s of work each, the last one waits for less than half a minute."""
 TRUSTED_IN_A_ROW = 3
@@ -28,8 +28,8 @@ class Requester(NamedTuple):
     """The party that work is done for.
 
     Attributes:
-        group: The network of a provider, or the user whose known device this is. Groups take turns.
-        member: The subscriber within the network, or the device or session of the user. Members of a group take turns.
+        group: The network that the request comes from. Groups take turns.
+        member: The subscriber in that network, or the known device or session. Members of a group take turns.
         trusted: Whether the request is served before those that are not trusted.
     """
 

@@ -49,12 +49,12 @@ class OpenModeCheck:
         log.error("nothing is served any more: %s", HAS_ACCOUNTS)
         await stop()
 
-    @property
-    def error(self) -> Unavailable | None:
-        """The reason not to serve notes."""
+    async def check(self) -> None:
+        """Raise :class:`Unavailable` unless the database is known to have no accounts."""
         if self.has_accounts is None:
-            return Unavailable()
-        return Unavailable(f"Not served: {HAS_ACCOUNTS}") if self.has_accounts else None
+            await self.look()
+        if self.has_accounts:
+            raise Unavailable(f"Not served: {HAS_ACCOUNTS}")
 
 
 class OpenModeGate:
@@ -66,8 +66,11 @@ class OpenModeGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, if it may be served."""
         if scope["type"] in ("http", "websocket"):
-            check: OpenModeCheck = scope["app"].state.parts.open_mode
-            if check.error is not None and not is_for_all(path_of(scope)):
-                await refusal(check.error)(scope, receive, send)
-                return
+            open_mode: OpenModeCheck = scope["app"].state.parts.open_mode
+            if open_mode.has_accounts is not False and not is_for_all(path_of(scope)):
+                try:
+                    await open_mode.check()
+                except Unavailable as error:
+                    await refusal(error)(scope, receive, send)
+                    return
         await self._app(scope, receive, send)

@@ -183,6 +183,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         # Here, not at the top: the driver is slow to import.
         from realtime.startup import inspect
 
+        logs.configure(settings)
         setup = asyncio.run(inspect(settings))
 
         def started() -> None:
@@ -195,7 +196,6 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             run(settings, listener, started)
         else:
             os.environ[MULTIPROCESS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-"))
-            logs.configure(settings)
             Workers(partial(run, settings, listener), settings.workers, started).run()
 
 

@@ -49,6 +49,7 @@ SIGN_UP = Rule("sign-up", 20, 60)
 PASSWORD_CHANGE = Rule("password-change", 5, 60)
 """Wrong old passwords of one session."""
 OPERATOR = Requester("operator", "operator", trusted=True)
+"""Whoever has the machine."""
 UNKNOWN_ADDRESS = "unknown"
 
 
@@ -131,18 +132,18 @@ class SignInGuard:
         return right, hash
 
     async def _standing(self, name: str, person: Person | None, caller: Caller) -> _Standing:
+        requester = _stranger(caller)
         device = None if person is None else await self.device_of(person, caller)
         if device is not None:
             usage = await self._counters.usage(BY_DEVICE.rule, device)
             if usage.used < BY_DEVICE.rule.most:
-                return _Standing(Requester(name, device, trusted=True), [(BY_DEVICE, device)])
-        requester = _stranger(caller)
+                return _Standing(Requester(requester.group, device, trusted=True), [(BY_DEVICE, device)])
         # A digest: the name may be a password in the wrong field.
         of_name = digest(f"{await self._key()} {name} {requester.group}")
         counted = [(BY_NAME, of_name), (BY_NETWORK, requester.member), (BY_WIDE_NETWORK, requester.group)]
         return _Standing(requester, counted)
 
-    async def verify_old(self, person: Person | None, password: str, session: str) -> bool:
+    async def verify_old(self, person: Person | None, password: str, session: str, caller: Caller) -> bool:
         """Return whether a password is that of a signed-in user, whose failures are counted by session.
 
         Raises :class:`TooMany`.
@@ -150,8 +151,8 @@ class SignInGuard:
         usage = await self._counters.usage(PASSWORD_CHANGE, session)
         if usage.used >= PASSWORD_CHANGE.most:
             raise TooMany(usage.seconds)
-        requester = Requester(session if person is None else person.name, session, trusted=True)
-        right, _ = await self._passwords.verify(password, None if person is None else person.hash, requester)
+        stored = None if person is None else person.hash
+        right, _ = await self._passwords.verify(password, stored, _of_session(session, caller))
         if not right:
             await self._counters.add(PASSWORD_CHANGE, session)
         return right
@@ -161,16 +162,25 @@ class SignInGuard:
         if caller.address is not None:
             await self._counters.take(SIGN_UP, caller.address)
 
-    async def hash(self, password: str, requester: Requester | Caller) -> str:
-        """Return a hash to store. Raises :class:`TooMany`."""
-        return await self._passwords.hash(
-            password, _stranger(requester) if isinstance(requester, Caller) else requester
-        )
+    async def hash(self, password: str, caller: Caller | None, session: str | None = None) -> str:
+        """Return a hash to store, for a stranger, a session, or without a caller for the operator of the server.
+
+        Raises :class:`TooMany`.
+        """
+        if caller is None:
+            requester = OPERATOR
+        else:
+            requester = _stranger(caller) if session is None else _of_session(session, caller)
+        return await self._passwords.hash(password, requester)
 
 
 def _stranger(caller: Caller) -> Requester:
     address = caller.address or UNKNOWN_ADDRESS
     return Requester(wide_network(address), neighbourhood(address))
+
+
+def _of_session(session: str, caller: Caller) -> Requester:
+    return Requester(_stranger(caller).group, session, trusted=True)
 
 
 def _delay(kind: Slowdown, usage: Usage) -> float:

@@ -13,8 +13,10 @@ from starlette.testclient import TestClient
 
 from realtime import create_app, sign_in_guard
 from realtime.settings import Settings
-from tests.accounts.people import HERE, PASSWORD, Browser, add_user, with_accounts
+from tests.accounts.people import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client
+
+Browse = Callable[..., Browser]
 
 NETWORKS = 100
 NEAR = "192.0.2.7"
@@ -91,7 +93,7 @@ class TestDeviceCookie:
         statuses = [neighbor.try_sign_in(name, "wrong wrong wrong wrong").status_code for _ in range(11)]
         assert statuses == [401] * 10 + [429]
 
-    def test_known_browser_signs_in_where_others_are_refused(self, browse: Callable[..., Browser]) -> None:
+    def test_known_browser_signs_in_where_others_are_refused(self, browse: Browse) -> None:
         ann, neighbor = browse(address=NEAR).sign_up(), browse(address=NEAR)
         ann.post("/auth/sign-out")
         self._use_up(neighbor, ann.name)
@@ -99,7 +101,7 @@ class TestDeviceCookie:
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (429, True)
         ann.sign_in(ann.name)
 
-    def test_new_password_resets_devices_but_that_of_the_change(self, browse: Callable[..., Browser]) -> None:
+    def test_new_password_resets_devices_but_that_of_the_change(self, browse: Browse) -> None:
         ann = browse().sign_up()
         phone = browse(address=NEAR).sign_in(ann.name)
         assert ann.post("/auth/password", json={"old": PASSWORD, "new": NEW_PASSWORD}).status_code == 204
@@ -108,9 +110,13 @@ class TestDeviceCookie:
         ann.post("/auth/sign-out")
         ann.sign_in(ann.name, NEW_PASSWORD)
 
-    def test_device_is_known_for_its_user_only_and_a_browser_has_one_for_each(
-        self, browse: Callable[..., Browser]
-    ) -> None:
+    def test_password_that_the_operator_sets_resets_devices(self, host: TestClient, browse: Browse) -> None:
+        ann = browse(address=NEAR).sign_up()
+        run(host, lambda: parts_of(host).accounts.reset(ann.name, NEW_PASSWORD))
+        self._use_up(browse(address=NEAR), ann.name)
+        assert ann.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
+
+    def test_device_is_known_for_its_user_only_and_a_browser_has_one_for_each(self, browse: Browse) -> None:
         ann, other = browse().sign_up(), browse(address=NEAR).sign_up()
         mine, theirs = ann.name, other.name
         ann.sign_in(theirs)
@@ -119,7 +125,7 @@ class TestDeviceCookie:
         ann.sign_in(mine)
         assert len(ann.cookies["realtime-device"].split(".")) == 2
 
-    def test_failures_of_a_browser_do_not_refuse_other_devices(self, browse: Callable[..., Browser]) -> None:
+    def test_failures_of_a_browser_do_not_refuse_other_devices(self, browse: Browse) -> None:
         ann = browse().sign_up()
         thief = browse()
         thief.cookies.set("realtime-device", ann.cookies["realtime-device"], domain="127.0.0.1")
@@ -129,9 +135,7 @@ class TestDeviceCookie:
         self._use_up(thief, ann.name)
         phone.sign_in(ann.name)
 
-    def test_password_change_is_refused_after_wrong_ones_of_its_session_only(
-        self, browse: Callable[..., Browser]
-    ) -> None:
+    def test_password_change_is_refused_after_wrong_ones_of_its_session_only(self, browse: Browse) -> None:
         ann = browse().sign_up()
         phone = browse().sign_in(ann.name)
         wrong = {"old": NEW_PASSWORD, "new": NEW_PASSWORD}

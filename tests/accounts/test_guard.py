@@ -135,7 +135,7 @@ async def test_known_device_has_an_allowance_of_its_own(guard: SignInGuard, pass
     await fail(guard, 10)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, known) == (True, None)
-    assert passwords.verified == [(Requester("ann", device.partition("-")[0], trusted=True), 0)]
+    assert passwords.verified == [(Requester("192.0.2.0/24", device.partition("-")[0], trusted=True), 0)]
 
 
 async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
@@ -156,9 +156,9 @@ async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
 
 async def test_failures_of_a_password_change_are_counted_by_session(guard: SignInGuard) -> None:
     for _ in range(9):
-        assert await guard.verify_old(ANN, "right", "session")
+        assert await guard.verify_old(ANN, "right", "session", HERE)
     for _ in range(5):
-        assert not await guard.verify_old(ANN, "wrong", "session")
+        assert not await guard.verify_old(ANN, "wrong", "session", HERE)
     with pytest.raises(TooMany):
-        await guard.verify_old(ANN, "right", "session")
-    assert await guard.verify_old(ANN, "right", "another session")
+        await guard.verify_old(ANN, "right", "session", HERE)
+    assert await guard.verify_old(ANN, "right", "another session", HERE)
