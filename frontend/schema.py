@@ -12,7 +12,7 @@ from realtime.settings import Settings
 
 WANTED = (
     *("Note", "NoteListed", "NoteIn", "NotePatch", "Merged", "Trashed", "TagCount", "Revision", "RevisionText"),
-    *("Me", "User", "SignIn", "Token", "NewToken", "UserListed", "Invite", "Entry"),
+    *("Me", "FailedSignIns", "User", "SignIn", "SignUpIn", "Token", "NewToken", "UserListed", "Invite", "Entry"),
     *("AccessIn", "AccessOut", "Member", "LinkOut"),
     *("Imported", "FileRemark"),
 )

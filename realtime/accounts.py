@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hmac
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth import JWT_SECONDS, Claims, Passwords, check_password, digest, make_jwt, new_secret
+from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret, setup_token
+from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
-from realtime.limits import SIGN_IN_ACCOUNT, SIGN_IN_ADDRESS, neighbourhood
+from realtime.failed_sign_ins import FailedSignInCounter
 from realtime.people import Session
+from realtime.sign_in_guard import Caller
 from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.limits import Rule
-    from realtime.people import Deed, Entry, Kind, Person
+    from realtime.people import Deed, Entry, FailedSignIns, Kind, Person
+    from realtime.sign_in_guard import SignInGuard
     from realtime.store import Store
     from realtime.viewers import Viewers
 
@@ -27,9 +30,9 @@ TICKET = timedelta(seconds=30)
 INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
+NO_SIGN_UP = "Nobody can sign up here; whoever runs the server adds people"
+NO_SETUP = "This setup link does not work, or not any more: sign in, or ask whoever runs the server for an invite"
 
-Take = Callable[["Rule", str], Awaitable[None]]
-"""Counts one more under a key. Raises :class:`TooMany`."""
 SignUp = Literal["open", "invite", "closed"]
 
 
@@ -44,68 +47,119 @@ def checked_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Where a request came from."""
+class NewAccount:
+    """A request for an account, with an invite or the setup token of the server, if one was given."""
 
-    address: str | None = None
-    agent: str | None = None
+    name: str
+    password: str = field(repr=False)
+    invite: str | None = field(default=None, repr=False)
+    setup: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A browser that has just signed in: the user, the secret of the session, and the token of the device.
+
+    ``failed`` are the failed sign-ins since the user's last visit.
+    """
+
+    person: Person
+    secret: str = field(repr=False)
+    device: str = field(repr=False)
+    failed: FailedSignIns | None = None
 
 
 class Accounts:
-    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account, ``take`` how often."""
+    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account."""
 
-    def __init__(self, store: Store, viewers: Viewers, take: Take, passwords: Passwords, sign_up: SignUp) -> None:
+    def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
         self._viewers = viewers
-        self._limit = take
-        self._passwords = passwords
+        self._guard = guard
         self.sign_up_mode = sign_up
+        self.failures = FailedSignInCounter(store.people)
         self._anyone = False
+
+    async def aclose(self) -> None:
+        """Store the failed sign-ins, and stop the thread that hashes passwords."""
+        await self.failures.aclose()
+        await self._guard.aclose()
 
     async def anyone(self) -> bool:
         """Whether there is a user yet."""
         self._anyone = self._anyone or await self._store.people.any()
         return self._anyone
 
-    async def sign_up(
-        self, name: str, password: str, invite: str | None, caller: Caller, before: str | None
-    ) -> tuple[Person, str]:
-        """Makes an account, and signs in: the user, and the secret of the session.
+    async def setup_token(self) -> str | None:
+        """Return the secret that makes the first user, or ``None`` if there is a user. Raises :class:`Unavailable`."""
+        return None if await self.anyone() else setup_token(await self._viewers.key())
 
-        Raises :class:`Forbidden`, :class:`NameTaken`, :class:`PasswordRefused`, :class:`TooMany`.
+    async def sign_up(self, new: NewAccount, caller: Caller, before: str | None) -> Begun:
+        """Make an account, and sign in. The session with the secret ``before`` ends.
+
+        Raises:
+            Forbidden: The caller may not make an account.
+            NameTaken: Somebody has this name.
+            PasswordRefused: The password is too easy to guess, or too long.
+            TooMany: Too many accounts were made from this address.
         """
-        await self._count(caller)
-        if self.sign_up_mode == "closed":
-            raise Forbidden("Nobody can sign up here; whoever runs the server adds people")
-        if self.sign_up_mode == "invite" and invite is None:
-            raise Forbidden(
-                "To sign up here takes an invite"
-                + ("" if await self.anyone() else "; whoever runs the server adds the first user: realtime user add")
-            )
-        check_password(password, name)
-        hash = await self._passwords.hash(password)
+        await self._guard.count_sign_up(caller)
+        person = await (self._make(new, caller) if new.setup is None else self._make_first(new, new.setup, caller))
+        await self._store.audit.add("sign-up", person.name, address=caller.address)
+        return await self._begin(person, caller, before)
+
+    async def _make_first(self, new: NewAccount, setup: str, caller: Caller) -> Person:
+        """Make the account of the first user, an admin, for whoever has the setup token."""
+        token = await self.setup_token()
+        if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
+            raise Forbidden(NO_SETUP)
+        check_password(new.password, new.name)
+        person = await self._store.people.add_first(new.name, await self._guard.hash(new.password, caller))
+        if person is None:
+            raise Forbidden(NO_SETUP)
+        return person
+
+    async def _make(self, new: NewAccount, caller: Caller) -> Person:
+        # Without a user nobody has an invite, so that "invite" needs no check of its own.
+        if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.anyone()):
+            raise Forbidden(NO_SIGN_UP)
+        invited = self.sign_up_mode == "invite"
+        if invited and new.invite is None:
+            raise Forbidden("To sign up here takes an invite")
+        check_password(new.password, new.name)
+        hash = await self._guard.hash(new.password, caller)
         passed = None
-        if self.sign_up_mode == "invite" and invite is not None:
-            passed = await self._store.passes.take("invite", digest(invite))
+        if invited and new.invite is not None:
+            passed = await self._store.passes.take("invite", digest(new.invite))
             by = None if passed is None else await self._store.people.get(passed[1]["by"])
             if by is None or by.disabled:  # who is disabled would let themselves in again
                 raise Forbidden("This invite was used, has expired, or never was one")
         try:
-            person = await self._store.people.add(name, hash, admin=False)
+            return await self._store.people.add(new.name, hash, admin=False)
         except NameTaken:
-            if passed is not None and invite is not None:
-                await self._store.passes.add("invite", digest(invite), *passed)
+            if passed is not None and new.invite is not None:
+                await self._store.passes.add("invite", digest(new.invite), *passed)
             raise
-        await self._store.audit.add("sign-up", name, address=caller.address)
-        return person, await self._begin(person, caller, before)
 
-    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> tuple[Person, str]:
-        """Signs in: the user, and the secret of a new session; that with the secret ``before`` ends.
+    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> Begun:
+        """Signs in, with a new session; that with the secret ``before`` ends.
 
         Raises :class:`NotSignedIn`, :class:`TooMany`.
         """
         person = await self._prove(name, password, caller)
-        return person, await self._begin(person, caller, before)
+        begun = await self._begin(person, caller, before)
+        await self.failures.flush()
+        return replace(begun, failed=await self._store.people.begin_visit(name))
+
+    async def failed_sign_ins(self, viewer: Viewer) -> FailedSignIns | None:
+        """Return the failed sign-ins to report to a user; an API token gets none. Raises :class:`Unavailable`."""
+        if viewer.name is None or viewer.token:
+            return None
+        return await self._store.people.failed_sign_ins(viewer.name)
+
+    async def acknowledge_failed_sign_ins(self, viewer: Viewer) -> None:
+        """Do not report the failed sign-ins again. Raises :class:`OutcomeUnknown`."""
+        await self._store.people.acknowledge_failed_sign_ins(_name(viewer))
 
     async def sign_in_program(self, name: str, password: str, caller: Caller, *, writes: bool) -> str:
         """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
@@ -115,32 +169,33 @@ class Accounts:
         return make_jwt(await self._viewers.key(), Claims(person.name, session.id))
 
     async def _prove(self, name: str, password: str, caller: Caller) -> Person:
-        await self._count(caller)
-        await self._limit(SIGN_IN_ACCOUNT, name)
         person = await self._store.people.get(name)
-        right, hash = await self._passwords.verify(password, None if person is None else person.hash)
-        if person is None or not right or person.disabled:
+        right, hash = await self._guard.verify(name, password, person, caller)
+        if person is None or not right:
             # A name that nobody has is not kept: it may be a password in the wrong field.
             known = None if person is None else person.name
             await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
+            if known is not None:
+                self.failures.add(known)
             raise NotSignedIn(WRONG)
         if hash is not None:
             await self._store.people.rehash(name, person.hash, hash)
         await self._store.audit.add("sign-in", name, address=caller.address)
         return person
 
-    async def _count(self, caller: Caller) -> None:
-        if caller.address is not None:
-            await self._limit(SIGN_IN_ADDRESS, neighbourhood(caller.address))
-
-    async def _begin(self, person: Person, caller: Caller, before: str | None) -> str:
+    async def _begin(self, person: Person, caller: Caller, before: str | None) -> Begun:
         """A new session in place of the one that the browser had, whose secret others may know."""
         if before is not None:
             earlier = await self._viewers.of_secret(before, None)
             if earlier is not None and earlier.name is not None:
                 await self._end(earlier.name, id=earlier.session)
         _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
-        return secret
+        return Begun(person, secret, await self._device(person, caller, person.eras["session"]))
+
+    async def _device(self, person: Person, caller: Caller, generation: int) -> str:
+        """Return a device token for a browser; a known device keeps its id, and so its count of failures."""
+        known = await self._guard.device_of(person, caller)
+        return issue_device(await self._viewers.key(), person.name, generation, known)
 
     async def _start(
         self,
@@ -184,23 +239,34 @@ class Accounts:
         if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
             await self._store.audit.add("sign-out", viewer.name, address=caller.address)
 
-    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> None:
-        """Sets another password; all other sessions end. Raises :class:`Forbidden`, :class:`PasswordRefused`."""
+    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> str:
+        """Set another password. All other sessions end, and all devices are unknown again but this one.
+
+        Returns:
+            The new token of this device.
+
+        Raises:
+            Forbidden: The old password is wrong.
+            PasswordRefused: The new password is too easy to guess, or too long.
+            TooMany: The old password was wrong too often in this session.
+        """
         name = _name(viewer)
-        await self._limit(SIGN_IN_ACCOUNT, name)
         check_password(new, name)
         person = await self._store.people.get(name)
-        right, _ = await self._passwords.verify(old, None if person is None else person.hash)
-        changed = False
+        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session, caller)
+        device = None
         if person is not None and right and viewer.session is not None:
-            hash = await self._passwords.hash(new)
+            hash = await self._guard.hash(new, caller, viewer.session)
+            generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
-            await self._store.sessions.enter_era(viewer.session, person.eras["session"] + 1)
-            changed = await self._store.people.change_password(name, person.hash, hash, tokens=False)
-        await self._store.audit.add("password", name, address=caller.address, ok=changed)
-        if not changed:
+            await self._store.sessions.enter_era(viewer.session, generation)
+            if await self._store.people.change_password(name, person.hash, hash, tokens=False):
+                device = await self._device(person, caller, generation)
+        await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
+        if device is None:
             raise Forbidden("The old password is wrong")
         await self._end(name, "session", but=viewer.session)
+        return device
 
     async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
         """One's sign-ins, or tokens."""
@@ -268,7 +334,7 @@ class Accounts:
     async def add(self, name: str, password: str, *, admin: bool) -> Person:
         """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
         check_password(password, name)
-        person = await self._store.people.add(name, await self._passwords.hash(password), admin=admin)
+        person = await self._store.people.add(name, await self._guard.hash(password, None), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return person
 
@@ -294,7 +360,7 @@ class Accounts:
     async def reset(self, name: str, password: str) -> None:
         """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
         check_password(password, name)
-        hash = await self._passwords.hash(password)
+        hash = await self._guard.hash(password, None)
         if not await self._store.people.change_password(name, None, hash, tokens=True):
             raise NotThere("User not found")
         await self._end(name)

@@ -10,12 +10,12 @@ from realtime.accounts import Accounts
 from realtime.auth import Passwords
 from realtime.embedded import Embedded, running
 from realtime.errors import RealtimeError
+from realtime.sign_in_guard import SignInGuard, Unlimited
 from realtime.store import Store
 from realtime.store.server import check_url
 from realtime.viewers import Viewers
 
 if TYPE_CHECKING:
-    from realtime.limits import Rule
     from realtime.settings import Settings
 
 T = TypeVar("T")
@@ -56,13 +56,11 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
 @asynccontextmanager
 async def _accounts(settings: Settings, url: str) -> AsyncIterator[Accounts]:
     store = Store(url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout)
+    viewers = Viewers(store, settings.secret)
+    guard = SignInGuard(Unlimited(), Passwords(settings.password_memory), viewers.key)
     try:
         await store.prepare(accounts=True)
-        viewers = Viewers(store, settings.secret)
-        yield Accounts(store, viewers, _any_number, Passwords(settings.password_memory), settings.sign_up)
+        yield Accounts(store, viewers, guard, settings.sign_up)
     finally:
+        await guard.aclose()
         await store.aclose()
-
-
-async def _any_number(rule: Rule, key: str) -> None:
-    """There is no limit to what may be done from here."""

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from realtime.auth import Passwords
 from realtime.bus import Bus
 from realtime.detour import Detour
 from realtime.embedded import Embedded
-from realtime.errors import CloseCode
+from realtime.errors import CloseCode, RealtimeError, Unavailable
 from realtime.events import decode_event, event_at, reset
 from realtime.failpoints import FailPoints
 from realtime.feed import Feed
@@ -33,6 +34,7 @@ from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
 from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
 from realtime.notes import Notes
+from realtime.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
 from realtime.places import Places
@@ -46,7 +48,9 @@ from realtime.routing import SocketsFirst, add_error_handlers, other_form, with_
 from realtime.semantics import HttpSemantics
 from realtime.settings import Settings
 from realtime.sharing import Sharing
+from realtime.sign_in_guard import SignInGuard
 from realtime.signin import SignIn
+from realtime.startup import NO_ANSWER, is_first_worker, setup_path
 from realtime.store import Store
 from realtime.tasks import running
 from realtime.viewers import Viewers
@@ -80,10 +84,18 @@ class Parts:
     accounts: Accounts | None
     sharing: Sharing | None
     limits: Limits | None
+    open_mode: OpenModeCheck | None
+    """Only in open mode, unless it is meant for others, too."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Without settings they come from the environment; without URLs it starts its own servers."""
+def create_app(settings: Settings | None = None, announce: Callable[[str], None] | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        settings: The settings. By default they come from the environment. Without URLs the application starts its own
+            servers.
+        announce: Called with a line for the operator, if the first administrator has to be set up.
+    """
     settings = settings or Settings()
     metrics = Metrics()
     failpoints = FailPoints(settings.failpoint)
@@ -95,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             _parts(settings, mongo_url, redis_url, failpoints, metrics) as parts,
         ):
             app.state.parts = parts
+            await _announce_setup(settings, parts.accounts, announce)
 
             async def drain() -> None:
                 await asyncio.gather(parts.feed.drain(settings.drain), parts.rooms.drain(settings.drain))
@@ -145,7 +158,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
         app.add_middleware(OtherOrigins, origins=others)
-    if settings.auth == "open" and not settings.open:
+    if _is_private(settings):
+        app.add_middleware(OpenModeGate)
         app.add_middleware(KnownHost, others=others)
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
@@ -155,6 +169,41 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
     app.add_middleware(ProxyHeaders, proxies=settings.proxies)
     return app
+
+
+async def _first_contact(follower: Follower, open_mode: OpenModeCheck | None) -> None:
+    """Wait for Redis and MongoDB to answer, but not for long. Raises :class:`RealtimeError` if it must not serve."""
+
+    async def wait_for(contact: Awaitable[None]) -> None:
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(FIRST_CONTACT):
+                await contact
+
+    if open_mode is None:
+        await wait_for(follower.ready())
+        return
+    await asyncio.gather(wait_for(follower.ready()), wait_for(open_mode.look()))
+    if open_mode.has_accounts:
+        raise RealtimeError(HAS_ACCOUNTS)
+
+
+def _is_private(settings: Settings) -> bool:
+    """Return whether the server is in open mode, for the people of this machine only."""
+    return settings.auth == "open" and not settings.open
+
+
+async def _announce_setup(
+    settings: Settings, accounts: Accounts | None, announce: Callable[[str], None] | None
+) -> None:
+    if announce is None or accounts is None or not is_first_worker():
+        return
+    try:
+        token = await accounts.setup_token()
+    except Unavailable:
+        log.warning(NO_ANSWER)
+        return
+    if token is not None:
+        announce(f"To set up the first administrator, open this path of the server: {setup_path(settings, token)}")
 
 
 @asynccontextmanager
@@ -267,29 +316,38 @@ async def _parts(
         **rooms.tasks,
     }
     places = Places(bus, settings.sockets)
+    open_mode = OpenModeCheck(store.people) if _is_private(settings) else None
+    if open_mode is not None:
+
+        async def refuse() -> None:
+            await asyncio.gather(feed.drain(0), rooms.drain(0))
+
+        tasks["look for accounts"] = partial(open_mode.run, refuse)
     accounts = sharing = limits = None
     if settings.auth == "accounts":
         limits = Limits(bus)
         sharing = Sharing(store, notes, queries, viewers)
-        accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
+        guard = SignInGuard(limits, Passwords(settings.password_memory), viewers.key)
+        accounts = Accounts(store, viewers, guard, settings.sign_up)
         tasks["audit"] = audit.run
+        tasks["count failed sign-ins"] = accounts.failures.run
         tasks["hear of revocations"] = revocations.run
         tasks["keep places"] = places.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_CONTACT):
-                    await follower.ready()
+            await _first_contact(follower, open_mode)
             known = None if accounts is None else viewers
             common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places)
-            yield Parts(*common, known, accounts, sharing, limits)
+            yield Parts(*common, known, accounts, sharing, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()
             await outbox.aclose()
             await audit.aclose()
     finally:
+        if accounts is not None:
+            await accounts.aclose()
         await bus.aclose()
         await store.aclose()
 

@@ -5,16 +5,17 @@ The libraries are imported where they are used: that takes a while, and a server
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import secrets
 import unicodedata
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
-from realtime.errors import PasswordRefused, TooMany
+from realtime.errors import PasswordRefused
+from realtime.fair_queue import FairPool, Requester
 
 SHORTEST = 15
 """Characters of a password without a second factor (NIST SP 800-63B-4, section 3.1.1.2)."""
@@ -22,9 +23,6 @@ LONGEST = 1024
 """Bytes of UTF-8."""
 PASSES = 1
 """With 46 MiB one of OWASP's recommendations for Argon2id (Password Storage Cheat Sheet)."""
-AT_ONCE = 1
-"""Passwords that a worker hashes at the same time: each takes a whole core and the memory of one hash."""
-MOST_WAITING = 64
 JWT_SECONDS = 900
 LINK = "ln_"
 """What the token of a link begins with."""
@@ -61,7 +59,11 @@ def check_password(password: str, name: str) -> None:
 
 
 class Passwords:
-    """Hashes passwords with Argon2id, each with ``memory`` KiB, in threads, few at a time."""
+    """Hashes passwords with Argon2id, each with ``memory`` KiB, in a thread of their own, one at a time.
+
+    A hash takes a whole core. With a thread of its own it neither waits for other work, such as diffs and imports, nor
+    holds that up. The requests take turns (:class:`FairQueue`).
+    """
 
     def __init__(self, memory: int) -> None:
         from pwdlib import PasswordHash
@@ -70,49 +72,46 @@ class Passwords:
         self._hash = PasswordHash((Argon2Hasher(time_cost=PASSES, memory_cost=memory, parallelism=1),))
         # Of no password, but as much work to compare with as any other.
         self._nobody = f"$argon2id$v=19$m={memory},t={PASSES},p=1${'A' * 22}${'A' * 43}"
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
+        self._pool = FairPool("passwords")
 
-    async def hash(self, password: str) -> str:
-        """A hash to store. Raises :class:`TooMany`."""
-        async with _Turn(self):
-            return await asyncio.to_thread(self._hash.hash, normalised(password))
+    async def aclose(self) -> None:
+        """Stop the thread."""
+        await self._pool.aclose()
 
-    async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
-        """Whether a password is the one that was hashed, and a new hash of it if the stored one is out of date.
+    async def hash(self, password: str, requester: Requester) -> str:
+        """Return a hash to store. Raises :class:`TooMany`."""
+        return await self._pool.run(requester, partial(self._hash.hash, normalised(password)))
 
-        With ``None`` it is compared with nobody's, which takes as long. Raises :class:`TooMany`.
+    async def verify(
+        self, password: str, stored: str | None, requester: Requester, delay: float = 0.0
+    ) -> tuple[bool, str | None]:
+        """Return whether a password is the one that was hashed, and a new hash if the stored one is out of date.
+
+        Args:
+            password: The password to check.
+            stored: The hash to compare with. ``None`` compares with the hash of no password, which takes as long.
+            requester: The party that the work is done for.
+            delay: Seconds to wait before it.
+
+        Raises:
+            TooMany: Too many requests are waiting.
         """
-        async with _Turn(self):
-            return await asyncio.to_thread(
-                self._hash.verify_and_update, normalised(password), self._nobody if stored is None else stored
-            )
-
-
-class _Turn:
-    """A turn at hashing. Beyond so many that wait nobody else is let in."""
-
-    def __init__(self, passwords: Passwords) -> None:
-        self._passwords = passwords
-
-    async def __aenter__(self) -> None:
-        passwords = self._passwords
-        if passwords._waiting >= MOST_WAITING:
-            raise TooMany(1)
-        passwords._waiting += 1
-        try:
-            await passwords._turns.acquire()
-        finally:
-            passwords._waiting -= 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._passwords._turns.release()
+        known = self._nobody if stored is None else stored
+        return await self._pool.run(
+            requester, partial(self._hash.verify_and_update, normalised(password), known), delay
+        )
 
 
 def link_token(key: str, note: int, nonce: str) -> str:
     """The secret in a link to a note: 256 bits that are made again when they are to be shown, and stored nowhere."""
     code = hmac.digest(key.encode(), f"link {note} {nonce}".encode(), "sha256")
     return LINK + urlsafe_b64encode(code).decode().rstrip("=")
+
+
+def setup_token(key: str) -> str:
+    """Return the secret that whoever signs up first has to know. All workers on one database have the same."""
+    code = hmac.digest(key.encode(), b"setup", "sha256")
+    return urlsafe_b64encode(code).decode().rstrip("=")
 
 
 class Claims(NamedTuple):

@@ -124,7 +124,10 @@ def serve(
         str | None, typer.Option(help="accounts: people sign in, and own their notes.  \\[default: open]")
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Serve without accounts where others can reach it, too.")
+        bool,
+        typer.Option(
+            "--open", help="Serve everyone without accounts: other machines, proxies, a database with accounts."
+        ),
     ] = False,
 ) -> None:
     """Serve notes. Without URLs it brings its own MongoDB and Redis-compatible server.
@@ -288,7 +291,9 @@ def _password(from_input: bool) -> str:
 @users.command("add")
 def add(
     name: Name,
-    admin: Annotated[bool, typer.Option("--admin", help="May see and disable users; the first one is admin.")] = False,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="May see and disable users. The first user always may.")
+    ] = False,
     password_stdin: FromInput = False,
     data: Data = None,
     mongo_url: MongoUrl = None,

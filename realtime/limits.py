@@ -6,7 +6,8 @@ import asyncio
 import ipaddress
 import logging
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from realtime.errors import TooMany
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from realtime.bus import Bus
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PATIENCE = 0.25
 """Seconds that Redis has to answer in."""
@@ -35,10 +38,6 @@ class Rule(NamedTuple):
     seconds: int
 
 
-SIGN_IN_ACCOUNT = Rule("sign-in-account", 5, 60)
-SIGN_IN_ADDRESS = Rule("sign-in-address", 20, 60)
-
-
 def writes(per_second: int) -> Rule:
     """The rule for the writes of one user."""
     return Rule("writes", per_second * BURST, BURST)
@@ -53,6 +52,24 @@ def neighbourhood(address: str) -> str:
     if place.version == 4:
         return address
     return str(place.ipv4_mapped or ipaddress.ip_network((place, 64), strict=False))
+
+
+def wide_network(address: str) -> str:
+    """Return the network that one party may hold as a whole: the /24 of an IPv4 address, the /48 of an IPv6 address."""
+    try:
+        place = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    mapped = place.ipv4_mapped if isinstance(place, ipaddress.IPv6Address) else None
+    place = mapped or place
+    return str(ipaddress.ip_network((place, 24 if place.version == 4 else 48), strict=False))
+
+
+class Usage(NamedTuple):
+    """The events that a rule counted for a key, at most as many as it allows, and the seconds until one expires."""
+
+    used: int
+    seconds: float
 
 
 class Limits:
@@ -78,21 +95,49 @@ class Limits:
     async def take(self, rule: Rule, key: str) -> None:
         """Takes one; an address is counted with its :func:`neighbourhood`. Raises :class:`TooMany`."""
         key = neighbourhood(key) if ":" in key else key
+
+        async def take(limiter: RateLimiter) -> None:
+            item = self._item_of(rule)
+            if not await limiter.hit(item, key):
+                again = await limiter.get_window_stats(item, key)
+                raise TooMany(_seconds_until(again.reset_time))
+
+        await self._ask(take)
+
+    async def add(self, rule: Rule, key: str) -> None:
+        """Count an event under a key, whether or not the rule allows more."""
+
+        async def add(limiter: RateLimiter) -> None:
+            await limiter.hit(self._item_of(rule), key)
+
+        await self._ask(add)
+
+    async def usage(self, rule: Rule, key: str) -> Usage:
+        """Return how many events were counted under a key, without counting one."""
+
+        async def read(limiter: RateLimiter) -> Usage:
+            stats = await limiter.get_window_stats(self._item_of(rule), key)
+            return Usage(rule.most - stats.remaining, _seconds_until(stats.reset_time))
+
+        return await self._ask(read)
+
+    def _item_of(self, rule: Rule) -> Any:
+        return self._item(rule.most, rule.seconds, namespace=rule.name)
+
+    async def _ask(self, question: Callable[[RateLimiter], Awaitable[T]]) -> T:
+        """Return the answer of the limiter in Redis, or of that of this worker if Redis does not answer in time."""
         async with self._turns:
             if self._bus.available and time.monotonic() > self._ask_again:
                 try:
                     async with asyncio.timeout(PATIENCE):
-                        await self._take(self._shared, rule, key)
-                    return
+                        return await question(self._shared)
                 except self._failures as error:
                     if time.monotonic() > self._ask_again:
                         told = {"error": str(error) or repr(error)}
                         log.warning("limits are counted by this worker alone", extra=told)
                     self._ask_again = time.monotonic() + PAUSE
-        await self._take(self._own, rule, key)
+        return await question(self._own)
 
-    async def _take(self, limiter: RateLimiter, rule: Rule, key: str) -> None:
-        item = self._item(rule.most, rule.seconds, namespace=rule.name)
-        if not await limiter.hit(item, key):
-            again = await limiter.get_window_stats(item, key)
-            raise TooMany(max(1.0, again.reset_time - time.time()))
+
+def _seconds_until(time_of_day: float) -> float:
+    return max(1.0, time_of_day - time.time())

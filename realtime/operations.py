@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from realtime.errors import RealtimeError
 from realtime.routing import SlashRouter, parts_of
+
+if TYPE_CHECKING:
+    from realtime.app import Parts
 
 CHECK_TIMEOUT = 3.0
 
@@ -53,6 +56,13 @@ async def _check(check: Awaitable[object], warning: str | None) -> dict[str, Any
     return {"ok": True} if warning is None else {"ok": True, "warning": warning}
 
 
+async def _mongodb(parts: Parts) -> None:
+    """Raise :class:`Unavailable` if notes cannot be written, or must not be served."""
+    await parts.store.readiness.check()
+    if parts.open_mode is not None:
+        await parts.open_mode.check()
+
+
 @router.get(
     "/readyz",
     summary="Can it serve?",
@@ -76,7 +86,7 @@ async def readyz(request: Request) -> Response:
     """
     parts = parts_of(request)
     mongodb, redis = await asyncio.gather(
-        _check(parts.store.readiness.check(), parts.store.readiness.warning),
+        _check(_mongodb(parts), parts.store.readiness.warning),
         _check(parts.bus.position(), parts.bus.warning),
     )
     if redis["ok"] and not parts.bus.appending:

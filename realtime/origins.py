@@ -69,6 +69,9 @@ class KnownHost:
     A page of that name would count as ours (DNS rebinding), and read and write whatever everyone may. Names without a
     dot and addresses can be nobody's on the internet; ``others`` are origins whose hosts are known. What others can
     reach ``realtime serve`` does not even bind, but ``fastapi run`` does, to every address.
+
+    Requests that a proxy passes on are refused, too, whatever their name: others can reach the proxy, and its default
+    ``Host`` may be that of this machine.
     """
 
     def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
@@ -78,6 +81,10 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
+            forwarded = _forwarded_by(scope)
+            if forwarded is not None:
+                await JSONResponse({"detail": THROUGH_PROXY.format(forwarded)}, 421)(scope, receive, send)
+                return
             # Check every forwarded host: after DNS rebinding a page could send X-Forwarded-Host itself.
             given = [header_of(scope, b"host") or "", *(header_of(scope, b"x-forwarded-host") or "").split(",")]
             hosts = [host.strip() for host in given if host.strip() not in self._others]
@@ -89,6 +96,21 @@ class KnownHost:
         await self._app(scope, receive, send)
 
 
+def _forwarded_by(scope: Scope) -> str | None:
+    """Return the name of a header that says that a proxy passed the request on."""
+    for name, _ in scope["headers"]:
+        if name in PROXY_HEADERS or name.startswith(b"x-forwarded-"):
+            text: str = name.decode("latin-1").title()
+            return text
+    return None
+
+
+PROXY_HEADERS = {b"forwarded", b"x-real-ip", b"via"}
+THROUGH_PROXY = (
+    "Without accounts this server does not answer requests that come through a proxy (this one has the header {}):"
+    " set REALTIME_AUTH=accounts to have people sign in, or REALTIME_OPEN=true if everyone who reaches the proxy may"
+    " read and write all notes"
+)
 UNKNOWN_HOST = (
     "Without accounts this server answers to this machine, and to its names only:"
     " REALTIME_ORIGINS names others, REALTIME_OPEN allows all, REALTIME_AUTH=accounts has people sign in"

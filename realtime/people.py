@@ -11,6 +11,14 @@ Kind = Literal["session", "token"]
 
 
 @dataclass(frozen=True, slots=True)
+class FailedSignIns:
+    """The number of failed sign-ins of a user, and the time of the latest one."""
+
+    count: int
+    last_date: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A user. ``eras`` end rights at once: a session or token of an earlier one, by its kind, is none any more."""
 

@@ -157,7 +157,7 @@ def run(settings: Settings, listener: socket.socket, on_started: Callable[[], No
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serves until a signal comes. Says the address once it can be used.
 
-    Raises ``OSError`` if it cannot listen, :class:`EmbeddedError`, and :class:`RealtimeError` if it should not.
+    Raises ``OSError`` if it cannot listen, :class:`EmbeddedError`, and :class:`RealtimeError` if it must not serve.
     """
     _check_urls(settings)
     if settings.exposed:
@@ -180,9 +180,15 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
                 }
             )
 
+        # Here, not at the top: the driver is slow to import.
+        from realtime.startup import inspect
+
+        logs.configure(settings)
+        setup = asyncio.run(inspect(settings))
+
         def started() -> None:
             try:
-                say(address(host, port))
+                say(address(host, port, setup))
             except OSError as error:  # standard output is full or closed; the server works all the same
                 log.warning("the address cannot be shown", extra={"address": address(host, port), "error": str(error)})
 
@@ -190,7 +196,6 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             run(settings, listener, started)
         else:
             os.environ[MULTIPROCESS] = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-"))
-            logs.configure(settings)
             Workers(partial(run, settings, listener), settings.workers, started).run()
 
 
@@ -208,8 +213,17 @@ def _check_urls(settings: Settings) -> None:
                 raise RealtimeError(f"{name}: {error}") from None
 
 
-def address(host: str, port: int) -> str:
-    """What a user wants to know once the server is up."""
+def address(host: str, port: int, setup: str | None = None) -> str:
+    """Return the addresses of a server that is up, as lines for its user.
+
+    Args:
+        host: The address that it listens on.
+        port: Its port.
+        setup: The path with the setup token, if there is no user yet.
+    """
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
-    return f"Page  http://{place}/\nDocs  http://{place}/docs\nFeed  ws://{place}/ws"
+    lines = [f"Page  http://{place}/", f"Docs  http://{place}/docs", f"Feed  ws://{place}/ws"]
+    if setup is not None:
+        lines.append(f"Setup http://{place}{setup}  (there is no user yet: make the first administrator here)")
+    return "\n".join(lines)

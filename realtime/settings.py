@@ -32,7 +32,11 @@ class Settings(BaseSettings):
         Field(description="`open`: everything is everyone's; `accounts`: people sign in, and own their notes"),
     ] = "open"
     open: Annotated[
-        bool, Field(description="serve without accounts on an address that others can reach, which is refused else")
+        bool,
+        Field(
+            description="serve without accounts where others can reach it, through a proxy, or a database that has"
+            " accounts; all refused otherwise"
+        ),
     ] = False
     sign_up: Annotated[
         Literal["open", "invite", "closed"], Field(description="who may make an account: anyone, the invited, nobody")

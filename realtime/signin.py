@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection, cookie_parser
 
 from realtime.access import STRANGER
+from realtime.devices import DEVICE_SECONDS, same_device
 from realtime.errors import NotSignedIn, Unavailable
 from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
 from realtime.settings import is_loopback
@@ -27,6 +28,10 @@ PLAIN_COOKIE = "realtime"
 LINKS = "-links"
 """The cookie of links goes by the name of the other one and this."""
 MOST_LINKS = 50
+DEVICES = "-device"
+"""The suffix of the cookie with device tokens. Signing out leaves it."""
+MAX_DEVICES = 8
+"""Users of one browser whose devices are kept."""
 COOKIE_SECONDS = 90 * 24 * 3600
 BEARER = "bearer "
 FOR_ALL = {
@@ -49,7 +54,7 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and _first(path_of(scope)) not in FOR_ALL:
+        if scope["type"] in ("http", "websocket") and not is_for_all(path_of(scope)):
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
@@ -77,8 +82,9 @@ class SignIn:
         return origin in self._others or origin == f"{_scheme(scope)}://{host_of(scope)}"
 
 
-def _first(path: str) -> str:
-    return path.lstrip("/").partition("/")[0]
+def is_for_all(path: str) -> bool:
+    """Return whether a path is the same for everyone, and answers without MongoDB."""
+    return path.lstrip("/").partition("/")[0] in FOR_ALL
 
 
 def _scheme(scope: Scope) -> str:
@@ -93,23 +99,36 @@ def cookie_of(scope: Scope) -> str | None:
 
 def links_of(scope: Scope) -> list[str]:
     """The tokens of the links that a browser was given."""
-    header = header_of(scope, b"cookie")
-    value = None if header is None else cookie_parser(header).get(_cookie(scope) + LINKS)
-    return value.split(".")[-MOST_LINKS:] if value else []
+    return _tokens_of(scope, LINKS, MOST_LINKS)
 
 
 def add_link(response: Response, connection: HTTPConnection, token: str) -> None:
     """Gives a browser the token of a link, beside those that it has."""
+    others = [one for one in links_of(connection.scope) if one != token]
+    _set(response, connection, LINKS, ".".join([*others, token][-MOST_LINKS:]), COOKIE_SECONDS)
+
+
+def devices_of(scope: Scope) -> list[str]:
+    """Return the device tokens that a browser has, one for each user who signed in there."""
+    return _tokens_of(scope, DEVICES, MAX_DEVICES)
+
+
+def add_device(response: Response, connection: HTTPConnection, token: str) -> None:
+    """Give a browser a device token, in the place of the earlier token of the device."""
+    others = [one for one in devices_of(connection.scope) if not same_device(one, token)]
+    _set(response, connection, DEVICES, ".".join([*others, token][-MAX_DEVICES:]), DEVICE_SECONDS)
+
+
+def _tokens_of(scope: Scope, suffix: str, limit: int) -> list[str]:
+    header = header_of(scope, b"cookie")
+    value = None if header is None else cookie_parser(header).get(_cookie(scope) + suffix)
+    return value.split(".")[-limit:] if value else []
+
+
+def _set(response: Response, connection: HTTPConnection, suffix: str, value: str, seconds: int) -> None:
     scope = connection.scope
-    tokens = [*(one for one in links_of(scope) if one != token), token][-MOST_LINKS:]
-    response.set_cookie(
-        _cookie(scope) + LINKS,
-        ".".join(tokens),
-        max_age=COOKIE_SECONDS,
-        secure=_scheme(scope) == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    secure = _scheme(scope) == "https"
+    response.set_cookie(_cookie(scope) + suffix, value, max_age=seconds, secure=secure, httponly=True, samesite="lax")
 
 
 def _cookie(scope: Scope) -> str:
@@ -118,14 +137,12 @@ def _cookie(scope: Scope) -> str:
 
 def set_cookie(response: Response, connection: HTTPConnection, secret: str | None) -> None:
     """Gives a browser the secret of its session, or takes it away."""
-    scope = connection.scope
-    secure = _scheme(scope) == "https"
     if secret is None:
+        scope = connection.scope
+        secure = _scheme(scope) == "https"
         response.delete_cookie(_cookie(scope), secure=secure, httponly=True, samesite="lax")
     else:
-        response.set_cookie(
-            _cookie(scope), secret, max_age=COOKIE_SECONDS, secure=secure, httponly=True, samesite="lax"
-        )
+        _set(response, connection, "", secret, COOKIE_SECONDS)
 
 
 def may_sign_in(connection: HTTPConnection) -> bool:

@@ -138,6 +138,23 @@ class ServerProcess:
         return code
 
 
+def refusal(*arguments: str, **environment: str) -> str:
+    """Return the message of a command that must fail, run in a process of its own: one line, and nothing else."""
+    with tempfile.NamedTemporaryFile("r") as errors:
+        process = Fork(arguments, {"NO_COLOR": "1", **environment}, errors.name)
+        try:
+            code = process.wait(30 * UNIT)
+        finally:
+            process.kill()
+        with process.stdout as output:
+            assert (code, output.read()) == (1, b"")
+        said = errors.read()
+    message = said.removeprefix("realtime: ").removesuffix("\n")
+    assert said == f"realtime: {message}\n"
+    assert "\n" not in message
+    return message
+
+
 class BareSocket(asyncio.Protocol):
     """A WebSocket that only reads, with next to no cost: for tests with hundreds of clients in one process."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,30 +14,12 @@ from realtime import __version__
 from realtime.cli import app
 from realtime.keeper import lock_folder
 from realtime.settings import Settings
-from tests.harness import UNIT
-from tests.nursery import Fork
+from tests.harness import refusal
 
 
 def realtime(*arguments: str) -> Result:
     """Runs a command that needs no server, in this process."""
     return CliRunner().invoke(app, arguments, prog_name="realtime", env={"COLUMNS": "120", "NO_COLOR": "1"})
-
-
-def refusal(*arguments: str, **environment: str) -> str:
-    """What a command that must fail says, in a process of its own: one message for people and nothing else."""
-    with tempfile.NamedTemporaryFile("r") as errors:
-        process = Fork(arguments, {"NO_COLOR": "1", **environment}, errors.name)
-        try:
-            code = process.wait(30 * UNIT)
-        finally:
-            process.kill()
-        with process.stdout as output:
-            assert (code, output.read()) == (1, b"")
-        said = errors.read()
-    message = said.removeprefix("realtime: ").removesuffix("\n")
-    assert said == f"realtime: {message}\n"
-    assert "\n" not in message
-    return message
 
 
 def test_version() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from realtime.bus import Bus
 from realtime.errors import TooMany
-from realtime.limits import PATIENCE, SIGN_IN_ACCOUNT, Limits, Rule, neighbourhood, writes
+from realtime.limits import PATIENCE, Limits, Rule, neighbourhood, wide_network, writes
 from realtime.settings import Settings
 from tests.harness import UNIT, eventually
 
@@ -52,7 +52,7 @@ async def taken(limits: Limits, rule: Rule, key: str, tries: int) -> int:
 async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: Limits, another: Limits) -> None:
     assert sum(await asyncio.gather(taken(worker, RULE, "ann", 5), taken(another, RULE, "ann", 5))) == 3
     assert await taken(another, RULE, "bob", 2) == 2
-    assert await taken(worker, SIGN_IN_ACCOUNT, "ann", 7) == 5
+    assert await taken(worker, Rule("another", 5, 60), "ann", 7) == 5
 
 
 async def test_refusal_tells_when_to_try_again(worker: Limits) -> None:
@@ -67,6 +67,21 @@ async def test_refusal_tells_when_to_try_again(worker: Limits) -> None:
 
     await eventually(again)
     assert await taken(worker, rule, "ann", 4) < 4, "they come back one by one"
+
+
+async def test_usage_is_read_without_being_counted_and_shared(worker: Limits, another: Limits) -> None:
+    for _ in range(5):  # two more than the rule allows
+        await worker.add(RULE, "ann")
+        assert (await another.usage(RULE, "bob")).used == 0
+    assert (await another.usage(RULE, "ann")).used == 3
+    assert (await another.usage(RULE, "ann")).seconds >= 1
+    assert await taken(another, RULE, "ann", 1) == 0
+
+
+async def test_without_redis_usage_is_that_of_the_worker() -> None:
+    async with limited("redis://127.0.0.1:1/0", "away") as limits:
+        await limits.add(RULE, "ann")
+        assert (await limits.usage(RULE, "ann")).used == 1
 
 
 async def test_writes_may_come_in_bursts(worker: Limits) -> None:
@@ -108,3 +123,16 @@ async def test_frozen_redis_is_waited_for_once() -> None:
 )
 def test_network_of_an_address(address: str, counted_as: str) -> None:
     assert neighbourhood(address) == counted_as
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_wide_network_of_an_address(address: str, network: str) -> None:
+    assert wide_network(address) == network

@@ -110,7 +110,7 @@ async def imports(url: str) -> None:
 class TestRealProxies:
     @pytest.fixture
     def server(self, serve: Callable[..., ServerProcess]) -> ServerProcess:
-        return serve()
+        return serve(open=True)
 
     @pytest.mark.parametrize("name", NAMES)
     async def test_documented_configuration_passes_everything(
@@ -155,7 +155,7 @@ class TestRealProxies:
         self, serve: Callable[..., ServerProcess], tmp_path: Path, prefix: str, strips: bool
     ) -> None:
         assert "location /notes/ {" in DOCUMENTED
-        server = serve(root_path=prefix)
+        server = serve(root_path=prefix, open=True)
         site = documented("nginx").replace("location / {", f"location {prefix}/ {{")
         if strips:
             site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")

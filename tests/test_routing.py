@@ -78,6 +78,7 @@ def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
         "/auth/sign-up": "post",
         "/auth/sign-in": "post",
         "/auth/sign-out": "post",
+        "/auth/failed-sign-ins": "delete",
         "/auth/password": "post",
         "/auth/token": "post",
         "/auth/sessions": "deleteget",

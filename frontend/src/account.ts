@@ -11,7 +11,7 @@ import { guarded, signedOut } from "./http";
 import { addressOf, scoped } from "./root";
 import type { Me } from "./types";
 
-export const me = signal<Me>({ mode: "open", sign_up: "closed", first: false, user: null });
+export const me = signal<Me>({ mode: "open", sign_up: "closed", user: null, failed_sign_ins: null });
 export const accounts = computed(() => me.value.mode === "accounts");
 export const user = computed(() => me.value.user);
 /** Nobody is signed in, where that makes a difference. */
@@ -96,6 +96,12 @@ export function found(now: Me): void {
     localStorage.setItem(KEY, name);
     renew();
   }
+}
+
+/** Has the server report the failed sign-ins no more. */
+export async function acknowledge(): Promise<void> {
+  await api.acknowledgeFailedSignIns();
+  me.value = { ...me.peek(), failed_sign_ins: null };
 }
 
 const signsIn = (path: string): boolean => path === "/auth/me" || path.startsWith("/auth/sign-");

@@ -19,6 +19,7 @@ import type {
   Revision,
   RevisionText,
   SignIn,
+  SignUpIn,
   TagCount,
   Token,
   Trashed,
@@ -104,14 +105,22 @@ export async function bringIn(files: FileList): Promise<Imported> {
   return (await send("/import", { method: "POST", body: form, headers }, IMPORT_PATIENCE)).body as Imported;
 }
 
+/** While somebody guesses passwords, an unknown browser waits for its turn. */
+const SIGN_IN_PATIENCE = 90_000;
+
+/** Sends a password. */
+async function prove<T>(path: string, body: unknown): Promise<T> {
+  const headers = { "Content-Type": "application/json" };
+  return (await send(path, { method: "POST", headers, body: JSON.stringify(body) }, SIGN_IN_PATIENCE)).body as T;
+}
+
 export const me = (): Promise<Me> => get("/auth/me");
-export const signIn = (name: string, password: string): Promise<Me> =>
-  write("POST", "/auth/sign-in", { name, password });
-export const signUp = (name: string, password: string, invite: string | null): Promise<Me> =>
-  write("POST", "/auth/sign-up", { name, password, invite });
+export const signIn = (name: string, password: string): Promise<Me> => prove("/auth/sign-in", { name, password });
+export const signUp = (account: SignUpIn): Promise<Me> => prove("/auth/sign-up", account);
+export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
 export const changePassword = (old: string, fresh: string): Promise<void> =>
-  write("POST", "/auth/password", { old, new: fresh });
+  prove("/auth/password", { old, new: fresh });
 export const sessions = (): Promise<SignIn[]> => get("/auth/sessions");
 export const endSession = (id: string): Promise<void> => write("DELETE", `/auth/sessions/${id}`);
 export const endOtherSessions = (): Promise<void> => write("DELETE", "/auth/sessions");

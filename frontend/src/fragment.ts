@@ -1,7 +1,10 @@
-/** The secrets that an address has behind its `#`, which browsers send to nobody: a link to a note, an invite. */
+/**
+ * The secrets that an address has behind its `#`, which browsers send to nobody: a link to a note, an invite, the token
+ * that makes the first administrator.
+ */
 
 import { signal } from "@preact/signals";
-import { accounts, leaving } from "./account";
+import { accounts, asked, leaving } from "./account";
 import * as api from "./api";
 import { complain } from "./notices";
 import { pathOf } from "./root";
@@ -9,6 +12,8 @@ import { go } from "./router";
 
 /** The invite that the address brought. */
 export const invite = signal("");
+/** The token that the address brought, with which the first administrator signs up. */
+export const setup = signal("");
 /** The address brought a link that opens nothing any more. */
 export const dead = signal(false);
 
@@ -16,7 +21,11 @@ export const dead = signal(false);
 export function take(): string | null {
   const { hash, pathname, search } = location;
   const link = /^#link=([\w-]+)$/.exec(hash)?.[1] ?? null;
-  if (pathOf(pathname).startsWith("/invite") && hash) invite.value = decodeURIComponent(hash.slice(1));
+  const token = /^#setup=([\w-]+)$/.exec(hash)?.[1];
+  if (token) {
+    setup.value = token;
+    asked.value = true;
+  } else if (pathOf(pathname).startsWith("/invite") && hash) invite.value = decodeURIComponent(hash.slice(1));
   else if (link === null) return null;
   history.replaceState(history.state, "", pathname + search);
   return link;

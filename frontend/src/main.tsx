@@ -6,6 +6,7 @@ import { accounts } from "./account";
 import { outside } from "./entrance";
 import { start } from "./live";
 import { path, route } from "./router";
+import { Attempts } from "./views/attempts";
 import { Boundary } from "./views/boundary";
 import { applyTheme, Bar, Notice } from "./views/chrome";
 import { ImportDialog } from "./views/imports";
@@ -63,6 +64,7 @@ function App() {
         To the note
       </a>
       <Bar />
+      <Attempts />
       <div class="panes" data-view={route.value.view}>
         <Boundary of="list">
           <Sidebar />

@@ -391,13 +391,13 @@ export interface Me {
    */
   sign_up: "open" | "invite" | "closed";
   /**
-   * whether there is no user yet: the first becomes admin
-   */
-  first: boolean;
-  /**
    * who is signed in
    */
   user: User | null;
+  /**
+   * to report to the user, until they are acknowledged or the next sign-in
+   */
+  failed_sign_ins?: FailedSignIns | null;
 }
 /**
  * Who is signed in, and whether in person or by an API token.
@@ -409,6 +409,19 @@ export interface User {
   name: string;
   admin: boolean;
   via: "session" | "token";
+}
+/**
+ * Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "FailedSignIns".
+ */
+export interface FailedSignIns {
+  count: number;
+  /**
+   * time of the latest one
+   */
+  last_date: string;
 }
 /**
  * A session: where and when somebody signed in.
@@ -436,6 +449,30 @@ export interface SignIn {
    * whether it is the one that this was asked with
    */
   current?: boolean;
+}
+/**
+ * A new account.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "SignUpIn".
+ */
+export interface SignUpIn {
+  /**
+   * 2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same
+   */
+  name: string;
+  /**
+   * at least 15 characters; a few words will do
+   */
+  password: string;
+  /**
+   * what an admin made for you
+   */
+  invite?: string | null;
+  /**
+   * what the server printed when it started, to make the first user, an admin
+   */
+  setup?: string | null;
 }
 /**
  * What is known of an API token.

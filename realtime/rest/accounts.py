@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from realtime.access import Viewer
-from realtime.accounts import NAME, Accounts, Caller
+from realtime.accounts import NAME, Accounts
 from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
@@ -25,7 +25,8 @@ from realtime.rest.common import (
     json_of,
 )
 from realtime.routing import parts_of, problem
-from realtime.signin import may_sign_in
+from realtime.sign_in_guard import Caller
+from realtime.signin import devices_of, may_sign_in
 
 Name = Annotated[
     str,
@@ -129,7 +130,11 @@ WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
 
 async def _caller(request: Request) -> Caller:
     agent = request.headers.get("user-agent")
-    return Caller(request.client.host if request.client else None, None if agent is None else agent[:AGENT])
+    return Caller(
+        request.client.host if request.client else None,
+        None if agent is None else agent[:AGENT],
+        devices_of(request.scope),
+    )
 
 
 CallerPart = Annotated[Caller, Depends(_caller)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.access import Viewer
-from realtime.accounts import SignUp
+from realtime.accounts import Accounts, Begun, NewAccount, SignUp
 from realtime.models import Model, Moment
-from realtime.people import Person
+from realtime.people import FailedSignIns as Failed
 from realtime.rest.accounts import (
     ANYONE,
     ENDED,
@@ -34,7 +34,7 @@ from realtime.rest.accounts import (
 )
 from realtime.rest.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
-from realtime.signin import cookie_of, set_cookie
+from realtime.signin import add_device, cookie_of, set_cookie
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
 
@@ -49,17 +49,32 @@ class User(BaseModel):
     via: Literal["session", "token"]
 
 
+class FailedSignIns(BaseModel):
+    """Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    count: int
+    last_date: Annotated[Moment, Field(description="time of the latest one")]
+
+
 class Me(BaseModel):
     """What a page has to know before it can show anything."""
 
     model_config = shown(
-        mode="accounts", sign_up="invite", first=False, user={"name": "ann", "admin": True, "via": "session"}
+        mode="accounts",
+        sign_up="invite",
+        user={"name": "ann", "admin": True, "via": "session"},
+        failed_sign_ins={"count": 3, "last_date": "2026-01-02T03:04:05.000Z"},
     )
 
     mode: Annotated[Literal["open", "accounts"], Field(description="`open`: everything is everyone's")]
     sign_up: Annotated[SignUp, Field(description="who may make an account")]
-    first: Annotated[bool, Field(description="whether there is no user yet: the first becomes admin")]
     user: Annotated[User | None, Field(description="who is signed in")]
+    failed_sign_ins: Annotated[
+        FailedSignIns | None,
+        Field(description="to report to the user, until they are acknowledged or the next sign-in"),
+    ] = None
 
 
 def _user(viewer: Viewer) -> User | None:
@@ -68,15 +83,20 @@ def _user(viewer: Viewer) -> User | None:
     return User(name=viewer.name, admin=viewer.admin, via="token" if viewer.token else "session")
 
 
+def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
+    told = None if failed is None else FailedSignIns.model_validate(failed)
+    return Me(mode="accounts", sign_up=accounts.sign_up_mode, user=user, failed_sign_ins=told)
+
+
 @router.get("/me", summary="Who am I?", response_model=Me, responses=UNAVAILABLE)
 async def me(request: Request) -> Response:
     """Whether there are accounts, who may sign up, and who is signed in."""
     accounts = parts_of(request).accounts
     if accounts is None:
-        return private(Me(mode="open", sign_up="closed", first=False, user=None))
+        return private(Me(mode="open", sign_up="closed", user=None))
     user = _user(viewer_of(request))
-    first = user is None and not await accounts.anyone()
-    answer = private(Me(mode="accounts", sign_up=accounts.sign_up_mode, first=first, user=user))
+    failed = await accounts.failed_sign_ins(viewer_of(request))
+    answer = private(_me(accounts, user, failed))
     if user is None and cookie_of(request.scope) is not None:
         set_cookie(answer, request, None)
     return answer
@@ -90,6 +110,9 @@ class SignUpIn(Model):
     name: Name
     password: NewPassword
     invite: Annotated[Secret | None, Field(description="what an admin made for you")] = None
+    setup: Annotated[
+        Secret | None, Field(description="what the server printed when it started, to make the first user, an admin")
+    ] = None
 
 
 class SignInIn(Model):
@@ -101,10 +124,11 @@ class SignInIn(Model):
     password: Password
 
 
-def _begun(accounts: AccountsPart, request: Request, person: Person, secret: str, status: int) -> Response:
-    user = User(name=person.name, admin=person.admin, via="session")
-    answer = private(Me(mode="accounts", sign_up=accounts.sign_up_mode, first=False, user=user), status)
-    set_cookie(answer, request, secret)
+def _begun(accounts: AccountsPart, request: Request, begun: Begun, status: int) -> Response:
+    user = User(name=begun.person.name, admin=begun.person.admin, via="session")
+    answer = private(_me(accounts, user, begun.failed), status)
+    set_cookie(answer, request, begun.secret)
+    add_device(answer, request, begun.device)
     return answer
 
 
@@ -122,10 +146,13 @@ def _begun(accounts: AccountsPart, request: Request, person: Person, secret: str
     },
 )
 async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignUpIn) -> Response:
-    """Makes an account, and signs in with it. The first one of all is an admin's. A name stays as it is."""
-    before = cookie_of(request.scope)
-    person, secret = await accounts.sign_up(body.name, body.password, body.invite, caller, before)
-    return _begun(accounts, request, person, secret, 201)
+    """Makes an account, and signs in with it. Only whoever has the setup token can make the first one, an admin's.
+
+    A name stays as it is.
+    """
+    new = NewAccount(body.name, body.password, body.invite, body.setup)
+    begun = await accounts.sign_up(new, caller, cookie_of(request.scope))
+    return _begun(accounts, request, begun, 201)
 
 
 @router.post(
@@ -142,8 +169,8 @@ async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, 
 )
 async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignInIn) -> Response:
     """Begins a session, whose secret is in a cookie that scripts cannot read; one that the browser had before ends."""
-    person, secret = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
-    return _begun(accounts, request, person, secret, 200)
+    begun = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
+    return _begun(accounts, request, begun, 200)
 
 
 @router.post(
@@ -158,6 +185,18 @@ async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart)
     answer = private(None)
     set_cookie(answer, request, None)
     return answer
+
+
+@router.delete(
+    "/failed-sign-ins",
+    status_code=204,
+    summary="Acknowledge failed sign-ins",
+    responses={**OWN_ACT, 204: {"description": "They are not reported again"}},
+)
+async def acknowledge_failed_sign_ins(accounts: AccountsPart, viewer: InPerson) -> Response:
+    """Stops `GET /auth/me` from reporting the failed sign-ins that it reports now. The audit keeps them."""
+    await accounts.acknowledge_failed_sign_ins(viewer)
+    return private(None)
 
 
 class PasswordChange(Model):
@@ -180,10 +219,17 @@ class PasswordChange(Model):
         403: problem("The old password is wrong, or an API token sent this", "The old password is wrong"),
     },
 )
-async def password(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange) -> Response:
-    """Changes the password. All other sessions end, signed tokens with them; API tokens stay."""
-    await accounts.change_password(viewer, body.old, body.new, caller)
-    return private(None)
+async def password(
+    request: Request, accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange
+) -> Response:
+    """Changes the password. All other sessions end, signed tokens with them; API tokens stay.
+
+    Other browsers count as unknown devices until somebody signs in there again.
+    """
+    device = await accounts.change_password(viewer, body.old, body.new, caller)
+    answer = private(None)
+    add_device(answer, request, device)
+    return answer
 
 
 class SignIn(BaseModel):

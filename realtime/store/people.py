@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from pymongo import ASCENDING, ReturnDocument
+from pymongo import ASCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from realtime.errors import NameTaken
-from realtime.people import Person
+from realtime.people import FailedSignIns, Person
 from realtime.store.connection import Connection
 from realtime.store.documents import Document, now
 
@@ -24,6 +24,22 @@ def person_of(document: Document) -> Person:
         document["created_date"],
         document["eras"],
     )
+
+
+def _document(name: str, hash: str, *, admin: bool) -> Document:
+    return {
+        "_id": name,
+        "hash": hash,
+        "admin": admin,
+        "disabled": False,
+        "created_date": now(),
+        "eras": {"session": 0, "token": 0},
+    }
+
+
+def _reported(document: Document | None) -> FailedSignIns | None:
+    reported = None if document is None else document.get("reported")
+    return None if reported is None else FailedSignIns(reported["count"], reported["last_date"])
 
 
 class PeopleStore:
@@ -48,14 +64,7 @@ class PeopleStore:
     async def add(self, name: str, hash: str, *, admin: bool) -> Person:
         """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
         await self._connection.until_prepared()
-        document: Document = {
-            "_id": name,
-            "hash": hash,
-            "admin": admin,
-            "disabled": False,
-            "created_date": now(),
-            "eras": {"session": 0, "token": 0},
-        }
+        document = _document(name, hash, admin=admin)
         attempts = [document]
         if not await self.any():
             attempts.insert(0, {**document, "admin": True, "first": True})
@@ -69,6 +78,20 @@ class PeopleStore:
                 else:
                     return person_of(attempt)
         raise NameTaken
+
+    async def add_first(self, name: str, hash: str) -> Person | None:
+        """Add the very first user, an admin, or return ``None`` if somebody else was first.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        await self._connection.until_prepared()
+        document = {**_document(name, hash, admin=True), "first": True}
+        with self._connection.writing():
+            try:
+                await self._people.insert_one(document)
+            except DuplicateKeyError:
+                return None
+        return person_of(document)
 
     async def get(self, name: str) -> Person | None:
         """A user. Raises :class:`Unavailable`."""
@@ -90,6 +113,41 @@ class PeopleStore:
         """Replaces a hash by another one of the same password. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._people.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
+
+    async def add_failed_sign_ins(self, failed: Mapping[str, FailedSignIns]) -> None:
+        """Add failed sign-ins to those since the user's last visit, by name. Raises :class:`OutcomeUnknown`."""
+        updates = [
+            UpdateOne(
+                {"_id": name},
+                {"$inc": {"failed.count": one.count}, "$max": {"failed.last_date": one.last_date}},
+            )
+            for name, one in failed.items()
+        ]
+        with self._connection.writing():
+            await self._people.bulk_write(updates, ordered=False)
+
+    async def begin_visit(self, name: str) -> FailedSignIns | None:
+        """Count failed sign-ins from now on, and return those since the last visit, which are kept to be reported.
+
+        Raises :class:`OutcomeUnknown`.
+        """
+        # A field that is set to a missing one is removed.
+        stages: list[Document] = [{"$set": {"reported": "$failed"}}, {"$unset": "failed"}]
+        with self._connection.writing():
+            document = await self._people.find_one_and_update(
+                {"_id": name}, stages, return_document=ReturnDocument.AFTER
+            )
+        return _reported(document)
+
+    async def failed_sign_ins(self, name: str) -> FailedSignIns | None:
+        """Return the failed sign-ins to report to a user. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            return _reported(await self._people.find_one({"_id": name}, {"reported": True}))
+
+    async def acknowledge_failed_sign_ins(self, name: str) -> None:
+        """Forget the failed sign-ins that were reported. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._people.update_one({"_id": name}, {"$unset": {"reported": True}})
 
     async def change_password(self, name: str, before: str | None, hash: str, *, tokens: bool) -> bool:
         """Sets a password, of which the hash is ``before`` if that is given, and ends the era of the sessions.

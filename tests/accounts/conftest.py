@@ -30,7 +30,7 @@ def root(host: TestClient) -> Browser:
 @pytest.fixture
 def browse(host: TestClient, root: Browser) -> Callable[..., Browser]:
     """Makes browsers at the server."""
-    return lambda url=HERE: Browser(host, url)
+    return lambda url=HERE, address=None: Browser(host, url, address)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from realtime.administration import act
 from realtime.settings import Settings
 from tests.harness import Json
 
@@ -24,18 +25,26 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"auth": "accounts", "sign_up": "open", "password_memory": 8, **changes})
 
 
+async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
+    """Add a user as ``realtime user add`` does."""
+    await act(settings, lambda accounts: accounts.add(name, PASSWORD, admin=admin))
+
+
 class Browser(TestClient):
     """A browser at a server that runs in this process, with cookies and an address of its own."""
 
-    def __init__(self, host: TestClient, url: str = HERE) -> None:
+    def __init__(self, host: TestClient, url: str = HERE, address: str | None = None) -> None:
         number = next(_numbers)
-        super().__init__(host.app, base_url=url, client=(f"10.0.{number // 250}.{number % 250}", 50000))
+        address = address or f"10.0.{number // 250}.{number % 250}"
+        super().__init__(host.app, base_url=url, client=(address, 50000))
         self.portal = host.portal
         self.name = f"user{number}"
 
     def sign_up(self, **more: str) -> Self:
-        """Makes an account, and is signed in."""
-        answer = self.post("/auth/sign-up", json={"name": self.name, "password": PASSWORD, **more})
+        """Makes an account, and is signed in. The first one is the admin's, with the setup token."""
+        setup = run(self, parts_of(self).accounts.setup_token)
+        body = {"name": self.name, "password": PASSWORD, **({"setup": setup} if setup else {}), **more}
+        answer = self.post("/auth/sign-up", json=body)
         assert answer.status_code == 201, answer.text
         return self
 
@@ -59,7 +68,7 @@ class Browser(TestClient):
     @property
     def secret(self) -> str:
         """The secret of its session."""
-        return next(iter(self.cookies.values()))
+        return next(value for name, value in self.cookies.items() if name in ("realtime", "__Host-realtime"))
 
     def token(self, **options: object) -> Json:
         """A new API token."""

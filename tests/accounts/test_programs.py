@@ -12,16 +12,20 @@ import pytest
 from typer.testing import CliRunner
 
 from realtime.cli import app
+from realtime.settings import Settings
 from realtime.watch import Refused, follow
-from tests.accounts.people import PASSWORD, bearer
+from tests.accounts.people import PASSWORD, add_user, bearer, with_accounts
 from tests.harness import UNIT, ServerProcess, note_in
 
 
-async def test_export_import_and_watch_take_a_token(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    server = serve(auth="accounts", sign_up="open", password_memory=8)
+async def test_export_import_and_watch_take_a_token(
+    settings: Settings, serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    await add_user(with_accounts(settings), "ann")
+    server = serve(auth="accounts", password_memory=8)
     async with httpx.AsyncClient(base_url=server.url, verify=False) as ann:
-        signed_up = await ann.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD})
-        assert signed_up.status_code == 201, signed_up.text
+        signed_in = await ann.post("/auth/sign-in", json={"name": "ann", "password": PASSWORD})
+        assert signed_in.status_code == 200, signed_in.text
         token = (await ann.post("/auth/tokens", json={"name": "programs"})).json()["token"]
         made = (await ann.post("/notes/", json=note_in(), headers=bearer(token))).json()
 

@@ -16,10 +16,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import bundle
-from realtime.accounts import Caller
 from realtime.auth import Claims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
 from realtime.notes import IMPORT_NOTES
+from realtime.sign_in_guard import Caller
 from realtime.store.lists import EXPORTED
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run, slowly
 from tests.harness import Json, note_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, with_accounts
+from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import Open
 from tests.harness import Json, ServerProcess, rest_client
 
@@ -21,10 +22,10 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[ServerProcess]:
     """A server with accounts, where everybody may sign up."""
-    process = ServerProcess(with_accounts(module_settings, port=0))
+    settings = with_accounts(module_settings, port=0)
+    asyncio.run(add_user(settings))
+    process = ServerProcess(settings)
     process.start()
-    root = {"name": "root", "password": PASSWORD}
-    assert httpx.post(f"{process.url}/auth/sign-up", json=root).status_code == 201  # the first one is admin
     yield process
     process.kill()
 

@@ -155,6 +155,29 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
     await expect(page.locator("tbody tr")).to_contain_text("sign-up")
 
 
+async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "fay")
+    await menu(page, "Sign out")
+    async with rest_client(server.url) as rest:
+        for _ in range(2):
+            wrong = {"name": "fay", "password": "wrong horse battery staple"}
+            assert (await rest.post("/auth/sign-in", json=wrong)).status_code == 401
+    await sign_in(page, "fay")
+    line = page.locator(".attempts")
+    await expect(line).to_contain_text("2 failed sign-in attempts since your last visit, the latest at")
+    await page.reload()
+    await expect(line).to_be_visible()
+    await menu(page, "Your account")
+    panel = page.get_by_role("region", name="Failed sign-in attempts")
+    await expect(panel).to_contain_text("2 failed sign-in attempts")
+    await line.get_by_role("button", name="Dismiss").click()
+    await expect(line).to_have_count(0)
+    await expect(panel).to_have_count(0)
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Your account: fay")).to_be_visible()
+    await expect(line).to_have_count(0)
+
+
 async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: ServerProcess) -> None:
     context = await browser.new_context(
         base_url=server.url, viewport={"width": 320, "height": 640}, reduced_motion="reduce", bypass_csp=True

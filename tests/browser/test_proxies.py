@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from tests.reverse_proxies import NAMES, documented, reverse_proxy
 
 BARE = "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
 NO_LIVE_EDITING = "Live editing is not available here"
+
+
+@pytest.fixture
+def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server without accounts, which is meant for whoever reaches the proxy."""
+    return serve(open=True)
 
 
 async def _open(browser: Browser, url: str, path: str) -> Page:
@@ -66,7 +73,7 @@ async def test_below_a_path_that_looks_like_one_of_ours_the_page_works(
     browser: Browser, serve: object, tmp_path: Path, strips: bool
 ) -> None:
     assert callable(serve)
-    server: ServerProcess = serve(root_path="/notes")
+    server: ServerProcess = serve(root_path="/notes", open=True)
     site = documented("nginx").replace("location / {", "location /notes/ {")
     if strips:
         site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")

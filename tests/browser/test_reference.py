@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from playwright.async_api import Browser, expect
 
-from tests.accounts.people import PASSWORD
+from realtime.settings import Settings
+from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import Open
 from tests.harness import ServerProcess, rest_client
 
@@ -25,11 +26,11 @@ async def test_swagger_ui_shows_and_tries_out(opened: Open, server: ServerProces
         assert (await rest.get("/notes/1/")).status_code == 200
 
 
-async def test_swagger_ui_signs_in_with_a_password(browser: Browser, serve: Callable[..., ServerProcess]) -> None:
-    server = serve(auth="accounts", sign_up="open", password_memory=8)
-    async with rest_client(server.url) as rest:
-        ann = {"name": "ann", "password": PASSWORD}
-        assert (await rest.post("/auth/sign-up", json=ann)).status_code == 201
+async def test_swagger_ui_signs_in_with_a_password(
+    browser: Browser, settings: Settings, serve: Callable[..., ServerProcess]
+) -> None:
+    await add_user(with_accounts(settings), "ann")
+    server = serve(auth="accounts", password_memory=8)
     docs = await (await browser.new_context(base_url=server.url)).new_page()
     await docs.goto("/docs")
     await docs.locator(".auth-wrapper .authorize").first.click()

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import schemathesis
 
-from tests.accounts.people import PASSWORD
+from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
 from tests.harness import UNIT, ServerProcess
 
@@ -113,10 +113,9 @@ async def openapi(run: Run) -> Figures:
             cases += await _cases(run, server, f"{OPEN} --include-path /notes/{{id}}/", ["Coverage"])
         server.kill()
         settings = await run.stand.settings(auth="accounts", sign_up="open", password_memory=8, writes=10_000)
+        await add_user(settings, "ann")
         server = await run.stand.serve(settings)
         async with httpx.AsyncClient(base_url=server.url) as client:
-            ann = {"name": "ann", "password": PASSWORD}
-            assert (await client.post("/auth/sign-up", json=ann)).status_code == 201
             form = {"username": "ann", "password": PASSWORD}
             token = (await client.post("/auth/token", data=form)).json()["access_token"]
         cases += await _cases(run, server, SIGNED_IN, [phase for phase in PHASES if phase != "Coverage"], token)

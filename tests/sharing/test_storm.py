@@ -22,7 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realtime.crdt import Document
 from realtime.rooms import protocol
-from tests.accounts.people import PASSWORD
+from realtime.settings import Settings
+from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import Json, ServerProcess, note_in
 
 REVOCATIONS = int(os.environ.get("TEST_REVOCATIONS", "12"))
@@ -217,7 +218,8 @@ class Storm:
                 assert (await program.get("/notes/", headers=headers)).status_code == 401
 
 
-async def test_revocations_under_load(serve: Callable[..., ServerProcess]) -> None:
+async def test_revocations_under_load(settings: Settings, serve: Callable[..., ServerProcess]) -> None:
+    await add_user(with_accounts(settings))  # so that everybody else may sign up
     options = {"auth": "accounts", "sign_up": "open", "password_memory": 8, "log_level": "error"}
     storm = Storm([serve(**options), serve(**options)], SEED)
     owners = [await storm.person(f"owner{number}") for number in range(NOTES)]

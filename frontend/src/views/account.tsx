@@ -1,11 +1,12 @@
 /** One's own account: where one is signed in, the tokens of one's programs, the password. */
 
 import { useEffect, useState } from "preact/hooks";
-import { user } from "../account";
+import { me, user } from "../account";
 import { signOut } from "../actions";
 import * as api from "../api";
 import { complain, say } from "../notices";
 import type { NewToken, SignIn, Token } from "../types";
+import { Report } from "./attempts";
 import { ago } from "./list";
 import { Back } from "./note";
 import { NewPassword, Password } from "./password";
@@ -24,9 +25,22 @@ export function AccountPane() {
           Sign out
         </button>
       </header>
+      <FailedSignIns />
       <Sessions />
       <Tokens />
       <ChangePassword />
+    </section>
+  );
+}
+
+function FailedSignIns() {
+  if (!me.value.failed_sign_ins) return null;
+  return (
+    <section aria-labelledby="failed">
+      <h2 id="failed">Failed sign-in attempts</h2>
+      <p>
+        <Report />. If it was not you, somebody may be guessing your password.
+      </p>
     </section>
   );
 }

@@ -4,17 +4,18 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { asked, ended, found, me, user } from "../account";
 import * as api from "../api";
 import * as fragment from "../fragment";
-import { invite } from "../fragment";
+import { invite, setup } from "../fragment";
 import { light } from "../light";
 import { current, missing } from "../opened";
 import { go, route } from "../router";
 import { NewPassword, Password } from "./password";
 
 export function SignInPane() {
-  const { sign_up, first } = me.value;
+  const { sign_up } = me.value;
+  const first = setup.value !== "";
   const back = ended.value ? (user.value?.name ?? "") : "";
-  const may = !back && sign_up !== "closed";
-  const [fresh, setFresh] = useState(may && (invite.value !== "" || (first && sign_up === "open")));
+  const may = !back && (first || sign_up !== "closed");
+  const [fresh, setFresh] = useState(may && invite.value !== "");
   const [name, setName] = useState(back);
   const [password, setPassword] = useState("");
   const [error, setError] = useState("");
@@ -26,13 +27,19 @@ export function SignInPane() {
     form.current?.querySelector<HTMLElement>(back ? "[type=password]" : "input")?.focus();
   }, []);
 
+  useEffect(() => {
+    if (first && may) setFresh(true); // the address may bring it later
+  }, [first]);
+
   const submit = async (): Promise<void> => {
     const wrong = fresh ? problem(name, password) : "";
     setError(wrong);
     if (wrong || busy) return;
     setBusy(true);
     try {
-      const now = await (fresh ? api.signUp(name, password, invite.value.trim() || null) : api.signIn(name, password));
+      const account = { name, password, invite: invite.value.trim() || null, setup: setup.value || null };
+      const now = await (fresh ? api.signUp(account) : api.signIn(name, password));
+      setup.value = "";
       if (route.value.view === "invite") go({ view: "home" }, true);
       found(now);
     } catch (failed) {
@@ -53,7 +60,7 @@ export function SignInPane() {
       >
         <h1>{fresh ? "Make an account" : "Sign in"}</h1>
         <Why />
-        {first && <First open={sign_up === "open"} />}
+        {fresh && first && <p>This is the account of the first administrator.</p>}
         <label>
           Name
           <input
@@ -70,7 +77,7 @@ export function SignInPane() {
         ) : (
           <Password label="Password" value={password} change={setPassword} />
         )}
-        {fresh && sign_up === "invite" && (
+        {fresh && !first && sign_up === "invite" && (
           <label>
             Invite
             <input
@@ -91,6 +98,11 @@ export function SignInPane() {
         <button type="submit" class="primary" disabled={busy}>
           {fresh ? "Sign up" : "Sign in"}
         </button>
+        {busy && (
+          <p class="faint" role="status">
+            One moment…
+          </p>
+        )}
         {may && (
           <button
             type="button"
@@ -103,9 +115,7 @@ export function SignInPane() {
             {fresh ? "I have an account" : "Make an account"}
           </button>
         )}
-        {sign_up === "closed" && !first && !back && (
-          <p class="faint">No account? Whoever runs this server adds people.</p>
-        )}
+        {!may && !back && <p class="faint">No account? Whoever runs this server adds people.</p>}
         {asked.value && current() !== null && !missing.value && (
           <button
             type="button"
@@ -134,16 +144,6 @@ function Why() {
   if (current() !== null && missing.value)
     return <p role="status">This note is not there for everyone. It may be shared with you.</p>;
   return null;
-}
-
-function First({ open }: { open: boolean }) {
-  return open ? (
-    <p>Nobody has an account yet: the first one is the admin’s.</p>
-  ) : (
-    <p>
-      Nobody has an account yet. Whoever runs this server adds the admin: <code>realtime user add NAME</code>
-    </p>
-  );
 }
 
 function problem(name: string, password: string): string {

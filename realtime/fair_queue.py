@@ -1,0 +1,206 @@
+"""A bounded queue for expensive work that is shared fairly between networks, and the pool that works it off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from realtime.errors import TooMany
+
+T = TypeVar("T")
+
+MAX_PER_MEMBER = 8
+"""Waiting requests of one subscriber, device or session."""
+MAX_PER_GROUP = 16
+"""Waiting requests of one network."""
+MAX_PER_LANE = 128
+"""Waiting requests in all, for each lane. At 0.2 s of work each, the last one waits for less than half a minute."""
+TRUSTED_IN_A_ROW = 3
+"""Turns that the trusted lane gets before the other one gets one, so that neither can block the other."""
+RETRY_SECONDS = 5.0
+
+
+class Requester(NamedTuple):
+    """The party that work is done for.
+
+    Attributes:
+        group: The network that the request comes from. Groups take turns.
+        member: The subscriber in that network, or the known device or session. Members of a group take turns.
+        trusted: Whether the request is served before those that are not trusted.
+    """
+
+    group: str
+    member: str
+    trusted: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A place in the queue. ``turn`` is done when it is served, and fails with :class:`TooMany` when it is dropped."""
+
+    requester: Requester
+    turn: asyncio.Future[None]
+    ready: bool = False
+
+
+Members = OrderedDict[str, deque[Ticket]]
+
+
+class _Lane:
+    """The tickets of one priority, by group and member, both in the order in which they are served next."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[str, Members] = OrderedDict()
+        self._size = 0
+
+    def admit(self, ticket: Ticket) -> None:
+        """Add a ticket, if necessary in the place of one of a party that has more. Raises :class:`TooMany`."""
+        group, member, _ = ticket.requester
+        members = self._groups.get(group, OrderedDict())
+        own = len(members.get(member, ()))
+        if own >= MAX_PER_MEMBER:
+            raise TooMany(RETRY_SECONDS)
+        if _count(members) >= MAX_PER_GROUP:
+            if max(map(len, members.values())) <= own + 1:
+                raise TooMany(RETRY_SECONDS)
+            self._drop_newest(members)
+        elif self._size >= MAX_PER_LANE:
+            largest = max(self._groups.values(), key=_count)
+            if _count(largest) <= _count(members) + 1:
+                raise TooMany(RETRY_SECONDS)
+            self._drop_newest(largest)
+        self._groups.setdefault(group, OrderedDict()).setdefault(member, deque()).append(ticket)
+        self._size += 1
+
+    def _drop_newest(self, members: Members) -> None:
+        """Drop the newest ticket of the member that has most."""
+        dropped = max(members.values(), key=len)[-1]
+        self.discard(dropped)
+        if not dropped.turn.done():
+            dropped.turn.set_exception(TooMany(RETRY_SECONDS))
+
+    def discard(self, ticket: Ticket) -> None:
+        """Remove a ticket, if it is still there."""
+        group, member, _ = ticket.requester
+        members = self._groups.get(group)
+        tickets = None if members is None else members.get(member)
+        if members is None or tickets is None or ticket not in tickets:
+            return
+        tickets.remove(ticket)
+        self._size -= 1
+        if not tickets:
+            del members[member]
+        if not members:
+            del self._groups[group]
+
+    def pop(self) -> Ticket | None:
+        """Remove and return the ticket that is served next, or ``None`` if none is ready."""
+        ticket = next(self._ready(), None)
+        if ticket is None:
+            return None
+        group, member, _ = ticket.requester
+        self.discard(ticket)
+        if group in self._groups:
+            self._groups.move_to_end(group)
+            if member in self._groups[group]:
+                self._groups[group].move_to_end(member)
+        return ticket
+
+    def _ready(self) -> Iterator[Ticket]:
+        for members in self._groups.values():
+            for tickets in members.values():
+                yield from (ticket for ticket in tickets if ticket.ready)
+
+
+def _count(members: Members) -> int:
+    return sum(map(len, members.values()))
+
+
+class FairQueue:
+    """Tickets of trusted and other requesters. Bounded per member, per group and in all.
+
+    Within a lane groups are served in turn, and within a group its members: a flood from some networks delays a request
+    from another network by one ticket of each. When a lane is full, the requester with most tickets loses one.
+    """
+
+    def __init__(self) -> None:
+        self._lanes = {True: _Lane(), False: _Lane()}
+        self._in_a_row = 0
+
+    def admit(self, requester: Requester) -> Ticket:
+        """Return a ticket, which is served once it is marked as ready. Raises :class:`TooMany`."""
+        ticket = Ticket(requester, asyncio.get_running_loop().create_future())
+        self._lanes[requester.trusted].admit(ticket)
+        return ticket
+
+    def discard(self, ticket: Ticket) -> None:
+        """Remove a ticket, if it is still there."""
+        self._lanes[ticket.requester.trusted].discard(ticket)
+
+    def pop(self) -> Ticket | None:
+        """Remove and return the ticket that is served next, or ``None`` if none is ready."""
+        trusted_first = self._in_a_row < TRUSTED_IN_A_ROW
+        for trusted in (trusted_first, not trusted_first):
+            ticket = self._lanes[trusted].pop()
+            if ticket is not None:
+                self._in_a_row = self._in_a_row + 1 if trusted else 0
+                return ticket
+        return None
+
+
+class FairPool:
+    """Runs functions in a thread of its own, one at a time, in the order of a :class:`FairQueue`."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._queue = FairQueue()
+        self._busy = False
+
+    async def aclose(self) -> None:
+        """Stop the thread, after the function that it runs."""
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def run(self, requester: Requester, work: Callable[[], T], delay: float = 0.0) -> T:
+        """Return the result of a function, which runs when it is this requester's turn.
+
+        Args:
+            requester: The party that the work is done for.
+            work: The function.
+            delay: Seconds to wait first. A waiting request counts as one in the queue.
+
+        Raises:
+            TooMany: Too many requests are waiting.
+        """
+        ticket = self._queue.admit(requester)
+        try:
+            if delay > 0:
+                await asyncio.wait([ticket.turn], timeout=delay)  # until it is dropped
+            ticket.ready = True
+            self._serve_next()
+            await ticket.turn
+        except BaseException:
+            self._queue.discard(ticket)
+            if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
+                self._release()  # it was cancelled in the moment of its turn
+            raise
+        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        # The thread goes on when the caller is cancelled, so the turn ends with the thread's work.
+        running.add_done_callback(lambda _: self._release())
+        return await asyncio.shield(running)
+
+    def _serve_next(self) -> None:
+        while not self._busy:
+            ticket = self._queue.pop()
+            if ticket is None:
+                return
+            if not ticket.turn.done():
+                self._busy = True
+                ticket.turn.set_result(None)
+
+    def _release(self) -> None:
+        self._busy = False
+        self._serve_next()

@@ -1,0 +1,46 @@
+"""Device tokens: what they prove, and when they stop."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from realtime.devices import DEVICE_SECONDS, find_device, issue_device, same_device
+
+KEY = "k" * 32
+
+
+def test_token_proves_the_device_of_its_user() -> None:
+    token = issue_device(KEY, "ann", 0)
+    id = find_device(KEY, ["nonsense", token], "ann", 0)
+    assert id is not None
+    renewed = issue_device(KEY, "ann", 0, id)
+    assert find_device(KEY, [renewed], "ann", 0) == id
+    assert same_device(token, renewed)
+    assert not same_device(token, issue_device(KEY, "ann", 0))
+
+
+@pytest.mark.parametrize(("key", "name", "generation"), [("x" * 32, "ann", 0), (KEY, "bob", 0), (KEY, "ann", 1)])
+def test_token_of_another_key_user_or_password_proves_nothing(key: str, name: str, generation: int) -> None:
+    assert find_device(key, [issue_device(KEY, "ann", 0)], name, generation) is None
+
+
+def test_changed_token_proves_nothing() -> None:
+    id, issued, code = issue_device(KEY, "ann", 0).split("-")
+    other = issue_device(KEY, "ann", 0).split("-")[0]
+    later = f"{int(issued, 16) + 1:x}"
+    forged = [
+        *(f"{other}-{issued}-{code}", f"{id}-{later}-{code}", f"{id}-{issued}-{'0' * 64}", f"{id}-{issued}-{code}x"),
+        *("", "-", "--", f"{id}-{issued}", f"{id}--{code}", f"{id}-{issued}-{code.upper()}", "x" * 9000),
+    ]
+    assert find_device(KEY, forged, "ann", 0) is None
+
+
+def test_token_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = issue_device(KEY, "ann", 0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + DEVICE_SECONDS - 60)
+    assert find_device(KEY, [token], "ann", 0) is not None
+    monkeypatch.setattr(time, "time", lambda: now + DEVICE_SECONDS + 60)
+    assert find_device(KEY, [token], "ann", 0) is None

@@ -1,0 +1,164 @@
+"""The guard of sign-in: which failures are counted, for whom, and how long the next attempt waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from realtime.bus import Bus
+from realtime.devices import issue_device
+from realtime.errors import TooMany
+from realtime.fair_queue import Requester
+from realtime.limits import Limits
+from realtime.people import Person
+from realtime.settings import Settings
+from realtime.sign_in_guard import BY_DEVICE, BY_NAME, Caller, SignInGuard
+
+KEY = "k" * 32
+ANN = Person("ann", "right", admin=False, disabled=False, created_date=datetime.now(UTC), eras={"session": 0})
+HERE = Caller("192.0.2.7")
+DELAYS = [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
+
+
+class Recorded:
+    """Passwords that are compared as they are, at once; records for whom, and after which delay."""
+
+    def __init__(self) -> None:
+        self.verified: list[tuple[Requester, float]] = []
+
+    async def verify(
+        self, password: str, stored: str | None, requester: Requester, delay: float = 0
+    ) -> tuple[bool, None]:
+        self.verified.append((requester, delay))
+        return password == stored, None
+
+    @property
+    def delays(self) -> list[float]:
+        """The delays since the last call."""
+        delays = [delay for _, delay in self.verified]
+        self.verified.clear()
+        return delays
+
+
+@pytest.fixture
+def passwords() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture(params=["redis", "without redis"])
+async def guard(settings: Settings, passwords: Recorded, request: pytest.FixtureRequest) -> AsyncIterator[SignInGuard]:
+    """A guard that counts in Redis, and one whose Redis is away."""
+    url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
+    assert url
+    bus = Bus(url, settings.database, keep=100)
+
+    async def key() -> str:
+        return KEY
+
+    stand_in: Any = passwords
+    yield SignInGuard(Limits(bus), stand_in, key)
+    await bus.aclose()
+
+
+async def fail(guard: SignInGuard, times: int, caller: Caller = HERE, name: str = "ann") -> None:
+    for _ in range(times):
+        assert await guard.verify(name, "wrong", ANN if name == "ann" else None, caller) == (False, None)
+
+
+async def test_delay_grows_with_the_failures_and_then_attempts_are_refused(
+    guard: SignInGuard, passwords: Recorded
+) -> None:
+    await fail(guard, len(DELAYS))
+    assert passwords.delays == DELAYS
+    with pytest.raises(TooMany) as refused:
+        await guard.verify("ann", "right", ANN, HERE)
+    assert 1 <= refused.value.seconds <= BY_NAME.rule.seconds
+    with pytest.raises(TooMany):
+        await guard.verify("ann", "right", ANN, Caller("192.0.2.8"))  # of the same provider's network
+    assert passwords.delays == []
+
+
+async def test_unknown_name_is_treated_the_same(guard: SignInGuard, passwords: Recorded) -> None:
+    await fail(guard, len(DELAYS), name="nobody")
+    assert passwords.delays == DELAYS
+    with pytest.raises(TooMany):
+        await guard.verify("nobody", "right", None, HERE)
+
+
+async def test_other_networks_and_names_are_not_delayed(guard: SignInGuard, passwords: Recorded) -> None:
+    await fail(guard, 10)
+    passwords.verified.clear()
+    assert await guard.verify("ann", "right", ANN, Caller("198.51.100.7")) == (True, None)
+    await fail(guard, 1, name="bob")
+    assert passwords.verified == [
+        (Requester("198.51.100.0/24", "198.51.100.7"), 0),
+        (Requester("192.0.2.0/24", "192.0.2.7"), 0),
+    ]
+
+
+async def test_right_passwords_are_no_failures(guard: SignInGuard, passwords: Recorded) -> None:
+    for _ in range(50):
+        assert await guard.verify("ann", "right", ANN, HERE) == (True, None)
+    assert set(passwords.delays) == {0}
+
+
+async def test_disabled_user_fails_with_the_right_password(guard: SignInGuard, passwords: Recorded) -> None:
+    disabled = Person("ann", "right", admin=False, disabled=True, created_date=ANN.created_date, eras={"session": 0})
+    for _ in range(4):
+        assert await guard.verify("ann", "right", disabled, HERE) == (False, None)
+    assert passwords.delays == DELAYS[:4]
+
+
+async def test_address_that_tries_many_names_is_delayed_but_not_refused(
+    guard: SignInGuard, passwords: Recorded
+) -> None:
+    for number in range(45):
+        await fail(guard, 1, name=f"name{number}")
+    delays = passwords.delays
+    assert delays[:20] == [0] * 20
+    assert delays[20:26] == [1, 2, 4, 8, 16, 20]
+    assert set(delays[26:]) == {20}
+
+
+async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: Recorded) -> None:
+    for number in range(102):
+        await fail(guard, 1, Caller(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
+    assert passwords.delays == [0] * 100 + [1, 2]
+
+
+async def test_known_device_has_an_allowance_of_its_own(guard: SignInGuard, passwords: Recorded) -> None:
+    device = issue_device(KEY, "ann", 0)
+    known = Caller("192.0.2.7", devices=[device])
+    await fail(guard, 10)
+    passwords.verified.clear()
+    assert await guard.verify("ann", "right", ANN, known) == (True, None)
+    assert passwords.verified == [(Requester("192.0.2.0/24", device.partition("-")[0], trusted=True), 0)]
+
+
+async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
+    guard: SignInGuard, passwords: Recorded
+) -> None:
+    stolen = Caller("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
+    other = Caller("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
+    await fail(guard, BY_DEVICE.rule.most, stolen)
+    assert passwords.delays == DELAYS
+    await fail(guard, BY_NAME.rule.most, stolen)
+    assert not any(requester.trusted for requester, _ in passwords.verified)
+    with pytest.raises(TooMany):
+        await guard.verify("ann", "right", ANN, stolen)
+    passwords.verified.clear()
+    assert await guard.verify("ann", "right", ANN, other) == (True, None)
+    assert passwords.delays == [0]
+
+
+async def test_failures_of_a_password_change_are_counted_by_session(guard: SignInGuard) -> None:
+    for _ in range(9):
+        assert await guard.verify_old(ANN, "right", "session", HERE)
+    for _ in range(5):
+        assert not await guard.verify_old(ANN, "wrong", "session", HERE)
+    with pytest.raises(TooMany):
+        await guard.verify_old(ANN, "right", "session", HERE)
+    assert await guard.verify_old(ANN, "right", "another session", HERE)

@@ -1,0 +1,44 @@
+"""The page of a server that has no user yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.page import Open
+from tests.browser.people import button, fill, menu
+from tests.harness import ServerProcess
+
+
+@pytest.fixture
+def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server without a user, where nobody else may sign up."""
+    return serve(auth="accounts", sign_up="closed", password_memory=8)
+
+
+async def test_setup_link_makes_the_first_administrator(opened: Open, server: ServerProcess) -> None:
+    assert server.process is not None
+    assert server.process.stdout is not None
+    lines = [server.process.stdout.readline().decode() for _ in range(3)]
+    link = lines[2].split()[1]
+    stranger = await opened("/")
+    await expect(stranger.get_by_role("heading", name="Sign in")).to_be_visible()
+    await expect(stranger.get_by_role("button", name="Make an account")).to_have_count(0)
+    page = await opened(link.removeprefix(server.url))
+    await expect(page).to_have_url(f"{server.url}/")
+    await expect(page.get_by_text("the first administrator")).to_be_visible()
+    await fill(page, "root")
+    await button(page, "Sign up").click()
+    await expect(page.locator(".sidebar")).to_be_visible()
+    await menu(page, "People")
+    await expect(page.get_by_role("heading", name="People")).to_be_visible()
+    late = await opened(link.removeprefix(server.url))
+    await fill(late, "late")
+    await button(late, "Sign up").click()
+    await expect(late.get_by_role("alert")).to_contain_text("This setup link does not work")
+    # Into the address bar of a page that is open.
+    await stranger.evaluate("location.hash = '#setup=abc'")
+    await expect(stranger.get_by_role("heading", name="Make an account")).to_be_visible()
+    await expect(stranger).to_have_url(f"{server.url}/")
