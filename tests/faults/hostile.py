@@ -101,7 +101,7 @@ async def hostile(run: Run) -> Figures:
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="error")
     async with rest_client(server.url) as rest, contextlib.AsyncExitStack() as stack:
-        large = await _make_large(server, rest, 100_000 if run.thorough else 5_000)
+        large = await _make_large(server, rest, 40_000 if run.thorough else 5_000)
         small = (await rest.post("/notes/", json=note_in("small"))).json()["id"]
         other = (await rest.post("/notes/", json=note_in("other"))).json()["id"]
         wires = [await stack.enter_async_context(Wire(server.url, note)) for note in (small, other)]
