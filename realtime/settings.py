@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from realtime.failpoints import FailPoints
 
@@ -24,6 +24,26 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read settings from arguments, then from the environment, then from the files of ``REALTIME_SECRETS``."""
+        folder = init_settings().get("secrets") or env_settings().get("secrets")
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+
+    secrets: Annotated[
+        Path | None,
+        Field(
+            repr=False,
+            description="folder of files that each hold a setting, such as `realtime_mongo_url`: Docker secrets",
+        ),
+    ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
@@ -120,6 +140,13 @@ class Settings(BaseSettings):
     failpoint: Annotated[
         str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
     ] = ""
+
+    @field_validator("secrets")
+    @classmethod
+    def _is_folder(cls, secrets: Path | None) -> Path | None:
+        if secrets is not None and not secrets.is_dir():
+            raise ValueError(f"{secrets} is not a folder")
+        return secrets
 
     @field_validator("secret")
     @classmethod

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import Settings
+from realtime.store.readiness import FIXED, leaks_memory
 from tests.accounts.people import HERE, Browser, with_accounts
-from tests.faults.daemons import Valkey
+from tests.faults.daemons import Standalone, Valkey
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -104,6 +106,44 @@ async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerPr
             await eventually(warned)
         assert "maxmemory-policy is allkeys-lru" in server.log()
         server.kill()
+
+
+@pytest.mark.parametrize(
+    ("version", "leaks"),
+    [
+        ("4.2.25", True), ("4.4.29", True), ("4.4.30", False), ("5.0.31", True), ("5.0.32", False),
+        ("6.0.26", True), ("6.0.27", False), ("7.0.27", True), ("7.0.28", False), ("8.0.16", True), ("8.0.17", False),
+        ("8.1.9", True), ("8.2.2", True), ("8.2.3", False), ("8.3.0", False), ("9.0.0", False),
+    ],
+)  # fmt: skip
+def test_versions_of_mongodb_that_leak_memory_are_known(version: str, leaks: bool) -> None:
+    assert leaks_memory([*map(int, version.split(".")), 0]) == leaks
+    fixed = {".".join(map(str, (*series, patch))) for series, patch in FIXED.items()}
+    assert version not in fixed or version in OPERATIONS.read_text()
+
+
+async def test_mongodb_that_leaks_memory_or_is_standalone_is_warned_of(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    async with Standalone(tmp_path / "mongod") as mongod:
+        server = serve(mongo_url=mongod.url)
+        async with rest_client(server.url) as rest:
+
+            async def warned() -> bool:
+                check = (await rest.get("/readyz")).json()["checks"]["mongodb"]
+                warning = check.get("warning", "")
+                return check["ok"] and "not a member of a replica set" in warning and "CVE-2025-14847" in warning
+
+            await eventually(warned)
+        for part in ("gives away its memory", "Upgrade it to 6.0.27 or later", "--replSet"):
+            assert part in server.log()
+        server.kill()
+
+
+async def test_embedded_mongodb_without_compression_is_not_warned_of(server: ServerProcess) -> None:
+    async with rest_client(server.url) as rest:
+        assert "warning" not in (await rest.get("/readyz")).json()["checks"]["mongodb"]
+    assert "CVE" not in server.log()
 
 
 def test_metrics_count_writes_and_requests(client: TestClient) -> None:

@@ -28,6 +28,26 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
     assert (settings.port, settings.workers, settings.mongo_url) == (9000, 2, None)
 
 
+def test_folder_of_secrets_sets_what_nothing_else_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "realtime_mongo_url").write_text("mongodb://from.file/\n")
+    (tmp_path / "realtime_redis_url").write_text("redis://from.file/\n")
+    (tmp_path / "other").write_text("of another program")
+    monkeypatch.setenv("REALTIME_SECRETS", str(tmp_path))
+    monkeypatch.setenv("REALTIME_REDIS_URL", "redis://from.environment/")
+    settings = Settings()
+    assert (settings.mongo_url, settings.redis_url) == ("mongodb://from.file/", "redis://from.environment/")
+    assert Settings(mongo_url="mongodb://argument/").mongo_url == "mongodb://argument/"
+    monkeypatch.delenv("REALTIME_SECRETS")
+    assert Settings().mongo_url is None
+    assert Settings(secrets=tmp_path).mongo_url == "mongodb://from.file/"
+
+
+@pytest.mark.filterwarnings("ignore:directory")  # pydantic-settings warns, and the setting is refused
+def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="nowhere is not a folder"):
+        Settings(secrets=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
