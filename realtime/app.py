@@ -31,8 +31,9 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
+from realtime.middleware import AcceptLimit, Admission, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
 from realtime.notes import Notes
+from realtime.occupancy import raise_open_files
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
 from realtime.places import Places
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        raise_open_files()
         async with (
             _servers(settings) as (mongo_url, redis_url),
             _parts(settings, mongo_url, redis_url, failpoints, metrics) as parts,
@@ -137,10 +139,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.auth == "accounts":
         app.add_middleware(WriteLimit, rule=writes(settings.writes))
     app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
+    if most := settings.most_accepts:
+        per_client = max(1, most // 4) if settings.auth == "accounts" else most
+        app.add_middleware(AcceptLimit, per_second=most, per_client=per_client)
+    app.add_middleware(Admission)
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
-    if settings.most_accepts:
-        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
@@ -266,7 +270,8 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    places = Places(bus, settings.sockets)
+    places = Places(bus, settings.sockets, settings.most_guest_sockets)
+    tasks["keep places"] = places.run
     accounts = sharing = limits = None
     if settings.auth == "accounts":
         limits = Limits(bus)
@@ -274,7 +279,6 @@ async def _parts(
         accounts = Accounts(store, viewers, limits.take, Passwords(settings.password_memory), settings.sign_up)
         tasks["audit"] = audit.run
         tasks["hear of revocations"] = revocations.run
-        tasks["keep places"] = places.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from websockets.frames import Frame
 
     from realtime.frames import Listener, Packet
+    from realtime.occupancy import Occupant
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,18 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_closing", "_connections", "_every", "_heard", "_keepalive", "_kind", "_lingers", "_listener",
-        "_lost", "_needed", "_owed", "_parser", "_parts", "full", "transport", "write",
+        "_lost", "_needed", "_occupant", "_owed", "_parser", "_parts", "full", "transport", "write",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        every: float | None,
+        occupant: Occupant | None = None,
+    ) -> None:
         self.transport = transport
+        self._occupant = occupant
         self.write = transport.write
         self._connections = connections
         self._listener: Listener
@@ -302,6 +310,8 @@ class Connection(asyncio.Protocol):
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._connections.discard(self)
+        if self._occupant is not None:
+            self._occupant.leave()
         self._listener.lost()
 
     def _ping(self) -> None:

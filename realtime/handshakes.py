@@ -18,17 +18,19 @@ from websockets.utils import accept_key
 
 from realtime.connections import Connection
 from realtime.frames import BINARY, TEXT, framed
+from realtime.occupancy import OCCUPANT
 from realtime.sockets.outlets import DIRECT
 from realtime.sockets.session import MOST, SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from starlette.types import ASGIApp, Message, Scope
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     from uvicorn.server import ServerState
 
     from realtime.frames import Listener
+    from realtime.occupancy import Occupant
 
     Headers = Sequence[tuple[bytes, bytes]]
 
@@ -95,8 +97,13 @@ def problem(status: int, detail: str, headers: Iterable[tuple[bytes, bytes]] = (
     return last_answer(status, [*headers, (b"content-type", b"application/json")], body)
 
 
-def upgrade(http: HttpToolsProtocol) -> None:
-    """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection."""
+def upgrade(http: HttpToolsProtocol, release: Callable[[], Occupant | None]) -> None:
+    """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection.
+
+    Args:
+        http: The connection.
+        release: Hands over what counts the connection.
+    """
     asked, server, config = http.scope, http.server_state, http.config
     given: defaultdict[bytes, list[bytes]] = defaultdict(list)
     for name, value in http.headers:
@@ -108,11 +115,12 @@ def upgrade(http: HttpToolsProtocol) -> None:
         http.transport.write(problem(refused.status, refused.detail, headers))
         http.transport.close()
         return
-    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None)
+    occupant = release()
+    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None, occupant)
     raw, _, query = http.url.partition(b"?")
     path = raw.decode()
     offers = b",".join(given.get(b"sec-websocket-protocol", ())).decode("latin-1")
-    scope = {
+    scope: dict[str, Any] = {
         "type": "websocket",
         "asgi": {"version": http.asgi_version, "spec_version": "2.4"},
         "http_version": "1.1",
@@ -128,6 +136,8 @@ def upgrade(http: HttpToolsProtocol) -> None:
         "state": asked["state"],
         "extensions": {"websocket.http.response": {}, DIRECT: handshake},
     }
+    if occupant is not None:
+        scope[OCCUPANT] = occupant
     server.connections.discard(http)
     handshake.begin(http.app, scope)
 
@@ -141,8 +151,16 @@ class Handshake(asyncio.Protocol):
     connection: Connection
     """Since it was accepted."""
 
-    def __init__(self, transport: asyncio.Transport, accept: bytes, server: ServerState, every: float | None) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        accept: bytes,
+        server: ServerState,
+        every: float | None,
+        occupant: Occupant | None,
+    ) -> None:
         self.transport = transport
+        self._occupant = occupant
         self._accept = accept
         self._server = server
         self._connections: set[Any] = server.connections
@@ -198,6 +216,8 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
         self._connections.discard(self)
+        if self._occupant is not None:
+            self._occupant.leave()
         self._ended(ABNORMAL, "")
 
     def shutdown(self) -> None:
@@ -214,7 +234,7 @@ class Handshake(asyncio.Protocol):
         head += (b"%b: %b\r\n" % line for line in (*self._server.default_headers, *message.get("headers", ())))
         self._answered = self._accepted = True
         self._connections.discard(self)
-        self.connection = Connection(self.transport, self._connections, self._every)
+        self.connection = Connection(self.transport, self._connections, self._every, self._occupant)
         self.connection.listen(self)
         self.transport.set_protocol(self.connection)
         self.connection.write(b"".join(head) + b"\r\n")
@@ -259,6 +279,8 @@ class Handshake(asyncio.Protocol):
     def hand_over(self, listener: Listener) -> None:
         """Leaves the connection to a listener, which hears first what nobody received here."""
         self._handed_over = True
+        if self._occupant is not None:
+            self._occupant.settle()
         self.transport.resume_reading()
         self.connection.listen(listener, self._waiting)
 

@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from realtime.errors import RealtimeError, TooMany, Unavailable
 from realtime.gate import check_author
+from realtime.limits import neighbourhood
+from realtime.occupancy import OCCUPANT
 from realtime.origins import SAFE_METHODS
 from realtime.routing import header_of, parts_of, path_of, refusal, viewer_of
 
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
 
     from realtime.limits import Rule
     from realtime.metrics import Metrics
+    from realtime.occupancy import Occupant
 
 log = logging.getLogger(__name__)
 
 WITHIN = 10.0
 """Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
 SLOWEST = 1024
+MAX_BUCKETS = 10_000
+"""Clients whose rate is known at the same time."""
+HEALTH = {"/ping", "/healthz", "/readyz"}
+"""Paths that are answered as long as there is a connection at all: the process would be restarted otherwise."""
 SPREAD = 4.0
 """Random extra delay in seconds, so that refused clients do not all reconnect at once."""
 
@@ -119,28 +126,96 @@ class SafeHeaders:
 
 
 class AcceptLimit:
-    """Lets in so many WebSockets and event streams a second, and answers 503 to more.
+    """Middleware that limits how many WebSockets and event streams begin per second, and answers 503 to more.
 
-    A herd that comes back at once would else keep whoever is there already waiting.
+    Clients that all reconnect at once would otherwise delay those that are connected. One user, or one network without
+    sign-in, gets a part of the limit only, so that it cannot use up that of the others.
+
+    Args:
+        app: The application.
+        per_second: WebSockets and event streams that may begin per second.
+        per_client: Those of one user or network among them.
     """
 
-    def __init__(self, app: ASGIApp, per_second: int) -> None:
+    def __init__(self, app: ASGIApp, per_second: int, per_client: int) -> None:
         self._app = app
+        self._all = Bucket(per_second)
+        self._per_client = per_client
+        self._clients: dict[str, Bucket] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if it is within the limits."""
+        if (scope["type"] == "websocket" or is_event_stream(scope)) and not self._take(client_of(scope)):
+            await refusal(Unavailable("Too many connect at once, try again"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _take(self, client: str) -> bool:
+        if len(self._clients) >= MAX_BUCKETS:
+            self._clients = {key: bucket for key, bucket in self._clients.items() if not bucket.is_full()}
+        bucket = self._clients.get(client)
+        if bucket is None:
+            bucket = self._clients[client] = Bucket(self._per_client)
+        return bucket.take() and self._all.take()
+
+
+class Bucket:
+    """Allows a number of things per second; unused ones are kept for one second."""
+
+    def __init__(self, per_second: int) -> None:
         self._rate = per_second
         self._left = float(per_second)
         self._counted = time.monotonic()
 
+    def take(self) -> bool:
+        """Return whether one more is allowed, and count it if so."""
+        if self._refill() < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def is_full(self) -> bool:
+        """Return whether nothing was taken for a second."""
+        return self._refill() >= self._rate
+
+    def _refill(self) -> float:
+        now = time.monotonic()
+        self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
+        self._counted = now
+        return self._left
+
+
+class Admission:
+    """Middleware that counts each connection for the client that sends requests on it.
+
+    A client with too many connections, or one without sign-in while the reserve for signed-in users is touched, is
+    answered with 503. See :mod:`realtime.occupancy`. Servers other than ``realtime serve`` do not count connections.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is within the limit."""
-        if scope["type"] == "websocket" or is_event_stream(scope):
-            now = time.monotonic()
-            self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
-            self._counted = now
-            if self._left < 1:
-                await refusal(Unavailable("Too many come at once, try again"))(scope, receive, send)
+        """Pass the request on if there is room for its connection."""
+        occupant: Occupant | None = scope.get(OCCUPANT)
+        if occupant is not None and path_of(scope).rstrip("/") not in HEALTH:
+            try:
+                occupant.identify(scope, viewer_of(HTTPConnection(scope)).name)
+            except Unavailable as error:
+                answer = refusal(error)
+                answer.headers["Connection"] = "close"
+                await answer(scope, receive, send)
                 return
-            self._left -= 1
         await self._app(scope, receive, send)
+
+
+def client_of(scope: Scope) -> str:
+    """Return what a request is counted for: a user as ``@name``, or the network of an address."""
+    connection = HTTPConnection(scope)
+    name = viewer_of(connection).name
+    if name is not None:
+        return f"@{name}"
+    return neighbourhood(connection.client.host if connection.client else "")
 
 
 def is_event_stream(scope: Scope) -> bool:
@@ -191,13 +266,10 @@ class WriteLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is within the limit."""
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-            connection = HTTPConnection(scope)
-            name = viewer_of(connection).name
-            address = connection.client.host if connection.client else ""
-            limits = parts_of(connection).limits
+            limits = parts_of(HTTPConnection(scope)).limits
             assert limits is not None
             try:
-                await limits.take(self._rule, address if name is None else f"@{name}")
+                await limits.take(self._rule, client_of(scope))
             except TooMany as error:
                 await refusal(error)(scope, receive, send)
                 return

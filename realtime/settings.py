@@ -123,6 +123,14 @@ class Settings(BaseSettings):
     sockets: Annotated[
         int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
     ] = 20
+    guest_sockets: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="connections of one network that may stay open without sign-in, over all workers; 0 is all."
+            " Without it: 200 with accounts, else all",
+        ),
+    ] = None
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
         str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
@@ -183,6 +191,13 @@ class Settings(BaseSettings):
         if self.accepts is None:
             return 200 if self.auth == "accounts" else 0
         return self.accepts
+
+    @property
+    def most_guest_sockets(self) -> int:
+        """Connections of one network that may stay open without sign-in; 0 is all."""
+        if self.guest_sockets is None:
+            return 200 if self.auth == "accounts" else 0
+        return self.guest_sockets
 
     @property
     def exposed(self) -> bool:

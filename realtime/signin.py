@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection, cookie_parser
 
 from realtime.access import STRANGER
 from realtime.errors import NotSignedIn, Unavailable
+from realtime.occupancy import OCCUPANT
 from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from realtime.access import Viewer
+    from realtime.occupancy import Occupant
     from realtime.viewers import Viewers
 
 HOST_COOKIE = "__Host-realtime"
@@ -49,7 +51,7 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and _first(path_of(scope)) not in FOR_ALL:
+        if scope["type"] in ("http", "websocket") and (_first(path_of(scope)) not in FOR_ALL or _is_surplus(scope)):
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
@@ -75,6 +77,12 @@ class SignIn:
     def _trusted(self, scope: Scope) -> bool:
         origin = header_of(scope, b"origin")
         return origin in self._others or origin == f"{_scheme(scope)}://{host_of(scope)}"
+
+
+def _is_surplus(scope: Scope) -> bool:
+    """Return whether the connection of a request is beyond a limit, and only of use to signed-in users."""
+    occupant: Occupant | None = scope.get(OCCUPANT)
+    return occupant is not None and occupant.surplus
 
 
 def _first(path: str) -> str:

@@ -121,6 +121,14 @@ def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "guest_sockets": 0}, 0), ({"guest_sockets": 9}, 9)],
+)
+def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most: int) -> None:
+    assert Settings(**given).most_guest_sockets == most
+
+
+@pytest.mark.parametrize(
     "origin",
     [
         "*", "null", "notes.example", "https://", "https://notes.example/", "https://notes.example/path", "https://*.example",

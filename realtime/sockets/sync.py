@@ -23,6 +23,7 @@ from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, parts_of, refusal
 from realtime.sockets.closing import close, delay_of
+from realtime.sockets.entry import take_place
 from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
@@ -53,7 +54,7 @@ async def sync(socket: WebSocket, id: str) -> None:
             raise NoteNotFound
         viewer = await by_ticket(socket, int(id))
         await parts.rooms.check_visible(int(id), viewer)
-        place = await parts.places.take(viewer)
+        place = await take_place(socket, viewer)
     except (NoteNotFound, NotSignedIn, TooMany, Unavailable) as error:
         # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
         await socket.send_denial_response(refusal(error))
