@@ -154,7 +154,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(StreamRetry)
-    app.add_middleware(SafeHeaders, kept=settings.auth == "open")
+    app.add_middleware(SafeHeaders, kept=settings.auth == "open", others=bool(others))
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
     app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
     app.add_middleware(ProxyHeaders, proxies=settings.proxies)

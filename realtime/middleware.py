@@ -98,12 +98,15 @@ class BodyLimit:
 class SafeHeaders:
     """Has browsers take an answer for what it says it is, and tell nobody of it; a page has a policy of its own.
 
-    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only.
+    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only. Pages of
+    other origins can load answers only if there are ``others`` that may.
     """
 
-    def __init__(self, app: ASGIApp, *, kept: bool) -> None:
+    def __init__(self, app: ASGIApp, *, kept: bool, others: bool) -> None:
         self._app = app
         self._all = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        if not others:
+            self._all.append((b"cross-origin-resource-policy", b"same-origin"))
         if not kept:
             self._all.append((b"cache-control", b"no-store"))
         self._json = [*self._all, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
