@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import socket
 import struct
+import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
 from websockets.frames import DATA_OPCODES, Opcode
@@ -51,6 +54,18 @@ def drop(transport: asyncio.Transport) -> None:
         ):
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Return how many bytes were written that the peer's system has not confirmed yet.
+
+    The system takes more from a transport only once much of its own buffer is free, which a slow peer may make wait.
+    """
+    size = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError):  # not every system tells it of sockets
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size += int.from_bytes(queued, sys.byteorder)
+    return size
 
 
 def _head(data: bytes, start: int) -> tuple[int, int, int] | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from realtime.connections import ABORT_AFTER, drop
+from realtime.connections import ABORT_AFTER, drop, untaken
 from realtime.handshakes import last_answer, problem, upgrade
 from realtime.occupancy import FULL, OCCUPANT
 
@@ -58,9 +58,16 @@ class HttpProtocol(HttpToolsProtocol):
     _turned_away = False
     """Whether there is no room for the connection, which is answered as soon as it sends something."""
 
-    def __init__(self, *arguments: Any, occupancy: Occupancy | None = None, **options: Any) -> None:
+    _stall_check: asyncio.TimerHandle | None = None
+    _unread = 0
+    """Bytes that the peer had not taken when that was looked at last."""
+
+    def __init__(
+        self, *arguments: Any, occupancy: Occupancy | None = None, stall: float = WITHIN, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._occupancy = occupancy
+        self._stall = stall
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Called with a new connection."""
@@ -77,11 +84,38 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
         self._hurry(waiting=False)
+        self._stop_stall_check()
         if self._occupant is not None:
             self._occupant.leave()
         elif self._turned_away and self._occupancy is not None:
             self._occupancy.turned_away -= 1
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when the peer does not take what is sent: for a time, that is allowed."""
+        super().pause_writing()
+        self._unread = untaken(self.transport)
+        self._stop_stall_check()
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def resume_writing(self) -> None:
+        """Called when the peer has taken it."""
+        self._stop_stall_check()
+        super().resume_writing()
+
+    def _check_stall(self) -> None:
+        """Drop the connection if its peer took nothing since this was checked last."""
+        unread = untaken(self.transport)
+        if unread >= self._unread:
+            drop(self.transport)
+            return
+        self._unread = unread
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def _stop_stall_check(self) -> None:
+        if self._stall_check is not None:
+            self._stall_check.cancel()
+            self._stall_check = None
 
     def _turn_away(self, occupancy: Occupancy) -> None:
         """Answer 503 on a connection for which there is no room, after its request if that comes soon."""
@@ -109,6 +143,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def release_occupant(self) -> Occupant | None:
         """Return what counts the connection, which is another protocol's from now on."""
+        self._stop_stall_check()
         occupant, self._occupant = self._occupant, None
         return occupant
 

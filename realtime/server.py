@@ -118,7 +118,8 @@ def config_for(settings: Settings) -> uvicorn.Config:
     accounts = settings.auth == "accounts"
     least_waiting = max(settings.sockets, settings.most_guest_sockets)
     limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
-    protocol: Any = partial(HttpProtocol, occupancy=Occupancy(limits, trusted_hosts(settings.proxies)))
+    occupancy = Occupancy(limits, trusted_hosts(settings.proxies))
+    protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall)
     return uvicorn.Config(
         partial(build, settings),
         factory=True,
