@@ -32,6 +32,7 @@ from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
 from realtime.middleware import AcceptLimit, Admission, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
+from realtime.models import Usage
 from realtime.notes import Notes
 from realtime.occupancy import raise_open_files
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
@@ -40,6 +41,7 @@ from realtime.places import Places
 from realtime.presence import Presence
 from realtime.proxies import ProxyHeaders, RootPath
 from realtime.queries import Queries
+from realtime.quotas import Quotas
 from realtime.recent import Recent
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
@@ -76,6 +78,7 @@ class Parts:
     queries: Queries
     metrics: Metrics
     places: Places
+    quotas: Quotas
     viewers: Viewers | None
     """This and what follows: without accounts there are none."""
     accounts: Accounts | None
@@ -254,7 +257,9 @@ async def _parts(
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     audit = NoteAudit(store.audit)
     noted = audit if settings.auth == "accounts" else None
-    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended)
+    limit = Usage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else Usage(0, 0)
+    quotas = Quotas(store, limit)
+    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended, quotas=quotas)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
@@ -286,7 +291,7 @@ async def _parts(
                 async with asyncio.timeout(FIRST_CONTACT):
                     await follower.ready()
             known = None if accounts is None else viewers
-            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places)
+            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas)
             yield Parts(*common, known, accounts, sharing, limits)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)

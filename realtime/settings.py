@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     writes: Annotated[
         int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
     ] = 30
+    user_notes: Annotated[
+        int, Field(ge=0, description="with accounts: notes that a user may own, the trash included; 0 is no limit")
+    ] = 100_000
+    user_bytes: Annotated[
+        int, Field(ge=0, description="with accounts: bytes of the notes that a user may own; 0 is no limit")
+    ] = 1024 * MIB
     sockets: Annotated[
         int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
     ] = 20

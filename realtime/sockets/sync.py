@@ -16,6 +16,7 @@ from realtime.errors import (
     MalformedUpdate,
     NoteNotFound,
     NotSignedIn,
+    QuotaExceeded,
     TooMany,
     Unavailable,
 )
@@ -54,8 +55,9 @@ async def sync(socket: WebSocket, id: str) -> None:
             raise NoteNotFound
         viewer = await by_ticket(socket, int(id))
         await parts.rooms.check_visible(int(id), viewer)
+        await parts.quotas.check_typing(viewer, int(id))
         place = await take_place(socket, viewer)
-    except (NoteNotFound, NotSignedIn, TooMany, Unavailable) as error:
+    except (NoteNotFound, NotSignedIn, QuotaExceeded, TooMany, Unavailable) as error:
         # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
         await socket.send_denial_response(refusal(error))
         return
