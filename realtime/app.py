@@ -148,6 +148,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Admission)
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
+    app.state.security_contact = settings.security_contact
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:

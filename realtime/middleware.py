@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 WITHIN = 10.0
 """Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
 SLOWEST = 1024
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""Has a browser that came over https once use nothing else for a year."""
 MAX_BUCKETS = 10_000
 """Clients whose rate is known at the same time."""
 HEALTH = {"/ping", "/healthz", "/readyz"}
@@ -122,6 +124,8 @@ class SafeHeaders:
                 given = dict(message["headers"])
                 wanted = self._json if given.get(b"content-type") == b"application/json" else self._all
                 lacking = [header for header in wanted if header[0] not in given]
+                if scope["scheme"] == "https":
+                    lacking.append(HSTS)
                 message = {**message, "headers": [*message["headers"], *lacking]}
             await send(message)
 

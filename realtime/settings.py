@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     origins: Annotated[
         str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
     ] = ""
+    security_contact: Annotated[
+        str,
+        Field(
+            pattern=r"^((mailto:|tel:|https://)[!-~]+)?$",
+            description="where to report vulnerabilities, as `mailto:` or `https:` URL; shown in"
+            " `/.well-known/security.txt`",
+        ),
+    ] = ""
     client_budget: Annotated[
         int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
     ] = MIB

@@ -33,9 +33,11 @@ COOKIE_SECONDS = 90 * 24 * 3600
 BEARER = "bearer "
 FOR_ALL = {
     "", "n", "new", "deleted", "account", "people", "invite", "assets", "icon.svg",
-    "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", "readyz", "metrics",
+    "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", ".well-known",
 }  # fmt: skip
 """First parts of the paths that are the same for everyone, and answer without MongoDB."""
+OPERATIONS = {"readyz", "metrics"}
+"""First parts of the paths that tell more to administrators, and answer without MongoDB, too."""
 
 
 class SignIn:
@@ -55,8 +57,9 @@ class SignIn:
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
-                await refusal(error)(scope, receive, send)
-                return
+                if _first(path_of(scope)) not in OPERATIONS or not isinstance(error, Unavailable):
+                    await refusal(error)(scope, receive, send)
+                    return
         await self._app(scope, receive, send)
 
     async def _viewer(self, scope: Scope) -> Viewer:

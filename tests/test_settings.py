@@ -75,6 +75,11 @@ def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
         ("drain", -1),
         ("drain", "inf"),
         ("heartbeat", "inf"),
+        ("security_contact", "security@notes.example"),
+        ("security_contact", "mailto:a@b.example\nContact: https://evil.example"),
+        ("user_notes", -1),
+        ("user_bytes", -1),
+        ("guest_sockets", -1),
         ("unknown", 1),
     ],
 )
