@@ -32,8 +32,10 @@ from realtime.housekeeping import Housekeeping
 from realtime.hub import Event, Hub
 from realtime.limits import Limits, writes
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
+from realtime.middleware import AcceptLimit, Admission, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
+from realtime.models import Usage
 from realtime.notes import Notes
+from realtime.occupancy import raise_open_files
 from realtime.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
@@ -41,6 +43,7 @@ from realtime.places import Places
 from realtime.presence import Presence
 from realtime.proxies import ProxyHeaders, RootPath
 from realtime.queries import Queries
+from realtime.quotas import Quotas
 from realtime.recent import Recent
 from realtime.revocations import Ended, Open, Revocations
 from realtime.rooms import Rooms
@@ -79,6 +82,7 @@ class Parts:
     queries: Queries
     metrics: Metrics
     places: Places
+    quotas: Quotas
     viewers: Viewers | None
     """This and what follows: without accounts there are none."""
     accounts: Accounts | None
@@ -102,6 +106,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        raise_open_files()
         async with (
             _servers(settings) as (mongo_url, redis_url),
             _parts(settings, mongo_url, redis_url, failpoints, metrics) as parts,
@@ -150,10 +155,13 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     if settings.auth == "accounts":
         app.add_middleware(WriteLimit, rule=writes(settings.writes))
     app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
+    if most := settings.most_accepts:
+        per_client = max(1, most // 4) if settings.auth == "accounts" else most
+        app.add_middleware(AcceptLimit, per_second=most, per_client=per_client)
+    app.add_middleware(Admission)
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)
-    if settings.most_accepts:
-        app.add_middleware(AcceptLimit, per_second=settings.most_accepts)
+    app.state.security_contact = settings.security_contact
     app.state.anyone = OPEN if settings.auth == "open" else STRANGER
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
@@ -164,7 +172,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(StreamRetry)
-    app.add_middleware(SafeHeaders, kept=settings.auth == "open")
+    app.add_middleware(SafeHeaders, kept=settings.auth == "open", others=bool(others))
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
     app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
     app.add_middleware(ProxyHeaders, proxies=settings.proxies)
@@ -299,7 +307,9 @@ async def _parts(
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     audit = NoteAudit(store.audit)
     noted = audit if settings.auth == "accounts" else None
-    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended)
+    limit = Usage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else Usage(0, 0)
+    quotas = Quotas(store, limit)
+    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended, quotas=quotas)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
@@ -315,7 +325,8 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    places = Places(bus, settings.sockets)
+    places = Places(bus, settings.sockets, settings.most_guest_sockets)
+    tasks["keep places"] = places.run
     open_mode = OpenModeCheck(store.people) if _is_private(settings) else None
     if open_mode is not None:
 
@@ -332,13 +343,12 @@ async def _parts(
         tasks["audit"] = audit.run
         tasks["count failed sign-ins"] = accounts.failures.run
         tasks["hear of revocations"] = revocations.run
-        tasks["keep places"] = places.run
     try:
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
             await _first_contact(follower, open_mode)
             known = None if accounts is None else viewers
-            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places)
+            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas)
             yield Parts(*common, known, accounts, sharing, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)

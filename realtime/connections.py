@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import socket
 import struct
+import sys
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from websockets.frames import Frame
 
     from realtime.frames import Listener, Packet
+    from realtime.occupancy import Occupant
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,18 @@ def drop(transport: asyncio.Transport) -> None:
         ):
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Return how many bytes were written that the peer's system has not confirmed yet.
+
+    The system takes more from a transport only once much of its own buffer is free, which a slow peer may make wait.
+    """
+    size = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError):  # not every system tells it of sockets
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size += int.from_bytes(queued, sys.byteorder)
+    return size
 
 
 def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
@@ -105,12 +121,20 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_closing", "_connections", "_every", "_fragments", "_frames", "_heard", "_keepalive", "_kind",
-        "_lingers", "_listener", "_lost", "_needed", "_owed", "_parser", "_parts", "_turns", "_waits", "full",
-        "transport", "write",
+        "_lingers", "_listener", "_lost", "_needed", "_occupant", "_owed", "_parser", "_parts", "_turns", "_waits",
+        "full", "transport", "write",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, connections: set[Any], every: float | None, turns: Turns) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        every: float | None,
+        turns: Turns,
+        occupant: Occupant | None = None,
+    ) -> None:
         self.transport = transport
+        self._occupant = occupant
         self.write = transport.write
         self._connections = connections
         self._listener: Listener
@@ -382,6 +406,8 @@ class Connection(asyncio.Protocol):
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._connections.discard(self)
+        if self._occupant is not None:
+            self._occupant.leave()
         self._listener.lost()
 
     def probe(self) -> None:

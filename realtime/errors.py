@@ -12,6 +12,7 @@
      ├── Forbidden               403
      ├── NameTaken               409
      ├── PasswordRefused         422, says what it must be
+     ├── QuotaExceeded           413, the owner of a note has no room left
      ├── TooMany                 429, carries when to try again
      ├── Behind                  carries the current note
      │    ├── VersionMismatch    412
@@ -295,6 +296,18 @@ class KeyReused(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used for another request")
+
+
+class QuotaExceeded(RealtimeError):
+    """The owner of a note stores as much as a user may."""
+
+    status = 413
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(
+            f"The owner of the note has reached the limit of {limit}, the trash included. Delete notes, also from the"
+            " trash, or ask whoever runs this server for a higher limit"
+        )
 
 
 class UnknownPeople(RealtimeError):

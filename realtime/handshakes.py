@@ -18,18 +18,20 @@ from websockets.utils import accept_key
 
 from realtime.connections import Connection
 from realtime.frames import BINARY, TEXT, framed
+from realtime.occupancy import OCCUPANT
 from realtime.sockets.outlets import DIRECT
 from realtime.sockets.session import MOST, SMALL
 from realtime.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from starlette.types import ASGIApp, Message, Scope
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     from uvicorn.server import ServerState
 
     from realtime.frames import Listener
+    from realtime.occupancy import Occupant
 
     Headers = Sequence[tuple[bytes, bytes]]
 
@@ -96,8 +98,13 @@ def problem(status: int, detail: str, headers: Iterable[tuple[bytes, bytes]] = (
     return last_answer(status, [*headers, (b"content-type", b"application/json")], body)
 
 
-def upgrade(http: HttpToolsProtocol) -> None:
-    """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection."""
+def upgrade(http: HttpToolsProtocol, release: Callable[[], Occupant | None]) -> None:
+    """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection.
+
+    Args:
+        http: The connection.
+        release: Hands over what counts the connection.
+    """
     asked, server, config = http.scope, http.server_state, http.config
     given: defaultdict[bytes, list[bytes]] = defaultdict(list)
     for name, value in http.headers:
@@ -109,12 +116,13 @@ def upgrade(http: HttpToolsProtocol) -> None:
         http.transport.write(problem(refused.status, refused.detail, headers))
         http.transport.close()
         return
+    occupant = release()
     turns = asked["state"].get("turns") or Turns()
-    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None, turns)
+    handshake = Handshake(http.transport, accept, server, config.ws_ping_interval or None, turns, occupant)
     raw, _, query = http.url.partition(b"?")
     path = raw.decode()
     offers = b",".join(given.get(b"sec-websocket-protocol", ())).decode("latin-1")
-    scope = {
+    scope: dict[str, Any] = {
         "type": "websocket",
         "asgi": {"version": http.asgi_version, "spec_version": "2.4"},
         "http_version": "1.1",
@@ -130,6 +138,8 @@ def upgrade(http: HttpToolsProtocol) -> None:
         "state": asked["state"],
         "extensions": {"websocket.http.response": {}, DIRECT: handshake},
     }
+    if occupant is not None:
+        scope[OCCUPANT] = occupant
     server.connections.discard(http)
     handshake.begin(http.app, scope)
 
@@ -144,9 +154,16 @@ class Handshake(asyncio.Protocol):
     """Since it was accepted."""
 
     def __init__(
-        self, transport: asyncio.Transport, accept: bytes, server: ServerState, every: float | None, turns: Turns
+        self,
+        transport: asyncio.Transport,
+        accept: bytes,
+        server: ServerState,
+        every: float | None,
+        turns: Turns,
+        occupant: Occupant | None,
     ) -> None:
         self.transport = transport
+        self._occupant = occupant
         self._accept = accept
         self._server = server
         self._connections: set[Any] = server.connections
@@ -203,6 +220,8 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
         self._connections.discard(self)
+        if self._occupant is not None:
+            self._occupant.leave()
         self._ended(ABNORMAL, "")
 
     def shutdown(self) -> None:
@@ -219,7 +238,7 @@ class Handshake(asyncio.Protocol):
         head += (b"%b: %b\r\n" % line for line in (*self._server.default_headers, *message.get("headers", ())))
         self._answered = self._accepted = True
         self._connections.discard(self)
-        self.connection = Connection(self.transport, self._connections, self._every, self._turns)
+        self.connection = Connection(self.transport, self._connections, self._every, self._turns, self._occupant)
         self.connection.listen(self)
         self.transport.set_protocol(self.connection)
         self.connection.write(b"".join(head) + b"\r\n")
@@ -264,6 +283,8 @@ class Handshake(asyncio.Protocol):
     def hand_over(self, listener: Listener) -> None:
         """Leaves the connection to a listener, which hears first what nobody received here."""
         self._handed_over = True
+        if self._occupant is not None:
+            self._occupant.settle()
         self.transport.resume_reading()
         self.connection.listen(listener, self._waiting)
 

@@ -15,14 +15,24 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from realtime.connections import ABORT_AFTER, drop
-from realtime.handshakes import problem, upgrade
+from realtime.connections import ABORT_AFTER, drop, untaken
+from realtime.handshakes import last_answer, problem, upgrade
+from realtime.occupancy import FULL, OCCUPANT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from realtime.occupancy import Occupancy, Occupant
+
 MOST = 64 * 1024
 WITHIN = 10.0
+SURPLUS_WITHIN = 2.0
+"""Seconds for the head of a request on a connection beyond the limit of its client, or of one that is refused."""
+MAX_REFUSED = 64
+"""Refused connections that are answered only after their request, so that it does not cost them the answer."""
+RETRY_AFTER = 5
+"""Seconds until a refused client should try again."""
+EVENT_STREAM = re.compile(rb"GET [^ ?]*/events/?[? ]")
 HEAD, BODY, BETWEEN, AFTER = range(4)
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
 """The headers that say where a body ends."""
@@ -44,19 +54,103 @@ class HttpProtocol(HttpToolsProtocol):
     """The bytes that the parser is reading."""
     _replaying = False
     """Whether the parser is given a head that was read before."""
+    _occupant: Occupant | None = None
+    _turned_away = False
+    """Whether there is no room for the connection, which is answered as soon as it sends something."""
+
+    _stall_check: asyncio.TimerHandle | None = None
+    _unread = 0
+    """Bytes that the peer had not taken when that was looked at last."""
+
+    def __init__(
+        self, *arguments: Any, occupancy: Occupancy | None = None, stall: float = WITHIN, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._occupancy = occupancy
+        self._stall = stall
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Called with a new connection."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(WITHIN, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+        within = WITHIN
+        if self._occupancy is not None:
+            self._occupant = self._occupancy.enter(self.client[0] if self.client else None, self)
+            if self._occupant is None:
+                self._turn_away(self._occupancy)
+                return
+            within = SURPLUS_WITHIN if self._occupant.surplus else WITHIN
+        self._deadline = self.loop.call_later(within, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
         self._hurry(waiting=False)
+        self._stop_stall_check()
+        if self._occupant is not None:
+            self._occupant.leave()
+        elif self._turned_away and self._occupancy is not None:
+            self._occupancy.turned_away -= 1
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when the peer does not take what is sent: for a time, that is allowed."""
+        super().pause_writing()
+        self._unread = untaken(self.transport)
+        self._stop_stall_check()
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def resume_writing(self) -> None:
+        """Called when the peer has taken it."""
+        self._stop_stall_check()
+        super().resume_writing()
+
+    def _check_stall(self) -> None:
+        """Drop the connection if its peer took nothing since this was checked last."""
+        unread = untaken(self.transport)
+        if unread >= self._unread:
+            drop(self.transport)
+            return
+        self._unread = unread
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def _stop_stall_check(self) -> None:
+        if self._stall_check is not None:
+            self._stall_check.cancel()
+            self._stall_check = None
+
+    def _turn_away(self, occupancy: Occupancy) -> None:
+        """Answer 503 on a connection for which there is no room, after its request if that comes soon."""
+        self._refused = True
+        if occupancy.turned_away >= MAX_REFUSED:
+            self.transport.write(no_room(b""))
+            self.transport.close()
+            return
+        self._turned_away = True
+        occupancy.turned_away += 1
+        self._deadline = self.loop.call_later(SURPLUS_WITHIN, self._answer_no_room, b"")
+
+    def _answer_no_room(self, request: bytes) -> None:
+        self._hurry(waiting=False)
+        if not self.transport.is_closing():
+            self.transport.write(no_room(request))
+            self.transport.close()
+
+    def close_if_idle(self) -> bool:
+        """Close the connection if it waits for another request after it has answered one. Returns whether it did."""
+        idle = self._at == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
+        if idle:
+            self.transport.close()
+        return idle
+
+    def release_occupant(self) -> Occupant | None:
+        """Return what counts the connection, which is another protocol's from now on."""
+        self._stop_stall_check()
+        occupant, self._occupant = self._occupant, None
+        return occupant
 
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent."""
+        if self._turned_away:
+            self._answer_no_room(data)
         if self._refused:
             return
         self._data = data
@@ -79,6 +173,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Called where a head begins."""
         self._at, self._size = HEAD, 0
         super().on_message_begin()
+        if self._occupant is not None:
+            scope: Any = self.scope
+            scope[OCCUPANT] = self._occupant
 
     def on_headers_complete(self) -> None:
         """Called where it ends. What it raises makes the parser fail, which is answered with 400."""
@@ -143,7 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answering:  # nobody could tell the two answers apart
             self.transport.close()
         else:
-            upgrade(self)
+            upgrade(self, self.release_occupant)
             self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
 
     def _hurry(self, *, waiting: bool) -> None:
@@ -168,6 +265,17 @@ class HttpProtocol(HttpToolsProtocol):
         # What the peer still sends is read for a moment: the system would take the answer back for it.
         self.transport.write_eof()
         self.loop.call_later(ABORT_AFTER, drop, self.transport)
+
+
+def no_room(request: bytes) -> bytes:
+    """Return the answer to a request for which there is no room: 503, or a stream that only delays the next attempt.
+
+    A browser's ``EventSource`` does not reconnect after any status but 200.
+    """
+    if EVENT_STREAM.match(request):
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        return last_answer(HTTPStatus.OK, headers, b"retry: %d\n\n" % (RETRY_AFTER * 1000))
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, FULL, [(b"retry-after", b"%d" % RETRY_AFTER)])
 
 
 def _speak_http_1_0(cycle: RequestResponseCycle) -> None:

@@ -48,8 +48,9 @@ class Housekeeping:
         purged = await self.expire(now)
         swept = await self.sweep()
         thinned = await self.thin(now)
-        if thinned or purged or swept:
-            log.info("tidied up", extra={"versions": thinned, "notes": purged, "texts": swept})
+        resized = await self._store.sizes.repair()
+        if thinned or purged or swept or resized:
+            log.info("tidied up", extra={"versions": thinned, "notes": purged, "texts": swept, "sizes": resized})
 
     async def thin(self, now: datetime) -> int:
         """Thins out old versions, days as a whole, and returns how many went."""

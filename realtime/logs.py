@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
     from realtime.settings import Settings
 
 QUIET = ("uvicorn.error", "uvicorn.access", "pymongo", "asyncio", "httpx", "httpcore", "websockets")
+
+MULTILINE = ("exception", "stack")
+"""Fields whose line feeds are kept."""
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, which make a terminal do things, and those that change the direction or the line of a text."""
+
+
+def _without_controls(logger: Any, method: str, event: EventDict) -> EventDict:
+    """Escape control characters in a record: clients choose paths and other parts of it."""
+    return {_plain(name): _plain(value, lines=name in MULTILINE) for name, value in event.items()}
+
+
+def _plain(value: Any, *, lines: bool = False) -> Any:
+    """Return a value without control characters, but with its line feeds if it has ``lines``."""
+    if not isinstance(value, str):
+        value = repr(value)  # as the renderer would; nothing is left to what a value says of itself
+    return "\n".join(CONTROLS.sub(_escaped, line) for line in (value.split("\n") if lines else [value]))
+
+
+def _escaped(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode()
 
 
 def configure(settings: Settings) -> None:
@@ -27,7 +49,8 @@ def configure(settings: Settings) -> None:
     ]
     last: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if console:
-        last.append(structlog.dev.ConsoleRenderer())
+        plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        last += [structlog.processors.format_exc_info, _without_controls, plain]
     else:
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)

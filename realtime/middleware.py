@@ -16,20 +16,28 @@ from starlette.responses import JSONResponse, Response
 
 from realtime.errors import RealtimeError, TooMany, Unavailable
 from realtime.gate import check_author
+from realtime.occupancy import OCCUPANT
 from realtime.origins import SAFE_METHODS
-from realtime.routing import header_of, parts_of, path_of, refusal, viewer_of
+from realtime.routing import caller_of, header_of, parts_of, path_of, refusal, viewer_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from realtime.limits import Rule
     from realtime.metrics import Metrics
+    from realtime.occupancy import Occupant
 
 log = logging.getLogger(__name__)
 
 WITHIN = 10.0
 """Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
 SLOWEST = 1024
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""Has a browser that came over https once use nothing else for a year."""
+MAX_BUCKETS = 10_000
+"""Clients whose rate is known at the same time."""
+HEALTH = {"/ping", "/healthz", "/readyz"}
+"""Paths that are answered as long as there is a connection at all: the process would be restarted otherwise."""
 SPREAD = 4.0
 """Random extra delay in seconds, so that refused clients do not all reconnect at once."""
 
@@ -91,12 +99,15 @@ class BodyLimit:
 class SafeHeaders:
     """Has browsers take an answer for what it says it is, and tell nobody of it; a page has a policy of its own.
 
-    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only.
+    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only. Pages of
+    other origins can load answers only if there are ``others`` that may.
     """
 
-    def __init__(self, app: ASGIApp, *, kept: bool) -> None:
+    def __init__(self, app: ASGIApp, *, kept: bool, others: bool) -> None:
         self._app = app
         self._all = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        if not others:
+            self._all.append((b"cross-origin-resource-policy", b"same-origin"))
         if not kept:
             self._all.append((b"cache-control", b"no-store"))
         self._json = [*self._all, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
@@ -112,6 +123,8 @@ class SafeHeaders:
                 given = dict(message["headers"])
                 wanted = self._json if given.get(b"content-type") == b"application/json" else self._all
                 lacking = [header for header in wanted if header[0] not in given]
+                if scope["scheme"] == "https":
+                    lacking.append(HSTS)
                 message = {**message, "headers": [*message["headers"], *lacking]}
             await send(message)
 
@@ -119,27 +132,88 @@ class SafeHeaders:
 
 
 class AcceptLimit:
-    """Lets in so many WebSockets and event streams a second, and answers 503 to more.
+    """Middleware that limits how many WebSockets and event streams begin per second, and answers 503 to more.
 
-    A herd that comes back at once would else keep whoever is there already waiting.
+    Clients that all reconnect at once would otherwise delay those that are connected. One user, or one network without
+    sign-in, gets a part of the limit only, so that it cannot use up that of the others.
+
+    Args:
+        app: The application.
+        per_second: WebSockets and event streams that may begin per second.
+        per_client: Those of one user or network among them.
     """
 
-    def __init__(self, app: ASGIApp, per_second: int) -> None:
+    def __init__(self, app: ASGIApp, per_second: int, per_client: int) -> None:
         self._app = app
+        self._all = Bucket(per_second)
+        self._per_client = per_client
+        self._clients: dict[str, Bucket] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if it is within the limits."""
+        if (scope["type"] == "websocket" or is_event_stream(scope)) and not self._take(
+            caller_of(HTTPConnection(scope))
+        ):
+            await refusal(Unavailable("Too many connect at once, try again"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _take(self, client: str) -> bool:
+        if len(self._clients) >= MAX_BUCKETS:
+            self._clients = {key: bucket for key, bucket in self._clients.items() if not bucket.is_full()}
+        bucket = self._clients.get(client)
+        if bucket is None:
+            bucket = self._clients[client] = Bucket(self._per_client)
+        return bucket.take() and self._all.take()
+
+
+class Bucket:
+    """Allows a number of things per second; unused ones are kept for one second."""
+
+    def __init__(self, per_second: int) -> None:
         self._rate = per_second
         self._left = float(per_second)
         self._counted = time.monotonic()
 
+    def take(self) -> bool:
+        """Return whether one more is allowed, and count it if so."""
+        if self._refill() < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def is_full(self) -> bool:
+        """Return whether nothing was taken for a second."""
+        return self._refill() >= self._rate
+
+    def _refill(self) -> float:
+        now = time.monotonic()
+        self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
+        self._counted = now
+        return self._left
+
+
+class Admission:
+    """Middleware that counts each connection for the client that sends requests on it.
+
+    A client with too many connections, or one without sign-in while the reserve for signed-in users is touched, is
+    answered with 503. See :mod:`realtime.occupancy`. Servers other than ``realtime serve`` do not count connections.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is within the limit."""
-        if scope["type"] == "websocket" or is_event_stream(scope):
-            now = time.monotonic()
-            self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
-            self._counted = now
-            if self._left < 1:
-                await refusal(Unavailable("Too many come at once, try again"))(scope, receive, send)
+        """Pass the request on if there is room for its connection."""
+        occupant: Occupant | None = scope.get(OCCUPANT)
+        if occupant is not None and path_of(scope).rstrip("/") not in HEALTH:
+            try:
+                occupant.identify(scope, viewer_of(HTTPConnection(scope)).name)
+            except Unavailable as error:
+                answer = refusal(error)
+                answer.headers["Connection"] = "close"
+                await answer(scope, receive, send)
                 return
-            self._left -= 1
         await self._app(scope, receive, send)
 
 
@@ -191,13 +265,10 @@ class WriteLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is within the limit."""
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-            connection = HTTPConnection(scope)
-            name = viewer_of(connection).name
-            address = connection.client.host if connection.client else ""
-            limits = parts_of(connection).limits
+            limits = parts_of(HTTPConnection(scope)).limits
             assert limits is not None
             try:
-                await limits.take(self._rule, address if name is None else f"@{name}")
+                await limits.take(self._rule, caller_of(HTTPConnection(scope)))
             except TooMany as error:
                 await refusal(error)(scope, receive, send)
                 return

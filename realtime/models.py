@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import to_json
@@ -328,3 +328,16 @@ Versions = AllBut | Collection[int] | None
 def etag(version: int) -> str:
     """The entity tag of a version, with its quotes."""
     return f'"v{version}"'
+
+
+class Usage(NamedTuple):
+    """How much a user stores, the trash included: notes, and bytes of them."""
+
+    notes: int
+    size: int
+
+
+def size_of(fields: Mapping[str, Any]) -> int:
+    """Return the size in bytes of the title, the description, the content and the tags among the fields of a note."""
+    texts = [fields.get(name) or "" for name in ("title", "description", "content")]
+    return sum(len(text.encode()) for text in (*texts, *(fields.get("tags") or ())))

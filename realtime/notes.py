@@ -19,6 +19,7 @@ from realtime.errors import (
     NoRoom,
     NoteNotFound,
     OutcomeUnknown,
+    QuotaExceeded,
     Unavailable,
     VersionMismatch,
     VersionNotFound,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from realtime.metrics import Metrics
     from realtime.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut, Operation, Versions
     from realtime.outbox import Outbox
+    from realtime.quotas import Quotas
     from realtime.rooms import Rooms
     from realtime.rooms.credits import Shown
     from realtime.store import Store
@@ -67,8 +69,10 @@ class Notes:
         audit: NoteAudit | None = None,
         *,
         ended: Callable[[Viewer], bool] = lambda _: False,
+        quotas: Quotas,
     ) -> None:
         self._store = store
+        self._quotas = quotas
         self._rooms = rooms
         self._writes = Writes(store, outbox, failpoints, metrics, audit, ended)
 
@@ -77,6 +81,7 @@ class Notes:
         check_author(viewer)
 
         async def apply(token: str | None, _: Versions) -> Change | None:
+            await self._quotas.receive(viewer.name, note)
             return await self._store.notes.create(note.model_dump(), token, author=viewer.name)
 
         return await self._writes.once(Write("create", apply, viewer=viewer), None, operation)
@@ -171,6 +176,7 @@ class Notes:
             if change is not None:
                 await self._store.history.forget([id])
                 await self._store.texts.forget([id])
+                self._quotas.forget(change.access.owner)
             return change
 
         write = Write("purge", apply, versions, of_trash=True, act=Act.DELETE, viewer=viewer)
@@ -197,6 +203,7 @@ class Notes:
             if allowed is not None and version not in allowed:
                 return None
             access = record.access.followed_by(await wanted(record.access), version + 1)
+            await self._quotas.give(record, access.owner)
             return await self._store.notes.share(id, access, version, token, viewer.name)
 
         write = Write("share", apply, versions, act=Act.SHARE, viewer=viewer)
@@ -222,6 +229,7 @@ class Notes:
         Raises:
             IdsTaken: There are, or were, notes with some of the ids. Nothing was written, unless another writer took
                 an id during the import.
+            QuotaExceeded: There is no room for more notes. Those of the batches before are written.
         """
         check_author(viewer)
         if ids is not None and not may_set_ids_and_dates(viewer):
@@ -234,6 +242,8 @@ class Notes:
                 raise KeyReused
             token, repeated = claim.token, not claim.first
         kept = [id for id in ids or () if id is not None]
+        if not repeated:
+            await self._quotas.check(viewer.name, count, 0)
         if kept:
             taken = sorted(await self._store.notes.taken(kept))
             if taken and not repeated:
@@ -256,11 +266,16 @@ class Notes:
         fields = note.note.model_dump()
         dates = (note.created, note.updated) if may_set_ids_and_dates(viewer) else (None, None)
         try:
+            await self._quotas.receive(viewer.name, note.note)
             change = await self._store.notes.insert(id, fields, token, "import", viewer.name, dates=dates)
         except IdsTaken:
             if keep_id and (token is None or await self._store.notes.find_origin(token) is None):
                 raise
             change = await self._store.notes.create(fields, token, "import", viewer.name, dates=dates)
+        except QuotaExceeded:
+            if token is None or await self._store.notes.find_origin(token) is None:
+                raise
+            change = None  # a repeat of an import that made it
         if change is None:
             made = await self._store.notes.find_origin(token or "")
             if made is None:
@@ -292,6 +307,7 @@ class Notes:
             return await self._writes.once(computed, id, operation)
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
+            await self._quotas.admit_unread(id, fields)
             change = await self._store.notes.update(id, fields, allowed, token, author=viewer.name)
             # One whose text is shared takes a content only through that.
             return await computed.apply(token, allowed) if change is None and "content" in fields else change
@@ -352,9 +368,10 @@ class Notes:
                     id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **told
                 )
 
+            sized = self._quotas.within(record, compute)
             if record.lineage is None:
-                return await commit(await compute(record.note))
-            return await self._rooms.write(record, compute, commit, self.project, live=live)
+                return await commit(await sized(record.note))
+            return await self._rooms.write(record, sized, commit, self.project, live=live)
 
         return Write(action, apply, versions, viewer=viewer)
 

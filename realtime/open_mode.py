@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from realtime.errors import Unavailable
 from realtime.routing import path_of, refusal
-from realtime.signin import is_for_all
+from realtime.signin import WITHOUT_MONGODB, first_part
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -67,7 +67,7 @@ class OpenModeGate:
         """Pass the request on, if it may be served."""
         if scope["type"] in ("http", "websocket"):
             open_mode: OpenModeCheck = scope["app"].state.parts.open_mode
-            if open_mode.has_accounts is not False and not is_for_all(path_of(scope)):
+            if open_mode.has_accounts is not False and first_part(path_of(scope)) not in WITHOUT_MONGODB:
                 try:
                     await open_mode.check()
                 except Unavailable as error:

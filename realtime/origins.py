@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from realtime.routing import PROXIED, header_of, host_of
+from realtime.routing import PROXIED, header_of, host_of, path_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -21,10 +21,15 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SameOrigin:
-    """Refuses writes and WebSockets that a page of another origin makes a browser send (403).
+    """Middleware that refuses requests (403) that a page must not make a browser send.
 
-    A browser says where the page is from (``Sec-Fetch-Site``), an old one names at least its origin; no page can change
-    that. Other programs send neither, and are not touched.
+    - Writes and WebSockets of pages of another origin.
+    - Reads of such pages, which cannot see the answer, but can measure how long it takes. Following a link is allowed.
+    - Reads that a page embeds, such as an image in a note whose address is ``/changes``: they would run with the rights
+      of whoever looks at the page.
+
+    A browser says where the page is from (``Sec-Fetch-Site``) and what it wants the answer for (``Sec-Fetch-Dest``), an
+    old one at least the origin; no page can change that. Other programs send none of these headers and are not touched.
 
     A proxy may drop the port from ``Host`` (``proxy_set_header Host $host`` in nginx). With ``any_port``, the ports are
     then not compared.
@@ -36,13 +41,25 @@ class SameOrigin:
         self._any_port = any_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what comes from here, or from nowhere in particular."""
-        acts = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE_METHODS)
-        if acts and header_of(scope, b"origin") not in self._others and not self._from_here(scope):
-            refusal = JSONResponse({"detail": FOREIGN}, 403)
+        """Pass the request on unless a page must not make it."""
+        detail = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if detail is not None:
+            refusal = JSONResponse({"detail": detail}, 403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Return why a request is refused, or ``None``."""
+        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+            purpose = header_of(scope, b"sec-fetch-dest")
+            if purpose is None or purpose == "document" or _may_be_embedded(scope):
+                return None
+            if purpose not in ("", "empty"):
+                return EMBEDDED.format(purpose if purpose.isalnum() else "something else")
+        if header_of(scope, b"origin") in self._others or self._from_here(scope):
+            return None
+        return FOREIGN
 
     def _from_here(self, scope: Scope) -> bool:
         """Whether a page of this origin sent it, or none did."""
@@ -60,7 +77,20 @@ FOREIGN = (
     "Requests from this origin are not allowed. Behind a proxy, pass on the Host header or send X-Forwarded-Host."
     " To allow other origins, set REALTIME_ORIGINS"
 )
+EMBEDDED = (
+    "The browser requested this address to embed it in a page (Sec-Fetch-Dest: {}). The API answers only to fetch, to"
+    " EventSource and to links that are followed"
+)
+EMBEDDABLE = {"assets", "files", "icon.svg"}
+"""First parts of the paths of what pages may embed."""
+HEALTH = {"ping", "healthz", "readyz"}
+"""First parts of the paths that tell nothing about notes."""
 PORT = re.compile(r":[0-9]+$")
+
+
+def _may_be_embedded(scope: Scope) -> bool:
+    first = path_of(scope).lstrip("/").partition("/")[0]
+    return first in EMBEDDABLE or first in HEALTH
 
 
 class KnownHost:
@@ -81,7 +111,7 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is for a known name."""
         if scope["type"] in ("http", "websocket"):
-            forwarded = _forwarded_by(scope)
+            forwarded = proxy_header_of(scope)
             if forwarded is not None:
                 await JSONResponse({"detail": THROUGH_PROXY.format(forwarded)}, 421)(scope, receive, send)
                 return
@@ -96,7 +126,7 @@ class KnownHost:
         await self._app(scope, receive, send)
 
 
-def _forwarded_by(scope: Scope) -> str | None:
+def proxy_header_of(scope: Scope) -> str | None:
     """Return the name of a header that says that a proxy passed the request on."""
     for name, _ in scope["headers"]:
         if name in PROXY_HEADERS or name.startswith(b"x-forwarded-"):

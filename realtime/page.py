@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from realtime.routing import PROXIED, host_of
+
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -25,14 +27,19 @@ NONCE = "__NONCE__"
 ROOT = "__ROOT__"
 """Where a document has the path prefix that the server is mounted below."""
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:;"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src {images};"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types dompurify"
 )
+IMAGES = ("/icon.svg", "/files/")
+"""The paths of images that the page may show: its icon, and the files of notes."""
+PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?", re.IGNORECASE)
+"""A host that can be named in a policy; an IPv6 address cannot (CSP Level 3, section 2.3.1)."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 ENCODINGS = {"br": ".br", "gzip": ".gz"}
 
@@ -52,9 +59,24 @@ def document(name: str, policy: str, request: Request) -> Response:
         text = (STATIC / name).read_text()
     except FileNotFoundError:
         raise HTTPException(503, "The page is not built: install the package again") from None
-    headers = {**HEADERS, "Content-Security-Policy": policy.format(nonce=nonce), "Cache-Control": "no-cache"}
+    policy = policy.format(nonce=nonce, images=_images(request.scope))
+    headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     root = html.escape(request.scope.get("root_path", ""))
     return HTMLResponse(text.replace(NONCE, nonce).replace(ROOT, root), headers=headers)
+
+
+def _images(scope: Scope) -> str:
+    """Return the sources of images that a policy allows.
+
+    ``'self'`` would include the API. A path needs a host before it, which the request names. Where it cannot be named,
+    the API itself refuses what is embedded.
+    """
+    host = host_of(scope)
+    if not PLAIN_HOST.fullmatch(host):
+        return "'self'"
+    if PROXIED in scope and ":" not in host:  # the proxy may have dropped the port
+        host += ":*"
+    return " ".join(f"{host}{scope.get('root_path', '')}{path}" for path in IMAGES)
 
 
 class Assets:

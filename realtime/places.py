@@ -1,4 +1,7 @@
-"""How many connections of a user are open: counted in Redis, over all workers; by each for itself while it is away."""
+"""How many connections of a user or of a network without sign-in are open, over all workers.
+
+They are counted in Redis; while it is away, each worker counts for itself.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from realtime.errors import BusUnavailable, TooMany
+from realtime.limits import neighbourhood
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -20,34 +24,49 @@ PATIENCE = 0.25
 BATCH = 500
 
 Place = tuple[str, str]
-"""The key of a user, and who of the connections holds it."""
+"""The key of a user or a network, and who of the connections holds it."""
 Act = Literal["take", "keep", "leave"]
 
 
 class Places:
-    """The places that this worker's connections have; ``most`` are for each user, over all workers.
+    """The open connections of this worker, each with a place of its user or network.
 
-    Those of a worker that was killed are free after ``lease`` seconds.
+    Args:
+        bus: Redis, where the places of all workers are counted.
+        most: Places of each user.
+        most_guests: Places of each network, for connections without sign-in; 0 is all.
+        lease: Seconds after which the places of a worker that was killed are free.
     """
 
-    def __init__(self, bus: Bus, most: int, lease: float = 15.0) -> None:
+    def __init__(self, bus: Bus, most: int, most_guests: int = 0, lease: float = 15.0) -> None:
         self._bus = bus
         self._most = most
+        self._most_guests = most_guests
         self._lease = lease
         self._script = bus.script("places.lua")
         self._held: defaultdict[str, set[str]] = defaultdict(set)
         self._left: list[Place] = []
         self._due = asyncio.Event()
 
-    async def take(self, viewer: Viewer) -> Place | None:
-        """A place, to :meth:`leave` in the end; who is not signed in needs none. Raises :class:`TooMany`."""
-        if viewer.name is None:
+    async def take(self, viewer: Viewer, address: str = "") -> Place | None:
+        """Return a place, to :meth:`leave` in the end; ``None`` where there is no limit.
+
+        Args:
+            viewer: The user. One who is not signed in takes a place of the network.
+            address: The address of the client.
+
+        Raises:
+            TooMany: All places are taken.
+        """
+        most = self._most if viewer.name is not None else self._most_guests
+        if not most:
             return None
-        place = self._bus.key(f"places:{viewer.name}"), secrets.token_hex(8)
+        name = viewer.name if viewer.name is not None else f"~{neighbourhood(address)}"
+        place = self._bus.key(f"places:{name}"), secrets.token_hex(8)
         key, holder = place
         self._held[key].add(holder)
         try:
-            if len(self._held[key]) > self._most or not await self._is_free(place):
+            if len(self._held[key]) > most or not await self._is_free(place, most):
                 raise TooMany(self._lease / 3)
         except BaseException:
             self.leave(place)
@@ -65,15 +84,15 @@ class Places:
         self._left.append(place)
         self._due.set()
 
-    async def _is_free(self, place: Place) -> bool:
+    async def _is_free(self, place: Place, most: int) -> bool:
         if self._bus.available:
             with suppress(BusUnavailable, TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    return await self._tell("take", [place])
+                    return await self._tell("take", [place], most)
         return True
 
-    async def _tell(self, act: Act, places: Sequence[Place]) -> bool:
-        arguments = [act, self._most, self._lease, *(holder for _, holder in places)]
+    async def _tell(self, act: Act, places: Sequence[Place], most: int = 0) -> bool:
+        arguments = [act, most, self._lease, *(holder for _, holder in places)]
         return all(await self._bus.call(self._script, [key for key, _ in places], arguments))
 
     async def run(self) -> None:

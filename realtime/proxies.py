@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -54,6 +54,13 @@ class ProxyHeaders:
 
 def _first(value: str | None) -> str:
     return (value or "").partition(",")[0].strip()
+
+
+def trusted_hosts(proxies: str) -> Container[str]:
+    """Return the addresses of the proxies whose headers are trusted."""
+    uvicorns: Any = ProxyHeadersMiddleware  # it has types of its own for ASGI
+    hosts: Container[str] = uvicorns(None, proxies).trusted_hosts
+    return hosts
 
 
 class RootPath:

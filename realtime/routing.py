@@ -48,11 +48,12 @@ def viewer_of(connection: HTTPConnection) -> Viewer:
     return viewer
 
 
-def caller_of(connection: HTTPConnection, viewer: Viewer) -> str:
-    """Return what the requests of one caller are counted under: the user's key, or the network of the address."""
-    if viewer.name is not None:
-        return key_of(viewer.name)
-    return neighbourhood(connection.client.host) if connection.client else ""
+def caller_of(connection: HTTPConnection, viewer: Viewer | None = None) -> str:
+    """Return what the requests of one caller are counted for: a user as ``@name``, or the network of an address."""
+    name = (viewer or viewer_of(connection)).name
+    if name is not None:
+        return key_of(name)
+    return neighbourhood(connection.client.host if connection.client else "")
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:

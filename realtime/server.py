@@ -23,6 +23,8 @@ from realtime.errors import RealtimeError
 from realtime.handshakes import Handshake
 from realtime.heads import HttpProtocol
 from realtime.metrics import MULTIPROCESS
+from realtime.occupancy import ConnectionLimits, Occupancy, raise_open_files
+from realtime.proxies import trusted_hosts
 from realtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -113,10 +115,15 @@ def build(settings: Settings) -> FastAPI:
 
 def config_for(settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration for this program."""
+    accounts = settings.auth == "accounts"
+    least_waiting = max(settings.sockets, settings.most_guest_sockets)
+    limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
+    occupancy = Occupancy(limits, trusted_hosts(settings.proxies))
+    protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall)
     return uvicorn.Config(
         partial(build, settings),
         factory=True,
-        http=HttpProtocol,
+        http=protocol,
         ws=Handshake,  # which the other one begins
         log_config=None,
         access_log=False,
@@ -165,6 +172,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             f"on {settings.host} everyone who reaches it could read and write all notes: have people sign in"
             " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (--open)"
         )
+    raise_open_files()  # the embedded servers inherit it
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     with contextlib.ExitStack() as stack:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from realtime.failpoints import FailPoints
 
@@ -24,6 +24,26 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read settings from arguments, then from the environment, then from the files of ``REALTIME_SECRETS``."""
+        folder = init_settings().get("secrets") or env_settings().get("secrets")
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+
+    secrets: Annotated[
+        Path | None,
+        Field(
+            repr=False,
+            description="folder of files that each hold a setting, such as `realtime_mongo_url`: Docker secrets",
+        ),
+    ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
@@ -104,12 +124,34 @@ class Settings(BaseSettings):
     writes: Annotated[
         int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
     ] = 30
+    user_notes: Annotated[
+        int, Field(ge=0, description="with accounts: notes that a user may own, the trash included; 0 is no limit")
+    ] = 100_000
+    user_bytes: Annotated[
+        int, Field(ge=0, description="with accounts: bytes of the notes that a user may own; 0 is no limit")
+    ] = 1024 * MIB
     sockets: Annotated[
         int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
     ] = 20
+    guest_sockets: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="connections of one network that may stay open without sign-in, over all workers; 0 is all."
+            " Without it: 200 with accounts, else all",
+        ),
+    ] = None
     max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
     origins: Annotated[
         str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
+    ] = ""
+    security_contact: Annotated[
+        str,
+        Field(
+            pattern=r"^((mailto:|tel:|https://)[!-~]+)?$",
+            description="where to report vulnerabilities, as `mailto:` or `https:` URL; shown in"
+            " `/.well-known/security.txt`",
+        ),
     ] = ""
     client_budget: Annotated[
         int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
@@ -124,6 +166,13 @@ class Settings(BaseSettings):
     failpoint: Annotated[
         str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
     ] = ""
+
+    @field_validator("secrets")
+    @classmethod
+    def _is_folder(cls, secrets: Path | None) -> Path | None:
+        if secrets is not None and not secrets.is_dir():
+            raise ValueError(f"{secrets} is not a folder")
+        return secrets
 
     @field_validator("secret")
     @classmethod
@@ -160,6 +209,13 @@ class Settings(BaseSettings):
         if self.accepts is None:
             return 200 if self.auth == "accounts" else 0
         return self.accepts
+
+    @property
+    def most_guest_sockets(self) -> int:
+        """Connections of one network that may stay open without sign-in; 0 is all."""
+        if self.guest_sockets is None:
+            return 200 if self.auth == "accounts" else 0
+        return self.guest_sockets
 
     @property
     def exposed(self) -> bool:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection, cookie_parser
 from realtime.access import STRANGER
 from realtime.devices import DEVICE_SECONDS, same_device
 from realtime.errors import NotSignedIn, Unavailable
+from realtime.occupancy import OCCUPANT
 from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from realtime.access import Viewer
+    from realtime.occupancy import Occupant
     from realtime.viewers import Viewers
 
 HOST_COOKIE = "__Host-realtime"
@@ -36,9 +38,12 @@ COOKIE_SECONDS = 90 * 24 * 3600
 BEARER = "bearer "
 FOR_ALL = {
     "", "n", "new", "deleted", "account", "people", "invite", "assets", "icon.svg",
-    "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", "readyz", "metrics",
+    "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", ".well-known",
 }  # fmt: skip
 """First parts of the paths that are the same for everyone, and answer without MongoDB."""
+OPERATIONS = {"readyz", "metrics"}
+"""First parts of the paths that tell more to administrators, and answer without MongoDB, too."""
+WITHOUT_MONGODB = FOR_ALL | OPERATIONS
 
 
 class SignIn:
@@ -54,12 +59,13 @@ class SignIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and not is_for_all(path_of(scope)):
+        if scope["type"] in ("http", "websocket") and (first_part(path_of(scope)) not in FOR_ALL or _is_surplus(scope)):
             try:
                 scope[VIEWER] = await self._viewer(scope)
             except (NotSignedIn, Unavailable) as error:
-                await refusal(error)(scope, receive, send)
-                return
+                if first_part(path_of(scope)) not in OPERATIONS or not isinstance(error, Unavailable):
+                    await refusal(error)(scope, receive, send)
+                    return
         await self._app(scope, receive, send)
 
     async def _viewer(self, scope: Scope) -> Viewer:
@@ -82,9 +88,15 @@ class SignIn:
         return origin in self._others or origin == f"{_scheme(scope)}://{host_of(scope)}"
 
 
-def is_for_all(path: str) -> bool:
-    """Return whether a path is the same for everyone, and answers without MongoDB."""
-    return path.lstrip("/").partition("/")[0] in FOR_ALL
+def first_part(path: str) -> str:
+    """Return the first part of a path."""
+    return path.lstrip("/").partition("/")[0]
+
+
+def _is_surplus(scope: Scope) -> bool:
+    """Return whether the connection of a request is beyond a limit, and only of use to signed-in users."""
+    occupant: Occupant | None = scope.get(OCCUPANT)
+    return occupant is not None and occupant.surplus
 
 
 def _scheme(scope: Scope) -> str:

@@ -64,6 +64,8 @@ class ServerProcess:
         self.port = settings.port
         self.environment: dict[str, str] = {}
         """What else it is to find there; then it is started as people start it."""
+        self.prefix: list[str] = []
+        """Words before its command, such as a program that lowers its limits."""
 
     def start(self) -> None:
         """Starts it and waits for its address; again, on the same port, after it has ended."""
@@ -71,11 +73,11 @@ class ServerProcess:
             self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
-        if changed["workers"] == 1 and not self.environment:
+        if changed["workers"] == 1 and not self.environment and not self.prefix:
             self.process = Fork(["serve"], environment, self._output.name)
         else:  # with processes of its own, it is started as people start it
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "realtime", "serve"],
+                [*self.prefix, sys.executable, "-m", "realtime", "serve"],
                 env={**os.environ, **self.environment, **environment},
                 stdout=subprocess.PIPE,
                 stderr=self._output,

@@ -7,16 +7,21 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import socketserver
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import bson
 import httpx
 import psutil
 import pytest
@@ -32,6 +37,7 @@ from realtime.embedded import Embedded, running
 from realtime.errors import EmbeddedError
 from realtime.keeper import SECRETS, lock_folder
 from realtime.settings import Settings
+from tests.faults.daemons import Standalone
 from tests.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 
 GONE_WITHIN = 5.0
@@ -161,6 +167,40 @@ def test_who_does_not_know_the_secrets_is_refused(embedded: Embedded, known: str
                 mongo.admin.command(command)
         with pytest.raises(AuthenticationError):
             redis.ping()
+
+
+def compressed(command: dict[str, Any], claimed: int = 0) -> bytes:
+    """Return an OP_COMPRESSED message: a command under zlib, which claims to be larger than it is.
+
+    Its document claims the same size, so that a server which trusts the claim reads what was in its memory before.
+    """
+    document = bytearray(bson.encode({**command, "$db": "admin"}))
+    if claimed:
+        document[:4] = struct.pack("<i", claimed)
+    message = struct.pack("<ix", 0) + document  # the flags of OP_MSG, and a section of kind 0
+    size = claimed + 5 if claimed else len(message)
+    op_msg, op_compressed, by_zlib = 2013, 2012, 2
+    body = struct.pack("<iib", op_msg, size, by_zlib) + zlib.compress(message)
+    return struct.pack("<iiii", 16 + len(body), 1, 0, op_compressed) + body
+
+
+def answer_to(url: str, message: bytes) -> bytes:
+    """Return what a MongoDB sends to a stranger's message until it closes the connection or has answered."""
+    host, port = urlsplit(url).netloc.rpartition("@")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=10 * UNIT) as connection:
+        connection.sendall(message)
+        with contextlib.suppress(ConnectionResetError):
+            return connection.recv(65536)
+    return b""
+
+
+async def test_compressed_messages_of_strangers_get_no_answer(embedded: Embedded, tmp_path: Path) -> None:
+    """CVE-2025-14847: unpatched versions answer malformed ones with what was in their memory."""
+    async with Standalone(tmp_path / "mongod") as ordinary:
+        answer = answer_to(ordinary.url, compressed({"hello": 1}))
+        assert b"isWritablePrimary" in zlib.decompress(answer[25:])
+    for claimed in (0, *range(100, 65536, 4096)):
+        assert answer_to(embedded.mongo_url, compressed({"hello": 1}, claimed)) == b""
 
 
 def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:

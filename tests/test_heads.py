@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from realtime import heads
 from realtime.handshakes import Handshake
 from realtime.heads import MOST, HttpProtocol
-from tests.harness import UNIT
+from tests.harness import UNIT, eventually
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -120,3 +120,34 @@ async def test_nothing_but_heads_is_hurried(port: int) -> None:
     body = HEAD + b"Content-Length: 3\r\n\r\n", b"a", b"b", b"c"
     assert (await _all(port, *body, HEAD, pause=SOON * 1.2))[:1] == ["200"]
     assert await _all(port, SLOW + SLOW + HEAD, b"\r\n", HEAD) == ["200", "200", "200"]
+
+
+STALL = 0.3 * UNIT
+PIECE = b"x" * 65536
+
+
+async def _endless(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_peer_that_takes_nothing_of_an_answer_is_dropped(reads: bool) -> None:
+    config = uvicorn.Config(_endless, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+    make: Any = lambda: HttpProtocol(config, state, {}, stall=STALL)  # noqa: E731
+    async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=65536)
+        writer.write(HEAD + b"\r\n")
+        if reads:  # a little at a time, over several times that
+            for _ in range(12):
+                await reader.readexactly(256 * 1024)
+                await asyncio.sleep(STALL / 4)
+            assert state.connections
+        await eventually(lambda: not state.connections, within=10)
+        writer.transport.abort()
+        for task in state.tasks:
+            task.cancel()

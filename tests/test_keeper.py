@@ -15,7 +15,8 @@ import pytest
 
 from realtime.embedded import Embedded
 from realtime.errors import EmbeddedError
-from realtime.keeper import MONGOD_HELP, find_program, lock_folder, packaged_mongod, packaged_valkey
+from realtime.keeper import lock_folder
+from realtime.programs import MONGOD_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 from tests.harness import eventually
 
 HELP = "Install it"
@@ -56,6 +57,72 @@ def test_one_on_the_path_stands_in_for_a_broken_package(body: str, path: Path, t
     installed = _script(path / "redis-server", "exit 0")
     packaged = _script(tmp_path / "packaged", body)
     assert find_program(packaged, ["valkey-server", "redis-server"], HELP) == str(installed)
+
+
+def _mongod(file: Path, version: str) -> str:
+    return str(_script(file, f"echo 'db version v{version}'"))
+
+
+@pytest.mark.parametrize(
+    ("on_path", "packaged", "chosen"),
+    [
+        ("7.0.28", "6.0.5", "path"),
+        ("6.0.27", "6.0.5", "path"),
+        ("10.0.1", "9.0.2", "path"),
+        ("6.0.4", "6.0.5", "packaged"),
+        ("6.0.5", "6.0.5", "packaged"),
+        (None, "6.0.5", "packaged"),
+        ("4.4.30", None, "path"),
+    ],
+)
+def test_mongod_for_new_data_is_the_newest(
+    on_path: str | None, packaged: str | None, chosen: str, path: Path, tmp_path: Path
+) -> None:
+    programs = {"path": path / "mongod", "packaged": tmp_path / "packaged"}
+    for name, version in (("path", on_path), ("packaged", packaged)):
+        if version:
+            _mongod(programs[name], version)
+    assert find_mongod(programs["packaged"], tmp_path / "mongodb") == str(programs[chosen])
+
+
+@pytest.mark.parametrize(
+    ("made_by", "on_path", "chosen"),
+    [
+        ("6.0.5", "7.0.28", "path"),  # the next release opens it
+        ("6.0.5", "8.0.17", "packaged"),  # the one after that does not
+        ("6.0.27", "6.0.26", "path"),
+        ("7.0.28", "7.0.1", "path"),  # and 6.0.5 does not
+        ("8.2.3", "8.0.17", "path"),  # none opens it: the newest one says why
+        (None, "7.0.28", "packaged"),  # made before there were notes of versions
+    ],
+)
+def test_mongod_for_known_data_is_the_newest_that_opens_it(
+    made_by: str | None, on_path: str, chosen: str, path: Path, tmp_path: Path
+) -> None:
+    programs = {"path": path / "mongod", "packaged": tmp_path / "packaged"}
+    _mongod(programs["path"], on_path)
+    _mongod(programs["packaged"], "6.0.5")
+    (tmp_path / "mongodb" / "data").mkdir(parents=True)
+    if made_by:
+        (tmp_path / "mongodb" / "version").write_text(made_by)
+    assert find_mongod(programs["packaged"], tmp_path / "mongodb") == str(programs[chosen])
+
+
+def test_mongod_that_made_the_data_is_remembered(path: Path, tmp_path: Path) -> None:
+    folder, installed = tmp_path / "mongodb", path / "mongod"
+    packaged = tmp_path / "packaged"
+    _mongod(packaged, "6.0.5")
+    assert find_mongod(packaged, folder) == str(packaged)
+    (folder / "data").mkdir()
+    assert find_mongod(packaged, folder) == str(packaged)
+    _mongod(installed, "8.0.17")
+    assert find_mongod(packaged, folder) == str(packaged)
+
+
+@pytest.mark.usefixtures("path")
+def test_mongod_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedError, match=r"^no mongod found\. "):
+        find_mongod(None, tmp_path / "mongodb")
 
 
 @pytest.mark.usefixtures("path")

@@ -66,6 +66,24 @@ def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
         assert client.get("/changes").status_code == 200
 
 
+def test_client_that_floods_uses_up_its_own_part_of_the_accept_limit(settings: Settings) -> None:
+    with TestClient(create_app(with_accounts(settings, accepts=8, drain=0)), base_url=HERE) as host:
+        ann, flood, other = Browser(host).sign_up(), Browser(host), Browser(host)
+        for _ in range(40):  # not signed in, so that nothing is let in
+            assert flood.get("/events", headers={"Authorization": "Bearer rt_nonsense"}).status_code == 401
+        statuses = set()
+        for _ in range(40):
+            try:
+                with flood.websocket_connect("ws://127.0.0.1/ws"):
+                    pass
+            except WebSocketDenialResponse as refused:
+                statuses.add(refused.status_code)
+        assert statuses == {503}
+        for who in (ann, other):
+            with who.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}):
+                pass
+
+
 def test_event_stream_over_the_accept_limit_names_a_delay_and_ends(settings: Settings) -> None:
     """A browser's EventSource gives up for good after any status but 200."""
     with TestClient(create_app(settings.model_copy(update={"accepts": 1}))) as client:

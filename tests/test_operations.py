@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
-from realtime import create_app
+from realtime import create_app, logs
 from realtime.settings import Settings
+from realtime.store.readiness import FIXED, leaks_memory
 from tests.accounts.people import HERE, Browser, with_accounts
-from tests.faults.daemons import Valkey
+from tests.faults.daemons import Standalone, Valkey
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -106,6 +110,44 @@ async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerPr
         server.kill()
 
 
+@pytest.mark.parametrize(
+    ("version", "leaks"),
+    [
+        ("4.2.25", True), ("4.4.29", True), ("4.4.30", False), ("5.0.31", True), ("5.0.32", False),
+        ("6.0.26", True), ("6.0.27", False), ("7.0.27", True), ("7.0.28", False), ("8.0.16", True), ("8.0.17", False),
+        ("8.1.9", True), ("8.2.2", True), ("8.2.3", False), ("8.3.0", False), ("9.0.0", False),
+    ],
+)  # fmt: skip
+def test_versions_of_mongodb_that_leak_memory_are_known(version: str, leaks: bool) -> None:
+    assert leaks_memory([*map(int, version.split(".")), 0]) == leaks
+    fixed = {".".join(map(str, (*series, patch))) for series, patch in FIXED.items()}
+    assert version not in fixed or version in OPERATIONS.read_text()
+
+
+async def test_mongodb_that_leaks_memory_or_is_standalone_is_warned_of(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    async with Standalone(tmp_path / "mongod") as mongod:
+        server = serve(mongo_url=mongod.url)
+        async with rest_client(server.url) as rest:
+
+            async def warned() -> bool:
+                check = (await rest.get("/readyz")).json()["checks"]["mongodb"]
+                warning = check.get("warning", "")
+                return check["ok"] and "not a member of a replica set" in warning and "CVE-2025-14847" in warning
+
+            await eventually(warned)
+        for part in ("gives away its memory", "Upgrade it to 6.0.27 or later", "--replSet"):
+            assert part in server.log()
+        server.kill()
+
+
+async def test_embedded_mongodb_without_compression_is_not_warned_of(server: ServerProcess) -> None:
+    async with rest_client(server.url) as rest:
+        assert "warning" not in (await rest.get("/readyz")).json()["checks"]["mongodb"]
+    assert "CVE" not in server.log()
+
+
 def test_metrics_count_writes_and_requests(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     client.put("/notes/1/", json=note_in())
@@ -145,3 +187,99 @@ async def test_one_log_line_a_request_without_what_is_private(server: ServerProc
     assert all(line["ms"] >= 0 and line["client"] == "127.0.0.1" for line in logged)
     assert "hidden-" not in server.log()
     assert "mongodb://" not in server.log()
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J\x1b[31mred", "a\nb", "\x00", "\x7f", "\x9b2J", "\r", "\u202e", "\u2028", "plain ä 🦜"]
+)
+def test_console_log_has_no_control_characters_of_others(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        logs.configure(Settings(log_format="console"))
+        capsys.readouterr()
+        for name in ("realtime.other", "uvicorn.error"):
+            log = logging.getLogger(name)
+            log.warning("%s", text)
+            log.warning("told", extra={"path": text, "deep": [text, {text: text}], text: 1})
+            try:
+                raise ValueError(text)
+            except ValueError:
+                log.exception("failed")
+        written = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().err)  # the colors of the renderer
+    finally:
+        root.handlers[:], _ = before
+        root.setLevel(before[1])
+    assert written.count("failed") == 2
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", written)
+    assert "Traceback" in written
+    if text == "a\nb":
+        assert "a\\nb" in written
+    if text.startswith("plain"):
+        assert text in written
+    else:
+        assert repr(text)[1:-1].casefold() in written.casefold()
+
+
+@pytest.fixture(scope="module")
+def host(module_settings: Settings) -> Iterator[TestClient]:
+    """A server with accounts."""
+    settings = with_accounts(module_settings, security_contact="mailto:security@notes.example")
+    with TestClient(create_app(settings), base_url=HERE) as client:
+        yield client
+
+
+def _local(host: TestClient) -> Browser:
+    """A program on the machine of the server."""
+    local = Browser(host)
+    local._transport.client = ("127.0.0.1", 1)  # type: ignore[attr-defined]  # of the test client
+    return local
+
+
+def test_details_are_for_admins_and_for_this_machine(host: TestClient) -> None:
+    root = Browser(host).sign_up()  # the first one
+    token = {"Authorization": f"Bearer {root.token(scope='read')['token']}"}
+    user, stranger = Browser(host).sign_up(), Browser(host)
+    assert stranger.get("/metrics").status_code == 401
+    assert user.get("/metrics").status_code == 403
+    for who, headers in ((root, {}), (stranger, token), (_local(host), {})):
+        assert "realtime_writes_total" in who.get("/metrics", headers=headers).text
+        assert "mongodb" in who.get("/readyz", headers=headers).json()["checks"]
+    for who in (user, stranger):
+        assert who.get("/readyz").json() == {"status": "ready"}
+    for header in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-IP"):
+        assert _local(host).get("/metrics/", headers={header: "10.0.0.1"}).status_code == 401
+        assert "checks" not in _local(host).get("/readyz/", headers={header: "10.0.0.1"}).json()
+
+
+def test_details_without_mongodb_are_for_this_machine(settings: Settings) -> None:
+    away = with_accounts(settings, mongo_url=AWAY, read_timeout=0.5)
+    with TestClient(create_app(away), base_url=HERE) as host:
+        stranger = Browser(host)
+        for headers in ({}, {"Authorization": "Bearer rt_token"}):
+            answer = stranger.get("/readyz", headers=headers)
+            assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+        assert not _local(host).get("/readyz").json()["checks"]["mongodb"]["ok"]
+        assert stranger.get("/metrics").status_code == 401
+
+
+def test_security_contact(host: TestClient, client: TestClient) -> None:
+    for path in ("/.well-known/security.txt", "/.well-known/security.txt/"):
+        answer = host.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        fields = dict(line.split(": ", 1) for line in answer.text.splitlines())
+        assert fields["Contact"] == "mailto:security@notes.example"
+        left = datetime.fromisoformat(fields["Expires"]) - datetime.now(UTC)
+        assert timedelta(days=28) < left < timedelta(days=31)
+    answer = client.get("/.well-known/security.txt")
+    assert (answer.status_code, "REALTIME_SECURITY_CONTACT" in answer.json()["detail"]) == (404, True)
+
+
+def test_https_is_kept(host: TestClient) -> None:
+    secure = Browser(host, "https://notes.example")
+    for path in ("/", "/notes/", "/icon.svg", "/nowhere"):
+        assert secure.get(path).headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert "Strict-Transport-Security" not in host.get(path).headers
+    proxied = _local(host).get("/", headers={"X-Forwarded-Proto": "https"})
+    assert "Strict-Transport-Security" in proxied.headers

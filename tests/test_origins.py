@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -87,6 +88,66 @@ def test_who_may_write_and_connect(others: TestClient, site: str | None, origin:
     else:
         with pytest.raises(WebSocketDenialResponse), others.websocket_connect("/ws", headers=headers):
             pass
+
+
+READS = ["/notes/", "/notes/1/", "/notes/1", "/notes", "/changes?timeout=0", "/export", "/tags/", "/trash/", "/metrics",
+         "/openapi.json", "/asyncapi.json", "/auth/me", "/notes/1/history/", "/docs", "/"]  # fmt: skip
+EMBEDDING = [
+    "audio", "audioworklet", "embed", "fencedframe", "font", "frame", "iframe", "image", "json", "manifest", "object",
+    "paintworklet", "report", "script", "serviceworker", "sharedworker", "style", "track", "video", "webidentity",
+    "worker", "xslt", "something-new",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("purpose", EMBEDDING)
+def test_api_is_not_embedded_in_pages(client: TestClient, purpose: str) -> None:
+    client.post("/notes/", json=note_in())
+    for method in ("GET", "HEAD"):
+        for path in ("/notes/1/", "/changes?timeout=60", "/export", "/events", "/"):
+            answer = client.request(method, path, headers={"Sec-Fetch-Dest": purpose, "Sec-Fetch-Site": "same-origin"})
+            assert answer.status_code == 403, (method, path)
+            assert method == "HEAD" or "Sec-Fetch-Dest" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", READS)
+def test_api_answers_to_fetches_and_links(client: TestClient, path: str) -> None:
+    client.post("/notes/", json=note_in())
+    for headers in (
+        {},
+        {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ):
+        assert client.get(path, headers=headers).status_code == 200
+    refused = client.get(path, headers={"Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "same-origin"})
+    assert refused.status_code == 403
+
+
+def test_files_of_the_page_are_embedded(client: TestClient) -> None:
+    paths = ["/icon.svg", *re.findall(r'"(/assets/[^"]+)"', client.get("/").text)]
+    for path in paths:
+        for purpose in ("image", "script", "style", "worker"):
+            assert client.get(path, headers={"Sec-Fetch-Dest": purpose}).status_code == 200
+
+
+def test_reads_of_pages_of_other_origins_are_refused(client: TestClient, others: TestClient) -> None:
+    for site in ("cross-site", "same-site", "something-new"):
+        sent = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
+        for host in (client, others):
+            answer = host.get("/notes/?q=word", headers=sent)
+            assert answer.status_code == 403
+            assert "origin" in answer.json()["detail"]
+            assert host.get("/notes/", headers={**sent, "Origin": EVIL}).status_code == 403
+            assert host.get("/readyz", headers=sent).status_code == 200
+        assert others.get("/notes/", headers={**sent, "Origin": ALLOWED}).status_code == 200
+
+
+def test_answers_are_not_loaded_by_pages_of_other_origins(client: TestClient, others: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    policy = "cross-origin-resource-policy"
+    for path in ("/", "/icon.svg", "/notes/", "/notes/1/", "/notes/9/", "/export", "/docs", "/nowhere"):
+        assert client.get(path).headers[policy] == "same-origin"
+        assert policy not in others.get(path).headers
 
 
 def cors(answer: Response) -> dict[str, str]:

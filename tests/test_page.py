@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from realtime import create_app
 from realtime.page import NONCE, STATIC
+from realtime.settings import Settings
 
 FRONTEND = Path(__file__).parent.parent / "frontend"
 JAVASCRIPT_BUDGET = 250 * 1024
@@ -47,6 +49,36 @@ def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient) ->
         assert NONCE not in answer.text
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("host", "images"),
+    [
+        ("notes.example:8443", "notes.example:8443/icon.svg notes.example:8443/files/"),
+        ("[::1]:8000", "'self'"),
+        ("evil; script-src *", "'self'"),
+        ("evil,script-src", "'self'"),
+    ],
+)
+def test_images_are_those_of_notes_and_the_icon(settings: Settings, host: str, images: str) -> None:
+    with TestClient(create_app(settings.model_copy(update={"open": True}))) as client:
+        for path in ("/", "/docs"):
+            policy = client.get(path, headers={"Host": host}).headers["Content-Security-Policy"]
+            assert re.search(r"img-src ([^;]*?)( data:)?;", policy)[1] == images  # type: ignore[index]  # it is there
+
+
+def test_images_below_a_path_and_behind_a_proxy(settings: Settings) -> None:
+    changes = {"open": True, "root_path": "/notes", "proxies": "*"}
+    with TestClient(create_app(settings.model_copy(update=changes))) as client:
+        policy = client.get("/notes/n/1", headers={"X-Forwarded-Host": "notes.example"}).headers[
+            "Content-Security-Policy"
+        ]
+    assert "img-src notes.example:*/notes/icon.svg notes.example:*/notes/files/;" in policy
+
+
+def test_pages_ask_for_no_devices(client: TestClient) -> None:
+    for path in ("/", "/n/1", "/docs", "/redoc", "/icon.svg"):
+        assert "camera=()" in client.get(path).headers["Permissions-Policy"]
 
 
 def test_page_names_no_other_place(client: TestClient) -> None:

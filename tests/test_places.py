@@ -30,7 +30,7 @@ async def worker(url: str | None, database: str) -> AsyncIterator[Places]:
     """The places of a worker."""
     assert url
     bus = Bus(url, database, keep=100)
-    places = Places(bus, MOST, LEASE)
+    places = Places(bus, MOST, lease=LEASE)
     running = asyncio.create_task(places.run())
     try:
         yield places
@@ -70,8 +70,25 @@ async def test_they_are_counted_over_all_workers_for_each_user(workers: list[Pla
     await taken(other)
 
 
+async def test_networks_without_sign_in_have_places_too(settings: Settings) -> None:
+    assert settings.redis_url
+    bus = Bus(settings.redis_url, settings.database, keep=100)
+    try:
+        places, other = (Places(bus, MOST, 2, LEASE) for _ in range(2))
+        await places.take(STRANGER, "2001:db8::1")
+        place = await other.take(STRANGER, "2001:db8::2")
+        with pytest.raises(TooMany):
+            await places.take(STRANGER, "2001:db8::3")
+        for viewer, address in ((STRANGER, "2001:db8:1::1"), (STRANGER, "1.1.1.1"), (ANN, "2001:db8::3")):
+            assert await places.take(viewer, address)
+        other.leave(place)
+        assert len(other._held) == 0
+    finally:
+        await bus.aclose()
+
+
 @pytest.mark.parametrize("viewer", [OPEN, STRANGER])
-async def test_who_is_not_signed_in_needs_none(workers: list[Places], viewer: Viewer) -> None:
+async def test_without_a_limit_who_is_not_signed_in_needs_none(workers: list[Places], viewer: Viewer) -> None:
     for _ in range(MOST + 1):
         assert await workers[0].take(viewer) is None
     workers[0].leave(None)
@@ -79,7 +96,7 @@ async def test_who_is_not_signed_in_needs_none(workers: list[Places], viewer: Vi
 
 async def test_those_of_a_killed_worker_become_free(workers: list[Places]) -> None:
     one, other = workers
-    killed = Places(one._bus, MOST, LEASE)
+    killed = Places(one._bus, MOST, lease=LEASE)
     for places in (killed, killed, one):
         await places.take(ANN)
     for _ in range(2):
@@ -133,5 +150,26 @@ def test_every_way_in_takes_one(host: TestClient) -> None:
         delay = re.fullmatch(r"retry: (\d+)\n\n", ann.get("/events").text)
         assert delay, "an EventSource gives up after any status but 200"
         assert int(delay[1]) >= 5000
-    # The places are given up in Redis a moment after the connections have ended.
-    assert any(ann.get("/changes").status_code == 200 for _ in range(1000))
+    # The places are given up in Redis a moment later.
+    asyncio.run(eventually(lambda: ann.get("/changes").status_code == 200))
+
+
+def test_guests_of_one_network_have_a_limit(settings: Settings) -> None:
+    with TestClient(create_app(with_accounts(settings, guest_sockets=1)), base_url=HERE) as host:
+        guest, other, ann = Browser(host), Browser(host), Browser(host).sign_up()
+        with guest.websocket_connect("ws://127.0.0.1/ws") as socket:
+            socket.send_json({"type": "auth"})
+            assert socket.receive_json()["type"] == "ready"
+            assert guest.get("/changes").status_code == 429
+            with guest.websocket_connect("ws://127.0.0.1/ws") as late:
+                late.send_json({"type": "auth"})
+                assert late.receive()["code"] == CloseCode.TOO_MANY
+            for who in (other, ann):
+                assert who.get("/changes").status_code == 200
+
+
+def test_without_accounts_guests_have_a_limit_if_it_is_set(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"guest_sockets": 1}))) as client:
+        with client.websocket_connect("/ws") as socket:
+            assert socket.receive_json()["type"] == "ready"
+            assert client.get("/changes").status_code == 429

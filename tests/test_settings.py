@@ -28,6 +28,26 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
     assert (settings.port, settings.workers, settings.mongo_url) == (9000, 2, None)
 
 
+def test_folder_of_secrets_sets_what_nothing_else_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "realtime_mongo_url").write_text("mongodb://from.file/\n")
+    (tmp_path / "realtime_redis_url").write_text("redis://from.file/\n")
+    (tmp_path / "other").write_text("of another program")
+    monkeypatch.setenv("REALTIME_SECRETS", str(tmp_path))
+    monkeypatch.setenv("REALTIME_REDIS_URL", "redis://from.environment/")
+    settings = Settings()
+    assert (settings.mongo_url, settings.redis_url) == ("mongodb://from.file/", "redis://from.environment/")
+    assert Settings(mongo_url="mongodb://argument/").mongo_url == "mongodb://argument/"
+    monkeypatch.delenv("REALTIME_SECRETS")
+    assert Settings().mongo_url is None
+    assert Settings(secrets=tmp_path).mongo_url == "mongodb://from.file/"
+
+
+@pytest.mark.filterwarnings("ignore:directory")  # pydantic-settings warns, and the setting is refused
+def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="nowhere is not a folder"):
+        Settings(secrets=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -55,6 +75,11 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
         ("drain", -1),
         ("drain", "inf"),
         ("heartbeat", "inf"),
+        ("security_contact", "security@notes.example"),
+        ("security_contact", "mailto:a@b.example\nContact: https://evil.example"),
+        ("user_notes", -1),
+        ("user_bytes", -1),
+        ("guest_sockets", -1),
         ("unknown", 1),
     ],
 )
@@ -98,6 +123,14 @@ def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
 )
 def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
     assert Settings(origins=f"{origin} http://a.example").origins.split()[0] == origin
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "guest_sockets": 0}, 0), ({"guest_sockets": 9}, 9)],
+)
+def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most: int) -> None:
+    assert Settings(**given).most_guest_sockets == most
 
 
 @pytest.mark.parametrize(

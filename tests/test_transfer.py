@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import secrets
+import socket
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from realtime import bundle, create_app
 from realtime.cli import app
 from realtime.embedded import Embedded
 from realtime.settings import Settings
-from tests.harness import Json, ServerProcess, note_in
+from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 NDJSON = {"Accept": "application/x-ndjson"}
 NOTES = [
@@ -562,3 +564,24 @@ def test_command_line_says_what_is_wrong(
     assert refused.exit_code == 1
     assert told in refused.stderr.replace("\n", " ")
     assert "Traceback" not in refused.output
+
+
+async def test_export_that_is_not_read_is_ended(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(client_stall=1.0 * UNIT)
+    async with rest_client(server.url) as rest:
+        for _ in range(12):
+            content = secrets.token_urlsafe(700_000)  # nothing to compress
+            assert (await rest.post("/notes/", json=note_in(content=content))).status_code == 201
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", server.port))
+        stuck.sendall(b"GET /export HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        port = stuck.getsockname()[1]
+
+        def ports() -> set[int]:
+            """The clients that the server has connections of."""
+            connections = psutil.Process(server.pid).net_connections("tcp4")
+            return {one.raddr.port for one in connections if one.laddr.port == server.port and one.raddr}
+
+        await eventually(lambda: port in ports())
+        await eventually(lambda: port not in ports(), within=15)

@@ -63,7 +63,10 @@ TOO_MANY: Answers = {
 }
 BODY: Answers = {
     408: problem("The body came too slowly", "The body came too slowly"),
-    413: problem("The body is larger than allowed", "The body must be at most 1048576 bytes"),
+    413: problem(
+        "The body is larger than allowed, or the owner of the note has reached a quota",
+        "The body must be at most 1048576 bytes",
+    ),
     415: problem("The body has a `Content-Encoding`", ENCODED.format("gzip")),
 }
 WRITE: Answers = {

@@ -21,6 +21,7 @@ from realtime.feed import Feed, Wanted
 from realtime.models import describe
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
 from realtime.sockets.closing import WITHIN, close
+from realtime.sockets.entry import take_place
 from realtime.sockets.outlets import direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_frame
@@ -106,9 +107,12 @@ async def websocket(socket: WebSocket) -> None:
     except WebSocketDisconnect:
         return
     try:
-        place = await places.take(viewer)
+        place = await take_place(socket, viewer)
     except TooMany:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
+        return
+    except Unavailable:
+        await _close(socket, BadFrame("", CloseCode.RESUME))
         return
     client = feed.join(wanted, viewer)
     way = direct(socket)
@@ -242,11 +246,13 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, places: Places, wanted: Wanted, viewer: Viewer) -> None:
+    def __init__(self, request: Request, wanted: Wanted, viewer: Viewer) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._feed = feed
-        self._places = places
+        parts = parts_of(request)
+        self._request = request
+        self._feed = parts.feed
+        self._places = parts.places
         self._wanted = wanted
         self._viewer = viewer
 
@@ -256,7 +262,7 @@ class EventStream(Response):
             refusal = JSONResponse({"detail": "The server is going away, come back"}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
-        place = await self._places.take(self._viewer)
+        place = await take_place(self._request, self._viewer)
         client = self._feed.join(self._wanted, self._viewer)
         self._feed.metrics.clients["sse"].inc()
         try:
@@ -292,7 +298,8 @@ REFUSED = problem(
     [{"type": "string_pattern_mismatch", "loc": ["query", "notes"], "msg": "String should match pattern '…'"}],
 )
 TOO_MANY = problem(
-    "The user has as many connections as may stay open; `Retry-After` tells when to try again",
+    "The user, or a network without sign-in, has as many connections as may stay open; `Retry-After` tells when to try"
+    " again",
     "Too many requests, try again later",
 )
 GOING_AWAY = problem(
@@ -324,8 +331,7 @@ async def events(request: Request, wanted: Annotated[Wanted, Query()], last_even
     """
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
-    parts = parts_of(request)
-    return EventStream(parts.feed, parts.places, wanted, viewer_of(request))
+    return EventStream(request, wanted, viewer_of(request))
 
 
 class Poll(Wanted):
@@ -359,7 +365,7 @@ CHANGES_SCHEMA = {
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
     parts, viewer = parts_of(request), viewer_of(request)
-    place = await parts.places.take(viewer)
+    place = await take_place(request, viewer)
     try:
         answer = await parts.feed.poll(query, viewer, query.limit, query.timeout)
     finally:

@@ -16,6 +16,7 @@ from realtime.errors import (
     MalformedUpdate,
     NoteNotFound,
     NotSignedIn,
+    QuotaExceeded,
     TooMany,
     Unavailable,
 )
@@ -23,6 +24,7 @@ from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
 from realtime.routing import SlashRouter, caller_of, parts_of, refusal
 from realtime.sockets.closing import close, delay_of
+from realtime.sockets.entry import take_place
 from realtime.sockets.outlets import Queued, direct
 from realtime.sockets.session import Session
 from realtime.sockets.signin import by_ticket
@@ -53,8 +55,9 @@ async def sync(socket: WebSocket, id: str) -> None:
             raise NoteNotFound
         viewer = await by_ticket(socket, int(id))
         await parts.rooms.check_visible(int(id), viewer)
-        place = await parts.places.take(viewer)
-    except (NoteNotFound, NotSignedIn, TooMany, Unavailable) as error:
+        await parts.quotas.check_typing(viewer, int(id))
+        place = await take_place(socket, viewer)
+    except (NoteNotFound, NotSignedIn, QuotaExceeded, TooMany, Unavailable) as error:
         # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
         await socket.send_denial_response(refusal(error))
         return

@@ -17,6 +17,7 @@ from realtime.store.people import PeopleStore
 from realtime.store.readiness import Readiness
 from realtime.store.revocations import RevocationStore
 from realtime.store.sessions import SessionStore
+from realtime.store.sizes import Sizes
 from realtime.store.texts import TextStore
 
 BUILD_TIMEOUT = 24 * 3600.0
@@ -38,6 +39,7 @@ class Store:
         self.history = History(self._connection)
         self.notes = NoteStore(self._connection, self.history)
         self.lists = Lists(self._connection)
+        self.sizes = Sizes(self._connection)
         self.texts = TextStore(self._connection, failpoints)
         self.archive = Archive(self._connection, self.history, self.texts, failpoints)
         self.claims = Claims(self._connection)
@@ -69,7 +71,7 @@ class Store:
             await self.texts.prepare()
             await self.claims.prepare()
             if accounts:
-                for part in (self.people, self.sessions, self.passes, self.revocations, self.audit):
+                for part in (self.sizes, self.people, self.sessions, self.passes, self.revocations, self.audit):
                     await part.prepare()
         self._connection.prepared.set()
 

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from realtime.access import Access, Key
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.gate import Standing
-from realtime.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions
+from realtime.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions, size_of
 from realtime.search import folded
 from realtime.store.batches import Batches
 from realtime.store.connection import Connection
@@ -34,6 +34,7 @@ from realtime.store.documents import (
     shared,
     state_of,
 )
+from realtime.store.sizes import SIZE
 from realtime.store.texts import Row, edit_of
 from realtime.store.updates import Update, Updates
 
@@ -134,6 +135,7 @@ class NoteStore:
             "updated_date": max(updated or moment, created or updated or moment),
             "deleted": False,
             "dirty": True,
+            "size": size_of(fields),
             "operations": [] if token is None else [token],
             "recent": [
                 {
@@ -365,4 +367,5 @@ def _advanced(
     if token is not None:
         update["operations"] = {"$slice": [{"$concatArrays": ["$operations", [token]]}, -KEPT_OPERATIONS]}
     # The values go in once, and as values: a text that starts with a dollar is no expression.
-    return [{"$set": {"incoming": {"$literal": values}}}, {"$set": update}, {"$unset": "incoming"}]
+    pipeline: list[Document] = [{"$set": {"incoming": {"$literal": values}}}, {"$set": update}, {"$unset": "incoming"}]
+    return [*pipeline, {"$set": {"size": SIZE}}] if fields else pipeline

@@ -32,6 +32,25 @@ NOT_PRIMARY = (
     " directConnection"
 )
 
+FIXED = {(4, 4): 30, (5, 0): 32, (6, 0): 27, (7, 0): 28, (8, 0): 17, (8, 2): 3}
+"""The first patch of each release series of MongoDB without CVE-2025-14847."""
+LEAKS = (
+    "version {} gives away its memory, private notes included, to everyone who can connect to it, without a password"
+    " (CVE-2025-14847). Upgrade it to {}, or start it with --networkMessageCompressors disabled"
+)
+
+
+def leaks_memory(version: Sequence[int]) -> bool:
+    """Return whether a version of MongoDB has CVE-2025-14847, given as ``[7, 0, 28, …]``."""
+    series = (version[0], version[1])
+    return series <= max(FIXED) and (series not in FIXED or version[2] < FIXED[series])
+
+
+def _fixed_version(version: Sequence[int]) -> str:
+    """Return the nearest version that is not older and has the fix."""
+    series = min(fixed for fixed in FIXED if fixed >= (version[0], version[1]))
+    return f"{series[0]}.{series[1]}.{FIXED[series]} or later"
+
 
 class Readiness:
     """Proves that writes can be committed, by making one, at most once per :data:`INTERVAL`."""
@@ -61,12 +80,19 @@ class Readiness:
         return [None] * len(waiting)
 
     async def inspect(self) -> None:
-        """Log a warning if MongoDB is not a replica set. Raises :class:`Unavailable`."""
+        """Log a warning if MongoDB is not a replica set, or lacks an important fix. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            hello = await self._connection.database.command("hello")
+            # The fault is in the decompression of zlib: the server names the compression methods that it accepts.
+            hello = await self._connection.database.command({"hello": 1, "compression": ["zlib"]})
+            build = await self._connection.database.command("buildInfo")
+        warnings = []
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
-            self.warning = STANDALONE
-            log.warning("MongoDB: %s", STANDALONE)
+            warnings.append(STANDALONE)
+        if "zlib" in hello.get("compression", ()) and leaks_memory(build["versionArray"]):
+            warnings.append(LEAKS.format(build["version"], _fixed_version(build["versionArray"])))
+        for warning in warnings:
+            log.warning("MongoDB: %s", warning)
+        self.warning = "; ".join(warnings) or None
 
 
 def _reason(error: PyMongoError) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Route, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Response, Route, expect
 
 from tests.browser.page import make, own, saved, title
 from tests.harness import ServerProcess, eventually, note_in
@@ -80,6 +81,47 @@ async def test_markup_in_notes_does_nothing(watched: Page, server: ServerProcess
     await expect(page.locator(".preview")).to_be_visible()
     await expect(page.locator(DANGEROUS)).to_have_count(0)
     await expect(title(page)).to_have_value(NASTY[0])
+
+
+@pytest.mark.parametrize("policy", [True, False], ids=["policy", "server alone"])
+async def test_images_in_notes_get_nothing_from_the_api(browser: Browser, server: ServerProcess, policy: bool) -> None:
+    """Sixty long polls would keep the page from anything else: a browser has six connections to a server."""
+    paths = ["/changes?timeout=60&limit={}", "/export?{}", "/notes/1/history/?{}", "/events?{}"]
+    content = "\n\n".join(f"![]({paths[number % 4].format(number + 1)})" for number in range(60))
+    await make(server, note_in("Pictures", content=content), note_in("Mine", content="read me"))
+    context = await browser.new_context(base_url=server.url, bypass_csp=not policy)
+    await context.add_init_script("localStorage.setItem('mode', 'both')")
+    page = await context.new_page()
+    statuses: set[int] = set()
+    page.on("response", lambda got: statuses.add(got.status) if "/icon" not in got.url and _is_image(got) else None)
+    await page.goto("/n/1")
+    await expect(page.locator(".preview img")).to_have_count(60)
+    if not policy:
+        await eventually(lambda: statuses)
+    await page.get_by_text("Mine").first.click()
+    await expect(page.locator(".preview")).to_contain_text("read me")
+    assert statuses == (set() if policy else {403})
+    await context.close()
+
+
+def _is_image(got: Response) -> bool:
+    return got.request.resource_type == "image"
+
+
+async def test_icon_is_shown(browser: Browser, server: ServerProcess) -> None:
+    context = await browser.new_context(base_url=server.url)
+    page = await context.new_page()
+    await page.goto("/")
+    loaded = await page.evaluate(
+        """() => new Promise((resolve) => {
+            const image = new Image();
+            image.onload = () => resolve(true);
+            image.onerror = () => resolve(false);
+            image.src = "/icon.svg";
+        })"""
+    )
+    assert loaded
+    await context.close()
 
 
 async def test_markup_in_imported_front_matter_does_nothing(watched: Page, server: ServerProcess) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from pymongo import AsyncMongoClient
 
 from benchmarks.processes import free_port
-from realtime import keeper
+from realtime import keeper, programs
 from tests.harness import Json, eventually
 
 
@@ -77,7 +77,9 @@ class Valkey(Daemon):
     """A Redis-compatible server; with ``kept``, it appends all writes to a file, and starts with what is there."""
 
     def __init__(self, folder: Path, *, kept: bool = False) -> None:
-        program = keeper.find_program(keeper.packaged_valkey(), ["valkey-server", "redis-server"], keeper.REDIS_HELP)
+        program = programs.find_program(
+            programs.packaged_valkey(), ["valkey-server", "redis-server"], programs.REDIS_HELP
+        )
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes" if kept else "no"]
         super().__init__(folder, [program, *options, "--appendfsync", "always"])
 
@@ -95,7 +97,7 @@ class Valkey(Daemon):
 
 def _mongod(place: Path, *options: str) -> list[str]:
     """The command of a ``mongod`` in a folder, without passwords, and with the commands that make faults."""
-    program = keeper.find_program(keeper.packaged_mongod(), ["mongod"], keeper.MONGOD_HELP)
+    program = programs.find_program(programs.packaged_mongod(), ["mongod"], programs.MONGOD_HELP)
     paths = ["--dbpath", str(place / "data"), "--logpath", str(place / "log.txt"), "--bind_ip", "127.0.0.1"]
     flags = ["--nounixsocket", "--quiet", "--logappend", "--wiredTigerCacheSizeGB", "0.25"]
     flags += ["--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false"]

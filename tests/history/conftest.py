@@ -15,9 +15,10 @@ from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
-from realtime.models import NoteIn, NotePatch
+from realtime.models import NoteIn, NotePatch, Usage
 from realtime.notes import Notes
 from realtime.outbox import Outbox
+from realtime.quotas import Quotas
 from realtime.rooms import Rooms
 from realtime.settings import Settings
 from realtime.store import Store
@@ -67,7 +68,9 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         buses[-1].available = False
         outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), wait=0)
         rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1)
-        made.append(Part(store, outbox, Notes(store, outbox, rooms, FailPoints(), Metrics())))
+        made.append(
+            Part(store, outbox, Notes(store, outbox, rooms, FailPoints(), Metrics(), quotas=Quotas(store, Usage(0, 0))))
+        )
     yield made
     for bus in buses:
         await bus.aclose()

@@ -12,9 +12,10 @@ from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
-from realtime.models import NoteIn
+from realtime.models import NoteIn, Usage
 from realtime.notes import Notes
 from realtime.outbox import Outbox
+from realtime.quotas import Quotas
 from realtime.rooms import Rooms
 from realtime.settings import Settings
 from realtime.store import Store
@@ -34,7 +35,9 @@ class Worker:
         metrics = Metrics()
         self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle)
         self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, wait=0.25)
-        self.notes = Notes(self.store, self.outbox, self.rooms, FailPoints(), metrics)
+        self.notes = Notes(
+            self.store, self.outbox, self.rooms, FailPoints(), metrics, quotas=Quotas(self.store, Usage(0, 0))
+        )
         self.tasks = {
             "log": self.bus.run,
             "outbox": self.outbox.clear,

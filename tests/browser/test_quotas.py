@@ -1,0 +1,50 @@
+"""A user who may not store more: the page says why it does not save, and saves again when there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from realtime.settings import Settings
+from tests.accounts.people import PASSWORD, with_accounts
+from tests.browser.page import SECOND, editor
+from tests.browser.people import program
+from tests.harness import ServerProcess, eventually, note_in
+
+SOON = 30 * SECOND
+SIZE = 2000
+
+
+@pytest.fixture(scope="module")
+def server(module_settings: Settings) -> Iterator[ServerProcess]:
+    """A server where users may store little."""
+    process = ServerProcess(with_accounts(module_settings, port=0, user_bytes=SIZE))
+    process.start()
+    yield process
+    process.kill()
+
+
+async def test_page_says_that_there_is_no_room(browser: Browser, server: ServerProcess) -> None:
+    async with program(server, "ann") as rest:
+        full = note_in(content="x" * (SIZE - len("titledescription")))
+        id = (await rest.post("/notes/", json=full)).json()["id"]
+        context = await browser.new_context(base_url=server.url)
+        signed_in = await context.request.post("/auth/sign-in", data={"name": "ann", "password": PASSWORD})
+        assert signed_in.ok
+        page = await context.new_page()
+        await page.goto(f"/n/{id}")
+        await expect(editor(page)).to_have_attribute("contenteditable", "true", timeout=SOON)
+        await editor(page).press("Control+End")
+        await page.keyboard.type(" more")
+        await expect(page.get_by_text("has reached the limit").first).to_be_visible(timeout=SOON)
+        assert (await rest.get(f"/notes/{id}/")).json()["content"] == full["content"]
+        await editor(page).press("Control+a")
+        await page.keyboard.type("short")
+
+        async def shortened() -> bool:
+            return bool((await rest.get(f"/notes/{id}/")).json()["content"] == "short")
+
+        await eventually(shortened, within=30)
+        await context.close()
