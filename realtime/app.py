@@ -40,6 +40,7 @@ from realtime.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
 from realtime.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.outbox import Outbox
 from realtime.places import Places
+from realtime.pools import Pools
 from realtime.presence import Presence
 from realtime.proxies import ProxyHeaders, RootPath
 from realtime.queries import Queries
@@ -83,6 +84,7 @@ class Parts:
     metrics: Metrics
     places: Places
     quotas: Quotas
+    pools: Pools
     viewers: Viewers | None
     """This and what follows: without accounts there are none."""
     accounts: Accounts | None
@@ -240,6 +242,7 @@ async def _parts(
         failpoints=failpoints,
     )
     bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
+    pools = Pools()
     slots = max(1, round(settings.heartbeat))
     recent = Recent(min(RECENT, settings.log_entries))
     hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots, recent=recent)
@@ -272,6 +275,7 @@ async def _parts(
         budget=settings.client_budget,
         stall=settings.client_stall,
         idle=settings.room_idle,
+        pool=pools.merges,
         ended=revocations.ended,
     )
 
@@ -293,7 +297,7 @@ async def _parts(
         ),
     )
     detour = Detour(store, bus, lambda change: deliver(event_at(change, follower.position), logged=False))
-    queries = Queries(store)
+    queries = Queries(store, pools.reads)
     feed = Feed(
         hub,
         follower,
@@ -309,7 +313,8 @@ async def _parts(
     noted = audit if settings.auth == "accounts" else None
     limit = Usage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else Usage(0, 0)
     quotas = Quotas(store, limit)
-    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=revocations.ended, quotas=quotas)
+    writes_ended, pool = revocations.ended, pools.merges
+    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=writes_ended, quotas=quotas, pool=pool)
     housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
@@ -348,13 +353,14 @@ async def _parts(
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
             await _first_contact(follower, open_mode)
             known = None if accounts is None else viewers
-            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas)
+            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas, pools)
             yield Parts(*common, known, accounts, sharing, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()
             await outbox.aclose()
             await audit.aclose()
+            await pools.aclose()
     finally:
         if accounts is not None:
             await accounts.aclose()

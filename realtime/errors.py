@@ -173,8 +173,8 @@ class TooMany(RealtimeError):
 
     status = 429
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__("Too many requests, try again later")
+    def __init__(self, seconds: float, detail: str = "Too many requests, try again later") -> None:
+        super().__init__(detail)
         self.seconds = seconds
 
 

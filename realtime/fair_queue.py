@@ -13,12 +13,22 @@ from realtime.errors import TooMany
 
 T = TypeVar("T")
 
-MAX_PER_MEMBER = 8
-"""Waiting requests of one subscriber, device or session."""
-MAX_PER_GROUP = 16
-"""Waiting requests of one network."""
-MAX_PER_LANE = 128
-"""Waiting requests in all, for each lane. At 0.2 s of work each, the last one waits for less than half a minute."""
+
+class QueueLimits(NamedTuple):
+    """The most requests that may wait.
+
+    Attributes:
+        member: Requests of one subscriber, device or session.
+        group: Requests of one network.
+        lane: Requests in all, trusted ones and others apart. At 0.2 s of work each, the last one waits for less than
+            half a minute.
+    """
+
+    member: int = 8
+    group: int = 16
+    lane: int = 128
+
+
 TRUSTED_IN_A_ROW = 3
 """Turns that the trusted lane gets before the other one gets one, so that neither can block the other."""
 RETRY_SECONDS = 5.0
@@ -53,7 +63,8 @@ Members = OrderedDict[str, deque[Ticket]]
 class _Lane:
     """The tickets of one priority, by group and member, both in the order in which they are served next."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
         self._groups: OrderedDict[str, Members] = OrderedDict()
         self._size = 0
 
@@ -62,13 +73,13 @@ class _Lane:
         group, member, _ = ticket.requester
         members = self._groups.get(group, OrderedDict())
         own = len(members.get(member, ()))
-        if own >= MAX_PER_MEMBER:
+        if own >= self._limits.member:
             raise TooMany(RETRY_SECONDS)
-        if _count(members) >= MAX_PER_GROUP:
+        if _count(members) >= self._limits.group:
             if max(map(len, members.values())) <= own + 1:
                 raise TooMany(RETRY_SECONDS)
             self._drop_newest(members)
-        elif self._size >= MAX_PER_LANE:
+        elif self._size >= self._limits.lane:
             largest = max(self._groups.values(), key=_count)
             if _count(largest) <= _count(members) + 1:
                 raise TooMany(RETRY_SECONDS)
@@ -127,8 +138,8 @@ class FairQueue:
     from another network by one ticket of each. When a lane is full, the requester with most tickets loses one.
     """
 
-    def __init__(self) -> None:
-        self._lanes = {True: _Lane(), False: _Lane()}
+    def __init__(self, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # it cannot be changed
+        self._lanes = {True: _Lane(limits), False: _Lane(limits)}
         self._in_a_row = 0
 
     def admit(self, requester: Requester) -> Ticket:
@@ -155,9 +166,9 @@ class FairQueue:
 class FairPool:
     """Runs functions in a thread of its own, one at a time, in the order of a :class:`FairQueue`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # it cannot be changed
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._queue = FairQueue()
+        self._queue = FairQueue(limits)
         self._busy = False
 
     async def aclose(self) -> None:

@@ -24,7 +24,7 @@ from realtime.front_matter import (
     with_title,
 )
 from realtime.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe, iso
-from realtime.text import heading_in, lines_of
+from realtime.text import first_heading, first_line
 from realtime.text_encoding import WIDEST_CHARACTER, decode
 
 FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT + MAX_CHARACTERS)
@@ -96,7 +96,7 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
     title, whole_name = _title(name, matter, body, changes)
     fields: dict[str, Any] = {
         "title": title,
-        "description": _given_line(matter, "description", title, changes) or _fitted(_first_line(body), title),
+        "description": _given_line(matter, "description", title, changes) or _fitted(first_line(body), title),
         "tags": _tags(matter, changes),
     }
     fields["content"] = body if _holds(matter, fields) else text
@@ -153,7 +153,7 @@ def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> tup
     path = PurePosixPath(name.encode(errors="replace").decode())
     bundled = path.stem.lower() == "text" and path.parent.suffix.lower() == ".textbundle"
     stem = normalize("NFC", path.parent.stem if bundled else path.stem)
-    heading = _first_heading(body)
+    heading = first_heading(body)
     found = heading or _NOTION_ID.sub("", stem) or stem
     title = _fitted(found, "Note")
     if len(" ".join(found.split())) <= LINE_LENGTH[1]:
@@ -220,17 +220,6 @@ def _flat(values: list[Any]) -> Iterable[str]:
 def _id(given: Any) -> int | None:
     """A note's id; ``None`` for what is none."""
     return int(given) if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,15}", given) else None
-
-
-def _first_heading(content: str) -> str | None:
-    for line in lines_of(content):
-        if line.strip():
-            return heading_in(line)
-    return None
-
-
-def _first_line(content: str) -> str:
-    return next((line for line in lines_of(content) if line.strip() and not line.startswith(("#", "---", "+++"))), "")
 
 
 def _fitted(text: str, other: str) -> str:

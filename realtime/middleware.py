@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WITHIN = 10.0
-"""Seconds that a body may be waited for, and one more for every ``SLOWEST`` bytes of it."""
-SLOWEST = 1024
+PATIENCE_SECONDS = 10.0
+"""Seconds that a body may be waited for. What arrives refills them, at the rate below."""
+BYTES_PER_SECOND = 1024
+LARGE_BYTES_PER_SECOND = 8 * 1024
+"""The same for large bodies, which are stored while they arrive."""
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 """Has a browser that came over https once use nothing else for a year."""
 MAX_BUCKETS = 10_000
@@ -45,14 +47,16 @@ SPREAD = 4.0
 class BodyLimit:
     """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive.
 
-    Those that come too slowly are refused with 408. ``others`` are paths with a size of their own, for who may make
-    notes: of others such a body is not even read.
+    A body that arrives too slowly is refused with 408. ``others`` are paths with a size of their own. Bodies for them
+    are not read from clients that may not create notes, and only one at a time from each caller.
     """
 
     def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
         self._others = others
+        self._callers: set[str] = set()
+        """Those that are sending a large body."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its body counted, and timed while the program waits for it."""
@@ -60,13 +64,25 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         path = path_of(scope).rstrip("/")
-        most = self._others.get(path, self._most)
-        if path in self._others and scope["method"] not in SAFE_METHODS:
-            try:
-                check_author(viewer_of(HTTPConnection(scope)))
-            except RealtimeError as error:
-                await refusal(error)(scope, receive, send)
-                return
+        if path not in self._others or scope["method"] in SAFE_METHODS:
+            await self._limited(scope, receive, send, self._most, BYTES_PER_SECOND)
+            return
+        connection = HTTPConnection(scope)
+        caller = caller_of(connection)
+        try:
+            check_author(viewer_of(connection))
+            if caller in self._callers:
+                raise TooMany(1.0, "Another import of yours is running, try again when it is done")
+        except RealtimeError as error:
+            await refusal(error)(scope, receive, send)
+            return
+        self._callers.add(caller)
+        try:
+            await self._limited(scope, receive, send, self._others[path], LARGE_BYTES_PER_SECOND)
+        finally:
+            self._callers.discard(caller)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, most: int, rate: float) -> None:
         large = HTTPException(413, f"The body must be at most {most} bytes")
         late = HTTPException(408, "The body came too slowly")
         announced = header_of(scope, b"content-length") or "0"
@@ -74,20 +90,21 @@ class BodyLimit:
             await JSONResponse({"detail": large.detail}, 413)(scope, receive, send)
             return
         clock = asyncio.get_running_loop().time
-        size, waited, whole = 0, 0.0, False
+        size, patience, whole = 0, PATIENCE_SECONDS, False
 
         async def counted() -> Message:
-            nonlocal size, waited, whole
+            nonlocal size, patience, whole
             if whole:  # what comes now is that the client went away, whenever it does
                 return await receive()
             started = clock()
             try:
-                async with asyncio.timeout_at(started + WITHIN + size / SLOWEST - waited):
+                async with asyncio.timeout_at(started + patience):
                     message = await receive()
             except TimeoutError:
                 raise late from None
-            waited += clock() - started
-            size += len(message.get("body", b""))
+            arrived = len(message.get("body", b""))
+            patience = min(PATIENCE_SECONDS, patience - (clock() - started) + arrived / rate)
+            size += arrived
             whole = not message.get("more_body", False)
             if size > most:
                 raise large

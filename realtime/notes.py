@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from realtime.access import Act
@@ -26,6 +27,7 @@ from realtime.errors import (
 )
 from realtime.gate import check, check_author, may_set_ids_and_dates
 from realtime.merge import merge_fields
+from realtime.pools import writer_of
 from realtime.writes import APPLY_TIMEOUT, Write, Writes
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from realtime.audit import NoteAudit
     from realtime.edits import Edit
     from realtime.failpoints import FailPoints
+    from realtime.fair_queue import FairPool
     from realtime.metrics import Metrics
     from realtime.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut, Operation, Versions
     from realtime.outbox import Outbox
@@ -70,9 +73,11 @@ class Notes:
         *,
         ended: Callable[[Viewer], bool] = lambda _: False,
         quotas: Quotas,
+        pool: FairPool,
     ) -> None:
         self._store = store
         self._quotas = quotas
+        self._pool = pool
         self._rooms = rooms
         self._writes = Writes(store, outbox, failpoints, metrics, audit, ended)
 
@@ -127,7 +132,7 @@ class Notes:
         """
 
         async def compute(note: Note) -> Fields:
-            return {"content": await asyncio.to_thread(edited, note.content, edits)}
+            return {"content": await self._pool.run(writer_of(viewer, id), partial(edited, note.content, edits))}
 
         return await self._writes.once(self._computed("edit", viewer, id, compute, versions), id, operation)
 
@@ -300,7 +305,7 @@ class Notes:
             revision = await self._store.history.read(id, base) if base <= note.version else None
             if revision is None:
                 raise BaseNotFound(base, note)
-            return await asyncio.to_thread(merge_fields, revision, note, fields)
+            return await self._pool.run(writer_of(viewer, id), partial(merge_fields, revision, note, fields))
 
         computed = self._computed("update", viewer, id, compute, versions, live=base is not None)
         if base is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from realtime.access import owners_of
@@ -14,6 +15,7 @@ from realtime.merge import Hunk, hunks
 
 if TYPE_CHECKING:
     from realtime.access import Access, Viewer
+    from realtime.fair_queue import FairPool, Requester
     from realtime.models import Listing, Note, Page, Position, Revision, RevisionText, TagCount, Trashed
     from realtime.store import Store
     from realtime.store.documents import State
@@ -28,11 +30,29 @@ class Difference:
     fields: Mapping[str, Sequence[Hunk]]
 
 
+Texts = Mapping[str, tuple[str, str]]
+
+SMALL_CHARACTERS = 10_000
+"""Texts that are compared at once: it takes a few milliseconds."""
+KEPT_DIFFERENCES = 16
+"""Each can be as large as two notes."""
+
+
+def _tag_lines(revision: RevisionText) -> str:
+    return "".join(f"{tag}\n" for tag in revision.tags)
+
+
+def _difference(before: int, after: int, texts: Texts) -> Difference:
+    return Difference(before, after, {name: hunks(old, new) for name, (old, new) in texts.items()})
+
+
 class Queries:
     """Every read of notes that is not part of a write."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pool: FairPool) -> None:
         self._store = store
+        self._pool = pool
+        self._differences: OrderedDict[tuple[int, int, int], Difference] = OrderedDict()
 
     async def get(self, viewer: Viewer, id: int) -> Note:
         """A live note. Raises :class:`NoteNotFound`."""
@@ -98,18 +118,30 @@ class Queries:
             raise VersionNotFound
         return revision
 
-    async def difference(self, viewer: Viewer, id: int, before: int, after: int) -> Difference:
-        """What changed between two versions. Raises :class:`NoteNotFound`, :class:`VersionNotFound`."""
+    async def difference(self, viewer: Viewer, id: int, before: int, after: int, requester: Requester) -> Difference:
+        """Return what changed between two versions. The last ones are kept, as versions do not change.
+
+        Raises :class:`NoteNotFound`, :class:`VersionNotFound`, and :class:`TooMany` if many comparisons wait.
+        """
         old, new = [await self.version(viewer, id, version) for version in (before, after)]
         texts = {
             "title": (f"{old.title}\n", f"{new.title}\n"),
             "description": (f"{old.description}\n", f"{new.description}\n"),
-            "tags": tuple("".join(f"{tag}\n" for tag in revision.tags) for revision in (old, new)),
+            "tags": (_tag_lines(old), _tag_lines(new)),
             "content": (old.content, new.content),
         }
-        # In a thread: of long texts it takes up to a second.
-        fields = {name: await asyncio.to_thread(hunks, one, two) for name, (one, two) in texts.items() if one != two}
-        return Difference(before, after, fields)
+        changed = {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
+        if sum(len(text) for pair in changed.values() for text in pair) < SMALL_CHARACTERS:
+            return _difference(before, after, changed)
+        return await self._pool.run(requester, partial(self._kept_difference, (id, before, after), changed))
+
+    def _kept_difference(self, key: tuple[int, int, int], texts: Texts) -> Difference:
+        """Compare texts, unless that was done before. Called in the thread of the pool only."""
+        found = self._differences.pop(key, None) or _difference(*key[1:], texts)
+        self._differences[key] = found
+        if len(self._differences) > KEPT_DIFFERENCES:
+            self._differences.popitem(last=False)
+        return found
 
     async def count(self, viewer: Viewer) -> int:
         """How many live notes there are."""

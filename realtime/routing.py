@@ -48,12 +48,17 @@ def viewer_of(connection: HTTPConnection) -> Viewer:
     return viewer
 
 
+def address_of(connection: HTTPConnection) -> str:
+    """Return the address that a request came from; empty if it is not known."""
+    return connection.client.host if connection.client else ""
+
+
 def caller_of(connection: HTTPConnection, viewer: Viewer | None = None) -> str:
     """Return what the requests of one caller are counted for: a user as ``@name``, or the network of an address."""
     name = (viewer or viewer_of(connection)).name
     if name is not None:
         return key_of(name)
-    return neighbourhood(connection.client.host if connection.client else "")
+    return neighbourhood(address_of(connection))
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:

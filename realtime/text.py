@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
+_FIRST_WORDS = re.compile(r"^(?!#|---|\+\+\+)[^\n]*\S[^\n]*", re.MULTILINE)
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
 _MARKED = re.compile(r"^ {0,3}(?:(#{1,6})[ \t]+|(`{3,}|~{3,}))(.*)", re.MULTILINE)
 
@@ -13,6 +14,21 @@ _MARKED = re.compile(r"^ {0,3}(?:(#{1,6})[ \t]+|(`{3,}|~{3,}))(.*)", re.MULTILIN
 def lines_of(text: str) -> list[str]:
     """The lines of a text, each with its line feed; nothing else ends a line."""
     return _LINES.findall(text)
+
+
+def first_line(text: str) -> str:
+    """Return the first line that is neither empty nor begins like a heading, a rule or front matter; else ``""``."""
+    match = _FIRST_WORDS.search(text)
+    return match[0] if match else ""
+
+
+def first_heading(text: str) -> str | None:
+    """Return the words of the heading that a text begins with, or ``None``."""
+    match = re.search(r"\S", text)
+    if match is None:
+        return None
+    end = text.find("\n", match.start())
+    return heading_in(text[text.rfind("\n", 0, match.start()) + 1 : len(text) if end < 0 else end])
 
 
 def headings(content: str) -> Iterator[tuple[int, str]]:

@@ -11,17 +11,10 @@ import pytest
 
 from realtime.auth import Passwords
 from realtime.errors import TooMany
-from realtime.fair_queue import (
-    MAX_PER_GROUP,
-    MAX_PER_LANE,
-    MAX_PER_MEMBER,
-    TRUSTED_IN_A_ROW,
-    FairPool,
-    FairQueue,
-    Requester,
-    Ticket,
-)
+from realtime.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, Requester, Ticket
 from tests.harness import eventually
+
+MAX_PER_MEMBER, MAX_PER_GROUP, MAX_PER_LANE = QueueLimits()
 
 
 def add(queue: FairQueue, group: str, member: str = "", *, trusted: bool = False, ready: bool = True) -> Ticket:

@@ -6,7 +6,10 @@ import asyncio
 import itertools
 import re
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +19,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 
 from realtime import create_app, middleware
+from realtime.access import OPEN
 from realtime.middleware import BodyLimit
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
@@ -127,8 +131,40 @@ async def _sent(pieces: list[bytes], pause: float) -> int:
 
 
 async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "WITHIN", 0.3)
-    monkeypatch.setattr(middleware, "SLOWEST", 1000)
+    monkeypatch.setattr(middleware, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "BYTES_PER_SECOND", 500)
     assert await _sent([b"a"] * 8, 0.1) == 408
-    assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes have 0.1 s more"
+    assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes refill 0.2 s"
+    assert await _sent([b"a" * 900] + [b"a"] * 8, 0.1) == 408, "a fast beginning does not pay for a slow end"
     assert await _sent([b"a"], 0.2) == 200, "after its end, nothing is waited for"
+
+
+async def test_large_bodies_are_taken_one_at_a_time_from_each_caller() -> None:
+    app = Starlette(routes=[Route("/import", _read, methods=["POST"])])
+    app.add_middleware(BodyLimit, most=10, others={"/import": 1000})
+    app.state.anyone = OPEN
+    arrived, end = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"begin"
+        arrived.set()
+        await end.wait()
+        yield b"end"
+
+    async def send(address: str, content: Any) -> int:
+        transport = httpx.ASGITransport(app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.post("/import", content=content)).status_code
+
+    first = asyncio.create_task(send("10.0.0.1", body()))
+    await arrived.wait()
+    assert await send("10.0.0.1", b"second") == 429
+    assert await send("10.0.0.2", b"other") == 200
+    end.set()
+    assert await first == 200
+    assert await send("10.0.0.1", b"second") == 200
+
+
+async def _read(request: Request) -> Response:
+    await request.body()
+    return Response()

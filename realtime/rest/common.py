@@ -18,11 +18,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
 from realtime.access import Viewer
+from realtime.fair_queue import Requester
 from realtime.feed import Feed
 from realtime.models import EXAMPLE, MAX_ID, AllBut, Note, Operation, Position, Versions, etag
 from realtime.notes import Notes
+from realtime.pools import Pools, requester_of
 from realtime.queries import Queries
-from realtime.routing import parts_of, path_of, problem, viewer_of
+from realtime.routing import address_of, parts_of, path_of, problem, viewer_of
 from realtime.semantics import ENCODED
 
 Answers = dict[int | str, dict[str, Any]]
@@ -120,6 +122,14 @@ async def _feed(request: Request) -> Feed:
     return parts_of(request).feed
 
 
+async def _pools(request: Request) -> Pools:
+    return parts_of(request).pools
+
+
+async def _requester(request: Request) -> Requester:
+    return requester_of(viewer_of(request), address_of(request))
+
+
 # RFC 9110, section 8.8.3; what is between the quotes may be anything but a quote or a control character.
 # A list may have empty elements (section 5.6.1).
 ENTITY_TAGS = r'^[ \t]*(\*|(,[ \t]*)*(W/)?"[!#-~ ]*"([ \t]*,([ \t]*(W/)?"[!#-~ ]*")?)*)[ \t]*$'
@@ -208,6 +218,8 @@ Who = Annotated[Viewer, Depends(still)]
 NotesPart = Annotated[Notes, Depends(_notes)]
 QueriesPart = Annotated[Queries, Depends(_queries)]
 FeedPart = Annotated[Feed, Depends(_feed)]
+PoolsPart = Annotated[Pools, Depends(_pools)]
+RequesterPart = Annotated[Requester, Depends(_requester)]
 Allowed = Annotated[Versions, Depends(_precondition)]
 Once = Annotated[Operation | None, Depends(_operation)]
 Number = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits)]

@@ -16,6 +16,7 @@ from realtime.rest.common import (
     NOT_FOUND,
     READ,
     STALE,
+    TOO_MANY,
     WRITE,
     After,
     Allowed,
@@ -24,6 +25,7 @@ from realtime.rest.common import (
     Once,
     PageQuery,
     QueriesPart,
+    RequesterPart,
     Version,
     Who,
     answer,
@@ -135,6 +137,7 @@ DIFF = """\
     responses={
         **READ,
         **NO_VERSION,
+        **TOO_MANY,
         200: {
             "description": "As `Accept` asks: a unified diff (`text/x-diff`, `text/plain`; the default), or JSON",
             "content": {"text/x-diff": {"schema": {"type": "string"}, "example": DIFF}},
@@ -143,6 +146,7 @@ DIFF = """\
 )
 async def difference(
     who: Who,
+    requester: RequesterPart,
     queries: QueriesPart,
     id: Id,
     versions: Annotated[str, Path(pattern=RANGE, description="`<a>..<b>`", examples=["2..3"])],
@@ -151,7 +155,8 @@ async def difference(
     """What changed from one version to another, in each field, by lines."""
     match = re.match(RANGE, versions)
     assert match is not None
-    found = await queries.difference(who, id, *map(int, match.groups()))
+    before, after = map(int, match.groups())
+    found = await queries.difference(who, id, before, after, requester)
     headers = {"Vary": "Accept"}
     if _wants_json(accept):
         fields = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import Body, Query, Response
@@ -33,6 +32,7 @@ from realtime.rest.common import (
     NOTE_SCHEMA,
     READ,
     STALE,
+    TOO_MANY,
     WRITE,
     After,
     Allowed,
@@ -43,7 +43,9 @@ from realtime.rest.common import (
     NotesPart,
     Once,
     PageQuery,
+    PoolsPart,
     QueriesPart,
+    RequesterPart,
     Who,
     answer,
     json_of,
@@ -190,8 +192,15 @@ def _order(q: str | None, sort: Sort | None) -> Sort:
     return sort or ("id" if q is None else "relevance")
 
 
-@router.get("/", summary="List or search notes", response_model=list[NoteListed], responses=READ)
-async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[ListQuery, Query()]) -> Response:
+@router.get("/", summary="List or search notes", response_model=list[NoteListed], responses={**READ, **TOO_MANY})
+async def page(
+    who: Who,
+    requester: RequesterPart,
+    queries: QueriesPart,
+    feed: FeedPart,
+    pools: PoolsPart,
+    query: Annotated[ListQuery, Query()],
+) -> Response:
     """Notes in an order. `Link: <…>; rel="next"` leads to the next page; the feed goes on from here at `X-Cursor`.
 
     Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
@@ -212,7 +221,7 @@ async def page(who: Who, queries: QueriesPart, feed: FeedPart, query: Annotated[
     if query.q is None:
         return Response(found.json, headers=headers, media_type="application/json")
     # In a thread: the words are looked for in all of the texts.
-    notes = await asyncio.to_thread(lambda: [_excerpted(note, query) for note in found.notes])
+    notes = await pools.reads.run(requester, lambda: [_excerpted(note, query) for note in found.notes])
     return list_answer(notes, headers)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import File, Header, Query, Request, Response, UploadFile
@@ -26,7 +27,9 @@ from realtime.rest.common import (
     Answers,
     Key,
     NotesPart,
+    PoolsPart,
     QueriesPart,
+    RequesterPart,
     Who,
     only,
     operation_of,
@@ -133,7 +136,9 @@ IMPORT: Answers = {
 async def bring_in(
     request: Request,
     who: Who,
+    requester: RequesterPart,
     notes: NotesPart,
+    pools: PoolsPart,
     files: Annotated[list[UploadFile], File(min_length=1, description="Markdown files, or zip archives of them")],
     keep_ids: Annotated[bool, Query(description="under the ids in the front matter, else under the next ones")] = False,
     idempotency_key: Key = None,
@@ -151,7 +156,7 @@ async def bring_in(
         raise ImportRefused(f"{others[0][:100]}: there is no such field; send each file in a field named files")
     sources = [(file.filename or "", file.file) for file in files]
     keep_dates = may_set_ids_and_dates(who)
-    found = await asyncio.to_thread(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates)
+    found = await pools.imports.run(requester, partial(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates))
     operation = None
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))

@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from realtime.access import Act, can
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
+from realtime.fair_queue import Requester
 from realtime.gate import sees
 from realtime.merge import merged
 from realtime.rooms.credits import Shown
@@ -23,6 +25,7 @@ from realtime.turns import Turns
 if TYPE_CHECKING:
     from realtime.access import Viewer
     from realtime.bus import Bus
+    from realtime.fair_queue import FairPool
     from realtime.frames import Outlet
     from realtime.gate import Standing
     from realtime.metrics import Metrics
@@ -61,6 +64,7 @@ class Rooms:
         budget: int,
         stall: float,
         idle: float,
+        pool: FairPool,
         ended: Callable[[Viewer], bool] = lambda _: False,
     ) -> None:
         self._texts = store.texts
@@ -69,6 +73,7 @@ class Rooms:
         self._budget = budget
         self._stall = stall
         self._idle = idle
+        self._pool = pool
         self._ended = ended
         self._rooms: dict[int, Room] = {}
         self._journal: Journal[Room] = Journal(store.texts, self._stored)
@@ -219,7 +224,8 @@ class Rooms:
             content = fields.get("content", text)
             if not live and content is not text and text != note.content:
                 # It was made on the version: what was typed since stays where both do not touch.
-                content, conflicts = await asyncio.to_thread(merged, note.content, content, text)
+                requester = Requester(f"note {note.id}", "rooms")
+                content, conflicts = await self._pool.run(requester, partial(merged, note.content, content, text))
                 if conflicts:  # then at least a version has it
                     await self._project(room, project)
                     return None

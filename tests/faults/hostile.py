@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator
+import zipfile
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import pycrdt
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
+from realtime.errors import CloseCode
 from realtime.rooms import protocol
+from realtime.settings import Settings
 from realtime.updates import ROOT
+from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
 from tests.rooms.client import Wire
 
 PIECES_PER_MESSAGE = 400
@@ -128,3 +137,223 @@ async def hostile(run: Run) -> Figures:
     }
     figures.must(not run.thorough or (ping <= 0.1 and words <= 2 * quiet))  # too short in a slice
     return figures
+
+
+@scenario(
+    "presence-flood",
+    invariant="a client that floods presence is closed, and the others receive no more than it may send",
+    mark="60 clients with large states: each looker receives ≤ 20 bytes for each byte sent, and is not closed",
+    unit="clients",
+    full=60,
+    slice=12,
+)
+async def presence_flood(run: Run) -> Figures:
+    """Hostile clients change large states as fast as they may, and faster, while two people look at the note."""
+    settings = await run.stand.settings()
+    server = await run.stand.serve(settings, log_level="error")
+    async with rest_client(server.url) as rest:
+        id: int = (await rest.post("/notes/", json=note_in())).json()["id"]
+    sent, closed = 0, 0
+
+    async def flood(number: int) -> None:
+        nonlocal sent, closed
+        async with connect(server.ws, max_size=None) as socket:
+            with contextlib.suppress(ConnectionClosed):
+                for step in range(400):
+                    state = {"name": "x" * 900, "number": f"{number} {step}"}
+                    message = json.dumps({"type": "presence", "id": id, "state": state})
+                    await socket.send(message)
+                    sent += len(message)
+                    if step % 2 == 0:
+                        await asyncio.sleep(0.02)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(10):
+                    await socket.wait_closed()
+            closed += socket.close_code == CloseCode.TOO_MANY
+
+    async with connect(f"{server.ws}?notes={id}", max_size=None) as looker:
+        received = 0
+        people: dict[int, dict[str, Json]] = {}
+
+        async def look() -> None:
+            nonlocal received
+            async for message in looker:
+                received += len(message)
+                frame = json.loads(message)
+                if frame["type"].startswith("presence"):
+                    take_presence(people, frame)
+
+        looking = asyncio.create_task(look())
+        await asyncio.gather(*(flood(number) for number in range(run.times)))
+        await eventually(lambda: people and not people[id], within=20)
+        assert looker.close_code is None
+        looking.cancel()
+    figures = Figures(faults=run.times)
+    figures.extra |= {
+        "sent": f"{sent / 1e6:.1f} MB",
+        "received by a looker": f"{received / 1e6:.1f} MB ({received / sent:.2f}×)",
+        "closed with 4029": closed,
+    }
+    figures.must(received <= 20 * sent and closed == run.times)
+    return figures
+
+
+async def _with_accounts(run: Run) -> tuple[ServerProcess, Settings]:
+    """Start a server with accounts and an administrator, ``root``."""
+    settings = (await run.stand.settings()).model_copy(update={"auth": "accounts", "sign_up": "open"})
+    await add_user(settings)
+    return await run.stand.serve(settings, log_level="error"), settings
+
+
+@asynccontextmanager
+async def _browser(server: ServerProcess, address: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser at an address, with cookies of its own."""
+    async with rest_client(server.url) as rest:
+        rest.headers["X-Forwarded-For"] = address
+        rest.timeout = httpx.Timeout(120)
+        yield rest
+
+
+async def _sign_in(rest: httpx.AsyncClient, name: str) -> float:
+    """Sign in, and return how long that took."""
+    started = time.perf_counter()
+    answer = await rest.post("/auth/sign-in", json={"name": name, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    return time.perf_counter() - started
+
+
+@asynccontextmanager
+async def _going_on(works: list[Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
+    """Repeat works while the block lasts, all at once."""
+
+    async def repeat(work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await work()
+
+    tasks = [asyncio.create_task(repeat(work)) for work in works]
+    try:
+        yield
+        assert not any(task.done() for task in tasks), "it did not go on to the end"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@scenario(
+    "lockout",
+    invariant="nobody can keep a user from signing in",
+    mark="guesses from 100 networks: a known browser signs in within 5 s, a new one within 60 s",
+    unit="networks",
+    full=100,
+    slice=10,
+)
+async def lockout(run: Run) -> Figures:
+    """Guess a user's password from many networks, while the user signs in from a known and from a new browser."""
+    server, _ = await _with_accounts(run)
+    statuses: Counter[int] = Counter()
+    async with contextlib.AsyncExitStack() as stack:
+        known, new = [await stack.enter_async_context(_browser(server, f"192.0.2.{number}")) for number in (1, 2)]
+        await _sign_in(known, "root")
+        limits = httpx.Limits(max_connections=None)
+        attacker = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, limits=limits, timeout=120))
+
+        def guess(number: int) -> Callable[[], Awaitable[None]]:
+            async def once() -> None:
+                answer = await attacker.post(
+                    "/auth/sign-in",
+                    json={"name": "root", "password": "wrong wrong wrong wrong"},
+                    headers={"X-Forwarded-For": f"10.{number}.0.1"},
+                )
+                statuses[answer.status_code] += 1
+
+            return once
+
+        times = []
+        async with _going_on([guess(number) for number in range(run.times)]):
+            await eventually(lambda: statuses[401] > run.times, within=120)
+            for _ in range(10 if run.thorough else 2):
+                assert (await known.post("/auth/sign-out")).status_code == 204
+                times.append(await _sign_in(known, "root"))
+                run.progress(statuses.total())
+            first = await _sign_in(new, "root")
+    figures = Figures(faults=run.times)
+    figures.extra |= {
+        "guesses": statuses.total(),
+        "known browser": f"{max(times):.1f} s at most",
+        "new browser": f"{first:.1f} s",
+    }
+    figures.must(set(statuses) <= {401, 429} and max(times) <= 5 and first <= 60)
+    return figures
+
+
+@scenario(
+    "expensive-requests",
+    invariant="expensive requests of one caller do not hold up other users",
+    mark="40 comparisons by strangers, or 8 hostile imports: a sign-in takes at most 1 s longer",
+    unit="comparisons",
+    full=40,
+    slice=8,
+)
+async def expensive(run: Run) -> Figures:
+    """Compare large random texts, and import archives that are hard to read, while somebody signs in."""
+    server, settings = await _with_accounts(run)
+    importers = [f"importer{number}" for number in range(8 if run.thorough else 2)]
+    for name in importers:
+        await add_user(settings, name, admin=False)
+    async with contextlib.AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(_browser(server, "192.0.2.1"))
+        stranger = await stack.enter_async_context(_browser(server, "198.51.100.1"))
+        quiet = max([await _sign_in(ann, "root") for _ in range(5)])
+        size = 600_000 if run.thorough else 60_000
+        id = (await ann.post("/notes/", json=note_in(content=run.random.randbytes(size // 2).hex()))).json()["id"]
+        for _ in range(9):
+            answer = await ann.patch(f"/notes/{id}/", json={"content": run.random.randbytes(size // 2).hex()})
+            assert answer.status_code == 200
+        answer = await ann.put(f"/notes/{id}/access", json={"public": True})
+        assert answer.status_code == 200, answer.text
+        statuses: Counter[int] = Counter()
+        pairs = [(before, after) for before in range(1, 11) for after in range(1, 11) if before != after]
+
+        async def compare() -> None:
+            before, after = run.random.choice(pairs)
+            statuses[(await stranger.get(f"/notes/{id}/history/{before}..{after}/diff")).status_code] += 1
+
+        async with _going_on([compare] * run.times):
+            await eventually(lambda: statuses[200] > 0, within=60)
+            during_diffs = max([await _sign_in(ann, "root") for _ in range(5)])
+        archive = _hard_archive(60 if run.thorough else 5)
+        works: list[Callable[[], Awaitable[None]]] = []
+        for number, name in enumerate(importers):
+            browser = await stack.enter_async_context(_browser(server, f"198.51.100.{10 + number}"))
+            await _sign_in(browser, name)
+
+            async def bring(browser: httpx.AsyncClient = browser) -> None:
+                answer = await browser.post("/import", files={"files": ("notes.zip", archive)})
+                statuses[answer.status_code] += 1
+
+            works.append(bring)
+        before = statuses[422]
+        async with _going_on(works):
+            await eventually(lambda: statuses[422] > before, within=120)
+            during_imports = max([await _sign_in(ann, "root") for _ in range(5)])
+    figures = Figures(faults=run.times)
+    figures.extra |= {
+        "sign-in without": f"{quiet:.2f} s",
+        "during comparisons": f"{during_diffs:.2f} s",
+        "during imports": f"{during_imports:.2f} s",
+        "answers": ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items())),
+    }
+    figures.must(set(statuses) <= {200, 422, 429})
+    figures.must(not run.thorough or max(during_diffs, during_imports) <= quiet + 1)  # too short in a slice
+    return figures
+
+
+def _hard_archive(files: int) -> bytes:
+    """Make a small archive with files of a million lines each, and one that has the import refused at its end."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(files):
+            archive.writestr(f"{number}.md", "\n" * 1_000_000)
+        archive.writestr("last.png", "not a note")
+    return made.getvalue()

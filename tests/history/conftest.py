@@ -14,6 +14,7 @@ from pymongo.database import Database
 from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
+from realtime.fair_queue import FairPool
 from realtime.metrics import Metrics
 from realtime.models import NoteIn, NotePatch, Usage
 from realtime.notes import Notes
@@ -67,10 +68,10 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         buses.append(Bus(settings.redis_url, settings.database, keep=1000))
         buses[-1].available = False
         outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), wait=0)
-        rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1)
-        made.append(
-            Part(store, outbox, Notes(store, outbox, rooms, FailPoints(), Metrics(), quotas=Quotas(store, Usage(0, 0))))
-        )
+        pool, quotas = FairPool("merges"), Quotas(store, Usage(0, 0))
+        rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1, pool=pool)
+        notes = Notes(store, outbox, rooms, FailPoints(), Metrics(), quotas=quotas, pool=pool)
+        made.append(Part(store, outbox, notes))
     yield made
     for bus in buses:
         await bus.aclose()

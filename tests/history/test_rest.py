@@ -11,7 +11,8 @@ import pytest
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime import create_app
+from realtime import create_app, queries
+from realtime.merge import Hunk, hunks
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 from tests.test_merge import by_patch
@@ -174,6 +175,24 @@ def _flush(client: TestClient) -> None:
     parts: Any = client.app.state.parts  # type: ignore[attr-defined]  # an ASGI application has no state to the types
     assert client.portal
     client.portal.call(parts.outbox.flush)
+
+
+def test_difference_of_large_texts_is_made_once(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counting(before: str, after: str) -> list[Hunk]:
+        made.append(1)
+        return hunks(before, after)
+
+    monkeypatch.setattr(queries, "hunks", counting)
+    texts = ["".join(f"line {number * step}\n" for number in range(2000)) for step in (1, 2)]
+    id = shared.post("/notes/", json=note_in(content=texts[0])).json()["id"]
+    shared.patch(f"/notes/{id}/", json={"content": texts[1]})
+    path = f"/notes/{id}/history/1..2/diff"
+    answers = {shared.get(path).text for _ in range(3)}
+    assert len(answers) == len(made) == 1
+    shared.delete(f"/notes/{id}/")
+    assert shared.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("archived", [False, True])

@@ -11,6 +11,7 @@ import pytest
 from realtime.access import OPEN
 from realtime.bus import Bus
 from realtime.failpoints import FailPoints
+from realtime.fair_queue import FairPool
 from realtime.metrics import Metrics
 from realtime.models import NoteIn, Usage
 from realtime.notes import Notes
@@ -32,11 +33,17 @@ class Worker:
         assert settings.redis_url
         self.store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
         self.bus = Bus(settings.redis_url, settings.database, keep=1000)
-        metrics = Metrics()
-        self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle)
+        metrics, pool = Metrics(), FairPool("merges")
+        self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle, pool=pool)
         self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, wait=0.25)
         self.notes = Notes(
-            self.store, self.outbox, self.rooms, FailPoints(), metrics, quotas=Quotas(self.store, Usage(0, 0))
+            self.store,
+            self.outbox,
+            self.rooms,
+            FailPoints(),
+            metrics,
+            quotas=Quotas(self.store, Usage(0, 0)),
+            pool=pool,
         )
         self.tasks = {
             "log": self.bus.run,
