@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _FIRST_WORDS = re.compile(r"^(?!#|---|\+\+\+)[^\n]*\S[^\n]*", re.MULTILINE)
+_SEARCHED = 10_000
+"""Characters, from the first one that is not blank, in which the first line is looked for."""
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
 _MARKED = re.compile(r"^ {0,3}(?:(#{1,6})[ \t]+|(`{3,}|~{3,}))(.*)", re.MULTILINE)
 
@@ -18,17 +20,20 @@ def lines_of(text: str) -> list[str]:
 
 def first_line(text: str) -> str:
     """Return the first line that is neither empty nor begins like a heading, a rule or front matter; else ``""``."""
-    match = _FIRST_WORDS.search(text)
+    match = _FIRST_WORDS.search(_begin(text, _SEARCHED))
     return match[0] if match else ""
 
 
 def first_heading(text: str) -> str | None:
     """Return the words of the heading that a text begins with, or ``None``."""
-    match = re.search(r"\S", text)
-    if match is None:
-        return None
-    end = text.find("\n", match.start())
-    return heading_in(text[text.rfind("\n", 0, match.start()) + 1 : len(text) if end < 0 else end])
+    return heading_in(_begin(text, _SEARCHED).partition("\n")[0])
+
+
+def _begin(text: str, length: int) -> str:
+    """Return the lines from the first one that is not blank, up to a length."""
+    blank = len(text) - len(text.lstrip())
+    start = text.rfind("\n", 0, blank) + 1
+    return text[start : start + length]
 
 
 def headings(content: str) -> Iterator[tuple[int, str]]:

@@ -19,6 +19,7 @@ from realtime.errors import FileSkipped
 from realtime.front_matter import date_of
 from realtime.markdown import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
 from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
+from realtime.text import first_heading, first_line
 from tests.harness import UNIT, Json, note_in
 
 EMPTY: tuple[Any, ...] = ("", "~", "null", "Null", "NULL", [])
@@ -523,3 +524,20 @@ def test_files_are_read_in_linear_time(text: str) -> None:
     started = time.thread_time()
     from_markdown("long.md", text.encode())
     assert time.thread_time() - started < 1.5 * UNIT
+
+
+@pytest.mark.parametrize(
+    ("text", "heading", "line"),
+    [
+        ("", None, ""),
+        (" \n\n", None, ""),
+        ("\n\n  # Title\n\n---\n+++\n## Next\n  \nwords \nmore", "Title", "  # Title"),
+        ("# Title\n\n---\n+++\n## Next\n  \nwords \nmore", "Title", "words "),
+        ("words\n# Title", None, "words"),
+        ("\n" * 100_000 + "# Title\nwords", "Title", "words"),
+        ("\u2003\n \tindented", None, " \tindented"),
+        ("#\n" * 100_000 + "words", None, ""),
+    ],
+)
+def test_first_heading_and_line(text: str, heading: str | None, line: str) -> None:
+    assert (first_heading(text), first_line(text)) == (heading, line)
