@@ -37,6 +37,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
     const address = node.getAttribute(name);
     if (address && WITHIN.test(address)) node.setAttribute(name, addressOf(address));
   }
+  if (node.tagName === "IMG") node.setAttribute("loading", "lazy");
   if (node.tagName === "INPUT" && node.getAttribute("type") !== "checkbox") node.remove();
   if (node.tagName === "A" && !node.getAttribute("href")?.startsWith("#")) {
     node.setAttribute("target", "_blank");

@@ -28,9 +28,15 @@ async def _with_preview(opened: Open) -> Page:
 class TestPreview:
     @pytest.mark.parametrize(
         "text",
-        [">" * 5000 + " deep", "> " * 5000 + "deep", "a" + " " * 500_000 + "b", "a**b" * 100_000, "- " * 3000 + "x"],
-        ids=["quotes", "quotes with blanks", "blanks", "half emphasis", "lists"],
-    )
+        [
+            ">" * 5000 + " deep", "> " * 5000 + "deep", "a" + " " * 500_000 + "b", "a**b" * 100_000, "- " * 3000 + "x",
+            "<div>" * 200_000, "<details>" * 100_000, "|a|b|\n|-|-|\n" + "|x|y|\n" * 100_000, "![](/x) " * 100_000,
+        ],
+        ids=[
+            "quotes", "quotes with blanks", "blanks", "half emphasis", "lists",
+            "open tags", "open details", "table", "pictures",
+        ],
+    )  # fmt: skip
     async def test_text_that_takes_too_long_is_shown_as_it_is_written(
         self, opened: Open, server: ServerProcess, text: str
     ) -> None:

@@ -363,6 +363,8 @@ function TagField({ tags, readOnly, change }: Tags) {
 }
 
 const LONG = 20_000;
+/** Characters of a text that are shown as they are written. */
+const MAX_WRITTEN = 100_000;
 
 /** A text as its Markdown looks; as it is written, if that cannot be made in time. */
 function Preview({ text }: { text: string }) {
@@ -386,7 +388,7 @@ function Preview({ text }: { text: string }) {
     return (
       <section class="preview" tabIndex={0} aria-label="Preview">
         <p class="faint">This text cannot be shown as Markdown. This is how it is written:</p>
-        <pre class="written">{text}</pre>
+        <pre class="written">{text.length > MAX_WRITTEN ? `${text.slice(0, MAX_WRITTEN)}…` : text}</pre>
       </section>
     );
   }
