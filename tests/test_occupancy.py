@@ -21,7 +21,7 @@ from realtime.handshakes import Handshake
 from realtime.heads import HttpProtocol, no_room
 from realtime.occupancy import MAX_OPEN_FILES, ConnectionLimits, Occupancy, Occupant, raise_open_files
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, with_accounts
+from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client
 
 PROXY = "10.0.0.1"
@@ -281,20 +281,22 @@ FLOOD, OTHER = "127.0.0.2", "127.0.0.3"
 
 @pytest.fixture
 def few_files(settings: Settings) -> Iterator[ServerProcess]:
-    """A server with accounts that may open few files."""
+    """A server with accounts, the user ann among them, that may open few files."""
     raise_open_files()  # for the strangers
-    server = ServerProcess(with_accounts(settings, port=0, accepts=0))
+    settings = with_accounts(settings, port=0, accepts=0)
+    asyncio.run(add_user(settings, "ann"))
+    server = ServerProcess(settings)
     server.prefix = ["sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh"]
     server.start()
     yield server
     server.kill()
 
 
-async def sign_up(server: ServerProcess) -> dict[str, str]:
-    """The headers of a new user."""
+async def sign_in(server: ServerProcess) -> dict[str, str]:
+    """The headers of a user."""
     async with rest_client(server.url) as rest:
-        answer = await rest.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD})
-        assert answer.status_code == 201, answer.text
+        answer = await rest.post("/auth/sign-in", json={"name": "ann", "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
         token = await rest.post("/auth/tokens", json={"name": "program"})
         return {"Authorization": f"Bearer {token.json()['token']}"}
 
@@ -310,7 +312,7 @@ async def check_served(server: ServerProcess, user: dict[str, str]) -> None:
 
 
 async def test_idle_strangers_of_one_address_leave_others_served(few_files: ServerProcess) -> None:
-    user = await sign_up(few_files)
+    user = await sign_in(few_files)
     answers: list[bytes] = []
 
     async def hold(reader: asyncio.StreamReader) -> None:
@@ -333,7 +335,7 @@ async def test_idle_strangers_of_one_address_leave_others_served(few_files: Serv
 
 
 async def test_strangers_on_the_feed_of_one_address_leave_others_served(few_files: ServerProcess) -> None:
-    user = await sign_up(few_files)
+    user = await sign_in(few_files)
     refused: list[int] = []
 
     async def join() -> ClientConnection | None:

@@ -169,8 +169,8 @@ class Storm:
                     raise
             except ConnectionClosed as closed:
                 code = 0 if closed.rcvd is None else closed.rcvd.code
-                if code == 4503 and right.since not in (None, float("inf")):
-                    right.closed.append(time.monotonic() - (right.since or 0))
+                if code == 4503 and right.since is not None:  # perhaps before the answer to who took it away
+                    right.closed.append(max(0.0, time.monotonic() - right.since))
                 assert code in (4503, 4504, 4010), code
 
     async def _type(self, socket: ClientConnection, right: Right) -> None:
