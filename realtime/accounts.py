@@ -223,6 +223,7 @@ class Accounts:
             label=label,
             address=caller.address,
             agent=caller.agent,
+            proven_date=now if kind == "session" else None,
         )
         await self._store.sessions.add(session)
         return session, secret
@@ -252,10 +253,9 @@ class Accounts:
         """
         name = _name(viewer)
         check_password(new, name)
-        person = await self._store.people.get(name)
-        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session, caller)
+        person = await self._prove_again(viewer, old, caller)
         device = None
-        if person is not None and right and viewer.session is not None:
+        if person is not None and viewer.session is not None:
             hash = await self._guard.hash(new, caller, viewer.session)
             generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
@@ -267,6 +267,26 @@ class Accounts:
             raise Forbidden("The old password is wrong")
         await self._end(name, "session", but=viewer.session)
         return device
+
+    async def confirm_password(self, viewer: Viewer, password: str, caller: Caller) -> None:
+        """Let this session do what needs the password to be confirmed, for some minutes.
+
+        Raises:
+            Forbidden: The password is wrong.
+            TooMany: It was wrong too often in this session.
+        """
+        right = await self._prove_again(viewer, password, caller) is not None
+        await self._store.audit.add("password.confirm", viewer.name, address=caller.address, ok=right)
+        if not right:
+            raise Forbidden("The password is wrong")
+
+    async def _prove_again(self, viewer: Viewer, password: str, caller: Caller) -> Person | None:
+        """Return the user of a session if the password is right, which this session then has confirmed."""
+        person = await self._store.people.get(_name(viewer))
+        if viewer.session is None or not await self._guard.verify_old(person, password, viewer.session, caller):
+            return None
+        await self._store.sessions.confirm(viewer.session)
+        return person
 
     async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
         """One's sign-ins, or tokens."""

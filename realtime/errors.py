@@ -10,6 +10,7 @@
      ├── Insecure                400, a password came where others can read it
      ├── NotSignedIn             401
      ├── Forbidden               403
+     │    └── ConfirmationNeeded 403, tells that the password has to be confirmed first
      ├── NameTaken               409
      ├── PasswordRefused         422, says what it must be
      ├── TooMany                 429, carries when to try again
@@ -45,6 +46,9 @@ from realtime.models import MAX_CONTENT
 
 if TYPE_CHECKING:
     from realtime.models import Note
+
+
+PASSWORD_CONFIRMATION = "password_confirmation"
 
 
 class CloseCode(IntEnum):
@@ -150,6 +154,17 @@ class Forbidden(RealtimeError):
     """Whoever sent this may not do it; the message says why."""
 
     status = 403
+
+
+class ConfirmationNeeded(Forbidden):
+    """The user has not proved the password in this session lately, which the action takes."""
+
+    def __init__(self) -> None:
+        super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
+
+    def more(self) -> dict[str, Any]:
+        """Return the mark by which programs recognize this refusal."""
+        return {"required": PASSWORD_CONFIRMATION}
 
 
 class NameTaken(RealtimeError):

@@ -35,7 +35,7 @@ class Session:
     """A sign-in, or an API token. ``id`` is the digest of its secret; ``label`` is what its owner calls a token.
 
     It ends at ``expires_date``, which use puts off for a sign-in, but not beyond ``ends_date``. ``used_date`` is right
-    to a minute.
+    to a minute. ``proven_date`` is the last time that the user proved the password in a sign-in.
     """
 
     id: str
@@ -50,10 +50,11 @@ class Session:
     label: str | None = None
     address: str | None = None
     agent: str | None = None
+    proven_date: datetime | None = None
 
 
 Deed = Literal[
-    "sign-up", "sign-in", "sign-out", "password", "session.end", "token.make", "token.end",
+    "sign-up", "sign-in", "sign-out", "password", "password.confirm", "session.end", "token.make", "token.end",
     "user.add", "user.disable", "user.enable", "user.reset", "invite",
     "note.create", "note.change", "note.delete", "note.restore", "note.purge", "note.share",
 ]  # fmt: skip

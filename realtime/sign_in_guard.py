@@ -47,7 +47,7 @@ BY_WIDE_NETWORK = Slowdown(Rule("sign-in-wide-network", 200, WINDOW_SECONDS), 10
 SIGN_UP = Rule("sign-up", 20, 60)
 """Accounts that are made from one address."""
 PASSWORD_CHANGE = Rule("password-change", 5, 60)
-"""Wrong old passwords of one session."""
+"""Wrong passwords of one session, when it changes the password or confirms it."""
 OPERATOR = Requester("operator", "operator", trusted=True)
 """Whoever has the machine."""
 UNKNOWN_ADDRESS = "unknown"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from realtime.access import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
 from realtime.auth import LINK, digest, read_jwt
-from realtime.errors import NotSignedIn, Unavailable
+from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
     from realtime.people import Person, Session
@@ -26,6 +26,8 @@ REMEMBERED = 0.5
 MOST_REMEMBERED = 10_000
 IDLE = timedelta(days=14)
 """Without being used a session ends."""
+CONFIRMED = timedelta(minutes=10)
+"""How long after proving the password a session may do what needs a confirmation."""
 NOTED = timedelta(minutes=1)
 """How often at most it is noted that a session is used."""
 
@@ -88,6 +90,24 @@ class Viewers:
         """Raises :class:`NotSignedIn` if the session or token of a viewer has ended, :class:`Unavailable`."""
         if viewer.session is not None and await self.of_session(viewer.session) is None:
             raise NotSignedIn
+
+    async def check_confirmed(self, viewer: Viewer) -> None:
+        """Check that the user proved the password in this session lately.
+
+        Raises:
+            NotSignedIn: The session has ended.
+            Forbidden: An API token was sent, which has no password to confirm.
+            ConfirmationNeeded: The last proof is more than :data:`CONFIRMED` ago.
+            Unavailable: The database did not answer.
+        """
+        if viewer.token:
+            raise Forbidden("API tokens cannot do this. Sign in with your password")
+        held = await self._store.sessions.valid([viewer.session] if viewer.session else [])
+        if not held:
+            raise NotSignedIn
+        proven = held[0][0].proven_date
+        if proven is None or proven + CONFIRMED < datetime.now(UTC):
+            raise ConfirmationNeeded
 
     def forget(self, sessions: Iterable[str]) -> None:
         """Forgets what is remembered of sessions that ended."""

@@ -6,6 +6,7 @@
 import { computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { pause } from "./backoff";
+import { confirmPassword } from "./confirmation";
 import { reachable } from "./connection";
 import { guarded, signedOut } from "./http";
 import { addressOf, scoped } from "./root";
@@ -61,7 +62,7 @@ export async function begin(): Promise<void> {
     }
   }
   if (!accounts.value) return;
-  guarded({ before, doubts });
+  guarded({ before, doubts, confirm: confirmPassword });
   addEventListener("storage", ({ key, newValue }) => {
     if (key !== KEY || newValue === null) return;
     if (newValue === SIGNED_OUT) parted.value = user.value !== null;

@@ -119,6 +119,7 @@ export const signIn = (name: string, password: string): Promise<Me> => prove("/a
 export const signUp = (account: SignUpIn): Promise<Me> => prove("/auth/sign-up", account);
 export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
+export const confirmPassword = (password: string): Promise<void> => prove("/auth/confirm", { password });
 export const changePassword = (old: string, fresh: string): Promise<void> =>
   prove("/auth/password", { old, new: fresh });
 export const sessions = (): Promise<SignIn[]> => get("/auth/sessions");

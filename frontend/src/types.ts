@@ -551,6 +551,7 @@ export interface Entry {
     | "sign-in"
     | "sign-out"
     | "password"
+    | "password.confirm"
     | "session.end"
     | "token.make"
     | "token.end"

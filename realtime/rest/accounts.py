@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from realtime.access import Viewer
 from realtime.accounts import NAME, Accounts
 from realtime.auth import LONGEST, SHORTEST
-from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
+from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
 from realtime.rest.common import (
     BODY,
@@ -61,6 +61,15 @@ NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server 
 FORBIDDEN: Answers = {
     403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
 }
+CONFIRM: Answers = {
+    403: problem(
+        "With `required`, the password has to be confirmed first: `POST /auth/confirm`. Otherwise the request came from"
+        " an API token, from somebody who may not do it, or from a page of another origin",
+        "Confirm your password first: send it to POST /auth/confirm, then repeat this request",
+        {"required": PASSWORD_CONFIRMATION},
+        required={"const": PASSWORD_CONFIRMATION},
+    )
+}
 OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
 OWN_ACT: Answers = {**OWN_READ, **BODY, **TOO_MANY}
 OWN: Answers = {**OWN_ACT, **JSON_BODY}
@@ -110,6 +119,17 @@ async def _in_person(viewer: SignedIn) -> Viewer:
 
 
 InPerson = Annotated[Viewer, Depends(_in_person)]
+
+
+async def _confirmed(request: Request, viewer: InPerson) -> Viewer:
+    viewers = parts_of(request).viewers
+    if viewers is None:
+        raise NoAccounts
+    await viewers.check_confirmed(viewer)
+    return viewer
+
+
+Confirmed = Annotated[Viewer, Depends(_confirmed)]
 
 
 async def _admin(viewer: SignedIn) -> Viewer:

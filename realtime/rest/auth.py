@@ -232,6 +232,34 @@ async def password(
     return answer
 
 
+class PasswordConfirmation(Model):
+    """The password of the signed-in user."""
+
+    model_config = shown(password=EXAMPLE_PASSWORD)
+
+    password: Password
+
+
+@router.post(
+    "/confirm",
+    status_code=204,
+    summary="Confirm the password",
+    responses={
+        **OWN,
+        204: {"description": "Confirmed"},
+        403: problem("The password is wrong, or an API token sent this", "The password is wrong"),
+    },
+)
+async def confirm(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordConfirmation) -> Response:
+    """Confirms the password, for 10 minutes in this session.
+
+    Creating an API token, giving a note to another owner, changing the role of a user and deleting an account need it.
+    A request that comes without it gets 403 with `"required": "password_confirmation"`. A sign-in confirms, too.
+    """
+    await accounts.confirm_password(viewer, body.password, caller)
+    return private(None)
+
+
 class SignIn(BaseModel):
     """A session: where and when somebody signed in."""
 

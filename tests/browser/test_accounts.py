@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import pytest
 from playwright.async_api import Browser, Page, expect
+from pymongo import MongoClient
+from pymongo.database import Database
 
+from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, bearer
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -27,6 +32,13 @@ KEPT = """async () => [
   }),
 ]"""
 """All that the page keeps of somebody's words in the browser."""
+
+
+@pytest.fixture
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
+    """The database of the server."""
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
 
 
 async def _writes(page: Page, text: str) -> int:
@@ -153,6 +165,44 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
     await page.get_by_role("button", name="Show", exact=True).click()
     await expect(page.locator("tbody tr")).to_have_count(1)
     await expect(page.locator("tbody tr")).to_contain_text("sign-up")
+
+
+async def test_page_asks_for_the_password_and_repeats_the_request(
+    opened: Open, server: ServerProcess, mongo: Database[Json]
+) -> None:
+    page = await sign_up(opened, "pam")
+    await menu(page, "Your account")
+    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    await page.get_by_label("What it is for").fill("backup")
+    await button(page, "Make a token").click()
+    dialog = page.get_by_role("dialog", name="Confirm your password")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_have_count(0)
+    await expect(page.get_by_role("alert")).to_have_text("Nothing was changed: the password was not confirmed")
+    await button(page, "Make a token").click()
+    await expect(dialog.get_by_label("Your password", exact=True)).to_be_focused()
+    await page.keyboard.type("wrong horse battery staple")
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("alert")).to_have_text("The password is wrong")
+    await dialog.get_by_label("Your password", exact=True).fill(PASSWORD)
+    await dialog.get_by_role("button", name="Confirm", exact=True).click()
+    await expect(page.get_by_label("The new token", exact=True)).to_have_value(re.compile("rt_"))
+    await expect(dialog).to_have_count(0)
+    async with program(server, "pia"):
+        pass
+    note = await (await page.request.post("/notes/", data=note_in("To give away"))).json()
+    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    await page.goto(f"/n/{note['id']}")
+    await page.get_by_role("button", name="Share").click()
+    await page.get_by_text("Give it away").click()
+    await page.get_by_label("Name of the new owner").fill("pia")
+    await page.get_by_role("button", name="Give away", exact=True).click()
+    await page.get_by_role("button", name="Really make pia the owner?").click()
+    await dialog.get_by_label("Your password", exact=True).fill(PASSWORD)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    access = await (await page.request.get(f"/notes/{note['id']}/access")).json()
+    assert (access["owner"], access["role"]) == ("pia", "editor")
 
 
 async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, server: ServerProcess) -> None:

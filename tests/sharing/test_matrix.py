@@ -43,6 +43,7 @@ NOTE_CALLS: dict[str, tuple[str, int, Call]] = {
     "restore": ("write", 412, lambda who, id: who.post(f"/notes/{id}/restore", json={"version": 1}, headers=STALE)),
     "delete": ("own", 412, lambda who, id: who.delete(f"/notes/{id}/", headers=STALE)),
     "share": ("own", 412, lambda who, id: who.put(f"/notes/{id}/access", json={}, headers=STALE)),
+    "transfer": ("own", 412, lambda who, id: who.put(f"/notes/{id}/access", json={"owner": "max"}, headers=STALE)),
 }
 TRASH_CALLS: dict[str, tuple[str, int, Call]] = {
     "read": ("read", 200, lambda who, id: who.get(f"/trash/{id}/")),

@@ -11,6 +11,7 @@ from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.access import OPEN, Access, Viewer, key_of
+from realtime.auth import digest
 from realtime.errors import NoteNotFound
 from realtime.models import NoteIn
 from realtime.rest.access import MOST_MEMBERS
@@ -275,7 +276,7 @@ def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
 @pytest.fixture
 def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ann gives the note away between the look at who may write it, and the look at what is written to."""
-    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name)
+    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
     share(ann, note, members=[ED])
     find = parts.store.notes.find
 
