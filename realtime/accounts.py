@@ -240,8 +240,17 @@ class Accounts:
         if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
             await self._store.audit.add("sign-out", viewer.name, address=caller.address)
 
-    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> str:
+    async def change_password(
+        self, viewer: Viewer, old: str, new: str, caller: Caller, *, revoke_tokens: bool = False
+    ) -> str:
         """Set another password. All other sessions end, and all devices are unknown again but this one.
+
+        Args:
+            viewer: The user, in the session that goes on.
+            old: The password so far.
+            new: The new password.
+            caller: The origin of the request.
+            revoke_tokens: Whether all API tokens of the user end, too.
 
         Returns:
             The new token of this device.
@@ -260,12 +269,12 @@ class Accounts:
             generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
             await self._store.sessions.enter_era(viewer.session, generation)
-            if await self._store.people.change_password(name, person.hash, hash, tokens=False):
+            if await self._store.people.change_password(name, person.hash, hash, tokens=revoke_tokens):
                 device = await self._device(person, caller, generation)
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
             raise Forbidden("The old password is wrong")
-        await self._end(name, "session", but=viewer.session)
+        await self._end(name, None if revoke_tokens else "session", but=viewer.session)
         return device
 
     async def confirm_password(self, viewer: Viewer, password: str, caller: Caller) -> None:
@@ -377,13 +386,16 @@ class Accounts:
         )
         return person
 
-    async def reset(self, name: str, password: str) -> None:
-        """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
+    async def reset(self, name: str, password: str, *, keep_tokens: bool = False) -> None:
+        """Set a password. All sessions of the user end, and all API tokens unless they are kept.
+
+        Raises :class:`NotThere`, :class:`PasswordRefused`.
+        """
         check_password(password, name)
         hash = await self._guard.hash(password, None)
-        if not await self._store.people.change_password(name, None, hash, tokens=True):
+        if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
             raise NotThere("User not found")
-        await self._end(name)
+        await self._end(name, "session" if keep_tokens else None)
         await self._store.audit.add("user.reset", None, target=name)
 
 

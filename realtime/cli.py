@@ -331,11 +331,13 @@ def enable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: 
 def reset(
     name: Name,
     password_stdin: FromInput = False,
+    keep_tokens: Annotated[bool, typer.Option("--keep-tokens", help="Leave the API tokens of the user valid.")] = False,
     data: Data = None,
     mongo_url: MongoUrl = None,
     database: Database = None,
 ) -> None:
-    """Set another password: all sessions and tokens of the user end."""
+    """Set another password: all sessions and API tokens of the user end."""
     name, password = _named(name), _password(password_stdin)
-    _act(lambda accounts: accounts.reset(name, password), data, mongo_url, database)
-    output.print(f"{name} has another password, and is signed out everywhere")
+    _act(lambda accounts: accounts.reset(name, password, keep_tokens=keep_tokens), data, mongo_url, database)
+    tokens = "The API tokens stay valid" if keep_tokens else "All API tokens are revoked"
+    output.print(f"{name} has a new password, and is signed out everywhere. {tokens}")

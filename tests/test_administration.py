@@ -76,6 +76,18 @@ def test_reset_ends_everything(settings: Settings, administer: User) -> None:
         assert any(ended() for _ in range(1000))
 
 
+def test_reset_keeps_api_tokens_on_request(settings: Settings, administer: User) -> None:
+    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+        ann = Browser(host).sign_up()
+        token = bearer(ann.token()["token"])
+        new = "another horse and another staple"
+        ended = administer("reset", ann.name, "--keep-tokens", "--password-stdin", given=new)
+        said = f"{ann.name} has a new password, and is signed out everywhere. The API tokens stay valid\n"
+        assert (ended.exit_code, ended.stdout) == (0, said)
+        assert any(ann.user is None for _ in range(1000))
+        assert Browser(host).get("/auth/me", headers=token).status_code == 200
+
+
 def test_on_a_data_folder_whose_servers_run(embedded: Embedded, settings: Settings) -> None:
     place = ["--data", str(embedded._folder), "--database", settings.database]
     added = user("add", "ann", "--password-stdin", *place, given=PASSWORD)

@@ -16,6 +16,7 @@ import type {
   NoteIn,
   NoteListed,
   NotePatch,
+  PasswordChange,
   Revision,
   RevisionText,
   SignIn,
@@ -120,8 +121,7 @@ export const signUp = (account: SignUpIn): Promise<Me> => prove("/auth/sign-up",
 export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
 export const confirmPassword = (password: string): Promise<void> => prove("/auth/confirm", { password });
-export const changePassword = (old: string, fresh: string): Promise<void> =>
-  prove("/auth/password", { old, new: fresh });
+export const changePassword = (change: PasswordChange): Promise<void> => prove("/auth/password", change);
 export const sessions = (): Promise<SignIn[]> => get("/auth/sessions");
 export const endSession = (id: string): Promise<void> => write("DELETE", `/auth/sessions/${id}`);
 export const endOtherSessions = (): Promise<void> => write("DELETE", "/auth/sessions");

@@ -646,6 +646,23 @@ export interface LinkOut {
   token: string;
 }
 /**
+ * The password as it is, and as it shall be.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "PasswordChange".
+ */
+export interface PasswordChange {
+  old: string;
+  /**
+   * at least 15 characters; a few words will do
+   */
+  new: string;
+  /**
+   * whether all your API tokens end, too
+   */
+  revoke_tokens?: boolean;
+}
+/**
  * The result of an import.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema

@@ -206,6 +206,7 @@ class PasswordChange(Model):
 
     old: Password
     new: NewPassword
+    revoke_tokens: Annotated[bool, Field(description="whether all your API tokens end, too")] = False
 
 
 @router.post(
@@ -222,11 +223,14 @@ class PasswordChange(Model):
 async def password(
     request: Request, accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange
 ) -> Response:
-    """Changes the password. All other sessions end, signed tokens with them; API tokens stay.
+    """Changes the password. All other sessions end, and signed tokens and tickets with them. This session goes on.
+
+    API tokens stay valid unless `revoke_tokens` is set. Set it if somebody else may know the password, or have used one
+    of your sessions: they may have created a token. Links to notes stay as they are.
 
     Other browsers count as unknown devices until somebody signs in there again.
     """
-    device = await accounts.change_password(viewer, body.old, body.new, caller)
+    device = await accounts.change_password(viewer, body.old, body.new, caller, revoke_tokens=body.revoke_tokens)
     answer = private(None)
     add_device(answer, request, device)
     return answer

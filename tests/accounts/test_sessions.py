@@ -68,6 +68,19 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     browse().sign_in(ann.name, OTHER)
 
 
+def test_changing_the_password_revokes_api_tokens_on_request(browse: Browse, ann: Browser) -> None:
+    phone, token = browse().sign_in(ann.name), ann.token()["token"]
+    wrong = {"old": OTHER, "new": OTHER, "revoke_tokens": True}
+    assert ann.post("/auth/password", json=wrong).status_code == 403
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 200
+    assert ann.post("/auth/password", json={**wrong, "old": PASSWORD}).status_code == 204
+    assert ann.get("/auth/tokens").json() == []
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 401
+    assert not phone.user
+    assert ann.user
+    assert browse().get("/auth/me", headers=bearer(ann.token()["token"])).status_code == 200
+
+
 def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
     assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).json() == {

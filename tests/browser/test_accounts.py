@@ -205,6 +205,28 @@ async def test_page_asks_for_the_password_and_repeats_the_request(
     assert (access["owner"], access["role"]) == ("pia", "editor")
 
 
+async def test_new_password_revokes_api_tokens_unless_that_is_unchecked(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "pat")
+    await menu(page, "Your account")
+    for number, kept in ((1, True), (2, False)):
+        await page.get_by_label("What it is for").fill("backup")
+        await button(page, "Make a token").click()
+        token = await page.get_by_label("The new token", exact=True).input_value()
+        password = page.get_by_role("region", name="Password")
+        await password.get_by_label("The old password", exact=True).fill(PASSWORD + " again" * (number - 1))
+        await password.get_by_label("The new password", exact=True).fill(PASSWORD + " again" * number)
+        box = password.get_by_label("Revoke all API tokens, too")
+        await expect(box).to_be_checked()
+        await box.set_checked(not kept)
+        await button(page, "Change it").click()
+        told = "All other sessions have ended" + ("" if kept else ", and all API tokens are revoked")
+        await expect(page.locator(".notice")).to_have_text(f"The password is changed. {told}")
+        await expect(page.get_by_role("button", name="Revoke backup")).to_have_count(1 if kept else 0)
+        async with rest_client(server.url) as rest:
+            assert (await rest.get("/auth/me", headers=bearer(token))).status_code == (200 if kept else 401)
+        await box.set_checked(True)
+
+
 async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "fay")
     await menu(page, "Sign out")

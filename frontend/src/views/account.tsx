@@ -13,6 +13,7 @@ import { NewPassword, Password } from "./password";
 import { Secret } from "./secret";
 
 export function AccountPane() {
+  const [changes, setChanges] = useState(0);
   useEffect(() => {
     document.title = "Your account – Notes";
   }, []);
@@ -26,9 +27,9 @@ export function AccountPane() {
         </button>
       </header>
       <FailedSignIns />
-      <Sessions />
-      <Tokens />
-      <ChangePassword />
+      <Sessions key={`sessions-${changes}`} />
+      <Tokens key={`tokens-${changes}`} />
+      <ChangePassword changed={() => setChanges(changes + 1)} />
     </section>
   );
 }
@@ -158,17 +159,20 @@ function Tokens() {
   );
 }
 
-function ChangePassword() {
+function ChangePassword({ changed }: { changed: () => void }) {
   const [old, setOld] = useState("");
   const [fresh, setFresh] = useState("");
+  const [revoke, setRevoke] = useState(true);
   const [error, setError] = useState("");
   const change = async (): Promise<void> => {
     setError("");
     try {
-      await api.changePassword(old, fresh);
+      await api.changePassword({ old, new: fresh, revoke_tokens: revoke });
       setOld("");
       setFresh("");
-      say("The password is changed, and all other sessions have ended");
+      changed();
+      const tokens = revoke ? ", and all API tokens are revoked" : "";
+      say(`The password is changed. All other sessions have ended${tokens}`);
     } catch (failed) {
       setError(failed instanceof Error ? failed.message : String(failed));
     }
@@ -195,6 +199,11 @@ function ChangePassword() {
         />
         <Password label="The old password" value={old} change={setOld} />
         <NewPassword label="The new password" value={fresh} change={setFresh} />
+        <label class="check">
+          <input type="checkbox" checked={revoke} onChange={(event) => setRevoke(event.currentTarget.checked)} />
+          Revoke all API tokens, too
+        </label>
+        <small>All other sessions end in any case. Keep the tokens only if nobody else knows the old password.</small>
         <button type="submit" disabled={!old || !fresh}>
           Change it
         </button>
