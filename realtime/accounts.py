@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret, setup_token
+from realtime.auth import JWT_SECONDS, Claims, digest, make_jwt, new_secret, setup_token
 from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
 from realtime.failed_sign_ins import FailedSignInCounter
@@ -113,8 +113,7 @@ class Accounts:
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
             raise Forbidden(NO_SETUP)
-        check_password(new.password, new.name)
-        person = await self._store.people.add_first(new.name, await self._guard.hash(new.password, caller))
+        person = await self._store.people.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
         if person is None:
             raise Forbidden(NO_SETUP)
         return person
@@ -126,8 +125,7 @@ class Accounts:
         invited = self.sign_up_mode == "invite"
         if invited and new.invite is None:
             raise Forbidden("To sign up here takes an invite")
-        check_password(new.password, new.name)
-        hash = await self._guard.hash(new.password, caller)
+        hash = await self._guard.hash(new.name, new.password, caller)
         passed = None
         if invited and new.invite is not None:
             passed = await self._store.passes.take("invite", digest(new.invite))
@@ -261,11 +259,10 @@ class Accounts:
             TooMany: The old password was wrong too often in this session.
         """
         name = _name(viewer)
-        check_password(new, name)
         person = await self._prove_again(viewer, old, caller)
         device = None
         if person is not None and viewer.session is not None:
-            hash = await self._guard.hash(new, caller, viewer.session)
+            hash = await self._guard.hash(name, new, caller, viewer.session)
             generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
             await self._store.sessions.enter_era(viewer.session, generation)
@@ -362,8 +359,7 @@ class Accounts:
 
     async def add(self, name: str, password: str, *, admin: bool) -> Person:
         """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
-        check_password(password, name)
-        person = await self._store.people.add(name, await self._guard.hash(password, None), admin=admin)
+        person = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return person
 
@@ -391,8 +387,7 @@ class Accounts:
 
         Raises :class:`NotThere`, :class:`PasswordRefused`.
         """
-        check_password(password, name)
-        hash = await self._guard.hash(password, None)
+        hash = await self._guard.hash(name, password, None)
         if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
             raise NotThere("User not found")
         await self._end(name, "session" if keep_tokens else None)

@@ -46,6 +46,7 @@ def test_users_are_added_and_listed(administer: User) -> None:
     [
         (["add", "ann", "--password-stdin"], PASSWORD, "Somebody has this name already"),
         (["add", "bob", "--password-stdin"], "too short", "at least 15 characters"),
+        (["add", "bob", "--password-stdin"], "qwertyuiopasdfgh", "too easy to guess"),
         (["add", "not a name", "--password-stdin"], PASSWORD, "a name has"),
         (["reset", "bob", "--password-stdin"], PASSWORD, "User not found"),
         (["disable", "bob"], "", "User not found"),

@@ -462,7 +462,7 @@ export interface SignUpIn {
    */
   name: string;
   /**
-   * at least 15 characters; a few words will do
+   * at least 15 characters, and not easy to guess; a few words will do
    */
   password: string;
   /**
@@ -654,7 +654,7 @@ export interface LinkOut {
 export interface PasswordChange {
   old: string;
   /**
-   * at least 15 characters; a few words will do
+   * at least 15 characters, and not easy to guess; a few words will do
    */
   new: string;
   /**

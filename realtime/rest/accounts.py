@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from realtime.access import Viewer
 from realtime.accounts import NAME, Accounts
-from realtime.auth import LONGEST, SHORTEST
 from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
+from realtime.password_rules import LONGEST, SHORTEST
 from realtime.rest.common import (
     BODY,
     FOREIGN,
@@ -24,7 +24,7 @@ from realtime.rest.common import (
     Who,
     json_of,
 )
-from realtime.routing import parts_of, problem
+from realtime.routing import host_of, parts_of, problem
 from realtime.sign_in_guard import Caller
 from realtime.signin import devices_of, may_sign_in
 
@@ -48,7 +48,7 @@ NewPassword = Annotated[
     Field(
         min_length=SHORTEST,
         max_length=LONGEST,
-        description=f"at least {SHORTEST} characters; a few words will do",
+        description=f"at least {SHORTEST} characters, and not easy to guess; a few words will do",
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),
@@ -154,6 +154,7 @@ async def _caller(request: Request) -> Caller:
         request.client.host if request.client else None,
         None if agent is None else agent[:AGENT],
         devices_of(request.scope),
+        host_of(request.scope),
     )
 
 
