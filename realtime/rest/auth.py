@@ -34,7 +34,7 @@ from realtime.rest.accounts import (
 )
 from realtime.rest.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
-from realtime.signin import add_device, cookie_of, set_cookie
+from realtime.signin import add_device, cookie_of, drop_links, set_cookie
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
 
@@ -180,10 +180,12 @@ async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, 
     responses={**ANYONE, 204: {"description": "Nobody is signed in any more"}},
 )
 async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart) -> Response:
-    """Ends the session, and all that is open for it."""
+    """Ends the session, and all that is open for it. The browser also loses the links that it was given."""
     await accounts.sign_out(viewer_of(request), caller)
     answer = private(None)
     set_cookie(answer, request, None)
+    # No Clear-Site-Data: it would also delete the device cookie, and what the page keeps for other people.
+    drop_links(answer, request)
     return answer
 
 

@@ -34,6 +34,11 @@ KEPT = """async () => [
 """All that the page keeps of somebody's words in the browser."""
 
 
+async def _cookies(page: Page) -> set[str]:
+    """The names of the cookies of a browser."""
+    return {cookie.get("name", "") for cookie in await page.context.cookies()}
+
+
 @pytest.fixture
 def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
     """The database of the server."""
@@ -103,7 +108,14 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
             await expect(tab.locator(".row")).to_have_count(0)
             await expect(tab.get_by_text("A title that waits")).to_have_count(0)
         await page.unroute("**/notes/*/?base_version=*")
+        # Ben signs out: the links of the browser go, but not what it keeps for ann.
+        link = (await shared(rest, note_in("By link"), link="viewer"))["link"]["token"]
+        opened_link = await other.request.post("/auth/links", data={"token": link})
+        assert opened_link.status == 200
+        assert "realtime-links" in await _cookies(other)
         await menu(other, "Sign out")
+        await expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert await _cookies(other) == {"realtime-device"}
         await sign_in(other, "ann")
         await expect(other.locator(".row", has_text="A title that waits")).to_be_visible()
 

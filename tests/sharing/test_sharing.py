@@ -133,6 +133,34 @@ def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, not
     assert note in [one["id"] for one in stranger.get("/notes/").json()]
 
 
+def test_signing_out_takes_the_links_away(browse: Browse, ann: Browser, ed: Browser, note: int) -> None:
+    token = share(ann, note, link="editor")["link"]["token"]
+    shared_browser = browse().sign_in("ed")
+    shared_browser.post("/auth/links", json={"token": token})
+    assert shared_browser.get(f"/notes/{note}/").status_code == 200
+    answer = shared_browser.post("/auth/sign-out")
+    dropped = [cookie for cookie in answer.headers.get_list("set-cookie") if cookie.startswith("realtime-links=")]
+    assert len(dropped) == 1
+    assert {"HttpOnly", "Max-Age=0", "Path=/", "SameSite=lax"} <= set(dropped[0].split("; "))
+    assert list(shared_browser.cookies) == ["realtime-device"]
+    assert "clear-site-data" not in answer.headers
+    for sent in (
+        shared_browser.get(f"/notes/{note}/"),
+        shared_browser.sign_in("ed").get(f"/notes/{note}/"),
+    ):
+        assert sent.status_code == 404
+
+
+def test_guest_can_give_up_links(browse: Browse, ann: Browser, note: int) -> None:
+    guest = browse("https://notes.example")
+    guest.post("/auth/links", json={"token": share(ann, note, link="viewer")["link"]["token"]})
+    assert guest.get(f"/notes/{note}/").status_code == 200
+    answer = guest.post("/auth/sign-out")
+    (dropped,) = [one for one in answer.headers.get_list("set-cookie") if one.startswith("__Host-realtime-links=")]
+    assert "Secure" in dropped
+    assert guest.get(f"/notes/{note}/").status_code == 404
+
+
 def test_who_lost_a_note_hears_nothing_of_its_later_versions(ann: Browser, ed: Browser, note: int) -> None:
     cursor = ed.get("/notes/").headers["X-Cursor"]
     share(ann, note, members=[ED])
