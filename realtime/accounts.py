@@ -15,11 +15,12 @@ from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
 from realtime.failed_sign_ins import FailedSignInCounter
 from realtime.people import Session
 from realtime.sign_in_guard import Caller
+from realtime.user_management import UserManagement
 from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.people import Deed, Entry, FailedSignIns, Kind, Person
+    from realtime.people import FailedSignIns, Kind, Person
     from realtime.sign_in_guard import SignInGuard
     from realtime.store import Store
     from realtime.viewers import Viewers
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 LONGEST = timedelta(days=90)
 """However much it is used a session ends."""
 TICKET = timedelta(seconds=30)
-INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
 NO_SIGN_UP = "Nobody can sign up here; whoever runs the server adds people"
@@ -70,7 +70,10 @@ class Begun:
 
 
 class Accounts:
-    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account."""
+    """The actions of users on their own accounts, sessions and tokens. ``sign_up`` says who may make an account.
+
+    ``users`` has those of administrators on the accounts of others.
+    """
 
     def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
@@ -78,6 +81,7 @@ class Accounts:
         self._guard = guard
         self.sign_up_mode = sign_up
         self.failures = FailedSignInCounter(store.people)
+        self.users = UserManagement(store, viewers, guard)
         self._anyone = False
 
     async def aclose(self) -> None:
@@ -130,7 +134,7 @@ class Accounts:
         if invited and new.invite is not None:
             passed = await self._store.passes.take("invite", digest(new.invite))
             by = None if passed is None else await self._store.people.get(passed[1]["by"])
-            if by is None or by.disabled:  # who is disabled would let themselves in again
+            if by is None or by.disabled or not by.admin:  # they would let themselves in again
                 raise Forbidden("This invite was used, has expired, or never was one")
         try:
             return await self._store.people.add(new.name, hash, admin=False)
@@ -186,7 +190,7 @@ class Accounts:
         if before is not None:
             earlier = await self._viewers.of_secret(before, None)
             if earlier is not None and earlier.name is not None:
-                await self._end(earlier.name, id=earlier.session)
+                await self._viewers.end(earlier.name, id=earlier.session)
         _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
         return Begun(person, secret, await self._device(person, caller, person.eras["session"]))
 
@@ -226,16 +230,9 @@ class Accounts:
         await self._store.sessions.add(session)
         return session, secret
 
-    async def _end(self, user: str, kind: Kind | None = None, *, id: str | None = None, but: str | None = None) -> int:
-        """Ends sessions, and tells every worker. Returns how many."""
-        ended = await self._store.sessions.end(user, kind, id, but)
-        self._viewers.forget(ended)
-        await self._store.revocations.add(("session", session) for session in ended)
-        return len(ended)
-
     async def sign_out(self, viewer: Viewer, caller: Caller) -> None:
         """Ends the session that this came with."""
-        if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
+        if viewer.name is not None and await self._viewers.end(viewer.name, "session", id=viewer.session):
             await self._store.audit.add("sign-out", viewer.name, address=caller.address)
 
     async def change_password(
@@ -271,7 +268,7 @@ class Accounts:
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
             raise Forbidden("The old password is wrong")
-        await self._end(name, None if revoke_tokens else "session", but=viewer.session)
+        await self._viewers.end(name, None if revoke_tokens else "session", but=viewer.session)
         return device
 
     async def confirm_password(self, viewer: Viewer, password: str, caller: Caller) -> None:
@@ -300,14 +297,14 @@ class Accounts:
 
     async def end(self, viewer: Viewer, kind: Kind, id: str, caller: Caller) -> None:
         """Ends one of one's sessions, or a token. Raises :class:`NotThere`."""
-        if not await self._end(_name(viewer), kind, id=id):
+        if not await self._viewers.end(_name(viewer), kind, id=id):
             raise NotThere(f"{kind.capitalize()} not found")
         action: Literal["session.end", "token.end"] = "session.end" if kind == "session" else "token.end"
         await self._store.audit.add(action, viewer.name, target=id, address=caller.address)
 
     async def end_others(self, viewer: Viewer, caller: Caller) -> None:
         """Ends all of one's sessions but this one."""
-        if await self._end(_name(viewer), "session", but=viewer.session):
+        if await self._viewers.end(_name(viewer), "session", but=viewer.session):
             await self._store.audit.add("session.end", viewer.name, target="others", address=caller.address)
 
     async def make_token(
@@ -339,59 +336,6 @@ class Accounts:
         if found is None or found[1]["note"] != note:
             return None
         return await self._viewers.of_session(found[1]["session"])
-
-    async def invite(self, viewer: Viewer, caller: Caller) -> tuple[str, datetime]:
-        """An invite for one person, and until when it holds."""
-        secret, until = new_secret(), datetime.now(UTC) + INVITE
-        await self._store.passes.add("invite", digest(secret), until, {"by": viewer.name})
-        await self._store.audit.add("invite", viewer.name, address=caller.address)
-        return secret, until
-
-    async def people(self) -> Sequence[Person]:
-        """All users, by name."""
-        return await self._store.people.all()
-
-    async def audit(
-        self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None
-    ) -> Sequence[Entry]:
-        """What was done, the last first, from before an entry on."""
-        return await self._store.audit.page(limit, after=after, who=who, action=action)
-
-    async def add(self, name: str, password: str, *, admin: bool) -> Person:
-        """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
-        person = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
-        await self._store.audit.add("user.add", None, target=name)
-        return person
-
-    async def set_disabled(
-        self, name: str, disabled: bool, by: Viewer | None = None, caller: Caller | None = None
-    ) -> Person:
-        """Disables a user, which ends all that they have open, or enables one. Raises :class:`NotThere`."""
-        if disabled and by is not None and by.name == name:
-            raise Forbidden("Nobody can disable themselves")
-        person = await self._store.people.set_disabled(name, disabled)
-        if person is None:
-            raise NotThere("User not found")
-        if disabled:
-            await self._end(name)
-        await self._store.audit.add(
-            "user.disable" if disabled else "user.enable",
-            None if by is None else by.name,
-            target=name,
-            address=None if caller is None else caller.address,
-        )
-        return person
-
-    async def reset(self, name: str, password: str, *, keep_tokens: bool = False) -> None:
-        """Set a password. All sessions of the user end, and all API tokens unless they are kept.
-
-        Raises :class:`NotThere`, :class:`PasswordRefused`.
-        """
-        hash = await self._guard.hash(name, password, None)
-        if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
-            raise NotThere("User not found")
-        await self._end(name, "session" if keep_tokens else None)
-        await self._store.audit.add("user.reset", None, target=name)
 
 
 def _name(viewer: Viewer) -> str:

@@ -12,6 +12,8 @@
      ├── Forbidden               403
      │    └── ConfirmationNeeded 403, tells that the password has to be confirmed first
      ├── NameTaken               409
+     ├── LastAdmin               409, there would be no administrator any more
+     ├── UnknownHeir             422, nobody who can get the notes of a deleted account
      ├── PasswordRefused         422, says what it must be
      ├── TooMany                 429, carries when to try again
      ├── Behind                  carries the current note
@@ -174,6 +176,24 @@ class NameTaken(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("Somebody has this name already")
+
+
+class LastAdmin(RealtimeError):
+    """There would be no administrator any more."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is the last administrator. Make somebody else an administrator first")
+
+
+class UnknownHeir(RealtimeError):
+    """The user who is to get the notes of a deleted account does not exist, is disabled, or is the account itself."""
+
+    status = 422
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"transfer_to: {name} cannot get the notes. Name another user who is not disabled")
 
 
 class PasswordRefused(RealtimeError):

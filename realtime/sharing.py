@@ -77,7 +77,9 @@ class Sharing:
         """
         before = await self._store.notes.standing(id)
         check(viewer, before, Act.SHARE)  # before the names are looked up: who may not share is told just that
-        named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
+        # Members whose accounts were deleted stay until they are removed.
+        members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
+        named = {*members, *([] if wanted.owner is None else [wanted.owner])}
         if unknown := named - await self._store.people.known(named):
             raise UnknownPeople(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):

@@ -49,7 +49,7 @@ SIGN_UP = Rule("sign-up", 20, 60)
 """Accounts that are made from one address."""
 PASSWORD_CHANGE = Rule("password-change", 5, 60)
 """Wrong passwords of one session, when it changes the password or confirms it."""
-OPERATOR = Requester("operator", "operator", trusted=True)
+OPERATOR_REQUESTER = Requester("operator", "operator", trusted=True)
 """Whoever has the machine."""
 UNKNOWN_ADDRESS = "unknown"
 
@@ -181,7 +181,7 @@ class SignInGuard:
             TooMany: Too many requests are waiting.
         """
         if caller is None:
-            requester = OPERATOR
+            requester = OPERATOR_REQUESTER
         else:
             requester = _stranger(caller) if session is None else _of_session(session, caller)
         words = context_words(name, None if caller is None else caller.host)

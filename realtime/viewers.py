@@ -14,13 +14,14 @@ from realtime.auth import LINK, digest, read_jwt
 from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
-    from realtime.people import Person, Session
+    from realtime.people import Kind, Person, Session
     from realtime.store import Store
 
 log = logging.getLogger(__name__)
 
 TOKEN = "rt_"
 """What API tokens begin with, so that people and scanners of leaked secrets know one."""
+KINDS: tuple[Kind, ...] = ("session", "token")
 REMEMBERED = 0.5
 """Seconds for which what was read is believed."""
 MOST_REMEMBERED = 10_000
@@ -108,6 +109,29 @@ class Viewers:
         proven = held[0][0].proven_date
         if proven is None or proven + CONFIRMED < datetime.now(UTC):
             raise ConfirmationNeeded
+
+    async def end(self, user: str, kind: Kind | None = None, *, id: str | None = None, but: str | None = None) -> int:
+        """End sessions and API tokens of a user, on every worker, and return how many.
+
+        Args:
+            user: The user.
+            kind: End only sessions, or only tokens.
+            id: End only this one.
+            but: End all but this one.
+
+        Raises:
+            OutcomeUnknown: The database did not confirm it in time.
+        """
+        ended = await self._store.sessions.end(user, kind, id, but)
+        self.forget(ended)
+        await self._store.revocations.add(("session", session) for session in ended)
+        return len(ended)
+
+    async def change_role(self, user: str, *, admin: bool) -> None:
+        """Let every worker know whether a user is an administrator from now on. Raises :class:`Unavailable`."""
+        sessions = [one.id for kind in KINDS for one in await self._store.sessions.of(user, kind)]
+        self.forget(sessions)
+        await self._store.revocations.add(("promoted" if admin else "demoted", session) for session in sessions)
 
     def forget(self, sessions: Iterable[str]) -> None:
         """Forgets what is remembered of sessions that ended."""

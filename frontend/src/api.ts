@@ -8,6 +8,7 @@ import type {
   Entry,
   Imported,
   Invite,
+  InviteListed,
   Me,
   Merged,
   NewToken,
@@ -132,6 +133,17 @@ export const endToken = (id: string): Promise<void> => write("DELETE", `/auth/to
 export const users = (): Promise<UserListed[]> => get("/users");
 export const setDisabled = (name: string, disabled: boolean): Promise<UserListed> =>
   write("POST", `/users/${name}/${disabled ? "disable" : "enable"}`);
+export const setAdmin = (name: string, admin: boolean): Promise<UserListed> =>
+  write("POST", `/users/${name}/${admin ? "promote" : "demote"}`);
+
+/** Deletes an account: one's own without a name. Without `to` nobody in particular gets the notes. */
+export const deleteAccount = (name: string | null, to: string): Promise<void> =>
+  write(
+    "DELETE",
+    `${name === null ? "/auth/account" : `/users/${name}`}?${new URLSearchParams(to && { transfer_to: to })}`,
+  );
+export const invites = (): Promise<InviteListed[]> => get("/invites");
+export const revokeInvite = (id: string): Promise<void> => write("DELETE", `/invites/${id}`);
 export const invite = (): Promise<Invite> => write("POST", "/invites");
 export const audit = (who: string): Promise<Page<Entry>> =>
   page(`/audit?${new URLSearchParams({ limit: "50", ...(who && { who }) })}`);

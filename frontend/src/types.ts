@@ -532,7 +532,26 @@ export interface Invite {
    * to be given when signing up
    */
   invite: string;
+  /**
+   * for `DELETE /invites/{id}`
+   */
+  id: string;
   expires: string;
+}
+/**
+ * An invite that can still be used. Its secret is not stored.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "InviteListed".
+ */
+export interface InviteListed {
+  id: string;
+  /**
+   * the administrator who created it
+   */
+  by: string | null;
+  created_date: string;
+  expires_date: string;
 }
 /**
  * One thing that somebody did, or with `"ok": false` tried to.
@@ -559,7 +578,11 @@ export interface Entry {
     | "user.disable"
     | "user.enable"
     | "user.reset"
+    | "user.promote"
+    | "user.demote"
+    | "user.delete"
     | "invite"
+    | "invite.revoke"
     | "note.create"
     | "note.change"
     | "note.delete"

@@ -12,6 +12,7 @@ from realtime.accounts import NAME, Accounts
 from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
 from realtime.password_rules import LONGEST, SHORTEST
+from realtime.people import Actor
 from realtime.rest.common import (
     BODY,
     FOREIGN,
@@ -76,6 +77,11 @@ OWN: Answers = {**OWN_ACT, **JSON_BODY}
 ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 
+LAST_ADMIN: Answers = {
+    409: problem(
+        "It is the last administrator", "ann is the last administrator. Make somebody else an administrator first"
+    )
+}
 INSECURE: Answers = {
     400: problem(
         "Over plain HTTP, and not on the machine itself; or the body is not JSON",
@@ -144,8 +150,13 @@ async def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
     return viewer
 
 
+async def _confirmed_admin(_: Annotated[Viewer, Depends(_writing_admin)], viewer: Confirmed) -> Viewer:
+    return viewer
+
+
 Admin = Annotated[Viewer, Depends(_admin)]
 WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
+ConfirmedAdmin = Annotated[Viewer, Depends(_confirmed_admin)]
 
 
 async def _caller(request: Request) -> Caller:
@@ -159,6 +170,11 @@ async def _caller(request: Request) -> Caller:
 
 
 CallerPart = Annotated[Caller, Depends(_caller)]
+
+
+def actor(viewer: Viewer, caller: Caller) -> Actor:
+    """Return the user who sent a request, for the audit."""
+    return Actor(viewer.name, caller.address)
 
 
 async def _safely(request: Request, _: AccountsPart) -> None:

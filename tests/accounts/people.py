@@ -30,7 +30,7 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
 
 async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
     """Add a user as ``realtime user add`` does."""
-    await act(settings, lambda accounts: accounts.add(name, PASSWORD, admin=admin))
+    await act(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
 
 
 class Browser(TestClient):

@@ -255,7 +255,7 @@ def test_invites(settings: Settings) -> None:
         body = {"name": "ann", "password": PASSWORD}
         answer = host.post("/auth/sign-up", json=body)
         assert (answer.status_code, answer.json()["detail"]) == (403, "To sign up here takes an invite")
-        run(host, lambda: parts_of(host).accounts.add("root", PASSWORD, admin=False))
+        run(host, lambda: parts_of(host).accounts.users.add("root", PASSWORD, admin=False))
         root = Browser(host).sign_in("root")
         assert root.user == {"name": "root", "admin": True, "via": "session"}
         invite = root.post("/invites").json()["invite"]
@@ -269,7 +269,7 @@ def test_invites(settings: Settings) -> None:
             assert answer.status_code == 403
         assert ann.post("/invites").status_code == 403
         invite = root.post("/invites").json()["invite"]
-        run(host, lambda: parts_of(host).accounts.set_disabled("root", True))
+        run(host, lambda: parts_of(host).accounts.users.set_disabled("root", True))
         answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": invite})
         assert answer.status_code == 403
 

@@ -239,6 +239,56 @@ async def test_new_password_revokes_api_tokens_unless_that_is_unchecked(opened: 
         await box.set_checked(True)
 
 
+async def test_administrator_changes_roles_invites_and_accounts(opened: Open, server: ServerProcess) -> None:
+    root = await opened("/people")
+    await sign_in(root, "root")
+    quin = await sign_up(opened, "quin")
+    note = await (await quin.request.post("/notes/", data=note_in("Of quin"))).json()
+    await root.reload()
+    await root.get_by_role("button", name="Make administrator quin").click()
+    await expect(root.get_by_role("button", name="Take administrator role from quin")).to_be_visible()
+    # Live in the page of who gets the role, and loses it.
+    await quin.get_by_label("More").click()
+    await expect(quin.locator(".menu").get_by_text("People")).to_be_visible()
+    await root.get_by_role("button", name="Take administrator role from quin").click()
+    await expect(quin.locator(".menu").get_by_text("People")).to_have_count(0)
+    await expect(light(quin, "saved")).to_be_visible()
+    invites = root.get_by_role("region", name="Invites")
+    await expect(invites.get_by_role("listitem")).to_have_count(0)
+    await invites.get_by_role("button", name="Make an invite").click()
+    await expect(invites.get_by_role("listitem")).to_have_count(1)
+    await invites.get_by_role("button", name="Revoke the invite by root").click()
+    await expect(invites.get_by_role("listitem")).to_have_count(0)
+    await expect(invites.get_by_label("The address of the invite", exact=True)).to_have_count(0)
+    await root.get_by_role("button", name="Delete… quin").click()
+    dialog = root.get_by_role("dialog", name="Delete the account quin")
+    await dialog.get_by_label("Give all notes to (optional)").fill("quin")
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("quin cannot get the notes")
+    await dialog.get_by_label("Give all notes to (optional)").fill("Root")
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(dialog).to_have_count(0)
+    await expect(root.get_by_role("button", name="Delete… quin")).to_have_count(0)
+    await expect(quin.get_by_text("You are signed out here")).to_be_visible()
+    assert (await (await root.request.get(f"/notes/{note['id']}/access")).json())["owner"] == "root"
+
+
+async def test_user_deletes_the_own_account(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "rob")
+    await _writes(page, "words")
+    await menu(page, "Your account")
+    await page.get_by_role("button", name="Delete your account…").click()
+    dialog = page.get_by_role("dialog", name="Delete your account")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_have_count(0)
+    await page.get_by_role("button", name="Delete your account…").click()
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert await page.evaluate(KEPT) == []
+    await sign_in(page, "rob")
+    await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
+
+
 async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "fay")
     await menu(page, "Sign out")

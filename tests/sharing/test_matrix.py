@@ -139,6 +139,25 @@ def test_who_may_make_notes(world: World) -> None:
             assert world.people[person].delete(f"/notes/{id}/").status_code == 200
 
 
+ADMIN_CALLS: dict[str, tuple[int, Callable[[Browser], Response]]] = {
+    "users": (200, lambda who: who.get("/users")),
+    "promote": (404, lambda who: who.post("/users/nobody/promote")),
+    "demote": (404, lambda who: who.post("/users/nobody/demote")),
+    "disable": (404, lambda who: who.post("/users/nobody/disable")),
+    "delete": (404, lambda who: who.delete("/users/nobody")),
+    "invites": (200, lambda who: who.get("/invites")),
+    "revoke an invite": (404, lambda who: who.delete(f"/invites/{'0' * 32}")),
+}
+
+
+@pytest.mark.parametrize("call", ADMIN_CALLS)
+def test_administration_is_for_administrators(world: World, call: str) -> None:
+    done, ask = ADMIN_CALLS[call]
+    for person in PEOPLE:
+        expected = done if person == "root" else 401 if person in ("linked", "stranger") else 403
+        assert ask(world.people[person]).status_code == expected, person
+
+
 LOST = {"taken"}
 """Notes that were everyone's once: all hear that they are gone."""
 

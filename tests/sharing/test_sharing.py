@@ -330,7 +330,7 @@ def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
     async def beaten(*arguments: Any, **options: Any) -> Any:
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
-        await parts.accounts._end(ann.name)
+        await parts.viewers.end(ann.name)
         await eventually(lambda: parts.feed._ended(viewer))
         return await update(*arguments, **options)
 

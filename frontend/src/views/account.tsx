@@ -2,11 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { me, user } from "../account";
-import { signOut } from "../actions";
+import { deleteOwnAccount, signOut } from "../actions";
 import * as api from "../api";
 import { complain, say } from "../notices";
 import type { NewToken, SignIn, Token } from "../types";
 import { Report } from "./attempts";
+import { DeletionDialog } from "./deletion";
 import { ago } from "./list";
 import { Back } from "./note";
 import { NewPassword, Password } from "./password";
@@ -30,6 +31,7 @@ export function AccountPane() {
       <Sessions key={`sessions-${changes}`} />
       <Tokens key={`tokens-${changes}`} />
       <ChangePassword changed={() => setChanges(changes + 1)} />
+      <DeleteAccount />
     </section>
   );
 }
@@ -213,6 +215,20 @@ function ChangePassword({ changed }: { changed: () => void }) {
           {error}
         </p>
       )}
+    </section>
+  );
+}
+
+function DeleteAccount() {
+  const [asked, setAsked] = useState(false);
+  return (
+    <section aria-labelledby="delete">
+      <h2 id="delete">Delete your account</h2>
+      <p class="faint">You choose who gets your notes. You can export them before.</p>
+      <button type="button" class="danger" onClick={() => setAsked(true)}>
+        Delete your account…
+      </button>
+      {asked && <DeletionDialog name={null} remove={deleteOwnAccount} close={() => setAsked(false)} />}
     </section>
   );
 }
