@@ -12,8 +12,20 @@ from realtime.settings import Settings
 
 WANTED = (
     *("Note", "NoteListed", "NoteIn", "NotePatch", "Merged", "Trashed", "TagCount", "Revision", "RevisionText"),
-    *("Me", "FailedSignIns", "User", "SignIn", "SignUpIn", "Token", "NewToken", "UserListed", "Invite", "Entry"),
-    *("AccessIn", "AccessOut", "Member", "LinkOut"),
+    *(
+        "Me",
+        "FailedSignIns",
+        "User",
+        "SignIn",
+        "SignUpIn",
+        "Token",
+        "NewToken",
+        "UserListed",
+        "Invite",
+        "InviteListed",
+        "Entry",
+    ),
+    *("AccessIn", "AccessOut", "Member", "LinkOut", "PasswordChange"),
     *("Imported", "FileRemark"),
 )
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth import JWT_SECONDS, Claims, check_password, digest, make_jwt, new_secret, setup_token
+from realtime.auth import JWT_SECONDS, Claims, digest, make_jwt, new_secret, setup_token
 from realtime.devices import issue_device
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
 from realtime.failed_sign_ins import FailedSignInCounter
 from realtime.people import Session
 from realtime.sign_in_guard import Caller
+from realtime.user_management import UserManagement
 from realtime.viewers import IDLE, TOKEN
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
-    from realtime.people import Deed, Entry, FailedSignIns, Kind, Person
+    from realtime.people import FailedSignIns, Kind, Person
     from realtime.sign_in_guard import SignInGuard
     from realtime.store import Store
     from realtime.viewers import Viewers
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 LONGEST = timedelta(days=90)
 """However much it is used a session ends."""
 TICKET = timedelta(seconds=30)
-INVITE = timedelta(days=7)
 MOST_TOKENS = 100
 WRONG = "The name or the password is wrong"
 NO_SIGN_UP = "Nobody can sign up here; whoever runs the server adds people"
@@ -70,7 +70,10 @@ class Begun:
 
 
 class Accounts:
-    """Every change of accounts, sessions and tokens. ``sign_up`` says who may make an account."""
+    """The actions of users on their own accounts, sessions and tokens. ``sign_up`` says who may make an account.
+
+    ``users`` has those of administrators on the accounts of others.
+    """
 
     def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
@@ -78,6 +81,7 @@ class Accounts:
         self._guard = guard
         self.sign_up_mode = sign_up
         self.failures = FailedSignInCounter(store.people)
+        self.users = UserManagement(store, viewers, guard)
         self._anyone = False
 
     async def aclose(self) -> None:
@@ -113,8 +117,7 @@ class Accounts:
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
             raise Forbidden(NO_SETUP)
-        check_password(new.password, new.name)
-        person = await self._store.people.add_first(new.name, await self._guard.hash(new.password, caller))
+        person = await self._store.people.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
         if person is None:
             raise Forbidden(NO_SETUP)
         return person
@@ -126,13 +129,12 @@ class Accounts:
         invited = self.sign_up_mode == "invite"
         if invited and new.invite is None:
             raise Forbidden("To sign up here takes an invite")
-        check_password(new.password, new.name)
-        hash = await self._guard.hash(new.password, caller)
+        hash = await self._guard.hash(new.name, new.password, caller)
         passed = None
         if invited and new.invite is not None:
             passed = await self._store.passes.take("invite", digest(new.invite))
             by = None if passed is None else await self._store.people.get(passed[1]["by"])
-            if by is None or by.disabled:  # who is disabled would let themselves in again
+            if by is None or by.disabled or not by.admin:  # they would let themselves in again
                 raise Forbidden("This invite was used, has expired, or never was one")
         try:
             return await self._store.people.add(new.name, hash, admin=False)
@@ -188,7 +190,7 @@ class Accounts:
         if before is not None:
             earlier = await self._viewers.of_secret(before, None)
             if earlier is not None and earlier.name is not None:
-                await self._end(earlier.name, id=earlier.session)
+                await self._viewers.end(earlier.name, id=earlier.session)
         _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
         return Begun(person, secret, await self._device(person, caller, person.eras["session"]))
 
@@ -223,24 +225,27 @@ class Accounts:
             label=label,
             address=caller.address,
             agent=caller.agent,
+            proven_date=now if kind == "session" else None,
         )
         await self._store.sessions.add(session)
         return session, secret
 
-    async def _end(self, user: str, kind: Kind | None = None, *, id: str | None = None, but: str | None = None) -> int:
-        """Ends sessions, and tells every worker. Returns how many."""
-        ended = await self._store.sessions.end(user, kind, id, but)
-        self._viewers.forget(ended)
-        await self._store.revocations.add(("session", session) for session in ended)
-        return len(ended)
-
     async def sign_out(self, viewer: Viewer, caller: Caller) -> None:
         """Ends the session that this came with."""
-        if viewer.name is not None and await self._end(viewer.name, "session", id=viewer.session):
+        if viewer.name is not None and await self._viewers.end(viewer.name, "session", id=viewer.session):
             await self._store.audit.add("sign-out", viewer.name, address=caller.address)
 
-    async def change_password(self, viewer: Viewer, old: str, new: str, caller: Caller) -> str:
+    async def change_password(
+        self, viewer: Viewer, old: str, new: str, caller: Caller, *, revoke_tokens: bool = False
+    ) -> str:
         """Set another password. All other sessions end, and all devices are unknown again but this one.
+
+        Args:
+            viewer: The user, in the session that goes on.
+            old: The password so far.
+            new: The new password.
+            caller: The origin of the request.
+            revoke_tokens: Whether all API tokens of the user end, too.
 
         Returns:
             The new token of this device.
@@ -251,22 +256,40 @@ class Accounts:
             TooMany: The old password was wrong too often in this session.
         """
         name = _name(viewer)
-        check_password(new, name)
-        person = await self._store.people.get(name)
-        right = viewer.session is not None and await self._guard.verify_old(person, old, viewer.session, caller)
+        person = await self._prove_again(viewer, old, caller)
         device = None
-        if person is not None and right and viewer.session is not None:
-            hash = await self._guard.hash(new, caller, viewer.session)
+        if person is not None and viewer.session is not None:
+            hash = await self._guard.hash(name, new, caller, viewer.session)
             generation = person.eras["session"] + 1
             # First, so that it is valid at every moment.
             await self._store.sessions.enter_era(viewer.session, generation)
-            if await self._store.people.change_password(name, person.hash, hash, tokens=False):
+            if await self._store.people.change_password(name, person.hash, hash, tokens=revoke_tokens):
                 device = await self._device(person, caller, generation)
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
             raise Forbidden("The old password is wrong")
-        await self._end(name, "session", but=viewer.session)
+        await self._viewers.end(name, None if revoke_tokens else "session", but=viewer.session)
         return device
+
+    async def confirm_password(self, viewer: Viewer, password: str, caller: Caller) -> None:
+        """Let this session do what needs the password to be confirmed, for some minutes.
+
+        Raises:
+            Forbidden: The password is wrong.
+            TooMany: It was wrong too often in this session.
+        """
+        right = await self._prove_again(viewer, password, caller) is not None
+        await self._store.audit.add("password.confirm", viewer.name, address=caller.address, ok=right)
+        if not right:
+            raise Forbidden("The password is wrong")
+
+    async def _prove_again(self, viewer: Viewer, password: str, caller: Caller) -> Person | None:
+        """Return the user of a session if the password is right, which this session then has confirmed."""
+        person = await self._store.people.get(_name(viewer))
+        if viewer.session is None or not await self._guard.verify_old(person, password, viewer.session, caller):
+            return None
+        await self._store.sessions.confirm(viewer.session)
+        return person
 
     async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
         """One's sign-ins, or tokens."""
@@ -274,14 +297,14 @@ class Accounts:
 
     async def end(self, viewer: Viewer, kind: Kind, id: str, caller: Caller) -> None:
         """Ends one of one's sessions, or a token. Raises :class:`NotThere`."""
-        if not await self._end(_name(viewer), kind, id=id):
+        if not await self._viewers.end(_name(viewer), kind, id=id):
             raise NotThere(f"{kind.capitalize()} not found")
         action: Literal["session.end", "token.end"] = "session.end" if kind == "session" else "token.end"
         await self._store.audit.add(action, viewer.name, target=id, address=caller.address)
 
     async def end_others(self, viewer: Viewer, caller: Caller) -> None:
         """Ends all of one's sessions but this one."""
-        if await self._end(_name(viewer), "session", but=viewer.session):
+        if await self._viewers.end(_name(viewer), "session", but=viewer.session):
             await self._store.audit.add("session.end", viewer.name, target="others", address=caller.address)
 
     async def make_token(
@@ -313,58 +336,6 @@ class Accounts:
         if found is None or found[1]["note"] != note:
             return None
         return await self._viewers.of_session(found[1]["session"])
-
-    async def invite(self, viewer: Viewer, caller: Caller) -> tuple[str, datetime]:
-        """An invite for one person, and until when it holds."""
-        secret, until = new_secret(), datetime.now(UTC) + INVITE
-        await self._store.passes.add("invite", digest(secret), until, {"by": viewer.name})
-        await self._store.audit.add("invite", viewer.name, address=caller.address)
-        return secret, until
-
-    async def people(self) -> Sequence[Person]:
-        """All users, by name."""
-        return await self._store.people.all()
-
-    async def audit(
-        self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None
-    ) -> Sequence[Entry]:
-        """What was done, the last first, from before an entry on."""
-        return await self._store.audit.page(limit, after=after, who=who, action=action)
-
-    async def add(self, name: str, password: str, *, admin: bool) -> Person:
-        """Adds a user; the very first is admin. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
-        check_password(password, name)
-        person = await self._store.people.add(name, await self._guard.hash(password, None), admin=admin)
-        await self._store.audit.add("user.add", None, target=name)
-        return person
-
-    async def set_disabled(
-        self, name: str, disabled: bool, by: Viewer | None = None, caller: Caller | None = None
-    ) -> Person:
-        """Disables a user, which ends all that they have open, or enables one. Raises :class:`NotThere`."""
-        if disabled and by is not None and by.name == name:
-            raise Forbidden("Nobody can disable themselves")
-        person = await self._store.people.set_disabled(name, disabled)
-        if person is None:
-            raise NotThere("User not found")
-        if disabled:
-            await self._end(name)
-        await self._store.audit.add(
-            "user.disable" if disabled else "user.enable",
-            None if by is None else by.name,
-            target=name,
-            address=None if caller is None else caller.address,
-        )
-        return person
-
-    async def reset(self, name: str, password: str) -> None:
-        """Sets a password; all sessions and tokens of the user end. Raises :class:`NotThere`."""
-        check_password(password, name)
-        hash = await self._guard.hash(password, None)
-        if not await self._store.people.change_password(name, None, hash, tokens=True):
-            raise NotThere("User not found")
-        await self._end(name)
-        await self._store.audit.add("user.reset", None, target=name)
 
 
 def _name(viewer: Viewer) -> str:

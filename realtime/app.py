@@ -21,6 +21,7 @@ from realtime.accounts import Accounts
 from realtime.audit import NoteAudit
 from realtime.auth import Passwords
 from realtime.bus import Bus
+from realtime.deleted_accounts import DeletedAccounts
 from realtime.detour import Detour
 from realtime.embedded import Embedded
 from realtime.errors import CloseCode, RealtimeError, Unavailable
@@ -89,6 +90,7 @@ class Parts:
     """This and what follows: without accounts there are none."""
     accounts: Accounts | None
     sharing: Sharing | None
+    deleted_accounts: DeletedAccounts | None
     limits: Limits | None
     open_mode: OpenModeCheck | None
     """Only in open mode, unless it is meant for others, too."""
@@ -258,6 +260,12 @@ async def _parts(
         hub.end(sessions, CloseCode.NOT_SIGNED_IN)
         rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
 
+    async def change_role(sessions: Ended) -> None:
+        # Clients start over on a new connection, with the rights that the session has from now on.
+        viewers.forget(sessions)
+        hub.end(sessions, CloseCode.RESUME, reset(follower.position))
+        rooms.end(sessions, CloseCode.RESUME)
+
     async def check(notes: Ended) -> None:
         for id in notes:
             await rooms.check(id)
@@ -265,7 +273,7 @@ async def _parts(
 
     revocations = Revocations(
         store.revocations,
-        {"session": end, "note": check},
+        {"session": end, "note": check, "promoted": change_role, "demoted": change_role},
         Open(lambda: hub.sessions() | rooms.sessions(), viewers.ended),
     )
     rooms = Rooms(
@@ -339,12 +347,14 @@ async def _parts(
             await asyncio.gather(feed.drain(0), rooms.drain(0))
 
         tasks["look for accounts"] = partial(open_mode.run, refuse)
-    accounts = sharing = limits = None
+    accounts = sharing = deleted_accounts = limits = None
     if settings.auth == "accounts":
         limits = Limits(bus)
         sharing = Sharing(store, notes, queries, viewers)
         guard = SignInGuard(limits, Passwords(settings.password_memory), viewers.key)
         accounts = Accounts(store, viewers, guard, settings.sign_up)
+        deleted_accounts = DeletedAccounts(store, notes)
+        tasks["settle deleted accounts"] = deleted_accounts.run
         tasks["audit"] = audit.run
         tasks["count failed sign-ins"] = accounts.failures.run
         tasks["hear of revocations"] = revocations.run
@@ -354,7 +364,7 @@ async def _parts(
             await _first_contact(follower, open_mode)
             known = None if accounts is None else viewers
             common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas, pools)
-            yield Parts(*common, known, accounts, sharing, limits, open_mode)
+            yield Parts(*common, known, accounts, sharing, deleted_accounts, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

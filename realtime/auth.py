@@ -8,19 +8,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import unicodedata
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from realtime.errors import PasswordRefused
 from realtime.fair_queue import FairPool, Requester
+from realtime.password_rules import check_password, normalised
 
-SHORTEST = 15
-"""Characters of a password without a second factor (NIST SP 800-63B-4, section 3.1.1.2)."""
-LONGEST = 1024
-"""Bytes of UTF-8."""
 PASSES = 1
 """With 46 MiB one of OWASP's recommendations for Argon2id (Password Storage Cheat Sheet)."""
 JWT_SECONDS = 900
@@ -40,22 +36,6 @@ def digest(secret: str) -> str:
     Half of a SHA-256 is enough, since secrets are random: there is nothing to try but 2^128 others.
     """
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
-
-
-def normalised(password: str) -> str:
-    """A password in the one form that it has, however a keyboard composes its letters."""
-    return unicodedata.normalize("NFKC", password)
-
-
-def check_password(password: str, name: str) -> None:
-    """Raises :class:`PasswordRefused` for a new password that is too easy to guess, or too long."""
-    password = normalised(password)
-    if len(password) < SHORTEST:
-        raise PasswordRefused(f"password: must have at least {SHORTEST} characters; a few words will do")
-    if len(password.encode()) > LONGEST:
-        raise PasswordRefused(f"password: must be at most {LONGEST} bytes of UTF-8")
-    if not password.casefold().replace(name, "").strip():
-        raise PasswordRefused("password: must not be the name")
 
 
 class Passwords:
@@ -78,9 +58,24 @@ class Passwords:
         """Stop the thread."""
         await self._pool.aclose()
 
-    async def hash(self, password: str, requester: Requester) -> str:
-        """Return a hash to store. Raises :class:`TooMany`."""
-        return await self._pool.run(requester, partial(self._hash.hash, normalised(password)))
+    async def hash(self, password: str, words: Iterable[str], requester: Requester) -> str:
+        """Check a new password, and return a hash to store.
+
+        Args:
+            password: The password.
+            words: Words that do not count, because they are easy to guess for this account.
+            requester: The party that the work is done for.
+
+        Raises:
+            PasswordRefused: The password is too short, too long, or too easy to guess.
+            TooMany: Too many requests are waiting.
+        """
+
+        def check_and_hash() -> str:
+            check_password(password, words)
+            return self._hash.hash(normalised(password))
+
+        return await self._pool.run(requester, check_and_hash)
 
     async def verify(
         self, password: str, stored: str | None, requester: Requester, delay: float = 0.0

@@ -301,14 +301,14 @@ def add(
 ) -> None:
     """Add a user. The password is asked for: at least 15 characters."""
     name, password = _named(name), _password(password_stdin)
-    person = _act(lambda accounts: accounts.add(name, password, admin=admin), data, mongo_url, database)
+    person = _act(lambda accounts: accounts.users.add(name, password, admin=admin), data, mongo_url, database)
     output.print(f"{person.name} was added{', as an admin' if person.admin else ''}")
 
 
 @users.command("list")
 def list_(data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """List the users."""
-    for person in _act(lambda accounts: accounts.people(), data, mongo_url, database):
+    for person in _act(lambda accounts: accounts.users.all(), data, mongo_url, database):
         marks = [word for word, true in (("admin", person.admin), ("disabled", person.disabled)) if true]
         output.print(" ".join([person.name, *marks]))
 
@@ -316,14 +316,14 @@ def list_(data: Data = None, mongo_url: MongoUrl = None, database: Database = No
 @users.command("disable")
 def disable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Disable a user: all sessions and tokens end, and what is open is closed within a second."""
-    person = _act(lambda accounts: accounts.set_disabled(_named(name), True), data, mongo_url, database)
+    person = _act(lambda accounts: accounts.users.set_disabled(_named(name), True), data, mongo_url, database)
     output.print(f"{person.name} is disabled")
 
 
 @users.command("enable")
 def enable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Enable a user again."""
-    person = _act(lambda accounts: accounts.set_disabled(_named(name), False), data, mongo_url, database)
+    person = _act(lambda accounts: accounts.users.set_disabled(_named(name), False), data, mongo_url, database)
     output.print(f"{person.name} is enabled")
 
 
@@ -331,11 +331,68 @@ def enable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: 
 def reset(
     name: Name,
     password_stdin: FromInput = False,
+    keep_tokens: Annotated[bool, typer.Option("--keep-tokens", help="Leave the API tokens of the user valid.")] = False,
     data: Data = None,
     mongo_url: MongoUrl = None,
     database: Database = None,
 ) -> None:
-    """Set another password: all sessions and tokens of the user end."""
+    """Set another password: all sessions and API tokens of the user end."""
     name, password = _named(name), _password(password_stdin)
-    _act(lambda accounts: accounts.reset(name, password), data, mongo_url, database)
-    output.print(f"{name} has another password, and is signed out everywhere")
+    _act(lambda accounts: accounts.users.reset(name, password, keep_tokens=keep_tokens), data, mongo_url, database)
+    tokens = "The API tokens stay valid" if keep_tokens else "All API tokens are revoked"
+    output.print(f"{name} has a new password, and is signed out everywhere. {tokens}")
+
+
+@users.command("promote")
+def promote(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """Make a user an administrator, also in everything that the user has open."""
+    person = _act(lambda accounts: accounts.users.set_admin(_named(name), True), data, mongo_url, database)
+    output.print(f"{person.name} is an administrator")
+
+
+@users.command("demote")
+def demote(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """Take the administrator role from a user. The last administrator keeps it."""
+    person = _act(lambda accounts: accounts.users.set_admin(_named(name), False), data, mongo_url, database)
+    output.print(f"{person.name} is no longer an administrator")
+
+
+@users.command("delete")
+def delete(
+    name: Name,
+    transfer_to: Annotated[
+        str | None,
+        typer.Option(
+            help="User who gets the notes. Without one, shared notes go to the administrators, others into the trash."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
+    data: Data = None,
+    mongo_url: MongoUrl = None,
+    database: Database = None,
+) -> None:
+    """Delete an account for good: sessions and API tokens end, and nobody can take the name again."""
+    name, heir = _named(name), None if transfer_to is None else _named(transfer_to)
+    if not yes:
+        typer.confirm(f"Delete the account {name} for good?", abort=True, err=True)
+    _act(lambda accounts: accounts.users.delete(name, heir), data, mongo_url, database)
+    output.print(f"{name} is deleted. The server settles the notes within seconds, or when it starts")
+
+
+@users.command("invites")
+def invites(data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
+    """List the invites that can still be used: id, administrator, and expiry."""
+    for one in _act(lambda accounts: accounts.users.invites(), data, mongo_url, database):
+        output.print(f"{one.id} by {one.by} until {one.expires_date:%Y-%m-%d %H:%M} UTC")
+
+
+@users.command("revoke-invite")
+def revoke_invite(
+    id: Annotated[str, typer.Argument(help="Id of the invite, as `realtime user invites` lists it.")],
+    data: Data = None,
+    mongo_url: MongoUrl = None,
+    database: Database = None,
+) -> None:
+    """Revoke an invite."""
+    _act(lambda accounts: accounts.users.revoke_invite(id), data, mongo_url, database)
+    output.print("The invite is revoked")

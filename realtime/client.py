@@ -155,12 +155,14 @@ class Client:
         self._size = 0
         self._conflating = False
 
-    def close(self, code: CloseCode) -> None:
-        """Asks for the connection to be closed; the first code stands."""
+    def close(self, code: CloseCode, last: Frame | None = None) -> None:
+        """Ask for the connection to be closed, after a last frame if there is one; the first code stands."""
         if not self.closing.done():
+            self.clear()
+            if last is not None:
+                self.offer(last)
             self.closing.set_result(code)
             self._fall_behind()
-            self.clear()
             self._wake()
 
     async def take(self) -> list[Frame]:

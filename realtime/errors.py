@@ -10,7 +10,10 @@
      ├── Insecure                400, a password came where others can read it
      ├── NotSignedIn             401
      ├── Forbidden               403
+     │    └── ConfirmationNeeded 403, tells that the password has to be confirmed first
      ├── NameTaken               409
+     ├── LastAdmin               409, there would be no administrator any more
+     ├── UnknownHeir             422, nobody who can get the notes of a deleted account
      ├── PasswordRefused         422, says what it must be
      ├── QuotaExceeded           413, the owner of a note has no room left
      ├── TooMany                 429, carries when to try again
@@ -46,6 +49,9 @@ from realtime.models import MAX_CONTENT
 
 if TYPE_CHECKING:
     from realtime.models import Note
+
+
+PASSWORD_CONFIRMATION = "password_confirmation"
 
 
 class CloseCode(IntEnum):
@@ -153,6 +159,17 @@ class Forbidden(RealtimeError):
     status = 403
 
 
+class ConfirmationNeeded(Forbidden):
+    """The user has not proved the password in this session lately, which the action takes."""
+
+    def __init__(self) -> None:
+        super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
+
+    def more(self) -> dict[str, Any]:
+        """Return the mark by which programs recognize this refusal."""
+        return {"required": PASSWORD_CONFIRMATION}
+
+
 class NameTaken(RealtimeError):
     """Somebody has this name."""
 
@@ -160,6 +177,24 @@ class NameTaken(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("Somebody has this name already")
+
+
+class LastAdmin(RealtimeError):
+    """There would be no administrator any more."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is the last administrator. Make somebody else an administrator first")
+
+
+class UnknownHeir(RealtimeError):
+    """The user who is to get the notes of a deleted account does not exist, is disabled, or is the account itself."""
+
+    status = 422
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"transfer_to: {name} cannot get the notes. Name another user who is not disabled")
 
 
 class PasswordRefused(RealtimeError):

@@ -234,11 +234,11 @@ class Hub:
         """The sessions that clients come from."""
         return {client.viewer.session for client in self.clients() if client.viewer.session is not None}
 
-    def end(self, sessions: Collection[str], code: CloseCode) -> None:
-        """Closes the clients that come from these sessions."""
+    def end(self, sessions: Collection[str], code: CloseCode, last: Frame | None = None) -> None:
+        """Close the clients that come from these sessions, after a last frame if there is one."""
         for client in list(self.clients()):
             if client.viewer.session in sessions:
-                client.close(code)
+                client.close(code, last)
 
     def close_stalled(self, now: float) -> None:
         """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""

@@ -31,11 +31,45 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """The user who does something, and the address; without a name it is the operator of the server."""
+
+    name: str | None = None
+    address: str | None = None
+
+
+OPERATOR = Actor()
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedAccount:
+    """An account that was deleted, whose notes are still to be settled.
+
+    ``heir`` is the user who gets the notes, if there is one; ``by`` is the user who deleted the account.
+    """
+
+    name: str
+    date: datetime
+    heir: str | None
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """An invite that can still be used. ``id`` is the digest of its secret."""
+
+    id: str
+    by: str | None
+    created_date: datetime
+    expires_date: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A sign-in, or an API token. ``id`` is the digest of its secret; ``label`` is what its owner calls a token.
 
     It ends at ``expires_date``, which use puts off for a sign-in, but not beyond ``ends_date``. ``used_date`` is right
-    to a minute.
+    to a minute. ``proven_date`` is the last time that the user proved the password in a sign-in.
     """
 
     id: str
@@ -50,11 +84,13 @@ class Session:
     label: str | None = None
     address: str | None = None
     agent: str | None = None
+    proven_date: datetime | None = None
 
 
 Deed = Literal[
-    "sign-up", "sign-in", "sign-out", "password", "session.end", "token.make", "token.end",
-    "user.add", "user.disable", "user.enable", "user.reset", "invite",
+    "sign-up", "sign-in", "sign-out", "password", "password.confirm", "session.end", "token.make", "token.end",
+    "user.add", "user.disable", "user.enable", "user.reset", "user.promote", "user.demote", "user.delete",
+    "invite", "invite.revoke",
     "note.create", "note.change", "note.delete", "note.restore", "note.purge", "note.share",
 ]  # fmt: skip
 

@@ -40,10 +40,14 @@ class Revocations:
         self._open = open
         self._seen: Set[str] = frozenset()
         self._sessions: Set[Any] = frozenset()
+        self._admins: Mapping[Any, bool] = {}
 
     def ended(self, viewer: Viewer) -> bool:
-        """Whether the rights of a viewer ended lately: of one who was known before that, and comes in after it."""
-        return viewer.session in self._sessions
+        """Whether the rights of a viewer ended lately: of one who was known before that, and comes in after it.
+
+        So it is for a viewer who was read before its user became an administrator, or ceased to be one.
+        """
+        return viewer.session in self._sessions or self._admins.get(viewer.session, viewer.admin) != viewer.admin
 
     async def run(self) -> None:
         """Hears of what ended, for ever."""
@@ -59,6 +63,7 @@ class Revocations:
         """Reads what ended, and hands on what is news. Raises :class:`Unavailable`."""
         kept = await self._store.all()
         self._sessions = {of for kind, of in kept.values() if kind == "session"}
+        self._admins = {of: kind == "promoted" for kind, of in kept.values() if kind in ("promoted", "demoted")}
         news = [subject for id, subject in kept.items() if id not in self._seen]
         for kind, handle in self._handlers.items():
             if subjects := frozenset(of for of_kind, of in news if of_kind == kind):

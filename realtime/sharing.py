@@ -71,13 +71,19 @@ class Sharing:
     async def change(self, viewer: Viewer, id: int, wanted: Wanted, versions: Versions) -> Shared:
         """Shares a note so, and not otherwise. Who may do less by it is told, and stopped, at once.
 
+        A new owner takes a password that was confirmed lately (:meth:`Viewers.check_confirmed`).
+
         Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
         """
         before = await self._store.notes.standing(id)
         check(viewer, before, Act.SHARE)  # before the names are looked up: who may not share is told just that
-        named = {*wanted.members, *([] if wanted.owner is None else [wanted.owner])}
+        # Members whose accounts were deleted stay until they are removed.
+        members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
+        named = {*members, *([] if wanted.owner is None else [wanted.owner])}
         if unknown := named - await self._store.people.known(named):
             raise UnknownPeople(sorted(unknown))
+        if wanted.owner not in (None, None if before is None else before.access.owner):
+            await self._viewers.check_confirmed(viewer)
 
         async def decide(now: Access) -> Access:
             owner = now.owner if wanted.owner is None else wanted.owner

@@ -17,6 +17,7 @@ from realtime.devices import find_device
 from realtime.errors import TooMany
 from realtime.fair_queue import Requester
 from realtime.limits import Rule, Usage, neighbourhood, wide_network
+from realtime.password_rules import context_words
 
 if TYPE_CHECKING:
     from realtime.auth import Passwords
@@ -47,19 +48,23 @@ BY_WIDE_NETWORK = Slowdown(Rule("sign-in-wide-network", 200, WINDOW_SECONDS), 10
 SIGN_UP = Rule("sign-up", 20, 60)
 """Accounts that are made from one address."""
 PASSWORD_CHANGE = Rule("password-change", 5, 60)
-"""Wrong old passwords of one session."""
-OPERATOR = Requester("operator", "operator", trusted=True)
+"""Wrong passwords of one session, when it changes the password or confirms it."""
+OPERATOR_REQUESTER = Requester("operator", "operator", trusted=True)
 """Whoever has the machine."""
 UNKNOWN_ADDRESS = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The origin of a request: its address, the name of the browser, and the device tokens that the browser holds."""
+    """The origin of a request: its address, the name of the browser, and the device tokens that the browser holds.
+
+    ``host`` is the name under which it reached the server.
+    """
 
     address: str | None = None
     agent: str | None = None
     devices: Sequence[str] = ()
+    host: str | None = None
 
 
 class Counters(Protocol):
@@ -162,16 +167,25 @@ class SignInGuard:
         if caller.address is not None:
             await self._counters.take(SIGN_UP, caller.address)
 
-    async def hash(self, password: str, caller: Caller | None, session: str | None = None) -> str:
-        """Return a hash to store, for a stranger, a session, or without a caller for the operator of the server.
+    async def hash(self, name: str, password: str, caller: Caller | None, session: str | None = None) -> str:
+        """Check a new password, and return a hash to store.
 
-        Raises :class:`TooMany`.
+        Args:
+            name: The user.
+            password: The new password.
+            caller: The origin of the request. ``None`` is the operator of the server.
+            session: The session of a signed-in user.
+
+        Raises:
+            PasswordRefused: The password is too short, too long, or too easy to guess.
+            TooMany: Too many requests are waiting.
         """
         if caller is None:
-            requester = OPERATOR
+            requester = OPERATOR_REQUESTER
         else:
             requester = _stranger(caller) if session is None else _of_session(session, caller)
-        return await self._passwords.hash(password, requester)
+        words = context_words(name, None if caller is None else caller.host)
+        return await self._passwords.hash(password, words, requester)
 
 
 def _stranger(caller: Caller) -> Requester:

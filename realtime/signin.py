@@ -120,6 +120,11 @@ def add_link(response: Response, connection: HTTPConnection, token: str) -> None
     _set(response, connection, LINKS, ".".join([*others, token][-MOST_LINKS:]), COOKIE_SECONDS)
 
 
+def drop_links(response: Response, connection: HTTPConnection) -> None:
+    """Take all links away from a browser."""
+    _delete(response, connection, LINKS)
+
+
 def devices_of(scope: Scope) -> list[str]:
     """Return the device tokens that a browser has, one for each user who signed in there."""
     return _tokens_of(scope, DEVICES, MAX_DEVICES)
@@ -143,6 +148,12 @@ def _set(response: Response, connection: HTTPConnection, suffix: str, value: str
     response.set_cookie(_cookie(scope) + suffix, value, max_age=seconds, secure=secure, httponly=True, samesite="lax")
 
 
+def _delete(response: Response, connection: HTTPConnection, suffix: str) -> None:
+    scope = connection.scope
+    secure = _scheme(scope) == "https"
+    response.delete_cookie(_cookie(scope) + suffix, secure=secure, httponly=True, samesite="lax")
+
+
 def _cookie(scope: Scope) -> str:
     return HOST_COOKIE if _scheme(scope) == "https" else PLAIN_COOKIE
 
@@ -150,9 +161,7 @@ def _cookie(scope: Scope) -> str:
 def set_cookie(response: Response, connection: HTTPConnection, secret: str | None) -> None:
     """Gives a browser the secret of its session, or takes it away."""
     if secret is None:
-        scope = connection.scope
-        secure = _scheme(scope) == "https"
-        response.delete_cookie(_cookie(scope), secure=secure, httponly=True, samesite="lax")
+        _delete(response, connection, "")
     else:
         _set(response, connection, "", secret, COOKIE_SECONDS)
 

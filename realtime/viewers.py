@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING
 
 from realtime.access import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
 from realtime.auth import LINK, digest, read_jwt
-from realtime.errors import NotSignedIn, Unavailable
+from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
-    from realtime.people import Person, Session
+    from realtime.people import Kind, Person, Session
     from realtime.store import Store
 
 log = logging.getLogger(__name__)
 
 TOKEN = "rt_"
 """What API tokens begin with, so that people and scanners of leaked secrets know one."""
+KINDS: tuple[Kind, ...] = ("session", "token")
 REMEMBERED = 0.5
 """Seconds for which what was read is believed."""
 MOST_REMEMBERED = 10_000
 IDLE = timedelta(days=14)
 """Without being used a session ends."""
+CONFIRMED = timedelta(minutes=10)
+"""How long after proving the password a session may do what needs a confirmation."""
 NOTED = timedelta(minutes=1)
 """How often at most it is noted that a session is used."""
 
@@ -88,6 +91,47 @@ class Viewers:
         """Raises :class:`NotSignedIn` if the session or token of a viewer has ended, :class:`Unavailable`."""
         if viewer.session is not None and await self.of_session(viewer.session) is None:
             raise NotSignedIn
+
+    async def check_confirmed(self, viewer: Viewer) -> None:
+        """Check that the user proved the password in this session lately.
+
+        Raises:
+            NotSignedIn: The session has ended.
+            Forbidden: An API token was sent, which has no password to confirm.
+            ConfirmationNeeded: The last proof is more than :data:`CONFIRMED` ago.
+            Unavailable: The database did not answer.
+        """
+        if viewer.token:
+            raise Forbidden("API tokens cannot do this. Sign in with your password")
+        held = await self._store.sessions.valid([viewer.session] if viewer.session else [])
+        if not held:
+            raise NotSignedIn
+        proven = held[0][0].proven_date
+        if proven is None or proven + CONFIRMED < datetime.now(UTC):
+            raise ConfirmationNeeded
+
+    async def end(self, user: str, kind: Kind | None = None, *, id: str | None = None, but: str | None = None) -> int:
+        """End sessions and API tokens of a user, on every worker, and return how many.
+
+        Args:
+            user: The user.
+            kind: End only sessions, or only tokens.
+            id: End only this one.
+            but: End all but this one.
+
+        Raises:
+            OutcomeUnknown: The database did not confirm it in time.
+        """
+        ended = await self._store.sessions.end(user, kind, id, but)
+        self.forget(ended)
+        await self._store.revocations.add(("session", session) for session in ended)
+        return len(ended)
+
+    async def change_role(self, user: str, *, admin: bool) -> None:
+        """Let every worker know whether a user is an administrator from now on. Raises :class:`Unavailable`."""
+        sessions = [one.id for kind in KINDS for one in await self._store.sessions.of(user, kind)]
+        self.forget(sessions)
+        await self._store.revocations.add(("promoted" if admin else "demoted", session) for session in sessions)
 
     def forget(self, sessions: Iterable[str]) -> None:
         """Forgets what is remembered of sessions that ended."""

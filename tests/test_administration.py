@@ -13,7 +13,8 @@ from realtime import create_app
 from realtime.cli import app
 from realtime.embedded import Embedded
 from realtime.settings import Settings
-from tests.accounts.people import HERE, PASSWORD, Browser, bearer, with_accounts
+from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
+from tests.harness import note_in
 
 User = Callable[..., Result]
 
@@ -46,6 +47,7 @@ def test_users_are_added_and_listed(administer: User) -> None:
     [
         (["add", "ann", "--password-stdin"], PASSWORD, "Somebody has this name already"),
         (["add", "bob", "--password-stdin"], "too short", "at least 15 characters"),
+        (["add", "bob", "--password-stdin"], "qwertyuiopasdfgh", "too easy to guess"),
         (["add", "not a name", "--password-stdin"], PASSWORD, "a name has"),
         (["reset", "bob", "--password-stdin"], PASSWORD, "User not found"),
         (["disable", "bob"], "", "User not found"),
@@ -74,6 +76,65 @@ def test_reset_ends_everything(settings: Settings, administer: User) -> None:
             return not ann.user and Browser(host).get("/auth/me", headers=bearer(token)).status_code == 401
 
         assert any(ended() for _ in range(1000))
+
+
+def test_reset_keeps_api_tokens_on_request(settings: Settings, administer: User) -> None:
+    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+        ann = Browser(host).sign_up()
+        token = bearer(ann.token()["token"])
+        new = "another horse and another staple"
+        ended = administer("reset", ann.name, "--keep-tokens", "--password-stdin", given=new)
+        said = f"{ann.name} has a new password, and is signed out everywhere. The API tokens stay valid\n"
+        assert (ended.exit_code, ended.stdout) == (0, said)
+        assert any(ann.user is None for _ in range(1000))
+        assert Browser(host).get("/auth/me", headers=token).status_code == 200
+
+
+def test_roles_and_accounts_are_changed(administer: User) -> None:
+    for name in ("ann", "bob"):
+        administer("add", name, "--password-stdin", given=PASSWORD)
+    assert administer("demote", "ann").stderr.startswith("realtime: ann is the last administrator")
+    assert administer("promote", "BOB").stdout == "bob is an administrator\n"
+    assert administer("demote", "ann").stdout == "ann is no longer an administrator\n"
+    refused = administer("delete", "bob", "--yes")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "last administrator" in refused.stderr
+    assert administer("delete", "ann", given="n\n").exit_code == 1
+    assert administer("list").stdout == "ann\nbob admin\n"
+    deleted = administer("delete", "ann", "--transfer-to", "bob", given="y\n")
+    said = "ann is deleted. The server settles the notes within seconds, or when it starts\n"
+    assert deleted.exit_code == 0, deleted.stderr
+    assert deleted.stdout.endswith(said)
+    assert administer("list").stdout == "bob admin\n"
+    for gone in (
+        ["enable", "ann"],
+        ["promote", "ann"],
+        ["delete", "ann", "--yes"],
+        ["reset", "ann", "--password-stdin"],
+    ):
+        assert "User not found" in administer(*gone, given=PASSWORD).stderr
+    assert "Somebody has this name" in administer("add", "ann", "--password-stdin", given=PASSWORD).stderr
+
+
+def test_notes_of_a_deleted_account_are_settled_by_the_server(settings: Settings, administer: User) -> None:
+    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+        root, ann = Browser(host).sign_up(), Browser(host).sign_up()
+        note = ann.post("/notes/", json=note_in()).json()["id"]
+        assert administer("delete", ann.name, "--transfer-to", root.name, "--yes").exit_code == 0
+        run(host, parts_of(host).deleted_accounts.settle_all)
+        assert root.get(f"/notes/{note}/access").json()["role"] == "owner"
+
+
+def test_invites_are_listed_and_revoked(settings: Settings, administer: User) -> None:
+    with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
+        root = Browser(host).sign_up()
+        invite = root.post("/invites").json()
+        listed = administer("invites").stdout
+        assert listed.startswith(f"{invite['id']} by {root.name} until 20")
+        assert administer("revoke-invite", invite["id"]).stdout == "The invite is revoked\n"
+        assert administer("invites").stdout == ""
+        assert "Invite not found" in administer("revoke-invite", invite["id"]).stderr
+        assert root.get("/invites").json() == []
 
 
 def test_on_a_data_folder_whose_servers_run(embedded: Embedded, settings: Settings) -> None:

@@ -28,6 +28,7 @@ OWNERS = {
     "limits": {"limits"},
     "pycrdt": {"crdt"},
     "pwdlib": {"auth"},
+    "zxcvbn_rs_py": {"password_rules"},
     "jwt": {"auth"},
     "diff_match_patch": {"merge"},
     "yaml": {"front_matter"},

@@ -200,7 +200,7 @@ async def test_passwords_are_hashed_while_all_other_threads_are_busy() -> None:
     busy = [asyncio.create_task(asyncio.to_thread(partial(finish.wait, 60))) for _ in range(2)]
     await asyncio.sleep(0)
     requester = Requester("a", "a")
-    stored = await passwords.hash("correct horse battery staple", requester)
+    stored = await passwords.hash("correct horse battery staple", [], requester)
     assert await passwords.verify("correct horse battery staple", stored, requester) == (True, None)
     assert not any(task.done() for task in busy)
     finish.set()

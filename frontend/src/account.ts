@@ -6,6 +6,7 @@
 import { computed, signal } from "@preact/signals";
 import * as api from "./api";
 import { pause } from "./backoff";
+import { confirmPassword } from "./confirmation";
 import { reachable } from "./connection";
 import { guarded, signedOut } from "./http";
 import { addressOf, scoped } from "./root";
@@ -61,7 +62,7 @@ export async function begin(): Promise<void> {
     }
   }
   if (!accounts.value) return;
-  guarded({ before, doubts });
+  guarded({ before, doubts, confirm: confirmPassword });
   addEventListener("storage", ({ key, newValue }) => {
     if (key !== KEY || newValue === null) return;
     if (newValue === SIGNED_OUT) parted.value = user.value !== null;
@@ -120,9 +121,9 @@ async function doubts(path: string, status: number): Promise<boolean> {
   return ended.peek() || leaving.peek();
 }
 
-/** Ends the session. `forget` drops what is kept for who had it. */
-export async function signOut(forget: () => Promise<void>): Promise<void> {
-  await api.signOut();
+/** Ends the session by a request, and drops what is kept in the browser for its user. */
+export async function leave(end: () => Promise<void>, forget: () => Promise<void>): Promise<void> {
+  await end();
   parted.value = leaving.value = true;
   localStorage.setItem(KEY, SIGNED_OUT); // first: the other tabs let go of what they have open
   await forget();

@@ -65,11 +65,17 @@ export async function signOut(): Promise<void> {
   const unsent = texts.waiting() || outbox.unsent > 0 || (await shelf.all()).some(waiting);
   if (unsent && !confirm("Some of your words are not on the server yet. Sign out, and discard them?")) return;
   try {
-    await account.signOut(async () => {
-      await texts.dropAll();
-      await shelf.clear();
-    });
+    await account.leave(api.signOut, forgetAll);
   } catch (error) {
     complain(error);
   }
+}
+
+/** Deletes the account of the signed-in user, and leaves nothing in the browser. */
+export const deleteOwnAccount = (to: string): Promise<void> =>
+  account.leave(() => api.deleteAccount(null, to), forgetAll);
+
+async function forgetAll(): Promise<void> {
+  await texts.dropAll();
+  await shelf.clear();
 }

@@ -8,6 +8,7 @@ import type {
   Entry,
   Imported,
   Invite,
+  InviteListed,
   Me,
   Merged,
   NewToken,
@@ -16,6 +17,7 @@ import type {
   NoteIn,
   NoteListed,
   NotePatch,
+  PasswordChange,
   Revision,
   RevisionText,
   SignIn,
@@ -119,8 +121,8 @@ export const signIn = (name: string, password: string): Promise<Me> => prove("/a
 export const signUp = (account: SignUpIn): Promise<Me> => prove("/auth/sign-up", account);
 export const acknowledgeFailedSignIns = (): Promise<void> => write("DELETE", "/auth/failed-sign-ins");
 export const signOut = (): Promise<void> => write("POST", "/auth/sign-out");
-export const changePassword = (old: string, fresh: string): Promise<void> =>
-  prove("/auth/password", { old, new: fresh });
+export const confirmPassword = (password: string): Promise<void> => prove("/auth/confirm", { password });
+export const changePassword = (change: PasswordChange): Promise<void> => prove("/auth/password", change);
 export const sessions = (): Promise<SignIn[]> => get("/auth/sessions");
 export const endSession = (id: string): Promise<void> => write("DELETE", `/auth/sessions/${id}`);
 export const endOtherSessions = (): Promise<void> => write("DELETE", "/auth/sessions");
@@ -131,6 +133,17 @@ export const endToken = (id: string): Promise<void> => write("DELETE", `/auth/to
 export const users = (): Promise<UserListed[]> => get("/users");
 export const setDisabled = (name: string, disabled: boolean): Promise<UserListed> =>
   write("POST", `/users/${name}/${disabled ? "disable" : "enable"}`);
+export const setAdmin = (name: string, admin: boolean): Promise<UserListed> =>
+  write("POST", `/users/${name}/${admin ? "promote" : "demote"}`);
+
+/** Deletes an account: one's own without a name. Without `to` nobody in particular gets the notes. */
+export const deleteAccount = (name: string | null, to: string): Promise<void> =>
+  write(
+    "DELETE",
+    `${name === null ? "/auth/account" : `/users/${name}`}?${new URLSearchParams(to && { transfer_to: to })}`,
+  );
+export const invites = (): Promise<InviteListed[]> => get("/invites");
+export const revokeInvite = (id: string): Promise<void> => write("DELETE", `/invites/${id}`);
 export const invite = (): Promise<Invite> => write("POST", "/invites");
 export const audit = (who: string): Promise<Page<Entry>> =>
   page(`/audit?${new URLSearchParams({ limit: "50", ...(who && { who }) })}`);

@@ -26,6 +26,8 @@ export interface Refusal {
   merged?: Partial<Note>;
   /** Names nobody goes by. */
   unknown?: string[];
+  /** Set if the user has to do something else before the request is repeated. */
+  required?: "password_confirmation";
 }
 
 export class ApiError extends Error {
@@ -69,9 +71,11 @@ export interface Guard {
   before(path: string): void;
   /** Whether a refusal was not meant for the one whom this page is for, as they are not signed in any more. */
   doubts(path: string, status: number): Promise<boolean>;
+  /** Asks the user to confirm the password, and returns whether they did. */
+  confirm(): Promise<boolean>;
 }
 
-let guard: Guard = { before: () => {}, doubts: async () => false };
+let guard: Guard = { before: () => {}, doubts: async () => false, confirm: async () => false };
 
 export function guarded(by: Guard): void {
   guard = by;
@@ -104,6 +108,10 @@ export async function send(path: string, init: RequestInit = {}, patience = PATI
   }
   if (answer.ok) return { headers: answer.headers, body };
   const refused = new ApiError(answer.status, (body ?? {}) as Refusal, Number(answer.headers.get("Retry-After")) || 0);
+  if (refused.body.required === "password_confirmation") {
+    if (await guard.confirm()) return send(path, init, patience);
+    throw new ApiError(403, { detail: "Nothing was changed: the password was not confirmed" });
+  }
   throw (await guard.doubts(path, answer.status)) ? signedOut() : refused;
 }
 

@@ -17,6 +17,9 @@ import * as texts from "./texts";
 /** Counts the events of notes, so that the view of the trash knows when to look again. */
 export const news = signal(0);
 
+/** Milliseconds until every worker knows of a change of rights. */
+const ROLE_DELAY = 1_000;
+
 function frame(frame: Frame): void {
   if (frame.type === "presence" || frame.type === "presence.changed") {
     people.take(frame);
@@ -53,6 +56,7 @@ export async function start(late: () => void): Promise<void> {
     reset: () => {
       listing.reset();
       opened.reset();
+      setTimeout(() => void account.check(), ROLE_DELAY); // one's role may have changed
     },
     link: (state) => {
       if (state === "live") {
@@ -132,6 +136,13 @@ export async function start(late: () => void): Promise<void> {
   effect(() => {
     const id = opened.current();
     if (id !== null && texts.denied(id)) void sharing.open(id);
+  });
+  let admin = account.user.peek()?.admin;
+  effect(() => {
+    if (account.user.value?.admin === admin) return;
+    admin = account.user.value?.admin;
+    listing.reset(); // the notes without an owner came, or went
+    opened.reset();
   });
   let away = false;
   effect(() => {

@@ -44,6 +44,7 @@ function Pane() {
 function App() {
   const late = sheetOpen.value || route.value.view === "trash" || route.value.view === "history";
   const Help = accountViews.value?.Help;
+  const Confirm = accountViews.value?.Confirm;
   useEffect(() => {
     if (late && !accountViews.value) void loadAccountViews();
   }, [late]);
@@ -76,6 +77,7 @@ function App() {
         </main>
       </div>
       {Help && <Help />}
+      {Confirm && <Confirm />}
       <ImportDialog />
       <Notice />
     </>

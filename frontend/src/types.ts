@@ -462,7 +462,7 @@ export interface SignUpIn {
    */
   name: string;
   /**
-   * at least 15 characters; a few words will do
+   * at least 15 characters, and not easy to guess; a few words will do
    */
   password: string;
   /**
@@ -532,7 +532,26 @@ export interface Invite {
    * to be given when signing up
    */
   invite: string;
+  /**
+   * for `DELETE /invites/{id}`
+   */
+  id: string;
   expires: string;
+}
+/**
+ * An invite that can still be used. Its secret is not stored.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "InviteListed".
+ */
+export interface InviteListed {
+  id: string;
+  /**
+   * the administrator who created it
+   */
+  by: string | null;
+  created_date: string;
+  expires_date: string;
 }
 /**
  * One thing that somebody did, or with `"ok": false` tried to.
@@ -551,6 +570,7 @@ export interface Entry {
     | "sign-in"
     | "sign-out"
     | "password"
+    | "password.confirm"
     | "session.end"
     | "token.make"
     | "token.end"
@@ -558,7 +578,11 @@ export interface Entry {
     | "user.disable"
     | "user.enable"
     | "user.reset"
+    | "user.promote"
+    | "user.demote"
+    | "user.delete"
     | "invite"
+    | "invite.revoke"
     | "note.create"
     | "note.change"
     | "note.delete"
@@ -643,6 +667,23 @@ export interface LinkOut {
    * for `POST /auth/links`, or `Authorization: Bearer …`
    */
   token: string;
+}
+/**
+ * The password as it is, and as it shall be.
+ *
+ * This interface was referenced by `Schemas`'s JSON-Schema
+ * via the `definition` "PasswordChange".
+ */
+export interface PasswordChange {
+  old: string;
+  /**
+   * at least 15 characters, and not easy to guess; a few words will do
+   */
+  new: string;
+  /**
+   * whether all your API tokens end, too
+   */
+  revoke_tokens?: boolean;
 }
 /**
  * The result of an import.

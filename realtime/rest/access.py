@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from realtime.access import Role
 from realtime.errors import NoAccounts
 from realtime.models import STORABLE, Model, NoteId, etag, example
-from realtime.rest.accounts import Name, private
+from realtime.rest.accounts import CONFIRM, Name, private
 from realtime.rest.common import (
     JSON_BODY,
     NOT_FOUND,
@@ -141,10 +141,13 @@ async def access(sharing: SharingPart, who: Who, id: Id) -> Response:
     dependencies=[only()],
     summary="Share a note",
     response_model=AccessOut,
-    responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE},
+    responses={**JSON_BODY, **WRITE, **CONFIRM, **NOT_FOUND, **STALE},
 )
 async def share(sharing: SharingPart, who: Who, id: Id, body: AccessIn, versions: Allowed) -> Response:
-    """Says who may do what from now on: a version of the note. Who lost it is told at once, on every way in."""
+    """Says who may do what from now on: a version of the note. Who lost it is told at once, on every way in.
+
+    Another `owner` needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    """
     return _answer(await sharing.change(who, id, body.wanted(), versions))
 
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from realtime.access import Viewer
 from realtime.accounts import NAME, Accounts
-from realtime.auth import LONGEST, SHORTEST
-from realtime.errors import Forbidden, Insecure, NoAccounts, NotSignedIn
+from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, Insecure, NoAccounts, NotSignedIn
 from realtime.models import STORABLE
+from realtime.password_rules import LONGEST, SHORTEST
+from realtime.people import Actor
 from realtime.rest.common import (
     BODY,
     FOREIGN,
@@ -24,7 +25,7 @@ from realtime.rest.common import (
     Who,
     json_of,
 )
-from realtime.routing import parts_of, problem
+from realtime.routing import host_of, parts_of, problem
 from realtime.sign_in_guard import Caller
 from realtime.signin import devices_of, may_sign_in
 
@@ -48,7 +49,7 @@ NewPassword = Annotated[
     Field(
         min_length=SHORTEST,
         max_length=LONGEST,
-        description=f"at least {SHORTEST} characters; a few words will do",
+        description=f"at least {SHORTEST} characters, and not easy to guess; a few words will do",
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),
@@ -61,12 +62,26 @@ NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server 
 FORBIDDEN: Answers = {
     403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
 }
+CONFIRM: Answers = {
+    403: problem(
+        "With `required`, the password has to be confirmed first: `POST /auth/confirm`. Otherwise the request came from"
+        " an API token, from somebody who may not do it, or from a page of another origin",
+        "Confirm your password first: send it to POST /auth/confirm, then repeat this request",
+        {"required": PASSWORD_CONFIRMATION},
+        required={"const": PASSWORD_CONFIRMATION},
+    )
+}
 OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
 OWN_ACT: Answers = {**OWN_READ, **BODY, **TOO_MANY}
 OWN: Answers = {**OWN_ACT, **JSON_BODY}
 ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 
+LAST_ADMIN: Answers = {
+    409: problem(
+        "It is the last administrator", "ann is the last administrator. Make somebody else an administrator first"
+    )
+}
 INSECURE: Answers = {
     400: problem(
         "Over plain HTTP, and not on the machine itself; or the body is not JSON",
@@ -112,6 +127,17 @@ async def _in_person(viewer: SignedIn) -> Viewer:
 InPerson = Annotated[Viewer, Depends(_in_person)]
 
 
+async def _confirmed(request: Request, viewer: InPerson) -> Viewer:
+    viewers = parts_of(request).viewers
+    if viewers is None:
+        raise NoAccounts
+    await viewers.check_confirmed(viewer)
+    return viewer
+
+
+Confirmed = Annotated[Viewer, Depends(_confirmed)]
+
+
 async def _admin(viewer: SignedIn) -> Viewer:
     if not viewer.admin:
         raise Forbidden("Only for admins")
@@ -124,8 +150,13 @@ async def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
     return viewer
 
 
+async def _confirmed_admin(_: Annotated[Viewer, Depends(_writing_admin)], viewer: Confirmed) -> Viewer:
+    return viewer
+
+
 Admin = Annotated[Viewer, Depends(_admin)]
 WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
+ConfirmedAdmin = Annotated[Viewer, Depends(_confirmed_admin)]
 
 
 async def _caller(request: Request) -> Caller:
@@ -134,10 +165,16 @@ async def _caller(request: Request) -> Caller:
         request.client.host if request.client else None,
         None if agent is None else agent[:AGENT],
         devices_of(request.scope),
+        host_of(request.scope),
     )
 
 
 CallerPart = Annotated[Caller, Depends(_caller)]
+
+
+def actor(viewer: Viewer, caller: Caller) -> Actor:
+    """Return the user who sent a request, for the audit."""
+    return Actor(viewer.name, caller.address)
 
 
 async def _safely(request: Request, _: AccountsPart) -> None:

@@ -34,7 +34,7 @@ from realtime.rest.accounts import (
 )
 from realtime.rest.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
 from realtime.routing import SlashRouter, parts_of, problem, viewer_of
-from realtime.signin import add_device, cookie_of, set_cookie
+from realtime.signin import add_device, cookie_of, drop_links, set_cookie
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
 
@@ -180,10 +180,12 @@ async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, 
     responses={**ANYONE, 204: {"description": "Nobody is signed in any more"}},
 )
 async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart) -> Response:
-    """Ends the session, and all that is open for it."""
+    """Ends the session, and all that is open for it. The browser also loses the links that it was given."""
     await accounts.sign_out(viewer_of(request), caller)
     answer = private(None)
     set_cookie(answer, request, None)
+    # No Clear-Site-Data: it would also delete the device cookie, and what the page keeps for other people.
+    drop_links(answer, request)
     return answer
 
 
@@ -206,6 +208,7 @@ class PasswordChange(Model):
 
     old: Password
     new: NewPassword
+    revoke_tokens: Annotated[bool, Field(description="whether all your API tokens end, too")] = False
 
 
 @router.post(
@@ -222,14 +225,45 @@ class PasswordChange(Model):
 async def password(
     request: Request, accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange
 ) -> Response:
-    """Changes the password. All other sessions end, signed tokens with them; API tokens stay.
+    """Changes the password. All other sessions end, and signed tokens and tickets with them. This session goes on.
+
+    API tokens stay valid unless `revoke_tokens` is set. Set it if somebody else may know the password, or have used one
+    of your sessions: they may have created a token. Links to notes stay as they are.
 
     Other browsers count as unknown devices until somebody signs in there again.
     """
-    device = await accounts.change_password(viewer, body.old, body.new, caller)
+    device = await accounts.change_password(viewer, body.old, body.new, caller, revoke_tokens=body.revoke_tokens)
     answer = private(None)
     add_device(answer, request, device)
     return answer
+
+
+class PasswordConfirmation(Model):
+    """The password of the signed-in user."""
+
+    model_config = shown(password=EXAMPLE_PASSWORD)
+
+    password: Password
+
+
+@router.post(
+    "/confirm",
+    status_code=204,
+    summary="Confirm the password",
+    responses={
+        **OWN,
+        204: {"description": "Confirmed"},
+        403: problem("The password is wrong, or an API token sent this", "The password is wrong"),
+    },
+)
+async def confirm(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordConfirmation) -> Response:
+    """Confirms the password, for 10 minutes in this session.
+
+    Creating an API token, giving a note to another owner, changing the role of a user and deleting an account need it.
+    A request that comes without it gets 403 with `"required": "password_confirmation"`. A sign-in confirms, too.
+    """
+    await accounts.confirm_password(viewer, body.password, caller)
+    return private(None)
 
 
 class SignIn(BaseModel):

@@ -8,16 +8,24 @@ from typing import Annotated
 from fastapi import Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 
+from realtime.auth import digest
 from realtime.models import Moment
 from realtime.people import Deed
 from realtime.rest.accounts import (
+    CONFIRM,
+    ENDED,
+    EXAMPLE_ID,
+    LAST_ADMIN,
     OWN_ACT,
     OWN_READ,
     AccountsPart,
     Admin,
     CallerPart,
+    ConfirmedAdmin,
+    Digest,
     Name,
     WritingAdmin,
+    actor,
     private,
     shown,
 )
@@ -28,6 +36,11 @@ router = SlashRouter(tags=["administration"])
 
 ORDER = "audit"
 NO_USER: Answers = {404: problem("There is no such user, or there are no accounts", "User not found")}
+NO_INVITE: Answers = {
+    404: problem(
+        "It was used, has expired, or was revoked", "Invite not found: it was used, has expired, or was revoked"
+    )
+}
 
 UserName = Annotated[Name, Path()]
 
@@ -46,7 +59,7 @@ class UserListed(BaseModel):
 @router.get("/users", dependencies=[only()], summary="List users", response_model=list[UserListed], responses=OWN_READ)
 async def users(accounts: AccountsPart, admin: Admin) -> Response:
     """All users, by name."""
-    found = [UserListed.model_validate(person) for person in await accounts.people()]
+    found = [UserListed.model_validate(person) for person in await accounts.users.all()]
     return list_answer(found, {"Cache-Control": "no-store"})
 
 
@@ -55,11 +68,11 @@ async def users(accounts: AccountsPart, admin: Admin) -> Response:
     dependencies=[only()],
     summary="Disable a user",
     response_model=UserListed,
-    responses={**OWN_ACT, **NO_USER},
+    responses={**OWN_ACT, **NO_USER, **LAST_ADMIN},
 )
 async def disable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
     """Nothing of theirs lets them in any more: sessions and tokens end, and what is open is closed within a second."""
-    return private(UserListed.model_validate(await accounts.set_disabled(name, True, admin, caller)))
+    return private(UserListed.model_validate(await accounts.users.set_disabled(name, True, actor(admin, caller))))
 
 
 @router.post(
@@ -71,16 +84,73 @@ async def disable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPar
 )
 async def enable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
     """They can sign in again; sessions and tokens of before stay ended."""
-    return private(UserListed.model_validate(await accounts.set_disabled(name, False, admin, caller)))
+    return private(UserListed.model_validate(await accounts.users.set_disabled(name, False, actor(admin, caller))))
+
+
+@router.post(
+    "/users/{name}/promote",
+    dependencies=[only()],
+    summary="Make a user an administrator",
+    response_model=UserListed,
+    responses={**OWN_ACT, **CONFIRM, **NO_USER},
+)
+async def promote(accounts: AccountsPart, admin: ConfirmedAdmin, caller: CallerPart, name: UserName) -> Response:
+    """Gives a user the administrator role, within a second also in everything that the user has open.
+
+    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    """
+    return private(UserListed.model_validate(await accounts.users.set_admin(name, True, actor(admin, caller))))
+
+
+@router.post(
+    "/users/{name}/demote",
+    dependencies=[only()],
+    summary="Take the administrator role",
+    response_model=UserListed,
+    responses={**OWN_ACT, **CONFIRM, **NO_USER, **LAST_ADMIN},
+)
+async def demote(accounts: AccountsPart, admin: ConfirmedAdmin, caller: CallerPart, name: UserName) -> Response:
+    """Takes the administrator role from a user, within a second also in everything that the user has open.
+
+    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    """
+    return private(UserListed.model_validate(await accounts.users.set_admin(name, False, actor(admin, caller))))
 
 
 class Invite(BaseModel):
     """An invite for one person."""
 
-    model_config = shown(invite="6pLO2M1s…", expires="2026-01-08T09:00:00.000Z")
+    model_config = shown(invite="6pLO2M1s…", id=EXAMPLE_ID, expires="2026-01-08T09:00:00.000Z")
 
     invite: Annotated[str, Field(description="to be given when signing up")]
+    id: Annotated[str, Field(description="for `DELETE /invites/{id}`")]
     expires: Moment
+
+
+class InviteListed(BaseModel):
+    """An invite that can still be used. Its secret is not stored."""
+
+    model_config = shown(
+        id=EXAMPLE_ID, by="ann", created_date="2026-01-01T09:00:00.000Z", expires_date="2026-01-08T09:00:00.000Z"
+    )
+
+    id: str
+    by: Annotated[str | None, Field(description="the administrator who created it")]
+    created_date: Moment
+    expires_date: Moment
+
+
+@router.get(
+    "/invites",
+    dependencies=[only()],
+    summary="List invites",
+    response_model=list[InviteListed],
+    responses=OWN_READ,
+)
+async def invites(accounts: AccountsPart, admin: Admin) -> Response:
+    """The invites that can still be used, the latest first."""
+    found = [InviteListed.model_validate(one) for one in await accounts.users.invites()]
+    return list_answer(found, {"Cache-Control": "no-store"})
 
 
 @router.post(
@@ -93,8 +163,21 @@ class Invite(BaseModel):
 )
 async def invite(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart) -> Response:
     """Good for one account, for a week."""
-    secret, expires = await accounts.invite(admin, caller)
-    return private(Invite(invite=secret, expires=expires), 201)
+    secret, expires = await accounts.users.invite(actor(admin, caller))
+    return private(Invite(invite=secret, id=digest(secret), expires=expires), 201)
+
+
+@router.delete(
+    "/invites/{id}",
+    status_code=204,
+    dependencies=[only()],
+    summary="Revoke an invite",
+    responses={**OWN_ACT, **NO_INVITE, **ENDED},
+)
+async def revoke_invite(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, id: Digest) -> Response:
+    """Nobody can sign up with it any more."""
+    await accounts.users.revoke_invite(id, actor(admin, caller))
+    return private(None)
 
 
 class AuditQuery(PageQuery):
@@ -136,7 +219,7 @@ class Entry(BaseModel):
 async def audit(accounts: AccountsPart, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
     """Who signed in, failed to, changed and shared, the last first. Kept for 90 days."""
     after = None if query.after is None else str(place_of(query.after, ORDER)[0])
-    found = await accounts.audit(query.limit, after=after, who=query.who, action=query.action)
+    found = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)
     headers = {"Cache-Control": "no-store"}
     if len(found) == query.limit:
         token = place_token(ORDER, found[-1].id, 0)

@@ -13,6 +13,7 @@ from realtime.models import STORABLE, Integral, Model, Moment, NoteId
 from realtime.people import Session
 from realtime.rest.accounts import (
     ANYONE,
+    CONFIRM,
     ENDED,
     EXAMPLE_ID,
     EXAMPLE_PASSWORD,
@@ -23,6 +24,7 @@ from realtime.rest.accounts import (
     SAFELY,
     AccountsPart,
     CallerPart,
+    Confirmed,
     Digest,
     InPerson,
     Name,
@@ -146,9 +148,18 @@ async def tokens(accounts: AccountsPart, viewer: InPerson) -> Response:
     return list_answer([Token(**_told(one)) for one in found], {"Cache-Control": "no-store"})
 
 
-@router.post("/tokens", status_code=201, summary="Make an API token", response_model=NewToken, responses=OWN)
-async def make_token(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: TokenIn) -> Response:
-    """A token for a program, for the header `Authorization: Bearer …`. It can be revoked at any time."""
+@router.post(
+    "/tokens",
+    status_code=201,
+    summary="Make an API token",
+    response_model=NewToken,
+    responses={**OWN, **CONFIRM},
+)
+async def make_token(accounts: AccountsPart, viewer: Confirmed, caller: CallerPart, body: TokenIn) -> Response:
+    """A token for a program, for the header `Authorization: Bearer …`. It can be revoked at any time.
+
+    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    """
     made, secret = await accounts.make_token(viewer, body.name, body.expires_days, caller, writes=body.scope == "write")
     return private(NewToken(**_told(made), token=secret), 201)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -22,6 +22,8 @@ from realtime.store.documents import Document
 from realtime.store.line import Driver, Line, Lines
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DURABLE = WriteConcern(w="majority", j=True)
 QUICK = WriteConcern(w=1)
@@ -103,6 +105,18 @@ class Connection:
         """Within the budget for writes. Raises :class:`OutcomeUnknown`."""
         with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
             yield
+
+    async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Return the result of ``work``, whose commands with the given session are committed together.
+
+        It is called again if another transaction changed the same documents. Raises :class:`OutcomeUnknown`.
+        """
+        with self.writing():
+            async with await self._client.start_session() as session:
+                result: T = await session.with_transaction(
+                    work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
+                )
+        return result
 
     @contextmanager
     def reading(self, timeout: float | None = None) -> Iterator[None]:

@@ -11,7 +11,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from realtime.access import Access, Key
+from realtime.access import Access, Key, key_of
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.gate import Standing
 from realtime.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions, size_of
@@ -27,6 +27,7 @@ from realtime.store.documents import (
     Document,
     Record,
     State,
+    access_of,
     change_of,
     now,
     open_to,
@@ -190,6 +191,13 @@ class NoteStore:
             state["edited"] = edit.id
             state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
         return await self._advance(id, condition, fields, state, versions, token, action, together=True, **entry)
+
+    async def owned(self, owner: str, limit: int) -> Mapping[int, Access]:
+        """Return live notes of one owner, and who may do what with each. Raises :class:`Unavailable`."""
+        found = {**LIVE, "readers": key_of(owner), "access.owner": owner}
+        with self._connection.reading():
+            cursor = self._notes.find(found, {"access": True}, hint="opened_by_id", limit=limit)
+            return {document["_id"]: access_of(document) async for document in cursor}
 
     async def share(
         self, id: int, access: Access, version: int, token: str | None, author: str | None

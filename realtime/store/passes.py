@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -26,6 +27,21 @@ class Passes:
         """Stores one, and what it is good for. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._passes.insert_one({"_id": id, "kind": kind, "expires_date": expires, "what": what})
+
+    async def all(self, kind: Kind) -> Sequence[tuple[str, datetime, dict[str, Any]]]:
+        """Return all of a kind that can still be used, the latest first: id, expiry, and what each is good for.
+
+        Raises :class:`Unavailable`.
+        """
+        found = {"kind": kind, "expires_date": {"$gt": now()}}
+        with self._connection.reading():
+            documents = await self._passes.find(found).sort("expires_date", -1).to_list(None)
+        return [(one["_id"], one["expires_date"], one["what"]) for one in documents]
+
+    async def drop_invites(self, by: str) -> None:
+        """Delete the invites that a user created. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._passes.delete_many({"kind": "invite", "what.by": by})
 
     async def take(self, kind: Kind, id: str) -> tuple[datetime, dict[str, Any]] | None:
         """Takes one away: when it would have expired, and what it is good for. Of many that try, one gets it.

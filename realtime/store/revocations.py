@@ -10,9 +10,10 @@ from pymongo import UpdateOne
 
 from realtime.store.connection import Connection
 
-Kind = Literal["session", "note"]
+Kind = Literal["session", "note", "promoted", "demoted"]
 Subject = tuple[Kind, str | int]
-"""Whose rights ended: those of a session, by its id, or some of those to a note."""
+"""The rights that changed: those of a session, by its id, which ended or whose user is or is no longer an
+administrator; or some of those to a note."""
 KEPT = 120
 """Seconds for which a revocation is kept, far longer than a worker may take to read it."""
 
@@ -42,8 +43,7 @@ class RevocationStore:
                 await self._revocations.bulk_write(news, ordered=False)
 
     async def all(self) -> Mapping[str, Subject]:
-        """All that are kept, by id. Raises :class:`Unavailable`."""
+        """All that are kept, by id, in the order of their times. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            return {
-                str(one["_id"]): (one["kind"], one["of"]) async for one in self._revocations.find({}, {"at": False})
-            }
+            found = self._revocations.find().sort([("at", 1), ("_id", 1)])
+            return {str(one["_id"]): (one["kind"], one["of"]) async for one in found}

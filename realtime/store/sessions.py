@@ -69,6 +69,11 @@ class SessionStore:
         with self._connection.reading():
             return [_session_of(one) async for one in self._sessions.find(found).sort("created_date", -1)]
 
+    async def confirm(self, id: str) -> None:
+        """Record that the user proved the password in a session just now. Raises :class:`OutcomeUnknown`."""
+        with self._connection.writing():
+            await self._sessions.update_one({"_id": id}, {"$set": {"proven_date": now()}})
+
     async def enter_era(self, id: str, era: int) -> None:
         """Takes a session along into an era. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 from httpx2 import Response
 from starlette.testclient import TestClient
 
 from realtime.administration import act
+from realtime.auth import digest
 from realtime.settings import Settings
+from realtime.viewers import CONFIRMED
 from tests.harness import Json
 
 HERE = "http://127.0.0.1"
@@ -27,7 +30,7 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
 
 async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
     """Add a user as ``realtime user add`` does."""
-    await act(settings, lambda accounts: accounts.add(name, PASSWORD, admin=admin))
+    await act(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
 
 
 class Browser(TestClient):
@@ -76,6 +79,13 @@ class Browser(TestClient):
         assert answer.status_code == 201, answer.text
         made: Json = answer.json()
         return made
+
+
+def forget_proof(who: Browser) -> None:
+    """Make the last proof of a browser's password too old to count."""
+    sessions = parts_of(who).store.sessions._sessions
+    then = datetime.now(UTC) - CONFIRMED - timedelta(seconds=1)
+    run(who, lambda: sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}}))
 
 
 def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:

@@ -112,7 +112,7 @@ class TestDeviceCookie:
 
     def test_password_that_the_operator_sets_resets_devices(self, host: TestClient, browse: Browse) -> None:
         ann = browse(address=NEAR).sign_up()
-        run(host, lambda: parts_of(host).accounts.reset(ann.name, NEW_PASSWORD))
+        run(host, lambda: parts_of(host).accounts.users.reset(ann.name, NEW_PASSWORD))
         self._use_up(browse(address=NEAR), ann.name)
         assert ann.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
 

@@ -68,6 +68,19 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     browse().sign_in(ann.name, OTHER)
 
 
+def test_changing_the_password_revokes_api_tokens_on_request(browse: Browse, ann: Browser) -> None:
+    phone, token = browse().sign_in(ann.name), ann.token()["token"]
+    wrong = {"old": OTHER, "new": OTHER, "revoke_tokens": True}
+    assert ann.post("/auth/password", json=wrong).status_code == 403
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 200
+    assert ann.post("/auth/password", json={**wrong, "old": PASSWORD}).status_code == 204
+    assert ann.get("/auth/tokens").json() == []
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 401
+    assert not phone.user
+    assert ann.user
+    assert browse().get("/auth/me", headers=bearer(ann.token()["token"])).status_code == 200
+
+
 def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
     assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).json() == {
@@ -235,7 +248,7 @@ def test_what_began_while_it_held_does_nothing_after_the_end(
     host: TestClient, ann: Browser, path: str, body: Json
 ) -> None:
     async def end() -> None:
-        await parts_of(host).accounts._end(ann.name)
+        await parts_of(host).viewers.end(ann.name)
 
     assert slowly(ann, "POST", path, body, end).startswith(b"401 ")
 
@@ -245,7 +258,7 @@ def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browse
         ann.post("/notes/", json=note_in())
 
     async def end() -> None:
-        await parts_of(host).accounts._end(ann.name)
+        await parts_of(host).viewers.end(ann.name)
 
     exported = slowly(ann, "GET", "/export", None, end)
     assert exported.startswith(b"200 PK")
@@ -262,7 +275,7 @@ def test_an_import_stops_at_the_end_of_its_session(
         nonlocal made
         async for some in bring_in_all(*arguments):
             made += len(some)
-            await parts_of(host).accounts._end(ann.name)
+            await parts_of(host).viewers.end(ann.name)
             yield some
 
     bring_in_all = notes.bring_in
@@ -291,7 +304,7 @@ def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, an
     async def make() -> None:
         parts = parts_of(host)
         viewer = await parts.viewers.of_secret(ann.secret, None)
-        await parts.accounts.reset(ann.name, "another password of hers")
+        await parts.accounts.users.reset(ann.name, "another password of hers")
         with pytest.raises(NotSignedIn):
             await parts.accounts.make_token(viewer, "to stay", 366, Caller(), writes=True)
 

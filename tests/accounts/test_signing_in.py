@@ -14,6 +14,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from realtime import create_app
 from realtime.auth import Passwords
 from realtime.errors import NameTaken
+from realtime.password_rules import ADVICE
 from realtime.settings import Settings
 from realtime.store import Store
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
@@ -188,6 +189,7 @@ def test_unknown_users_get_the_same_answer_for_the_same_work(
         ("ﬁﬁﬁﬁﬁﬁﬁ", "15"),
         ("x" * 1025, "1024"),
         ("é" * 600, "1024"),
+        ("passwordpassword", "too easy to guess"),
     ],
 )
 def test_passwords_that_are_refused(browse: Browse, password: str, said: str) -> None:
@@ -197,11 +199,27 @@ def test_passwords_that_are_refused(browse: Browse, password: str, said: str) ->
     assert password not in answer.text
 
 
-def test_a_password_is_not_the_name(browse: Browse) -> None:
+def test_names_of_the_user_and_the_server_do_not_count_in_a_password(browse: Browse) -> None:
     name = "a-rather-long-name"
-    for password in (name, name.upper(), f" {name}{name} "):
-        answer = browse().post("/auth/sign-up", json={"name": name, "password": password})
-        assert (answer.status_code, answer.json()["detail"]) == (422, "password: must not be the name")
+    said = "password: too easy to guess. Your name and the name of this server do not count. " + ADVICE
+    for password in (
+        name,
+        name.upper(),
+        f" {name}{name} ",
+        f"{name} 2026",
+        "realtime-notes-realtime",
+        "Notebook.Example!",
+    ):
+        browser = browse("https://notebook.example")
+        answer = browser.post("/auth/sign-up", json={"name": name, "password": password})
+        assert (answer.status_code, answer.json()["detail"]) == (422, said), password
+
+
+def test_password_change_refuses_a_password_that_is_easy_to_guess(ann: Browser) -> None:
+    answer = ann.post("/auth/password", json={"old": PASSWORD, "new": "passwordpassword"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("password: too easy to guess. Repeats like")
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": PASSWORD}).status_code == 204
 
 
 def test_a_password_is_the_same_however_it_is_composed(browse: Browse) -> None:
@@ -237,7 +255,7 @@ def test_invites(settings: Settings) -> None:
         body = {"name": "ann", "password": PASSWORD}
         answer = host.post("/auth/sign-up", json=body)
         assert (answer.status_code, answer.json()["detail"]) == (403, "To sign up here takes an invite")
-        run(host, lambda: parts_of(host).accounts.add("root", PASSWORD, admin=False))
+        run(host, lambda: parts_of(host).accounts.users.add("root", PASSWORD, admin=False))
         root = Browser(host).sign_in("root")
         assert root.user == {"name": "root", "admin": True, "via": "session"}
         invite = root.post("/invites").json()["invite"]
@@ -251,7 +269,7 @@ def test_invites(settings: Settings) -> None:
             assert answer.status_code == 403
         assert ann.post("/invites").status_code == 403
         invite = root.post("/invites").json()["invite"]
-        run(host, lambda: parts_of(host).accounts.set_disabled("root", True))
+        run(host, lambda: parts_of(host).accounts.users.set_disabled("root", True))
         answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": invite})
         assert answer.status_code == 403
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import pytest
 from playwright.async_api import Browser, Page, expect
+from pymongo import MongoClient
+from pymongo.database import Database
 
+from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, bearer
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -27,6 +32,18 @@ KEPT = """async () => [
   }),
 ]"""
 """All that the page keeps of somebody's words in the browser."""
+
+
+async def _cookies(page: Page) -> set[str]:
+    """The names of the cookies of a browser."""
+    return {cookie.get("name", "") for cookie in await page.context.cookies()}
+
+
+@pytest.fixture
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
+    """The database of the server."""
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
 
 
 async def _writes(page: Page, text: str) -> int:
@@ -91,7 +108,14 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
             await expect(tab.locator(".row")).to_have_count(0)
             await expect(tab.get_by_text("A title that waits")).to_have_count(0)
         await page.unroute("**/notes/*/?base_version=*")
+        # Ben signs out: the links of the browser go, but not what it keeps for ann.
+        link = (await shared(rest, note_in("By link"), link="viewer"))["link"]["token"]
+        opened_link = await other.request.post("/auth/links", data={"token": link})
+        assert opened_link.status == 200
+        assert "realtime-links" in await _cookies(other)
         await menu(other, "Sign out")
+        await expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert await _cookies(other) == {"realtime-device"}
         await sign_in(other, "ann")
         await expect(other.locator(".row", has_text="A title that waits")).to_be_visible()
 
@@ -153,6 +177,116 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
     await page.get_by_role("button", name="Show", exact=True).click()
     await expect(page.locator("tbody tr")).to_have_count(1)
     await expect(page.locator("tbody tr")).to_contain_text("sign-up")
+
+
+async def test_page_asks_for_the_password_and_repeats_the_request(
+    opened: Open, server: ServerProcess, mongo: Database[Json]
+) -> None:
+    page = await sign_up(opened, "pam")
+    await menu(page, "Your account")
+    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    await page.get_by_label("What it is for").fill("backup")
+    await button(page, "Make a token").click()
+    dialog = page.get_by_role("dialog", name="Confirm your password")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_have_count(0)
+    await expect(page.get_by_role("alert")).to_have_text("Nothing was changed: the password was not confirmed")
+    await button(page, "Make a token").click()
+    await expect(dialog.get_by_label("Your password", exact=True)).to_be_focused()
+    await page.keyboard.type("wrong horse battery staple")
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("alert")).to_have_text("The password is wrong")
+    await dialog.get_by_label("Your password", exact=True).fill(PASSWORD)
+    await dialog.get_by_role("button", name="Confirm", exact=True).click()
+    await expect(page.get_by_label("The new token", exact=True)).to_have_value(re.compile("rt_"))
+    await expect(dialog).to_have_count(0)
+    async with program(server, "pia"):
+        pass
+    note = await (await page.request.post("/notes/", data=note_in("To give away"))).json()
+    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    await page.goto(f"/n/{note['id']}")
+    await page.get_by_role("button", name="Share").click()
+    await page.get_by_text("Give it away").click()
+    await page.get_by_label("Name of the new owner").fill("pia")
+    await page.get_by_role("button", name="Give away", exact=True).click()
+    await page.get_by_role("button", name="Really make pia the owner?").click()
+    await dialog.get_by_label("Your password", exact=True).fill(PASSWORD)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    access = await (await page.request.get(f"/notes/{note['id']}/access")).json()
+    assert (access["owner"], access["role"]) == ("pia", "editor")
+
+
+async def test_new_password_revokes_api_tokens_unless_that_is_unchecked(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "pat")
+    await menu(page, "Your account")
+    for number, kept in ((1, True), (2, False)):
+        await page.get_by_label("What it is for").fill("backup")
+        await button(page, "Make a token").click()
+        token = await page.get_by_label("The new token", exact=True).input_value()
+        password = page.get_by_role("region", name="Password")
+        await password.get_by_label("The old password", exact=True).fill(PASSWORD + " again" * (number - 1))
+        await password.get_by_label("The new password", exact=True).fill(PASSWORD + " again" * number)
+        box = password.get_by_label("Revoke all API tokens, too")
+        await expect(box).to_be_checked()
+        await box.set_checked(not kept)
+        await button(page, "Change it").click()
+        told = "All other sessions have ended" + ("" if kept else ", and all API tokens are revoked")
+        await expect(page.locator(".notice")).to_have_text(f"The password is changed. {told}")
+        await expect(page.get_by_role("button", name="Revoke backup")).to_have_count(1 if kept else 0)
+        async with rest_client(server.url) as rest:
+            assert (await rest.get("/auth/me", headers=bearer(token))).status_code == (200 if kept else 401)
+        await box.set_checked(True)
+
+
+async def test_administrator_changes_roles_invites_and_accounts(opened: Open, server: ServerProcess) -> None:
+    root = await opened("/people")
+    await sign_in(root, "root")
+    quin = await sign_up(opened, "quin")
+    note = await (await quin.request.post("/notes/", data=note_in("Of quin"))).json()
+    await root.reload()
+    await root.get_by_role("button", name="Make administrator quin").click()
+    await expect(root.get_by_role("button", name="Take administrator role from quin")).to_be_visible()
+    # Live in the page of who gets the role, and loses it.
+    await quin.get_by_label("More").click()
+    await expect(quin.locator(".menu").get_by_text("People")).to_be_visible()
+    await root.get_by_role("button", name="Take administrator role from quin").click()
+    await expect(quin.locator(".menu").get_by_text("People")).to_have_count(0)
+    await expect(light(quin, "saved")).to_be_visible()
+    invites = root.get_by_role("region", name="Invites")
+    await expect(invites.get_by_role("listitem")).to_have_count(0)
+    await invites.get_by_role("button", name="Make an invite").click()
+    await expect(invites.get_by_role("listitem")).to_have_count(1)
+    await invites.get_by_role("button", name="Revoke the invite by root").click()
+    await expect(invites.get_by_role("listitem")).to_have_count(0)
+    await expect(invites.get_by_label("The address of the invite", exact=True)).to_have_count(0)
+    await root.get_by_role("button", name="Delete… quin").click()
+    dialog = root.get_by_role("dialog", name="Delete the account quin")
+    await dialog.get_by_label("Give all notes to (optional)").fill("quin")
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("quin cannot get the notes")
+    await dialog.get_by_label("Give all notes to (optional)").fill("Root")
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(dialog).to_have_count(0)
+    await expect(root.get_by_role("button", name="Delete… quin")).to_have_count(0)
+    await expect(quin.get_by_text("You are signed out here")).to_be_visible()
+    assert (await (await root.request.get(f"/notes/{note['id']}/access")).json())["owner"] == "root"
+
+
+async def test_user_deletes_the_own_account(opened: Open, server: ServerProcess) -> None:
+    page = await sign_up(opened, "rob")
+    await _writes(page, "words")
+    await menu(page, "Your account")
+    await page.get_by_role("button", name="Delete your account…").click()
+    dialog = page.get_by_role("dialog", name="Delete your account")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_have_count(0)
+    await page.get_by_role("button", name="Delete your account…").click()
+    await dialog.get_by_role("button", name="Delete the account").click()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert await page.evaluate(KEPT) == []
+    await sign_in(page, "rob")
+    await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
 
 
 async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, server: ServerProcess) -> None:

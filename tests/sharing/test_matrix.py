@@ -43,6 +43,7 @@ NOTE_CALLS: dict[str, tuple[str, int, Call]] = {
     "restore": ("write", 412, lambda who, id: who.post(f"/notes/{id}/restore", json={"version": 1}, headers=STALE)),
     "delete": ("own", 412, lambda who, id: who.delete(f"/notes/{id}/", headers=STALE)),
     "share": ("own", 412, lambda who, id: who.put(f"/notes/{id}/access", json={}, headers=STALE)),
+    "transfer": ("own", 412, lambda who, id: who.put(f"/notes/{id}/access", json={"owner": "max"}, headers=STALE)),
 }
 TRASH_CALLS: dict[str, tuple[str, int, Call]] = {
     "read": ("read", 200, lambda who, id: who.get(f"/trash/{id}/")),
@@ -136,6 +137,25 @@ def test_who_may_make_notes(world: World) -> None:
         made = [] if expected != 201 else [answer.json()["id"], *imported.json()["ids"]]
         for id in made:
             assert world.people[person].delete(f"/notes/{id}/").status_code == 200
+
+
+ADMIN_CALLS: dict[str, tuple[int, Callable[[Browser], Response]]] = {
+    "users": (200, lambda who: who.get("/users")),
+    "promote": (404, lambda who: who.post("/users/nobody/promote")),
+    "demote": (404, lambda who: who.post("/users/nobody/demote")),
+    "disable": (404, lambda who: who.post("/users/nobody/disable")),
+    "delete": (404, lambda who: who.delete("/users/nobody")),
+    "invites": (200, lambda who: who.get("/invites")),
+    "revoke an invite": (404, lambda who: who.delete(f"/invites/{'0' * 32}")),
+}
+
+
+@pytest.mark.parametrize("call", ADMIN_CALLS)
+def test_administration_is_for_administrators(world: World, call: str) -> None:
+    done, ask = ADMIN_CALLS[call]
+    for person in PEOPLE:
+        expected = done if person == "root" else 401 if person in ("linked", "stranger") else 403
+        assert ask(world.people[person]).status_code == expected, person
 
 
 LOST = {"taken"}

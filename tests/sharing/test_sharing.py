@@ -11,6 +11,7 @@ from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.access import OPEN, Access, Viewer, key_of
+from realtime.auth import digest
 from realtime.errors import NoteNotFound
 from realtime.models import NoteIn
 from realtime.rest.access import MOST_MEMBERS
@@ -130,6 +131,34 @@ def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, not
     assert later.post("/auth/links", json={"token": token}).status_code == 404
     assert stranger.post("/auth/links", json={"token": again}).status_code == 200
     assert note in [one["id"] for one in stranger.get("/notes/").json()]
+
+
+def test_signing_out_takes_the_links_away(browse: Browse, ann: Browser, ed: Browser, note: int) -> None:
+    token = share(ann, note, link="editor")["link"]["token"]
+    shared_browser = browse().sign_in("ed")
+    shared_browser.post("/auth/links", json={"token": token})
+    assert shared_browser.get(f"/notes/{note}/").status_code == 200
+    answer = shared_browser.post("/auth/sign-out")
+    dropped = [cookie for cookie in answer.headers.get_list("set-cookie") if cookie.startswith("realtime-links=")]
+    assert len(dropped) == 1
+    assert {"HttpOnly", "Max-Age=0", "Path=/", "SameSite=lax"} <= set(dropped[0].split("; "))
+    assert list(shared_browser.cookies) == ["realtime-device"]
+    assert "clear-site-data" not in answer.headers
+    for sent in (
+        shared_browser.get(f"/notes/{note}/"),
+        shared_browser.sign_in("ed").get(f"/notes/{note}/"),
+    ):
+        assert sent.status_code == 404
+
+
+def test_guest_can_give_up_links(browse: Browse, ann: Browser, note: int) -> None:
+    guest = browse("https://notes.example")
+    guest.post("/auth/links", json={"token": share(ann, note, link="viewer")["link"]["token"]})
+    assert guest.get(f"/notes/{note}/").status_code == 200
+    answer = guest.post("/auth/sign-out")
+    (dropped,) = [one for one in answer.headers.get_list("set-cookie") if one.startswith("__Host-realtime-links=")]
+    assert "Secure" in dropped
+    assert guest.get(f"/notes/{note}/").status_code == 404
 
 
 def test_who_lost_a_note_hears_nothing_of_its_later_versions(ann: Browser, ed: Browser, note: int) -> None:
@@ -275,7 +304,7 @@ def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
 @pytest.fixture
 def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ann gives the note away between the look at who may write it, and the look at what is written to."""
-    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name)
+    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
     share(ann, note, members=[ED])
     find = parts.store.notes.find
 
@@ -301,7 +330,7 @@ def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
     async def beaten(*arguments: Any, **options: Any) -> Any:
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
-        await parts.accounts._end(ann.name)
+        await parts.viewers.end(ann.name)
         await eventually(lambda: parts.feed._ended(viewer))
         return await update(*arguments, **options)
 

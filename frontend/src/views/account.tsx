@@ -2,17 +2,19 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { me, user } from "../account";
-import { signOut } from "../actions";
+import { deleteOwnAccount, signOut } from "../actions";
 import * as api from "../api";
 import { complain, say } from "../notices";
 import type { NewToken, SignIn, Token } from "../types";
 import { Report } from "./attempts";
+import { DeletionDialog } from "./deletion";
 import { ago } from "./list";
 import { Back } from "./note";
 import { NewPassword, Password } from "./password";
 import { Secret } from "./secret";
 
 export function AccountPane() {
+  const [changes, setChanges] = useState(0);
   useEffect(() => {
     document.title = "Your account – Notes";
   }, []);
@@ -26,9 +28,10 @@ export function AccountPane() {
         </button>
       </header>
       <FailedSignIns />
-      <Sessions />
-      <Tokens />
-      <ChangePassword />
+      <Sessions key={`sessions-${changes}`} />
+      <Tokens key={`tokens-${changes}`} />
+      <ChangePassword changed={() => setChanges(changes + 1)} />
+      <DeleteAccount />
     </section>
   );
 }
@@ -158,17 +161,20 @@ function Tokens() {
   );
 }
 
-function ChangePassword() {
+function ChangePassword({ changed }: { changed: () => void }) {
   const [old, setOld] = useState("");
   const [fresh, setFresh] = useState("");
+  const [revoke, setRevoke] = useState(true);
   const [error, setError] = useState("");
   const change = async (): Promise<void> => {
     setError("");
     try {
-      await api.changePassword(old, fresh);
+      await api.changePassword({ old, new: fresh, revoke_tokens: revoke });
       setOld("");
       setFresh("");
-      say("The password is changed, and all other sessions have ended");
+      changed();
+      const tokens = revoke ? ", and all API tokens are revoked" : "";
+      say(`The password is changed. All other sessions have ended${tokens}`);
     } catch (failed) {
       setError(failed instanceof Error ? failed.message : String(failed));
     }
@@ -195,6 +201,11 @@ function ChangePassword() {
         />
         <Password label="The old password" value={old} change={setOld} />
         <NewPassword label="The new password" value={fresh} change={setFresh} />
+        <label class="check">
+          <input type="checkbox" checked={revoke} onChange={(event) => setRevoke(event.currentTarget.checked)} />
+          Revoke all API tokens, too
+        </label>
+        <small>All other sessions end in any case. Keep the tokens only if nobody else knows the old password.</small>
         <button type="submit" disabled={!old || !fresh}>
           Change it
         </button>
@@ -204,6 +215,20 @@ function ChangePassword() {
           {error}
         </p>
       )}
+    </section>
+  );
+}
+
+function DeleteAccount() {
+  const [asked, setAsked] = useState(false);
+  return (
+    <section aria-labelledby="delete">
+      <h2 id="delete">Delete your account</h2>
+      <p class="faint">You choose who gets your notes. You can export them before.</p>
+      <button type="button" class="danger" onClick={() => setAsked(true)}>
+        Delete your account…
+      </button>
+      {asked && <DeletionDialog name={null} remove={deleteOwnAccount} close={() => setAsked(false)} />}
     </section>
   );
 }

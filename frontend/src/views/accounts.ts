@@ -4,6 +4,7 @@
  */
 
 export { AccountPane } from "./account";
+export { Confirm } from "./confirm";
 export { ConflictPanel } from "./conflict";
 export { Help } from "./help";
 export { HistoryPane } from "./history";

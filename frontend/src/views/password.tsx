@@ -11,7 +11,7 @@ interface Props {
 export const Password = (props: Props) => <Field {...props} kind="current-password" />;
 
 export const NewPassword = (props: Props) => (
-  <Field {...props} kind="new-password" hint="At least 15 characters; a few words will do" />
+  <Field {...props} kind="new-password" hint="At least 15 characters; a few unrelated words will do" />
 );
 
 function Field({

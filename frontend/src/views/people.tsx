@@ -5,7 +5,8 @@ import { user } from "../account";
 import * as api from "../api";
 import { complain } from "../notices";
 import { base } from "../root";
-import type { Entry, UserListed } from "../types";
+import type { Entry, Invite, InviteListed, UserListed } from "../types";
+import { DeletionDialog } from "./deletion";
 import { ago } from "./list";
 import { Back } from "./note";
 import { Secret } from "./secret";
@@ -35,13 +36,16 @@ export function PeoplePane() {
 
 function Users() {
   const [found, setFound] = useState<UserListed[]>([]);
+  const [leaving, setLeaving] = useState<string | null>(null);
   useEffect(() => {
     api.users().then(setFound, complain);
   }, []);
-  const set = (name: string, disabled: boolean): void => {
-    api
-      .setDisabled(name, disabled)
-      .then((now) => setFound((all) => all.map((one) => (one.name === name ? now : one))), complain);
+  const change = (changed: Promise<UserListed>): void => {
+    changed.then((now) => setFound((all) => all.map((one) => (one.name === now.name ? now : one))), complain);
+  };
+  const remove = async (name: string, to: string): Promise<void> => {
+    await api.deleteAccount(name, to);
+    setFound((all) => all.filter((one) => one.name !== name));
   };
   return (
     <section aria-labelledby="users">
@@ -52,39 +56,78 @@ function Users() {
             <div>
               <b>{name}</b>
               <small>
-                {[admin && "admin", disabled && "disabled"].filter(Boolean).map((word) => `${word}, `)}
+                {[admin && "administrator", disabled && "disabled"].filter(Boolean).map((word) => `${word}, `)}
                 here since {ago(created_date)}
               </small>
             </div>
             {name !== user.value?.name && (
-              <button type="button" onClick={() => set(name, !disabled)}>
-                {disabled ? "Enable" : "Disable"}
-                <span class="hidden"> {name}</span>
-              </button>
+              <span class="choices">
+                <button type="button" onClick={() => change(api.setAdmin(name, !admin))}>
+                  {admin ? "Take administrator role" : "Make administrator"}
+                  <span class="hidden">
+                    {admin ? " from" : ""} {name}
+                  </span>
+                </button>
+                <button type="button" onClick={() => change(api.setDisabled(name, !disabled))}>
+                  {disabled ? "Enable" : "Disable"}
+                  <span class="hidden"> {name}</span>
+                </button>
+                <button type="button" onClick={() => setLeaving(name)}>
+                  Delete…<span class="hidden"> {name}</span>
+                </button>
+              </span>
             )}
           </li>
         ))}
       </ul>
+      {leaving !== null && (
+        <DeletionDialog name={leaving} remove={(to) => remove(leaving, to)} close={() => setLeaving(null)} />
+      )}
     </section>
   );
 }
 
 function Invites() {
-  const [made, setMade] = useState("");
-  const make = (): void => {
-    api.invite().then(({ invite }) => setMade(`${base()}/invite#${invite}`), complain);
+  const [found, setFound] = useState<InviteListed[]>([]);
+  const [made, setMade] = useState<Invite | null>(null);
+  const load = (): Promise<void> => api.invites().then(setFound, complain);
+  useEffect(() => void load(), []);
+  const make = async (): Promise<void> => {
+    setMade(await api.invite());
+    await load();
+  };
+  const revoke = async (id: string): Promise<void> => {
+    await api.revokeInvite(id);
+    if (made?.id === id) setMade(null);
+    await load();
   };
   return (
     <section aria-labelledby="invites">
       <h2 id="invites">Invites</h2>
       <p class="faint">An invite is for one account, and good for a week.</p>
-      <button type="button" onClick={make}>
+      <ul class="entries">
+        {found.map((one) => (
+          <li key={one.id}>
+            <div>
+              <b>By {one.by}</b>
+              <small>
+                created {ago(one.created_date)}, good until{" "}
+                <time dateTime={one.expires_date}>{new Date(one.expires_date).toLocaleString()}</time>
+              </small>
+            </div>
+            <button type="button" onClick={() => revoke(one.id).catch(complain)}>
+              Revoke<span class="hidden"> the invite by {one.by}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+      <button type="button" onClick={() => make().catch(complain)}>
         Make an invite
       </button>
       {made && (
         <div class="made" role="status">
-          <p>Give this address to whom you invite. It is shown this once:</p>
-          <Secret label="The address of the invite" value={made} />
+          <p>Give this address to the person you invite. It is shown this once:</p>
+          <Secret label="The address of the invite" value={`${base()}/invite#${made.invite}`} />
         </div>
       )}
     </section>
