@@ -128,6 +128,7 @@ async def readyz(request: Request) -> Response:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
+    openapi_extra={"security": []},  # programs on the same machine need none
     responses={
         200: _example("The metrics", 'realtime_writes_total{action="create"} 1.0\n', "text/plain"),
         401: problem("Not signed in", "Not signed in"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from playwright.async_api import Browser, expect
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, with_accounts
+from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import SECOND, editor
 from tests.browser.people import program
 from tests.harness import ServerProcess, eventually, note_in
@@ -20,7 +21,9 @@ SIZE = 2000
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[ServerProcess]:
     """A server where users may store little."""
-    process = ServerProcess(with_accounts(module_settings, port=0, user_bytes=SIZE))
+    settings = with_accounts(module_settings, port=0, user_bytes=SIZE)
+    asyncio.run(add_user(settings))  # so that others may sign up
+    process = ServerProcess(settings)
     process.start()
     yield process
     process.kill()
