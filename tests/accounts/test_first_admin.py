@@ -95,7 +95,7 @@ def test_of_many_with_the_setup_token_one_is_admin_and_nobody_else_gets_in(empty
 
     outcomes = run(empty, all_at_once)
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
-    people = run(empty, accounts.people)
+    people = run(empty, accounts.users.all)
     assert [person.admin for person in people] == [True]
 
 

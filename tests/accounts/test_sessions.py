@@ -291,7 +291,7 @@ def test_an_import_is_not_begun_after_the_end_of_its_session(
     check = bundle.check
 
     def read(*arguments: Any, **options: Any) -> Any:  # in a thread
-        run(host, partial(parts_of(host).accounts._end, ann.name))
+        run(host, partial(parts_of(host).viewers.end, ann.name))
         return check(*arguments, **options)
 
     monkeypatch.setattr(bundle, "check", read)
