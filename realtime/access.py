@@ -6,7 +6,7 @@ and a search need only the keys to tell what may be in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
@@ -18,6 +18,10 @@ UNOWNED = None
 MOST_FORMER = 200
 GUEST = "Guest"
 """How somebody is shown who has a link and is not signed in."""
+LINK_KEY = "link:"
+"""The beginning of the keys of links."""
+LINK_ID_CHARACTERS = 12
+"""Hexadecimal digits of the digest of a link, by which the audit tells one link from others."""
 Key = str | None
 
 
@@ -48,7 +52,7 @@ class Viewer:
     """Who asks. ``keys`` is ``None`` where there are no accounts, and everything is everyone's.
 
     ``session`` names what the rights come from, a session or a ``token``, and ends with it; ``writes`` is false for a
-    token that only reads.
+    token that only reads. ``address`` is where the request came from; it decides nothing.
     """
 
     keys: frozenset[Key] | None
@@ -57,6 +61,12 @@ class Viewer:
     admin: bool = False
     writes: bool = True
     token: bool = False
+    address: str | None = field(default=None, compare=False)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it is somebody who is not signed in, and has no link."""
+        return self.session is None and self.keys == STRANGER.keys
 
     @property
     def shown_as(self) -> str | None:
@@ -77,7 +87,13 @@ def key_of(name: str) -> str:
 
 def link_key(digest: str) -> str:
     """The key that whoever has a link has, by the digest of its token."""
-    return f"link:{digest}"
+    return LINK_KEY + digest
+
+
+def guest_name(keys: Iterable[Key]) -> str | None:
+    """Return the name of somebody who is not signed in, by the first of the links that they have."""
+    link = min((key for key in keys if key is not None and key.startswith(LINK_KEY)), default=None)
+    return None if link is None else f"guest:{link.removeprefix(LINK_KEY)[:LINK_ID_CHARACTERS]}"
 
 
 @dataclass(frozen=True, slots=True)

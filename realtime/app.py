@@ -91,6 +91,7 @@ class Parts:
     accounts: Accounts | None
     sharing: Sharing | None
     deleted_accounts: DeletedAccounts | None
+    audit: NoteAudit | None
     limits: Limits | None
     open_mode: OpenModeCheck | None
     """Only in open mode, unless it is meant for others, too."""
@@ -364,7 +365,7 @@ async def _parts(
             await _first_contact(follower, open_mode)
             known = None if accounts is None else viewers
             common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas, pools)
-            yield Parts(*common, known, accounts, sharing, deleted_accounts, limits, open_mode)
+            yield Parts(*common, known, accounts, sharing, deleted_accounts, noted, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from realtime.access import STRANGER, Access, Act, Viewer, can, role_of
+from realtime.access import Access, Act, Viewer, can, role_of
 from realtime.errors import Forbidden, NoteNotFound, NotSignedIn
+
+
+class NoteHidden(NoteNotFound):
+    """There is a note with this id, but not for this user. The answer is the same as if there were none."""
+
+
+class NoteForbidden(Forbidden):
+    """The user can see the note, but may not do this with it."""
 
 
 class Standing(NamedTuple):
@@ -20,14 +28,16 @@ def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ, *, of_
 
     Raises :class:`NotSignedIn` for whoever can change nothing at all, :class:`NoteNotFound`, :class:`Forbidden`.
     """
-    if viewer is STRANGER and act is not Act.READ:
+    if viewer.anonymous and act is not Act.READ:
         raise NotSignedIn
-    if standing is None or not sees(viewer, standing):
+    if standing is None:
         raise NoteNotFound
+    if not sees(viewer, standing):
+        raise NoteHidden
     if not can(viewer, standing.access, act):
         if standing.live is of_trash:
             raise NoteNotFound
-        raise Forbidden(f"You may not {act.word} this note")
+        raise NoteForbidden(f"You may not {act.word} this note")
 
 
 def sees(viewer: Viewer, standing: Standing) -> bool:

@@ -286,7 +286,7 @@ class Notes:
             if made is None:
                 raise OutcomeUnknown
             return made.note.id  # whatever became of it since
-        await self._writes.done("import", change, [viewer.name])
+        await self._writes.done("import", change, [viewer.name], viewer)
         return change.note.id
 
     async def _update(

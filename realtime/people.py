@@ -92,6 +92,7 @@ Deed = Literal[
     "user.add", "user.disable", "user.enable", "user.reset", "user.promote", "user.demote", "user.delete",
     "invite", "invite.revoke",
     "note.create", "note.change", "note.delete", "note.restore", "note.purge", "note.share",
+    "note.access", "export", "token.use",
 ]  # fmt: skip
 
 

@@ -17,7 +17,15 @@ from starlette.routing import Match, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from realtime.access import key_of
-from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable, VersionMismatch
+from realtime.errors import (
+    Behind,
+    BusUnavailable,
+    RealtimeError,
+    TooMany,
+    Unavailable,
+    VersionMismatch,
+)
+from realtime.gate import NoteForbidden, NoteHidden
 from realtime.limits import neighbourhood
 from realtime.models import etag
 
@@ -80,6 +88,19 @@ def path_of(scope: Scope) -> str:
     """Return the path of a request below the root path."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")) or "/"
+
+
+def record_refusal(connection: HTTPConnection, viewer: Viewer, error: RealtimeError) -> None:
+    """Record in the audit that somebody was refused a note that exists."""
+    audit = parts_of(connection).audit
+    if audit is not None and isinstance(error, (NoteHidden, NoteForbidden)):
+        audit.add_hourly("note.access", viewer, connection.path_params.get("id"), ok=False)
+
+
+def record_token_use(parts: Parts, viewer: Viewer) -> None:
+    """Record in the audit that an API token is used."""
+    if parts.audit is not None and viewer.token:
+        parts.audit.add_hourly("token.use", viewer, viewer.session)
 
 
 class SlashRouter(APIRouter):
@@ -230,6 +251,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RealtimeError)
     async def named(request: Request, error: RealtimeError) -> Response:
+        record_refusal(request, viewer_of(request), error)
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
         if isinstance(error, VersionMismatch) and "W/" in request.headers.get("if-match", ""):

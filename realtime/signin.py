@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from realtime.access import STRANGER
 from realtime.devices import DEVICE_SECONDS, same_device
 from realtime.errors import NotSignedIn, Unavailable
 from realtime.occupancy import OCCUPANT
-from realtime.routing import VIEWER, header_of, host_of, path_of, refusal
+from realtime.routing import VIEWER, header_of, host_of, path_of, record_token_use, refusal
 from realtime.settings import is_loopback
 from realtime.viewers import with_links
 
@@ -61,16 +62,18 @@ class SignIn:
         """Passes the request on with its viewer."""
         if scope["type"] in ("http", "websocket") and (first_part(path_of(scope)) not in FOR_ALL or _is_surplus(scope)):
             try:
-                scope[VIEWER] = await self._viewer(scope)
+                address = scope["client"][0] if scope.get("client") else None
+                viewer = replace(await self._viewer(scope, address), address=address)
+                scope[VIEWER] = viewer
+                record_token_use(scope["app"].state.parts, viewer)
             except (NotSignedIn, Unavailable) as error:
                 if first_part(path_of(scope)) not in OPERATIONS or not isinstance(error, Unavailable):
                     await refusal(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
-    async def _viewer(self, scope: Scope) -> Viewer:
+    async def _viewer(self, scope: Scope, address: str | None) -> Viewer:
         viewers: Viewers = scope["app"].state.parts.viewers
-        address = scope["client"][0] if scope.get("client") else None
         authorization = header_of(scope, b"authorization") or ""
         if authorization.lower().startswith(BEARER):
             viewer = await viewers.of_token(authorization[len(BEARER) :].strip(), address)

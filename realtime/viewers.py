@@ -160,7 +160,7 @@ def with_links(viewer: Viewer, tokens: Iterable[str]) -> Viewer:
     links = {link_key(digest(token)) for token in tokens if token.startswith(LINK)}
     if not links or viewer.keys is None:
         return viewer
-    return replace(viewer, keys=viewer.keys | links, writes=viewer.writes or viewer is STRANGER)
+    return replace(viewer, keys=viewer.keys | links, writes=viewer.writes or viewer.anonymous)
 
 
 def _viewer(session: Session, person: Person) -> Viewer:

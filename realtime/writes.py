@@ -129,7 +129,7 @@ class Writes:
                 await self._store.archive.move({id})
                 continue
             if change is not None:
-                await self.done(write.action, change, [write.viewer.name])
+                await self.done(write.action, change, [write.viewer.name], write.viewer)
                 return _as_it_was(change.note) if change.deleted else change.note
             notes = self._store.notes
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
@@ -138,12 +138,14 @@ class Writes:
                 return answer
         raise Unavailable("Too many are writing to this note at once, try again")
 
-    async def done(self, action: str, change: Change, people: Iterable[str | None]) -> None:
+    async def done(
+        self, action: str, change: Change, people: Iterable[str | None], viewer: Viewer | None = None
+    ) -> None:
         """To be called with what was committed, and by whom: counts it, notes it, and publishes it."""
         self._metrics.writes.labels(action).inc()
         if self._audit is not None:
             for name in people:
-                self._audit.add(action, name, change.note.id)
+                self._audit.add(action, name, viewer, change)
         await self._outbox.publish(change)
 
     async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ, *, of_trash: bool = False) -> None:

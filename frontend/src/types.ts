@@ -562,7 +562,7 @@ export interface InviteListed {
 export interface Entry {
   date: string;
   /**
-   * `null`: somebody unknown, or whoever runs the server
+   * a user; `guest:` and the id of a link, for somebody who has that link and is not signed in; `null`: somebody unknown, or whoever runs the server
    */
   who: string | null;
   action:
@@ -588,13 +588,16 @@ export interface Entry {
     | "note.delete"
     | "note.restore"
     | "note.purge"
-    | "note.share";
+    | "note.share"
+    | "note.access"
+    | "export"
+    | "token.use";
   /**
-   * a user, a note, a session or a token
+   * a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use`: there were too many of this caller in an hour to record all
    */
   target: string | null;
   /**
-   * where it came from
+   * where it came from; `null` for text that was typed in an editor
    */
   address: string | null;
   ok: boolean;

@@ -6,8 +6,10 @@ import re
 from typing import Annotated
 
 from fastapi import Path, Query, Response
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
+from realtime.access import LINK_ID_CHARACTERS
+from realtime.accounts import NAME
 from realtime.auth import digest
 from realtime.models import Moment
 from realtime.people import Deed
@@ -183,7 +185,11 @@ async def revoke_invite(accounts: AccountsPart, admin: WritingAdmin, caller: Cal
 class AuditQuery(PageQuery):
     """The query of the audit."""
 
-    who: Annotated[Name | None, Field(description="only what this user did")] = None
+    who: Annotated[
+        str | None,
+        StringConstraints(pattern=f"^({NAME}|guest:[0-9a-f]{{{LINK_ID_CHARACTERS}}})$", to_lower=True),
+        Field(description="only what this user did, or a guest with this link: `guest:` and its id"),
+    ] = None
     action: Annotated[Deed | None, Field(description="only this")] = None
     after: After = None
 
@@ -208,16 +214,32 @@ class Entry(BaseModel):
     )
 
     date: Moment
-    who: Annotated[str | None, Field(description="`null`: somebody unknown, or whoever runs the server")]
+    who: Annotated[
+        str | None,
+        Field(
+            description="a user; `guest:` and the id of a link, for somebody who has that link and is not signed in;"
+            " `null`: somebody unknown, or whoever runs the server"
+        ),
+    ]
     action: Deed
-    target: Annotated[str | None, Field(description="a user, a note, a session or a token")]
-    address: Annotated[str | None, Field(description="where it came from")]
+    target: Annotated[
+        str | None,
+        Field(
+            description="a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use`:"
+            " there were too many of this caller in an hour to record all"
+        ),
+    ]
+    address: Annotated[str | None, Field(description="where it came from; `null` for text that was typed in an editor")]
     ok: bool
 
 
 @router.get("/audit", summary="Read the audit", response_model=list[Entry], responses=OWN_READ)
 async def audit(accounts: AccountsPart, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Who signed in, failed to, changed and shared, the last first. Kept for 90 days."""
+    """Who signed in, failed to, changed and shared, the last first. Kept for 90 days.
+
+    Refused requests for notes that exist (`note.access`), exports and uses of API tokens are recorded once an hour, by
+    caller, address and target, and at most 50 of each caller.
+    """
     after = None if query.after is None else str(place_of(query.after, ORDER)[0])
     found = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)
     headers = {"Cache-Control": "no-store"}

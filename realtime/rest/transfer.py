@@ -35,7 +35,7 @@ from realtime.rest.common import (
     operation_of,
     still,
 )
-from realtime.routing import SlashRouter, problem
+from realtime.routing import SlashRouter, parts_of, problem
 
 router = SlashRouter(tags=["export and import"])
 
@@ -65,6 +65,9 @@ async def export(request: Request, who: Who, queries: QueriesPart) -> Response:
     """All notes, one Markdown file each, as a zip that is made while it is sent."""
     count = await queries.count(who)
     pieces = _zipped(request, queries.every(who))
+    audit = parts_of(request).audit
+    if audit is not None:
+        audit.add_hourly("export", who, None)
     first = await anext(pieces)  # before the answer begins, so that a database that is away is told properly
 
     async def body() -> AsyncIterator[bytes]:

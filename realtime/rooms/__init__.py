@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.access import Act, can
 from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
 from realtime.fair_queue import Requester
-from realtime.gate import sees
+from realtime.gate import check, sees
 from realtime.merge import merged
 from realtime.rooms.credits import Shown
 from realtime.rooms.journal import Journal
@@ -135,8 +135,9 @@ class Rooms:
 
     async def _standing(self, id: int, viewer: Viewer) -> Standing:
         standing = await self._notes.standing(id)
-        if standing is None or not standing.live or not sees(viewer, standing):
+        if standing is None or not standing.live:
             raise NoteNotFound
+        check(viewer, standing)
         return standing
 
     def shared(self, id: int, since: int) -> None:

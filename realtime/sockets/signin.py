@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.errors import NotSignedIn
 from realtime.events import Auth, client_message
-from realtime.routing import parts_of, viewer_of
+from realtime.routing import parts_of, record_token_use, viewer_of
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -44,9 +45,11 @@ async def by_frame(socket: WebSocket) -> Viewer:
         raise NotSignedIn("type: the first frame must be auth")
     if command.token is None:
         return viewer
-    known = await viewers.of_token(command.token, socket.client.host if socket.client else None)
+    known = await viewers.of_token(command.token, viewer.address)
     if known is None:
         raise NotSignedIn("token: is wrong, or has expired or been revoked")
+    known = replace(known, address=viewer.address)
+    record_token_use(parts_of(socket), known)
     return known
 
 
@@ -59,4 +62,4 @@ async def by_ticket(socket: WebSocket, note: int) -> Viewer:
     viewer = await accounts.redeem(ticket, note)
     if viewer is None:
         raise NotSignedIn("ticket: is for another note, or was used, or has expired")
-    return viewer
+    return replace(viewer, address=viewer_of(socket).address)

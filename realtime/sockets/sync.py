@@ -22,7 +22,7 @@ from realtime.errors import (
 )
 from realtime.models import MAX_ID
 from realtime.rooms.member import Member, Refused
-from realtime.routing import SlashRouter, caller_of, parts_of, refusal
+from realtime.routing import SlashRouter, caller_of, parts_of, record_refusal, refusal, viewer_of
 from realtime.sockets.closing import close, delay_of
 from realtime.sockets.entry import take_place
 from realtime.sockets.outlets import Queued, direct
@@ -50,6 +50,7 @@ router = SlashRouter(tags=["sync"])
 async def sync(socket: WebSocket, id: str) -> None:
     """The shared text of a note, for any Yjs client. Who knows the note may tell which: ``?created=``, its date."""
     parts = parts_of(socket)
+    viewer = viewer_of(socket)
     try:
         if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
             raise NoteNotFound
@@ -58,6 +59,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         await parts.quotas.check_typing(viewer, int(id))
         place = await take_place(socket, viewer)
     except (NoteNotFound, NotSignedIn, QuotaExceeded, TooMany, Unavailable) as error:
+        record_refusal(socket, viewer, error)
         # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
         await socket.send_denial_response(refusal(error))
         return
