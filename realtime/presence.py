@@ -1,4 +1,4 @@
-"""Who is looking at which note, on all workers. Nothing is stored: it is repeated, or forgotten.
+"""The people who look at each note, on all workers. Nothing is stored: it is repeated, or forgotten.
 
 A client that begins to look at a note receives the list of people there, and from then on each change of it.
 """
@@ -55,7 +55,7 @@ People = Mapping[str, Person]
 
 
 class Told(BaseModel):
-    """What one worker sends to the others: the people who look at a note through it, or what changed among them."""
+    """A message between workers: the people who look at a note through one of them, or the changes among them."""
 
     worker: str
     note: int

@@ -38,7 +38,7 @@ SIZED = ("title", "description", "content", "tags")
 
 @dataclass(slots=True)
 class Known:
-    """What an owner stores: as it was read at a time of the monotonic clock, and with what was added since."""
+    """The usage of one owner: as it was read at a time of the monotonic clock, plus what was added since."""
 
     usage: Usage
     read: float

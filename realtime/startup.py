@@ -1,4 +1,4 @@
-"""What a server finds out about its database before it starts: whether it may serve it, and how to set it up."""
+"""Checks of the database before a server starts: whether it may be served, and how to set it up."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ AGENT = 200
 
 NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
 FORBIDDEN: Answers = {
-    403: problem("Not by an API token, not by who is no admin, or not from a page of another origin", "Only for admins")
+    403: problem(
+        "The caller is not an administrator, uses an API token, or is a page of another origin", "Only for admins"
+    )
 }
 CONFIRM: Answers = {
     403: problem(

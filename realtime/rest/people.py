@@ -235,7 +235,7 @@ class Entry(BaseModel):
 
 @router.get("/audit", summary="Read the audit", response_model=list[Entry], responses=OWN_READ)
 async def audit(accounts: AccountsPart, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Who signed in, failed to, changed and shared, the last first. Kept for 90 days.
+    """Sign-ins, failed ones among them, changes of accounts and of access, the latest first. Kept for 90 days.
 
     Refused requests for notes that exist (`note.access`), exports and uses of API tokens are recorded once an hour, by
     caller, address and target, and at most 50 of each caller.

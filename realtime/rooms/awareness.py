@@ -24,7 +24,7 @@ _LARGEST = 2**53 - 1
 
 
 class ClientState(NamedTuple):
-    """What a message says of one client."""
+    """The state of one client in a message."""
 
     client: int
     clock: int

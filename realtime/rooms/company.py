@@ -1,4 +1,4 @@
-"""Who is in a room: the clients that are connected here, and the awareness of all, here and at other workers."""
+"""The clients that are connected to a room here, and the awareness of all, here and at other workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_ROOM_CHARACTERS = 256 * 1024
 
 
 class _Speaker(NamedTuple):
-    """Who speaks for an awareness client: a user or network, and its connection if that is open here."""
+    """The user or network that an awareness client belongs to, and its connection if that is open here."""
 
     caller: str
     member: Member | None

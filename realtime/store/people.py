@@ -1,4 +1,4 @@
-"""Who has an account. A name is an id: it never changes, and is never given to somebody else.
+"""The accounts. A name is an id: it never changes, and is never given to somebody else.
 
 Of a deleted account the document stays, with nothing in it but that, so that nobody can take the name.
 """
