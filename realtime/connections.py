@@ -353,7 +353,7 @@ class Connection(asyncio.Protocol):
         parser.receive_data(data)
         now = time.monotonic()
         for frame in parser.events_received():
-            if frame.opcode is Opcode.CONT or not frame.fin:  # type: ignore[union-attr]
+            if frame.opcode is Opcode.CONT or not frame.fin:  # type: ignore[union-attr]  # as below
                 self._count_fragment(now)
             elif not self._count_frame(now):
                 return
