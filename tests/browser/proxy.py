@@ -142,6 +142,7 @@ async def proxy(target: int, **options: str | bool) -> AsyncIterator[Proxy]:
         task = asyncio.get_running_loop().create_task(between.handle(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # cancelled at once, it was never begun
 
     listener = await asyncio.start_server(connected, "127.0.0.1", 0)
     between.port = listener.sockets[0].getsockname()[1]
@@ -149,6 +150,8 @@ async def proxy(target: int, **options: str | bool) -> AsyncIterator[Proxy]:
         yield between
     finally:
         listener.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # until the connections are closed
