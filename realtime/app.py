@@ -161,8 +161,9 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
         app.add_middleware(WriteLimit, rule=writes(settings.writes))
     app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
     if most := settings.most_accepts:
-        per_client = max(1, most // 4) if settings.auth == "accounts" else most
-        app.add_middleware(AcceptLimit, per_second=most, per_client=per_client)
+        accounts = settings.auth == "accounts"
+        per_client, guests = (max(1, most // 4), max(1, most * 3 // 4)) if accounts else (most, most)
+        app.add_middleware(AcceptLimit, per_second=most, per_client=per_client, guests=guests)
     app.add_middleware(Admission)
     if settings.auth == "accounts":
         app.add_middleware(SignIn, others=others)

@@ -24,6 +24,7 @@ from websockets.utils import apply_mask
 from realtime.allowance import Allowance
 from realtime.errors import CLOSE_REASONS, CloseCode
 from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.limits import neighbourhood
 from realtime.turns import SLICE_SECONDS, Turns
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ FRAMES_PER_SECOND = 250
 As many fragments are read at once; a client that sends more of them waits for its turn.
 """
 FRAMES_BURST = 2000
-PARSED_BYTES = 4096
+PARSED_BYTES = 1024
 """Bytes that the library's parser is given at a time."""
 PROBE_SECONDS = 5.0
 GONE_AWAY = 1012
@@ -74,9 +75,10 @@ def untaken(transport: asyncio.Transport) -> int:
     The system takes more from a transport only once much of its own buffer is free, which a slow peer may make wait.
     """
     size = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError):  # not every system tells it of sockets
-        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        size += int.from_bytes(queued, sys.byteorder)
+    peer = transport.get_extra_info("socket")
+    if peer is not None:
+        with contextlib.suppress(OSError):  # not every system tells it of sockets
+            size += int.from_bytes(fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return size
 
 
@@ -120,9 +122,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_every", "_fragments", "_frames", "_heard", "_keepalive", "_kind",
-        "_lingers", "_listener", "_lost", "_needed", "_occupant", "_owed", "_parser", "_parts", "_turns", "_waits",
-        "full", "transport", "write",
+        "_buffer", "_closing", "_connections", "_every", "_fragments", "_frames", "_heard", "_held", "_keepalive",
+        "_kind", "_lingers", "_listener", "_lost", "_needed", "_occupant", "_owed", "_parser", "_parts", "_turns",
+        "_waits", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +144,7 @@ class Connection(asyncio.Protocol):
         self._buffer: bytearray | None = None
         self._turns = turns
         self._waits = False
+        self._held = False
         self._frames: Allowance | None = None  # most clients never send any
         self._fragments: Allowance | None = None
         self._needed = 0
@@ -300,9 +303,9 @@ class Connection(asyncio.Protocol):
         self._keep(data, 0)
         if not self._waits:
             self._waits = True
-            self.transport.pause_reading()
+            self._pause_or_resume()
             peer = self.transport.get_extra_info("peername")
-            self._turns.call_soon(peer[0] if isinstance(peer, tuple) else "", self._continue)
+            self._turns.call_soon(neighbourhood(peer[0]) if isinstance(peer, tuple) else "", self._continue)
         return b""
 
     def _continue(self) -> None:
@@ -310,8 +313,21 @@ class Connection(asyncio.Protocol):
         if self._buffer is None or self._lost or self.transport.is_closing():
             return
         data, self._buffer = bytes(self._buffer), None
-        self.transport.resume_reading()
         self._process(data)
+        self._pause_or_resume()
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on: as long as the listener does not want more messages."""
+        self._held = held
+        self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        if self._closing:
+            return  # the close decides
+        if self._held or self._waits:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def _keep(self, data: bytes, needed: int) -> bytes:
         self._buffer, self._needed = bytearray(data), needed
@@ -416,6 +432,8 @@ class Connection(asyncio.Protocol):
         due = loop.time() + PROBE_SECONDS
         if self._closing or self._keepalive is None or self._keepalive.when() <= due:
             return
+        if untaken(self.transport):
+            return  # the ping would wait behind that
         self._keepalive.cancel()
         self._heard = False
         self.write(framed(PING, b""))

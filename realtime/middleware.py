@@ -158,11 +158,13 @@ class AcceptLimit:
         app: The application.
         per_second: WebSockets and event streams that may begin per second.
         per_client: Those of one user or network among them.
+        guests: Those of all clients without sign-in among them.
     """
 
-    def __init__(self, app: ASGIApp, per_second: int, per_client: int) -> None:
+    def __init__(self, app: ASGIApp, per_second: int, per_client: int, guests: int) -> None:
         self._app = app
         self._all = Bucket(per_second)
+        self._guests = Bucket(guests)
         self._per_client = per_client
         self._clients: dict[str, Bucket] = {}
 
@@ -181,7 +183,8 @@ class AcceptLimit:
         bucket = self._clients.get(client)
         if bucket is None:
             bucket = self._clients[client] = Bucket(self._per_client)
-        return bucket.take() and self._all.take()
+        is_guest = not client.startswith("@")
+        return bucket.take() and (not is_guest or self._guests.take()) and self._all.take()
 
 
 class Bucket:

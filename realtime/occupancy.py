@@ -151,7 +151,7 @@ class Occupancy:
 
     def enter(self, address: str | None, connection: Closable) -> Occupant | None:
         """Return the occupant that a new connection is, or ``None`` if there is no room for it."""
-        key = neighbourhood(address or "")
+        key = "" if address in self._proxies else neighbourhood(address or "")
         crowded = not self._has_room(key)
         over = crowded and len(self._waiting[key]) >= self._limit(key) + self._limits.surplus
         if over or self._total >= self._limits.total:
@@ -208,7 +208,7 @@ class Occupancy:
 
     def _limit(self, key: str) -> int:
         # A connection without an address came through a Unix socket, from a proxy.
-        return self._limits.proxy_waiting if not key or key in self._proxies else self._limits.waiting
+        return self._limits.proxy_waiting if not key else self._limits.waiting
 
     def _has_room(self, key: str) -> bool:
         """Return whether a client may have another waiting connection, for which an idle one may be closed."""

@@ -32,8 +32,6 @@ class Difference:
 
 Texts = Mapping[str, tuple[str, str]]
 
-SMALL_CHARACTERS = 10_000
-"""Texts that are compared at once: it takes a few milliseconds."""
 KEPT_DIFFERENCES = 16
 """Each can be as large as two notes."""
 
@@ -131,8 +129,6 @@ class Queries:
             "content": (old.content, new.content),
         }
         changed = {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
-        if sum(len(text) for pair in changed.values() for text in pair) < SMALL_CHARACTERS:
-            return _difference(before, after, changed)
         return await self._pool.run(requester, partial(self._kept_difference, (id, before, after), changed))
 
     def _kept_difference(self, key: tuple[int, int, int], texts: Texts) -> Difference:

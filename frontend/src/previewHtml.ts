@@ -8,11 +8,15 @@ const MAX_DEPTH = 100;
 const MAX_TAG_DEPTH = 250;
 /** Elements, which take a browser about a second. */
 const MAX_ELEMENTS = 30_000;
+/** Characters of a tag, with its attributes. */
+const MAX_TAG_CHARACTERS = 10_000;
+/** Combining and direction characters in a row: a font engine takes long to shape more. */
+const ODD_RUN = /[\p{M}\p{Cf}]{100}/u;
 /** Each of them is a request. */
 const MAX_IMAGES = 500;
 const MAX_CHARACTERS = 8 * 1024 * 1024;
 
-const TAG = /<(\/?)([a-z][a-z0-9-]*)/gi;
+const TAG = /<(\/?)([a-z][a-z0-9-]*)([^>]*)/gi;
 const VOID = new Set("area base br col embed hr img input link meta source track wbr".split(" "));
 
 const marked = new Marked({ gfm: true, breaks: true, async: false });
@@ -33,7 +37,8 @@ function isShallow(tokens: Token[]): boolean {
 /** Returns whether a browser can show the HTML quickly. */
 function isSmall(html: string): boolean {
   let [elements, images, depth] = [0, 0, 0];
-  for (const [, end, tag = ""] of html.matchAll(TAG)) {
+  for (const [, end, tag = "", attributes = ""] of html.matchAll(TAG)) {
+    if (attributes.length > MAX_TAG_CHARACTERS) return false;
     const name = tag.toLowerCase();
     if (end) {
       depth = Math.max(0, depth - 1);
@@ -53,7 +58,7 @@ export function htmlOf(text: string): string | null {
     const tokens = marked.lexer(withoutFrontMatter(text));
     if (!isShallow(tokens)) return null;
     const html = marked.parser(tokens);
-    return html.length <= MAX_CHARACTERS && isSmall(html) ? html : null;
+    return html.length <= MAX_CHARACTERS && !ODD_RUN.test(html) && isSmall(html) ? html : null;
   } catch (error) {
     console.warn("The text cannot be shown as Markdown", error);
     return null;

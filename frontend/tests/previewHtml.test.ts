@@ -15,6 +15,8 @@ describe("the HTML of a text", () => {
     ["tags", "<b></b>".repeat(31_000)],
     ["paragraphs", "a\n\n".repeat(31_000)],
     ["rows of a table", `|a|b|\n|-|-|\n${"|x|y|\n".repeat(11_000)}`],
+    ["attributes", `<b ${Array.from({ length: 5_000 }, (_, number) => `a${number}`).join(" ")}>x</b>`],
+    ["combining characters", `a${"\u0301".repeat(5_000)}`],
     ["pictures", "![](/files/1/x) ".repeat(600)],
   ])("is not made of too many %s", (_, text) => {
     expect(htmlOf(text)).toBeNull();
@@ -25,6 +27,7 @@ describe("the HTML of a text", () => {
     ["many line breaks", "line<br>\n".repeat(2_000)],
     ["closed tags", "<div><b>x</b></div>\n\n".repeat(2_000)],
     ["less-than signs", "a < b and b <c\n".repeat(300)],
+    ["words with accents", "e\u0301te\u0301 \u05d0\u05b7\u05dc \u200f\n\n".repeat(500)],
     ["some pictures", "![](/files/1/x)\n".repeat(100)],
   ])("is made of %s", (_, text) => {
     expect(htmlOf(text)).toBeTypeOf("string");

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 LARGE = 64 * 1024
 """Bytes."""
 MAX_STATE = 8 * 1024 * 1024
+SMALL_EDIT = 1024
+"""Bytes of a text that is compared and changed at once."""
 MAX_VECTOR = 64 * 1024
 LARGE_VECTOR = 4 * 1024
 """Bytes of a state vector from which on it is decoded in a thread."""
@@ -103,5 +105,5 @@ async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:
     def made() -> bytes:
         return Document([state], client).edit(changes(text, wanted))
 
-    small = len(state) < LARGE and len(wanted) < LARGE
+    small = len(state) + len(wanted) < SMALL_EDIT  # the time grows with the square of the lines
     return made() if small else await asyncio.to_thread(made)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 UPDATES_PER_SECOND = 60
 BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
+UPDATE_SECONDS = 0.004
+"""Time that counts as one update more."""
 LARGE = 16 * 1024
 """Bytes that count as one update more: reading them takes time."""
 STATES_PER_SECOND = 120
@@ -25,6 +27,7 @@ STATES_PER_SECOND = 120
 STATES_BURST = 480
 LARGE_STATES = 1024
 """Bytes of news that count as one message more: everyone gets them."""
+PROBE_EVERY = 60.0
 ANSWER_BYTES_PER_SECOND = 1024 * 1024
 """Answers to the question for missing changes. Clients ask it once after connecting, a few every some seconds."""
 ANSWER_BYTES_BURST = 16 * 1024 * 1024
@@ -61,6 +64,7 @@ class Member:
         self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
         self._answers = Allowance(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
         self._told = False
+        self._probed = -PROBE_EVERY
         self._progress = Progress(now)
 
     @property
@@ -102,6 +106,14 @@ class Member:
         if not self._updates.take(1 + size // LARGE, time.monotonic()):
             raise Refused(CloseCode.TOO_MANY)
 
+    def count_seconds(self, seconds: float) -> None:
+        """Charge for the time that applying an update took, which depends on the text as well.
+
+        The update is applied by then, so a client that used up its allowance is refused the next one.
+        """
+        if seconds > UPDATE_SECONDS:
+            self._updates.take(seconds / UPDATE_SECONDS, time.monotonic())
+
     def count_states(self, size: int | None = None) -> None:
         """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
         if not self._states.take(1 if size is None else size // LARGE_STATES, time.monotonic()):
@@ -117,8 +129,11 @@ class Member:
         self._answers.take(size, time.monotonic())
 
     def probe(self) -> None:
-        """Find out soon whether the client is still connected."""
-        self._outlet.probe()
+        """Find out soon whether the client is still connected, at most once a minute."""
+        now = time.monotonic()
+        if now - self._probed > PROBE_EVERY:
+            self._probed = now
+            self._outlet.probe()
 
     def too_big(self) -> None:
         """The text has no room for what this client sent. Raises :class:`Refused`."""

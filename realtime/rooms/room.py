@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 LARGE = 4 * 1024
 """Bytes of an update from which on it is read in a thread."""
+SLOW_SECONDS = 0.01
+"""Time for an update after which the next ones of the text are applied in turns."""
 PROJECT_AFTER = (0.6, 0.8)
 """Seconds after which what was typed here is in the note."""
 CHECK_AFTER = (2.0, 3.0)
@@ -79,6 +81,7 @@ class Room:
         self._relay = relay
         self._turns = turns
         self._answered = _Answer(crdt.NOTHING, -1, b"")
+        self._slow = False
         self._document = Document()
         self._client = crdt.new_client()
         self._lineage = ""
@@ -200,9 +203,15 @@ class Room:
             self.company.speak(member, payload)
             return None
         typed = kind is protocol.Kind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
-        if not typed or self._doubts(payload) or self._journal.crowded or not self._space.surely_has(len(payload)):
+        if (
+            not typed
+            or self._slow
+            or self._doubts(payload)
+            or self._journal.crowded
+            or not self._space.surely_has(len(payload))
+        ):
             return self._receive(member, kind, payload)
-        self._enter(member, payload, brought=False)
+        self._timed_enter(member, payload, brought=False)
         return None
 
     async def receive(self, member: Member, data: bytes) -> None:
@@ -297,9 +306,23 @@ class Room:
             if not await self._space.has(state, update):
                 member.too_big()
             await self.ready()  # it may have been loaded anew meanwhile
-        news = self._enter(member, update, brought=brought)
+        if self._slow:
+            async with self._turns.turn(member.caller):
+                member.still_writes()
+                news = self._timed_enter(member, update, brought=brought)
+        else:
+            news = self._timed_enter(member, update, brought=brought)
         if self._journal.crowded:
             await self.durable()
+        return news
+
+    def _timed_enter(self, member: Member, update: bytes, *, brought: bool) -> bool:
+        """Apply an update, and charge for the time. A text whose updates take long gets the next ones in turns."""
+        started = time.thread_time()  # not the time that other processes take
+        news = self._enter(member, update, brought=brought)
+        seconds = time.thread_time() - started
+        self._slow = seconds > SLOW_SECONDS
+        member.count_seconds(seconds)
         return news
 
     def _enter(self, member: Member, update: bytes, *, brought: bool) -> bool:

@@ -67,7 +67,7 @@ class Session(Listener, ABC):
         self._waiting.append(message)
         self._bytes += len(message)
         if len(self._waiting) > MOST or self._bytes > SMALL:
-            self.connection.transport.pause_reading()
+            self.connection.hold(True)
 
     def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         """Does this before the next message is taken."""
@@ -98,8 +98,7 @@ class Session(Listener, ABC):
         else:
             self._waiting = self._task = None
             self._bytes = 0
-            if not self.connection.closing:
-                self.connection.transport.resume_reading()
+            self.connection.hold(False)
 
     def lost(self) -> None:
         """The connection is gone."""

@@ -366,6 +366,12 @@ const LONG = 20_000;
 /** Characters of a text that are shown as they are written. */
 const MAX_WRITTEN = 100_000;
 
+/** Returns the beginning of a text, without characters that a browser takes long to draw. */
+function plain(text: string): string {
+  const begin = text.length > MAX_WRITTEN ? `${text.slice(0, MAX_WRITTEN)}…` : text;
+  return begin.replace(/([\p{M}\p{Cf}]{20})[\p{M}\p{Cf}]+/gu, "$1…");
+}
+
 /** A text as its Markdown looks; as it is written, if that cannot be made in time. */
 function Preview({ text }: { text: string }) {
   const [html, show] = useState<string | null | undefined>(undefined);
@@ -388,7 +394,7 @@ function Preview({ text }: { text: string }) {
     return (
       <section class="preview" tabIndex={0} aria-label="Preview">
         <p class="faint">This text cannot be shown as Markdown. This is how it is written:</p>
-        <pre class="written">{text.length > MAX_WRITTEN ? `${text.slice(0, MAX_WRITTEN)}…` : text}</pre>
+        <pre class="written">{plain(text)}</pre>
       </section>
     );
   }
