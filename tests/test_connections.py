@@ -520,6 +520,23 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
         assert transport.reading
 
 
+async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SLICE_SECONDS", -1.0)
+    transport, heard = Memory(), Heard()
+    connection = Connection(transport, set(), None, Turns())
+    connection.listen(heard)
+    connection.data_received(frame(TEXT, b"1") + frame(TEXT, b"2"))
+    connection.hold(True)
+    connection.hold(False)
+    assert not transport.reading, "its turn has not come"
+    connection.hold(True)
+    while len(heard.messages) < 2:
+        await asyncio.sleep(0)
+    assert not transport.reading, "its listener wants no more"
+    connection.hold(False)
+    assert transport.reading
+
+
 async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "PROBE_SECONDS", 0.05)
     transport, answering = Memory(), Memory()

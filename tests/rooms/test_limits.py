@@ -57,6 +57,27 @@ async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest
     assert refused.value.code == CloseCode.TOO_MANY
 
 
+async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.room.SLOW_SECONDS", -1.0)
+    worker = await hire()
+    id = await worker.make()
+    seats = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    for number in range(5):
+        for seat in seats:
+            await seat.append(f"{number};")
+    await eventually(lambda: all(seat.text.all_acknowledged for seat in seats))
+    assert len({str(seat.text) for seat in seats}) == 1
+
+
+async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.member.UPDATE_SECONDS", 1e-9)
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    with pytest.raises(Refused):
+        for _ in range(3):
+            await seat.append("x")
+
+
 async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make("x" * (MAX_CONTENT - 10))
