@@ -142,6 +142,7 @@ class Occupancy:
     def __init__(self, limits: ConnectionLimits, proxies: Container[str]) -> None:
         self._limits = limits
         self._proxies = proxies
+        self._proxy_keys: set[str] = set()
         self._total = 0
         self._guests = 0
         self._waiting: dict[str, dict[Occupant, None]] = {}
@@ -151,7 +152,9 @@ class Occupancy:
 
     def enter(self, address: str | None, connection: Closable) -> Occupant | None:
         """Return the occupant that a new connection is, or ``None`` if there is no room for it."""
-        key = "" if address in self._proxies else neighbourhood(address or "")
+        key = neighbourhood(address or "")
+        if address in self._proxies:
+            self._proxy_keys.add(key)  # an IPv6 address is counted by its network
         crowded = not self._has_room(key)
         over = crowded and len(self._waiting[key]) >= self._limit(key) + self._limits.surplus
         if over or self._total >= self._limits.total:
@@ -208,7 +211,7 @@ class Occupancy:
 
     def _limit(self, key: str) -> int:
         # A connection without an address came through a Unix socket, from a proxy.
-        return self._limits.proxy_waiting if not key else self._limits.waiting
+        return self._limits.proxy_waiting if not key or key in self._proxy_keys else self._limits.waiting
 
     def _has_room(self, key: str) -> bool:
         """Return whether a client may have another waiting connection, for which an idle one may be closed."""

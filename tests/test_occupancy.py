@@ -25,6 +25,7 @@ from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client
 
 PROXY = "10.0.0.1"
+PROXY_6 = "fd00::5"
 LIMITS = ConnectionLimits(total=20, guests=12, waiting=4, proxy_waiting=10, surplus=2)
 
 
@@ -46,7 +47,7 @@ def scope(address: str) -> dict[str, Any]:
 
 @pytest.fixture
 def taken() -> Occupancy:
-    return Occupancy(LIMITS, {PROXY})
+    return Occupancy(LIMITS, {PROXY, PROXY_6})
 
 
 def enter(taken: Occupancy, address: str, *, idle: bool = False) -> Occupant:
@@ -68,7 +69,7 @@ def test_network_of_an_ipv6_address_is_one_client(taken: Occupancy) -> None:
     assert taken.enter("2001:db8:1:2::1", Idle()) is not None
 
 
-@pytest.mark.parametrize("address", [PROXY, None])
+@pytest.mark.parametrize("address", [PROXY, PROXY_6, None])
 def test_proxy_has_the_connections_of_many_clients(taken: Occupancy, address: str | None) -> None:
     assert not any(taken.enter(address, Idle()).surplus for _ in range(10))  # type: ignore[union-attr]  # there is room
 
