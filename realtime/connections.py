@@ -48,7 +48,7 @@ FRAMES_PER_SECOND = 250
 As many fragments are read at once; a client that sends more of them waits for its turn.
 """
 FRAMES_BURST = 2000
-PARSED_BYTES = 1024
+PARSED_BYTES = 4096
 """Bytes that the library's parser is given at a time."""
 PROBE_SECONDS = 5.0
 GONE_AWAY = 1012
