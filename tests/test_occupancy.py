@@ -217,7 +217,7 @@ async def opened(port: int, address: str = "127.0.0.1") -> AsyncIterator[tuple[a
 
 
 async def ask(port: int, path: str, address: str = "127.0.0.1") -> bytes:
-    """What a client is answered that sends a request and closes the connection after it."""
+    """Send a request, and return all that the server answers until it closes the connection."""
     async with opened(port, address) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         async with asyncio.timeout(10 * UNIT):

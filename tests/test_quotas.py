@@ -59,7 +59,7 @@ def refused(answer: Any, limit: str = "0.0953674 MiB") -> None:
 
 
 def used(host: TestClient, name: str) -> Usage:
-    """What the database says that a user stores."""
+    """Return the usage of a user, read from the database."""
 
     async def read() -> Usage:
         return await parts_of(host).store.sizes.usage(name)  # type: ignore[no-any-return]  # the parts are of any kind
@@ -165,7 +165,7 @@ def test_repeat_of_a_write_has_its_answer_though_there_is_no_room(ann: Browser) 
 
 
 def test_rooms_are_closed_to_new_writers_only(host: TestClient, ann: Browser, ben: Browser) -> None:
-    """What is typed in an open room always reaches the note; who comes to type is refused before the handshake."""
+    """Typing in an open room always reaches the note; a new writer is refused before the handshake."""
     note = make(ann, LARGE)
     assert ann.put(f"/notes/{note}/access", json={"public": True}).status_code == 200
     room, headers = f"ws://127.0.0.1/sync/{note}", {"Origin": HERE}

@@ -247,7 +247,7 @@ async def test_administrator_changes_roles_invites_and_accounts(opened: Open, se
     await root.reload()
     await root.get_by_role("button", name="Make administrator quin").click()
     await expect(root.get_by_role("button", name="Take administrator role from quin")).to_be_visible()
-    # Live in the page of who gets the role, and loses it.
+    # The page of the user whose role changes follows at once.
     await quin.get_by_label("More").click()
     await expect(quin.locator(".menu").get_by_text("People")).to_be_visible()
     await root.get_by_role("button", name="Take administrator role from quin").click()

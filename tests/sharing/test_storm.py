@@ -169,7 +169,7 @@ class Storm:
                     raise
             except ConnectionClosed as closed:
                 code = 0 if closed.rcvd is None else closed.rcvd.code
-                if code == 4503 and right.since is not None:  # perhaps before the answer to who took it away
+                if code == 4503 and right.since is not None:  # perhaps before the owner has the answer
                     right.closed.append(max(0.0, time.monotonic() - right.since))
                 assert code in (4503, 4504, 4010), code
 
