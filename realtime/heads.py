@@ -32,6 +32,8 @@ MAX_REFUSED = 64
 """Refused connections that are answered only after their request, so that it does not cost them the answer."""
 RETRY_AFTER = 5
 """Seconds until a refused client should try again."""
+UNREAD_BYTES_PER_SECOND = 4 * 1024
+"""Least rate at which a peer that keeps the server waiting must take an answer."""
 EVENT_STREAM = re.compile(rb"GET [^ ?]*/events/?[? ]")
 HEAD, BODY, BETWEEN, AFTER = range(4)
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -92,24 +94,32 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Called when the peer does not take what is sent: for a time, that is allowed."""
+        """Called when the peer does not take what is sent: at a low rate, and up to a size, that is allowed."""
         super().pause_writing()
         self._unread = untaken(self.transport)
+        if not self._may_hold(self._unread):
+            drop(self.transport)
+            return
         self._stop_stall_check()
         self._stall_check = self.loop.call_later(self._stall, self._check_stall)
 
     def resume_writing(self) -> None:
         """Called when the peer has taken it."""
         self._stop_stall_check()
+        self._may_hold(0)
         super().resume_writing()
 
+    def _may_hold(self, unread: int) -> bool:
+        return self._occupant is None or self._occupant.hold(unread)
+
     def _check_stall(self) -> None:
-        """Drop the connection if its peer took nothing since this was checked last."""
+        """Drop the connection if its peer took too little since this was checked last."""
         unread = untaken(self.transport)
-        if unread >= self._unread:
+        if self._unread - unread < self._stall * UNREAD_BYTES_PER_SECOND:
             drop(self.transport)
             return
         self._unread = unread
+        self._may_hold(unread)
         self._stall_check = self.loop.call_later(self._stall, self._check_stall)
 
     def _stop_stall_check(self) -> None:

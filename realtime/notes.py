@@ -312,7 +312,7 @@ class Notes:
             return await self._writes.once(computed, id, operation)
 
         async def apply(token: str | None, allowed: Versions) -> Change | None:
-            await self._quotas.admit_unread(id, fields)
+            await self._quotas.admit_unread(id, fields, writer_of(viewer, id).group)
             change = await self._store.notes.update(id, fields, allowed, token, author=viewer.name)
             # One whose text is shared takes a content only through that.
             return await computed.apply(token, allowed) if change is None and "content" in fields else change
@@ -373,7 +373,7 @@ class Notes:
                     id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **told
                 )
 
-            sized = self._quotas.within(record, compute)
+            sized = self._quotas.within(record, compute, writer_of(viewer, id).group)
             if record.lineage is None:
                 return await commit(await sized(record.note))
             return await self._rooms.write(record, sized, commit, self.project, live=live)

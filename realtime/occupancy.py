@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +32,8 @@ MAX_WAITING = 256
 """Connections of one client that may wait: for a request, for its end, or for its answer."""
 SURPLUS = 32
 """More connections of a client that may send a request, in case it is of a signed-in user."""
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+"""Bytes of answers that one client may leave unread, over all its connections. A single answer may be larger."""
 LOG_INTERVAL = 60.0
 OCCUPANT = "realtime.occupant"
 """Scope key: the :class:`Occupant` that is the connection of the request."""
@@ -93,7 +96,7 @@ class Closable(Protocol):
 class Occupant:
     """One connection, and the client that it counts for: a network, or a user as ``@name``."""
 
-    __slots__ = ("_connection", "_gone", "_guest", "_occupancy", "_waiting", "key", "surplus")
+    __slots__ = ("_connection", "_gone", "_guest", "_occupancy", "_waiting", "key", "surplus", "unread")
 
     def __init__(self, occupancy: Occupancy, key: str, connection: Closable, *, surplus: bool) -> None:
         self._occupancy = occupancy
@@ -101,6 +104,8 @@ class Occupant:
         self._guest = self._waiting = True
         self._gone = False
         self.key = key
+        self.unread = 0
+        """Bytes of an answer that the client has not read yet."""
         self.surplus = surplus
         """Whether it is beyond a limit, so that it is of use only to a signed-in user."""
 
@@ -122,6 +127,10 @@ class Occupant:
         """Count the connection as one that stays open, which is limited elsewhere, and no longer as one that waits."""
         self._connection = None
         self._occupancy.settle(self)
+
+    def hold(self, unread: int) -> bool:
+        """Set the bytes that are unread, and return whether the client may leave as many. It may on one connection."""
+        return self._occupancy.hold(self, unread)
 
     def leave(self) -> None:
         """Stop counting the connection: it is closed."""
@@ -146,6 +155,7 @@ class Occupancy:
         self._total = 0
         self._guests = 0
         self._waiting: dict[str, dict[Occupant, None]] = {}
+        self._unread: Counter[str] = Counter()
         self._logged = float("-inf")
         self.turned_away = 0
         """Connections that get an answer although there is no room for them."""
@@ -178,7 +188,10 @@ class Occupancy:
             self._forget(occupant)
             self._waiting.setdefault(key, {})[occupant] = None
         self._guests += guest - occupant._guest
+        unread = occupant.unread
+        self.hold(occupant, 0)
         occupant.key, occupant._guest, occupant.surplus = key, guest, False
+        self.hold(occupant, unread)
 
     def settle(self, occupant: Occupant) -> None:
         """Count an occupant no longer as one that waits."""
@@ -186,10 +199,23 @@ class Occupancy:
             self._forget(occupant)
             occupant._waiting = False
 
+    def hold(self, occupant: Occupant, unread: int) -> bool:
+        """Set the unread bytes of an occupant, and return whether its client may leave as many."""
+        if occupant._gone:
+            return True
+        others = self._unread[occupant.key] - occupant.unread
+        occupant.unread = unread
+        if others + unread:
+            self._unread[occupant.key] = others + unread
+        else:
+            del self._unread[occupant.key]
+        return not (others and unread) or others + unread <= MAX_UNREAD_BYTES
+
     def leave(self, occupant: Occupant) -> None:
         """Stop counting an occupant."""
         if occupant._gone:
             return
+        self.hold(occupant, 0)
         self.settle(occupant)
         occupant._gone = True
         self._total -= 1

@@ -1,8 +1,11 @@
-"""Quotas: how many notes a user may own, and how large all of them together may be.
+"""Quotas: how many notes a user may own, how large all of them together may be, and how fast their history may grow.
 
 A note counts for its owner, whoever writes it, and until it is deleted permanently. What a user stores is read from an
 index, at most once per :data:`FRESH`, and what is written is added to it until it is read again. So writes that several
 workers receive at the same moment can exceed a quota by their own size, and no more.
+
+The history keeps replaced contents. It does not count for the owner, who could not make room again. Instead, each
+worker limits the text that one writer may replace per day to the size that a user may own.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from realtime.access import Act, can
-from realtime.errors import QuotaExceeded
+from realtime.allowance import Allowance
+from realtime.errors import QuotaExceeded, TooMany
 from realtime.models import Usage, size_of
+from realtime.store.history import REWRITTEN_SHARE, SHORT, common_prefix
 
 if TYPE_CHECKING:
     from realtime.access import Viewer
@@ -30,7 +35,8 @@ FRESH = 1.0
 """Seconds for which a usage that was read is fresh enough to refuse a write."""
 MAX_KNOWN = 10_000
 MIB = 1024 * 1024
-
+DAY_SECONDS = 86_400
+REPLACED_TOO_MUCH = "You replaced too much text in a short time. Try again later, or send only the changes"
 
 SIZED = ("title", "description", "content", "tags")
 """The fields of a note that count."""
@@ -58,6 +64,7 @@ class Quotas:
         self._store = store
         self._limit = limit
         self._known: dict[str, Known] = {}
+        self._history: dict[str, Allowance] = {}
 
     async def reserve(self, owner: str | None, notes: int, size: int, *, estimated: bool = False) -> None:
         """Count what is about to be written for its owner.
@@ -89,39 +96,57 @@ class Quotas:
         if problem is not None:
             raise problem
 
-    async def admit(self, record: Record, note: Note, fields: Mapping[str, Any]) -> None:
-        """Count what fields add to a note. Raises as :meth:`reserve`; never if the note does not grow."""
+    async def admit(self, record: Record, note: Note, fields: Mapping[str, Any], writer: str) -> None:
+        """Count what fields add to a note and to its history.
+
+        Args:
+            record: The note as it is stored.
+            note: The same note, with the text that is typed now.
+            fields: The fields that are written.
+            writer: The user, or the group of clients, whose write it is.
+
+        Raises:
+            QuotaExceeded: The note grows, and its owner has no room left.
+            TooMany: The writer replaced too much text.
+            Unavailable: What the owner stores is not known.
+        """
+        if not any(self._limit):
+            return
         before = {name: getattr(note, name) for name in SIZED}
         growth = size_of({**before, **fields}) - size_of(before)
         if growth > 0:
             await self.reserve(record.access.owner, 0, growth)
         else:
             self.forget(record.access.owner)
+        self._charge_history(writer, note.content, fields.get("content"))
 
-    def within(self, record: Record, compute: Compute) -> Compute:
-        """Return what computes the fields of a write, and counts them for the owner of the note."""
+    def within(self, record: Record, compute: Compute, writer: str) -> Compute:
+        """Return a function that computes the fields of a write and counts them, as :meth:`admit` does."""
 
         async def computed(note: Note) -> Mapping[str, Any]:
             fields = await compute(note)
-            await self.admit(record, note, fields)
+            await self.admit(record, note, fields, writer)
             return fields
 
         return computed
 
-    async def admit_unread(self, id: int, fields: Mapping[str, Any]) -> None:
-        """Count what fields add to a note that was not read; it is read only if there may not be room.
+    async def admit_unread(self, id: int, fields: Mapping[str, Any], writer: str) -> None:
+        """Count what fields add to a note that was not read. It is read if that depends on its present text.
 
-        Raises as :meth:`reserve`.
+        Raises as :meth:`admit`.
         """
         standing = await self._store.notes.standing(id) if any(self._limit) else None
         if standing is None or standing.access.owner is None:
             return
-        try:
-            await self.reserve(standing.access.owner, 0, size_of(fields), estimated=True)
-        except QuotaExceeded:
-            record = await self._store.notes.find(id)
-            if record is not None:
-                await self.admit(record, record.note, fields)
+        if len(fields.get("content") or "") <= SHORT:
+            try:
+                await self.reserve(standing.access.owner, 0, size_of(fields), estimated=True)
+                return
+            except QuotaExceeded:
+                pass
+        record = await self._store.notes.find(id)
+        if record is not None:
+            await self.admit(record, record.note, fields, writer)
 
     async def receive(self, owner: str | None, note: Note | NoteIn) -> None:
         """Count a note that its owner gets. Raises as :meth:`reserve`."""
@@ -142,6 +167,23 @@ class Quotas:
         """Read again what an owner stores: it may be less."""
         if owner is not None:
             self._known.pop(owner, None)
+
+    def _charge_history(self, writer: str, before: str, content: str | None) -> None:
+        """Charge for the part of a content that the history has to store. Raises :class:`TooMany`."""
+        if not self._limit.size or content is None or len(content) <= SHORT:
+            return
+        cost = min(len(content.encode()), REWRITTEN_SHARE * _changed_bytes(before, content))
+        now = time.monotonic()
+        allowance = self._history.get(writer)
+        if allowance is None:
+            if len(self._history) >= MAX_KNOWN:
+                del self._history[next(iter(self._history))]
+            per_second = self._limit.size / DAY_SECONDS
+            allowance = self._history[writer] = Allowance(per_second, self._limit.size, now)
+        left = allowance.left(now)
+        if left <= 0:
+            raise TooMany(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)
+        allowance.take(cost, now)  # a single content may be larger than what is left
 
     async def _read(self, owner: str, seconds: float, *, exact: bool = False) -> Usage:
         """Return what an owner stores.
@@ -170,3 +212,10 @@ class Quotas:
         if size and 0 < self._limit.size < usage.size + size:
             return QuotaExceeded(f"{self._limit.size / MIB:g} MiB of notes")
         return None
+
+
+def _changed_bytes(before: str, after: str) -> int:
+    """Return the size of the part of a text that is between its common beginning and end with another one."""
+    start = common_prefix(before, after)
+    end = common_prefix(before[start:][::-1], after[start:][::-1])
+    return len(after[start : len(after) - end].encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 
-from realtime import heads
+from realtime import heads, occupancy
 from realtime.handshakes import Handshake
 from realtime.heads import MOST, HttpProtocol
+from realtime.occupancy import ConnectionLimits, Occupancy
 from tests.harness import UNIT, eventually
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
@@ -133,21 +134,44 @@ async def _endless(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("reads", [False, True])
-async def test_peer_that_takes_nothing_of_an_answer_is_dropped(reads: bool) -> None:
-    config = uvicorn.Config(_endless, lifespan="off", log_config=None, access_log=False)
-    config.load()
-    state = ServerState()
-    make: Any = lambda: HttpProtocol(config, state, {}, stall=STALL)  # noqa: E731
-    async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=65536)
+@pytest.mark.parametrize(("pieces", "stays"), [(0, False), (1, False), (12, True)])
+async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, pieces: int, stays: bool
+) -> None:
+    monkeypatch.setattr(heads, "UNREAD_BYTES_PER_SECOND", 256 * 1024 / STALL)
+    async with _serving(_endless) as (state, address):
+        reader, writer = await asyncio.open_connection(*address, limit=65536)
         writer.write(HEAD + b"\r\n")
-        if reads:  # a little at a time, over several times that
-            for _ in range(12):
-                await reader.readexactly(256 * 1024)
-                await asyncio.sleep(STALL / 4)
-            assert state.connections
+        await reader.readexactly(1024 * 1024)
+        for _ in range(12):
+            await reader.readexactly(256 * 1024 if pieces > 1 else 1024)
+            await asyncio.sleep(STALL / 4)
+        assert bool(state.connections) == stays
         await eventually(lambda: not state.connections, within=10)
         writer.transport.abort()
+
+
+async def test_client_leaves_a_limited_number_of_bytes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "MAX_UNREAD_BYTES", 1)
+    limits = ConnectionLimits(total=20, guests=20, waiting=10, proxy_waiting=10)
+    async with _serving(_endless, occupancy=Occupancy(limits, ()), stall=60.0) as (state, address):
+        readers = [await asyncio.open_connection(*address) for _ in range(3)]
+        for _, writer in readers:
+            writer.write(HEAD + b"\r\n")
+        await eventually(lambda: len(state.connections) == 1)
+        for _, writer in readers:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def _serving(app: Any, **options: Any) -> AsyncIterator[tuple[ServerState, tuple[str, int]]]:
+    """Serve an application, and yield the state of the server and its address."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+    make: Any = lambda: HttpProtocol(config, state, {}, **{"stall": STALL, **options})  # noqa: E731
+    async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()[:2]
+        yield state, (host, port)
         for task in state.tasks:
             task.cancel()

@@ -19,7 +19,7 @@ from realtime import heads, occupancy
 from realtime.errors import CloseCode, Unavailable
 from realtime.handshakes import Handshake
 from realtime.heads import HttpProtocol, no_room
-from realtime.occupancy import MAX_OPEN_FILES, ConnectionLimits, Occupancy, Occupant, raise_open_files
+from realtime.occupancy import MAX_OPEN_FILES, MAX_UNREAD_BYTES, ConnectionLimits, Occupancy, Occupant, raise_open_files
 from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client
@@ -67,6 +67,28 @@ def test_network_of_an_ipv6_address_is_one_client(taken: Occupancy) -> None:
         enter(taken, f"2001:db8:1:1::{number}")
     assert taken.enter("2001:db8:1:1::ff", Idle()) is None
     assert taken.enter("2001:db8:1:2::1", Idle()) is not None
+
+
+def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: Occupancy) -> None:
+    first, second, third = (enter(taken, "1.1.1.1") for _ in range(3))
+    assert first.hold(2 * MAX_UNREAD_BYTES)  # a single answer may be larger than the limit
+    assert not second.hold(1)
+    assert enter(taken, "1.1.1.2").hold(MAX_UNREAD_BYTES)
+    first.hold(0)
+    assert second.hold(MAX_UNREAD_BYTES - 1)
+    assert third.hold(1)
+    assert not third.hold(2)
+    second.leave()
+    assert third.hold(MAX_UNREAD_BYTES)
+
+
+def test_unread_bytes_move_with_the_connection(taken: Occupancy) -> None:
+    first, second = enter(taken, PROXY), enter(taken, PROXY)
+    first.hold(MAX_UNREAD_BYTES)
+    first.identify(scope("1.1.1.1"), None)
+    assert second.hold(MAX_UNREAD_BYTES)
+    second.identify(scope("1.1.1.1"), None)
+    assert not second.hold(1)
 
 
 @pytest.mark.parametrize("address", [PROXY, PROXY_6, None])

@@ -119,6 +119,29 @@ def test_restored_version_counts(ann: Browser) -> None:
     refused(ann.post(f"/notes/{first}/restore", json={"version": 1}))
 
 
+def test_text_that_is_replaced_again_and_again_is_limited(ann: Browser, ben: Browser) -> None:
+    """The history keeps it, and the owner of a note cannot delete that alone."""
+    note = make(ann, "x" * 30_000)
+    shared = {"members": [{"name": ben.name, "role": "editor"}]}
+    assert ann.put(f"/notes/{note}/access", json=shared).status_code == 200
+    answers = [ann.patch(f"/notes/{note}/", json={"content": letter * 30_000}) for letter in "abcdef"]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429, 429]
+    assert "replaced too much text" in answers[4].json()["detail"]
+    assert int(answers[4].headers["Retry-After"]) > 60
+    for answer in (
+        ann.patch(f"/notes/{note}/", json={"title": "other"}),
+        ann.patch(f"/notes/{note}/", json={"content": "short"}),
+        ben.patch(f"/notes/{note}/", json={"content": "y" * 30_000}),  # the others have an allowance of their own
+    ):
+        assert answer.status_code == 200, answer.text
+
+
+def test_changes_of_a_long_text_cost_their_own_size_only(ann: Browser) -> None:
+    note = make(ann, "x" * 30_000)
+    for length in range(30_000, 30_100):
+        assert ann.patch(f"/notes/{note}/", json={"content": "x" * length + "!"}).status_code == 200
+
+
 def test_note_counts_for_its_owner_whoever_writes(host: TestClient, ann: Browser, ben: Browser) -> None:
     note = make(ann, LARGE)
     shared = {"members": [{"name": ben.name, "role": "editor"}]}

@@ -7,6 +7,7 @@
 import { signal } from "@preact/signals";
 import * as decoding from "lib0/decoding";
 import * as encoding from "lib0/encoding";
+import { uint32 } from "lib0/random";
 import * as awarenessProtocol from "y-protocols/awareness";
 import * as syncProtocol from "y-protocols/sync";
 import * as Y from "yjs";
@@ -24,6 +25,8 @@ export const STABLE = 5_000;
 const OVERDUE = 10_000;
 /** A client says who it is every 15 s, and hears itself: so long a silence is none. */
 const SILENCE = 40_000;
+/** The server may give the awareness client of a closed connection to somebody else after this time. */
+const CLIENT_KEPT = 25_000;
 /** The bytes of an update without any change. */
 const NOTHING = 2;
 
@@ -68,6 +71,9 @@ export class Room {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #silence: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
+  /** When the last connection ended. */
+  #left = Number.POSITIVE_INFINITY;
+  #ownState: Record<string, unknown> | null = null;
 
   constructor(
     private readonly url: string,
@@ -75,6 +81,7 @@ export class Room {
     private readonly transport: typeof WebSocket = WebSocket,
   ) {
     this.awareness.setLocalStateField("user", who);
+    this.#ownState = this.awareness.getLocalState();
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
       const before = this.content.peek();
       this.content.value = this.text.toString();
@@ -86,7 +93,15 @@ export class Room {
     this.awareness.on(
       "update",
       (changed: { added: number[]; updated: number[]; removed: number[] }, origin: unknown) => {
-        if (origin === this) return;
+        const own = this.doc.clientID;
+        if (origin === this) {
+          // Another connection uses this client's id, so the server ignores the states that are sent from here.
+          if (changed.added.includes(own) || changed.updated.includes(own)) this.#takeNewClient();
+          // The server took this client for gone.
+          else if (changed.removed.includes(own)) this.#tellStates([own]);
+          return;
+        }
+        this.#ownState = this.awareness.getLocalState();
         this.#tellStates([...changed.added, ...changed.updated, ...changed.removed]);
       },
     );
@@ -107,6 +122,10 @@ export class Room {
       return;
     }
     this.state.value = "connecting";
+    if (performance.now() - this.#left > CLIENT_KEPT) {
+      awarenessProtocol.removeAwarenessStates(this.awareness, [this.doc.clientID], this);
+      this.#takeNewClient();
+    }
     const socket = new this.transport(this.url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
@@ -176,6 +195,7 @@ export class Room {
     this.#sent = [];
     this.denied.value = false;
     if (!socket) return;
+    this.#left = performance.now();
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
   }
@@ -249,6 +269,13 @@ export class Room {
     if (this.#sent.length === 0) this.#heard(OVERDUE);
     this.#sent.push(update);
     this.#socket?.send(encoding.toUint8Array(message));
+  }
+
+  /** Changes the id of this client, in the document and in the awareness. */
+  #takeNewClient(): void {
+    this.#left = Number.POSITIVE_INFINITY;
+    this.doc.clientID = this.awareness.clientID = uint32();
+    this.awareness.setLocalState(this.#ownState);
   }
 
   #tellStates(clients: number[]): void {

@@ -1,6 +1,7 @@
 import * as decoding from "lib0/decoding";
 import * as encoding from "lib0/encoding";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Awareness, encodeAwarenessUpdate } from "y-protocols/awareness";
 import * as syncProtocol from "y-protocols/sync";
 import * as Y from "yjs";
 import { Room } from "../src/room";
@@ -45,6 +46,26 @@ class FakeSocket {
     encoding.writeVarString(message, reason);
     const bytes = encoding.toUint8Array(message);
     this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer });
+  }
+  announce(states: Uint8Array): void {
+    const message = encoding.createEncoder();
+    encoding.writeVarUint(message, 1);
+    encoding.writeVarUint8Array(message, states);
+    const bytes = encoding.toUint8Array(message);
+    this.onmessage?.({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer });
+  }
+  /** The ids and states of the awareness clients in the last awareness message that was sent. */
+  get announced(): [number, unknown][] {
+    const message = this.sent.filter((data) => data[0] === 1).at(-1);
+    if (!message) return [];
+    const decoder = decoding.createDecoder(message);
+    decoding.readVarUint(decoder);
+    const states = decoding.createDecoder(decoding.readVarUint8Array(decoder));
+    return Array.from({ length: decoding.readVarUint(states) }, () => {
+      const client = decoding.readVarUint(states);
+      decoding.readVarUint(states);
+      return [client, JSON.parse(decoding.readVarString(states))];
+    });
   }
   /** The synchronisation messages that were sent: kind and payload. */
   get synced(): [number, Uint8Array][] {
@@ -267,6 +288,50 @@ describe("a room", () => {
     expect(made.state.value).toBe("paused");
     made.renew(true);
     expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it("takes a new client id when another connection uses its own", () => {
+    const made = room();
+    const socket = greet(server("hello"));
+    const before = made.doc.clientID;
+    const forged = new Awareness(new Y.Doc());
+    forged.clientID = before;
+    for (let clock = 0; clock < 9; clock++) forged.setLocalState({ user: { name: "Eve", hue: 2 } });
+    socket.announce(encodeAwarenessUpdate(forged, [before]));
+    expect(made.doc.clientID).not.toBe(before);
+    expect(socket.announced).toEqual([[made.doc.clientID, { user: { name: "Ann", hue: 1 } }]]);
+    made.text.insert(5, "!");
+    expect(made.doc.store.clients.has(made.doc.clientID)).toBe(true);
+    forged.destroy();
+  });
+
+  it("says that it is still there when the server took it for gone", () => {
+    const made = room();
+    const socket = greet(server("hello"));
+    const gone = new Awareness(new Y.Doc());
+    gone.clientID = made.doc.clientID;
+    for (let clock = 0; clock < 9; clock++) gone.setLocalState(null);
+    socket.announce(encodeAwarenessUpdate(gone, [made.doc.clientID]));
+    expect(socket.announced).toEqual([[made.doc.clientID, { user: { name: "Ann", hue: 1 } }]]);
+    gone.destroy();
+  });
+
+  it("keeps its client id for a short time offline, and takes a new one after a longer time", () => {
+    const made = room();
+    greet(server("hello"));
+    const before = made.doc.clientID;
+    last().drop();
+    vi.advanceTimersByTime(2_000);
+    expect(made.doc.clientID).toBe(before);
+    greet(server("hello"));
+    last().drop();
+    made.pause();
+    vi.advanceTimersByTime(40_000);
+    made.renew();
+    const socket = greet(server("hello"));
+    expect(made.doc.clientID).not.toBe(before);
+    expect([...made.awareness.getStates().keys()]).toEqual([made.doc.clientID]);
+    expect(socket.announced.map(([client]) => client)).toEqual([made.doc.clientID]);
   });
 
   it("leaves quietly", () => {

@@ -20,6 +20,8 @@ from realtime.store.documents import LIVE, Document, revision_of
 
 SHORT = 512
 """Characters up to which a content is always stored whole."""
+REWRITTEN_SHARE = 4
+"""A content is stored whole if more than one part in this many is not in the keyframe."""
 THINNED = 5000
 """Revisions that are looked at, at once, to thin them out."""
 BATCH_BYTES = 8 * 1024 * 1024
@@ -212,10 +214,10 @@ def _difference(base: str, text: str) -> Document | None:
     """What turns ``base`` into ``text``: how much stays at both ends, and what is between. ``None`` if not worth it."""
     if len(text) <= SHORT:
         return None
-    start = _common(base, text)
-    end = _common(base[start:][::-1], text[start:][::-1])
+    start = common_prefix(base, text)
+    end = common_prefix(base[start:][::-1], text[start:][::-1])
     middle = text[start : len(text) - end]
-    return None if len(middle) > len(text) // 4 else {"start": start, "text": middle, "end": end}
+    return None if len(middle) > len(text) // REWRITTEN_SHARE else {"start": start, "text": middle, "end": end}
 
 
 def _applied(base: str, difference: Mapping[str, Any]) -> str:
@@ -223,8 +225,8 @@ def _applied(base: str, difference: Mapping[str, Any]) -> str:
     return base[: difference["start"]] + text + base[len(base) - difference["end"] :]
 
 
-def _common(a: str, b: str) -> int:
-    """The length of the common beginning."""
+def common_prefix(a: str, b: str) -> int:
+    """Return the number of characters at the beginning that two texts have in common."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
