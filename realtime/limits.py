@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from realtime.errors import TooMany
@@ -43,6 +44,7 @@ def writes(per_second: int) -> Rule:
     return Rule("writes", per_second * BURST, BURST)
 
 
+@lru_cache(4096)  # asked several times for each connection
 def neighbourhood(address: str) -> str:
     """What an address is counted as: itself, or the network of an IPv6 address, which one subscriber has as a whole."""
     try:
@@ -54,6 +56,7 @@ def neighbourhood(address: str) -> str:
     return str(place.ipv4_mapped or ipaddress.ip_network((place, 64), strict=False))
 
 
+@lru_cache(4096)
 def wide_network(address: str) -> str:
     """Return the network that one party may hold as a whole: the /24 of an IPv4 address, the /48 of an IPv6 address."""
     try:

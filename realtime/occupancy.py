@@ -201,7 +201,7 @@ class Occupancy:
 
     def hold(self, occupant: Occupant, unread: int) -> bool:
         """Set the unread bytes of an occupant, and return whether its client may leave as many."""
-        if occupant._gone:
+        if occupant._gone or unread == occupant.unread == 0:
             return True
         others = self._unread[occupant.key] - occupant.unread
         occupant.unread = unread
