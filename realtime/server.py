@@ -210,9 +210,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 def _check_urls(settings: Settings) -> None:
     # Here, not at the top: the drivers are slow to import and not needed to refuse a port.
     from realtime import bus
-    from realtime.store import server
+    from realtime.store import server as mongo
 
-    checks = {"mongo_url": (settings.mongo_url, server.check_url), "redis_url": (settings.redis_url, bus.check_url)}
+    checks = {"mongo_url": (settings.mongo_url, mongo.check_url), "redis_url": (settings.redis_url, bus.check_url)}
     for name, (url, check) in checks.items():
         if url:
             try:
