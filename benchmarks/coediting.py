@@ -35,11 +35,10 @@ import psutil
 import uvloop
 
 from benchmarks.processes import HERE, NODE, cpu, free_port, from_npm, listening
-from realtime import lib0
-from realtime.crdt import Document, new_client
-from realtime.embedded import Embedded
-from realtime.rooms import protocol
-from realtime.updates import walked
+from realtime.embedded.pair import Embedded
+from realtime.rooms import lib0, protocol
+from realtime.rooms.crdt import Document, new_client
+from realtime.rooms.yjs_update import walked
 
 HOCUSPOCUS = ["@hocuspocus/server@4.7.0", "yjs", "y-protocols"]
 PER_SECOND = 10

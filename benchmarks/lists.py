@@ -24,10 +24,10 @@ import httpx
 from pymongo import MongoClient
 
 from benchmarks.processes import free_port, listening
-from realtime.embedded import Embedded
-from realtime.models import Sort
-from realtime.rest.common import place_token
-from realtime.search import folded
+from realtime.api.common import place_token
+from realtime.embedded.pair import Embedded
+from realtime.notes.models import Sort
+from realtime.notes.snippets import folded
 
 ORDERS = [order for order in get_args(Sort) if order != "relevance"]
 WORDS = [f"{first}{last}" for first in "bdfgklmnprst" for last in ("adel", "eno", "ira", "oto", "umi")]

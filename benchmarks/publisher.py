@@ -1,8 +1,9 @@
 """Publishes a change straight into Redis, as a contender would after a write: the fan-out alone.
 
 Takes requests from the load, whose bodies are notes, and answers once Redis has the event. For this program that is its
-own log (:class:`realtime.bus.Bus`), for the others a PUBLISH. Use: ``python -m benchmarks.publisher PORT REDIS_URL
-CHANNEL TEMPLATE``, where ``%s`` in the template is the note; ``realtime:<database>`` as the channel is this program.
+own log (:class:`realtime.eventlog.bus.Bus`), for the others a PUBLISH. Use: ``python -m benchmarks.publisher PORT
+REDIS_URL CHANNEL TEMPLATE``, where ``%s`` in the template is the note; ``realtime:<database>`` as the channel is this
+program.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from datetime import UTC, datetime
 import redis.asyncio as redis
 import uvloop
 
-from realtime.bus import Bus, Entry
-from realtime.events import encode_change
-from realtime.models import Change, Note, NoteIn
+from realtime.eventlog.bus import Bus, Entry
+from realtime.feed.messages import encode_change
+from realtime.notes.models import Change, Note, NoteIn
 
 Publish = Callable[[bytes], Awaitable[object]]
 BEYOND = 1_000_000

@@ -20,7 +20,7 @@ import uvloop
 from websockets.asyncio.client import connect
 
 from benchmarks.processes import free_port, listening
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from realtime.rooms import protocol
 
 SETTLE = 2.0

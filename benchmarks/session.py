@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.peers import Contender
 from benchmarks.processes import HERE, compiled, cpu, family, files, free_port, listening, memory, more_files
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 
 NOTES = 100
 CONTENT = "x" * 300

@@ -18,7 +18,7 @@ import time
 import psutil
 import pycrdt
 
-from realtime.crdt import Document, compacted, genesis, new_client
+from realtime.rooms.crdt import Document, compacted, genesis, new_client
 
 SESSION = 2000
 """Operations after which another client goes on, as after a reload."""

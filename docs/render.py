@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from realtime import create_app
-from realtime.asyncapi import asyncapi
+from realtime.feed.asyncapi import asyncapi
 from realtime.settings import Settings
 
 FOLDER = Path(__file__).parent

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from realtime import create_app
-from realtime.asyncapi import asyncapi
+from realtime.feed.asyncapi import asyncapi
 from realtime.settings import Settings
 
 WANTED = (

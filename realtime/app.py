@@ -15,50 +15,61 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import Route, WebSocketRoute
 
-from realtime import __version__, operations, page, reference, rest, sockets
-from realtime.access import OPEN, STRANGER
-from realtime.accounts import Accounts
-from realtime.audit import NoteAudit
-from realtime.auth import Passwords
-from realtime.bus import Bus
-from realtime.deleted_accounts import DeletedAccounts
-from realtime.detour import Detour
-from realtime.embedded import Embedded
+from realtime import __version__
+from realtime.api import docs_pages, routers, webapp
+from realtime.api.authentication import SignIn
+from realtime.api.middleware.http_semantics import HttpSemantics
+from realtime.api.middleware.limits import (
+    AcceptLimit,
+    Admission,
+    BodyLimit,
+    RequestLog,
+    SafeHeaders,
+    StreamRetry,
+    WriteLimit,
+)
+from realtime.api.middleware.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
+from realtime.api.middleware.origins import KnownHost, OtherOrigins, SameOrigin
+from realtime.api.middleware.proxies import ProxyHeaders, RootPath
+from realtime.api.routes import health
+from realtime.api.routing import SocketsFirst, add_error_handlers, other_form, with_security, without_null_parameters
+from realtime.auth.accounts import Accounts
+from realtime.auth.audit import NoteAudit
+from realtime.auth.authenticator import Viewers
+from realtime.auth.connection_limit import Places
+from realtime.auth.open_connections import raise_open_files
+from realtime.auth.permissions import OPEN, STRANGER
+from realtime.auth.rate_limit import Limits, writes
+from realtime.auth.revocations import Ended, Open, Revocations
+from realtime.auth.secrets import Passwords
+from realtime.auth.sign_in_guard import SignInGuard
+from realtime.core.pools import Pools
+from realtime.core.tasks import running
+from realtime.embedded.pair import Embedded
 from realtime.errors import CloseCode, RealtimeError, Unavailable
-from realtime.events import decode_event, event_at, reset
+from realtime.eventlog.bus import Bus
+from realtime.eventlog.consumer import Follower, Handlers
+from realtime.eventlog.outbox import Outbox
+from realtime.eventlog.outbox_poller import Detour
 from realtime.failpoints import FailPoints
-from realtime.feed import Feed
-from realtime.follower import Follower, Handlers
-from realtime.housekeeping import Housekeeping
-from realtime.hub import Event, Hub
-from realtime.limits import Limits, writes
+from realtime.feed.hub import Event, Hub
+from realtime.feed.messages import decode_event, event_at, reset
+from realtime.feed.presence import Presence
+from realtime.feed.replay_buffer import Recent
+from realtime.feed.service import Feed
 from realtime.metrics import Metrics
-from realtime.middleware import AcceptLimit, Admission, BodyLimit, RequestLog, SafeHeaders, StreamRetry, WriteLimit
-from realtime.models import Usage
-from realtime.notes import Notes
-from realtime.occupancy import raise_open_files
-from realtime.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
-from realtime.origins import KnownHost, OtherOrigins, SameOrigin
-from realtime.outbox import Outbox
-from realtime.places import Places
-from realtime.pools import Pools
-from realtime.presence import Presence
-from realtime.proxies import ProxyHeaders, RootPath
-from realtime.queries import Queries
-from realtime.quotas import Quotas
-from realtime.recent import Recent
-from realtime.revocations import Ended, Open, Revocations
-from realtime.rooms import Rooms
-from realtime.routing import SocketsFirst, add_error_handlers, other_form, with_security, without_null_parameters
-from realtime.semantics import HttpSemantics
+from realtime.notes.deleted_accounts import DeletedAccounts
+from realtime.notes.models import Usage
+from realtime.notes.queries import Queries
+from realtime.notes.quotas import Quotas
+from realtime.notes.retention import Housekeeping
+from realtime.notes.service import Notes
+from realtime.notes.sharing import Sharing
+from realtime.rooms.manager import Rooms
+from realtime.server.startup import NO_ANSWER, is_first_worker, setup_path
 from realtime.settings import Settings
-from realtime.sharing import Sharing
-from realtime.sign_in_guard import SignInGuard
-from realtime.signin import SignIn
-from realtime.startup import NO_ANSWER, is_first_worker, setup_path
-from realtime.store import Store
-from realtime.tasks import running
-from realtime.viewers import Viewers
+from realtime.store.database import Store
+from realtime.websocket import feed_endpoint, sync_endpoint
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +150,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
     # As the application's own: a router that is included looks for its route twice. What is asked for most comes first.
-    for router in (*sockets.routers, *rest.routers, operations.router):
+    for router in (*routers.routers, feed_endpoint.router, sync_endpoint.router, health.router):
         app.routes.extend(router.routes)
     add_error_handlers(app)
     describe = app.openapi
@@ -153,7 +164,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.routes.extend([*page.routes(), *reference.routes()])
+    app.routes.extend([*webapp.routes(), *docs_pages.routes()])
 
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())

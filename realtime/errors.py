@@ -45,10 +45,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from realtime.models import MAX_CONTENT
+from realtime.notes.models import MAX_CONTENT
 
 if TYPE_CHECKING:
-    from realtime.models import Note
+    from realtime.notes.models import Note
 
 
 PASSWORD_CONFIRMATION = "password_confirmation"

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
-    from realtime.follower import Follower
-    from realtime.hub import Hub
+    from realtime.eventlog.consumer import Follower
+    from realtime.feed.hub import Hub
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # the library's own variable: with it, any worker answers for all
 

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from realtime.settings import Settings
 from tests.harness import ServerProcess
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["realtime.cli", "realtime.server", "realtime.app", "uvloop", "httptools"])
+_forks.set_forkserver_preload(["realtime.cli.main", "realtime.server.serve", "realtime.app", "uvloop", "httptools"])
 
 
 def _realtime(arguments: Sequence[str], environment: Mapping[str, str], output: Connection, log: str) -> None:
     os.dup2(output.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
     os.environ.update(environment)
-    from realtime.cli import app
+    from realtime.cli.main import app
 
     app(arguments, prog_name="realtime")
 

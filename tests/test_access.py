@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.access import (
+from realtime.auth.permissions import (
     EVERYONE,
     MOST_FORMER,
     OPEN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.addresses import is_this_machine
+from realtime.cli.addresses import is_this_machine
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from realtime import create_app
-from realtime.cli import app
-from realtime.embedded import Embedded
+from realtime.cli.main import app
+from realtime.embedded.pair import Embedded
 from realtime.settings import Settings
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import note_in

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from realtime.allowance import Allowance
-from realtime.rooms.company import GATHERED
-from realtime.rooms.member import STATES_BURST, STATES_PER_SECOND
+from realtime.core.token_bucket import Allowance
+from realtime.rooms.participants import GATHERED
+from realtime.rooms.peer import STATES_BURST, STATES_PER_SECOND
 
 
 def test_tokens_refill_at_a_constant_rate() -> None:

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from realtime.archive import MOST_FILES, Budget, Member, ZipWriter, read_zip
 from realtime.errors import FileSkipped, ImportRefused
-from realtime.markdown import SUFFIXES
+from realtime.transfer.note_file import SUFFIXES
+from realtime.transfer.zip_stream import MOST_FILES, Budget, Member, ZipWriter, read_zip
 
 MIB = 1024 * 1024
 MOMENT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)

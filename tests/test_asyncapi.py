@@ -10,9 +10,9 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import events
-from realtime.asyncapi import asyncapi, messages
 from realtime.errors import CLOSE_REASONS
+from realtime.feed import messages
+from realtime.feed.asyncapi import asyncapi, classes_of
 from tests.harness import Json, note_in
 
 
@@ -39,9 +39,9 @@ def _references(part: Any) -> Iterator[str]:
 
 def test_every_message_is_described() -> None:
     document = asyncapi()
-    for union, sender in ((events.ServerMessage, "sendEvents"), (events.ClientMessage, "receiveCommands")):
+    for union, sender in ((messages.ServerMessage, "sendEvents"), (messages.ClientMessage, "receiveCommands")):
         described = {reference["$ref"].rpartition("/")[2] for reference in document["operations"][sender]["messages"]}
-        assert described == {message.__name__ for message in messages(union)}
+        assert described == {message.__name__ for message in classes_of(union)}
     assert set(document["channels"]["feed"]["x-close-codes"]) == {str(code.value) for code in CLOSE_REASONS}
 
 

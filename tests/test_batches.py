@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.store.batches import MOST, TURNS, UNDER_WAY, Batches
+from realtime.store.batcher import MOST, TURNS, UNDER_WAY, Batches
 
 
 class Late(Exception):

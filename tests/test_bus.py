@@ -9,10 +9,10 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
-from realtime.bus import QUEUE_EVENTS, Bus, Entry
-from realtime.cursor import Cursor
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from realtime.errors import BusUnavailable
+from realtime.eventlog.bus import QUEUE_EVENTS, Bus, Entry
+from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.harness import eventually
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from realtime import __version__
-from realtime.cli import app
-from realtime.keeper import lock_folder
+from realtime.cli.main import app
+from realtime.embedded.supervisor import lock_folder
 from realtime.settings import Settings
 from tests.harness import refusal
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from realtime.access import OPEN
-from realtime.client import BATCH, Client, Closed
-from realtime.cursor import Cursor
+from realtime.auth.permissions import OPEN
+from realtime.core.frames import Frame, Packet, framed
 from realtime.errors import CloseCode
-from realtime.frames import Frame, Packet, framed
-from realtime.hub import TURNS, Event, Hub
+from realtime.eventlog.cursor import Cursor
+from realtime.feed.hub import TURNS, Event, Hub
+from realtime.feed.subscriber import BATCH, Client, Closed
 from tests.harness import eventually
 
 SIZE = 1000

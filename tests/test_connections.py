@@ -16,10 +16,10 @@ import pytest
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER
 
-from realtime import connections
-from realtime.connections import MAX_MESSAGE, Connection, Parser
-from realtime.frames import Packet, framed
-from realtime.turns import Turns
+from realtime.core.frames import Packet, framed
+from realtime.core.turns import Turns
+from realtime.websocket import connection as websocket_connection
+from realtime.websocket.connection import MAX_MESSAGE, Connection, Parser
 from tests.faults.raw import BINARY, CLOSE, FIRST, FIRST_BINARY, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
@@ -102,7 +102,7 @@ class Memory(asyncio.Transport):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all that arrives be read at once, however slow the machine is."""
-    monkeypatch.setattr(connections, "SLICE_SECONDS", 60.0)
+    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", 60.0)
 
 
 def fed(*pieces: bytes) -> tuple[Heard, Memory]:
@@ -214,7 +214,7 @@ async def test_what_breaks_the_rules_is_closed_with_the_code_for_it(name: str) -
 
 
 async def test_who_broke_the_rules_and_does_not_go_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ABORT_AFTER", 0.01)
+    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.01)
     _, transport = fed(frame(TEXT, b"\xff"))
     await eventually(lambda: transport.closed)
 
@@ -323,8 +323,8 @@ async def connected(
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ABORT_AFTER", 0.1 * UNIT)
-    monkeypatch.setattr(connections, "RECONNECT_DELAY", 0)
+    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.1 * UNIT)
+    monkeypatch.setattr(websocket_connection, "RECONNECT_DELAY", 0)
 
 
 async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
@@ -337,7 +337,7 @@ async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
 
 
 async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ABORT_AFTER", 60)
+    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 60)
     heard = Heard()
     async with connected(heard) as (connection, reader, writer):
         connection.transport.pause_reading()
@@ -351,7 +351,7 @@ async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypat
 
 async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when the server no longer reads on."""
-    monkeypatch.setattr(connections, "ABORT_AFTER", 60)
+    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 60)
     async with connected(Heard()) as (connection, reader, writer):
         writer.write(frame(TEXT, b"a", mask=None) + frame(TEXT, b"after"))
         assert (await reader.read())[0] == CLOSE
@@ -481,13 +481,13 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
 
 async def test_flood_of_frames_is_closed() -> None:
     for flood in (PING, PONG, TEXT):
-        heard, transport = fed(frame(flood) * (connections.FRAMES_BURST + 500))
+        heard, transport = fed(frame(flood) * (websocket_connection.FRAMES_BURST + 500))
         await eventually(partial(transport.has, TOO_MANY))
-        assert len(heard.messages) < connections.FRAMES_BURST + 500
+        assert len(heard.messages) < websocket_connection.FRAMES_BURST + 500
 
 
 async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "FRAMES_BURST", 10)
+    monkeypatch.setattr(websocket_connection, "FRAMES_BURST", 10)
     fragments = [frame(FIRST_BINARY, b"0"), *[frame(MORE, b"1")] * 5000, frame(LAST, b"2")]
     transport, heard = Memory(), Heard()
     connection = Connection(transport, set(), None, Turns())
@@ -501,7 +501,7 @@ async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: p
 
 async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, and with what arrives in between behind the rest of what arrived before."""
-    monkeypatch.setattr(connections, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
     for begin in (b"", frame(FIRST, b"") + frame(LAST, b"")):  # from the second on, the library's parser reads
         messages = [str(number) for number in range(300)]
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
@@ -521,7 +521,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
 
 
 async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
     transport, heard = Memory(), Heard()
     connection = Connection(transport, set(), None, Turns())
     connection.listen(heard)
@@ -538,7 +538,7 @@ async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(mo
 
 
 async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(websocket_connection, "PROBE_SECONDS", 0.05)
     transport, answering = Memory(), Memory()
     for one in (transport, answering):
         connection = Connection(one, set(), 60, Turns())

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from realtime import crdt, lib0
-from realtime.crdt import EMPTY, NOTHING, Document, compacted, genesis
 from realtime.errors import DocumentBroken, MalformedUpdate
-from realtime.merge import changes
-from realtime.updates import Waiting, clocks_of, parts, walked
+from realtime.notes.merge import changes
+from realtime.rooms import crdt, lib0
+from realtime.rooms.crdt import EMPTY, NOTHING, Document, compacted, genesis
+from realtime.rooms.yjs_update import Waiting, clocks_of, parts, walked
 from tests.harness import UNIT
 
 PIECES = ["a", "b ", "one", "\n", "🦜", "👩‍👩‍👧", "é", "é", "\u2028", "中"]

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from benchmarks.processes import free_port
 from realtime import create_app
-from realtime.bus import SILENCE, Bus
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
+from realtime.eventlog.bus import SILENCE, Bus
 from realtime.settings import Settings
 from tests.accounts.people import parts_of
 from tests.faults.daemons import Valkey

@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import events
 from realtime.errors import CLOSE_REASONS, CloseCode, may_come_back
+from realtime.feed import messages
 from realtime.settings import Settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -45,7 +45,7 @@ def test_every_close_code_says_what_to_do(code: CloseCode) -> None:
 
 
 def test_every_frame() -> None:
-    union, _ = get_args(events.ServerMessage)
+    union, _ = get_args(messages.ServerMessage)
     types = {message.model_fields["type"].default for message in get_args(union)}
     documented = {
         match[1] for row in table_rows(r"`\{\"type\".*") if (match := re.match(r'`\{"type": "([^"]+)"', row[0]))

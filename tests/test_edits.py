@@ -16,11 +16,11 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.edits import Edit, Edits, edited
 from realtime.errors import EditRefused, WouldNotFit
-from realtime.models import MAX_CONTENT
+from realtime.notes.headings import headings
+from realtime.notes.models import MAX_CONTENT
+from realtime.notes.text_operations import Edit, Edits, edited
 from realtime.settings import Settings
-from realtime.text import headings
 from tests.harness import UNIT, Json, ServerProcess, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]

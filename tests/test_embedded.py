@@ -33,9 +33,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
-from realtime.embedded import Embedded, running
+from realtime.embedded.pair import Embedded, running
+from realtime.embedded.supervisor import SECRETS, lock_folder
 from realtime.errors import EmbeddedError
-from realtime.keeper import SECRETS, lock_folder
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone
 from tests.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
@@ -75,7 +75,7 @@ def family(pid: int, folder: Path) -> dict[str, psutil.Process]:
     found = {}
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            kind = "keeper" if "realtime.keeper" in child.cmdline() else child.name()
+            kind = "keeper" if "realtime.embedded.supervisor" in child.cmdline() else child.name()
             if kind in KINDS and str(folder) in " ".join([child.cwd(), *child.cmdline()]):
                 found[kind] = child
     return found

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from realtime.cursor import UNKNOWN, Cursor
-from realtime.events import client_message, decode_event, encode_change, server_message
-from realtime.models import Change, Note
+from realtime.eventlog.cursor import UNKNOWN, Cursor
+from realtime.feed.messages import client_message, decode_event, encode_change, server_message
+from realtime.notes.models import Change, Note
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 67000, UTC)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)

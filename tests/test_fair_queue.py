@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from realtime.auth import Passwords
+from realtime.auth.secrets import Passwords
+from realtime.core.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, Requester, Ticket
 from realtime.errors import TooMany
-from realtime.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, Requester, Ticket
 from tests.harness import eventually
 
 MAX_PER_MEMBER, MAX_PER_GROUP, MAX_PER_LANE = QueueLimits()

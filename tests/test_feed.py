@@ -13,15 +13,15 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.access import OPEN, STRANGER, Access
-from realtime.client import Client
-from realtime.cursor import Cursor
+from realtime.auth.authorization import Standing
+from realtime.auth.permissions import OPEN, STRANGER, Access
+from realtime.core.frames import Frame
 from realtime.errors import CloseCode
-from realtime.events import decode_event, reset
-from realtime.feed import Feed, Wanted
-from realtime.frames import Frame
-from realtime.gate import Standing
-from realtime.hub import Event, Hub
+from realtime.eventlog.cursor import Cursor
+from realtime.feed.hub import Event, Hub
+from realtime.feed.messages import decode_event, reset
+from realtime.feed.service import Feed, Wanted
+from realtime.feed.subscriber import Client
 from realtime.metrics import Metrics
 
 

@@ -8,13 +8,13 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
-from realtime.bus import Bus, Entry
-from realtime.cursor import Cursor
-from realtime.events import decode_event
-from realtime.follower import Follower, Handlers
-from realtime.hub import Event
+from realtime.core.tasks import running
+from realtime.eventlog.bus import Bus, Entry
+from realtime.eventlog.consumer import Follower, Handlers
+from realtime.eventlog.cursor import Cursor
+from realtime.feed.hub import Event
+from realtime.feed.messages import decode_event
 from realtime.settings import Settings
-from realtime.tasks import running
 from tests.harness import eventually
 
 

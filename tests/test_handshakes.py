@@ -16,14 +16,14 @@ import pytest
 import uvicorn
 from uvicorn.protocols.utils import ClientDisconnected
 
-from realtime import connections
-from realtime.connections import Connection
-from realtime.frames import framed
-from realtime.handshakes import LONGEST_TARGET, Handshake, Refused, accept_of
-from realtime.heads import HttpProtocol
-from realtime.server import listen
-from realtime.sockets.outlets import DIRECT
-from realtime.sockets.session import MOST, SMALL
+from realtime.core.frames import framed
+from realtime.server.serve import listen
+from realtime.websocket import connection as websocket_connection
+from realtime.websocket.asgi_adapter import DIRECT
+from realtime.websocket.connection import Connection
+from realtime.websocket.handler import MOST, SMALL
+from realtime.websocket.handshake import LONGEST_TARGET, Handshake, Refused, accept_of
+from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 from tests.test_connections import PARTS, Heard, Message, close_of
@@ -133,7 +133,7 @@ async def answered(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ABORT_AFTER", 0.1 * UNIT)
+    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.1 * UNIT)
 
 
 async def _none(open_ones: set[Any]) -> None:

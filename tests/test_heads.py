@@ -13,10 +13,11 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 
-from realtime import heads, occupancy
-from realtime.handshakes import Handshake
-from realtime.heads import MOST, HttpProtocol
-from realtime.occupancy import ConnectionLimits, Occupancy
+from realtime.auth import open_connections
+from realtime.auth.open_connections import ConnectionLimits, Occupancy
+from realtime.websocket import http_protocol
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import MOST, HttpProtocol
 from tests.harness import UNIT, eventually
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
@@ -41,7 +42,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where a server listens that waits for a head for a moment only."""
-    monkeypatch.setattr(heads, "WITHIN", SOON)
+    monkeypatch.setattr(http_protocol, "WITHIN", SOON)
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
     config.load()
@@ -138,7 +139,7 @@ async def _endless(scope: Any, receive: Any, send: Any) -> None:
 async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
     monkeypatch: pytest.MonkeyPatch, pieces: int, stays: bool
 ) -> None:
-    monkeypatch.setattr(heads, "UNREAD_BYTES_PER_SECOND", 256 * 1024 / STALL)
+    monkeypatch.setattr(http_protocol, "UNREAD_BYTES_PER_SECOND", 256 * 1024 / STALL)
     async with _serving(_endless) as (state, address):
         reader, writer = await asyncio.open_connection(*address, limit=65536)
         writer.write(HEAD + b"\r\n")
@@ -152,7 +153,7 @@ async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
 
 
 async def test_client_leaves_a_limited_number_of_bytes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(occupancy, "MAX_UNREAD_BYTES", 1)
+    monkeypatch.setattr(open_connections, "MAX_UNREAD_BYTES", 1)
     limits = ConnectionLimits(total=20, guests=20, waiting=10, proxy_waiting=10)
     async with _serving(_endless, occupancy=Occupancy(limits, ()), stall=60.0) as (state, address):
         readers = [await asyncio.open_connection(*address) for _ in range(3)]

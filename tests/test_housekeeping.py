@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from realtime import create_app, housekeeping
-from realtime.access import OPEN, Viewer
+from realtime import create_app
 from realtime.app import Parts
+from realtime.auth.permissions import OPEN, Viewer
 from realtime.errors import NoteNotFound
-from realtime.housekeeping import BATCH, Housekeeping
-from realtime.models import NoteIn, Versions
+from realtime.notes import retention
+from realtime.notes.models import NoteIn, Versions
+from realtime.notes.retention import BATCH, Housekeeping
 from realtime.settings import Settings
 from realtime.store.texts import new_row
 from tests.harness import eventually
@@ -89,7 +90,7 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house:
 async def test_what_is_left_of_the_texts_of_purged_notes_goes(
     parts: Parts, house: Housekeeping, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "BATCH", 3)
+    monkeypatch.setattr(retention, "BATCH", 3)
     live = [(await parts.notes.create(OPEN, NoteIn(title="live", description="words"), None)).id for _ in range(3)]
     purged, trashed = await _trash(parts, 5), await _trash(parts, 3)
     for id in purged:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from realtime.access import OPEN, STRANGER, Viewer
-from realtime.client import BATCH, Client, Closed
-from realtime.cursor import Cursor
+from realtime.auth.permissions import OPEN, STRANGER, Viewer
+from realtime.core.frames import Frame
 from realtime.errors import CloseCode
-from realtime.frames import Frame
-from realtime.hub import Audience, Event, Hub
+from realtime.eventlog.cursor import Cursor
+from realtime.feed.hub import Audience, Event, Hub
+from realtime.feed.subscriber import BATCH, Client, Closed
 
 SIZE = 1000
 

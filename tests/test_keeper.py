@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
+from realtime.embedded.programs import MONGOD_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
+from realtime.embedded.supervisor import lock_folder
 from realtime.errors import EmbeddedError
-from realtime.keeper import lock_folder
-from realtime.programs import MONGOD_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 from tests.harness import eventually
 
 HELP = "Install it"
@@ -173,7 +173,12 @@ def test_folder_of_a_dead_owner_is_waited_for(tmp_path: Path) -> None:
 async def test_servers_that_are_still_starting_stop_at_once(tmp_path: Path) -> None:
     """The keeper ignores SIGTERM, and a server must not inherit that until it has a handler of its own."""
     with subprocess.Popen(
-        [sys.executable, "-m", "realtime.keeper", f'{{"folder": "{tmp_path}", "owner": 1, "wanted": ["mongo"]}}'],
+        [
+            sys.executable,
+            "-m",
+            "realtime.embedded.supervisor",
+            f'{{"folder": "{tmp_path}", "owner": 1, "wanted": ["mongo"]}}',
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime import lib0
 from realtime.errors import MalformedUpdate
-from realtime.lib0 import Reader
+from realtime.rooms import lib0
+from realtime.rooms.lib0 import Reader
 
 NUMBERS = st.integers(0, 2**53 - 1)
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realtime.bus import Bus
+from realtime.auth.rate_limit import PATIENCE, Limits, Rule, neighbourhood, wide_network, writes
 from realtime.errors import TooMany
-from realtime.limits import PATIENCE, Limits, Rule, neighbourhood, wide_network, writes
+from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.harness import UNIT, eventually
 

@@ -18,7 +18,7 @@ from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, Operat
 
 from realtime.settings import Settings
 from realtime.store.connection import DURABLE
-from realtime.store.line import Command, Driver, Line, Lines
+from realtime.store.raw_connection import Command, Driver, Line, Lines
 from tests.harness import Json, eventually
 
 

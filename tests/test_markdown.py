@@ -16,10 +16,10 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from realtime.errors import FileSkipped
-from realtime.front_matter import date_of
-from realtime.markdown import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
-from realtime.models import MAX_CONTENT, MAX_ID, Note, NoteIn
-from realtime.text import first_heading, first_line
+from realtime.notes.headings import first_heading, first_line
+from realtime.notes.models import MAX_CONTENT, MAX_ID, Note, NoteIn
+from realtime.transfer.front_matter import date_of
+from realtime.transfer.note_file import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
 from tests.harness import UNIT, Json, note_in
 
 EMPTY: tuple[Any, ...] = ("", "~", "null", "Null", "NULL", [])

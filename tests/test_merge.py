@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.errors import MergeConflict
-from realtime.merge import Hunk, blocks, changes, hunks, merge_fields, merged
-from realtime.models import MAX_CONTENT, Note, RevisionText
+from realtime.notes.headings import lines_of
+from realtime.notes.merge import Hunk, blocks, changes, hunks, merge_fields, merged
+from realtime.notes.models import MAX_CONTENT, Note, RevisionText
 from realtime.settings import MIB, Settings
-from realtime.text import lines_of
 from tests.harness import UNIT, Json, note_in
 
 TEXTS = st.lists(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from realtime.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed, etag
-from realtime.rest.notes import Merged
+from realtime.api.routes.notes import Merged
+from realtime.notes.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed, etag
 from tests.harness import note_in
 
 

@@ -15,12 +15,20 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realtime import heads, occupancy
+from realtime.auth import open_connections
+from realtime.auth.open_connections import (
+    MAX_OPEN_FILES,
+    MAX_UNREAD_BYTES,
+    ConnectionLimits,
+    Occupancy,
+    Occupant,
+    raise_open_files,
+)
 from realtime.errors import CloseCode, Unavailable
-from realtime.handshakes import Handshake
-from realtime.heads import HttpProtocol, no_room
-from realtime.occupancy import MAX_OPEN_FILES, MAX_UNREAD_BYTES, ConnectionLimits, Occupancy, Occupant, raise_open_files
 from realtime.settings import Settings
+from realtime.websocket import http_protocol
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import HttpProtocol, no_room
 from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client
 
@@ -214,7 +222,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/slow":
         await receive()
     if scope["path"] == "/known":
-        scope[occupancy.OCCUPANT].identify(scope, "ann")
+        scope[open_connections.OCCUPANT].identify(scope, "ann")
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body"})
 
@@ -247,7 +255,7 @@ async def ask(port: int, path: str, address: str = "127.0.0.1") -> bytes:
 
 
 async def test_connection_without_room_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "SURPLUS_WITHIN", 0.2)
+    monkeypatch.setattr(http_protocol, "SURPLUS_WITHIN", 0.2)
     limits = ConnectionLimits(total=2, guests=2, waiting=2, proxy_waiting=2, surplus=0)
     async with listening(limits) as port, AsyncExitStack() as stack:
         held = [await stack.enter_async_context(opened(port)) for _ in range(2)]
@@ -256,13 +264,13 @@ async def test_connection_without_room_is_answered(monkeypatch: pytest.MonkeyPat
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 5" in head
-        assert json.loads(body)["detail"] == occupancy.FULL
+        assert json.loads(body)["detail"] == open_connections.FULL
         stream = await ask(port, "/prefix/events?notes=1")
         assert stream.startswith(b"HTTP/1.1 200 ")
         assert stream.endswith(b"\r\n\r\nretry: 5000\n\n")
         async with opened(port) as (reader, _):  # it sends nothing
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
-        monkeypatch.setattr(heads, "MAX_REFUSED", 0)
+        monkeypatch.setattr(http_protocol, "MAX_REFUSED", 0)
         async with opened(port) as (reader, _):
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         held[0][1].transport.abort()

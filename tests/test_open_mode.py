@@ -12,9 +12,10 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from realtime import create_app, open_mode
+from realtime import create_app
+from realtime.api.middleware import open_mode
+from realtime.api.middleware.open_mode import HAS_ACCOUNTS
 from realtime.errors import RealtimeError, Unavailable
-from realtime.open_mode import HAS_ACCOUNTS
 from realtime.settings import Settings
 from tests.accounts.people import add_user, parts_of, run, with_accounts
 from tests.harness import UNIT, ServerProcess, note_in, refusal

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
-from realtime import create_app, logs
+from realtime import create_app
+from realtime.server import logs
 from realtime.settings import Settings
 from realtime.store.readiness import FIXED, leaks_memory
 from tests.accounts.people import HERE, Browser, with_accounts

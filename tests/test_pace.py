@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.pace import LONGEST, Pace
+from realtime.feed.flush_delay import LONGEST, Pace
 
 FAN_OUT = 0.004
 Writers = Callable[[float, float], int]

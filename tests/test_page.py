@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.page import NONCE, STATIC
+from realtime.api.webapp import NONCE, STATIC
 from realtime.settings import Settings
 
 FRONTEND = Path(__file__).parent.parent / "frontend"
@@ -183,7 +183,7 @@ def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) ->
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as sources:
         names = {name.partition("/")[2] for name in sources.getnames()}
-    needed = {"hatch_build.py", "realtime/page.py", "frontend/.npmrc", "frontend/package-lock.json"}
+    needed = {"hatch_build.py", "realtime/api/webapp.py", "frontend/.npmrc", "frontend/package-lock.json"}
     needed |= {f"frontend/{path.relative_to(FRONTEND)}" for path in (FRONTEND / "src").rglob("*") if path.is_file()}
     assert needed <= names
     assert [name for name in names if "node_modules" in name] == []

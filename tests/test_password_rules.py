@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import zxcvbn_rs_py
 
+from realtime.auth.password_rules import ADVICE, ANALYZED_CHARACTERS, check_password, context_words
 from realtime.errors import PasswordRefused
-from realtime.password_rules import ADVICE, ANALYZED_CHARACTERS, check_password, context_words
 
 
 @pytest.mark.parametrize(

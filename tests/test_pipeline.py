@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from tests.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]

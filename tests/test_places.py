@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
-from realtime.access import OPEN, STRANGER, Viewer
-from realtime.bus import Bus
+from realtime.auth.connection_limit import Place, Places
+from realtime.auth.permissions import OPEN, STRANGER, Viewer
 from realtime.errors import CloseCode, TooMany
-from realtime.places import Place, Places
+from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import UNIT, eventually, note_in

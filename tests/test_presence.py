@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from realtime import presence as module
-from realtime.access import OPEN, STRANGER, Viewer
-from realtime.client import Client
+from realtime.auth.permissions import OPEN, STRANGER, Viewer
 from realtime.errors import CloseCode, TooMany
-from realtime.hub import Hub
-from realtime.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Person, Presence, Told
+from realtime.feed import presence as module
+from realtime.feed.hub import Hub
+from realtime.feed.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Person, Presence, Told
+from realtime.feed.subscriber import Client
 from tests.harness import Json, eventually, take_presence
 
 

@@ -18,8 +18,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from realtime import create_app
-from realtime.proxies import ProxyHeaders, RootPath
-from realtime.routing import host_of
+from realtime.api.middleware.proxies import ProxyHeaders, RootPath
+from realtime.api.routing import host_of
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client

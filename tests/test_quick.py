@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realtime import create_app
-from realtime.quick import QuickRoute
+from realtime.api.fast_route import QuickRoute
 from realtime.settings import Settings
 from tests.harness import note_in
 

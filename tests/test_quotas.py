@@ -12,10 +12,11 @@ import pytest
 from pymongo import MongoClient
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime import create_app, quotas
+from realtime import create_app
 from realtime.errors import QuotaExceeded
-from realtime.models import Usage, size_of
-from realtime.quotas import Quotas
+from realtime.notes import quotas
+from realtime.notes.models import Usage, size_of
+from realtime.notes.quotas import Quotas
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, parts_of, run, with_accounts
 from tests.harness import Json, eventually, note_in

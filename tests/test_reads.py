@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from realtime.cursor import Cursor
 from realtime.errors import BusUnavailable
-from realtime.reads import AT_ONCE, Reads
+from realtime.eventlog.cursor import Cursor
+from realtime.eventlog.reader import AT_ONCE, Reads
 
 SINCE = Cursor("e", 10)
 Entries = list[tuple[int, bytes]] | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.cursor import Cursor
-from realtime.frames import Frame
-from realtime.hub import Event
-from realtime.recent import Recent
+from realtime.core.frames import Frame
+from realtime.eventlog.cursor import Cursor
+from realtime.feed.hub import Event
+from realtime.feed.replay_buffer import Recent
 
 
 def event(offset: int, id: int = 1, epoch: str = "e", size: int = 10) -> Event:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import page
-from realtime.page import NONCE
+from realtime.api import webapp
+from realtime.api.webapp import NONCE
 
 PATHS = ["/docs", "/docs/oauth2-redirect", "/redoc"]
 
@@ -58,6 +58,6 @@ def test_every_file_is_ours_kept_for_ever_and_packed(client: TestClient, path: s
 def test_without_a_build_it_says_so(
     client: TestClient, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(page, "STATIC", tmp_path)
+    monkeypatch.setattr(webapp, "STATIC", tmp_path)
     answer = client.get(path)
     assert (answer.status_code, answer.json()) == (503, {"detail": "The page is not built: install the package again"})

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 
-from realtime import create_app, revocations
-from realtime.access import Viewer, key_of
+from realtime import create_app
+from realtime.auth import revocations
+from realtime.auth.permissions import Viewer, key_of
+from realtime.auth.revocations import Ended, Handler, Open, Revocations
 from realtime.errors import CloseCode, Unavailable
-from realtime.feed import Wanted
-from realtime.revocations import Ended, Handler, Open, Revocations
+from realtime.feed.service import Wanted
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.database import Store
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import UNIT, note_in
 

@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime.routing import other_form, problems
+from realtime.api.routing import other_form, problems
 from tests.harness import note_in
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.search import LENGTH, snippet
+from realtime.notes.snippets import LENGTH, snippet
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 

@@ -21,10 +21,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from realtime.connections import drop
-from realtime.handshakes import Handshake
-from realtime.heads import HttpProtocol
-from realtime.server import address, listen
+from realtime.server.serve import address, listen
+from realtime.websocket.connection import drop
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import HttpProtocol
 from tests.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]

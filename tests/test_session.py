@@ -12,15 +12,15 @@ import uvicorn
 from websockets.asyncio.client import connect
 
 from realtime import create_app
-from realtime.connections import Connection
+from realtime.core.frames import CLOSE, TEXT, framed
+from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable, CloseCode
-from realtime.frames import CLOSE, TEXT, framed
-from realtime.handshakes import Handshake
-from realtime.heads import HttpProtocol
-from realtime.server import listen
+from realtime.server.serve import listen
 from realtime.settings import Settings
-from realtime.sockets.session import MOST, SMALL, Session
-from realtime.turns import Turns
+from realtime.websocket.connection import Connection
+from realtime.websocket.handler import MOST, SMALL, Session
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import frame
 from tests.harness import eventually, note_in, rest_client
 from tests.test_connections import Memory
@@ -211,7 +211,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
 
         for at_once in (False, True):
             caplog.clear()
-            monkeypatch.setattr("realtime.sockets.feed._obey", _Fails(at_once=at_once))
+            monkeypatch.setattr("realtime.websocket.feed_endpoint._obey", _Fails(at_once=at_once))
             await gone("/ws", "{}")
             monkeypatch.setattr("realtime.rooms.room.Room.take", _Fails(at_once=at_once))
             await gone("/sync/1", b"\0\0")

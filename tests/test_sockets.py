@@ -16,8 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime.errors import CloseCode
-from realtime.events import server_message
-from realtime.presence import CHANGES_BURST
+from realtime.feed.messages import server_message
+from realtime.feed.presence import CHANGES_BURST
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 

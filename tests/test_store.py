@@ -11,11 +11,11 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.models import KEPT_OPERATIONS, Listing, Operation, Page
+from realtime.notes.models import KEPT_OPERATIONS, Listing, Operation, Page
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.bootstrap import check_url
 from realtime.store.claims import CLAIM_SECONDS
-from realtime.store.server import check_url
+from realtime.store.database import Store
 from tests.harness import Json, eventually, note_in
 
 FIELDS = note_in(content="", tags=[])

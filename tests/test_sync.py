@@ -15,9 +15,9 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realtime.crdt import Document
 from realtime.errors import CloseCode
 from realtime.rooms import protocol
+from realtime.rooms.crdt import Document
 from tests.faults.raw import BINARY, frame
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Text, Wire, state_of

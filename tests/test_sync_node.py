@@ -19,8 +19,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.crdt import Document
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
+from realtime.rooms.crdt import Document
 from tests.faults.stand import process_on
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Wire

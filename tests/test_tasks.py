@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from realtime.tasks import keep_running, running
+from realtime.core.tasks import keep_running, running
 from tests.harness import eventually
 
 
@@ -33,7 +33,7 @@ class Flaky:
 
 async def test_runs_again_until_it_works_and_logs_each_failure(caplog: pytest.LogCaptureFixture) -> None:
     task = Flaky(failures=3)
-    with caplog.at_level(logging.WARNING, "realtime.tasks"):
+    with caplog.at_level(logging.WARNING, "realtime.core.tasks"):
         async with running({"flaky": task}):
             await eventually(lambda: task.working)
     assert task.runs == 4

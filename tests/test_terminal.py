@@ -16,8 +16,8 @@ from threading import Thread
 import pytest
 from typer.testing import CliRunner
 
-from realtime.cli import app
-from realtime.terminal import printable
+from realtime.cli.main import app
+from realtime.cli.terminal import printable
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -354,7 +354,7 @@ def test_stream_that_python_does_not_know_is_left_alone(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(sys, "stderr", None)
-    from realtime.terminal import prepare
+    from realtime.cli.terminal import prepare
 
     prepare()
     with sys.stdin, sys.stderr:

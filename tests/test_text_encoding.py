@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from realtime.errors import FileSkipped
-from realtime.text_encoding import decode, from_windows_1252
+from realtime.transfer.text_encoding import decode, from_windows_1252
 
 TEXT = "# Größe\n\nA “quoted” word – and 1 €\n"
 RUSSIAN = "# Заметка\nэто текст без латиницы\n"

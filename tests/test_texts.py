@@ -11,7 +11,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.database import Store
 from realtime.store.texts import new_row
 from tests.harness import Json, note_in
 

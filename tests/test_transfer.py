@@ -20,10 +20,11 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from realtime import bundle, create_app
-from realtime.cli import app
-from realtime.embedded import Embedded
+from realtime import create_app
+from realtime.cli.main import app
+from realtime.embedded.pair import Embedded
 from realtime.settings import Settings
+from realtime.transfer import bundle
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 NDJSON = {"Accept": "application/x-ndjson"}

@@ -13,9 +13,9 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.access import OPEN
-from realtime.models import MAX_ID
-from realtime.rest.common import place_token
+from realtime.api.common import place_token
+from realtime.auth.permissions import OPEN
+from realtime.notes.models import MAX_ID
 from realtime.settings import MIB, Settings
 from tests.harness import Json, eventually, note_in
 

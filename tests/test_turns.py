@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from realtime.turns import SLICE_SECONDS, Turns
+from realtime.core.turns import SLICE_SECONDS, Turns
 
 
 async def work(turns: Turns, caller: str, done: list[str], seconds: float = 0.0) -> None:

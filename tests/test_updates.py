@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from realtime.errors import NoRoom, OutcomeUnknown
-from realtime.models import Change
+from realtime.notes.models import Change
 from realtime.settings import Settings
-from realtime.store import Store
-from realtime.store.line import Command
+from realtime.store.database import Store
+from realtime.store.raw_connection import Command
 from tests.harness import Json, note_in
 
 FIELDS = note_in(content="", tags=[])
@@ -176,7 +176,7 @@ async def test_outcome_is_unknown_to_all_if_the_answer_did_not_come(stores: list
 async def test_what_is_too_much_for_one_command_goes_in_more(
     stores: list[Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.store.updates.COMMAND_BYTES", 2_000_000)
+    monkeypatch.setattr("realtime.store.note_updates.COMMAND_BYTES", 2_000_000)
     store = stores[0]
     spy = Spy(store)
     texts = {id: f"{id}" + "x" * 900_000 for id in range(1, 6)}

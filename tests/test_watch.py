@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from realtime.watch import Refused, describe, feed_url
+from realtime.cli.watch import Refused, describe, feed_url
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from realtime import lib0
 from realtime.errors import MalformedUpdate
+from realtime.rooms import lib0
 
 MAX_STATE_CHARACTERS = 8 * 1024
 MAX_CLOCK = 2**31

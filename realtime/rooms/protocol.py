@@ -9,8 +9,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from realtime import lib0
 from realtime.errors import MalformedUpdate
+from realtime.rooms import lib0
 
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS = range(4)
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from realtime import lib0
 from realtime.errors import BusUnavailable, MalformedUpdate
+from realtime.rooms import lib0
 
 if TYPE_CHECKING:
-    from realtime.bus import Bus
+    from realtime.eventlog.bus import Bus
 
 log = logging.getLogger(__name__)
 

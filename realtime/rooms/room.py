@@ -15,26 +15,25 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime import crdt
-from realtime.crdt import Document
+from realtime.core.frames import Packet
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
-from realtime.frames import Packet
-from realtime.models import iso
-from realtime.rooms import documents, protocol
-from realtime.rooms.company import Company
-from realtime.rooms.credits import Credits, Shown
-from realtime.rooms.documents import Space
-from realtime.rooms.ledger import Ledger
-from realtime.rooms.member import Member, Refused
+from realtime.notes.models import iso
+from realtime.rooms import crdt, loader, protocol
+from realtime.rooms.applied_rows import Ledger
+from realtime.rooms.contributors import Credits, Shown
+from realtime.rooms.crdt import Document
+from realtime.rooms.loader import Space
+from realtime.rooms.participants import Company
+from realtime.rooms.peer import Member, Refused
 from realtime.rooms.relay import Kind, Told
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
+    from realtime.core.turns import Turns
     from realtime.rooms.journal import Journal
     from realtime.rooms.relay import Relay
-    from realtime.store.documents import Record
+    from realtime.store.bson_mapping import Record
     from realtime.store.texts import TextStore
-    from realtime.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        self._document = await documents.made_of(updates)
+        self._document = await loader.made_of(updates)
         self._space = Space(self._document, sum(map(len, updates)))
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.version = stored.lineage, stored.note.version
@@ -166,7 +165,7 @@ class Room:
     def _apply(self, row: Row) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
         try:
-            whole = sum(documents.take(self._document, update) for update in row.updates) == len(row.updates)
+            whole = sum(loader.take(self._document, update) for update in row.updates) == len(row.updates)
         except DocumentBroken as error:
             log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
             self.give_up(CloseCode.RESUME)
@@ -239,7 +238,7 @@ class Room:
 
         Raises :class:`MalformedUpdate`, and :class:`Refused` if the client had too many bytes of answers before.
         """
-        clocks = await documents.clocks_of(vector, self._document)
+        clocks = await loader.clocks_of(vector, self._document)
         member.check_answers()
         answered = None
         while answered is None:
@@ -279,7 +278,7 @@ class Room:
 
         The library's time for one can grow with the square of the pieces, and everyone would wait.
         """
-        walk, parts = await documents.parts(update)
+        walk, parts = await loader.parts(update)
         if len(parts) == 1:
             await self.ready()
             return await self._take(member, update, brought=brought)
@@ -427,7 +426,7 @@ class Room:
         shown, state = base
         if shown.text == wanted:
             return None
-        return new_row(self.id, [await documents.edit(state, self._client, shown.text, wanted)])
+        return new_row(self.id, [await loader.edit(state, self._client, shown.text, wanted)])
 
     def accept(self, row: Row) -> None:
         """The edit that was drafted is committed: everyone gets it."""

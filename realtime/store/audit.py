@@ -8,9 +8,9 @@ from dataclasses import asdict
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from realtime.people import Deed, Entry
+from realtime.auth.users import Deed, Entry
+from realtime.store.bson_mapping import Document, now
 from realtime.store.connection import Connection
-from realtime.store.documents import Document, now
 
 KEPT_DAYS = 90
 

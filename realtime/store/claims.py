@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pymongo import ReturnDocument
 
-from realtime.models import Note, Operation
+from realtime.notes.models import Note, Operation
+from realtime.store.bson_mapping import Document, note_of, now
 from realtime.store.connection import Connection
-from realtime.store.documents import Document, note_of, now
 
 CLAIM_SECONDS = 24 * 3600
 

@@ -18,8 +18,8 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.store.documents import Document
-from realtime.store.line import Driver, Line, Lines
+from realtime.store.bson_mapping import Document
+from realtime.store.raw_connection import Driver, Line, Lines
 
 log = logging.getLogger(__name__)
 

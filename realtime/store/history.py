@@ -14,9 +14,9 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
 
-from realtime.models import Revision, RevisionText
+from realtime.notes.models import Revision, RevisionText
+from realtime.store.bson_mapping import LIVE, Document, revision_of
 from realtime.store.connection import Connection, insert_again
-from realtime.store.documents import LIVE, Document, revision_of
 
 SHORT = 512
 """Characters up to which a content is always stored whole."""

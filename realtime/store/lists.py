@@ -12,22 +12,12 @@ from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
-from realtime.access import Access, Key
+from realtime.auth.permissions import Access, Key
 from realtime.errors import Unavailable
-from realtime.models import Listing, Note, Page, Position, TagCount, Trashed
-from realtime.store.batches import Batches
+from realtime.notes.models import Listing, Note, Page, Position, TagCount, Trashed
+from realtime.store.batcher import Batches
+from realtime.store.bson_mapping import HEAD, LIVE, NOTE, TRASHED, WHOLE, Document, access_of, note_of, shown_of
 from realtime.store.connection import Connection
-from realtime.store.documents import (
-    HEAD,
-    LIVE,
-    NOTE,
-    TRASHED,
-    WHOLE,
-    Document,
-    access_of,
-    note_of,
-    shown_of,
-)
 from realtime.store.search import PAGE_BYTES, Search, visible
 
 PAGES = 8

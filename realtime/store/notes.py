@@ -11,14 +11,13 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from realtime.access import Access, Key, key_of
+from realtime.auth.authorization import Standing
+from realtime.auth.permissions import Access, Key, key_of
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
-from realtime.gate import Standing
-from realtime.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions, size_of
-from realtime.search import folded
-from realtime.store.batches import Batches
-from realtime.store.connection import Connection
-from realtime.store.documents import (
+from realtime.notes.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions, size_of
+from realtime.notes.snippets import folded
+from realtime.store.batcher import Batches
+from realtime.store.bson_mapping import (
     LIVE,
     NOTE,
     RECORD,
@@ -35,9 +34,10 @@ from realtime.store.documents import (
     shared,
     state_of,
 )
+from realtime.store.connection import Connection
+from realtime.store.note_updates import Update, Updates
 from realtime.store.sizes import SIZE
 from realtime.store.texts import Row, edit_of
-from realtime.store.updates import Update, Updates
 
 if TYPE_CHECKING:
     from realtime.store.history import History

@@ -11,7 +11,7 @@ import pymongo
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from realtime.errors import Unavailable
-from realtime.store.batches import Batches
+from realtime.store.batcher import Batches
 from realtime.store.connection import is_refusal
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from realtime.errors import Unavailable
-from realtime.models import Listing, Page, Position
-from realtime.store.documents import LIVE, WHOLE, Document, open_to, shown_of
+from realtime.notes.models import Listing, Page, Position
+from realtime.store.bson_mapping import LIVE, WHOLE, Document, open_to, shown_of
 
 if TYPE_CHECKING:
-    from realtime.access import Key
+    from realtime.auth.permissions import Key
     from realtime.store.connection import Connection
 
 PAGE_BYTES = 8 * 1024 * 1024

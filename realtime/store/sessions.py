@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from realtime.people import Kind, Person, Session
+from realtime.auth.users import Kind, Person, Session
+from realtime.store.bson_mapping import Document, now
 from realtime.store.connection import Connection
-from realtime.store.documents import Document, now
-from realtime.store.people import person_of
+from realtime.store.users import person_of
 
 
 def _session_of(document: Document) -> Session:

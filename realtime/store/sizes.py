@@ -6,9 +6,9 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 
-from realtime.models import Usage
+from realtime.notes.models import Usage
+from realtime.store.bson_mapping import Document
 from realtime.store.connection import Connection
-from realtime.store.documents import Document
 
 SIZE: Document = {
     "$add": [
@@ -18,7 +18,7 @@ SIZE: Document = {
         {"$sum": {"$map": {"input": "$tags", "in": {"$strLenBytes": "$$this"}}}},
     ]
 }
-"""The size of a note in bytes, as an expression of MongoDB: what :func:`realtime.models.size_of` returns."""
+"""The size of a note in bytes, as an expression of MongoDB: what :func:`realtime.notes.models.size_of` returns."""
 INDEX = "owned_sizes"
 OWNED: Document = {"access.owner": {"$type": "string"}}
 REPAIR_TIMEOUT = 24 * 3600.0

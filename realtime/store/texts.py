@@ -18,9 +18,9 @@ from bson import ObjectId
 from pymongo import ASCENDING
 
 from realtime.failpoints import OFF, FailPoints
-from realtime.models import Note
+from realtime.notes.models import Note
+from realtime.store.bson_mapping import LIVE, Document, note_of
 from realtime.store.connection import Connection, insert_again
-from realtime.store.documents import LIVE, Document, note_of
 
 
 @dataclass(frozen=True, slots=True)

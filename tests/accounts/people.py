@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from realtime.administration import act
-from realtime.auth import digest
+from realtime.auth.authenticator import CONFIRMED
+from realtime.auth.secrets import digest
+from realtime.cli.users import act
 from realtime.settings import Settings
-from realtime.viewers import CONFIRMED
 from tests.harness import Json
 
 HERE = "http://127.0.0.1"

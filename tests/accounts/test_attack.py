@@ -11,7 +11,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app, sign_in_guard
+from realtime import create_app
+from realtime.auth import sign_in_guard
 from realtime.settings import Settings
 from tests.accounts.people import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, rest_client

@@ -10,9 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.access import Viewer, key_of
-from realtime.deleted_accounts import LINGER
-from realtime.models import NoteIn
+from realtime.auth.permissions import Viewer, key_of
+from realtime.notes.deleted_accounts import LINGER
+from realtime.notes.models import NoteIn
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
 from tests.harness import Json, note_in
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from realtime.devices import DEVICE_SECONDS, find_device, issue_device, same_device
+from realtime.auth.devices import DEVICE_SECONDS, find_device, issue_device, same_device
 
 KEY = "k" * 32
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from starlette.testclient import TestClient
 
+from realtime.auth.failed_sign_ins import MAX_PENDING_USERS, FailedSignInCounter
 from realtime.errors import OutcomeUnknown
-from realtime.failed_sign_ins import MAX_PENDING_USERS, FailedSignInCounter
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run
 from tests.harness import Json
 

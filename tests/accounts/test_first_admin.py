@@ -16,9 +16,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.accounts import NewAccount
+from realtime.auth.accounts import NewAccount
+from realtime.auth.sign_in_guard import Caller
 from realtime.settings import Settings
-from realtime.sign_in_guard import Caller
 from tests.accounts.people import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
 from tests.harness import ServerProcess, data_folder, eventually, rest_client
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from realtime.bus import Bus
-from realtime.devices import issue_device
+from realtime.auth.devices import issue_device
+from realtime.auth.rate_limit import Limits
+from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, Caller, SignInGuard
+from realtime.auth.users import Person
+from realtime.core.fair_queue import Requester
 from realtime.errors import TooMany
-from realtime.fair_queue import Requester
-from realtime.limits import Limits
-from realtime.people import Person
+from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
-from realtime.sign_in_guard import BY_DEVICE, BY_NAME, Caller, SignInGuard
 
 KEY = "k" * 32
 ANN = Person("ann", "right", admin=False, disabled=False, created_date=datetime.now(UTC), eras={"session": 0})

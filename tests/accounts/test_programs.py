@@ -11,9 +11,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from realtime.cli import app
+from realtime.cli.main import app
+from realtime.cli.watch import Refused, follow
 from realtime.settings import Settings
-from realtime.watch import Refused, follow
 from tests.accounts.people import PASSWORD, add_user, bearer, with_accounts
 from tests.harness import UNIT, ServerProcess, note_in
 

@@ -9,12 +9,12 @@ import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.access import OPEN
+from realtime.auth.permissions import OPEN
+from realtime.auth.users import Person
 from realtime.errors import CloseCode, LastAdmin
-from realtime.models import NoteIn
-from realtime.people import Person
+from realtime.notes.models import NoteIn
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.database import Store
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
 from tests.harness import eventually, note_in
 

@@ -15,12 +15,12 @@ import jwt
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import bundle
-from realtime.auth import Claims, make_jwt, read_jwt
+from realtime.auth.secrets import Claims, make_jwt, read_jwt
+from realtime.auth.sign_in_guard import Caller
 from realtime.errors import NotSignedIn
-from realtime.notes import IMPORT_NOTES
-from realtime.sign_in_guard import Caller
+from realtime.notes.service import IMPORT_NOTES
 from realtime.store.lists import EXPORTED
+from realtime.transfer import bundle
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run, slowly
 from tests.harness import Json, note_in
 

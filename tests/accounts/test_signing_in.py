@@ -12,11 +12,11 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
-from realtime.auth import Passwords
+from realtime.auth.password_rules import ADVICE
+from realtime.auth.secrets import Passwords
 from realtime.errors import NameTaken
-from realtime.password_rules import ADVICE
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.database import Store
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
 
 Browse = Callable[..., Browser]

@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth import digest
+from realtime.auth.secrets import digest
 from realtime.errors import CloseCode
 from realtime.settings import Settings
-from realtime.sockets import signin
+from realtime.websocket import authenticate
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import Json, note_in
 
@@ -123,8 +123,8 @@ def test_first_frames_that_are_refused(browse: Browse, text: str) -> None:
 
 
 def test_who_says_nothing_is_closed(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert signin.WITHIN == 10
-    monkeypatch.setattr(signin, "WITHIN", 0.05)
+    assert authenticate.WITHIN == 10
+    monkeypatch.setattr(authenticate, "WITHIN", 0.05)
     with feed(browse()) as socket:
         code, (error,) = last(socket)
         assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")

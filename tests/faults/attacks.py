@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from realtime import lib0
-from realtime.rooms import protocol
+from realtime.rooms import lib0, protocol
 from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
 from tests.rooms.client import Text, state_of, states_of
 

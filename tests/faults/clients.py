@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from realtime import crdt
-from realtime.lib0 import Reader
+from realtime.rooms import crdt
+from realtime.rooms.lib0 import Reader
 from tests.faults.ledger import Ledger
 from tests.faults.stand import Where
 from tests.harness import UNIT, Json, Replica, rest_client

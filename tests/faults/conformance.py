@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from realtime import lib0
-from realtime.connections import MAX_MESSAGE
-from realtime.rooms import protocol
-from realtime.sockets.feed import MAX_FRAME
+from realtime.rooms import lib0, protocol
+from realtime.websocket.connection import MAX_MESSAGE
+from realtime.websocket.feed_endpoint import MAX_FRAME
 from tests.faults.raw import (
     BINARY,
     CLOSE,

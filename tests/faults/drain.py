@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import AsyncExitStack
 
-from realtime.feed import CLOSES_PER_SECOND
+from realtime.feed.service import CLOSES_PER_SECOND
 from tests.faults.load import Crowd, crowd
 from tests.faults.readers import Visitor
 from tests.faults.scenario import Figures, Run, scenario

@@ -14,7 +14,7 @@ from pathlib import Path
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import Fleet

@@ -21,8 +21,8 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.errors import CloseCode
 from realtime.rooms import protocol
+from realtime.rooms.yjs_update import ROOT
 from realtime.settings import Settings
-from realtime.updates import ROOT
 from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence

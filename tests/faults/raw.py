@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import apply_mask
 
-from realtime.frames import BINARY, CLOSE, PING, PONG, TEXT
+from realtime.core.frames import BINARY, CLOSE, PING, PONG, TEXT
 from tests.harness import UNIT
 
 MASK = b"\x12\x34\x56\x78"

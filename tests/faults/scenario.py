@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from tests.faults.stand import Stand
 
 LIMIT = 45 * 60.0

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from realtime.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.harness import ServerProcess, eventually

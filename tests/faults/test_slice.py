@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.embedded import Embedded
+from realtime.embedded.pair import Embedded
 from tests.faults.scenario import Scenario, perform
 from tests.faults.suite import SCENARIOS
 

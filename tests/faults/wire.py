@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from realtime import lib0
-from realtime.connections import MAX_MESSAGE
-from realtime.sockets.feed import MAX_FRAME
+from realtime.rooms import lib0
+from realtime.websocket.connection import MAX_MESSAGE
+from realtime.websocket.feed_endpoint import MAX_FRAME
 from tests.faults.load import crowd
 from tests.faults.raw import (
     BINARY,

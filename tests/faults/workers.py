@@ -8,7 +8,7 @@ import signal
 from typing import get_args
 
 from realtime.failpoints import Point
-from realtime.models import Change
+from realtime.notes.models import Change
 from tests.faults.coediting import lure, visitors
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario

@@ -11,8 +11,9 @@ import pytest
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime import create_app, queries
-from realtime.merge import Hunk, hunks
+from realtime import create_app
+from realtime.notes import queries
+from realtime.notes.merge import Hunk, hunks
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 from tests.test_merge import by_patch

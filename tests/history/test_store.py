@@ -12,13 +12,13 @@ import pytest
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
-from realtime.access import OPEN
+from realtime.auth.permissions import OPEN
 from realtime.errors import Unavailable
-from realtime.models import MAX_CONTENT, NoteIn
+from realtime.notes.models import MAX_CONTENT, NoteIn
 from realtime.settings import Settings
-from realtime.store.archive import Archive
+from realtime.store.archiver import Archive
+from realtime.store.bson_mapping import Document
 from realtime.store.connection import Connection
-from realtime.store.documents import Document
 from realtime.store.history import History
 from realtime.store.texts import TextStore
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client

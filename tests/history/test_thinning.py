@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pymongo.database import Database
 
-from realtime.access import OPEN
-from realtime.housekeeping import Housekeeping
-from realtime.models import NoteIn, NotePatch
+from realtime.auth.permissions import OPEN
+from realtime.notes.models import NoteIn, NotePatch
+from realtime.notes.retention import Housekeeping
 from tests.harness import Json, note_in
 from tests.history.conftest import Part, some_text, start, write
 

@@ -10,15 +10,15 @@ from typing import Any, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import crdt, lib0
-from realtime.access import OPEN, Viewer
-from realtime.crdt import Document
+from realtime.auth.permissions import OPEN, Viewer
+from realtime.core.frames import Packet
 from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
-from realtime.frames import Packet
-from realtime.lib0 import Reader
-from realtime.merge import changes
-from realtime.rooms import Rooms, protocol
-from realtime.rooms.member import Refused
+from realtime.notes.merge import changes
+from realtime.rooms import crdt, lib0, protocol
+from realtime.rooms.crdt import Document
+from realtime.rooms.lib0 import Reader
+from realtime.rooms.manager import Rooms
+from realtime.rooms.peer import Refused
 from realtime.rooms.room import Room
 from tests.harness import UNIT, Returning
 

@@ -8,19 +8,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from realtime.access import OPEN
-from realtime.bus import Bus
+from realtime.auth.permissions import OPEN
+from realtime.core.fair_queue import FairPool
+from realtime.core.tasks import running
+from realtime.eventlog.bus import Bus
+from realtime.eventlog.outbox import Outbox
 from realtime.failpoints import FailPoints
-from realtime.fair_queue import FairPool
 from realtime.metrics import Metrics
-from realtime.models import NoteIn, Usage
-from realtime.notes import Notes
-from realtime.outbox import Outbox
-from realtime.quotas import Quotas
-from realtime.rooms import Rooms
+from realtime.notes.models import NoteIn, Usage
+from realtime.notes.quotas import Quotas
+from realtime.notes.service import Notes
+from realtime.rooms.manager import Rooms
 from realtime.settings import Settings
-from realtime.store import Store
-from realtime.tasks import running
+from realtime.store.database import Store
 from tests.harness import note_in
 from tests.rooms.client import Seat
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from realtime import lib0
 from realtime.errors import MalformedUpdate
+from realtime.rooms import lib0
 from realtime.rooms.awareness import MAX_CLOCK, OUTDATED, Awareness, ClientState, checked, count_of, decoded
 
 

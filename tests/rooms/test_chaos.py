@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from realtime.access import OPEN
-from realtime.edits import Append
+from realtime.auth.permissions import OPEN
 from realtime.errors import OutcomeUnknown, Unavailable
+from realtime.notes.text_operations import Append
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text

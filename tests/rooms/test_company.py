@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 
-from realtime.access import UNOWNED, Viewer, key_of
+from realtime.auth.permissions import UNOWNED, Viewer, key_of
 from realtime.errors import CloseCode
-from realtime.rooms import company
+from realtime.rooms import participants
 from realtime.rooms.awareness import MAX_CLOCK
-from realtime.rooms.member import STATES_BURST, Refused
+from realtime.rooms.peer import STATES_BURST, Refused
 from tests.harness import eventually
 from tests.rooms.client import Seat, state_of, states_of
 from tests.rooms.conftest import Hire
@@ -162,11 +162,11 @@ async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
     id = await worker.make()
     greedy, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
     with pytest.raises(Refused):
-        for client in range(100, 101 + company.MAX_CONNECTION_CLIENTS):
+        for client in range(100, 101 + participants.MAX_CONNECTION_CLIENTS):
             await greedy.say(state_of(client, 0, "1"))
     await neighbour.say(state_of(1, 0, "{}"))
-    await eventually(lambda: len(neighbour.text.here) == 1 + company.MAX_CONNECTION_CLIENTS)
-    large = '"' + "x" * (company.MAX_CONNECTION_CHARACTERS // 3) + '"'
+    await eventually(lambda: len(neighbour.text.here) == 1 + participants.MAX_CONNECTION_CLIENTS)
+    large = '"' + "x" * (participants.MAX_CONNECTION_CHARACTERS // 3) + '"'
     with pytest.raises(Refused):
         for client in range(1, 4):
             await neighbour.say(state_of(client, 1, large))
@@ -186,7 +186,7 @@ async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire)
 
 
 async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(company, "MAX_ROOM_CLIENTS", 4)
+    monkeypatch.setattr(participants, "MAX_ROOM_CLIENTS", 4)
     worker = await hire()
     id = await worker.make()
     readers = [await Seat().sit(worker.rooms, id, writes=False) for _ in range(4)]
@@ -203,7 +203,7 @@ async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypa
 
 
 async def test_room_with_large_states_drops_those_of_newcomers(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(company, "MAX_ROOM_CHARACTERS", 20_000)
+    monkeypatch.setattr(participants, "MAX_ROOM_CHARACTERS", 20_000)
     worker = await hire()
     id = await worker.make()
     seats = [await Seat().sit(worker.rooms, id) for _ in range(4)]

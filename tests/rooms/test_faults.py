@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from realtime import rooms
-from realtime.crdt import Document
 from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, OutcomeUnknown
-from realtime.rooms import protocol
+from realtime.rooms import manager, protocol
+from realtime.rooms.crdt import Document
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat
@@ -150,7 +149,7 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
 async def test_a_worker_takes_up_what_another_left(
     hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
         id = await dying.make("text")

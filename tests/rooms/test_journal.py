@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from realtime.core.tasks import running
 from realtime.errors import OutcomeUnknown
 from realtime.rooms import journal
 from realtime.rooms.journal import Journal
 from realtime.settings import Settings
-from realtime.store import Store
+from realtime.store.database import Store
 from realtime.store.texts import Row
-from realtime.tasks import running
 from tests.harness import note_in
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from realtime import lib0
-from realtime.access import OPEN
-from realtime.crdt import Document
+from realtime.auth.permissions import OPEN
 from realtime.errors import CloseCode, MalformedUpdate
-from realtime.models import MAX_CONTENT
-from realtime.rooms import documents, protocol
-from realtime.rooms.member import BURST, Refused
+from realtime.notes.models import MAX_CONTENT
+from realtime.rooms import lib0, loader, protocol
+from realtime.rooms.crdt import Document
+from realtime.rooms.peer import BURST, Refused
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
 from tests.rooms.conftest import Hire, content_is
@@ -46,8 +45,8 @@ async def test_state_vector_far_beyond_the_text_is_refused(hire: Hire) -> None:
 
 
 async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realtime.rooms.member.ANSWER_BYTES_BURST", 100_000)
-    monkeypatch.setattr("realtime.rooms.member.ANSWER_BYTES_PER_SECOND", 1)
+    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_BURST", 100_000)
+    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_PER_SECOND", 1)
     worker = await hire()
     id = await worker.make("x" * 150_000)
     seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
@@ -70,7 +69,7 @@ async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypat
 
 
 async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realtime.rooms.member.UPDATE_SECONDS", 1e-9)
+    monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
     worker = await hire()
     seat = await Seat().sit(worker.rooms, await worker.make())
     with pytest.raises(Refused):
@@ -95,7 +94,7 @@ async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
 
 async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is left counts against the limit of the state."""
-    monkeypatch.setattr(documents, "MAX_STATE", 20_000)
+    monkeypatch.setattr(loader, "MAX_STATE", 20_000)
     worker = await hire()
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)

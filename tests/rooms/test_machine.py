@@ -14,13 +14,12 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from realtime import rooms
-from realtime.access import OPEN
-from realtime.bus import Bus
-from realtime.edits import Append
+from realtime.auth.permissions import OPEN
 from realtime.errors import CloseCode, EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
-from realtime.models import Note, NotePatch
-from realtime.rooms import protocol, room
+from realtime.eventlog.bus import Bus
+from realtime.notes.models import Note, NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms import manager, protocol, room
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text
@@ -157,7 +156,7 @@ class House:
         worker = self.workers[place]
         for _ in range(2):  # what it begins at first may be in the way of more
             tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
-            for _ in range(2 * rooms.EVERY_SECOND):
+            for _ in range(2 * manager.EVERY_SECOND):
                 await asyncio.sleep(0)
             tending.cancel()
             await asyncio.wait([tending, *worker.rooms._tasks])
@@ -346,7 +345,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "TICK", 0)
+    monkeypatch.setattr(manager, "TICK", 0)
     monkeypatch.setattr(room, "PROJECT_AFTER", (0, 0))
     monkeypatch.setattr(room, "CHECK_AFTER", (0, 0))
     monkeypatch.setattr(room, "QUIET", 0)

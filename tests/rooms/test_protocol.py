@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime import lib0
 from realtime.errors import MalformedUpdate
-from realtime.rooms import protocol
+from realtime.rooms import lib0, protocol
 from realtime.rooms.protocol import Kind, Message, decode
 
 

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realtime import crdt
-from realtime.bus import Bus
-from realtime.rooms import relay
+from realtime.core.tasks import running
+from realtime.eventlog.bus import Bus
+from realtime.rooms import crdt, relay
 from realtime.rooms.relay import Kind, Relay, Told
 from realtime.settings import Settings
-from realtime.tasks import running
 from tests.harness import eventually
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from realtime import lib0, rooms
-from realtime.access import OPEN
-from realtime.crdt import Document
-from realtime.edits import Append
+from realtime.auth.permissions import OPEN
 from realtime.errors import CloseCode
-from realtime.models import NotePatch
-from realtime.rooms import protocol, room
-from realtime.rooms.credits import Shown
-from realtime.rooms.member import Refused
+from realtime.notes.models import NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms import lib0, manager, protocol, room
+from realtime.rooms.contributors import Shown
+from realtime.rooms.crdt import Document
+from realtime.rooms.peer import Refused
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
@@ -60,8 +59,8 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
 async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "LOOK_EVERY", 0.5)
-    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(manager, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
     monkeypatch.setattr(room, "PROJECT_AFTER", (60.0, 60.0))  # the look is to find it
     here, there = await hire(), await hire()
     id = await here.make("text")
@@ -200,8 +199,8 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
 async def test_no_note_is_left_because_of_others_before_it(
     hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "UNFINISHED_EVERY", 0.2)
-    monkeypatch.setattr(rooms, "UNFINISHED", 2)
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.2)
+    monkeypatch.setattr(manager, "UNFINISHED", 2)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
         made = [await dying.make("text") for _ in range(6)]

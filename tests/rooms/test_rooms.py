@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from realtime.access import OPEN
-from realtime.crdt import Document
-from realtime.edits import Append
+from realtime.auth.permissions import OPEN
 from realtime.errors import CloseCode, NoteNotFound
-from realtime.models import NotePatch
+from realtime.notes.models import NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms.crdt import Document
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from realtime.access import OPEN
-from realtime.edits import Append
+from realtime.auth.permissions import OPEN
 from realtime.errors import OutcomeUnknown
-from realtime.models import NotePatch
-from realtime.rooms.credits import Shown
+from realtime.notes.models import NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms.contributors import Shown
 from realtime.settings import Settings
-from realtime.store.documents import Record
+from realtime.store.bson_mapping import Record
 from tests.harness import eventually
 from tests.rooms.client import Seat
 from tests.rooms.conftest import Hire, loaded, loaded_is

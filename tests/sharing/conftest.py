@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.access import OPEN
-from realtime.models import NoteIn
+from realtime.auth.permissions import OPEN
+from realtime.notes.models import NoteIn
 from realtime.settings import Settings
 from tests.accounts.conftest import ann, browse, host, root
 from tests.accounts.people import HERE, Browser, parts_of, run, with_accounts

@@ -15,8 +15,8 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 
-from realtime.crdt import Document
 from realtime.rooms import protocol
+from realtime.rooms.crdt import Document
 from tests.accounts.people import HERE, Browser, run
 from tests.harness import Json, eventually, take_presence
 from tests.sharing.conftest import World, word_of

@@ -10,13 +10,13 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime.access import OPEN, Access, Viewer, key_of
-from realtime.auth import digest
+from realtime.api.routes.sharing import MOST_MEMBERS
+from realtime.auth.permissions import OPEN, Access, Viewer, key_of
+from realtime.auth.secrets import digest
 from realtime.errors import NoteNotFound
-from realtime.models import NoteIn
-from realtime.rest.access import MOST_MEMBERS
+from realtime.notes.models import NoteIn
+from realtime.notes.sharing import Wanted
 from realtime.settings import Settings
-from realtime.sharing import Wanted
 from tests.accounts.people import HERE, Browser, parts_of, run
 from tests.harness import Json, eventually, note_in
 

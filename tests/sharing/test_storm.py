@@ -20,8 +20,8 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realtime.crdt import Document
 from realtime.rooms import protocol
+from realtime.rooms.crdt import Document
 from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import Json, ServerProcess, note_in

@@ -1,0 +1,8 @@
+"""The routes: parse, one action or read, public model."""
+
+from realtime.api.routes import account, account_deletion, admin, history, notes, sharing, tags, tokens, transfer, trash
+
+routers = [
+    module.router
+    for module in (notes, history, tags, trash, transfer, sharing, account, tokens, admin, account_deletion)
+]

@@ -1,0 +1,112 @@
+"""The description of the feed, in AsyncAPI 3, made from the messages of :mod:`realtime.feed.messages`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel, JsonValue
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from realtime import __version__
+from realtime.errors import CLOSE_REASONS, may_come_back
+from realtime.feed import messages
+from realtime.feed.service import Wanted
+from realtime.notes.models import EXAMPLE, Note
+
+CURSOR = "c2c16b7c2e32:17"
+_NOTE = Note.model_validate(EXAMPLE)
+_PERSON: dict[str, JsonValue] = {"name": "Ada"}
+EXAMPLES: list[BaseModel] = [
+    messages.Ready(cursor=CURSOR),
+    messages.NoteCreated(cursor=CURSOR, id=1, version=1, note=_NOTE.model_copy(update={"version": 1})),
+    messages.NoteUpdated(cursor=CURSOR, id=1, version=3, note=_NOTE),
+    messages.NoteDeleted(cursor=CURSOR, id=1, version=4),
+    messages.PresenceShown(id=1, people={"8ad3c0e1b2f4-1": _PERSON}),
+    messages.PresenceChanged(id=1, person="8ad3c0e1b2f4-1", state=None),
+    messages.Reset(cursor=CURSOR),
+    messages.Heartbeat(cursor=CURSOR),
+    messages.Error(detail="type: Input should be 'presence', 'auth' or 'pong'"),
+    messages.PresenceSet(type="presence", id=1, state=_PERSON),
+    messages.Auth(type="auth", token="…"),
+    messages.Pong(type="pong"),
+]
+
+
+def classes_of(union: Any) -> list[type[BaseModel]]:
+    """The classes of a union of messages."""
+    return list(get_args(get_args(union)[0]))
+
+
+@cache
+def asyncapi() -> dict[str, Any]:
+    """The whole description."""
+    sent, taken = classes_of(messages.ServerMessage), classes_of(messages.ClientMessage)
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        *((message, "serialization") for message in sent),
+        *((message, "validation") for message in taken),
+    ]
+    _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+    query = Wanted.model_json_schema()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "realtime: the feed",
+            "version": __version__,
+            "description": "Every change of every note, live. Events are full state with a `version`: apply one if its"
+            " version is higher than the one you have. Remember every frame's `cursor` and resume with `since=`.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "feed": {
+                "address": "/ws",
+                "title": "The feed over a WebSocket",
+                "description": "JSON text frames. `/events` sends the same frames as Server-Sent Events, and `/changes`"
+                " answers with them.",
+                "messages": {message.__name__: _ref("messages", message) for message in (*sent, *taken)},
+                "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
+                "x-close-codes": {
+                    str(code.value): {"reason": reason, "comeBack": may_come_back(code)}
+                    for code, reason in CLOSE_REASONS.items()
+                },
+            }
+        },
+        "operations": {
+            "sendEvents": {
+                "action": "send",
+                "summary": "What the server sends",
+                "channel": {"$ref": "#/channels/feed"},
+                "messages": [_in_channel(message) for message in sent],
+            },
+            "receiveCommands": {
+                "action": "receive",
+                "summary": "What a client may send",
+                "channel": {"$ref": "#/channels/feed"},
+                "messages": [_in_channel(message) for message in taken],
+            },
+        },
+        "components": {
+            "messages": {message.__name__: _message(message) for message in (*sent, *taken)},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _ref(kind: str, message: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{message.__name__}"}
+
+
+def _in_channel(message: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/channels/feed/messages/{message.__name__}"}
+
+
+def _message(message: type[BaseModel]) -> dict[str, Any]:
+    (example,) = (example for example in EXAMPLES if type(example) is message)
+    return {
+        "name": get_args(message.model_fields["type"].annotation)[0],
+        "title": message.__name__,
+        "summary": " ".join((message.__doc__ or "").split()),
+        "payload": _ref("schemas", message),
+        "examples": [{"payload": example.model_dump(mode="json")}],
+    }

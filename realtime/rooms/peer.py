@@ -1,0 +1,151 @@
+"""A client in a room: where it is reached, what it may do, and how much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from realtime.core.frames import Packet, Progress
+from realtime.core.token_bucket import Allowance
+from realtime.errors import CloseCode
+from realtime.rooms import protocol
+
+if TYPE_CHECKING:
+    from realtime.auth.permissions import Viewer
+    from realtime.core.frames import Outlet
+
+UPDATES_PER_SECOND = 60
+BURST = 180
+"""Updates that may come at once, for example from a client that was held up."""
+UPDATE_SECONDS = 0.004
+"""Time that counts as one update more."""
+LARGE = 16 * 1024
+"""Bytes that count as one update more: reading them takes time."""
+STATES_PER_SECOND = 120
+"""Messages of who is where: stock clients also send back the news of others, which are told every 30 ms."""
+STATES_BURST = 480
+LARGE_STATES = 1024
+"""Bytes of news that count as one message more: everyone gets them."""
+PROBE_EVERY = 60.0
+ANSWER_BYTES_PER_SECOND = 1024 * 1024
+"""Answers to the question for missing changes. Clients ask it once after connecting, a few every some seconds."""
+ANSWER_BYTES_BURST = 16 * 1024 * 1024
+
+
+class Refused(Exception):
+    """A client went beyond a limit, and is to be closed with this code."""
+
+    def __init__(self, code: CloseCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Member:
+    """One connection to a room.
+
+    Attributes:
+        caller: The user or network that the connection comes from.
+        clients: The awareness clients that the connection speaks for.
+    """
+
+    def __init__(self, outlet: Outlet, viewer: Viewer, *, caller: str, writes: bool, budget: int, stall: float) -> None:
+        self.viewer = viewer
+        self.caller = caller
+        self.writes = writes
+        self.clients: set[int] = set()
+        self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+        self._outlet = outlet
+        self._budget = budget
+        self._stall = stall
+        self._grace = 0
+        now = time.monotonic()
+        self._updates = Allowance(UPDATES_PER_SECOND, BURST, now)
+        self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
+        self._answers = Allowance(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
+        self._told = False
+        self._probed = -PROBE_EVERY
+        self._progress = Progress(now)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether what it sends is taken; of who was asked to go nothing is, for they may have lost the right."""
+        return self.writes and not self.closing.done()
+
+    def still_writes(self) -> None:
+        """Raises :class:`Refused` for who may write no more: to go as it was asked to, or else to come back."""
+        if not self.may_write:
+            raise Refused(self.closing.result() if self.closing.done() else CloseCode.RESUME)
+
+    def send(self, packet: Packet, *, expected: bool = False) -> None:
+        """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
+        if self.closing.done():
+            return
+        if not self._outlet.send(packet, self._budget + self._grace):
+            self.close(CloseCode.TOO_SLOW)
+        elif expected:  # not the sum: who asks on and on, and takes nothing, would never be too slow
+            self._grace = max(self._grace, len(packet.framed))
+
+    def check(self) -> None:
+        """To be called every second: closes a client that takes nothing."""
+        buffered = self._outlet.buffered
+        if self._progress.stalled(buffered, time.monotonic()) > self._stall:
+            self.close(CloseCode.TOO_SLOW)
+        if buffered < self._budget:
+            self._grace = 0
+
+    def arrived(self, message: bytes) -> None:
+        """Charge for a message when it arrives, whenever it is processed. Raises :class:`Refused`."""
+        if protocol.is_awareness(message):
+            self.count_states()
+        else:
+            self.count(len(message))
+
+    def count(self, size: int = 0) -> None:
+        """Charge for an update, by its size in bytes. Raises :class:`Refused` when there were too many."""
+        if not self._updates.take(1 + size // LARGE, time.monotonic()):
+            raise Refused(CloseCode.TOO_MANY)
+
+    def count_seconds(self, seconds: float) -> None:
+        """Charge for the time that applying an update took, which depends on the text as well.
+
+        The update is applied by then, so a client that used up its allowance is refused the next one.
+        """
+        if seconds > UPDATE_SECONDS:
+            self._updates.take(seconds / UPDATE_SECONDS, time.monotonic())
+
+    def count_states(self, size: int | None = None) -> None:
+        """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
+        if not self._states.take(1 if size is None else size // LARGE_STATES, time.monotonic()):
+            raise Refused(CloseCode.TOO_MANY)
+
+    def check_answers(self) -> None:
+        """Raise :class:`Refused` if the client already had more bytes of answers than it may have."""
+        if self._answers.left(time.monotonic()) <= 0:
+            raise Refused(CloseCode.TOO_MANY)
+
+    def count_answer(self, size: int) -> None:
+        """Charge for the bytes of an answer. A single one may be of any size: a text has to be readable."""
+        self._answers.take(size, time.monotonic())
+
+    def probe(self) -> None:
+        """Find out soon whether the client is still connected, at most once a minute."""
+        now = time.monotonic()
+        if now - self._probed > PROBE_EVERY:
+            self._probed = now
+            self._outlet.probe()
+
+    def too_big(self) -> None:
+        """The text has no room for what this client sent. Raises :class:`Refused`."""
+        raise Refused(CloseCode.TOO_BIG)
+
+    def refuse(self) -> None:
+        """Tells a client that may only read, once, that what it writes reaches nobody."""
+        if not self._told:
+            self._told = True
+            self.send(Packet([protocol.denied("read only")]))
+
+    def close(self, code: CloseCode) -> None:
+        """Asks for this client to be closed."""
+        if not self.closing.done():
+            self.closing.set_result(code)

@@ -1,0 +1,310 @@
+"""HTTP connections below ASGI: limits on request heads, and the parts of HTTP that uvicorn leaves out.
+
+Uvicorn waits indefinitely for a head that does not end, loses the body of a request that offers an upgrade it does not
+support, sends chunked bodies to HTTP/1.0 clients, and accepts HTTP/1.1 requests without a ``Host``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from realtime.auth.open_connections import FULL, OCCUPANT
+from realtime.websocket.connection import ABORT_AFTER, drop, untaken
+from realtime.websocket.handshake import last_answer, problem, upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from realtime.auth.open_connections import Occupancy, Occupant
+
+MOST = 64 * 1024
+WITHIN = 10.0
+SURPLUS_WITHIN = 2.0
+"""Seconds for the head of a request on a connection beyond the limit of its client, or of one that is refused."""
+MAX_REFUSED = 64
+"""Refused connections that are answered only after their request, so that it does not cost them the answer."""
+RETRY_AFTER = 5
+"""Seconds until a refused client should try again."""
+UNREAD_BYTES_PER_SECOND = 4 * 1024
+"""Least rate at which a peer that keeps the server waiting must take an answer."""
+EVENT_STREAM = re.compile(rb"GET [^ ?]*/events/?[? ]")
+HEAD, BODY, BETWEEN, AFTER = range(4)
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
+"""The headers that say where a body ends."""
+ONE_HOST = "An HTTP/1.1 request must have exactly one Host header, with a name or an address and perhaps a port"
+HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+"""The valid values of a ``Host`` header (RFC 3986, section 3.2.2)."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """An HTTP connection with limits on request heads, and without the faults named above."""
+
+    _at = BETWEEN
+    _size = 0
+    _deadline: asyncio.TimerHandle | None = None
+    _refused = False
+    _fault: str | None = None
+    """Why the request is answered with 400."""
+    _data = b""
+    """The bytes that the parser is reading."""
+    _replaying = False
+    """Whether the parser is given a head that was read before."""
+    _occupant: Occupant | None = None
+    _turned_away = False
+    """Whether there is no room for the connection, which is answered as soon as it sends something."""
+
+    _stall_check: asyncio.TimerHandle | None = None
+    _unread = 0
+    """Bytes that the peer had not taken when that was looked at last."""
+
+    def __init__(
+        self, *arguments: Any, occupancy: Occupancy | None = None, stall: float = WITHIN, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._occupancy = occupancy
+        self._stall = stall
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Called with a new connection."""
+        super().connection_made(transport)
+        within = WITHIN
+        if self._occupancy is not None:
+            self._occupant = self._occupancy.enter(self.client[0] if self.client else None, self)
+            if self._occupant is None:
+                self._turn_away(self._occupancy)
+                return
+            within = SURPLUS_WITHIN if self._occupant.surplus else WITHIN
+        self._deadline = self.loop.call_later(within, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection is gone."""
+        self._hurry(waiting=False)
+        self._stop_stall_check()
+        if self._occupant is not None:
+            self._occupant.leave()
+        elif self._turned_away and self._occupancy is not None:
+            self._occupancy.turned_away -= 1
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when the peer does not take what is sent: at a low rate, and up to a size, that is allowed."""
+        super().pause_writing()
+        self._unread = untaken(self.transport)
+        if not self._may_hold(self._unread):
+            drop(self.transport)
+            return
+        self._stop_stall_check()
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def resume_writing(self) -> None:
+        """Called when the peer has taken it."""
+        self._stop_stall_check()
+        self._may_hold(0)
+        super().resume_writing()
+
+    def _may_hold(self, unread: int) -> bool:
+        return self._occupant is None or self._occupant.hold(unread)
+
+    def _check_stall(self) -> None:
+        """Drop the connection if its peer took too little since this was checked last."""
+        unread = untaken(self.transport)
+        if self._unread - unread < self._stall * UNREAD_BYTES_PER_SECOND:
+            drop(self.transport)
+            return
+        self._unread = unread
+        self._may_hold(unread)
+        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+
+    def _stop_stall_check(self) -> None:
+        if self._stall_check is not None:
+            self._stall_check.cancel()
+            self._stall_check = None
+
+    def _turn_away(self, occupancy: Occupancy) -> None:
+        """Answer 503 on a connection for which there is no room, after its request if that comes soon."""
+        self._refused = True
+        if occupancy.turned_away >= MAX_REFUSED:
+            self.transport.write(no_room(b""))
+            self.transport.close()
+            return
+        self._turned_away = True
+        occupancy.turned_away += 1
+        self._deadline = self.loop.call_later(SURPLUS_WITHIN, self._answer_no_room, b"")
+
+    def _answer_no_room(self, request: bytes) -> None:
+        self._hurry(waiting=False)
+        if not self.transport.is_closing():
+            self.transport.write(no_room(request))
+            self.transport.close()
+
+    def close_if_idle(self) -> bool:
+        """Close the connection if it waits for another request after it has answered one. Returns whether it did."""
+        idle = self._at == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
+        if idle:
+            self.transport.close()
+        return idle
+
+    def release_occupant(self) -> Occupant | None:
+        """Return what counts the connection, which is another protocol's from now on."""
+        self._stop_stall_check()
+        occupant, self._occupant = self._occupant, None
+        return occupant
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what the peer sent."""
+        if self._turned_away:
+            self._answer_no_room(data)
+        if self._refused:
+            return
+        self._data = data
+        super().data_received(data)
+        self._data = b""
+        if self._at == HEAD:
+            self._size += len(data)
+            if self._size > MOST:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
+        # While a request is answered, reading may be paused here: the next one is not late then. A body that is still
+        # coming when its request is answered is waited for only to come to the next one.
+        self._hurry(waiting=self._at != AFTER and not self._answering)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # none before the first
+
+    def on_message_begin(self) -> None:
+        """Called where a head begins."""
+        self._at, self._size = HEAD, 0
+        super().on_message_begin()
+        if self._occupant is not None:
+            scope: Any = self.scope
+            scope[OCCUPANT] = self._occupant
+
+    def on_headers_complete(self) -> None:
+        """Called where it ends. What it raises makes the parser fail, which is answered with 400."""
+        if self._replaying:
+            self._at = BODY
+            return
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if (len(hosts) != 1 and (version == "1.1" or hosts)) or not all(map(HOST.fullmatch, hosts)):
+            self._fault = ONE_HOST
+            raise ValueError(ONE_HOST)
+        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":  # of the server itself (RFC 9110, section 7.1)
+            self.url = b"/"
+        self._at = BODY
+        before = self.cycle
+        super().on_headers_complete()
+        if version == "1.0" and self.cycle is not before:
+            _speak_http_1_0(self.cycle)
+
+    def on_message_complete(self) -> None:
+        """Called where the request ends."""
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # its body is still to be read
+        self._at = BETWEEN
+        super().on_message_complete()
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return ``b"websocket"`` if the request offers it, in any line of its headers, else ``None``."""
+        offers = {
+            token.strip().lower() for name, value in self.headers if name == b"upgrade" for token in value.split(b",")
+        }
+        return b"websocket" if b"websocket" in offers else None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the offer of another protocol, as RFC 9110, section 7.8, allows, and read the request's body.
+
+        Called while the parser's exception is handled. The parser treats all bytes after such a request as the other
+        protocol. A new parser replaces it, and reads the headers again that it needs to find the end of the body.
+        """
+        (consumed,) = sys.exc_info()[1].args  # type: ignore[union-attr]  # the offset where the parser stopped
+        rest = self._data[consumed:]
+        framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in BODY_HEADERS])
+        request = self.scope, self.headers, self.url, self.expect_100_continue
+        self.parser = httptools.HttpRequestParser(self)
+        self._replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self._replaying = False
+        self.scope, self.headers, self.url, self.expect_100_continue = request
+        if rest:
+            self.data_received(rest)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer an invalid request with 400 as JSON, and close the connection."""
+        detail, self._fault = self._fault or msg, None
+        if not self._answering:  # else it would be read as part of the other answer
+            self.transport.write(problem(HTTPStatus.BAD_REQUEST, detail))
+        self.transport.close()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Called when the connection is to be a WebSocket; what is read of its request already is enough for that."""
+        self._at = AFTER
+        if self._answering:  # nobody could tell the two answers apart
+            self.transport.close()
+        else:
+            upgrade(self, self.release_occupant)
+            self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
+
+    def _hurry(self, *, waiting: bool) -> None:
+        """Whether a head is being waited for: then it is not for ever."""
+        if not waiting:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(WITHIN, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answers what is no request yet, and closes the connection."""
+        self._hurry(waiting=False)
+        if self.transport.is_closing():
+            return
+        if self._at != HEAD or self._answering:  # there is nothing to answer, or something else
+            self.transport.close()
+            return
+        self._refused = True
+        self.transport.write(problem(status, status.description or status.phrase))
+        # What the peer still sends is read for a moment: the system would take the answer back for it.
+        self.transport.write_eof()
+        self.loop.call_later(ABORT_AFTER, drop, self.transport)
+
+
+def no_room(request: bytes) -> bytes:
+    """Return the answer to a request for which there is no room: 503, or a stream that only delays the next attempt.
+
+    A browser's ``EventSource`` does not reconnect after any status but 200.
+    """
+    if EVENT_STREAM.match(request):
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        return last_answer(HTTPStatus.OK, headers, b"retry: %d\n\n" % (RETRY_AFTER * 1000))
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, FULL, [(b"retry-after", b"%d" % RETRY_AFTER)])
+
+
+def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
+    """Answer an HTTP/1.0 client in its own terms: no ``100 Continue``, and no chunks.
+
+    A body of unknown length ends where the connection ends (RFC 9112, section 6.3).
+    """
+    send: Callable[[Any], Awaitable[None]] = cycle.send
+    cycle.waiting_for_100_continue = False
+    unbounded = False
+
+    async def unchunked(message: Any) -> None:
+        nonlocal unbounded
+        if message["type"] == "http.response.start":
+            unbounded = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if unbounded:
+                cycle.chunked_encoding = False
+        elif unbounded:
+            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to zero
+        await send(message)
+
+    cycle.send = unchunked  # type: ignore[method-assign]  # uvicorn has no hook for it
