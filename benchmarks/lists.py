@@ -24,9 +24,9 @@ import httpx
 from pymongo import MongoClient
 
 from benchmarks.processes import free_port, listening
-from realtime.api.common import place_token
+from realtime.api.pagination import place_token
 from realtime.embedded.pair import Embedded
-from realtime.notes.models import Sort
+from realtime.notes.listing import Sort
 from realtime.notes.snippets import folded
 
 ORDERS = [order for order in get_args(Sort) if order != "relevance"]

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.processes import HERE, NODE, NotInstalled, compiled, from_npm, from_pypi
-from realtime import __version__
+from realtime.version import __version__
 
 PROGRAMS = HERE / "contenders"
 BUN = ["bun@1.4.5", "mongodb@7.9.0"]

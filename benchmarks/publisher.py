@@ -17,7 +17,7 @@ import redis.asyncio as redis
 import uvloop
 
 from realtime.eventlog.bus import Bus, Entry
-from realtime.feed.messages import encode_change
+from realtime.eventlog.codec import encode_change
 from realtime.notes.models import Change, Note, NoteIn
 
 Publish = Callable[[bytes], Awaitable[object]]

@@ -8,52 +8,55 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import Route, WebSocketRoute
 
-from realtime import __version__
 from realtime.api import docs_pages, routers, webapp
-from realtime.api.authentication import SignIn
+from realtime.api.error_handlers import add_error_handlers
+from realtime.api.middleware.authentication import SignIn
+from realtime.api.middleware.body_limit import BodyLimit
+from realtime.api.middleware.connection_limits import AcceptLimit, Admission, StreamRetry
 from realtime.api.middleware.http_semantics import HttpSemantics
-from realtime.api.middleware.limits import (
-    AcceptLimit,
-    Admission,
-    BodyLimit,
-    RequestLog,
-    SafeHeaders,
-    StreamRetry,
-    WriteLimit,
-)
-from realtime.api.middleware.open_mode import HAS_ACCOUNTS, OpenModeCheck, OpenModeGate
+from realtime.api.middleware.open_mode import OpenModeGate
 from realtime.api.middleware.origins import KnownHost, OtherOrigins, SameOrigin
 from realtime.api.middleware.proxies import ProxyHeaders, RootPath
-from realtime.api.routes import health
-from realtime.api.routing import SocketsFirst, add_error_handlers, other_form, with_security, without_null_parameters
+from realtime.api.middleware.request_log import RequestLog
+from realtime.api.middleware.security_headers import SafeHeaders
+from realtime.api.middleware.websocket_routes import SocketsFirst
+from realtime.api.middleware.write_limit import WriteLimit
+from realtime.api.openapi import with_security, without_null_parameters
+from realtime.api.router import other_form
+from realtime.api.routes import feed, health
+from realtime.api.services import Parts
 from realtime.auth.accounts import Accounts
 from realtime.auth.audit import NoteAudit
 from realtime.auth.authenticator import Viewers
 from realtime.auth.connection_limit import Places
 from realtime.auth.open_connections import raise_open_files
+from realtime.auth.open_mode import OpenModeCheck
+from realtime.auth.passwords import Passwords
 from realtime.auth.permissions import OPEN, STRANGER
 from realtime.auth.rate_limit import Limits, writes
 from realtime.auth.revocations import Ended, Open, Revocations
-from realtime.auth.secrets import Passwords
 from realtime.auth.sign_in_guard import SignInGuard
+from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worker, setup_path
+from realtime.core.close_codes import CloseCode
 from realtime.core.pools import Pools
 from realtime.core.tasks import running
 from realtime.embedded.pair import Embedded
-from realtime.errors import CloseCode, RealtimeError, Unavailable
+from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
+from realtime.eventlog.codec import decode_event, event_at
 from realtime.eventlog.consumer import Follower, Handlers
+from realtime.eventlog.event import Event
 from realtime.eventlog.outbox import Outbox
 from realtime.eventlog.outbox_poller import Detour
 from realtime.failpoints import FailPoints
-from realtime.feed.hub import Event, Hub
-from realtime.feed.messages import decode_event, event_at, reset
+from realtime.feed.codec import reset
+from realtime.feed.hub import Hub
 from realtime.feed.presence import Presence
 from realtime.feed.replay_buffer import Recent
 from realtime.feed.service import Feed
@@ -66,12 +69,13 @@ from realtime.notes.retention import Housekeeping
 from realtime.notes.service import Notes
 from realtime.notes.sharing import Sharing
 from realtime.rooms.manager import Rooms
-from realtime.server.startup import NO_ANSWER, is_first_worker, setup_path
 from realtime.settings import Settings
 from realtime.store.database import Store
+from realtime.version import __version__
 from realtime.websocket import feed_endpoint, sync_endpoint
 
 log = logging.getLogger(__name__)
+
 
 FIRST_CONTACT = 2.0
 RECENT = 10_000
@@ -79,33 +83,6 @@ RECENT = 10_000
 DESCRIPTION = (
     "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a running application."""
-
-    store: Store
-    bus: Bus
-    follower: Follower
-    feed: Feed
-    outbox: Outbox
-    notes: Notes
-    rooms: Rooms
-    queries: Queries
-    metrics: Metrics
-    places: Places
-    quotas: Quotas
-    pools: Pools
-    viewers: Viewers | None
-    """This and what follows: without accounts there are none."""
-    accounts: Accounts | None
-    sharing: Sharing | None
-    deleted_accounts: DeletedAccounts | None
-    audit: NoteAudit | None
-    limits: Limits | None
-    open_mode: OpenModeCheck | None
-    """Only in open mode, unless it is meant for others, too."""
 
 
 def create_app(settings: Settings | None = None, announce: Callable[[str], None] | None = None) -> FastAPI:
@@ -150,7 +127,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
         if isinstance(route, Route):
             app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
     # As the application's own: a router that is included looks for its route twice. What is asked for most comes first.
-    for router in (*routers.routers, feed_endpoint.router, sync_endpoint.router, health.router):
+    for router in (*routers.routers, feed_endpoint.router, feed.router, sync_endpoint.router, health.router):
         app.routes.extend(router.routes)
     add_error_handlers(app)
     describe = app.openapi

@@ -42,50 +42,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from realtime.notes.models import MAX_CONTENT
-
-if TYPE_CHECKING:
-    from realtime.notes.models import Note
-
+from typing import Any, ClassVar, Literal, Protocol
 
 PASSWORD_CONFIRMATION = "password_confirmation"
-
-
-class CloseCode(IntEnum):
-    """WebSocket close codes. Below 4500 a client comes back, from 4500 on (and for 1009) it does not."""
-
-    DRAIN = 1012
-    TOO_BIG = 1009
-    TOO_SLOW = 4008
-    RESUME = 4010
-    NO_PONG = 4012
-    TOO_MANY = 4029
-    BAD_FRAME = 4500
-    NOT_SIGNED_IN = 4501
-    PERMISSION_GONE = 4503
-    NOTE_GONE = 4504
-
-
-def may_come_back(code: int) -> bool:
-    """Whether a client that was closed with this code should connect again."""
-    return code < 4500 and code != CloseCode.TOO_BIG
-
-
-CLOSE_REASONS: dict[CloseCode, str] = {
-    CloseCode.DRAIN: "the server is going away, come back",
-    CloseCode.TOO_BIG: "message too big",
-    CloseCode.TOO_SLOW: "too slow, resume with the last cursor",
-    CloseCode.RESUME: "resume with the last cursor",
-    CloseCode.NO_PONG: "no pong",
-    CloseCode.TOO_MANY: "too many",
-    CloseCode.BAD_FRAME: "bad frame",
-    CloseCode.NOT_SIGNED_IN: "not signed in",
-    CloseCode.PERMISSION_GONE: "permission gone",
-    CloseCode.NOTE_GONE: "note gone",
-}
 
 
 class RealtimeError(Exception):
@@ -213,10 +172,19 @@ class TooMany(RealtimeError):
         self.seconds = seconds
 
 
+class CurrentNote(Protocol):
+    """A note as it is now. This module does not import the models."""
+
+    version: int
+
+    def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]:
+        """Return the note as JSON values."""
+
+
 class Behind(RealtimeError):
     """A write was meant for another version than the current one, which it carries."""
 
-    def __init__(self, detail: str, current: Note) -> None:
+    def __init__(self, detail: str, current: CurrentNote) -> None:
         super().__init__(detail)
         self.current = current
 
@@ -230,7 +198,7 @@ class VersionMismatch(Behind):
 
     status = 412
 
-    def __init__(self, current: Note) -> None:
+    def __init__(self, current: CurrentNote) -> None:
         super().__init__(
             f"The note is at version {current.version}, which the request's If-Match or If-None-Match does not allow",
             current,
@@ -242,7 +210,7 @@ class BaseNotFound(Behind):
 
     status = 409
 
-    def __init__(self, base: int, current: Note) -> None:
+    def __init__(self, base: int, current: CurrentNote) -> None:
         super().__init__(
             f"The note is at version {current.version}, and version {base}, which base_version names, is not in its"
             " history: read the note and write again",
@@ -256,7 +224,7 @@ class MergeConflict(Behind):
     status = 409
 
     def __init__(
-        self, conflicts: list[dict[str, Any]], yours: dict[str, Any], merged: dict[str, Any], current: Note
+        self, conflicts: list[dict[str, Any]], yours: dict[str, Any], merged: dict[str, Any], current: CurrentNote
     ) -> None:
         super().__init__("Others changed the same words: choose, and write again", current)
         self.conflicts = conflicts
@@ -293,8 +261,8 @@ class WouldNotFit(RealtimeError):
 class ContentTooLong(WouldNotFit):
     """A write would make the content longer than a note's may be."""
 
-    def __init__(self) -> None:
-        super().__init__(f"content: would be longer than {MAX_CONTENT} bytes of UTF-8")
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"content: would be longer than {limit} bytes of UTF-8")
 
 
 class IdsTaken(RealtimeError):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-if TYPE_CHECKING:
-    from realtime.eventlog.consumer import Follower
-    from realtime.feed.hub import Hub
-
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # the library's own variable: with it, any worker answers for all
+
+
+class FeedStats(Protocol):
+    """What the hub counted since it started."""
+
+    deliveries: int
+    resets: int
+    too_slow: int
 
 
 class Metrics:
@@ -42,16 +46,22 @@ class Metrics:
         self._too_slow = Counter("too_slow", "Clients closed because they took nothing", **names)
         self._seen = (0, 0, 0)
 
-    def sample(self, hub: Hub, follower: Follower) -> None:
-        """Takes over what the hub counted, once a second, so that delivering costs no more than adding."""
-        stats = (hub.stats.deliveries, hub.stats.resets, hub.stats.too_slow)
+    def sample(self, stats: FeedStats, *, lag: int, connected: bool) -> None:
+        """Take over the counts of the hub. Called once a second, so that a delivery costs an addition only.
+
+        Args:
+            stats: The counts since the start.
+            lag: Events in the log that this worker has not delivered yet.
+            connected: Whether this worker receives events.
+        """
+        counts = (stats.deliveries, stats.resets, stats.too_slow)
         for counter, now, before in zip(
-            (self._deliveries, self._resets, self._too_slow), stats, self._seen, strict=True
+            (self._deliveries, self._resets, self._too_slow), counts, self._seen, strict=True
         ):
             counter.inc(now - before)
-        self._seen = stats
-        self._lag.set(follower.lag)
-        self._connected.set(follower.connected)
+        self._seen = counts
+        self._lag.set(lag)
+        self._connected.set(connected)
 
     def render(self) -> bytes:
         """All metrics as text."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import free_port
-from realtime.embedded import supervisor
+from realtime.embedded import process
 from tests.harness import ServerProcess, eventually
 
 DOCUMENTED = (Path(__file__).parent.parent / "docs" / "proxies.md").read_text()
@@ -93,7 +93,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=supervisor._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
+            preexec_fn=process._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
         )
 
 

@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.errors import CLOSE_REASONS
+from realtime.core.close_codes import CLOSE_REASONS
 from realtime.feed import messages
 from realtime.feed.asyncapi import asyncapi, classes_of
 from tests.harness import Json, note_in

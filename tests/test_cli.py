@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from realtime import __version__
 from realtime.cli.main import app
-from realtime.embedded.supervisor import lock_folder
+from realtime.embedded.lock import lock_folder
 from realtime.settings import Settings
+from realtime.version import __version__
 from tests.harness import refusal
 
 

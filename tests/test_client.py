@@ -9,10 +9,11 @@ from collections.abc import Iterable
 import pytest
 
 from realtime.auth.permissions import OPEN
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame, Packet, framed
-from realtime.errors import CloseCode
 from realtime.eventlog.cursor import Cursor
-from realtime.feed.hub import TURNS, Event, Hub
+from realtime.eventlog.event import Event
+from realtime.feed.hub import TURNS, Hub
 from realtime.feed.subscriber import BATCH, Client, Closed
 from tests.harness import eventually
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from realtime.errors import DocumentBroken, MalformedUpdate
-from realtime.notes.merge import changes
+from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0
 from realtime.rooms.crdt import EMPTY, NOTHING, Document, compacted, genesis
 from realtime.rooms.yjs_update import Waiting, clocks_of, parts, walked

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.errors import CLOSE_REASONS, CloseCode, may_come_back
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode, may_come_back
 from realtime.feed import messages
 from realtime.settings import Settings
 

@@ -33,8 +33,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
+from realtime.embedded.lock import SECRETS, lock_folder
 from realtime.embedded.pair import Embedded, running
-from realtime.embedded.supervisor import SECRETS, lock_folder
 from realtime.errors import EmbeddedError
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from realtime.eventlog.codec import decode_event, encode_change
 from realtime.eventlog.cursor import UNKNOWN, Cursor
-from realtime.feed.messages import client_message, decode_event, encode_change, server_message
+from realtime.feed.messages import client_message, server_message
 from realtime.notes.models import Change, Note
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 67000, UTC)

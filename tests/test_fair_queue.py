@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from realtime.auth.secrets import Passwords
+from realtime.auth.passwords import Passwords
 from realtime.core.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, Requester, Ticket
 from realtime.errors import TooMany
 from tests.harness import eventually

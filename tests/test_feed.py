@@ -13,14 +13,16 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth.authorization import Standing
-from realtime.auth.permissions import OPEN, STRANGER, Access
+from realtime.auth.permissions import OPEN, STRANGER, Access, Standing
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame
-from realtime.errors import CloseCode
+from realtime.eventlog.codec import decode_event
 from realtime.eventlog.cursor import Cursor
-from realtime.feed.hub import Event, Hub
-from realtime.feed.messages import decode_event, reset
-from realtime.feed.service import Feed, Wanted
+from realtime.eventlog.event import Event
+from realtime.feed.codec import reset
+from realtime.feed.hub import Hub
+from realtime.feed.query import Wanted
+from realtime.feed.service import Feed
 from realtime.feed.subscriber import Client
 from realtime.metrics import Metrics
 

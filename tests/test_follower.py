@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 
 from realtime.core.tasks import running
 from realtime.eventlog.bus import Bus, Entry
+from realtime.eventlog.codec import decode_event
 from realtime.eventlog.consumer import Follower, Handlers
 from realtime.eventlog.cursor import Cursor
-from realtime.feed.hub import Event
-from realtime.feed.messages import decode_event
+from realtime.eventlog.event import Event
 from realtime.settings import Settings
 from tests.harness import eventually
 

@@ -11,11 +11,12 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from realtime import create_app
-from realtime.app import Parts
+from realtime.api.services import Parts
 from realtime.auth.permissions import OPEN, Viewer
 from realtime.errors import NoteNotFound
 from realtime.notes import retention
-from realtime.notes.models import NoteIn, Versions
+from realtime.notes.models import NoteIn
+from realtime.notes.preconditions import Versions
 from realtime.notes.retention import BATCH, Housekeeping
 from realtime.settings import Settings
 from realtime.store.texts import new_row

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from realtime.auth.permissions import OPEN, STRANGER, Viewer
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame
-from realtime.errors import CloseCode
 from realtime.eventlog.cursor import Cursor
-from realtime.feed.hub import Audience, Event, Hub
+from realtime.eventlog.event import Audience, Event
+from realtime.feed.hub import Hub
 from realtime.feed.subscriber import BATCH, Client, Closed
 
 SIZE = 1000

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from realtime.embedded.lock import lock_folder
 from realtime.embedded.pair import Embedded
 from realtime.embedded.programs import MONGOD_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
-from realtime.embedded.supervisor import lock_folder
 from realtime.errors import EmbeddedError
 from tests.harness import eventually
 

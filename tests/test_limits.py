@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realtime.auth.rate_limit import PATIENCE, Limits, Rule, neighbourhood, wide_network, writes
+from realtime.auth.rate_limit import PATIENCE, Limits, Rule, writes
+from realtime.core.networks import neighbourhood, wide_network
 from realtime.errors import TooMany
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings

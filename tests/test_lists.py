@@ -14,8 +14,9 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.common import place_token
-from realtime.notes.models import MAX_ID, Listing, Sort
+from realtime.api.pagination import place_token
+from realtime.notes.listing import Listing, Sort
+from realtime.notes.models import MAX_ID
 from realtime.notes.snippets import folded
 from realtime.settings import MIB, Settings
 from realtime.store import search

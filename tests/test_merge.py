@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.errors import MergeConflict
+from realtime.notes.diff import Hunk, blocks, changes, hunks
 from realtime.notes.headings import lines_of
-from realtime.notes.merge import Hunk, blocks, changes, hunks, merge_fields, merged
+from realtime.notes.merge import merge_fields, merged
 from realtime.notes.models import MAX_CONTENT, Note, RevisionText
 from realtime.settings import MIB, Settings
 from tests.harness import UNIT, Json, note_in

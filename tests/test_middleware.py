@@ -19,8 +19,8 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 
 from realtime import create_app
-from realtime.api.middleware import limits
-from realtime.api.middleware.limits import BodyLimit
+from realtime.api.middleware import body_limit
+from realtime.api.middleware.body_limit import BodyLimit
 from realtime.auth.permissions import OPEN
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
@@ -132,8 +132,8 @@ async def _sent(pieces: list[bytes], pause: float) -> int:
 
 
 async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(limits, "BYTES_PER_SECOND", 500)
+    monkeypatch.setattr(body_limit, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(body_limit, "BYTES_PER_SECOND", 500)
     assert await _sent([b"a"] * 8, 0.1) == 408
     assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes refill 0.2 s"
     assert await _sent([b"a" * 900] + [b"a"] * 8, 0.1) == 408, "a fast beginning does not pay for a slow end"

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from realtime.api.routes.notes import Merged
-from realtime.notes.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed, etag
+from realtime.notes.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed
+from realtime.notes.preconditions import etag
 from tests.harness import note_in
 
 

@@ -11,7 +11,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime.notes.models import KEPT_OPERATIONS
+from realtime.notes.preconditions import KEPT_OPERATIONS
 from realtime.settings import Settings
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 

@@ -24,7 +24,8 @@ from realtime.auth.open_connections import (
     Occupant,
     raise_open_files,
 )
-from realtime.errors import CloseCode, Unavailable
+from realtime.core.close_codes import CloseCode
+from realtime.errors import Unavailable
 from realtime.settings import Settings
 from realtime.websocket import http_protocol
 from realtime.websocket.handshake import Handshake

@@ -13,8 +13,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from realtime import create_app
-from realtime.api.middleware import open_mode
-from realtime.api.middleware.open_mode import HAS_ACCOUNTS
+from realtime.auth import open_mode
+from realtime.auth.open_mode import OpenModeCheck
+from realtime.auth.startup_checks import HAS_ACCOUNTS
 from realtime.errors import RealtimeError, Unavailable
 from realtime.settings import Settings
 from tests.accounts.people import add_user, parts_of, run, with_accounts
@@ -161,7 +162,7 @@ async def test_check_asks_until_there_are_accounts(monkeypatch: pytest.MonkeyPat
         async def any(self) -> bool:
             return next(self.answers)
 
-    check = open_mode.OpenModeCheck(People())  # type: ignore[arg-type]  # all that it asks for
+    check = OpenModeCheck(People())  # type: ignore[arg-type]  # all that it asks for
     stopped = asyncio.Event()
 
     async def stop() -> None:

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from realtime import create_app
 from realtime.auth.connection_limit import Place, Places
 from realtime.auth.permissions import OPEN, STRANGER, Viewer
-from realtime.errors import CloseCode, TooMany
+from realtime.core.close_codes import CloseCode
+from realtime.errors import TooMany
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from realtime.auth.permissions import OPEN, STRANGER, Viewer
-from realtime.errors import CloseCode, TooMany
+from realtime.core.close_codes import CloseCode
+from realtime.errors import TooMany
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
 from realtime.feed.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Person, Presence, Told

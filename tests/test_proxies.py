@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from realtime import create_app
 from realtime.api.middleware.proxies import ProxyHeaders, RootPath
-from realtime.api.routing import host_of
+from realtime.api.requests import host_of
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client

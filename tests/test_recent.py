@@ -6,7 +6,7 @@ import pytest
 
 from realtime.core.frames import Frame
 from realtime.eventlog.cursor import Cursor
-from realtime.feed.hub import Event
+from realtime.eventlog.event import Event
 from realtime.feed.replay_buffer import Recent
 
 

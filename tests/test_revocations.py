@@ -14,8 +14,9 @@ from realtime import create_app
 from realtime.auth import revocations
 from realtime.auth.permissions import Viewer, key_of
 from realtime.auth.revocations import Ended, Handler, Open, Revocations
-from realtime.errors import CloseCode, Unavailable
-from realtime.feed.service import Wanted
+from realtime.core.close_codes import CloseCode
+from realtime.errors import Unavailable
+from realtime.feed.query import Wanted
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts

@@ -8,7 +8,8 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime.api.routing import other_form, problems
+from realtime.api.error_handlers import problems
+from realtime.api.router import other_form
 from tests.harness import note_in
 
 

@@ -12,9 +12,10 @@ import uvicorn
 from websockets.asyncio.client import connect
 
 from realtime import create_app
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import CLOSE, TEXT, framed
 from realtime.core.turns import Turns
-from realtime.errors import BusUnavailable, CloseCode
+from realtime.errors import BusUnavailable
 from realtime.server.serve import listen
 from realtime.settings import Settings
 from realtime.websocket.connection import Connection

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.errors import CloseCode
+from realtime.core.close_codes import CloseCode
 from realtime.feed.messages import server_message
 from realtime.feed.presence import CHANGES_BURST
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client

@@ -11,7 +11,8 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.notes.models import KEPT_OPERATIONS, Listing, Operation, Page
+from realtime.notes.listing import Listing, Page
+from realtime.notes.preconditions import KEPT_OPERATIONS, Operation
 from realtime.settings import Settings
 from realtime.store.bootstrap import check_url
 from realtime.store.claims import CLAIM_SECONDS

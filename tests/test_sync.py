@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realtime.errors import CloseCode
+from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
 from realtime.rooms.crdt import Document
 from tests.faults.raw import BINARY, frame

@@ -13,7 +13,7 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.common import place_token
+from realtime.api.pagination import place_token
 from realtime.auth.permissions import OPEN
 from realtime.notes.models import MAX_ID
 from realtime.settings import MIB, Settings

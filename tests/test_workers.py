@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.embedded.supervisor import lock_folder
+from realtime.embedded.lock import lock_folder
 from tests.faults.stand import workers_of
 from tests.harness import Replica, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from realtime.api.routing import other_form
+from realtime.api.router import other_form
 from realtime.api.webapp import document
 
 POLICY = (

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from realtime.api.routing import PROXIED, host_of
+from realtime.api.requests import PROXIED, host_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from realtime.auth.authenticator import IDLE, TOKEN
 from realtime.auth.devices import issue_device
 from realtime.auth.failed_sign_ins import FailedSignInCounter
-from realtime.auth.secrets import JWT_SECONDS, Claims, digest, make_jwt, new_secret, setup_token
 from realtime.auth.sign_in_guard import Caller
+from realtime.auth.tokens import JWT_SECONDS, Claims, digest, make_jwt, new_secret, setup_token
 from realtime.auth.user_management import UserManagement
 from realtime.auth.users import Session
 from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere

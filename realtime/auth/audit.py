@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import GUEST, guest_name
-from realtime.auth.rate_limit import wide_network
 from realtime.auth.users import Deed, Entry
+from realtime.core.networks import wide_network
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
-from realtime.auth.secrets import LINK, digest, read_jwt
+from realtime.auth.tokens import LINK, digest, read_jwt
 from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth.rate_limit import neighbourhood
+from realtime.core.networks import neighbourhood
 from realtime.errors import BusUnavailable, TooMany
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.auth.permissions import key_of
-from realtime.auth.rate_limit import neighbourhood
+from realtime.core.networks import neighbourhood
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from realtime.core.networks import neighbourhood
 from realtime.errors import TooMany
 
 if TYPE_CHECKING:
@@ -17,9 +16,12 @@ if TYPE_CHECKING:
 
     from realtime.eventlog.bus import Bus
 
+
 log = logging.getLogger(__name__)
 
+
 T = TypeVar("T")
+
 
 PATIENCE = 0.25
 """Seconds that Redis has to answer in."""
@@ -42,30 +44,6 @@ class Rule(NamedTuple):
 def writes(per_second: int) -> Rule:
     """The rule for the writes of one user."""
     return Rule("writes", per_second * BURST, BURST)
-
-
-@lru_cache(4096)  # asked several times for each connection
-def neighbourhood(address: str) -> str:
-    """What an address is counted as: itself, or the network of an IPv6 address, which one subscriber has as a whole."""
-    try:
-        place = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if place.version == 4:
-        return address
-    return str(place.ipv4_mapped or ipaddress.ip_network((place, 64), strict=False))
-
-
-@lru_cache(4096)
-def wide_network(address: str) -> str:
-    """Return the network that one party may hold as a whole: the /24 of an IPv4 address, the /48 of an IPv6 address."""
-    try:
-        place = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    mapped = place.ipv4_mapped if isinstance(place, ipaddress.IPv6Address) else None
-    place = mapped or place
-    return str(ipaddress.ip_network((place, 24 if place.version == 4 else 48), strict=False))
 
 
 class Usage(NamedTuple):

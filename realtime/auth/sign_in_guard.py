@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from realtime.auth.devices import find_device
 from realtime.auth.password_rules import context_words
-from realtime.auth.rate_limit import Rule, Usage, neighbourhood, wide_network
-from realtime.auth.secrets import digest
+from realtime.auth.rate_limit import Rule, Usage
+from realtime.auth.tokens import digest
 from realtime.core.fair_queue import Requester
+from realtime.core.networks import neighbourhood, wide_network
 from realtime.errors import TooMany
 
 if TYPE_CHECKING:
-    from realtime.auth.secrets import Passwords
+    from realtime.auth.passwords import Passwords
     from realtime.auth.users import Person
 
 WINDOW_SECONDS = 600

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.auth.secrets import digest, new_secret
+from realtime.auth.tokens import digest, new_secret
 from realtime.auth.users import OPERATOR, Invite
 from realtime.errors import Forbidden, NotThere, UnknownHeir
 

@@ -19,11 +19,11 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, Tim
 from rich.progress import Progress as ProgressBars
 from typer.core import TyperGroup
 
-from realtime import __version__
 from realtime.cli.terminal import discard_output, prepare, printable
 from realtime.errors import RealtimeError
-from realtime.notes.models import describe
+from realtime.notes.validation import describe
 from realtime.settings import Settings
+from realtime.version import __version__
 
 if TYPE_CHECKING:
     from realtime.auth.accounts import Accounts

@@ -19,7 +19,7 @@ import httpx
 from realtime.cli.addresses import is_this_machine, proxy_problem
 from realtime.cli.terminal import printable
 from realtime.errors import FileSkipped, ImportRefused, RealtimeError
-from realtime.notes.models import describe
+from realtime.notes.validation import describe
 from realtime.transfer.bundle import NO_NOTES, Remark, is_archive
 from realtime.transfer.note_file import FILE_BYTES, SUFFIXES
 from realtime.transfer.text_encoding import from_windows_1252

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from realtime.auth.accounts import Accounts
 from realtime.auth.authenticator import Viewers
-from realtime.auth.secrets import Passwords
+from realtime.auth.passwords import Passwords
 from realtime.auth.sign_in_guard import SignInGuard, Unlimited
 from realtime.embedded.pair import Embedded, running
 from realtime.errors import RealtimeError

@@ -15,7 +15,8 @@ from websockets.http11 import Response
 
 from realtime.cli.addresses import is_this_machine, proxy_problem
 from realtime.cli.terminal import printable
-from realtime.errors import RealtimeError, may_come_back
+from realtime.core.close_codes import may_come_back
+from realtime.errors import RealtimeError
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0

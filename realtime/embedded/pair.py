@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from realtime.embedded.supervisor import SECRETS, ports_in_use
+from realtime.embedded.lock import SECRETS, ports_in_use
 from realtime.errors import EmbeddedError
 
 

@@ -14,7 +14,7 @@ from realtime.eventlog.cursor import UNKNOWN, Cursor
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
-    from realtime.feed.hub import Event
+    from realtime.eventlog.event import Event
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from realtime.errors import BusUnavailable, Unavailable
 from realtime.eventlog.bus import Entry
-from realtime.feed.messages import encode_change
+from realtime.eventlog.codec import encode_change
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from realtime.feed.messages import decode_event
+from realtime.eventlog.codec import decode_event
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
     from realtime.eventlog.cursor import Cursor
-    from realtime.feed.hub import Event
+    from realtime.eventlog.event import Event
 
 AT_ONCE = 16
 BYTES = 256 * 1024

@@ -8,11 +8,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from realtime import __version__
-from realtime.errors import CLOSE_REASONS, may_come_back
+from realtime.core.close_codes import CLOSE_REASONS, may_come_back
 from realtime.feed import messages
-from realtime.feed.service import Wanted
+from realtime.feed.query import Wanted
 from realtime.notes.models import EXAMPLE, Note
+from realtime.version import __version__
 
 CURSOR = "c2c16b7c2e32:17"
 _NOTE = Note.model_validate(EXAMPLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -15,45 +15,18 @@ from realtime.feed.subscriber import BATCH, Client, Subscription
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Viewer
+    from realtime.core.close_codes import CloseCode
     from realtime.core.frames import Frame
-    from realtime.errors import CloseCode
-    from realtime.eventlog.cursor import Cursor
+    from realtime.eventlog.event import Event
+
 
 MOST_TOLD = 100_000
 TURNS = 6
 """Of the loop, before a fan-out: the answer to the write that it tells of goes out first, and the next can come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Audience:
-    """Who may have the events of a note: the keys that open it since a version of it.
-
-    ``former`` are those that did before, each with the version that ended it.
-    """
-
-    since: int
-    readers: frozenset[str | None]
-    former: Mapping[str | None, int]
-
-
 Wants = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
 """The notes that a client wants, the keys that it has, and whether it wants contents."""
-
-UNSHARED = Audience(1, frozenset({None}), {})
-"""That of a note that nobody owns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A change of a note in its variants: ``full``, ``slim`` without the content, ``gone`` for who lost the note."""
-
-    id: int
-    cursor: Cursor
-    full: Frame
-    slim: Frame
-    deleted: bool = False
-    audience: Audience = UNSHARED
-    gone: Frame | None = None
 
 
 @dataclass

@@ -18,7 +18,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from realtime.core.frames import Frame
 from realtime.core.token_bucket import Allowance
 from realtime.errors import BusUnavailable, TooMany
-from realtime.feed.messages import PresenceChanged, PresenceShown, encode
+from realtime.feed.codec import encode
+from realtime.feed.messages import PresenceChanged, PresenceShown
 
 if TYPE_CHECKING:
     from realtime.feed.hub import Hub

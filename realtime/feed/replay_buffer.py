@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from realtime.eventlog.cursor import Cursor
-    from realtime.feed.hub import Event
+    from realtime.eventlog.event import Event
 
 
 class Recent:

@@ -8,61 +8,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
-from realtime.auth.authorization import sees
-from realtime.errors import CloseCode, Unavailable
+from realtime.auth.permissions import sees
+from realtime.core.close_codes import CloseCode
+from realtime.errors import Unavailable
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.reader import Reads
-from realtime.feed.messages import RESET, heartbeat, ready, reset
+from realtime.feed.codec import RESET, heartbeat, ready, reset
 from realtime.feed.subscriber import Closed
 
 if TYPE_CHECKING:
-    from realtime.auth.authorization import Standing
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Standing, Viewer
     from realtime.core.frames import Frame
     from realtime.eventlog.bus import Bus
     from realtime.eventlog.consumer import Follower
-    from realtime.feed.hub import Event, Hub
+    from realtime.eventlog.event import Event
+    from realtime.feed.hub import Hub
     from realtime.feed.presence import Presence
+    from realtime.feed.query import Wanted
     from realtime.feed.subscriber import Client
     from realtime.metrics import Metrics
+
 
 TICK = 1.0
 ANSWER_BYTES = 8 * 1024 * 1024
 CLOSES_PER_SECOND = 2000
 AGAIN = 1.0
 """Seconds after which who polls is told what came around the log: between two polls it was told to nobody."""
-
-
-class Wanted(BaseModel):
-    """What a subscriber asks for, in the query of each way in."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    since: Annotated[
-        str | None, Field(max_length=64, description="resume after this cursor; what was missed comes first")
-    ] = None
-    notes: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[1-9][0-9]{0,15}(,[1-9][0-9]{0,15}){0,99}$",
-            description="only these notes, by id, separated by commas (at most 100); with it comes their presence",
-        ),
-    ] = None
-    content: Annotated[bool, Field(description="`false` leaves the notes' texts out")] = True
-
-    @property
-    def ids(self) -> frozenset[int] | None:
-        """The notes wanted; ``None`` for all."""
-        return None if self.notes is None else frozenset(map(int, self.notes.split(",")))
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """Where to resume."""
-        return None if self.since is None else Cursor.parse(self.since)
 
 
 class HistoryGone(Exception):
@@ -275,7 +250,7 @@ class Feed:
             await asyncio.sleep(pause)
             now = loop.time()
             self._hub.close_stalled(now)
-            self.metrics.sample(self._hub, self._follower)
+            self.metrics.sample(self._hub.stats, lag=self._follower.lag, connected=self._follower.connected)
             while due <= now:
                 self._hub.heartbeat(heartbeat(self.position))
                 due += self._interval / slots

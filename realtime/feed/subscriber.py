@@ -7,15 +7,16 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from realtime.core.frames import Progress
+from realtime.core.stall_detector import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from realtime.auth.permissions import Viewer
-    from realtime.core.frames import Frame, Wire
-    from realtime.errors import CloseCode
-    from realtime.feed.hub import Event
+    from realtime.core.close_codes import CloseCode
+    from realtime.core.frames import Frame
+    from realtime.core.transport import Wire
+    from realtime.eventlog.event import Event
 
 BATCH = 64 * 1024  # bytes handed to a writer at once: what a client that takes nothing costs in its transport
 SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time

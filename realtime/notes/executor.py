@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realtime.auth.authorization import check
-from realtime.auth.permissions import OPEN, Act
+from realtime.auth.permissions import OPEN, Act, check
 from realtime.errors import KeyReused, NoRoom, NoteNotFound, NotSignedIn, RealtimeError, Unavailable, VersionMismatch
-from realtime.notes.models import Change, Note, Versions
+from realtime.notes.models import Change, Note
+from realtime.notes.preconditions import Versions
 
 if TYPE_CHECKING:
     from realtime.auth.audit import NoteAudit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realtime.eventlog.outbox import Outbox
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.notes.models import Operation
+    from realtime.notes.preconditions import Operation
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
 

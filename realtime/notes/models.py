@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
-from pydantic_core import to_json
 
-from realtime.auth.permissions import UNSHARED, Access, Key
+from realtime.auth.permissions import UNSHARED, Access
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
@@ -244,42 +243,6 @@ class RevisionText(Revision):
     content: str
 
 
-Sort = Literal["id", "-id", "title", "-title", "created", "-created", "updated", "-updated", "relevance"]
-Position = tuple[int | float | str, int]
-"""Where a page ends: what its last note is ordered by, and its id. Times are in milliseconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a page of a list is asked for. ``relevance`` is an order of what ``q`` finds only.
-
-    With ``keys`` only of notes that one of them opens.
-    """
-
-    q: str | None = None
-    tags: tuple[str, ...] = ()
-    sort: Sort = "id"
-    after: Position | None = None
-    limit: int = 100
-    content: bool = True
-    keys: frozenset[Key] | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Notes in order, as clients get them, and where the next page begins, if there are more."""
-
-    notes: Sequence[dict[str, Any]]
-    after: Position | None
-    complete: bool = True
-    """Whether nothing is missing. A search that would take too long is cut short: then there is no next page."""
-
-    @cached_property
-    def json(self) -> bytes:
-        """The notes as a JSON array, made once for all who share the page."""
-        return to_json(self.notes)
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """A committed state of a note. A deletion is a state too: ``note`` is then what the tombstone keeps."""
@@ -287,47 +250,6 @@ class Change:
     note: Note
     deleted: bool = False
     access: Access = UNSHARED
-
-
-KEPT_OPERATIONS = 8  # keyed writes that a note remembers
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What makes a write safe to repeat: the client's ``Idempotency-Key`` and a digest of its whole request."""
-
-    key: str
-    fingerprint: bytes
-
-
-def describe(errors: Iterable[Mapping[str, Any]]) -> str:
-    """What is wrong, for people: each field and what it must be."""
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in map(_plainly, errors)
-    )
-
-
-def _plainly(error: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**error, "msg": str(error["msg"]).removeprefix("Value error, ")}
-
-
-@dataclass(frozen=True, slots=True)
-class AllBut:
-    """All versions except these."""
-
-    versions: frozenset[int]
-
-    def __contains__(self, version: object) -> bool:
-        return version not in self.versions
-
-
-Versions = AllBut | Collection[int] | None
-"""Versions at which a write is allowed; ``None`` for any."""
-
-
-def etag(version: int) -> str:
-    """The entity tag of a version, with its quotes."""
-    return f'"v{version}"'
 
 
 class Usage(NamedTuple):

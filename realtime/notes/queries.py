@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from realtime.auth.authorization import Standing, check
-from realtime.auth.permissions import owners_of
+from realtime.auth.permissions import Standing, check, owners_of
 from realtime.errors import NoteNotFound, VersionNotFound
-from realtime.notes.merge import Hunk, hunks
+from realtime.notes.diff import Hunk, hunks
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Access, Viewer
     from realtime.core.fair_queue import FairPool, Requester
-    from realtime.notes.models import Listing, Note, Page, Position, Revision, RevisionText, TagCount, Trashed
+    from realtime.notes.listing import Listing, Page, Position
+    from realtime.notes.models import Note, Revision, RevisionText, TagCount, Trashed
     from realtime.store.bson_mapping import State
     from realtime.store.database import Store
 

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from realtime.auth.authorization import check, check_author, may_set_ids_and_dates
-from realtime.auth.permissions import Act
-from realtime.core.pools import writer_of
+from realtime.auth.permissions import Act, check, check_author, may_set_ids_and_dates
+from realtime.auth.requesters import writer_of
 from realtime.errors import (
     BaseNotFound,
     Forbidden,
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
     from realtime.eventlog.outbox import Outbox
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.notes.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut, Operation, Versions
+    from realtime.notes.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut
+    from realtime.notes.preconditions import Operation, Versions
     from realtime.notes.quotas import Quotas
     from realtime.notes.text_operations import Edit
     from realtime.rooms.contributors import Shown

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from realtime.auth.authorization import check
-from realtime.auth.permissions import UNSHARED, Access, Act, Link, Role, link_key, role_of
-from realtime.auth.secrets import digest, link_token
+from realtime.auth.permissions import UNSHARED, Access, Act, Link, Role, check, link_key, role_of
+from realtime.auth.tokens import digest, link_token
 from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
 
 if TYPE_CHECKING:
     from realtime.auth.authenticator import Viewers
     from realtime.auth.permissions import Viewer
-    from realtime.notes.models import Versions
+    from realtime.notes.preconditions import Versions
     from realtime.notes.queries import Queries
     from realtime.notes.service import Notes
     from realtime.store.database import Store

@@ -85,11 +85,11 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
                 _expect(number, edit.op, "the text", edit.count, count, _places(content, edit.find))
                 # Before it is built: many places times a long text would be huge.
                 if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
-                    raise ContentTooLong
+                    raise ContentTooLong(MAX_CONTENT)
                 parts = [content.replace(edit.find, edit.replacement)]
         content = "".join(parts)
         if len(content) > MAX_CONTENT or len(content.encode()) > MAX_CONTENT:
-            raise ContentTooLong
+            raise ContentTooLong(MAX_CONTENT)
     return content
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from realtime.errors import DocumentBroken, MalformedUpdate
-from realtime.notes.merge import changes
+from realtime.notes.diff import changes
 from realtime.notes.models import MAX_CONTENT
 from realtime.rooms import yjs_update
 from realtime.rooms.crdt import Document

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from realtime.auth.authorization import check, sees
-from realtime.auth.permissions import Act, can
+from realtime.auth.permissions import Act, can, check, sees
+from realtime.core.close_codes import CloseCode
 from realtime.core.fair_queue import Requester
 from realtime.core.turns import Turns
-from realtime.errors import BusUnavailable, CloseCode, NoteNotFound, RealtimeError, Unavailable
+from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavailable
 from realtime.notes.merge import merged
 from realtime.rooms.contributors import Shown
 from realtime.rooms.journal import Journal
@@ -23,10 +23,9 @@ from realtime.rooms.relay import Kind, Relay, Told
 from realtime.rooms.room import Room
 
 if TYPE_CHECKING:
-    from realtime.auth.authorization import Standing
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Standing, Viewer
     from realtime.core.fair_queue import FairPool
-    from realtime.core.frames import Outlet
+    from realtime.core.transport import Outlet
     from realtime.eventlog.bus import Bus
     from realtime.metrics import Metrics
     from realtime.notes.models import Change, Note

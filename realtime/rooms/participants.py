@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Packet
-from realtime.errors import CloseCode
 from realtime.rooms import protocol
 from realtime.rooms.awareness import GONE, Awareness, ClientState, checked, count_of, decoded
 from realtime.rooms.peer import Refused

@@ -6,14 +6,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from realtime.core.frames import Packet, Progress
+from realtime.core.close_codes import CloseCode
+from realtime.core.frames import Packet
+from realtime.core.stall_detector import Progress
 from realtime.core.token_bucket import Allowance
-from realtime.errors import CloseCode
 from realtime.rooms import protocol
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Viewer
-    from realtime.core.frames import Outlet
+    from realtime.core.transport import Outlet
 
 UPDATES_PER_SECOND = 60
 BURST = 180

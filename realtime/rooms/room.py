@@ -15,8 +15,9 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Packet
-from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
+from realtime.errors import DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.models import iso
 from realtime.rooms import crdt, loader, protocol
 from realtime.rooms.applied_rows import Ledger

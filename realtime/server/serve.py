@@ -189,7 +189,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             )
 
         # Here, not at the top: the driver is slow to import.
-        from realtime.server.startup import inspect
+        from realtime.auth.startup_checks import inspect
 
         logs.configure(settings)
         setup = asyncio.run(inspect(settings))

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from realtime.auth.authorization import Standing
-from realtime.auth.permissions import UNSHARED, Access, Key, Link, Role
+from realtime.auth.permissions import UNSHARED, Access, Key, Link, Role, Standing
 from realtime.notes.models import Change, Note, Revision, iso
 
 Document = dict[str, Any]

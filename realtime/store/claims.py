@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pymongo import ReturnDocument
 
-from realtime.notes.models import Note, Operation
+from realtime.notes.models import Note
+from realtime.notes.preconditions import Operation
 from realtime.store.bson_mapping import Document, note_of, now
 from realtime.store.connection import Connection
 

@@ -14,7 +14,8 @@ from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
 from realtime.auth.permissions import Access, Key
 from realtime.errors import Unavailable
-from realtime.notes.models import Listing, Note, Page, Position, TagCount, Trashed
+from realtime.notes.listing import Listing, Page, Position
+from realtime.notes.models import Note, TagCount, Trashed
 from realtime.store.batcher import Batches
 from realtime.store.bson_mapping import HEAD, LIVE, NOTE, TRASHED, WHOLE, Document, access_of, note_of, shown_of
 from realtime.store.connection import Connection

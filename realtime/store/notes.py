@@ -11,10 +11,10 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from realtime.auth.authorization import Standing
-from realtime.auth.permissions import Access, Key, key_of
+from realtime.auth.permissions import Access, Key, Standing, key_of
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
-from realtime.notes.models import KEPT_OPERATIONS, Action, AllBut, Change, Versions, size_of
+from realtime.notes.models import Action, Change, size_of
+from realtime.notes.preconditions import KEPT_OPERATIONS, AllBut, Versions
 from realtime.notes.snippets import folded
 from realtime.store.batcher import Batches
 from realtime.store.bson_mapping import (

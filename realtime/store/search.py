@@ -10,7 +10,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from realtime.errors import Unavailable
-from realtime.notes.models import Listing, Page, Position
+from realtime.notes.listing import Listing, Page, Position
 from realtime.store.bson_mapping import LIVE, WHOLE, Document, open_to, shown_of
 
 if TYPE_CHECKING:

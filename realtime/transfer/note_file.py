@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from realtime.errors import FileSkipped
 from realtime.notes.headings import first_heading, first_line
-from realtime.notes.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, describe, iso
+from realtime.notes.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, iso
+from realtime.notes.validation import describe
 from realtime.transfer.front_matter import (
     FORMAT_VERSION,
     MARKER,

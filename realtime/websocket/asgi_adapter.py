@@ -11,7 +11,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from realtime.core.frames import Listener, Packet
+    from realtime.core.frames import Packet
+    from realtime.core.transport import Listener
     from realtime.websocket.connection import Connection
 
 DIRECT = "realtime.direct"

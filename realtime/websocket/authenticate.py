@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.api.routing import parts_of, record_token_use, viewer_of
+from realtime.api.access_records import record_token_use
+from realtime.api.requests import viewer_of
+from realtime.api.services import parts_of
 from realtime.errors import NotSignedIn
 from realtime.feed.messages import Auth, client_message
 

@@ -21,11 +21,11 @@ from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.utils import apply_mask
 
-from realtime.auth.rate_limit import neighbourhood
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode
 from realtime.core.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
+from realtime.core.networks import neighbourhood
 from realtime.core.token_bucket import Allowance
 from realtime.core.turns import SLICE_SECONDS, Turns
-from realtime.errors import CLOSE_REASONS, CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from websockets.frames import Frame
 
     from realtime.auth.open_connections import Occupant
-    from realtime.core.frames import Listener, Packet
+    from realtime.core.frames import Packet
+    from realtime.core.transport import Listener
 
 log = logging.getLogger(__name__)
 

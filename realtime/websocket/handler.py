@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from realtime.core.frames import Listener
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode
+from realtime.core.transport import Listener
 from realtime.core.turns import SLICE_SECONDS
+from realtime.websocket.connection import RECONNECT_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -105,3 +110,25 @@ class Session(Listener, ABC):
         if self._task is not None:
             self._task.cancel()
         self.left()
+
+
+WITHIN = 1.0
+REPEATED = {CloseCode.BAD_FRAME, CloseCode.TOO_BIG, CloseCode.TOO_MANY}
+"""Close codes of errors that a client is likely to repeat after reconnecting."""
+
+
+def delay_of(code: CloseCode) -> float:
+    """Return the delay in seconds before closing a connection to a room."""
+    return RECONNECT_DELAY if code in REPEATED else 0
+
+
+async def close(socket: WebSocket, code: CloseCode, last: str | None = None, reason: str | None = None) -> None:
+    """Closes a socket, with a text message before it if there is one to send."""
+    if socket.client_state is not WebSocketState.CONNECTED:
+        return
+    # A client that takes nothing would hold this up for ever; the server then drops the connection.
+    with contextlib.suppress(WebSocketDisconnect, OSError, TimeoutError, RuntimeError):
+        async with asyncio.timeout(WITHIN):
+            if last is not None:
+                await socket.send_text(last)
+            await socket.close(code, reason or CLOSE_REASONS[code])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from realtime.auth.open_connections import Occupant
-    from realtime.core.frames import Listener
+    from realtime.core.transport import Listener
 
     Headers = Sequence[tuple[bytes, bytes]]
 

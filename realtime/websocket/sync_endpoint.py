@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.api.routing import SlashRouter, caller_of, parts_of, record_refusal, refusal, viewer_of
+from realtime.api.access_records import record_refusal
+from realtime.api.connection_slots import take_place
+from realtime.api.error_handlers import refusal
+from realtime.api.requests import caller_of, viewer_of
+from realtime.api.router import SlashRouter
+from realtime.api.services import parts_of
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode
 from realtime.errors import (
-    CLOSE_REASONS,
-    CloseCode,
     DocumentBroken,
     MalformedUpdate,
     NoteNotFound,
@@ -25,14 +29,12 @@ from realtime.notes.models import MAX_ID
 from realtime.rooms.peer import Member, Refused
 from realtime.websocket.asgi_adapter import Queued, direct
 from realtime.websocket.authenticate import by_ticket
-from realtime.websocket.closing import close, delay_of
-from realtime.websocket.entry import take_place
-from realtime.websocket.handler import Session
+from realtime.websocket.handler import Session, close, delay_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from realtime.app import Parts
+    from realtime.api.services import Parts
     from realtime.auth.connection_limit import Place
     from realtime.rooms.manager import Rooms
     from realtime.rooms.room import Room

@@ -12,7 +12,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from realtime.auth.authenticator import CONFIRMED
-from realtime.auth.secrets import digest
+from realtime.auth.tokens import digest
 from realtime.cli.users import act
 from realtime.settings import Settings
 from tests.harness import Json

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.auth.audit import HOUR_SECONDS, MAX_PER_CALLER, MAX_PER_WORKER, HourlyLimit, NoteAudit
 from realtime.auth.permissions import OPEN, STRANGER, Viewer, key_of, link_key
-from realtime.auth.secrets import digest
+from realtime.auth.tokens import digest
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run
 from tests.harness import Json, eventually, note_in
 

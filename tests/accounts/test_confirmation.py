@@ -8,7 +8,7 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from realtime.auth.secrets import digest
+from realtime.auth.tokens import digest
 from tests.accounts.people import PASSWORD, Browser, bearer, forget_proof, parts_of, run
 from tests.harness import note_in
 

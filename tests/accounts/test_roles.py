@@ -11,7 +11,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import OPEN
 from realtime.auth.users import Person
-from realtime.errors import CloseCode, LastAdmin
+from realtime.core.close_codes import CloseCode
+from realtime.errors import LastAdmin
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
 from realtime.store.database import Store

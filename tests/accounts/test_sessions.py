@@ -15,8 +15,8 @@ import jwt
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.auth.secrets import Claims, make_jwt, read_jwt
 from realtime.auth.sign_in_guard import Caller
+from realtime.auth.tokens import Claims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
 from realtime.notes.service import IMPORT_NOTES
 from realtime.store.lists import EXPORTED

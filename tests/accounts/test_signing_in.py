@@ -13,7 +13,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
 from realtime.auth.password_rules import ADVICE
-from realtime.auth.secrets import Passwords
+from realtime.auth.passwords import Passwords
 from realtime.errors import NameTaken
 from realtime.settings import Settings
 from realtime.store.database import Store

@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth.secrets import digest
-from realtime.errors import CloseCode
+from realtime.auth.tokens import digest
+from realtime.core.close_codes import CloseCode
 from realtime.settings import Settings
 from realtime.websocket import authenticate
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts

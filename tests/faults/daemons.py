@@ -14,7 +14,7 @@ from typing import Any, Self
 from pymongo import AsyncMongoClient
 
 from benchmarks.processes import free_port
-from realtime.embedded import programs, supervisor
+from realtime.embedded import process, programs
 from tests.harness import Json, eventually
 
 
@@ -44,7 +44,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=supervisor._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
+                preexec_fn=process._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
             )
         await eventually(self._listens, within=60)
 

@@ -19,7 +19,7 @@ import pycrdt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.errors import CloseCode
+from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
 from realtime.rooms.yjs_update import ROOT
 from realtime.settings import Settings

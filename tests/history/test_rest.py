@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.notes import queries
-from realtime.notes.merge import Hunk, hunks
+from realtime.notes.diff import Hunk, hunks
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 from tests.test_merge import by_patch

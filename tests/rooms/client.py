@@ -11,9 +11,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime.auth.permissions import OPEN, Viewer
+from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Packet
-from realtime.errors import CloseCode, MalformedUpdate, NoteNotFound, Unavailable
-from realtime.notes.merge import changes
+from realtime.errors import MalformedUpdate, NoteNotFound, Unavailable
+from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0, protocol
 from realtime.rooms.crdt import Document
 from realtime.rooms.lib0 import Reader

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from realtime.auth.permissions import UNOWNED, Viewer, key_of
-from realtime.errors import CloseCode
+from realtime.core.close_codes import CloseCode
 from realtime.rooms import participants
 from realtime.rooms.awareness import MAX_CLOCK
 from realtime.rooms.peer import STATES_BURST, Refused

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from realtime.errors import CloseCode, DocumentBroken, MalformedUpdate, OutcomeUnknown
+from realtime.core.close_codes import CloseCode
+from realtime.errors import DocumentBroken, MalformedUpdate, OutcomeUnknown
 from realtime.rooms import manager, protocol
 from realtime.rooms.crdt import Document
 from realtime.settings import Settings

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from realtime.auth.permissions import OPEN
-from realtime.errors import CloseCode, MalformedUpdate
+from realtime.core.close_codes import CloseCode
+from realtime.errors import MalformedUpdate
 from realtime.notes.models import MAX_CONTENT
 from realtime.rooms import lib0, loader, protocol
 from realtime.rooms.crdt import Document

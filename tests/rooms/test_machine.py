@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from realtime.auth.permissions import OPEN
-from realtime.errors import CloseCode, EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
+from realtime.core.close_codes import CloseCode
+from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
 from realtime.eventlog.bus import Bus
 from realtime.notes.models import Note, NotePatch
 from realtime.notes.text_operations import Append

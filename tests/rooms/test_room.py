@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from realtime.auth.permissions import OPEN
-from realtime.errors import CloseCode
+from realtime.core.close_codes import CloseCode
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
 from realtime.rooms import lib0, manager, protocol, room

@@ -11,7 +11,8 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from realtime.auth.permissions import OPEN
-from realtime.errors import CloseCode, NoteNotFound
+from realtime.core.close_codes import CloseCode
+from realtime.errors import NoteNotFound
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
 from realtime.rooms.crdt import Document

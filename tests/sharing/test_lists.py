@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime.notes.models import Listing
+from realtime.notes.listing import Listing
 from realtime.settings import Settings
 from realtime.store.lists import ordered
 from tests.accounts.people import Browser

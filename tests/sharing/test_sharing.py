@@ -12,7 +12,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.api.routes.sharing import MOST_MEMBERS
 from realtime.auth.permissions import OPEN, Access, Viewer, key_of
-from realtime.auth.secrets import digest
+from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NoteIn
 from realtime.notes.sharing import Wanted

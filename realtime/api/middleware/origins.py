@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from realtime.api.routing import PROXIED, header_of, host_of, path_of
+from realtime.api.requests import PROXIED, header_of, host_of, path_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:

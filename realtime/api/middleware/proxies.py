@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from realtime.api.routing import FORWARDED_HOST, PROXIED, header_of
+from realtime.api.requests import FORWARDED_HOST, PROXIED, header_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

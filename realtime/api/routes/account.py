@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from realtime.api.accounts import (
+from realtime.api.auth_deps import (
     ANYONE,
     ENDED,
     EXAMPLE_ID,
@@ -28,9 +28,13 @@ from realtime.api.accounts import (
     private,
     shown,
 )
-from realtime.api.authentication import add_device, cookie_of, drop_links, set_cookie
-from realtime.api.common import TOO_MANY, UNAVAILABLE, Answers, list_answer, only
-from realtime.api.routing import SlashRouter, parts_of, problem, viewer_of
+from realtime.api.cookies import add_device, cookie_of, drop_links, set_cookie
+from realtime.api.deps import only
+from realtime.api.pagination import list_answer
+from realtime.api.requests import viewer_of
+from realtime.api.responses import TOO_MANY, UNAVAILABLE, Answers, problem
+from realtime.api.router import SlashRouter
+from realtime.api.services import parts_of
 from realtime.auth.accounts import Accounts, Begun, NewAccount, SignUp
 from realtime.auth.permissions import Viewer
 from realtime.auth.users import FailedSignIns as Failed

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from realtime.api.accounts import (
+from realtime.api.auth_deps import (
     CONFIRM,
     LAST_ADMIN,
     OWN_ACT,
@@ -17,10 +17,12 @@ from realtime.api.accounts import (
     actor,
     private,
 )
-from realtime.api.authentication import drop_links, set_cookie
-from realtime.api.common import Answers, only
+from realtime.api.cookies import drop_links, set_cookie
+from realtime.api.deps import only
+from realtime.api.responses import Answers
+from realtime.api.router import SlashRouter
 from realtime.api.routes.admin import NO_USER, UserName
-from realtime.api.routing import SlashRouter, parts_of
+from realtime.api.services import parts_of
 from realtime.auth.users import Actor
 from realtime.errors import NoAccounts
 

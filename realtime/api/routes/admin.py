@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Path, Query, Response
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 
-from realtime.api.accounts import (
+from realtime.api.auth_deps import (
     CONFIRM,
     ENDED,
     EXAMPLE_ID,
@@ -26,11 +26,13 @@ from realtime.api.accounts import (
     private,
     shown,
 )
-from realtime.api.common import After, Answers, PageQuery, link, list_answer, only, place_of, place_token
-from realtime.api.routing import SlashRouter, problem
+from realtime.api.deps import only
+from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.responses import Answers, problem
+from realtime.api.router import SlashRouter
 from realtime.auth.accounts import NAME
 from realtime.auth.permissions import LINK_ID_CHARACTERS
-from realtime.auth.secrets import digest
+from realtime.auth.tokens import digest
 from realtime.auth.users import Deed
 from realtime.notes.models import Moment
 

@@ -12,12 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from realtime.api.middleware.origins import proxy_header_of
-from realtime.api.routing import SlashRouter, parts_of, problem, viewer_of
+from realtime.api.requests import viewer_of
+from realtime.api.responses import problem
+from realtime.api.router import SlashRouter
+from realtime.api.services import parts_of
 from realtime.errors import Forbidden, NotSignedIn, RealtimeError
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
-    from realtime.app import Parts
+    from realtime.api.services import Parts
 
 CHECK_TIMEOUT = 3.0
 CONTACT_DAYS = 30

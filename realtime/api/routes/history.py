@@ -9,33 +9,11 @@ from fastapi import Header, Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 from starlette.responses import PlainTextResponse
 
-from realtime.api.common import (
-    JSON_BODY,
-    NO_VERSION,
-    NOT_FOUND,
-    READ,
-    STALE,
-    TOO_MANY,
-    WRITE,
-    After,
-    Allowed,
-    Id,
-    NotesPart,
-    Once,
-    PageQuery,
-    QueriesPart,
-    RequesterPart,
-    Version,
-    Who,
-    answer,
-    json_of,
-    link,
-    list_answer,
-    only,
-    place_of,
-    place_token,
-)
-from realtime.api.routing import SlashRouter
+from realtime.api.deps import Id, NotesPart, Once, QueriesPart, RequesterPart, Version, Who, only
+from realtime.api.etags import Allowed
+from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.responses import JSON_BODY, NO_VERSION, NOT_FOUND, READ, STALE, TOO_MANY, WRITE, answer, json_of
+from realtime.api.router import SlashRouter
 from realtime.notes.models import MAX_ID, Integral, Model, Note, Revision, RevisionText, example
 
 router = SlashRouter(prefix="/notes/{id}", tags=["history"])

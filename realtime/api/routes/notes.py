@@ -8,7 +8,11 @@ from fastapi import Body, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationInfo, field_validator
 
-from realtime.api.common import (
+from realtime.api.deps import FeedPart, Id, NotesPart, Once, PoolsPart, QueriesPart, RequesterPart, Who, only
+from realtime.api.etags import Allowed, IfNoneMatch, versions_of
+from realtime.api.fast_route import QuickRoute
+from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.responses import (
     JSON_BODY,
     NOT_FOUND,
     NOTE_SCHEMA,
@@ -16,46 +20,27 @@ from realtime.api.common import (
     STALE,
     TOO_MANY,
     WRITE,
-    After,
-    Allowed,
     Answers,
-    FeedPart,
-    Id,
-    IfNoneMatch,
-    NotesPart,
-    Once,
-    PageQuery,
-    PoolsPart,
-    QueriesPart,
-    RequesterPart,
-    Who,
     answer,
     json_of,
-    link,
-    list_answer,
-    only,
-    place_of,
-    place_token,
-    versions_of,
+    problem,
 )
-from realtime.api.fast_route import QuickRoute
-from realtime.api.routing import SlashRouter, problem
+from realtime.api.router import SlashRouter
+from realtime.notes.listing import Listing, Sort
 from realtime.notes.models import (
     EXAMPLE,
     MAX_ID,
     STORABLE,
-    Listing,
     Note,
     NoteFields,
     NoteIn,
     NoteListed,
     NotePatch,
     NotePut,
-    Sort,
     Tag,
-    etag,
     example,
 )
+from realtime.notes.preconditions import etag
 from realtime.notes.snippets import snippet
 from realtime.notes.text_operations import Edits
 

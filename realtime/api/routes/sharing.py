@@ -7,13 +7,17 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from realtime.api.accounts import CONFIRM, Name, private
-from realtime.api.authentication import add_link
-from realtime.api.common import JSON_BODY, NOT_FOUND, READ, STALE, WRITE, Allowed, Id, Who, only
-from realtime.api.routing import SlashRouter, parts_of
+from realtime.api.auth_deps import CONFIRM, Name, private
+from realtime.api.cookies import add_link
+from realtime.api.deps import Id, Who, only
+from realtime.api.etags import Allowed
+from realtime.api.responses import JSON_BODY, NOT_FOUND, READ, STALE, WRITE
+from realtime.api.router import SlashRouter
+from realtime.api.services import parts_of
 from realtime.auth.permissions import Role
 from realtime.errors import NoAccounts
-from realtime.notes.models import STORABLE, Model, NoteId, etag, example
+from realtime.notes.models import STORABLE, Model, NoteId, example
+from realtime.notes.preconditions import etag
 from realtime.notes.sharing import Shared, Sharing, Wanted
 
 router = SlashRouter(tags=["sharing"])

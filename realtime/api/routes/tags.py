@@ -9,8 +9,10 @@ from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from realtime.api.common import READ, IfNoneMatch, QueriesPart, Who, names_tag
-from realtime.api.routing import SlashRouter
+from realtime.api.deps import QueriesPart, Who
+from realtime.api.etags import IfNoneMatch, names_tag
+from realtime.api.responses import READ
+from realtime.api.router import SlashRouter
 from realtime.notes.models import TagCount
 
 router = SlashRouter(tags=["notes"])

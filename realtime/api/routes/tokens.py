@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Form, Response
 from pydantic import BaseModel, Field
 
-from realtime.api.accounts import (
+from realtime.api.auth_deps import (
     ANYONE,
     CONFIRM,
     ENDED,
@@ -30,10 +30,12 @@ from realtime.api.accounts import (
     private,
     shown,
 )
-from realtime.api.common import Answers, list_answer, only
-from realtime.api.routing import SlashRouter, problem
+from realtime.api.deps import only
+from realtime.api.pagination import list_answer
+from realtime.api.responses import Answers, problem
+from realtime.api.router import SlashRouter
 from realtime.auth.accounts import TICKET
-from realtime.auth.secrets import JWT_SECONDS
+from realtime.auth.tokens import JWT_SECONDS
 from realtime.auth.users import Session
 from realtime.notes.models import STORABLE, Integral, Model, Moment, NoteId
 

@@ -15,23 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
-from realtime.api.common import (
-    INVALID,
-    READ,
-    WRITE,
-    Answers,
-    Key,
-    NotesPart,
-    PoolsPart,
-    QueriesPart,
-    RequesterPart,
-    Who,
-    only,
-    operation_of,
-    still,
-)
-from realtime.api.routing import SlashRouter, parts_of, problem
-from realtime.auth.authorization import may_set_ids_and_dates
+from realtime.api.deps import Key, NotesPart, PoolsPart, QueriesPart, RequesterPart, Who, only, operation_of, still
+from realtime.api.responses import INVALID, READ, WRITE, Answers, problem
+from realtime.api.router import SlashRouter
+from realtime.api.services import parts_of
+from realtime.auth.permissions import may_set_ids_and_dates
 from realtime.errors import ImportRefused, NotSignedIn, RealtimeError
 from realtime.notes.models import Note
 from realtime.transfer import bundle

@@ -7,27 +7,11 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import field_validator
 
-from realtime.api.common import (
-    NOT_FOUND,
-    READ,
-    STALE,
-    WRITE,
-    After,
-    Allowed,
-    Id,
-    NotesPart,
-    Once,
-    PageQuery,
-    QueriesPart,
-    Who,
-    answer,
-    link,
-    list_answer,
-    only,
-    place_of,
-    place_token,
-)
-from realtime.api.routing import SlashRouter
+from realtime.api.deps import Id, NotesPart, Once, QueriesPart, Who, only
+from realtime.api.etags import Allowed
+from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.responses import NOT_FOUND, READ, STALE, WRITE, answer
+from realtime.api.router import SlashRouter
 from realtime.notes.models import Note, Trashed
 
 router = SlashRouter(prefix="/trash", tags=["trash"])

@@ -7,8 +7,7 @@ import logging
 import multiprocessing
 from typing import TYPE_CHECKING
 
-from realtime.api.middleware.open_mode import HAS_ACCOUNTS
-from realtime.auth.secrets import setup_token
+from realtime.auth.tokens import setup_token
 from realtime.errors import RealtimeError, Unavailable
 from realtime.store.database import Store
 
@@ -69,3 +68,9 @@ def setup_path(settings: Settings, token: str) -> str:
 def is_first_worker() -> bool:
     """Return whether this is the only process of a server, or the first one that uvicorn started."""
     return multiprocessing.parent_process() is None or multiprocessing.current_process().name.endswith("-1")
+
+
+HAS_ACCOUNTS = (
+    "the database has accounts, and without sign-in everyone could read and write all notes: have people sign in"
+    " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (REALTIME_OPEN=true, or --open)"
+)

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from realtime.api.authentication import devices_of, may_sign_in
-from realtime.api.common import (
+from realtime.api.cookies import devices_of
+from realtime.api.deps import Who
+from realtime.api.requests import host_of, may_sign_in
+from realtime.api.responses import (
     BODY,
     FOREIGN,
     INVALID,
@@ -17,10 +19,10 @@ from realtime.api.common import (
     TOO_MANY,
     UNAVAILABLE,
     Answers,
-    Who,
     json_of,
+    problem,
 )
-from realtime.api.routing import host_of, parts_of, problem
+from realtime.api.services import parts_of
 from realtime.auth.accounts import NAME, Accounts
 from realtime.auth.password_rules import LONGEST, SHORTEST
 from realtime.auth.permissions import Viewer

@@ -1,10 +1,10 @@
-"""Taking a place for a connection that stays open, for its user or its network."""
+"""Take a slot for a connection that stays open, for its user or its network."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realtime.api.routing import parts_of
+from realtime.api.services import parts_of
 from realtime.auth.open_connections import OCCUPANT
 
 if TYPE_CHECKING:

@@ -1,0 +1,47 @@
+"""Run one connection to the feed: write and read until one of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.websockets import WebSocketDisconnect
+
+from realtime.core.close_codes import CloseCode
+from realtime.errors import BusUnavailable, Unavailable
+from realtime.feed.subscriber import Client, Closed
+
+
+class BadFrame(Exception):
+    """A client sent what it must not send."""
+
+    def __init__(self, detail: str, code: CloseCode = CloseCode.BAD_FRAME) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+
+
+async def serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
+    """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
+    if client.closing.done():  # the server is stopping: not a word before the close
+        write.close()
+        read.close()
+        return BadFrame("", client.closing.result())
+    tasks = [asyncio.create_task(write), asyncio.create_task(read)]
+    try:
+        ends: list[asyncio.Future[Any]] = [*tasks, client.closing]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, BadFrame):
+            return failure
+        if isinstance(failure, (BusUnavailable, Unavailable)):
+            return BadFrame("", CloseCode.RESUME)
+        if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, Closed)):
+            raise failure
+    return BadFrame("", client.closing.result()) if client.closing.done() else None

@@ -1,0 +1,62 @@
+"""The services of a running application, for the code that serves a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.requests import HTTPConnection
+
+if TYPE_CHECKING:
+    from realtime.auth.accounts import Accounts
+    from realtime.auth.audit import NoteAudit
+    from realtime.auth.authenticator import Viewers
+    from realtime.auth.connection_limit import Places
+    from realtime.auth.open_mode import OpenModeCheck
+    from realtime.auth.rate_limit import Limits
+    from realtime.core.pools import Pools
+    from realtime.eventlog.bus import Bus
+    from realtime.eventlog.consumer import Follower
+    from realtime.eventlog.outbox import Outbox
+    from realtime.feed.service import Feed
+    from realtime.metrics import Metrics
+    from realtime.notes.deleted_accounts import DeletedAccounts
+    from realtime.notes.queries import Queries
+    from realtime.notes.quotas import Quotas
+    from realtime.notes.service import Notes
+    from realtime.notes.sharing import Sharing
+    from realtime.rooms.manager import Rooms
+    from realtime.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running application."""
+
+    store: Store
+    bus: Bus
+    follower: Follower
+    feed: Feed
+    outbox: Outbox
+    notes: Notes
+    rooms: Rooms
+    queries: Queries
+    metrics: Metrics
+    places: Places
+    quotas: Quotas
+    pools: Pools
+    viewers: Viewers | None
+    """This and what follows: without accounts there are none."""
+    accounts: Accounts | None
+    sharing: Sharing | None
+    deleted_accounts: DeletedAccounts | None
+    audit: NoteAudit | None
+    limits: Limits | None
+    open_mode: OpenModeCheck | None
+    """Only in open mode, unless it is meant for others, too."""
+
+
+def parts_of(connection: HTTPConnection) -> Parts:
+    """The parts of the application that this request or socket belongs to."""
+    parts: Parts = connection.app.state.parts
+    return parts

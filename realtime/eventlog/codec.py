@@ -1,0 +1,73 @@
+"""The events of the log as bytes: encode a committed change, decode an event."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+
+from realtime.auth.permissions import UNSHARED, Access
+from realtime.core.frames import Frame
+from realtime.eventlog.cursor import Cursor
+from realtime.eventlog.event import Audience, Event
+from realtime.notes.models import Change
+
+
+def _audience(access: Access) -> bytes:
+    if access is UNSHARED:
+        return b""
+    return b"\n" + json.dumps([access.since, list(access.roles), list(access.former.items())]).encode()
+
+
+def _audience_of(line: bytes) -> Audience:
+    since, readers, former = json.loads(line)
+    return Audience(since, frozenset(readers), dict(former))
+
+
+def encode_change(change: Change) -> tuple[bytes, bytes]:
+    """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event.
+
+    Behind it, on a line of its own, who may have it, unless it is for whoever may have what nobody owns.
+    """
+    note = change.note
+    number = b'","id":%d,"version":%d' % (note.id, note.version)
+    if change.deleted:
+        return b'{"type":"note.deleted","cursor":"', number + b"}" + _audience(change.access)
+    kind = b"created" if note.version == 1 else b"updated"
+    body = note.__pydantic_serializer__.to_json(note)
+    return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}" + _audience(change.access)
+
+
+def event_at(change: Change, position: Cursor) -> Event:
+    """The event of a change that the log does not have yet: its cursor is that of the last event before it."""
+    return decode_event(str(position).encode().join(encode_change(change)))
+
+
+_HEAD = re.compile(rb'\{"type":"note\.([a-z]+)","cursor":"([^":]+):([0-9]+)","id":([0-9]+),"version":([0-9]+)')
+_GONE = '{{"type":"note.deleted","cursor":"{}","id":{},"version":{}}}'
+_CONTENT = b',"content":"'  # a quote inside a JSON string is escaped, so this can only be the key
+
+
+def decode_event(payload: bytes) -> Event:
+    """An event from the log, ready to be handed to clients.
+
+    Raises ``ValueError`` for bytes that :func:`encode_change` did not make.
+    """
+    body, _, audience = payload.partition(b"\n")  # a line break inside a JSON string is escaped
+    body.decode()
+    head = _HEAD.match(body)
+    if head is None:
+        raise ValueError(f"not an event: {body[:80]!r}")
+    kind, epoch, offset, note, number = head.groups()
+    cursor, id, version = Cursor(epoch.decode(), int(offset)), int(note), int(number)
+    key, at = ("note", id), str(cursor)
+    full = Frame(body, key=key, version=version, cursor=at)
+    cut = body.find(_CONTENT)
+    slim = full if cut < 0 else Frame(body[:cut] + b"}}", key=key, version=version, cursor=at)
+    event = partial(Event, id, cursor, full, slim, deleted=kind == b"deleted")
+    if not audience:
+        return event()
+    told = _audience_of(audience)
+    last = max(told.former.values(), default=0)  # not that of the event: who lost the note hears nothing of it
+    gone = Frame(_GONE.format(cursor, id, last).encode(), key=key, version=last, cursor=at)
+    return event(audience=told, gone=gone)
