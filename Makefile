@@ -26,6 +26,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python docs/render.py --check
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs --check
 	$(NPM) run check

@@ -472,7 +472,7 @@ DEEP = {
 }
 IN_A_THREAD = """
 import threading
-from realtime.markdown import from_markdown
+from realtime.transfer.note_file import from_markdown
 
 def read():
     text = "---\\ntags: " + {text} + "\\n---\\ntext"

@@ -18,9 +18,8 @@ from realtime.core.networks import neighbourhood
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from starlette.types import Scope
+    from collections.abc import Container, Mapping
+    from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ class Occupant:
         self.surplus = surplus
         """Whether it is beyond a limit, so that it is of use only to a signed-in user."""
 
-    def identify(self, scope: Scope, user: str | None) -> None:
+    def identify(self, scope: Mapping[str, Any], user: str | None) -> None:
         """Count the connection for the client that sent a request.
 
         Args:
