@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from realtime.core.token_bucket import Allowance
+from realtime.core.token_bucket import TokenBucket
 from realtime.rooms.participants import GATHERED
 from realtime.rooms.peer import STATES_BURST, STATES_PER_SECOND
 
 
 def test_tokens_refill_at_a_constant_rate() -> None:
-    allowance = Allowance(10, 30, 0)
+    allowance = TokenBucket(10, 30, 0)
     assert allowance.take(30, 0)
     assert allowance.take(10, 1)
     assert not allowance.take(1, 1)
@@ -18,12 +18,12 @@ def test_tokens_refill_at_a_constant_rate() -> None:
 
 
 def test_tokens_are_saved_up_to_the_limit_only() -> None:
-    assert not Allowance(10, 30, 0).take(31, 100)
+    assert not TokenBucket(10, 30, 0).take(31, 100)
 
 
 def test_stock_client_may_move_its_cursor_with_every_frame_among_many() -> None:
     """A frame takes 1/60 s, and the client sends back every packet of states that it receives."""
-    allowance = Allowance(STATES_PER_SECOND, STATES_BURST, 0)
+    allowance = TokenBucket(STATES_PER_SECOND, STATES_BURST, 0)
     moves = [frame / 60 for frame in range(60 * 60)]
     echoes = [number * GATHERED for number in range(int(60 / GATHERED))]
     assert all(allowance.take(1, now) for now in sorted([*moves, *echoes]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Allowance:
+class TokenBucket:
     """Tokens that refill at a constant rate, up to a limit. Times are in seconds, of any clock that only goes forward.
 
     Args:

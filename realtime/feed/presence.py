@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from realtime.core.frames import Frame
-from realtime.core.token_bucket import Allowance
+from realtime.core.token_bucket import TokenBucket
 from realtime.errors import BusUnavailable, TooMany
 from realtime.feed.codec import encode
 from realtime.feed.messages import PresenceChanged, PresenceShown
@@ -78,7 +78,7 @@ class Presence:
         self._told: dict[int, People] = {}
         self._changed: set[int] = set()
         self._resting: dict[int, float] = {}
-        self._allowances: dict[Client, Allowance] = {}
+        self._allowances: dict[Client, TokenBucket] = {}
 
     def look(self, client: Client, note: int, state: State | None) -> None:
         """Show a client's state on a note, with accounts under its user's name; ``None`` ends that.
@@ -117,7 +117,7 @@ class Presence:
         now = asyncio.get_running_loop().time()
         allowance = self._allowances.get(client)
         if allowance is None:
-            allowance = self._allowances[client] = Allowance(CHANGES_PER_SECOND, CHANGES_BURST, now)
+            allowance = self._allowances[client] = TokenBucket(CHANGES_PER_SECOND, CHANGES_BURST, now)
         if not allowance.take(cost, now):
             raise TooMany(1.0)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from realtime.auth.permissions import Act, can
-from realtime.core.token_bucket import Allowance
+from realtime.core.token_bucket import TokenBucket
 from realtime.errors import QuotaExceeded, TooMany
 from realtime.notes.models import Usage, size_of
 from realtime.store.history import REWRITTEN_SHARE, SHORT, common_prefix
@@ -64,7 +64,7 @@ class Quotas:
         self._store = store
         self._limit = limit
         self._known: dict[str, Known] = {}
-        self._history: dict[str, Allowance] = {}
+        self._history: dict[str, TokenBucket] = {}
 
     async def reserve(self, owner: str | None, notes: int, size: int, *, estimated: bool = False) -> None:
         """Count what is about to be written for its owner.
@@ -179,7 +179,7 @@ class Quotas:
             if len(self._history) >= MAX_KNOWN:
                 del self._history[next(iter(self._history))]
             per_second = self._limit.size / DAY_SECONDS
-            allowance = self._history[writer] = Allowance(per_second, self._limit.size, now)
+            allowance = self._history[writer] = TokenBucket(per_second, self._limit.size, now)
         left = allowance.left(now)
         if left <= 0:
             raise TooMany(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)

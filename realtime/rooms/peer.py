@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Packet
 from realtime.core.stall_detector import Progress
-from realtime.core.token_bucket import Allowance
+from realtime.core.token_bucket import TokenBucket
 from realtime.rooms import protocol
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Member:
         self._stall = stall
         self._grace = 0
         now = time.monotonic()
-        self._updates = Allowance(UPDATES_PER_SECOND, BURST, now)
-        self._states = Allowance(STATES_PER_SECOND, STATES_BURST, now)
-        self._answers = Allowance(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
+        self._updates = TokenBucket(UPDATES_PER_SECOND, BURST, now)
+        self._states = TokenBucket(STATES_PER_SECOND, STATES_BURST, now)
+        self._answers = TokenBucket(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
         self._told = False
         self._probed = -PROBE_EVERY
         self._progress = Progress(now)

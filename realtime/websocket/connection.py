@@ -24,7 +24,7 @@ from websockets.utils import apply_mask
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
 from realtime.core.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
 from realtime.core.networks import neighbourhood
-from realtime.core.token_bucket import Allowance
+from realtime.core.token_bucket import TokenBucket
 from realtime.core.turns import SLICE_SECONDS, Turns
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class Connection(asyncio.Protocol):
         self._turns = turns
         self._waits = False
         self._held = False
-        self._frames: Allowance | None = None  # most clients never send any
-        self._fragments: Allowance | None = None
+        self._frames: TokenBucket | None = None  # most clients never send any
+        self._fragments: TokenBucket | None = None
         self._needed = 0
         self._owed = b""
         self._kind: Opcode = Opcode.TEXT
@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
     def _count_frame(self, now: float) -> bool:
         """Count a frame that arrived, and close the connection if there are too many."""
         if self._frames is None:
-            self._frames = Allowance(FRAMES_PER_SECOND, FRAMES_BURST, now)
+            self._frames = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
         if self._closing or self._frames.take(1, now):
             return True
         self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY)
@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
 
     def _count_fragment(self, now: float) -> None:
         if self._fragments is None:
-            self._fragments = Allowance(FRAMES_PER_SECOND, FRAMES_BURST, now)
+            self._fragments = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
         self._fragments.take(1, now)
 
     def _continue_later(self, data: bytes) -> bytes:
