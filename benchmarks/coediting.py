@@ -35,10 +35,10 @@ import psutil
 import uvloop
 
 from benchmarks.processes import HERE, NODE, cpu, free_port, from_npm, listening
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.rooms import lib0, protocol
-from realtime.rooms.crdt import Document, new_client
-from realtime.rooms.yjs_update import walked
+from realtime.rooms.crdt import TextDocument, new_client
+from realtime.rooms.yjs_update import scan_update
 
 HOCUSPOCUS = ["@hocuspocus/server@4.7.0", "yjs", "y-protocols"]
 PER_SECOND = 10
@@ -111,7 +111,7 @@ class Hocuspocus(Contender):
 def contenders(folder: Path) -> Iterator[list[Contender]]:
     """Both servers, running; Hocuspocus is installed first."""
     app = shutil.copy(HERE / "contenders" / "hocuspocus.mjs", from_npm(HOCUSPOCUS))
-    embedded = Embedded(folder / "data", mongo=True, redis=True)
+    embedded = EmbeddedServers(folder / "data", mongo=True, redis=True)
     embedded.start()
     try:
         one, other = free_port(), free_port()
@@ -220,7 +220,7 @@ class Load:
         """Takes the time of an update's arrival at somebody else; it may come as a part of another one."""
         sent = self.sent.get(update)
         if sent is None:
-            walk = walked(update)
+            walk = scan_update(update)
             for who, start in walk.starts.items():
                 for clock in range(start, walk.ends[who]):
                     self._arrived(self.sent.get(self.clocks.get((who, clock), b"")), now, client)
@@ -242,7 +242,7 @@ class Load:
 
 def _typed(many: int) -> list[bytes]:
     """One person's updates: a character each, one after the other."""
-    document = Document(client=new_client())
+    document = TextDocument(client=new_client())
     return [document.edit([(at, at, random.choice("abcdefgh "))]) for at in range(many)]
 
 
@@ -264,7 +264,7 @@ async def measure(contender: Contender, clients: int, typists: int, seconds: flo
         for number, update in enumerate(updates):
             await asyncio.sleep(start + number / PER_SECOND - loop.time())
             load.sent[update] = (time.perf_counter(), client)
-            load.clocks.update(dict.fromkeys(walked(update).starts.items(), update))
+            load.clocks.update(dict.fromkeys(scan_update(update).starts.items(), update))
             client.type(update)
 
     first = loop.time() + 0.1

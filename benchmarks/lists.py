@@ -24,8 +24,8 @@ import httpx
 from pymongo import MongoClient
 
 from benchmarks.processes import free_port, listening
-from realtime.api.pagination import place_token
-from realtime.embedded.pair import Embedded
+from realtime.api.pagination import encode_page_token
+from realtime.embedded.pair import EmbeddedServers
 from realtime.notes.listing import Sort
 from realtime.notes.snippets import folded
 
@@ -54,7 +54,7 @@ def notes(many: int, example: Json) -> Iterator[Json]:
 
 
 @contextmanager
-def served(embedded: Embedded, database: str) -> Iterator[str]:
+def served(embedded: EmbeddedServers, database: str) -> Iterator[str]:
     """The address of a server on a database."""
     environment = {
         "REALTIME_MONGO_URL": embedded.mongo_url,
@@ -67,7 +67,7 @@ def served(embedded: Embedded, database: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def filled(embedded: Embedded, url: str, database: str, many: int) -> None:
+def filled(embedded: EmbeddedServers, url: str, database: str, many: int) -> None:
     """Fills the server's database."""
     httpx.post(f"{url}/notes/", json={"title": "example", "description": "example"}).raise_for_status()
     time.sleep(0.5)  # until the note is published and archived
@@ -103,7 +103,7 @@ def middle(client: httpx.Client, many: int, order: str) -> str:
         case "created" | "updated":
             moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=10**7 // 2)
             key = int(moment.timestamp() * 1000)
-    return place_token(order, key, note["id"])
+    return encode_page_token(order, key, note["id"])
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[Json] = []
     with tempfile.TemporaryDirectory() as folder:
-        embedded = Embedded(Path(folder))
+        embedded = EmbeddedServers(Path(folder))
         embedded.start()
         try:
             with served(embedded, "small") as small_url, served(embedded, "large") as large_url:

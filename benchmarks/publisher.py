@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 import redis.asyncio as redis
 import uvloop
 
-from realtime.eventlog.bus import Bus, Entry
+from realtime.eventlog.bus import Bus, LogEntry
 from realtime.eventlog.codec import encode_change
-from realtime.notes.models import Change, Note, NoteIn
+from realtime.notes.models import Note, NoteChange, NoteIn
 
 Publish = Callable[[bytes], Awaitable[object]]
 BEYOND = 1_000_000
@@ -37,7 +37,7 @@ def through_log(bus: Bus) -> Publish:
         note = Note.model_construct(
             id=BEYOND + version % 1000, version=version, created_date=now, updated_date=now, **sent.model_dump()
         )
-        await bus.append(Entry(str(note.id), note.version, *encode_change(Change(note))))
+        await bus.append(LogEntry(str(note.id), note.version, *encode_change(NoteChange(note))))
 
     return publish
 

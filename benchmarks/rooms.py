@@ -20,7 +20,7 @@ import uvloop
 from websockets.asyncio.client import connect
 
 from benchmarks.processes import free_port, listening
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.rooms import protocol
 
 SETTLE = 2.0
@@ -28,7 +28,7 @@ SETTLE = 2.0
 
 @contextmanager
 def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    embedded = Embedded(folder, mongo=True, redis=True)
+    embedded = EmbeddedServers(folder, mongo=True, redis=True)
     embedded.start()
     try:
         port = free_port()

@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.peers import Contender
 from benchmarks.processes import HERE, compiled, cpu, family, files, free_port, listening, memory, more_files
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 
 NOTES = 100
 CONTENT = "x" * 300
@@ -78,7 +78,7 @@ class Session:
         self.quick = quick
         self.files = more_files()
         self._load = str(compiled("load"))
-        self._embedded = Embedded(folder / "data")
+        self._embedded = EmbeddedServers(folder / "data")
         self._log = folder / "servers.log"
         self._open = ExitStack()
         self._servers: dict[str, tuple[Server, ExitStack]] = {}

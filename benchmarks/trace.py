@@ -18,7 +18,7 @@ import time
 import psutil
 import pycrdt
 
-from realtime.rooms.crdt import Document, compacted, genesis, new_client
+from realtime.rooms.crdt import TextDocument, compacted, genesis, new_client
 
 SESSION = 2000
 """Operations after which another client goes on, as after a reload."""
@@ -66,11 +66,11 @@ def opened(snapshot: bytes, runs: int) -> tuple[float, float]:
     times = []
     for _ in range(runs):
         started = time.perf_counter()
-        len(str(Document([snapshot])))
+        len(str(TextDocument([snapshot])))
         times.append(1000 * (time.perf_counter() - started))
     gc.collect()
     before = psutil.Process().memory_info().rss
-    kept = [Document([snapshot]) for _ in range(10)]
+    kept = [TextDocument([snapshot]) for _ in range(10)]
     memory = (psutil.Process().memory_info().rss - before) / len(kept) / 2**20
     return statistics.median(times), memory
 
@@ -86,7 +86,7 @@ def main() -> None:
     started = time.perf_counter()
     snapshot = folded(updates)
     took = time.perf_counter() - started
-    assert str(Document([snapshot])) == text
+    assert str(TextDocument([snapshot])) == text
     print(f"{len(updates):,} operations, seed {arguments.seed}, {len(text.encode()):,} bytes of text in the end")
     print(f"folded, {FOLD} at a time, in {1e6 * took / len(updates):.0f} µs an update")
     for name, one in (("typed", snapshot), ("pasted", genesis(text))):

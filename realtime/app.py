@@ -16,57 +16,57 @@ from starlette.routing import Route, WebSocketRoute
 
 from realtime.api import docs_pages, routers, webapp
 from realtime.api.error_handlers import add_error_handlers
-from realtime.api.middleware.authentication import SignIn
+from realtime.api.middleware.authentication import AuthenticationMiddleware
 from realtime.api.middleware.body_limit import BodyLimit
-from realtime.api.middleware.connection_limits import AcceptLimit, Admission, StreamRetry
+from realtime.api.middleware.connection_limits import Admission, ConnectLimit, StreamRetry
 from realtime.api.middleware.http_semantics import HttpSemantics
 from realtime.api.middleware.open_mode import OpenModeGate
-from realtime.api.middleware.origins import KnownHost, OtherOrigins, SameOrigin
+from realtime.api.middleware.origins import AllowedOrigins, KnownHost, SameOrigin
 from realtime.api.middleware.proxies import ProxyHeaders, RootPath
 from realtime.api.middleware.request_log import RequestLog
-from realtime.api.middleware.security_headers import SafeHeaders
-from realtime.api.middleware.websocket_routes import SocketsFirst
+from realtime.api.middleware.security_headers import SecurityHeaders
+from realtime.api.middleware.websocket_routes import WebSocketRoutes
 from realtime.api.middleware.write_limit import WriteLimit
 from realtime.api.openapi import with_security, without_null_parameters
 from realtime.api.router import other_form
 from realtime.api.routes import feed, health
-from realtime.api.services import Parts
+from realtime.api.services import Services
 from realtime.auth.accounts import Accounts
 from realtime.auth.audit import NoteAudit
-from realtime.auth.authenticator import Viewers
-from realtime.auth.connection_limit import Places
+from realtime.auth.authenticator import Authenticator
+from realtime.auth.connection_limit import ConnectionSlots
 from realtime.auth.open_connections import raise_open_files
 from realtime.auth.open_mode import OpenModeCheck
 from realtime.auth.passwords import Passwords
-from realtime.auth.permissions import OPEN, STRANGER
-from realtime.auth.rate_limit import Limits, writes
-from realtime.auth.revocations import Ended, Open, Revocations
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED
+from realtime.auth.rate_limit import RateLimiter, write_rule
+from realtime.auth.revocations import EndedSubjects, LiveSessions, Revocations
 from realtime.auth.sign_in_guard import SignInGuard
 from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worker, setup_path
 from realtime.core.close_codes import CloseCode
 from realtime.core.pools import Pools
 from realtime.core.tasks import running
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.codec import decode_event, event_at
-from realtime.eventlog.consumer import Follower, Handlers
+from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
 from realtime.eventlog.event import Event
 from realtime.eventlog.outbox import Outbox
-from realtime.eventlog.outbox_poller import Detour
+from realtime.eventlog.outbox_poller import OutboxPoller
 from realtime.failpoints import FailPoints
 from realtime.feed.codec import reset
 from realtime.feed.hub import Hub
 from realtime.feed.presence import Presence
-from realtime.feed.replay_buffer import Recent
+from realtime.feed.replay_buffer import ReplayBuffer
 from realtime.feed.service import Feed
 from realtime.metrics import Metrics
 from realtime.notes.deleted_accounts import DeletedAccounts
-from realtime.notes.models import Usage
-from realtime.notes.queries import Queries
+from realtime.notes.models import StorageUsage
+from realtime.notes.queries import NoteQueries
 from realtime.notes.quotas import Quotas
-from realtime.notes.retention import Housekeeping
-from realtime.notes.service import Notes
+from realtime.notes.retention import Retention
+from realtime.notes.service import NoteService
 from realtime.notes.sharing import Sharing
 from realtime.rooms.manager import Rooms
 from realtime.settings import Settings
@@ -146,34 +146,34 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
-        app.add_middleware(WriteLimit, rule=writes(settings.writes))
-    app.add_middleware(SocketsFirst, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
+        app.add_middleware(WriteLimit, rule=write_rule(settings.writes))
+    app.add_middleware(WebSocketRoutes, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
     if most := settings.most_accepts:
         accounts = settings.auth == "accounts"
         per_client, guests = (max(1, most // 4), max(1, most * 3 // 4)) if accounts else (most, most)
-        app.add_middleware(AcceptLimit, per_second=most, per_client=per_client, guests=guests)
+        app.add_middleware(ConnectLimit, per_second=most, per_client=per_client, guests=guests)
     app.add_middleware(Admission)
     if settings.auth == "accounts":
-        app.add_middleware(SignIn, others=others)
+        app.add_middleware(AuthenticationMiddleware, others=others)
     app.state.security_contact = settings.security_contact
-    app.state.anyone = OPEN if settings.auth == "open" else STRANGER
+    app.state.anyone = UNRESTRICTED if settings.auth == "open" else ANONYMOUS
     app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
     if others:
-        app.add_middleware(OtherOrigins, origins=others)
+        app.add_middleware(AllowedOrigins, origins=others)
     if _is_private(settings):
         app.add_middleware(OpenModeGate)
         app.add_middleware(KnownHost, others=others)
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(StreamRetry)
-    app.add_middleware(SafeHeaders, kept=settings.auth == "open", others=bool(others))
+    app.add_middleware(SecurityHeaders, kept=settings.auth == "open", others=bool(others))
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
     app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
     app.add_middleware(ProxyHeaders, proxies=settings.proxies)
     return app
 
 
-async def _first_contact(follower: Follower, open_mode: OpenModeCheck | None) -> None:
+async def _first_contact(follower: LogConsumer, open_mode: OpenModeCheck | None) -> None:
     """Wait for Redis and MongoDB to answer, but not for long. Raises :class:`RealtimeError` if it must not serve."""
 
     async def wait_for(contact: Awaitable[None]) -> None:
@@ -184,7 +184,7 @@ async def _first_contact(follower: Follower, open_mode: OpenModeCheck | None) ->
     if open_mode is None:
         await wait_for(follower.ready())
         return
-    await asyncio.gather(wait_for(follower.ready()), wait_for(open_mode.look()))
+    await asyncio.gather(wait_for(follower.ready()), wait_for(open_mode.read()))
     if open_mode.has_accounts:
         raise RealtimeError(HAS_ACCOUNTS)
 
@@ -214,7 +214,7 @@ async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
     if settings.mongo_url and settings.redis_url:
         yield settings.mongo_url, settings.redis_url
         return
-    embedded = Embedded(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
+    embedded = EmbeddedServers(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
     await asyncio.to_thread(embedded.start)
     try:
         yield settings.mongo_url or embedded.mongo_url, settings.redis_url or embedded.redis_url
@@ -225,7 +225,7 @@ async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def _parts(
     settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[Services]:
     store = Store(
         mongo_url,
         settings.database,
@@ -236,27 +236,27 @@ async def _parts(
     bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
     pools = Pools()
     slots = max(1, round(settings.heartbeat))
-    recent = Recent(min(RECENT, settings.log_entries))
-    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots, recent=recent)
+    recent = ReplayBuffer(min(RECENT, settings.log_entries))
+    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots, replay_buffer=recent)
 
     async def tell(data: bytes) -> None:
-        await bus.tell(bus.presence, data)
+        await bus.publish(bus.presence, data)
 
     presence = Presence(hub, tell)
-    viewers = Viewers(store, settings.secret)
+    authenticator = Authenticator(store, settings.secret)
 
-    async def end(sessions: Ended) -> None:
-        viewers.forget(sessions)
+    async def end(sessions: EndedSubjects) -> None:
+        authenticator.forget(sessions)
         hub.end(sessions, CloseCode.NOT_SIGNED_IN)
         rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
 
-    async def change_role(sessions: Ended) -> None:
+    async def change_role(sessions: EndedSubjects) -> None:
         # Clients start over on a new connection, with the rights that the session has from now on.
-        viewers.forget(sessions)
+        authenticator.forget(sessions)
         hub.end(sessions, CloseCode.RESUME, reset(follower.position))
         rooms.end(sessions, CloseCode.RESUME)
 
-    async def check(notes: Ended) -> None:
+    async def check(notes: EndedSubjects) -> None:
         for id in notes:
             await rooms.check(id)
             await feed.check(id)
@@ -264,7 +264,7 @@ async def _parts(
     revocations = Revocations(
         store.revocations,
         {"session": end, "note": check, "promoted": change_role, "demoted": change_role},
-        Open(lambda: hub.sessions() | rooms.sessions(), viewers.ended),
+        LiveSessions(lambda: hub.sessions() | rooms.sessions(), authenticator.ended),
     )
     rooms = Rooms(
         store,
@@ -285,17 +285,17 @@ async def _parts(
             rooms.shared(event.id, event.audience.since)
             presence.check(event.id)
 
-    follower = Follower(
+    follower = LogConsumer(
         bus,
-        Handlers(
+        ConsumerHandlers(
             decode=decode_event,
             deliver=deliver,
             reset=lambda position: hub.reset(reset(position)),
-            presence=presence.heard,
+            presence=presence.receive,
         ),
     )
-    detour = Detour(store, bus, lambda change: deliver(event_at(change, follower.position), logged=False))
-    queries = Queries(store, pools.reads)
+    detour = OutboxPoller(store, bus, lambda change: deliver(event_at(change, follower.position), logged=False))
+    queries = NoteQueries(store, pools.reads)
     feed = Feed(
         hub,
         follower,
@@ -309,11 +309,13 @@ async def _parts(
     outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
     audit = NoteAudit(store.audit)
     noted = audit if settings.auth == "accounts" else None
-    limit = Usage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else Usage(0, 0)
+    limit = (
+        StorageUsage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else StorageUsage(0, 0)
+    )
     quotas = Quotas(store, limit)
     writes_ended, pool = revocations.ended, pools.merges
-    notes = Notes(store, outbox, rooms, failpoints, metrics, noted, ended=writes_ended, quotas=quotas, pool=pool)
-    housekeeping = Housekeeping(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
+    notes = NoteService(store, outbox, rooms, failpoints, metrics, noted, ended=writes_ended, quotas=quotas, pool=pool)
+    housekeeping = Retention(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
     tasks = {
         "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
         "append to the log": bus.run,
@@ -328,7 +330,7 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    places = Places(bus, settings.sockets, settings.most_guest_sockets)
+    places = ConnectionSlots(bus, settings.sockets, settings.most_guest_sockets)
     tasks["keep places"] = places.run
     open_mode = OpenModeCheck(store.people) if _is_private(settings) else None
     if open_mode is not None:
@@ -339,10 +341,10 @@ async def _parts(
         tasks["look for accounts"] = partial(open_mode.run, refuse)
     accounts = sharing = deleted_accounts = limits = None
     if settings.auth == "accounts":
-        limits = Limits(bus)
-        sharing = Sharing(store, notes, queries, viewers)
-        guard = SignInGuard(limits, Passwords(settings.password_memory), viewers.key)
-        accounts = Accounts(store, viewers, guard, settings.sign_up)
+        limits = RateLimiter(bus)
+        sharing = Sharing(store, notes, queries, authenticator)
+        guard = SignInGuard(limits, Passwords(settings.password_memory), authenticator.key)
+        accounts = Accounts(store, authenticator, guard, settings.sign_up)
         deleted_accounts = DeletedAccounts(store, notes)
         tasks["settle deleted accounts"] = deleted_accounts.run
         tasks["audit"] = audit.run
@@ -352,9 +354,9 @@ async def _parts(
         async with running(tasks):
             # So that the first answers carry a real cursor; without Redis the server starts all the same.
             await _first_contact(follower, open_mode)
-            known = None if accounts is None else viewers
+            known = None if accounts is None else authenticator
             common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas, pools)
-            yield Parts(*common, known, accounts, sharing, deleted_accounts, noted, limits, open_mode)
+            yield Services(*common, known, accounts, sharing, deleted_accounts, noted, limits, open_mode)
             await asyncio.gather(feed.drain(0), rooms.drain(0))
             await rooms.aclose(notes.project)
             await presence.aclose()

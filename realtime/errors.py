@@ -56,7 +56,7 @@ class RealtimeError(Exception):
         super().__init__(detail)
         self.detail = detail
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """What an answer tells besides ``detail``."""
         return {}
 
@@ -88,13 +88,13 @@ class NoAccounts(RealtimeError):
         super().__init__("This server has no accounts")
 
 
-class NotThere(RealtimeError):
+class ResourceNotFound(RealtimeError):
     """There is no such session, token or user, or it is not one's own; the message says which."""
 
     status = 404
 
 
-class Insecure(RealtimeError):
+class HttpsRequired(RealtimeError):
     """A password came over plain HTTP, from another machine."""
 
     status = 400
@@ -124,7 +124,7 @@ class ConfirmationNeeded(Forbidden):
     def __init__(self) -> None:
         super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """Return the mark by which programs recognize this refusal."""
         return {"required": PASSWORD_CONFIRMATION}
 
@@ -162,7 +162,7 @@ class PasswordRefused(RealtimeError):
     status = 422
 
 
-class TooMany(RealtimeError):
+class TooManyRequests(RealtimeError):
     """Somebody did something too often; in so many seconds it can be done again."""
 
     status = 429
@@ -181,19 +181,19 @@ class CurrentNote(Protocol):
         """Return the note as JSON values."""
 
 
-class Behind(RealtimeError):
+class StaleWrite(RealtimeError):
     """A write was meant for another version than the current one, which it carries."""
 
     def __init__(self, detail: str, current: CurrentNote) -> None:
         super().__init__(detail)
         self.current = current
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """The note as it is."""
         return {"note": self.current.model_dump(mode="json")}
 
 
-class VersionMismatch(Behind):
+class VersionMismatch(StaleWrite):
     """The current version is not one that ``If-Match`` or ``If-None-Match`` allows."""
 
     status = 412
@@ -205,7 +205,7 @@ class VersionMismatch(Behind):
         )
 
 
-class BaseNotFound(Behind):
+class BaseNotFound(StaleWrite):
     """``base_version`` names a version that the history does not have, so nothing can be merged."""
 
     status = 409
@@ -218,7 +218,7 @@ class BaseNotFound(Behind):
         )
 
 
-class MergeConflict(Behind):
+class MergeConflict(StaleWrite):
     """Others changed the same words since ``base_version``."""
 
     status = 409
@@ -231,10 +231,10 @@ class MergeConflict(Behind):
         self.yours = yours
         self.merged = merged
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """The note, the fields that were sent, these merged as far as they can be, and each range in conflict."""
         told = {"yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
-        return {**super().more(), **told}
+        return {**super().extra(), **told}
 
 
 class EditRefused(RealtimeError):
@@ -247,18 +247,18 @@ class EditRefused(RealtimeError):
         super().__init__(f"Operation {number} ({op}): {what} must be there {times}, and is there {found} times")
         self._more = {"operation": number, "expected": expected, "found": found, "at": list(at)}
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """Which operation, how often its text is there, and the first places, in characters."""
         return self._more
 
 
-class WouldNotFit(RealtimeError):
+class FieldTooLong(RealtimeError):
     """What a write would make of a field is more than a note can hold; the message names the field."""
 
     status = 422
 
 
-class ContentTooLong(WouldNotFit):
+class ContentTooLong(FieldTooLong):
     """A write would make the content longer than a note's may be."""
 
     def __init__(self, limit: int) -> None:
@@ -275,7 +275,7 @@ class IdsTaken(RealtimeError):
         super().__init__(f"keep_ids: there are, or were, notes with these ids: {shown}")
         self._ids = ids
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """The ids, at most 1000."""
         return {"ids": list(self._ids[:1000])}
 
@@ -322,12 +322,12 @@ class UnknownPeople(RealtimeError):
         super().__init__(f"There is nobody with the name {', '.join(names)}")
         self._names = names
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """The names."""
         return {"unknown": list(self._names)}
 
 
-class NoRoom(RealtimeError):
+class TooManyPendingRevisions(RealtimeError):
     """The note holds so many revisions that are not archived yet that another one has no room."""
 
     status = 503
@@ -354,7 +354,7 @@ class OutcomeUnknown(Unavailable):
             " read the note, or repeat the request with the same Idempotency-Key"
         )
 
-    def more(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
         """That the outcome is unknown."""
         return {"outcome": "unknown"}
 

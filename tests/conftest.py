@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.harness import ServerProcess
 
@@ -27,15 +27,15 @@ def _clean_environment() -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
     """A real MongoDB and a real Valkey."""
-    servers = Embedded(tmp_path_factory.mktemp("embedded"))
+    servers = EmbeddedServers(tmp_path_factory.mktemp("embedded"))
     servers.start()
     yield servers
     servers.stop()
 
 
-def _settings(embedded: Embedded) -> Iterator[Settings]:
+def _settings(embedded: EmbeddedServers) -> Iterator[Settings]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield Settings(
         mongo_url=embedded.mongo_url,
@@ -49,13 +49,13 @@ def _settings(embedded: Embedded) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def settings(embedded: Embedded) -> Iterator[Settings]:
+def settings(embedded: EmbeddedServers) -> Iterator[Settings]:
     """Settings with a database of their own."""
     yield from _settings(embedded)
 
 
 @pytest.fixture(scope="module")
-def module_settings(embedded: Embedded) -> Iterator[Settings]:
+def module_settings(embedded: EmbeddedServers) -> Iterator[Settings]:
     """Settings for tests of a module that share a database; a new one each time that a process comes back to them."""
     yield from _settings(embedded)
 
@@ -84,7 +84,7 @@ def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
 
 
 @pytest.fixture(scope="session")
-def shared_servers(embedded: Embedded) -> Iterator[list[ServerProcess]]:
+def shared_servers(embedded: EmbeddedServers) -> Iterator[list[ServerProcess]]:
     """Two server processes on one database, for tests that leave them as they found them."""
     settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="shared", port=0)
     servers = [ServerProcess(settings) for _ in range(2)]

@@ -5,36 +5,36 @@ from __future__ import annotations
 import pytest
 
 from realtime.auth.permissions import (
+    ANONYMOUS,
     EVERYONE,
     MOST_FORMER,
-    OPEN,
-    STRANGER,
     UNOWNED,
+    UNRESTRICTED,
     Access,
-    Act,
     Link,
+    Permission,
+    Principal,
     Role,
-    Viewer,
     can,
     key_of,
     role_of,
 )
 
-ANN = Viewer(frozenset({EVERYONE, key_of("ann")}), "ann", "s1")
-ADMIN = Viewer(frozenset({EVERYONE, key_of("root"), UNOWNED}), "root", "s2", admin=True)
+ANN = Principal(frozenset({EVERYONE, key_of("ann")}), "ann", "s1")
+ADMIN = Principal(frozenset({EVERYONE, key_of("root"), UNOWNED}), "root", "s2", admin=True)
 
 
 @pytest.mark.parametrize(
     ("role", "acts"),
     [
-        (Role.VIEWER, {Act.READ}),
-        (Role.EDITOR, {Act.READ, Act.WRITE}),
-        (Role.OWNER, {Act.READ, Act.WRITE, Act.DELETE, Act.SHARE}),
+        (Role.VIEWER, {Permission.READ}),
+        (Role.EDITOR, {Permission.READ, Permission.WRITE}),
+        (Role.OWNER, {Permission.READ, Permission.WRITE, Permission.DELETE, Permission.SHARE}),
     ],
 )
-def test_role_allows_its_acts(role: Role, acts: set[Act]) -> None:
+def test_role_allows_its_acts(role: Role, acts: set[Permission]) -> None:
     access = Access("ann") if role is Role.OWNER else Access("bob", {"ann": role})
-    assert {act for act in Act if can(ANN, access, act)} == acts
+    assert {act for act in Permission if can(ANN, access, act)} == acts
 
 
 def test_greatest_role_counts() -> None:
@@ -43,27 +43,27 @@ def test_greatest_role_counts() -> None:
 
 def test_nobody_has_a_role_in_the_notes_of_others() -> None:
     assert role_of(ADMIN, Access("ann")) is None
-    assert not any(can(STRANGER, Access("ann"), act) for act in Act)
+    assert not any(can(ANONYMOUS, Access("ann"), act) for act in Permission)
 
 
 def test_notes_without_an_owner_are_the_admins() -> None:
-    assert all(can(ADMIN, Access(), act) for act in Act)
+    assert all(can(ADMIN, Access(), act) for act in Permission)
     assert role_of(ANN, Access()) is None
 
 
 def test_token_that_only_reads() -> None:
-    reading = Viewer(ANN.keys, "ann", "t1", writes=False)
-    assert [act for act in Act if can(reading, Access("ann"), act)] == [Act.READ]
+    reading = Principal(ANN.keys, "ann", "t1", writes=False)
+    assert [act for act in Permission if can(reading, Access("ann"), act)] == [Permission.READ]
 
 
 def test_everything_is_everyones_without_accounts() -> None:
-    assert all(can(OPEN, Access("ann"), act) for act in Act)
+    assert all(can(UNRESTRICTED, Access("ann"), act) for act in Permission)
 
 
 def test_link_and_public_open_to_whoever_has_the_key() -> None:
     access = Access("bob", link=Link(Role.EDITOR, "n", "link:1"), public=True)
-    assert role_of(Viewer(frozenset({EVERYONE, "link:1"})), access) is Role.EDITOR
-    assert role_of(STRANGER, access) is Role.VIEWER
+    assert role_of(Principal(frozenset({EVERYONE, "link:1"})), access) is Role.EDITOR
+    assert role_of(ANONYMOUS, access) is Role.VIEWER
 
 
 def test_who_lost_a_note_is_remembered_until_it_is_theirs_again() -> None:

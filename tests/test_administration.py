@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from realtime import create_app
 from realtime.cli.main import app
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
 from tests.harness import note_in
@@ -137,7 +137,7 @@ def test_invites_are_listed_and_revoked(settings: Settings, administer: User) ->
         assert root.get("/invites").json() == []
 
 
-def test_on_a_data_folder_whose_servers_run(embedded: Embedded, settings: Settings) -> None:
+def test_on_a_data_folder_whose_servers_run(embedded: EmbeddedServers, settings: Settings) -> None:
     place = ["--data", str(embedded._folder), "--database", settings.database]
     added = user("add", "ann", "--password-stdin", *place, given=PASSWORD)
     assert (added.stdout, added.stderr) == ("ann was added, as an admin\n", "")

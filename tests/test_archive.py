@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from realtime.errors import FileSkipped, ImportRefused
 from realtime.transfer.note_file import SUFFIXES
-from realtime.transfer.zip_stream import MOST_FILES, Budget, Member, ZipWriter, read_zip
+from realtime.transfer.zip_stream import MOST_FILES, ImportBudget, ZipMember, ZipWriter, read_zip
 
 MIB = 1024 * 1024
 MOMENT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
@@ -47,8 +47,8 @@ def _zipped(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.Z
     return made.getvalue()
 
 
-def _members(archive: bytes, limit: int = MIB) -> list[Member]:
-    return list(read_zip(io.BytesIO(archive), limit, SUFFIXES, Budget()))
+def _members(archive: bytes, limit: int = MIB) -> list[ZipMember]:
+    return list(read_zip(io.BytesIO(archive), limit, SUFFIXES, ImportBudget()))
 
 
 def _read(archive: bytes, limit: int = MIB) -> list[tuple[str, bytes | None]]:
@@ -399,7 +399,7 @@ def test_overlapping_bombs_bring_little() -> None:
     sizes = struct.pack("<LL", len(packed), size)
     archive = _bomb(packed, size, 600).replace(struct.pack("<L", 0) + sizes, crc + sizes)
     with _at_most(32 * MIB):
-        found = list(read_zip(io.BytesIO(archive), size, SUFFIXES, Budget()))
+        found = list(read_zip(io.BytesIO(archive), size, SUFFIXES, ImportBudget()))
     assert found[0].data == bytes(size)
     assert found[-1].reason == "overlaps other files in the archive"
     assert sum(member.data is not None for member in found) < 50
@@ -409,14 +409,14 @@ def test_broken_bombs_use_up_what_may_be_unpacked() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
     crc = struct.pack("<L", zlib.crc32(bytes(MIB)))
     with _at_most(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
-        for member in read_zip(io.BytesIO(archive.replace(crc, b"none")), MIB, SUFFIXES, Budget()):
+        for member in read_zip(io.BytesIO(archive.replace(crc, b"none")), MIB, SUFFIXES, ImportBudget()):
             assert member.data is None
 
 
 def test_many_files_that_grow_much_are_refused() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
     with _at_most(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
-        for _ in read_zip(io.BytesIO(archive), MIB, SUFFIXES, Budget()):
+        for _ in read_zip(io.BytesIO(archive), MIB, SUFFIXES, ImportBudget()):
             pass
 
 
@@ -453,7 +453,7 @@ def _end_before_the_longest_comment() -> bytes:
 def test_endless_list_of_files_is_refused(make: Callable[[], bytes]) -> None:
     archive = io.BytesIO(make())
     with _at_most(4 * MIB), pytest.raises(ImportRefused):
-        list(read_zip(archive, MIB, SUFFIXES, Budget()))
+        list(read_zip(archive, MIB, SUFFIXES, ImportBudget()))
 
 
 def test_more_files_than_may_be() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.store.batcher import MOST, TURNS, UNDER_WAY, Batches
+from realtime.store.batcher import MOST, TURNS, UNDER_WAY, Batcher
 
 
 class Late(Exception):
@@ -43,12 +43,12 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def batches(calls: Calls, *, share: bool = False, timeout: float = 10, most: int = MOST) -> Batches[str, str]:
+def batches(calls: Calls, *, share: bool = False, timeout: float = 10, most: int = MOST) -> Batcher[str, str]:
     # An item is its key and a number: a1, a2, b1 …
-    return Batches(calls.run, lambda item: item[:-1], share=share, timeout=timeout, error=Late, most=most)
+    return Batcher(calls.run, lambda item: item[:-1], share=share, timeout=timeout, error=Late, most=most)
 
 
-async def given(to: Batches[str, str], *items: str) -> list[asyncio.Task[str]]:
+async def given(to: Batcher[str, str], *items: str) -> list[asyncio.Task[str]]:
     tasks = [asyncio.create_task(to.put(item)) for item in items]
     await settled()
     return tasks

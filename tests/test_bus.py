@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import BusUnavailable
-from realtime.eventlog.bus import QUEUE_EVENTS, Bus, Entry
+from realtime.eventlog.bus import QUEUE_EVENTS, Bus, LogEntry
 from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.harness import eventually
@@ -29,11 +29,11 @@ async def bus(settings: Settings) -> AsyncIterator[Bus]:
     await bus.aclose()
 
 
-def entry(key: str, version: int, size: int = 0) -> Entry:
-    return Entry(key, version, f"{key}/{version}@".encode(), b"." * size)
+def entry(key: str, version: int, size: int = 0) -> LogEntry:
+    return LogEntry(key, version, f"{key}/{version}@".encode(), b"." * size)
 
 
-async def append(bus: Bus, *entries: Entry) -> None:
+async def append(bus: Bus, *entries: LogEntry) -> None:
     await asyncio.gather(*map(bus.append, entries))
 
 
@@ -71,9 +71,9 @@ async def test_collapsed_read_has_the_latest_of_each_key_in_order(bus: Bus) -> N
 async def test_reads_are_bounded_in_number_and_bytes(bus: Bus) -> None:
     start = await bus.position()
     await append(bus, *(entry(str(n), 1, size=1000) for n in range(20)))
-    assert len(await bus.read(start, 2**53, most=7) or ()) == 7
-    assert len(await bus.read(start, 2**53, most_bytes=5000) or ()) == 4
-    assert len(await bus.read(start, 2**53, most_bytes=1) or ()) == 1
+    assert len(await bus.read(start, 2**53, limit=7) or ()) == 7
+    assert len(await bus.read(start, 2**53, limit_bytes=5000) or ()) == 4
+    assert len(await bus.read(start, 2**53, limit_bytes=1) or ()) == 1
     assert [offset for offset, _ in await bus.read(start, 5) or ()] == [1, 2, 3, 4, 5]
 
 
@@ -163,7 +163,7 @@ async def test_subscription_tells_when_it_stands_and_what_comes(bus: Bus) -> Non
         confirmed = {(message.channel, message.data) for message in [await anext(messages), await anext(messages)]}
         assert confirmed == {(bus.feed, None), (bus.presence, None)}
         await append(bus, entry("a", 1))
-        await bus.tell(bus.presence, b"hello")
+        await bus.publish(bus.presence, b"hello")
         assert (await anext(messages)).data == (await bus.read((await bus.position())._replace(offset=0), 9) or [])[0][
             1
         ]
@@ -179,14 +179,14 @@ async def test_concurrent_appends_share_calls(bus: Bus) -> None:
     assert offsets == list(range(1, len(offsets) + 1))
 
 
-async def test_away(embedded: Embedded) -> None:
+async def test_away(embedded: EmbeddedServers) -> None:
     bus = Bus("redis://127.0.0.1:1/0", "away", keep=100, timeout=0.5)
     running = asyncio.create_task(bus.run())
     try:
         for call in (
             bus.position(),
             bus.read(Cursor("e", 1), 2),
-            bus.tell(bus.presence, b""),
+            bus.publish(bus.presence, b""),
             bus.append(entry("a", 1)),
         ):
             with pytest.raises(BusUnavailable):
@@ -233,7 +233,7 @@ async def test_cancellation_is_never_swallowed(bus: Bus) -> None:
     async def ask_for_ever() -> None:
         while True:
             await bus.position()
-            await bus.tell(bus.presence, b"")
+            await bus.publish(bus.presence, b"")
             await asyncio.sleep(0)
 
     for turns in range(60):  # of the loop: the cancellation comes at any point of a call

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import Frame, Packet, framed
+from realtime.core.frames import Frame, FrameBatch, framed
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
 from realtime.feed.hub import TURNS, Hub
-from realtime.feed.subscriber import BATCH, Client, Closed
+from realtime.feed.subscriber import BATCH, Subscriber, SubscriberClosed
 from tests.harness import eventually
 
 SIZE = 1000
@@ -25,7 +25,7 @@ class Wire:
 
     def __init__(self, room: int = 10**9) -> None:
         self.room = room
-        self.client: Client | None = None
+        self.client: Subscriber | None = None
         self.writes: list[bytes] = []
         self.full = False
         self.buffered = 0
@@ -39,7 +39,7 @@ class Wire:
             assert self.client is not None
             self.client.full()  # at once, as transports do
 
-    def send(self, packet: Packet, limit: int) -> bool:
+    def send(self, packet: FrameBatch, limit: int) -> bool:
         raise NotImplementedError
 
     def probe(self) -> None:
@@ -86,14 +86,14 @@ async def hub() -> Hub:
 
 def joined(hub: Hub, room: int = 10**9, notes: frozenset[int] | None = None, *, live: bool = True) -> Wire:
     wire = Wire(room)
-    wire.client = hub.join(notes, content=True, viewer=OPEN)
+    wire.client = hub.join(notes, content=True, principal=UNRESTRICTED)
     wire.client.connect(wire)
     if live:
         wire.client.live()
     return wire
 
 
-def client_of(wire: Wire) -> Client:
+def client_of(wire: Wire) -> Subscriber:
     assert wire.client is not None
     return wire.client
 
@@ -138,12 +138,12 @@ async def test_sending_ends_when_the_client_is_closed(hub: Hub) -> None:
     sending = asyncio.create_task(client_of(wire).send([frame_of("missed")]))
     await asyncio.sleep(0)
     client_of(wire).close(CloseCode.RESUME)
-    with pytest.raises(Closed) as closed:
+    with pytest.raises(SubscriberClosed) as closed:
         await sending
     assert closed.value.code is CloseCode.RESUME
     client_of(wire).live()
     assert wire.writes == []
-    assert client_of(wire) not in client_of(wire).subscription.open
+    assert client_of(wire) not in client_of(wire).subscription.ready
 
 
 async def test_a_transport_that_is_full_by_a_fan_out_does_not_get_it_again(hub: Hub) -> None:
@@ -172,7 +172,7 @@ async def test_nothing_is_lost_or_doubled_over_falling_behind_and_catching_up(hu
         wire.room = 10**9
         wire.drain()
         assert wire.texts == [f"full {offset % 3} {offset}" for offset in range(1, 500)]
-        assert client_of(wire) in client_of(wire).subscription.open
+        assert client_of(wire) in client_of(wire).subscription.ready
 
 
 async def test_behind_only_the_latest_of_each_note_waits(hub: Hub) -> None:
@@ -279,7 +279,7 @@ async def test_what_is_due_goes_out_before_all_else(hub: Hub) -> None:
     wire = joined(hub, notes=frozenset({1}))
     client_of(wire).admitted[1] = True
     hub.publish(event(1))
-    hub.tell(1, [frame_of("told")], ())
+    hub.publish_presence(1, [frame_of("told")], ())
     hub.publish(event(2))
     hub.reset(frame_of("reset"))
     hub.publish(event(3))

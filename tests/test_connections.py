@@ -16,10 +16,10 @@ import pytest
 from websockets.frames import DATA_OPCODES, Opcode
 from websockets.protocol import OPEN, SERVER
 
-from realtime.core.frames import Packet, framed
+from realtime.core.frames import FrameBatch, framed
 from realtime.core.turns import Turns
 from realtime.websocket import connection as websocket_connection
-from realtime.websocket.connection import MAX_MESSAGE, Connection, Parser
+from realtime.websocket.connection import MAX_MESSAGE, Parser, WebSocketConnection
 from tests.faults.raw import BINARY, CLOSE, FIRST, FIRST_BINARY, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
@@ -108,7 +108,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def fed(*pieces: bytes) -> tuple[Heard, Memory]:
     """What becomes of pieces as they come."""
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     for piece in pieces:
         if not transport.closed:
@@ -284,11 +284,11 @@ async def test_the_same_is_understood_as_by_the_library() -> None:
 
 async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
     heard, transport = Heard(), Memory()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     connection.close(4500, "bad frame", delay=0.05 * UNIT)
     connection.data_received(frame(TEXT, b"after"))
-    assert connection.send(Packet([b"after"]), 1000)
+    assert connection.send(FrameBatch([b"after"]), 1000)
     assert (heard.messages, transport.written, transport.reading) == ([], b"", False)
     await eventually(lambda: transport.written == close_of(4500, b"bad frame"))
     assert transport.reading
@@ -300,7 +300,7 @@ async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
 @asynccontextmanager
 async def connected(
     heard: Heard, every: float | None = None
-) -> AsyncIterator[tuple[Connection, asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AsyncIterator[tuple[WebSocketConnection, asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection, and the other end of it."""
     loop = asyncio.get_running_loop()
     listener = socket.socket()
@@ -310,7 +310,7 @@ async def connected(
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         plain, _ = listener.accept()
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, plain)
-    connection = Connection(transport, set(), every, Turns())
+    connection = WebSocketConnection(transport, set(), every, Turns())
     transport.set_protocol(connection)
     connection.listen(heard)
     try:
@@ -362,7 +362,7 @@ async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.Monke
 async def test_nothing_is_written_after_a_close() -> None:
     for data in (frame(CLOSE), frame(TEXT, b"\xff"), frame(TEXT, b"a", mask=None)):
         transport, heard = Memory(), Heard()
-        connection = Connection(transport, set(), None, Turns())
+        connection = WebSocketConnection(transport, set(), None, Turns())
         connection.listen(heard)
         connection.data_received(data)
         assert connection.full
@@ -422,7 +422,7 @@ async def test_stopping_says_so() -> None:
 async def test_what_is_left_of_answers_before_is_waited_for() -> None:
     transport, heard = Memory(), Heard()
     transport.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     assert connection.full
     connection.data_received(frame(PING, b"p"))
@@ -434,7 +434,7 @@ async def test_what_is_left_of_answers_before_is_waited_for() -> None:
 
 async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     connection.pause_writing()
     for number in range(100):
@@ -490,7 +490,7 @@ async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: p
     monkeypatch.setattr(websocket_connection, "FRAMES_BURST", 10)
     fragments = [frame(FIRST_BINARY, b"0"), *[frame(MORE, b"1")] * 5000, frame(LAST, b"2")]
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     for number in range(0, len(fragments), 100):
         connection.data_received(b"".join(fragments[number : number + 100]))
@@ -506,7 +506,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
         messages = [str(number) for number in range(300)]
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
         transport, heard = Memory(), Heard()
-        connection = Connection(transport, set(), None, Turns())
+        connection = WebSocketConnection(transport, set(), None, Turns())
         connection.listen(heard)
         connection.data_received(stream[:20_000])
         assert not transport.reading
@@ -523,7 +523,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
 async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
     transport, heard = Memory(), Heard()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     connection.listen(heard)
     connection.data_received(frame(TEXT, b"1") + frame(TEXT, b"2"))
     connection.hold(True)
@@ -541,7 +541,7 @@ async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytes
     monkeypatch.setattr(websocket_connection, "PROBE_SECONDS", 0.05)
     transport, answering = Memory(), Memory()
     for one in (transport, answering):
-        connection = Connection(one, set(), 60, Turns())
+        connection = WebSocketConnection(one, set(), 60, Turns())
         connection.listen(Heard())
         connection.probe()
         connection.probe()

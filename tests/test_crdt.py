@@ -17,8 +17,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0
-from realtime.rooms.crdt import EMPTY, NOTHING, Document, compacted, genesis
-from realtime.rooms.yjs_update import Waiting, clocks_of, parts, walked
+from realtime.rooms.crdt import EMPTY, NOTHING, TextDocument, compacted, genesis
+from realtime.rooms.yjs_update import PendingUpdates, clocks_of, parts, scan_update
 from tests.harness import UNIT
 
 PIECES = ["a", "b ", "one", "\n", "🦜", "👩‍👩‍👧", "é", "é", "\u2028", "中"]
@@ -92,14 +92,14 @@ SEEDS = st.integers(0, 2**32 - 1)
 def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
     text, updates = authored(seed)
     for update in updates:
-        walked(update)
+        scan_update(update)
     shuffled = random.Random(seed).sample(updates, len(updates))
-    document = Document(shuffled)
+    document = TextDocument(shuffled)
     assert str(document) == text
     assert not document.waits
     assert document.length == len(text.encode())
-    assert str(Document([compacted(updates)])) == text
-    assert str(Document([pycrdt.merge_updates(*shuffled)])) == text
+    assert str(TextDocument([compacted(updates)])) == text
+    assert str(TextDocument([pycrdt.merge_updates(*shuffled)])) == text
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,10 +111,10 @@ def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> Non
     early = [update for place, update in enumerate(updates) if place not in late]
     gap: bool = data.draw(st.booleans())
     first = [pycrdt.merge_updates(*early)] if early and gap else early
-    document = Document(first)
+    document = TextDocument(first)
     for _ in range(2):
-        document = Document([document.since()])
-    document = Document([compacted([document.since()])])
+        document = TextDocument([document.since()])
+    document = TextDocument([compacted([document.since()])])
     for place in late:
         document.apply(updates[place])
     assert str(document) == text
@@ -127,10 +127,10 @@ def test_a_gap_within_an_update_waits() -> None:
         before = author.doc.get_state()
         author.text += word
         author._made(before)
-    document = Document([pycrdt.merge_updates(author.updates[0], author.updates[2])])
+    document = TextDocument([pycrdt.merge_updates(author.updates[0], author.updates[2])])
     assert document.waits
     assert str(document) == "one"
-    again = Document([document.since()])
+    again = TextDocument([document.since()])
     assert again.waits
     again.apply(author.updates[1])
     assert str(again) == "onetwothree"
@@ -141,14 +141,14 @@ def test_a_gap_within_an_update_waits() -> None:
 @given(SEEDS)
 def test_since_brings_what_is_missing(seed: int) -> None:
     text, updates = authored(seed)
-    document = Document(updates)
+    document = TextDocument(updates)
     for known in (0, len(updates) // 2, len(updates)):
-        other = Document(updates[:known])
+        other = TextDocument(updates[:known])
         other.apply(document.since(other.state))
         assert str(other) == text
-    assert document.since(document.state) == Document(updates).since(document.state)
-    assert Document().since() == EMPTY
-    assert Document().state == NOTHING
+    assert document.since(document.state) == TextDocument(updates).since(document.state)
+    assert TextDocument().since() == EMPTY
+    assert TextDocument().state == NOTHING
 
 
 @settings(max_examples=40, deadline=None)
@@ -158,9 +158,9 @@ def test_every_truncation_is_refused(seed: int) -> None:
     for update in (*updates, pycrdt.merge_updates(*updates)):
         for end in range(len(update)):
             with pytest.raises(MalformedUpdate):
-                walked(update[:end])
+                scan_update(update[:end])
         with pytest.raises(MalformedUpdate):
-            walked(update + b"\0")
+            scan_update(update + b"\0")
 
 
 def undecided(updates: Sequence[bytes]) -> bool:
@@ -179,7 +179,7 @@ def undecided(updates: Sequence[bytes]) -> bool:
 def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
     """What is refused changes nothing; what is taken can be handed on and read again."""
     _, updates = authored(seed % 16, acts=12)
-    document = Document(updates)
+    document = TextDocument(updates)
     junk = bytearray(data.draw(st.sampled_from([*updates, pycrdt.merge_updates(*updates)])))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(junk) - 1))
@@ -192,8 +192,8 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
     except DocumentBroken:
         return  # it is loaded anew
     whole = document.since()
-    walked(whole)
-    again = Document([whole])
+    scan_update(whole)
+    again = TextDocument([whole])
     assert str(again) == str(document) or undecided([*updates, bytes(junk)])
 
 
@@ -209,11 +209,11 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
 )
 def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> None:
     """It may claim clocks that others have: they come from strangers."""
-    document = Document()
+    document = TextDocument()
     for update in updates:
         with suppress(MalformedUpdate):
             document.apply(update)
-        again = Document([document.since()])
+        again = TextDocument([document.since()])
         assert (str(again), again.waits) == (str(document), document.waits)
     for later in (item(9, 0, "z"), item(0, 0, "0123456789")):
         document.apply(later)
@@ -222,33 +222,33 @@ def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> Non
 
 
 def test_characters_that_are_known_already_forbid_nothing() -> None:
-    document = Document([item(1, 0, "abc"), item(1, 0, "🦜c")])
+    document = TextDocument([item(1, 0, "abc"), item(1, 0, "🦜c")])
     document.apply(item(2, 0, "-", (1, 0), (1, 1)))
     assert str(document) == "a-bc"
 
 
 def test_pieces_that_build_upon_each_other_in_a_circle_wait() -> None:
     one, other = item(1, 0, "a", (2, 0))[1:-1], item(2, 0, "b", (1, 0))[1:-1]
-    document = Document([b"\2" + other + one + b"\0"])
+    document = TextDocument([b"\2" + other + one + b"\0"])
     assert document.waits
-    assert Document([document.since()]).waits
+    assert TextDocument([document.since()]).waits
     document.apply(item(1, 0, "x"))
     assert str(document) == "xb"
 
 
 def test_deletions_that_wait_are_one() -> None:
-    document = Document([deletion(1, 0, 1), deletion(1, 0, 2)])
+    document = TextDocument([deletion(1, 0, 1), deletion(1, 0, 2)])
     document.apply(item(1, 0, "🦜x"))
-    assert str(document) == str(Document([document.since()])) == "x"
+    assert str(document) == str(TextDocument([document.since()])) == "x"
 
 
 @given(st.binary(max_size=200))
 def test_junk_is_refused_or_an_update(data: bytes) -> None:
     try:
-        walked(data)
+        scan_update(data)
     except MalformedUpdate:
         return
-    Document([data])
+    TextDocument([data])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_junk_is_refused_or_an_update(data: bytes) -> None:
 )
 def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
     with pytest.raises(MalformedUpdate, match=why):
-        walked(update)
+        scan_update(update)
 
 
 @pytest.mark.parametrize(
@@ -292,23 +292,23 @@ def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
 )
 def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str) -> None:
     """Yrs would lose count, and what it encodes afterwards could not be read by anybody."""
-    document = Document([item(1, 0, "x🦜y")])
+    document = TextDocument([item(1, 0, "x🦜y")])
     with pytest.raises(MalformedUpdate, match="in two"):
         document.apply(update)
-    assert str(Document([document.since()])) == "x🦜y"
+    assert str(TextDocument([document.since()])) == "x🦜y"
     assert not document.waits
-    reloaded = Document([document.since()])
+    reloaded = TextDocument([document.since()])
     with pytest.raises(MalformedUpdate, match="in two"):
         reloaded.apply(update)
     # In the other order, the character is refused that something waits to go into.
-    waiting = Document([update])
+    waiting = TextDocument([update])
     with suppress(MalformedUpdate):
         waiting.apply(item(1, 0, "x🦜y"))
-    Document([waiting.since()])
+    TextDocument([waiting.since()])
 
 
 def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
-    document = Document([item(1, 0, "x🦜y")])
+    document = TextDocument([item(1, 0, "x🦜y")])
     with pytest.raises(MalformedUpdate, match="in two"):
         document.since(b"\1\1\2")
 
@@ -316,11 +316,11 @@ def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
 @pytest.mark.parametrize("state", [b"", b"\1", b"\1\1", b"\xff\xff\xff\x7f", b"\0\0", b"\1\1\1\1"])
 def test_what_is_no_state_is_refused(state: bytes) -> None:
     with pytest.raises(MalformedUpdate):
-        Document().since(state)
+        TextDocument().since(state)
 
 
 def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
-    document = Document([item(1, 0, "ab")])
+    document = TextDocument([item(1, 0, "ab")])
     with pytest.raises(MalformedUpdate):
         document.apply(item(1, 0, "a🦜c"))
     assert str(document) == "ab"
@@ -336,7 +336,7 @@ def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
 )
 def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
     started = time.thread_time()
-    Document([update]).since()
+    TextDocument([update]).since()
     assert time.thread_time() - started < 5 * UNIT
 
 
@@ -344,33 +344,33 @@ def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
 @settings(max_examples=100, deadline=None)
 def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, after: str, seed: int) -> None:
     first = genesis(before)
-    document, other = Document([first], client=seed + 1), Document([first])
+    document, other = TextDocument([first], client=seed + 1), TextDocument([first])
     update = document.edit(changes(before, after))
     other.apply(update)
     assert str(document) == str(other) == after
     assert other.state == document.state
-    assert str(Document([compacted([first, update])])) == after
+    assert str(TextDocument([compacted([first, update])])) == after
 
 
 def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
     first = genesis("one two three")
-    ours, theirs = Document([first], client=5), Document([first], client=6)
+    ours, theirs = TextDocument([first], client=5), TextDocument([first], client=6)
     mine = ours.edit(changes("one two three", "one 2 three"))
     yours = theirs.edit([(0, 0, "zero ")])
-    assert str(Document([first, yours, mine])) == str(Document([first, mine, yours])) == "zero one 2 three"
+    assert str(TextDocument([first, yours, mine])) == str(TextDocument([first, mine, yours])) == "zero one 2 three"
 
 
 def test_genesis_of_nothing_is_nothing() -> None:
     assert genesis("") == EMPTY
-    assert str(Document([genesis("")])) == ""
+    assert str(TextDocument([genesis("")])) == ""
     assert genesis("a") != genesis("a")
 
 
 def test_compaction_forgets_what_was_deleted() -> None:
-    document = Document(client=1)
+    document = TextDocument(client=1)
     updates = [document.edit([(0, 0, "x" * 10_000)]), document.edit([(1, 9_999, "")])]
     assert len(compacted(updates)) < 200
-    assert str(Document([compacted(updates)])) == "xx"
+    assert str(TextDocument([compacted(updates)])) == "xx"
 
 
 class Peers(RuleBasedStateMachine):
@@ -381,7 +381,7 @@ class Peers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.documents = [Document(client=100 + place) for place in range(self.many)]
+        self.documents = [TextDocument(client=100 + place) for place in range(self.many)]
         self.stored: list[list[bytes]] = [[] for _ in range(self.many)]
         self.all: list[bytes] = []
         self.tokens: list[str] = []
@@ -418,7 +418,7 @@ class Peers(RuleBasedStateMachine):
     @rule(place=st.integers(0, 2))
     def reload(self, place: int) -> None:
         before = str(self.documents[place])
-        self.documents[place] = Document(self.stored[place], client=crdt.new_client())
+        self.documents[place] = TextDocument(self.stored[place], client=crdt.new_client())
         assert str(self.documents[place]) == before
 
     @invariant()
@@ -446,7 +446,7 @@ TestPeers = Peers.TestCase
 
 
 def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
-    document = Document([genesis("text")])
+    document = TextDocument([genesis("text")])
     lost: Sequence[bytes] = [item(9, 2 * place + 1, "x", (9, 2 * place)) for place in range(1000)]
     for update in lost:
         document.apply(update)
@@ -457,7 +457,7 @@ def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
 
 
 def test_what_is_known_is_no_news() -> None:
-    one, other = Document(client=1), Document(client=2)
+    one, other = TextDocument(client=1), TextDocument(client=2)
     first, second = one.edit([(0, 0, "hello")]), one.edit([(0, 2, "")])
     assert other.offer(first)
     assert other.offer(second)
@@ -475,23 +475,23 @@ def test_nul_is_refused() -> None:
     source: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
     source.get("content", type=pycrdt.Text).insert(0, "a\0b")
     with pytest.raises(MalformedUpdate, match="NUL"):
-        Document([source.get_update()])
+        TextDocument([source.get_update()])
 
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(1, 7))
 def test_an_update_in_parts_makes_the_same(seed: int, most: int) -> None:
     text, updates = authored(seed)
-    for whole in (Document(updates).since(), pycrdt.merge_updates(*updates)):
+    for whole in (TextDocument(updates).since(), pycrdt.merge_updates(*updates)):
         walk, pieces = parts(whole, most)
-        document = Document()
+        document = TextDocument()
         assert document.follows(walk)
         for part in pieces:
             assert len(parts(part, most)[1]) == 1
             document.apply(part)
             assert not document.waits
         assert str(document) == text
-        assert clocks_of(document.state) == clocks_of(Document(updates).state)
+        assert clocks_of(document.state) == clocks_of(TextDocument(updates).state)
 
 
 def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
@@ -501,7 +501,7 @@ def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
         author.text.insert(0, word)
         author._made(before)
     one, two, three, four = author.updates
-    document = Document()
+    document = TextDocument()
     for part in parts(pycrdt.merge_updates(one, three, four), 1)[1]:
         document.apply(part)
     assert str(document) == "one"
@@ -511,7 +511,7 @@ def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
 
 def test_what_waits_in_the_worst_order_is_taken_in_linear_time() -> None:
     many = 5000
-    waiting = Waiting()
+    waiting = PendingUpdates()
     end = number(many + 1) + b"\0\4\1" + lib0.string("content") + b"\1a"
     rest = b"".join(b"\1" + number(one) + b"\0\x84" + number(one + 1) + b"\0\1a" for one in range(1, many + 1))
     waiting.add(number(many + 1) + rest + b"\1" + end + b"\0", {})

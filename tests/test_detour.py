@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from benchmarks.processes import free_port
 from realtime import create_app
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.eventlog.bus import SILENCE, Bus
 from realtime.settings import Settings
 from tests.accounts.people import parts_of
@@ -25,7 +25,7 @@ from tests.harness import eventually, note_in
 
 
 @pytest.fixture
-def frozen(embedded: Embedded) -> Iterator[psutil.Process]:
+def frozen(embedded: EmbeddedServers) -> Iterator[psutil.Process]:
     """The process of Redis, which goes on when the test ends."""
     process = process_on(embedded.redis_url)
     yield process

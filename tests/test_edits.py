@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.errors import EditRefused, WouldNotFit
+from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT
 from realtime.notes.text_operations import Edit, Edits, edited
@@ -108,7 +108,7 @@ def test_inserted_line_keeps_its_line_feed() -> None:
 def test_edit_that_does_not_fit(content: str, edits: list[Json], told: Json) -> None:
     with pytest.raises(EditRefused) as raised:
         _edited(content, *edits)
-    assert raised.value.more() == told
+    assert raised.value.extra() == told
     assert f"Operation {told['operation']} " in raised.value.detail
 
 
@@ -134,7 +134,7 @@ def test_replace_is_exact(content: str, find: str, by: str) -> None:
     ids=["append", "prepend", "bytes", "insert", "replace", "on the way"],
 )
 def test_result_over_a_mebibyte(content: str, edits: list[Json]) -> None:
-    with pytest.raises(WouldNotFit, match="content"):
+    with pytest.raises(FieldTooLong, match="content"):
         _edited(content, *edits)
 
 
@@ -149,7 +149,7 @@ def test_huge_result_is_never_built() -> None:
     edits = READER.validate_python([replace("b", by, count=50_000)])
     tracemalloc.start()
     try:
-        with pytest.raises(WouldNotFit):
+        with pytest.raises(FieldTooLong):
             edited(content, edits)
         assert tracemalloc.get_traced_memory()[1] < 32 * 1024 * 1024
     finally:

@@ -34,7 +34,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
 from realtime.embedded.lock import SECRETS, lock_folder
-from realtime.embedded.pair import Embedded, running
+from realtime.embedded.pair import EmbeddedServers, running
 from realtime.errors import EmbeddedError
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone
@@ -129,7 +129,7 @@ async def write_until_it_fails(url: str, acknowledged: dict[int, Any]) -> None:
 
 def test_data_survives_a_restart_even_on_other_ports_and_with_other_secrets(folder: Path) -> None:
     """The folders of versions that had no secrets are like one that lost them."""
-    embedded = Embedded(folder)
+    embedded = EmbeddedServers(folder)
     embedded.start()
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
         client.realtime.notes.insert_one({"_id": 1})
@@ -156,7 +156,7 @@ def test_data_survives_a_restart_even_on_other_ports_and_with_other_secrets(fold
     [("//", ["listDatabases", "createUser", "replSetGetConfig", "shutdown"]), (":wrong@", ["listDatabases"])],
     ids=["none", "wrong"],
 )
-def test_who_does_not_know_the_secrets_is_refused(embedded: Embedded, known: str, commands: list[str]) -> None:
+def test_who_does_not_know_the_secrets_is_refused(embedded: EmbeddedServers, known: str, commands: list[str]) -> None:
     strange = [
         re.sub(r"//.*@" if known == "//" else r":\w{64}@", known, url)
         for url in (embedded.mongo_url, embedded.redis_url)
@@ -194,7 +194,7 @@ def answer_to(url: str, message: bytes) -> bytes:
     return b""
 
 
-async def test_compressed_messages_of_strangers_get_no_answer(embedded: Embedded, tmp_path: Path) -> None:
+async def test_compressed_messages_of_strangers_get_no_answer(embedded: EmbeddedServers, tmp_path: Path) -> None:
     """CVE-2025-14847: unpatched versions answer malformed ones with what was in their memory."""
     async with Standalone(tmp_path / "mongod") as ordinary:
         answer = answer_to(ordinary.url, compressed({"hello": 1}))
@@ -205,7 +205,7 @@ async def test_compressed_messages_of_strangers_get_no_answer(embedded: Embedded
 
 def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
     assert running(folder) is None
-    embedded = Embedded(folder)
+    embedded = EmbeddedServers(folder)
     (folder / "mongodb").mkdir(parents=True, mode=0o755)
     (folder / "mongodb" / "key").touch(0o644)  # a disk was full
     embedded.start()
@@ -266,7 +266,7 @@ async def test_killed_mongod_is_started_again(own: Own, folder: Path) -> None:
 
 async def test_killed_mongod_comes_back_on_its_port_even_if_that_is_taken_for_a_while(folder: Path) -> None:
     """Its owner and the replica set know it by this port."""
-    embedded = Embedded(folder, redis=False)
+    embedded = EmbeddedServers(folder, redis=False)
     embedded.start()
     try:
         mongod = family(os.getpid(), folder)["mongod"]
@@ -291,7 +291,7 @@ async def test_killed_keeper_takes_the_servers_along_and_the_owner_can_still_sto
 
 
 def test_second_one_on_the_same_folder_is_refused(folder: Path) -> None:
-    embedded, second = Embedded(folder, mongo=False), Embedded(folder, mongo=False)
+    embedded, second = EmbeddedServers(folder, mongo=False), EmbeddedServers(folder, mongo=False)
     embedded.start()
     try:
         with pytest.raises(EmbeddedError, match=rf"{folder} is in use by process {os.getpid()}\."):

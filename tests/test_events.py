@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from realtime.eventlog.codec import decode_event, encode_change
 from realtime.eventlog.cursor import UNKNOWN, Cursor
 from realtime.feed.messages import client_message, server_message
-from realtime.notes.models import Change, Note
+from realtime.notes.models import Note, NoteChange
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 67000, UTC)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
@@ -33,7 +33,7 @@ notes = st.builds(
 @given(notes, st.booleans(), st.integers(1, 2**53))
 def test_event_survives_the_log_in_both_variants(note: Note, deleted: bool, offset: int) -> None:
     cursor = Cursor("abc", offset)
-    head, tail = encode_change(Change(note, deleted))
+    head, tail = encode_change(NoteChange(note, deleted))
     event = decode_event(head + str(cursor).encode() + tail)
     assert (event.id, event.cursor, event.full.version) == (note.id, cursor, note.version)
     assert event.full.size == len(event.full.text.encode())

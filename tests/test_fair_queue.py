@@ -10,14 +10,14 @@ from functools import partial
 import pytest
 
 from realtime.auth.passwords import Passwords
-from realtime.core.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, Requester, Ticket
-from realtime.errors import TooMany
+from realtime.core.fair_queue import TRUSTED_IN_A_ROW, FairPool, FairQueue, QueueLimits, QueueTicket, Requester
+from realtime.errors import TooManyRequests
 from tests.harness import eventually
 
 MAX_PER_MEMBER, MAX_PER_GROUP, MAX_PER_LANE = QueueLimits()
 
 
-def add(queue: FairQueue, group: str, member: str = "", *, trusted: bool = False, ready: bool = True) -> Ticket:
+def add(queue: FairQueue, group: str, member: str = "", *, trusted: bool = False, ready: bool = True) -> QueueTicket:
     """Add a ticket that can be served at once."""
     ticket = queue.admit(Requester(group, member or group, trusted))
     ticket.ready = ready
@@ -53,7 +53,7 @@ class TestFairQueue:
             for number in range(100):
                 try:
                     add(queue, f"flood-{number}")
-                except TooMany:
+                except TooManyRequests:
                     continue
         add(queue, "newcomer")
         assert order(queue).index("newcomer") <= 100
@@ -62,7 +62,7 @@ class TestFairQueue:
         queue = FairQueue()
         for _ in range(MAX_PER_MEMBER):
             add(queue, "flood")
-        with pytest.raises(TooMany) as refused:
+        with pytest.raises(TooManyRequests) as refused:
             add(queue, "flood")
         assert refused.value.seconds > 0
         add(queue, "other")
@@ -73,7 +73,7 @@ class TestFairQueue:
         add(queue, "network", "neighbor")
         dropped = [ticket for ticket in flood if ticket.turn.done()]
         assert dropped == [flood[MAX_PER_GROUP // 2 - 1]]
-        with pytest.raises(TooMany):
+        with pytest.raises(TooManyRequests):
             await dropped[0].turn
         assert len(order(queue)) == MAX_PER_GROUP
 
@@ -84,13 +84,13 @@ class TestFairQueue:
         assert sum(ticket.turn.done() for ticket in flood) == len(newcomers)
         assert not any(ticket.turn.done() for ticket in newcomers)
         for ticket in flood:
-            assert not ticket.turn.done() or isinstance(ticket.turn.exception(), TooMany)
+            assert not ticket.turn.done() or isinstance(ticket.turn.exception(), TooManyRequests)
 
     async def test_full_lane_of_equals_refuses_the_newcomer(self) -> None:
         queue = FairQueue()
         for number in range(MAX_PER_LANE):
             add(queue, f"network-{number}")
-        with pytest.raises(TooMany):
+        with pytest.raises(TooManyRequests):
             add(queue, "newcomer")
         add(queue, "ann", "device", trusted=True)
 
@@ -168,7 +168,7 @@ class TestFairPool:
             asyncio.create_task(pool.run(Requester("a", "a"), lambda: "done", delay=60)) for _ in range(MAX_PER_MEMBER)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(TooMany):
+        with pytest.raises(TooManyRequests):
             await pool.run(Requester("a", "a"), lambda: "done")
         assert await pool.run(Requester("b", "b"), lambda: "done", delay=0.001) == "done"
         for task in delayed:
@@ -186,7 +186,7 @@ class TestFairPool:
         await asyncio.sleep(0)
         assert await pool.run(Requester("a", "neighbor"), lambda: 1) == 1
         dropped, others = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
-        assert [type(task.exception()) for task in dropped] == [TooMany]
+        assert [type(task.exception()) for task in dropped] == [TooManyRequests]
         for task in others:
             task.cancel()
         await asyncio.wait(others)

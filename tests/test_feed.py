@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth.permissions import OPEN, STRANGER, Access, Standing
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Access, NoteAccess
 from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame
 from realtime.eventlog.codec import decode_event
@@ -21,9 +21,9 @@ from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
 from realtime.feed.codec import reset
 from realtime.feed.hub import Hub
-from realtime.feed.query import Wanted
+from realtime.feed.query import FeedQuery
 from realtime.feed.service import Feed
-from realtime.feed.subscriber import Client
+from realtime.feed.subscriber import Subscriber
 from realtime.metrics import Metrics
 
 
@@ -43,9 +43,9 @@ class Stand:
         self.access = Access("ann", public=True)
         self.looked = 0
 
-        async def standing(_: int) -> Standing:
+        async def standing(_: int) -> NoteAccess:
             self.looked += 1
-            return Standing(self.access, live=True)
+            return NoteAccess(self.access, live=True)
 
         parts = (cast(Any, self), cast(Any, bus), cast(Any, presence))
         self.feed = Feed(self.hub, *parts, Metrics(), standing=standing, interval=25)
@@ -63,7 +63,7 @@ class Stand:
 
     async def poll(self, timeout: float) -> Any:
         """A long poll from where the feed is."""
-        return json.loads(await self.feed.poll(Wanted(since=str(self.position)), OPEN, 100, timeout))
+        return json.loads(await self.feed.poll(FeedQuery(since=str(self.position)), UNRESTRICTED, 100, timeout))
 
 
 @pytest.fixture
@@ -76,16 +76,16 @@ async def test_event_in_the_moment_of_the_time_out_is_not_skipped(
 ) -> None:
     """The event wakes the poll and the timer ends it in one turn of the loop: the cursor must not pass the event."""
 
-    async def interrupted(client: Client) -> Any:
+    async def interrupted(client: Subscriber) -> Any:
         stand.happen(11)
         raise TimeoutError
 
-    monkeypatch.setattr(Client, "take", interrupted)
+    monkeypatch.setattr(Subscriber, "take", interrupted)
     assert await stand.poll(5) == {"cursor": "e:10", "reset": False, "changes": []}
 
 
 async def test_idle_poll_moves_on(stand: Stand) -> None:
-    polling = asyncio.create_task(stand.feed.poll(Wanted(since="e:10", notes="5"), OPEN, 100, 0.05))
+    polling = asyncio.create_task(stand.feed.poll(FeedQuery(since="e:10", notes="5"), UNRESTRICTED, 100, 0.05))
     await asyncio.sleep(0)
     stand.happen(11)
     assert json.loads(await polling)["cursor"] == "e:11"
@@ -102,7 +102,7 @@ async def test_reset_within_an_epoch_reaches_the_poll(stand: Stand) -> None:
 
 
 async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
-    client = stand.hub.join(None, content=True, viewer=OPEN)
+    client = stand.hub.join(None, content=True, principal=UNRESTRICTED)
     small, large = event(11).full, event(12).full
     large.size = 1024 * 1024
     for frame, patience in ((small, 10), (large, 10 + 64)):
@@ -128,7 +128,7 @@ def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient)
 
 async def test_a_crowd_is_checked_by_one_look(stand: Stand) -> None:
     """As many as there are, they do not keep others waiting whose rights ended."""
-    clients = [stand.feed.join(Wanted(), STRANGER) for _ in range(3)]
+    clients = [stand.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
     assert [await stand.feed.admit(client, 1) for client in clients] == [True] * 3
     stand.access, stand.looked = Access("ann"), 0
     await stand.feed.check(1)
@@ -141,7 +141,7 @@ async def test_who_is_there_already_is_told_to_who_may_see_the_note(stand: Stand
     stand.access = Access("ann", public=public)
     stand.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
     stand.feed.presence.frame = lambda note: Frame(b"presence")  # type: ignore[method-assign]
-    client = stand.feed.join(Wanted(notes="1"), STRANGER)
+    client = stand.feed.join(FeedQuery(notes="1"), ANONYMOUS)
     client.offer(Frame(b"the end"))
     async with contextlib.aclosing(stand.feed.stream(client, None)) as frames:
         told: list[str] = []

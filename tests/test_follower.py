@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.core.tasks import running
-from realtime.eventlog.bus import Bus, Entry
+from realtime.eventlog.bus import Bus, LogEntry
 from realtime.eventlog.codec import decode_event
-from realtime.eventlog.consumer import Follower, Handlers
+from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
 from realtime.settings import Settings
@@ -29,8 +29,8 @@ class Follow:
         self.events: list[Event] = []
         self.resets: list[Cursor] = []
         self.presence: list[bytes] = []
-        self.follower = Follower(
-            self.bus, Handlers(decode_event, self.events.append, self.resets.append, self.presence.append)
+        self.follower = LogConsumer(
+            self.bus, ConsumerHandlers(decode_event, self.events.append, self.resets.append, self.presence.append)
         )
         self.versions = 0
 
@@ -39,7 +39,7 @@ class Follow:
         for _ in range(count):
             self.versions += 1
             await self.bus.append(
-                Entry(
+                LogEntry(
                     "1", self.versions, b'{"type":"note.deleted","cursor":"', b'","id":1,"version":%d}' % self.versions
                 )
             )
@@ -143,5 +143,5 @@ async def test_repeats_are_dropped(follow: Follow) -> None:
 
 
 async def test_presence_is_handed_on(follow: Follow) -> None:
-    await follow.bus.tell(follow.bus.presence, b"somebody")
+    await follow.bus.publish(follow.bus.presence, b"somebody")
     await eventually(lambda: follow.presence == [b"somebody"])

@@ -20,9 +20,9 @@ from realtime.core.frames import framed
 from realtime.server.serve import listen
 from realtime.websocket import connection as websocket_connection
 from realtime.websocket.asgi_adapter import DIRECT
-from realtime.websocket.connection import Connection
+from realtime.websocket.connection import WebSocketConnection
 from realtime.websocket.handler import MOST, SMALL
-from realtime.websocket.handshake import LONGEST_TARGET, Handshake, Refused, accept_of
+from realtime.websocket.handshake import LONGEST_TARGET, Handshake, HandshakeRefused, accept_of
 from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
@@ -157,7 +157,7 @@ async def test_what_is_no_handshake_is_refused_in_words(caplog: pytest.LogCaptur
 
 
 def test_a_target_that_is_no_ascii_is_refused() -> None:
-    with pytest.raises(Refused, match="ASCII"):
+    with pytest.raises(HandshakeRefused, match="ASCII"):
         accept_of("GET", "1.1", b"/\xff", {})
 
 
@@ -299,7 +299,7 @@ async def test_the_application_closes() -> None:
         assert await reader.read() == close_of(4010, b"why")
 
 
-def _is_paused(connection: Connection) -> bool:
+def _is_paused(connection: WebSocketConnection) -> bool:
     return not connection.transport.is_reading()
 
 
@@ -317,7 +317,7 @@ async def test_reading_pauses_while_much_waits() -> None:
             heard.clear()
             may.clear()
             async with shaken(port) as (reader, writer):
-                (connection,) = (one for one in open_ones if isinstance(one, Connection))
+                (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
                 writer.write(b"".join(frame(TEXT, one.encode()) for one in sent[:-1]) + frame(PING))
                 assert await reader.readexactly(2) == framed(PONG, b"")
                 assert connection.transport.is_reading()
@@ -344,7 +344,7 @@ async def test_sending_waits_while_the_peer_takes_nothing() -> None:
     sent: list[int] = []
     async with serving(Once(act)) as (port, open_ones):
         async with shaken(port) as (reader, writer):
-            (connection,) = (one for one in open_ones if isinstance(one, Connection))
+            (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
             reader._limit = 1  # type: ignore[attr-defined]
             await eventually(lambda: connection.full)
             before = len(sent)
@@ -534,7 +534,7 @@ async def test_reading_goes_on_when_the_connection_is_taken_over() -> None:
     application.may.clear()
     sent: list[Message] = ["a" * SMALL, "b"]
     async with serving(application) as (port, open_ones), shaken(port) as (_, writer):
-        (connection,) = (one for one in open_ones if isinstance(one, Connection))
+        (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
         writer.write(frame(TEXT, b"a" * SMALL) + frame(TEXT, b"b"))
         await eventually(lambda: not connection.transport.is_reading())
         application.may.set()

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 
 from realtime.auth import open_connections
-from realtime.auth.open_connections import ConnectionLimits, Occupancy
+from realtime.auth.open_connections import ConnectionLimits, OpenConnections
 from realtime.websocket import http_protocol
 from realtime.websocket.handshake import Handshake
 from realtime.websocket.http_protocol import MOST, HttpProtocol
@@ -155,7 +155,7 @@ async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
 async def test_client_leaves_a_limited_number_of_bytes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_connections, "MAX_UNREAD_BYTES", 1)
     limits = ConnectionLimits(total=20, guests=20, waiting=10, proxy_waiting=10)
-    async with _serving(_endless, occupancy=Occupancy(limits, ()), stall=60.0) as (state, address):
+    async with _serving(_endless, occupancy=OpenConnections(limits, ()), stall=60.0) as (state, address):
         readers = [await asyncio.open_connection(*address) for _ in range(3)]
         for _, writer in readers:
             writer.write(HEAD + b"\r\n")

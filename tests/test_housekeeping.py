@@ -11,13 +11,13 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from realtime import create_app
-from realtime.api.services import Parts
-from realtime.auth.permissions import OPEN, Viewer
+from realtime.api.services import Services
+from realtime.auth.permissions import UNRESTRICTED, Principal
 from realtime.errors import NoteNotFound
 from realtime.notes import retention
 from realtime.notes.models import NoteIn
 from realtime.notes.preconditions import Versions
-from realtime.notes.retention import BATCH, Housekeeping
+from realtime.notes.retention import BATCH, Retention
 from realtime.settings import Settings
 from realtime.store.texts import new_row
 from tests.harness import eventually
@@ -26,7 +26,7 @@ TRASH_DAYS = 7
 
 
 @pytest.fixture
-async def parts(settings: Settings) -> AsyncIterator[Parts]:
+async def parts(settings: Settings) -> AsyncIterator[Services]:
     """The parts of a running application."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
@@ -34,16 +34,16 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 @pytest.fixture
-def house(parts: Parts) -> Housekeeping:
+def house(parts: Services) -> Retention:
     """The housekeeping of those parts."""
-    return Housekeeping(parts.store, parts.notes, history_days=30, trash_days=TRASH_DAYS)
+    return Retention(parts.store, parts.notes, history_days=30, trash_days=TRASH_DAYS)
 
 
-async def _trash(parts: Parts, many: int) -> list[int]:
+async def _trash(parts: Services, many: int) -> list[int]:
     """Puts new notes into the trash."""
     note = NoteIn(title="title", description="description", content="text")
-    made = [(await parts.notes.create(OPEN, note, None)).id for _ in range(many)]
-    await asyncio.gather(*(parts.notes.delete(OPEN, id, None, None) for id in made))
+    made = [(await parts.notes.create(UNRESTRICTED, note, None)).id for _ in range(many)]
+    await asyncio.gather(*(parts.notes.delete(UNRESTRICTED, id, None, None) for id in made))
     return made
 
 
@@ -51,13 +51,13 @@ def _later(days: float = TRASH_DAYS, seconds: float = 0) -> datetime:
     return datetime.now(UTC) + timedelta(days=days, seconds=seconds)
 
 
-async def _left(parts: Parts) -> set[int]:
-    notes, _ = await parts.queries.trash(OPEN, None, 1000)
+async def _left(parts: Services) -> set[int]:
+    notes, _ = await parts.queries.trash(UNRESTRICTED, None, 1000)
     return {note.id for note in notes}
 
 
-async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping) -> None:
-    live = await parts.notes.create(OPEN, NoteIn(title="live", description="words"), None)
+async def test_purges_only_what_is_old_enough(parts: Services, house: Retention) -> None:
+    live = await parts.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)
     old = await _trash(parts, 2)
     between = datetime.now(UTC)
     await eventually(lambda: datetime.now(UTC) - between > timedelta(milliseconds=1))  # what dates are told in
@@ -66,13 +66,13 @@ async def test_purges_only_what_is_old_enough(parts: Parts, house: Housekeeping)
     assert await _left(parts) == {*old, *young}
     assert await house.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
     assert await _left(parts) == set(young)
-    assert await parts.queries.get(OPEN, live.id) == live
+    assert await parts.queries.get(UNRESTRICTED, live.id) == live
     assert await house.expire(_later(seconds=1)) == len(young)
     assert await _left(parts) == set()
     assert await house.expire(_later(days=10_000)) == 0
 
 
-async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house: Housekeeping) -> None:
+async def test_purged_with_its_history_and_told_on_the_feed(parts: Services, house: Retention) -> None:
     (id,) = await _trash(parts, 1)
     await parts.outbox.flush()
     assert await parts.store.history.read(id, 1)
@@ -85,17 +85,19 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Parts, house:
     assert record
     assert record.purged
     with pytest.raises(NoteNotFound):
-        await parts.notes.undelete(OPEN, id, None, None)
+        await parts.notes.undelete(UNRESTRICTED, id, None, None)
 
 
 async def test_what_is_left_of_the_texts_of_purged_notes_goes(
-    parts: Parts, house: Housekeeping, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    parts: Services, house: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 3)
-    live = [(await parts.notes.create(OPEN, NoteIn(title="live", description="words"), None)).id for _ in range(3)]
+    live = [
+        (await parts.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)).id for _ in range(3)
+    ]
     purged, trashed = await _trash(parts, 5), await _trash(parts, 3)
     for id in purged:
-        await parts.notes.purge(OPEN, id, None, None)
+        await parts.notes.purge(UNRESTRICTED, id, None, None)
     texts = parts.store.texts
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
@@ -110,35 +112,35 @@ async def test_what_is_left_of_the_texts_of_purged_notes_goes(
         assert await database.updates.count_documents({}) == 2 * len([*live, *trashed])
 
 
-async def test_restored_note_is_not_purged(parts: Parts, house: Housekeeping) -> None:
+async def test_restored_note_is_not_purged(parts: Services, house: Retention) -> None:
     first, second = await _trash(parts, 2)
-    await parts.notes.undelete(OPEN, first, None, None)
+    await parts.notes.undelete(UNRESTRICTED, first, None, None)
     assert await house.expire(_later(seconds=1)) == 1
-    assert (await parts.queries.get(OPEN, first)).version == 3
+    assert (await parts.queries.get(UNRESTRICTED, first)).version == 3
     assert (await parts.store.notes.find(second)) is not None
 
 
 async def test_note_that_is_restored_while_others_are_purged_stays(
-    parts: Parts, house: Housekeeping, monkeypatch: pytest.MonkeyPatch
+    parts: Services, house: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await _trash(parts, 2)
     purge = parts.notes.purge
 
-    async def purge_late(viewer: Viewer, id: int, versions: Versions, operation: None) -> None:
+    async def purge_late(principal: Principal, id: int, versions: Versions, operation: None) -> None:
         if id == first:
-            await parts.notes.undelete(OPEN, first, None, None)
-        await purge(viewer, id, versions, operation)
+            await parts.notes.undelete(UNRESTRICTED, first, None, None)
+        await purge(principal, id, versions, operation)
 
     monkeypatch.setattr(parts.notes, "purge", purge_late)
     assert await house.expire(_later(seconds=1)) == 1
     assert await _left(parts) == set()
-    assert (await parts.queries.get(OPEN, first)).content == "text"
+    assert (await parts.queries.get(UNRESTRICTED, first)).content == "text"
     with pytest.raises(NoteNotFound):
-        await parts.queries.get(OPEN, second)
+        await parts.queries.get(UNRESTRICTED, second)
 
 
 async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
-    parts: Parts, house: Housekeeping, monkeypatch: pytest.MonkeyPatch
+    parts: Services, house: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (id,) = await _trash(parts, 1)
     expired = parts.store.lists.expired
@@ -149,16 +151,16 @@ async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
         if len(asked) > 1:
             return {}
         found = await expired(before, most)
-        await parts.notes.undelete(OPEN, id, None, None)
-        await parts.notes.delete(OPEN, id, None, None)
+        await parts.notes.undelete(UNRESTRICTED, id, None, None)
+        await parts.notes.delete(UNRESTRICTED, id, None, None)
         return found
 
     monkeypatch.setattr(parts.store.lists, "expired", deleted_anew)
     assert await house.expire(_later(seconds=1)) == 0
-    assert (await parts.queries.trashed(OPEN, id)).content == "text"
+    assert (await parts.queries.trashed(UNRESTRICTED, id)).content == "text"
 
 
-async def test_two_at_once_purge_each_note_once(parts: Parts, house: Housekeeping) -> None:
+async def test_two_at_once_purge_each_note_once(parts: Services, house: Retention) -> None:
     made = await _trash(parts, 20)
     purged = await asyncio.gather(house.expire(_later(seconds=1)), house.expire(_later(seconds=1)))
     assert sum(purged) == len(made)
@@ -166,7 +168,7 @@ async def test_two_at_once_purge_each_note_once(parts: Parts, house: Housekeepin
     assert versions == dict.fromkeys(made, 3)
 
 
-async def test_purges_in_batches_until_nothing_is_left(parts: Parts, house: Housekeeping) -> None:
+async def test_purges_in_batches_until_nothing_is_left(parts: Services, house: Retention) -> None:
     many = BATCH + 5
     notes = parts.store.notes
     await asyncio.gather(

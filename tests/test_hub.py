@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from realtime.auth.permissions import OPEN, STRANGER, Viewer
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Audience, Event
 from realtime.feed.hub import Hub
-from realtime.feed.subscriber import BATCH, Client, Closed
+from realtime.feed.subscriber import BATCH, Subscriber, SubscriberClosed
 
 SIZE = 1000
 
@@ -33,7 +33,7 @@ async def hub() -> Hub:
     return Hub(budget=10 * SIZE, stall=10, too_slow=CloseCode.TOO_SLOW)
 
 
-async def drained(hub: Hub, client: Client) -> list[str]:
+async def drained(hub: Hub, client: Subscriber) -> list[str]:
     """Everything that waits for a client."""
     hub.flush()
     texts = []
@@ -44,20 +44,22 @@ async def drained(hub: Hub, client: Client) -> list[str]:
 
 
 async def test_every_event_in_order(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 6):
         hub.publish(event(offset))
     assert await drained(hub, client) == [f"full 1 {version}" for version in range(1, 6)]
 
 
 async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
-    viewer = Viewer(frozenset({"@ann"}), "ann")
+    principal = Principal(frozenset({"@ann"}), "ann")
     shared, lost = Audience(1, frozenset({"@ann"}), {}), Audience(3, frozenset(), {"@ann": 3})
-    slow = hub.join(None, content=True, viewer=viewer)
+    slow = hub.join(None, content=True, principal=principal)
     slow.admitted[1] = True
     for offset, id in enumerate((1, 2, 1), 1):
         hub.publish(replace(event(offset, id), audience=shared))
-    hub.tell(1, [Frame(b"presence 1", key=("presence", 1)), Frame(b"presence 2", key=("presence", 1, "a"))], [slow])
+    hub.publish_presence(
+        1, [Frame(b"presence 1", key=("presence", 1)), Frame(b"presence 2", key=("presence", 1, "a"))], [slow]
+    )
     hub.publish(replace(event(4), audience=lost, gone=Frame(b"gone 1", key=("note", 1), version=3)))
     assert await drained(hub, slow) == ["full 2 2", "gone 1"]
     assert slow.pending_bytes == 0
@@ -65,9 +67,9 @@ async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
 
 async def test_filters_and_variants(hub: Hub) -> None:
     everything, one, slim = (
-        hub.join(None, content=True, viewer=OPEN),
-        hub.join(frozenset({2, 3}), content=True, viewer=OPEN),
-        hub.join(None, content=False, viewer=OPEN),
+        hub.join(None, content=True, principal=UNRESTRICTED),
+        hub.join(frozenset({2, 3}), content=True, principal=UNRESTRICTED),
+        hub.join(None, content=False, principal=UNRESTRICTED),
     )
     hub.publish(event(1, id=1))
     hub.publish(event(2, id=2))
@@ -78,7 +80,7 @@ async def test_filters_and_variants(hub: Hub) -> None:
 
 
 async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 100):
         hub.publish(event(offset, id=offset % 4 + 1))
         assert client.pending_bytes <= 10 * SIZE
@@ -89,7 +91,7 @@ async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hu
 
 
 async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 12):
         hub.publish(event(offset, version=offset))
     hub.publish(event(12, version=3))
@@ -97,25 +99,25 @@ async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
 
 
 async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 30):
         hub.publish(event(offset, id=offset))
     hub.flush()
     assert client.closing.result() is CloseCode.TOO_SLOW
     assert client.pending_bytes == 0
-    with pytest.raises(Closed):
+    with pytest.raises(SubscriberClosed):
         await client.take()
 
 
 async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     hub.publish(event(1, size=100 * SIZE))
     assert await drained(hub, client) == ["full 1 1"]
 
 
 async def test_batches_are_bounded(hub: Hub) -> None:
     hub.budget = 10 * BATCH
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 200):
         hub.publish(event(offset))
     frames = await client.take()
@@ -123,7 +125,7 @@ async def test_batches_are_bounded(hub: Hub) -> None:
 
 
 async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
-    frozen, busy, idle = (hub.join(None, content=True, viewer=OPEN) for _ in range(3))
+    frozen, busy, idle = (hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(3))
     hub.publish(event(1))
     for client in (frozen, busy):
         client.writing((await client.take())[0])
@@ -138,7 +140,7 @@ async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
 
 
 async def test_reset_replaces_what_waits(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     hub.publish(event(1))
     hub.reset(Frame(b"reset", cursor="f:0"))
     assert await drained(hub, client) == ["reset"]
@@ -146,7 +148,7 @@ async def test_reset_replaces_what_waits(hub: Hub) -> None:
 
 
 async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) -> None:
-    clients = [hub.join(None, content=True, viewer=OPEN) for _ in range(30)]
+    clients = [hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(30)]
     hub.publish(event(1))
     for client in clients[:26]:
         client.clear()
@@ -162,12 +164,12 @@ async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) 
 
 async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub) -> None:
     everything, other, asked, named = (
-        hub.join(None, content=True, viewer=OPEN),
-        hub.join(frozenset({2}), content=True, viewer=OPEN),
-        hub.join(frozenset({1}), content=True, viewer=OPEN),
-        hub.join(None, content=True, viewer=OPEN),
+        hub.join(None, content=True, principal=UNRESTRICTED),
+        hub.join(frozenset({2}), content=True, principal=UNRESTRICTED),
+        hub.join(frozenset({1}), content=True, principal=UNRESTRICTED),
+        hub.join(None, content=True, principal=UNRESTRICTED),
     )
-    hub.tell(1, [Frame(b"presence")], [named])
+    hub.publish_presence(1, [Frame(b"presence")], [named])
     assert [await drained(hub, client) for client in (everything, other, asked, named)] == [
         [],
         [],
@@ -177,15 +179,15 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
 
 
 async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub) -> None:
-    client = hub.join(frozenset({1}), content=True, viewer=STRANGER)
+    client = hub.join(frozenset({1}), content=True, principal=ANONYMOUS)
     client.admitted[1] = True
     hub.publish(event(1))
-    hub.tell(1, [Frame(b"presence")], ())
+    hub.publish_presence(1, [Frame(b"presence")], ())
     assert await drained(hub, client) == []
 
 
 async def test_waiting_client_is_woken(hub: Hub) -> None:
-    client = hub.join(None, content=True, viewer=OPEN)
+    client = hub.join(None, content=True, principal=UNRESTRICTED)
     taking = asyncio.create_task(client.take())
     await asyncio.sleep(0)
     hub.publish(event(1))
@@ -193,7 +195,10 @@ async def test_waiting_client_is_woken(hub: Hub) -> None:
 
 
 async def test_left_client_is_forgotten(hub: Hub) -> None:
-    clients = [hub.join(None, content=True, viewer=OPEN), hub.join(frozenset({1, 2}), content=True, viewer=OPEN)]
+    clients = [
+        hub.join(None, content=True, principal=UNRESTRICTED),
+        hub.join(frozenset({1, 2}), content=True, principal=UNRESTRICTED),
+    ]
     assert len(hub) == 2
     for client in clients:
         hub.leave(client)
@@ -204,7 +209,7 @@ async def test_left_client_is_forgotten(hub: Hub) -> None:
 
 
 async def test_drain_closes_all_over_the_time(hub: Hub) -> None:
-    clients = [hub.join(None, content=True, viewer=OPEN) for _ in range(10)]
+    clients = [hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(10)]
     draining = asyncio.create_task(hub.drain(CloseCode.DRAIN, 0.3))
     await asyncio.sleep(0)
     assert 0 < sum(client.closing.done() for client in clients) < 10

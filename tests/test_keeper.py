@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from realtime.embedded.lock import lock_folder
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.embedded.programs import MONGOD_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 from realtime.errors import EmbeddedError
 from tests.harness import eventually
@@ -195,11 +195,11 @@ def test_folder_with_something_else_in_it_is_refused(place: str, tmp_path: Path)
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).touch()
     with pytest.raises(EmbeddedError, match=str(tmp_path)):
-        Embedded(tmp_path).start()
+        EmbeddedServers(tmp_path).start()
 
 
 async def test_signals_do_not_keep_the_keeper_from_its_work(tmp_path: Path) -> None:
-    embedded = Embedded(tmp_path, mongo=False)
+    embedded = EmbeddedServers(tmp_path, mongo=False)
     embedded.start()
     try:
         (valkey,) = _servers(os.getpid(), tmp_path)

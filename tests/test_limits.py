@@ -9,58 +9,58 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realtime.auth.rate_limit import PATIENCE, Limits, Rule, writes
-from realtime.core.networks import neighbourhood, wide_network
-from realtime.errors import TooMany
+from realtime.auth.rate_limit import PATIENCE, RateLimiter, RateRule, write_rule
+from realtime.core.networks import network_of, wide_network_of
+from realtime.errors import TooManyRequests
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.harness import UNIT, eventually
 
-RULE = Rule("test", 3, 10**6)
+RULE = RateRule("test", 3, 10**6)
 
 
 @asynccontextmanager
-async def limited(url: str, database: str) -> AsyncIterator[Limits]:
+async def limited(url: str, database: str) -> AsyncIterator[RateLimiter]:
     """The limits of a worker."""
     bus = Bus(url, database, keep=100)
     try:
-        yield Limits(bus)
+        yield RateLimiter(bus)
     finally:
         await bus.aclose()
 
 
 @pytest.fixture
-async def worker(settings: Settings) -> AsyncIterator[Limits]:
+async def worker(settings: Settings) -> AsyncIterator[RateLimiter]:
     assert settings.redis_url
     async with limited(settings.redis_url, settings.database) as limits:
         yield limits
 
 
 @pytest.fixture
-async def another(settings: Settings) -> AsyncIterator[Limits]:
+async def another(settings: Settings) -> AsyncIterator[RateLimiter]:
     assert settings.redis_url
     async with limited(settings.redis_url, settings.database) as limits:
         yield limits
 
 
-async def taken(limits: Limits, rule: Rule, key: str, tries: int) -> int:
+async def taken(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
     """How often it could be taken."""
-    outcomes = await asyncio.gather(*(limits.take(rule, key) for _ in range(tries)), return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} <= {type(None), TooMany}
+    outcomes = await asyncio.gather(*(limits.acquire(rule, key) for _ in range(tries)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), TooManyRequests}
     return outcomes.count(None)
 
 
-async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: Limits, another: Limits) -> None:
+async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: RateLimiter, another: RateLimiter) -> None:
     assert sum(await asyncio.gather(taken(worker, RULE, "ann", 5), taken(another, RULE, "ann", 5))) == 3
     assert await taken(another, RULE, "bob", 2) == 2
-    assert await taken(worker, Rule("another", 5, 60), "ann", 7) == 5
+    assert await taken(worker, RateRule("another", 5, 60), "ann", 7) == 5
 
 
-async def test_refusal_tells_when_to_try_again(worker: Limits) -> None:
-    rule = Rule("short", 4, 1)
+async def test_refusal_tells_when_to_try_again(worker: RateLimiter) -> None:
+    rule = RateRule("short", 4, 1)
     assert await taken(worker, rule, "ann", 5) == 4
-    with pytest.raises(TooMany) as refused:
-        await worker.take(rule, "ann")
+    with pytest.raises(TooManyRequests) as refused:
+        await worker.acquire(rule, "ann")
     assert 1 <= refused.value.seconds <= 2
 
     async def again() -> bool:
@@ -70,7 +70,7 @@ async def test_refusal_tells_when_to_try_again(worker: Limits) -> None:
     assert await taken(worker, rule, "ann", 4) < 4, "they come back one by one"
 
 
-async def test_usage_is_read_without_being_counted_and_shared(worker: Limits, another: Limits) -> None:
+async def test_usage_is_read_without_being_counted_and_shared(worker: RateLimiter, another: RateLimiter) -> None:
     for _ in range(5):  # two more than the rule allows
         await worker.add(RULE, "ann")
         assert (await another.usage(RULE, "bob")).used == 0
@@ -85,9 +85,9 @@ async def test_without_redis_usage_is_that_of_the_worker() -> None:
         assert (await limits.usage(RULE, "ann")).used == 1
 
 
-async def test_writes_may_come_in_bursts(worker: Limits) -> None:
+async def test_writes_may_come_in_bursts(worker: RateLimiter) -> None:
     started = time.monotonic()
-    granted = await taken(worker, writes(30), "ann", 200)
+    granted = await taken(worker, write_rule(30), "ann", 200)
     assert 120 <= granted <= 120 + 30 * (time.monotonic() - started + 1)
 
 
@@ -123,7 +123,7 @@ async def test_frozen_redis_is_waited_for_once() -> None:
     ],
 )
 def test_network_of_an_address(address: str, counted_as: str) -> None:
-    assert neighbourhood(address) == counted_as
+    assert network_of(address) == counted_as
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_network_of_an_address(address: str, counted_as: str) -> None:
     ],
 )
 def test_wide_network_of_an_address(address: str, network: str) -> None:
-    assert wide_network(address) == network
+    assert wide_network_of(address) == network

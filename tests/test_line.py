@@ -17,8 +17,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, OperationFailure
 
 from realtime.settings import Settings
-from realtime.store.connection import DURABLE
-from realtime.store.raw_connection import Command, Driver, Line, Lines
+from realtime.store.connection import MAJORITY_WRITE_CONCERN
+from realtime.store.raw_connection import Command, MongoClientHolder, RawConnection, RawConnections
 from tests.harness import Json, eventually
 
 
@@ -75,11 +75,13 @@ async def between(mongo_url: str) -> AsyncIterator[tuple[Between, str]]:
 
 
 @asynccontextmanager
-async def lined(settings: Settings, url: str | None = None) -> AsyncIterator[tuple[Line, AsyncCollection[Json]]]:
+async def lined(
+    settings: Settings, url: str | None = None
+) -> AsyncIterator[tuple[RawConnection, AsyncCollection[Json]]]:
     """A line, and a collection as the driver sees it."""
     assert settings.mongo_url
-    driver = Driver(url or settings.mongo_url)
-    line = Line(driver, settings.database, DURABLE)
+    driver = MongoClientHolder(url or settings.mongo_url)
+    line = RawConnection(driver, settings.database, MAJORITY_WRITE_CONCERN)
     try:
         async with AsyncMongoClient[Json](settings.mongo_url) as client:
             yield line, client[settings.database]["things"]
@@ -297,8 +299,8 @@ async def test_what_the_server_would_not_tell_apart_is_not_sent_twice(
 
 
 async def test_a_write_waits_for_a_server_that_is_away(settings: Settings) -> None:
-    driver = Driver("mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=50")
-    lines = Lines(driver, settings.database, DURABLE)
+    driver = MongoClientHolder("mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=50")
+    lines = RawConnections(driver, settings.database, MAJORITY_WRITE_CONCERN)
     started = time.monotonic()
     with pytest.raises(NetworkTimeout):
         await lines.write(increment(1), 0.5)
@@ -324,8 +326,8 @@ async def test_a_write_that_mongodb_refuses_is_not_sent_again(settings: Settings
 
 async def test_many_writes_at_once_have_their_own_answers(settings: Settings) -> None:
     assert settings.mongo_url
-    driver = Driver(settings.mongo_url)
-    lines = Lines(driver, settings.database, DURABLE)
+    driver = MongoClientHolder(settings.mongo_url)
+    lines = RawConnections(driver, settings.database, MAJORITY_WRITE_CONCERN)
     try:
         answers = await asyncio.gather(
             *(

@@ -14,7 +14,7 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.pagination import place_token
+from realtime.api.pagination import encode_page_token
 from realtime.notes.listing import Listing, Sort
 from realtime.notes.models import MAX_ID
 from realtime.notes.snippets import folded
@@ -151,7 +151,9 @@ def test_pages_by_relevance_have_ties_by_id(library: TestClient, mongo: Database
 
 
 def test_pages_of_one_note_among_equals(library: TestClient) -> None:
-    answer = library.get("/notes/", params={"sort": "-title", "after": place_token("-title", "alpha", 30), "limit": 1})
+    answer = library.get(
+        "/notes/", params={"sort": "-title", "after": encode_page_token("-title", "alpha", 30), "limit": 1}
+    )
     ids = [answer.json()[0]["id"]]
     for _ in range(5):
         answer = library.get(answer.links["next"]["url"])
@@ -428,7 +430,7 @@ def test_refused_place(library: TestClient, sort: str, token: str) -> None:
 )
 def test_any_place_of_the_order_can_be_gone_on_from(library: TestClient, sort: Sort, place: tuple[Any, int]) -> None:
     for more in ({}, {"tag": "third"}, {"q": "apple"}):
-        answer = library.get("/notes/", params={"sort": sort, "after": place_token(sort, *place), **more})
+        answer = library.get("/notes/", params={"sort": sort, "after": encode_page_token(sort, *place), **more})
         assert answer.status_code == 200, answer.text
 
 
@@ -456,11 +458,11 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
         assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
         assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
     middle = _in_order("id", word="apple")[100]
-    after = place_token("id", middle, middle)
+    after = encode_page_token("id", middle, middle)
     following = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": "id", "after": after}).json()
     assert len(following) == 7
     assert min(note["id"] for note in following) > middle, "no note comes twice"
-    ranked = {"q": "apple", "after": place_token("relevance", 1.0, 1)}
+    ranked = {"q": "apple", "after": encode_page_token("relevance", 1.0, 1)}
     assert library.get("/notes/", params=ranked).status_code == 503
     monkeypatch.setattr(search, "FIRST_SECONDS", 1e-6)
     nothing = library.get("/notes/", params={"q": "apple"})

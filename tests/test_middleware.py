@@ -21,7 +21,7 @@ from starlette.types import Message
 from realtime import create_app
 from realtime.api.middleware import body_limit
 from realtime.api.middleware.body_limit import BodyLimit
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
 from tests.harness import note_in
@@ -143,7 +143,7 @@ async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_large_bodies_are_taken_one_at_a_time_from_each_caller() -> None:
     app = Starlette(routes=[Route("/import", _read, methods=["POST"])])
     app.add_middleware(BodyLimit, most=10, others={"/import": 1000})
-    app.state.anyone = OPEN
+    app.state.anyone = UNRESTRICTED
     arrived, end = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:

@@ -20,8 +20,8 @@ from realtime.auth.open_connections import (
     MAX_OPEN_FILES,
     MAX_UNREAD_BYTES,
     ConnectionLimits,
-    Occupancy,
-    Occupant,
+    OpenConnection,
+    OpenConnections,
     raise_open_files,
 )
 from realtime.core.close_codes import CloseCode
@@ -55,30 +55,30 @@ def scope(address: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def taken() -> Occupancy:
-    return Occupancy(LIMITS, {PROXY, PROXY_6})
+def taken() -> OpenConnections:
+    return OpenConnections(LIMITS, {PROXY, PROXY_6})
 
 
-def enter(taken: Occupancy, address: str, *, idle: bool = False) -> Occupant:
+def enter(taken: OpenConnections, address: str, *, idle: bool = False) -> OpenConnection:
     occupant = taken.enter(address, Idle(idle=idle))
     assert occupant is not None
     return occupant
 
 
-def test_client_has_a_limit_and_a_few_more_for_signed_in_users(taken: Occupancy) -> None:
+def test_client_has_a_limit_and_a_few_more_for_signed_in_users(taken: OpenConnections) -> None:
     assert [enter(taken, "1.1.1.1").surplus for _ in range(6)] == [False] * 4 + [True] * 2
     assert taken.enter("1.1.1.1", Idle()) is None
     assert not enter(taken, "1.1.1.2").surplus
 
 
-def test_network_of_an_ipv6_address_is_one_client(taken: Occupancy) -> None:
+def test_network_of_an_ipv6_address_is_one_client(taken: OpenConnections) -> None:
     for number in range(6):
         enter(taken, f"2001:db8:1:1::{number}")
     assert taken.enter("2001:db8:1:1::ff", Idle()) is None
     assert taken.enter("2001:db8:1:2::1", Idle()) is not None
 
 
-def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: Occupancy) -> None:
+def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: OpenConnections) -> None:
     first, second, third = (enter(taken, "1.1.1.1") for _ in range(3))
     assert first.hold(2 * MAX_UNREAD_BYTES)  # a single answer may be larger than the limit
     assert not second.hold(1)
@@ -91,7 +91,7 @@ def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: Occ
     assert third.hold(MAX_UNREAD_BYTES)
 
 
-def test_unread_bytes_move_with_the_connection(taken: Occupancy) -> None:
+def test_unread_bytes_move_with_the_connection(taken: OpenConnections) -> None:
     first, second = enter(taken, PROXY), enter(taken, PROXY)
     first.hold(MAX_UNREAD_BYTES)
     first.identify(scope("1.1.1.1"), None)
@@ -101,11 +101,11 @@ def test_unread_bytes_move_with_the_connection(taken: Occupancy) -> None:
 
 
 @pytest.mark.parametrize("address", [PROXY, PROXY_6, None])
-def test_proxy_has_the_connections_of_many_clients(taken: Occupancy, address: str | None) -> None:
+def test_proxy_has_the_connections_of_many_clients(taken: OpenConnections, address: str | None) -> None:
     assert not any(taken.enter(address, Idle()).surplus for _ in range(10))  # type: ignore[union-attr]  # there is room
 
 
-def test_closed_connections_make_room(taken: Occupancy) -> None:
+def test_closed_connections_make_room(taken: OpenConnections) -> None:
     occupants = [enter(taken, "1.1.1.1") for _ in range(6)]
     for occupant in occupants:
         occupant.leave()
@@ -113,7 +113,7 @@ def test_closed_connections_make_room(taken: Occupancy) -> None:
     assert not any(enter(taken, "1.1.1.1").surplus for _ in range(4))
 
 
-def test_idle_connections_are_closed_to_make_room(taken: Occupancy) -> None:
+def test_idle_connections_are_closed_to_make_room(taken: OpenConnections) -> None:
     idle = Idle(idle=True)
     assert taken.enter("1.1.1.1", idle)
     for _ in range(4):
@@ -122,7 +122,7 @@ def test_idle_connections_are_closed_to_make_room(taken: Occupancy) -> None:
     assert enter(taken, "1.1.1.1").surplus
 
 
-def test_guests_leave_a_reserve_for_signed_in_users(taken: Occupancy) -> None:
+def test_guests_leave_a_reserve_for_signed_in_users(taken: OpenConnections) -> None:
     for number in range(12):
         assert not enter(taken, f"1.1.{number}.1").surplus
     late = enter(taken, "1.2.1.1")
@@ -135,7 +135,7 @@ def test_guests_leave_a_reserve_for_signed_in_users(taken: Occupancy) -> None:
     assert taken.enter("1.4.1.1", Idle()) is None  # the total
 
 
-def test_signed_in_users_do_not_count_as_guests(taken: Occupancy) -> None:
+def test_signed_in_users_do_not_count_as_guests(taken: OpenConnections) -> None:
     for number in range(10):
         enter(taken, f"1.1.{number}.1").identify(scope("x"), f"user{number}")
     assert not enter(taken, "1.1.1.1").surplus
@@ -143,14 +143,14 @@ def test_signed_in_users_do_not_count_as_guests(taken: Occupancy) -> None:
         assert not enter(taken, f"1.2.{number}.1").surplus
 
 
-def test_one_user_has_a_limit_too(taken: Occupancy) -> None:
+def test_one_user_has_a_limit_too(taken: OpenConnections) -> None:
     for number in range(4):
         enter(taken, f"1.1.{number}.1").identify(scope("x"), "ann")
     with pytest.raises(Unavailable):
         enter(taken, "1.1.9.1").identify(scope("x"), "ann")
 
 
-def test_clients_behind_a_proxy_are_counted_by_their_own_address(taken: Occupancy) -> None:
+def test_clients_behind_a_proxy_are_counted_by_their_own_address(taken: OpenConnections) -> None:
     for _ in range(4):
         enter(taken, PROXY).identify(scope("1.1.1.1"), None)
     late = enter(taken, PROXY)
@@ -160,7 +160,7 @@ def test_clients_behind_a_proxy_are_counted_by_their_own_address(taken: Occupanc
     assert late.key == "1.1.1.2"
 
 
-def test_connections_that_stay_open_count_as_guests_but_not_as_waiting(taken: Occupancy) -> None:
+def test_connections_that_stay_open_count_as_guests_but_not_as_waiting(taken: OpenConnections) -> None:
     for _ in range(12):
         occupant = enter(taken, "1.1.1.1")
         occupant.identify(scope("1.1.1.1"), None)
@@ -232,7 +232,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 async def listening(limits: ConnectionLimits) -> AsyncIterator[int]:
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.load()
-    counted = Occupancy(limits, {PROXY})
+    counted = OpenConnections(limits, {PROXY})
     make: Any = lambda: HttpProtocol(config, ServerState(), {}, occupancy=counted)  # noqa: E731
     async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
         yield server.sockets[0].getsockname()[1]

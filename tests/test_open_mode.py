@@ -107,7 +107,7 @@ async def test_nothing_is_served_before_the_database_has_answered(
             open_mode.has_accounts = None
             assert client.get("/changes").status_code == 200
             open_mode.has_accounts = None
-            monkeypatch.setattr(open_mode, "look", away)
+            monkeypatch.setattr(open_mode, "read", away)
             for path in ("/notes/", "/changes", "/tags/"):
                 assert client.get(path).status_code == 503
             with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):

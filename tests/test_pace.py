@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.feed.flush_delay import LONGEST, Pace
+from realtime.feed.flush_delay import LONGEST, AdaptiveFlushDelay
 
 FAN_OUT = 0.004
 Writers = Callable[[float, float], int]
 """How many events come by the end of a rest of so many seconds, and of the fan-out of so many before it."""
 
 
-def played(writers: Writers, seconds: float, took: float = FAN_OUT, pace: Pace | None = None) -> tuple[float, float]:
+def played(
+    writers: Writers, seconds: float, took: float = FAN_OUT, pace: AdaptiveFlushDelay | None = None
+) -> tuple[float, float]:
     """The events a second, and the mean rest, of the second half of a game between a pace and writers."""
-    pace = pace or Pace()
+    pace = pace or AdaptiveFlushDelay()
     now, events, told, rests, fan_outs = 0.0, 1, 0, 0.0, 0
     while now < seconds:
         rest = pace.rest(now, now + took, events)
@@ -64,7 +66,7 @@ def test_a_long_fan_out_does_not_make_a_long_rest() -> None:
 
 
 def test_who_is_not_pressed_does_not_rest() -> None:
-    pace = Pace()
+    pace = AdaptiveFlushDelay()
     played(one_who_waits_for_answers, 10, pace=pace)
     assert pace.rest(10.5, 10.5 + FAN_OUT, 1) == 0, "the first event after a while goes on as it comes"
     assert all(pace.rest(at, at + FAN_OUT, 1) == 0 for at in range(11, 100))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from tests.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
@@ -92,7 +92,7 @@ async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
 
 async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path: Path) -> None:
     """The server starts while neither is there, and finds them when they come."""
-    first = Embedded(tmp_path / "late")
+    first = EmbeddedServers(tmp_path / "late")
     first.start()
     mongo_url, redis_url = first.mongo_url, first.redis_url
     first.stop()
@@ -107,7 +107,7 @@ async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path
         answer = await rest.post("/notes/", json=note_in())
         assert answer.status_code == 503
         assert "outcome" not in answer.json(), "nothing is tried before the server knows that there are no accounts"
-        late = Embedded(tmp_path / "late")
+        late = EmbeddedServers(tmp_path / "late")
         late.start()
         try:
             assert (late.mongo_url, late.redis_url) == (mongo_url, redis_url)

@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
-from realtime.auth.connection_limit import Place, Places
-from realtime.auth.permissions import OPEN, STRANGER, Viewer
+from realtime.auth.connection_limit import ConnectionSlots, Slot
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
-from realtime.errors import TooMany
+from realtime.errors import TooManyRequests
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, with_accounts
@@ -23,15 +23,15 @@ from tests.harness import UNIT, eventually, note_in
 
 MOST = 3
 LEASE = 0.6 * UNIT
-ANN, BOB = Viewer(frozenset(), "ann"), Viewer(frozenset(), "bob")
+ANN, BOB = Principal(frozenset(), "ann"), Principal(frozenset(), "bob")
 
 
 @asynccontextmanager
-async def worker(url: str | None, database: str) -> AsyncIterator[Places]:
+async def worker(url: str | None, database: str) -> AsyncIterator[ConnectionSlots]:
     """The places of a worker."""
     assert url
     bus = Bus(url, database, keep=100)
-    places = Places(bus, MOST, lease=LEASE)
+    places = ConnectionSlots(bus, MOST, lease=LEASE)
     running = asyncio.create_task(places.run())
     try:
         yield places
@@ -42,32 +42,32 @@ async def worker(url: str | None, database: str) -> AsyncIterator[Places]:
 
 
 @pytest.fixture
-async def workers(settings: Settings) -> AsyncIterator[list[Places]]:
+async def workers(settings: Settings) -> AsyncIterator[list[ConnectionSlots]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(worker(settings.redis_url, settings.database)) for _ in range(2)]
 
 
-async def taken(places: Places, viewer: Viewer = ANN) -> Place | None:
+async def taken(places: ConnectionSlots, principal: Principal = ANN) -> Slot | None:
     """A place, once one is free."""
 
-    async def take() -> Place | None:
+    async def take() -> Slot | None:
         try:
-            return await places.take(viewer)
-        except TooMany as error:
+            return await places.acquire(principal)
+        except TooManyRequests as error:
             raise AssertionError from error
 
-    place: Place | None = await eventually(take)
+    place: Slot | None = await eventually(take)
     return place
 
 
-async def test_they_are_counted_over_all_workers_for_each_user(workers: list[Places]) -> None:
+async def test_they_are_counted_over_all_workers_for_each_user(workers: list[ConnectionSlots]) -> None:
     one, other = workers
-    first = [await one.take(ANN), await other.take(ANN), await one.take(ANN)]
+    first = [await one.acquire(ANN), await other.acquire(ANN), await one.acquire(ANN)]
     for places in workers:
-        with pytest.raises(TooMany):
-            await places.take(ANN)
-    assert await other.take(BOB)
-    one.leave(first[0])
+        with pytest.raises(TooManyRequests):
+            await places.acquire(ANN)
+    assert await other.acquire(BOB)
+    one.release(first[0])
     await taken(other)
 
 
@@ -75,57 +75,61 @@ async def test_networks_without_sign_in_have_places_too(settings: Settings) -> N
     assert settings.redis_url
     bus = Bus(settings.redis_url, settings.database, keep=100)
     try:
-        places, other = (Places(bus, MOST, 2, LEASE) for _ in range(2))
-        await places.take(STRANGER, "2001:db8::1")
-        place = await other.take(STRANGER, "2001:db8::2")
-        with pytest.raises(TooMany):
-            await places.take(STRANGER, "2001:db8::3")
-        for viewer, address in ((STRANGER, "2001:db8:1::1"), (STRANGER, "1.1.1.1"), (ANN, "2001:db8::3")):
-            assert await places.take(viewer, address)
-        other.leave(place)
+        places, other = (ConnectionSlots(bus, MOST, 2, LEASE) for _ in range(2))
+        await places.acquire(ANONYMOUS, "2001:db8::1")
+        place = await other.acquire(ANONYMOUS, "2001:db8::2")
+        with pytest.raises(TooManyRequests):
+            await places.acquire(ANONYMOUS, "2001:db8::3")
+        for principal, address in ((ANONYMOUS, "2001:db8:1::1"), (ANONYMOUS, "1.1.1.1"), (ANN, "2001:db8::3")):
+            assert await places.acquire(principal, address)
+        other.release(place)
         assert len(other._held) == 0
     finally:
         await bus.aclose()
 
 
-@pytest.mark.parametrize("viewer", [OPEN, STRANGER])
-async def test_without_a_limit_who_is_not_signed_in_needs_none(workers: list[Places], viewer: Viewer) -> None:
+@pytest.mark.parametrize("viewer", [UNRESTRICTED, ANONYMOUS])
+async def test_without_a_limit_who_is_not_signed_in_needs_none(
+    workers: list[ConnectionSlots], principal: Principal
+) -> None:
     for _ in range(MOST + 1):
-        assert await workers[0].take(viewer) is None
-    workers[0].leave(None)
+        assert await workers[0].acquire(principal) is None
+    workers[0].release(None)
 
 
-async def test_those_of_a_killed_worker_become_free(workers: list[Places]) -> None:
+async def test_those_of_a_killed_worker_become_free(workers: list[ConnectionSlots]) -> None:
     one, other = workers
-    killed = Places(one._bus, MOST, lease=LEASE)
+    killed = ConnectionSlots(one._bus, MOST, lease=LEASE)
     for places in (killed, killed, one):
-        await places.take(ANN)
+        await places.acquire(ANN)
     for _ in range(2):
         await taken(other)
-    with pytest.raises(TooMany):
-        await one.take(ANN)
+    with pytest.raises(TooManyRequests):
+        await one.acquire(ANN)
 
 
-async def test_they_are_counted_again_by_a_redis_that_lost_them(workers: list[Places], settings: Settings) -> None:
+async def test_they_are_counted_again_by_a_redis_that_lost_them(
+    workers: list[ConnectionSlots], settings: Settings
+) -> None:
     one, other = workers
-    held = [await one.take(ANN) for _ in range(MOST)]
+    held = [await one.acquire(ANN) for _ in range(MOST)]
     assert settings.redis_url
     assert held[0]
     key, _ = held[0]
     async with Redis.from_url(settings.redis_url) as redis:
         await redis.delete(key)
         await eventually(lambda: redis.exists(key))
-    with pytest.raises(TooMany):
-        await other.take(ANN)
+    with pytest.raises(TooManyRequests):
+        await other.acquire(ANN)
 
 
 async def test_without_redis_each_worker_counts_for_itself() -> None:
     async with worker("redis://127.0.0.1:1/0", "away") as places:
-        held = [await places.take(ANN) for _ in range(MOST)]
-        with pytest.raises(TooMany):
-            await places.take(ANN)
-        places.leave(held[0])
-        await places.take(ANN)
+        held = [await places.acquire(ANN) for _ in range(MOST)]
+        with pytest.raises(TooManyRequests):
+            await places.acquire(ANN)
+        places.release(held[0])
+        await places.acquire(ANN)
 
 
 @pytest.fixture

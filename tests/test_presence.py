@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from realtime.auth.permissions import OPEN, STRANGER, Viewer
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
-from realtime.errors import TooMany
+from realtime.errors import TooManyRequests
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
-from realtime.feed.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Person, Presence, Told
-from realtime.feed.subscriber import Client
+from realtime.feed.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Presence, PresenceEntry, PresenceMessage
+from realtime.feed.subscriber import Subscriber
 from tests.harness import Json, eventually, take_presence
 
 
@@ -33,7 +33,7 @@ class Watcher:
     """A client that subscribed to a note, and the people there as it knows them."""
 
     def __init__(self, hub: Hub, *notes: int) -> None:
-        self.client = hub.join(frozenset(notes), content=True, viewer=OPEN)
+        self.client = hub.join(frozenset(notes), content=True, principal=UNRESTRICTED)
         self.people: dict[int, dict[str, Json]] = {}
         self.frames: list[Json] = []
 
@@ -55,26 +55,28 @@ async def running(presence: Presence) -> AsyncIterator[None]:
         task.cancel()
 
 
-def joined(hub: Hub, viewer: Viewer = OPEN) -> Client:
-    return hub.join(None, content=True, viewer=viewer)
+def joined(hub: Hub, principal: Principal = UNRESTRICTED) -> Subscriber:
+    return hub.join(None, content=True, principal=principal)
 
 
 def told(worker: str, note: int, people: dict[str, str | None], *, whole: bool = True) -> bytes:
-    states = {id: None if name is None else Person(state={"name": name}, user=False) for id, name in people.items()}
-    return Told(worker=worker, note=note, people=states, whole=whole).model_dump_json().encode()
+    states = {
+        id: None if name is None else PresenceEntry(state={"name": name}, user=False) for id, name in people.items()
+    }
+    return PresenceMessage(worker=worker, note=note, people=states, whole=whole).model_dump_json().encode()
 
 
 async def test_people_of_all_workers(hub: Hub) -> None:
     presence, watcher = Presence(hub, unheard), Watcher(hub, 1, 2)
     client = joined(hub)
     async with running(presence):
-        presence.look(client, 1, {"name": "Ann"})
-        presence.heard(told("b", 1, {"b1": "Ben", "b2": "Bea"}))
-        presence.heard(told("c", 2, {"c1": "Cid"}))
+        presence.set_state(client, 1, {"name": "Ann"})
+        presence.receive(told("b", 1, {"b1": "Ben", "b2": "Bea"}))
+        presence.receive(told("c", 2, {"c1": "Cid"}))
         await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bea"})
-        presence.heard(told("b", 1, {"b2": None, "b3": "Bob"}, whole=False))
+        presence.receive(told("b", 1, {"b2": None, "b3": "Bob"}, whole=False))
         await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bob"})
-        presence.heard(told("b", 1, {}))
+        presence.receive(told("b", 1, {}))
         presence.leave(client)
         await watcher.see(1)
         await watcher.see(2, {"name": "Cid"})
@@ -86,11 +88,11 @@ async def test_changes_are_sent_and_not_lists(hub: Hub) -> None:
     clients = [joined(hub) for _ in range(20)]
     async with running(presence):
         for number, client in enumerate(clients):
-            presence.look(client, 1, {"name": f"name {number}"})
+            presence.set_state(client, 1, {"name": f"name {number}"})
         await watcher.see(1, *({"name": f"name {number}"} for number in range(20)))
         seen = len(watcher.frames)
-        presence.look(clients[0], 1, {"name": "Ann"})
-        presence.look(clients[1], 1, {"name": "name 1"})  # no change
+        presence.set_state(clients[0], 1, {"name": "Ann"})
+        presence.set_state(clients[1], 1, {"name": "name 1"})  # no change
         await watcher.see(1, {"name": "Ann"}, *({"name": f"name {number}"} for number in range(1, 20)))
     assert [frame["state"] for frame in watcher.frames[seen:]] == [{"name": "Ann"}]
 
@@ -105,7 +107,7 @@ async def test_bytes_sent_to_each_client_are_few_for_the_bytes_received(hub: Hub
             for client in clients:
                 state: module.State | None = None if round % 2 else {"a": round}
                 received += len(json.dumps({"type": "presence", "id": 1, "state": state}))
-                presence.look(client, 1, state)
+                presence.set_state(client, 1, state)
             await watcher.see(1, *([] if round % 2 else [{"a": round}] * 60))
     assert sum(len(json.dumps(frame)) for frame in watcher.frames) < 20 * received
 
@@ -113,11 +115,11 @@ async def test_bytes_sent_to_each_client_are_few_for_the_bytes_received(hub: Hub
 async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
     presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
     async with running(presence):
-        presence.look(joined(hub), 1, {"name": "Ann"})
+        presence.set_state(joined(hub), 1, {"name": "Ann"})
         await watcher.see(1, {"name": "Ann"})
         late = joined(hub)
-        presence.look(late, 1, {"name": "Ben"})
-        presence.look(late, 1, {"name": "Bea"})
+        presence.set_state(late, 1, {"name": "Ben"})
+        presence.set_state(late, 1, {"name": "Bea"})
         (frame,) = await late.take()
         (person,) = json.loads(frame.text)["people"].values()
         assert person == {"name": "Ann"}
@@ -127,33 +129,33 @@ async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
 async def test_own_messages_and_nonsense_are_ignored(hub: Hub) -> None:
     sent: asyncio.Queue[bytes] = asyncio.Queue()
     presence = Presence(hub, sent.put)
-    presence.look(joined(hub), 1, {"name": "Ann"})
+    presence.set_state(joined(hub), 1, {"name": "Ann"})
     async with running(presence):
-        presence.heard(await sent.get())
-        presence.heard(b"nonsense")
+        presence.receive(await sent.get())
+        presence.receive(b"nonsense")
         assert presence.people(1) == [{"name": "Ann"}]
     await presence.aclose()
-    last = Told.model_validate_json(await sent.get())
+    last = PresenceMessage.model_validate_json(await sent.get())
     assert (last.people, last.whole) == ({}, True)
 
 
 async def test_other_workers_are_sent_changes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[Told] = []
+    sent: list[PresenceMessage] = []
 
     def states() -> list[list[module.State | None]]:
         return [[None if person is None else person.state for person in one.people.values()] for one in sent]
 
     async def send(data: bytes) -> None:
-        sent.append(Told.model_validate_json(data))
+        sent.append(PresenceMessage.model_validate_json(data))
 
     presence = Presence(hub, send)
     clients = [joined(hub) for _ in range(2)]
     async with running(presence):
-        presence.look(clients[0], 1, {"name": "Ann"})
+        presence.set_state(clients[0], 1, {"name": "Ann"})
         await eventually(lambda: len(sent) == 1)
-        presence.look(clients[1], 1, {"name": "Ben"})
+        presence.set_state(clients[1], 1, {"name": "Ben"})
         await eventually(lambda: len(sent) == 2)
-        presence.look(clients[0], 1, None)
+        presence.set_state(clients[0], 1, None)
         await eventually(lambda: len(sent) == 3)
     assert states() == [[{"name": "Ann"}], [{"name": "Ben"}], [None]]
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.0)
@@ -166,44 +168,44 @@ async def test_client_looks_at_a_limited_number_of_notes(hub: Hub) -> None:
     presence = Presence(hub, unheard)
     client = joined(hub)
     for note in range(1, MAX_NOTES + 1):
-        presence.look(client, note, {})
-    presence.look(client, 1, {"again": True})
+        presence.set_state(client, note, {})
+    presence.set_state(client, 1, {"again": True})
     with pytest.raises(ValueError, match="more than"):
-        presence.look(client, MAX_NOTES + 1, {})
-    presence.look(client, 1, None)
-    presence.look(client, MAX_NOTES + 1, {})
+        presence.set_state(client, MAX_NOTES + 1, {})
+    presence.set_state(client, 1, None)
+    presence.set_state(client, MAX_NOTES + 1, {})
 
 
 async def test_client_changes_its_state_a_limited_number_of_times(hub: Hub) -> None:
     presence = Presence(hub, unheard)
     client, other = joined(hub), joined(hub)
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         for number in range(2 * CHANGES_BURST):
-            presence.look(client, 1, {"number": number})
-    presence.look(other, 1, {})
+            presence.set_state(client, 1, {"number": number})
+    presence.set_state(other, 1, {})
 
 
 async def test_list_of_large_states_is_charged(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    presence.heard(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_SHOWN)}))
+    presence.receive(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_SHOWN)}))
     async with running(presence):
         await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
     client = joined(hub)
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         for _ in range(CHANGES_BURST // 20):
-            presence.look(client, 1, {})
-            presence.look(client, 1, None)
+            presence.set_state(client, 1, {})
+            presence.set_state(client, 1, None)
 
 
 async def test_strangers_do_not_push_users_off_the_list(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    strangers = [joined(hub, STRANGER) for _ in range(MAX_SHOWN + 20)]
-    ann = joined(hub, Viewer(keys=frozenset({"@ann"}), name="ann"))
+    strangers = [joined(hub, ANONYMOUS) for _ in range(MAX_SHOWN + 20)]
+    ann = joined(hub, Principal(keys=frozenset({"@ann"}), name="ann"))
     async with running(presence):
         for client in strangers:
-            presence.look(client, 1, {})
+            presence.set_state(client, 1, {})
         await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
-        presence.look(ann, 1, {})
+        presence.set_state(ann, 1, {})
         await eventually(lambda: {"name": "ann"} in presence.people(1))
         assert len(presence.people(1)) == MAX_SHOWN
 
@@ -212,7 +214,7 @@ async def test_worker_that_falls_silent_is_forgotten(hub: Hub, monkeypatch: pyte
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.1)
     monkeypatch.setattr(module, "FORGET_AFTER", 0.3)
     presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
-    presence.heard(told("b", 1, {"b1": "Ben"}))
+    presence.receive(told("b", 1, {"b1": "Ben"}))
     async with running(presence):
         await watcher.see(1, {"name": "Ben"})
         await watcher.see(1)

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.fast_route import QuickRoute
+from realtime.api.fast_route import FastRoute
 from realtime.settings import Settings
 from tests.harness import note_in
 
@@ -27,7 +27,7 @@ class Ways:
 
     def __init__(self, client: TestClient) -> None:
         self._client = client
-        routes = [route for route in client.app.routes if isinstance(route, QuickRoute)]  # type: ignore[attr-defined]
+        routes = [route for route in client.app.routes if isinstance(route, FastRoute)]  # type: ignore[attr-defined]
         self._ways = [(route, (route.app, route._thorough)) for route in routes]
         self._spare = self.note()
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from realtime import create_app
 from realtime.errors import QuotaExceeded
 from realtime.notes import quotas
-from realtime.notes.models import Usage, size_of
+from realtime.notes.models import StorageUsage, size_of
 from realtime.notes.quotas import Quotas
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, parts_of, run, with_accounts
@@ -59,10 +59,10 @@ def refused(answer: Any, limit: str = "0.0953674 MiB") -> None:
     assert "trash" in detail
 
 
-def used(host: TestClient, name: str) -> Usage:
+def used(host: TestClient, name: str) -> StorageUsage:
     """Return the usage of a user, read from the database."""
 
-    async def read() -> Usage:
+    async def read() -> StorageUsage:
         return await parts_of(host).store.sizes.usage(name)  # type: ignore[no-any-return]  # the parts are of any kind
 
     return run(host, read)
@@ -84,7 +84,7 @@ def test_note_out_of_the_trash_counts_once(host: TestClient, ann: Browser) -> No
     ids = [make(ann) for _ in range(NOTES)]
     ann.delete(f"/notes/{ids[0]}/")
     assert ann.post(f"/trash/{ids[0]}/restore").status_code == 200
-    assert used(host, ann.name) == Usage(NOTES, NOTES * BESIDES)
+    assert used(host, ann.name) == StorageUsage(NOTES, NOTES * BESIDES)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_note_that_is_given_away_counts_for_the_new_owner(host: TestClient, ann:
     ben.delete(f"/notes/{other}/")
     ben.delete(f"/trash/{other}/")
     assert ann.put(f"/notes/{note}/access", json={"owner": ben.name}).status_code == 200
-    assert used(host, ann.name) == Usage(0, 0)
-    assert used(host, ben.name) == Usage(2, 2 * (len(LARGE) + BESIDES))
+    assert used(host, ann.name) == StorageUsage(0, 0)
+    assert used(host, ben.name) == StorageUsage(2, 2 * (len(LARGE) + BESIDES))
 
 
 def test_imports_count(host: TestClient, ann: Browser) -> None:
@@ -172,7 +172,7 @@ def test_imports_count(host: TestClient, ann: Browser) -> None:
         return ann.post("/import", files=files, headers={"Idempotency-Key": key} if key else {})
 
     refused(bring(*["one more"] * (NOTES + 1)), "3 notes")
-    assert used(host, ann.name) == Usage(0, 0)
+    assert used(host, ann.name) == StorageUsage(0, 0)
     refused(bring(LARGE * 3))
     first = bring("a", "b", "c", key="import")
     assert first.status_code == 200, first.text
@@ -232,7 +232,7 @@ def test_sizes_of_other_versions_are_corrected(settings: Settings) -> None:
         with TestClient(create_app(accounts), base_url=HERE) as host:
             ann = Browser(host).sign_up()
             ids = [make(ann, "\N{GREEK SMALL LETTER ALPHA}" * 100) for _ in range(3)]
-            right = Usage(3, 3 * (200 + BESIDES))
+            right = StorageUsage(3, 3 * (200 + BESIDES))
             assert used(host, ann.name) == right
             notes.update_one({"_id": ids[0]}, {"$set": {"size": 5}})
             notes.update_one({"_id": ids[1]}, {"$unset": {"size": True}})
@@ -262,26 +262,26 @@ def test_usage_is_read_from_the_index_alone(host: TestClient, ann: Browser, modu
 class Stored:
     """A database in which a user stores something, and how often that was read."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: StorageUsage) -> None:
         self.usage = usage
         self.reads = 0
         self.sizes: Any = self
 
-    async def __call__(self, owner: str) -> Usage:
+    async def __call__(self, owner: str) -> StorageUsage:
         self.reads += 1
         await asyncio.sleep(0)
         return self.usage
 
 
-def limited(stored: Stored, limit: Usage) -> Quotas:
+def limited(stored: Stored, limit: StorageUsage) -> Quotas:
     store: Any = stored
     stored.sizes = type("Sizes", (), {"usage": stored})
     return Quotas(store, limit)
 
 
 async def test_what_is_stored_is_read_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = Stored(Usage(1, 100))
-    known = limited(stored, Usage(5, 1000))
+    stored = Stored(StorageUsage(1, 100))
+    known = limited(stored, StorageUsage(5, 1000))
     for _ in range(4):
         await known.reserve("ann", 1, 10)
     assert stored.reads == 1
@@ -298,8 +298,8 @@ async def test_what_is_stored_is_read_seldom(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_what_was_estimated_is_read_before_a_write_is_refused() -> None:
-    stored = Stored(Usage(1, 100))
-    known = limited(stored, Usage(0, 1000))
+    stored = Stored(StorageUsage(1, 100))
+    known = limited(stored, StorageUsage(0, 1000))
     await known.reserve("ann", 0, 850, estimated=True)
     await known.reserve("ann", 0, 500)
     assert stored.reads == 2
@@ -309,8 +309,8 @@ async def test_what_was_estimated_is_read_before_a_write_is_refused() -> None:
 
 
 async def test_writes_at_the_same_time_are_all_counted() -> None:
-    stored = Stored(Usage(0, 0))
-    known = limited(stored, Usage(5, 0))
+    stored = Stored(StorageUsage(0, 0))
+    known = limited(stored, StorageUsage(5, 0))
     results = await asyncio.gather(*(known.reserve("ann", 1, 1) for _ in range(20)), return_exceptions=True)
     assert sum(result is None for result in results) == 5
     assert {type(result) for result in results if result is not None} == {QuotaExceeded}

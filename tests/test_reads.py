@@ -9,7 +9,7 @@ import pytest
 
 from realtime.errors import BusUnavailable
 from realtime.eventlog.cursor import Cursor
-from realtime.eventlog.reader import AT_ONCE, Reads
+from realtime.eventlog.reader import AT_ONCE, LogReader
 
 SINCE = Cursor("e", 10)
 Entries = list[tuple[int, bytes]] | None
@@ -37,7 +37,7 @@ def log() -> Log:
     return Log()
 
 
-async def asked(reads: Reads, *lasts: int) -> list[asyncio.Task[Any]]:
+async def asked(reads: LogReader, *lasts: int) -> list[asyncio.Task[Any]]:
     tasks = [asyncio.create_task(reads.missed(SINCE, last)) for last in lasts]
     await asyncio.sleep(0)
     return tasks
@@ -48,7 +48,7 @@ async def offsets(task: asyncio.Task[Any]) -> list[int]:
 
 
 async def test_who_missed_the_same_shares_a_read(log: Log) -> None:
-    reads = Reads(cast(Any, log))
+    reads = LogReader(cast(Any, log))
     tasks = await asked(reads, 12, 12, 13, 12)
     assert log.reads == [(10, 12), (10, 13)]
     log.answers[0].set_result([entry(11), entry(12)])
@@ -61,7 +61,7 @@ async def test_who_missed_the_same_shares_a_read(log: Log) -> None:
 
 
 async def test_who_goes_away_takes_nothing_from_the_others(log: Log) -> None:
-    reads = Reads(cast(Any, log))
+    reads = LogReader(cast(Any, log))
     first, second, third = await asked(reads, 12, 12, 12)
     first.cancel()
     for _ in range(5):
@@ -74,7 +74,7 @@ async def test_who_goes_away_takes_nothing_from_the_others(log: Log) -> None:
 
 
 async def test_all_hear_of_a_failure_and_the_next_reads_again(log: Log) -> None:
-    reads = Reads(cast(Any, log))
+    reads = LogReader(cast(Any, log))
     tasks = await asked(reads, 12, 12)
     log.answers[0].set_exception(BusUnavailable("away"))
     for task in tasks:
@@ -86,7 +86,7 @@ async def test_all_hear_of_a_failure_and_the_next_reads_again(log: Log) -> None:
 
 
 async def test_only_so_many_at_once(log: Log) -> None:
-    reads = Reads(cast(Any, log))
+    reads = LogReader(cast(Any, log))
     tasks = await asked(reads, *range(100, 100 + AT_ONCE + 1))
     assert len(log.reads) == AT_ONCE
     log.answers[0].set_result([])

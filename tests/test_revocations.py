@@ -12,11 +12,11 @@ from starlette.testclient import TestClient, WebSocketTestSession
 
 from realtime import create_app
 from realtime.auth import revocations
-from realtime.auth.permissions import Viewer, key_of
-from realtime.auth.revocations import Ended, Handler, Open, Revocations
+from realtime.auth.permissions import Principal, key_of
+from realtime.auth.revocations import EndedSubjects, Handler, LiveSessions, Revocations
 from realtime.core.close_codes import CloseCode
 from realtime.errors import Unavailable
-from realtime.feed.query import Wanted
+from realtime.feed.query import FeedQuery
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run, with_accounts
@@ -32,10 +32,10 @@ async def store(settings: Settings) -> Store:
 
 
 async def test_each_is_told_once_to_its_handler(store: Store) -> None:
-    heard: list[tuple[str, Ended]] = []
+    heard: list[tuple[str, EndedSubjects]] = []
 
     def hears(kind: str) -> Handler:
-        async def handle(of: Ended) -> None:
+        async def handle(of: EndedSubjects) -> None:
             heard.append((kind, of))
 
         return handle
@@ -47,19 +47,19 @@ async def test_each_is_told_once_to_its_handler(store: Store) -> None:
         Revocations(
             store.revocations,
             {"session": hears("session"), "note": hears("note")},
-            Open(set, none),
+            LiveSessions(set, none),
         )
         for _ in range(2)
     ]
-    viewer = Viewer(keys=frozenset(), name="ann", session="a")
+    principal = Principal(keys=frozenset(), name="ann", session="a")
     await store.revocations.add([("session", "a"), ("session", "b"), ("note", 7)])
     await store.revocations.add([])
-    assert not workers[0].ended(viewer)
+    assert not workers[0].ended(principal)
     for worker in workers:
         await worker.read()
         assert sorted(heard) == [("note", frozenset({7})), ("session", frozenset({"a", "b"}))]
         heard.clear()
-        assert worker.ended(viewer)
+        assert worker.ended(principal)
     await workers[0].read()
     assert heard == []
     await store.revocations.add([("session", "c")])
@@ -69,9 +69,9 @@ async def test_each_is_told_once_to_its_handler(store: Store) -> None:
 
 
 async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
-    heard: list[Ended] = []
+    heard: list[EndedSubjects] = []
 
-    async def handle(of: Ended) -> None:
+    async def handle(of: EndedSubjects) -> None:
         heard.append(of)
         if len(heard) == 1:
             raise Unavailable
@@ -79,7 +79,7 @@ async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
     async def none(_: object) -> set[str]:
         return set()
 
-    worker = Revocations(store.revocations, {"note": handle}, Open(set, none))
+    worker = Revocations(store.revocations, {"note": handle}, LiveSessions(set, none))
     await store.revocations.add([("note", 7)])
     with pytest.raises(Unavailable):
         await worker.read()
@@ -96,10 +96,10 @@ async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.Mo
     async def expired(sessions: object) -> set[str]:
         return {"b"} if sessions == {"a", "b"} else set()
 
-    async def end(sessions: Ended) -> None:
+    async def end(sessions: EndedSubjects) -> None:
         found.set_result(sessions)
 
-    worker = Revocations(store.revocations, {"session": end}, Open(lambda: {"a", "b"}, expired))
+    worker = Revocations(store.revocations, {"session": end}, LiveSessions(lambda: {"a", "b"}, expired))
     task = asyncio.create_task(worker.run())
     async with asyncio.timeout(5 * UNIT):
         assert await found == {"b"}
@@ -186,12 +186,12 @@ def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestC
     here, there = workers
     ann = Browser(here).sign_up()
     parts = parts_of(there)
-    viewer = Viewer(keys=frozenset({"*"}), name=ann.name, session=ann.get("/auth/sessions").json()[0]["id"])
+    principal = Principal(keys=frozenset({"*"}), name=ann.name, session=ann.get("/auth/sessions").json()[0]["id"])
     ann.post("/auth/sign-out")
 
     async def join() -> CloseCode:
         while True:
-            client = parts.feed.join(Wanted(), viewer)
+            client = parts.feed.join(FeedQuery(), principal)
             parts.feed.leave(client)
             if client.closing.done():
                 code: CloseCode = client.closing.result()
@@ -208,12 +208,12 @@ def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[
     ann = Browser(here).sign_up()
     note = ann.post("/notes/", json=note_in()).json()["id"]
     parts = parts_of(there)
-    viewer = Viewer(frozenset({key_of(ann.name)}), ann.name, ann.get("/auth/sessions").json()[0]["id"])
+    principal = Principal(frozenset({key_of(ann.name)}), ann.name, ann.get("/auth/sessions").json()[0]["id"])
     ann.post("/auth/sign-out")
 
     async def join() -> CloseCode:
         while True:
-            member = parts.rooms.member(SimpleNamespace(send=lambda *_: True, buffered=0), viewer, ann.name)
+            member = parts.rooms.member(SimpleNamespace(send=lambda *_: True, buffered=0), principal, ann.name)
             (await parts.rooms.join(note, member)).leave(member)
             if member.closing.done():
                 code: CloseCode = member.closing.result()

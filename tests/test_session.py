@@ -18,8 +18,8 @@ from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable
 from realtime.server.serve import listen
 from realtime.settings import Settings
-from realtime.websocket.connection import Connection
-from realtime.websocket.handler import MOST, SMALL, Session
+from realtime.websocket.connection import WebSocketConnection
+from realtime.websocket.handler import MOST, SMALL, Handler
 from realtime.websocket.handshake import Handshake
 from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import frame
@@ -27,18 +27,18 @@ from tests.harness import eventually, note_in, rest_client
 from tests.test_connections import Memory
 
 
-class Slow(Session):
+class Slow(Handler):
     """Takes messages one by one, each when it is allowed to; some at once, and some not at all."""
 
     expected = (BusUnavailable,)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: WebSocketConnection) -> None:
         super().__init__(connection)
         self.taken: list[str | bytes] = []
         self.may = asyncio.Semaphore(0)
         self.ends: list[str] = []
 
-    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+    def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         if message in ("refused", "broken"):
             self._fail(str(message))
         if message == "now":
@@ -75,9 +75,9 @@ class _Panic(BaseException):
     """As pyo3 raises."""
 
 
-def begun() -> tuple[Slow, Connection, Memory]:
+def begun() -> tuple[Slow, WebSocketConnection, Memory]:
     transport = Memory()
-    connection = Connection(transport, set(), None, Turns())
+    connection = WebSocketConnection(transport, set(), None, Turns())
     session = Slow(connection)
     connection.listen(session)
     return session, connection, transport

@@ -108,9 +108,9 @@ async def test_mark_is_cleared_only_at_the_version_that_was_published_and_archiv
     await store.notes.update(2, {"title": "other"}, None, None)
     assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
     assert len(await store.notes.dirty(2)) == 2
-    await store.archive.move([1, 2])
+    await store.archive.archive([1, 2])
     assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
-    await store.archive.move([], {1: 1, 2: 1, 3: 1})
+    await store.archive.archive([], {1: 1, 2: 1, 3: 1})
 
     async def cleared() -> bool:  # the majority sees it a little later
         return await store.notes.dirty(10) == {2: 2}
@@ -133,7 +133,7 @@ async def test_claim_belongs_to_the_first_request(store: Store) -> None:
     for operation in (mine, mine, other):
         claim = await store.claims.claim(operation)
         assert (claim.fingerprint, claim.answer) == (b"mine", None)
-    await store.claims.settle("key", made.note)
+    await store.claims.store_response("key", made.note)
     await store.claims.release("key")
     assert (await store.claims.claim(other)).answer == made.note
 

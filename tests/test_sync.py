@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from tests.faults.raw import BINARY, frame
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Text, Wire, state_of
@@ -139,7 +139,7 @@ async def test_a_note_that_is_deleted_sends_all_away(
         (b"\0\2\5ab", CloseCode.BAD_FRAME),
         (b"\0\0\1\1", CloseCode.BAD_FRAME),
         (b"\0\2\6\xff\xff\xff\xff\x0f\0", CloseCode.BAD_FRAME),
-        (protocol.update(Document().since()) + b"\0", CloseCode.BAD_FRAME),
+        (protocol.update(TextDocument().since()) + b"\0", CloseCode.BAD_FRAME),
         (state_of(1, 1, "nonsense"), CloseCode.BAD_FRAME),
         (state_of(1, 1, "NaN"), CloseCode.BAD_FRAME),
         (state_of(1, 1, '"' + "x" * 9000 + '"'), CloseCode.BAD_FRAME),
@@ -179,7 +179,7 @@ async def test_hundreds_of_bad_connections_hold_no_neighbour_up(
         return number
 
     async def attack() -> None:
-        good = protocol.update(Document(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]))
+        good = protocol.update(TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]))
         for _ in range(4):
             frames = [choose.randbytes(choose.randrange(1, 50)), good[: choose.randrange(len(good))], b"\0\2\xff\xff"]
             codes = await code_for(f"{server.url}/sync/{id}", *frames)

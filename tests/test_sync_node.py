@@ -19,8 +19,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.embedded.pair import Embedded
-from realtime.rooms.crdt import Document
+from realtime.embedded.pair import EmbeddedServers
+from realtime.rooms.crdt import TextDocument
 from tests.faults.stand import process_on
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.rooms.client import Wire
@@ -68,16 +68,16 @@ async def node() -> AsyncIterator[Clients]:
 
 
 @pytest.fixture
-def private(tmp_path: Path) -> Iterator[Embedded]:
+def private(tmp_path: Path) -> Iterator[EmbeddedServers]:
     """An embedded pair of this test alone, to be broken."""
-    servers = Embedded(tmp_path / "private")
+    servers = EmbeddedServers(tmp_path / "private")
     servers.start()
     yield servers
     servers.stop()
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_random_edits_while_everything_breaks(serve: Serve, private: Embedded, seed: int) -> None:
+async def test_random_edits_while_everything_breaks(serve: Serve, private: EmbeddedServers, seed: int) -> None:
     """The seed is in the test's name."""
     choose = random.Random(seed)
     servers = [serve(mongo_url=private.mongo_url, redis_url=private.redis_url) for _ in range(2)]
@@ -140,14 +140,14 @@ async def test_yjs_reads_what_is_handed_out_with_and_without_what_waits() -> Non
         for seed in range(25):
             text, updates = authored(seed, authors=4, acts=30)
             shuffled = random.Random(seed).sample(updates, len(updates))
-            half = Document(shuffled[: len(updates) // 2])
+            half = TextDocument(shuffled[: len(updates) // 2])
             rest = shuffled[len(updates) // 2 :]
             handed_out = half.since()
             assert await applied(handed_out) == {"text": str(half), "waits": half.waits}, seed
             assert await applied(*shuffled[: len(updates) // 2]) == {"text": str(half), "waits": half.waits}, seed
             whole = {"text": text, "waits": False}
-            assert await applied(handed_out, *rest) == await applied(Document(shuffled).since()) == whole, seed
-            again = Document([handed_out, *rest])
+            assert await applied(handed_out, *rest) == await applied(TextDocument(shuffled).since()) == whole, seed
+            again = TextDocument([handed_out, *rest])
             assert str(again) == text
 
 

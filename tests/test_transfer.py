@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from realtime import create_app
 from realtime.cli.main import app
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from realtime.transfer import bundle
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
@@ -70,7 +70,7 @@ ODD = [
 
 
 @pytest.fixture
-def other(embedded: Embedded) -> Iterator[TestClient]:
+def other(embedded: EmbeddedServers) -> Iterator[TestClient]:
     """Another, empty server."""
     settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-other")
     with TestClient(create_app(settings)) as client:

@@ -13,8 +13,8 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.pagination import place_token
-from realtime.auth.permissions import OPEN
+from realtime.api.pagination import encode_page_token
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import MAX_ID
 from realtime.settings import MIB, Settings
 from tests.harness import Json, eventually, note_in
@@ -232,12 +232,12 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
         take = store.history.take
 
         async def take_late(notes: Any) -> Any:
-            monkeypatch.setattr(store.history, "take", take)
-            await app.state.parts.notes.purge(OPEN, 1, None, None)
+            monkeypatch.setattr(store.history, "archive", take)
+            await app.state.parts.notes.purge(UNRESTRICTED, 1, None, None)
             await app.state.parts.outbox.flush()
             return await take(notes)
 
-        monkeypatch.setattr(store.history, "take", take_late)
+        monkeypatch.setattr(store.history, "archive", take_late)
         await store.archive.move({1})
         assert await store.history.read(1, 1) is None
 
@@ -342,16 +342,16 @@ DATE = 1_767_268_800_000
         *(("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("limit=", "limit")),
         *(("q=a", "q"), ("sort=id", "sort"), ("tag=a", "tag"), ("content=false", "content"), ("%00=1", "\0")),
         *(("after=", "after"), ("after=xyz", "after"), ("after=%00", "after"), ("after=%2B", "after")),
-        (f"after={place_token('id', 1, 1)}", "after"),
-        (f"after={place_token('trash', '2026-01-01', 1)}", "after"),
-        (f"after={place_token('trash', None, 1)}", "after"),
-        (f"after={place_token('trash', float('nan'), 1)}", "after"),
-        (f"after={place_token('trash', float('-inf'), 1)}", "after"),
-        (f"after={place_token('trash', 10**40, 1)}", "after"),
-        (f"after={place_token('trash', DATE, 2**63)}", "after"),
-        (f"after={place_token('trash', DATE, -1)}", "after"),
-        (f"after={place_token('trash', DATE, 1, 1)}", "after"),
-        (f"after={place_token('trash', DATE)}", "after"),
+        (f"after={encode_page_token('id', 1, 1)}", "after"),
+        (f"after={encode_page_token('trash', '2026-01-01', 1)}", "after"),
+        (f"after={encode_page_token('trash', None, 1)}", "after"),
+        (f"after={encode_page_token('trash', float('nan'), 1)}", "after"),
+        (f"after={encode_page_token('trash', float('-inf'), 1)}", "after"),
+        (f"after={encode_page_token('trash', 10**40, 1)}", "after"),
+        (f"after={encode_page_token('trash', DATE, 2**63)}", "after"),
+        (f"after={encode_page_token('trash', DATE, -1)}", "after"),
+        (f"after={encode_page_token('trash', DATE, 1, 1)}", "after"),
+        (f"after={encode_page_token('trash', DATE)}", "after"),
     ],
 )
 def test_refused_query(shared: TestClient, query: str, field: str) -> None:
@@ -362,4 +362,4 @@ def test_refused_query(shared: TestClient, query: str, field: str) -> None:
 
 @pytest.mark.parametrize("place", [(0, 0), (MAX_ID, MAX_ID), (-1, 1), (1.5, 1), (DATE, 0)])
 def test_any_moment_can_be_gone_on_from(shared: TestClient, place: tuple[float, int]) -> None:
-    assert shared.get(f"/trash/?after={place_token('trash', *place)}").status_code == 200
+    assert shared.get(f"/trash/?after={encode_page_token('trash', *place)}").status_code == 200

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from realtime.errors import NoRoom, OutcomeUnknown
-from realtime.notes.models import Change
+from realtime.errors import OutcomeUnknown, TooManyPendingRevisions
+from realtime.notes.models import NoteChange
 from realtime.settings import Settings
 from realtime.store.database import Store
 from realtime.store.raw_connection import Command
@@ -56,9 +56,9 @@ class Spy:
         return [*answers, {"ok": 0}]
 
 
-async def together(*updates: Any) -> list[Change | BaseException | None]:
+async def together(*updates: Any) -> list[NoteChange | BaseException | None]:
     """The outcomes of updates that go into one batch."""
-    outcomes: list[Change | BaseException | None] = await asyncio.gather(*updates, return_exceptions=True)
+    outcomes: list[NoteChange | BaseException | None] = await asyncio.gather(*updates, return_exceptions=True)
     return outcomes
 
 
@@ -91,7 +91,7 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
     async def overtake() -> None:
         for id in (1, 2):
             assert await other.notes.update(id, {"title": "theirs", "content": "theirs"}, None, None)
-        await other.archive.move({1})
+        await other.archive.archive({1})
 
     spy = Spy(store, overtake)
     one, two, three, none = await together(
@@ -105,7 +105,7 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
     assert [
         (change.note.id, change.note.version, change.note.title, change.note.content)
         for change in (one, two, three)
-        if isinstance(change, Change)
+        if isinstance(change, NoteChange)
     ] == [(1, 2, "archived", "mine"), (2, 2, "in the note", ""), (3, 2, "last", "")]
     newest = await store.notes.find(1)
     assert newest
@@ -118,7 +118,7 @@ async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_writt
 
     async def overtake() -> None:
         await other.notes.update(1, {"title": "theirs"}, None, None)
-        await other.archive.move({1})
+        await other.archive.archive({1})
         await other.history.forget([1])
 
     Spy(store, overtake)
@@ -126,7 +126,7 @@ async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_writt
         store.notes.update(1, {"title": "mine"}, None, None), store.notes.update(2, {"title": "last"}, None, None)
     )
     assert isinstance(one, OutcomeUnknown)
-    assert isinstance(two, Change)
+    assert isinstance(two, NoteChange)
 
 
 async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None:
@@ -139,7 +139,7 @@ async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None
         assert (change.note.title, change.note.content) == (title, title)
         answers[id][change.note.version] = title
         if number % 7 == 0:
-            await stores[worker].archive.move({id})
+            await stores[worker].archive.archive({id})
 
     await asyncio.gather(*(write(worker, number) for number in range(60) for worker in (0, 1)))
     for id, titles in answers.items():
@@ -158,8 +158,8 @@ async def test_note_without_room_holds_no_other_up(stores: list[Store]) -> None:
         store.notes.update(1, {"content": "y" * 1_048_576}, None, None),
         store.notes.update(2, {"title": "other"}, None, None),
     )
-    assert isinstance(full, NoRoom)
-    assert isinstance(other, Change)
+    assert isinstance(full, TooManyPendingRevisions)
+    assert isinstance(other, NoteChange)
 
 
 async def test_outcome_is_unknown_to_all_if_the_answer_did_not_come(stores: list[Store]) -> None:
@@ -184,7 +184,7 @@ async def test_what_is_too_much_for_one_command_goes_in_more(
     assert sum(spy.sizes) == 5
     assert max(spy.sizes) == 2
     for outcome, (id, text) in zip(outcomes, texts.items(), strict=True):
-        assert isinstance(outcome, Change)
+        assert isinstance(outcome, NoteChange)
         assert (outcome.note.id, outcome.note.content) == (id, text)
 
 
@@ -194,4 +194,4 @@ async def test_what_they_left_is_more_than_an_answer_holds(stores: list[Store]) 
     for _ in ids:
         await store.notes.create({**FIELDS, "content": "x" * 1_000_000}, None)
     outcomes = await together(*(store.notes.update(id, {"title": "one more"}, None, None) for id in ids))
-    assert [outcome.note.id for outcome in outcomes if isinstance(outcome, Change)] == [*ids]
+    assert [outcome.note.id for outcome in outcomes if isinstance(outcome, NoteChange)] == [*ids]

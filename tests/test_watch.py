@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from realtime.cli.watch import Refused, describe, feed_url
+from realtime.cli.watch import ConnectionRefused, describe, feed_url
 from tests.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
@@ -145,7 +145,7 @@ def test_feed_url(url: str, since: str | None, feed: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "http://", "ftp://notes.test", "http://[::1", "http://a:port", "http://a:70000"])
 def test_feed_url_refuses_what_is_no_address(url: str) -> None:
-    with pytest.raises(Refused, match="is not the address of a server"):
+    with pytest.raises(ConnectionRefused, match="is not the address of a server"):
         feed_url(url, None)
 
 

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.permissions import NoteForbidden, NoteHidden
 from realtime.errors import RealtimeError
 
 if TYPE_CHECKING:
-    from realtime.api.services import Parts
-    from realtime.auth.permissions import Viewer
+    from realtime.api.services import Services
+    from realtime.auth.permissions import Principal
 
 
-def record_refusal(connection: HTTPConnection, viewer: Viewer, error: RealtimeError) -> None:
+def record_refusal(connection: HTTPConnection, principal: Principal, error: RealtimeError) -> None:
     """Record in the audit that somebody was refused a note that exists."""
-    audit = parts_of(connection).audit
+    audit = services_of(connection).audit
     if audit is not None and isinstance(error, (NoteHidden, NoteForbidden)):
-        audit.add_hourly("note.access", viewer, connection.path_params.get("id"), ok=False)
+        audit.add_hourly("note.access", principal, connection.path_params.get("id"), ok=False)
 
 
-def record_token_use(parts: Parts, viewer: Viewer) -> None:
+def record_token_use(parts: Services, principal: Principal) -> None:
     """Record in the audit that an API token is used."""
-    if parts.audit is not None and viewer.token:
-        parts.audit.add_hourly("token.use", viewer, viewer.session)
+    if parts.audit is not None and principal.token:
+        parts.audit.add_hourly("token.use", principal, principal.session)

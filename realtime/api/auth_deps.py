@@ -22,13 +22,13 @@ from realtime.api.responses import (
     json_of,
     problem,
 )
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.accounts import NAME, Accounts
 from realtime.auth.password_rules import LONGEST, SHORTEST
-from realtime.auth.permissions import Viewer
-from realtime.auth.sign_in_guard import Caller
+from realtime.auth.permissions import Principal
+from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.users import Actor
-from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, Insecure, NoAccounts, NotSignedIn
+from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, HttpsRequired, NoAccounts, NotSignedIn
 from realtime.notes.models import STORABLE
 
 Name = Annotated[
@@ -104,7 +104,7 @@ def shown(**fields: Any) -> ConfigDict:
 
 
 async def _accounts(request: Request) -> Accounts:
-    accounts = parts_of(request).accounts
+    accounts = services_of(request).accounts
     if accounts is None:
         raise NoAccounts
     return accounts
@@ -113,59 +113,61 @@ async def _accounts(request: Request) -> Accounts:
 AccountsPart = Annotated[Accounts, Depends(_accounts)]
 
 
-async def _signed_in(_: AccountsPart, viewer: Who) -> Viewer:
-    if viewer.name is None:
+async def _signed_in(_: AccountsPart, principal: Who) -> Principal:
+    if principal.name is None:
         raise NotSignedIn
-    return viewer
+    return principal
 
 
-SignedIn = Annotated[Viewer, Depends(_signed_in)]
+SignedIn = Annotated[Principal, Depends(_signed_in)]
 
 
-async def _in_person(viewer: SignedIn) -> Viewer:
-    if viewer.token or not viewer.writes:  # it could make others like it, or better ones, and outlive being revoked
+async def _in_person(principal: SignedIn) -> Principal:
+    if (
+        principal.token or not principal.writes
+    ):  # it could make others like it, or better ones, and outlive being revoked
         raise Forbidden("Not by an API token, nor by one that may only read: sign in")
-    return viewer
+    return principal
 
 
-InPerson = Annotated[Viewer, Depends(_in_person)]
+InPerson = Annotated[Principal, Depends(_in_person)]
 
 
-async def _confirmed(request: Request, viewer: InPerson) -> Viewer:
-    viewers = parts_of(request).viewers
-    if viewers is None:
+async def _confirmed(request: Request, principal: InPerson) -> Principal:
+    authenticator = services_of(request).authenticator
+    if authenticator is None:
         raise NoAccounts
-    await viewers.check_confirmed(viewer)
-    return viewer
+    await authenticator.check_confirmed(principal)
+    return principal
 
 
-Confirmed = Annotated[Viewer, Depends(_confirmed)]
+Confirmed = Annotated[Principal, Depends(_confirmed)]
 
 
-async def _admin(viewer: SignedIn) -> Viewer:
-    if not viewer.admin:
+async def _admin(principal: SignedIn) -> Principal:
+    if not principal.admin:
         raise Forbidden("Only for admins")
-    return viewer
+    return principal
 
 
-async def _writing_admin(viewer: Annotated[Viewer, Depends(_admin)]) -> Viewer:
-    if not viewer.writes:
+async def _writing_admin(principal: Annotated[Principal, Depends(_admin)]) -> Principal:
+    if not principal.writes:
         raise Forbidden("This token may only read")
-    return viewer
+    return principal
 
 
-async def _confirmed_admin(_: Annotated[Viewer, Depends(_writing_admin)], viewer: Confirmed) -> Viewer:
-    return viewer
+async def _confirmed_admin(_: Annotated[Principal, Depends(_writing_admin)], principal: Confirmed) -> Principal:
+    return principal
 
 
-Admin = Annotated[Viewer, Depends(_admin)]
-WritingAdmin = Annotated[Viewer, Depends(_writing_admin)]
-ConfirmedAdmin = Annotated[Viewer, Depends(_confirmed_admin)]
+Admin = Annotated[Principal, Depends(_admin)]
+WritingAdmin = Annotated[Principal, Depends(_writing_admin)]
+ConfirmedAdmin = Annotated[Principal, Depends(_confirmed_admin)]
 
 
-async def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> ClientInfo:
     agent = request.headers.get("user-agent")
-    return Caller(
+    return ClientInfo(
         request.client.host if request.client else None,
         None if agent is None else agent[:AGENT],
         devices_of(request.scope),
@@ -173,17 +175,17 @@ async def _caller(request: Request) -> Caller:
     )
 
 
-CallerPart = Annotated[Caller, Depends(_caller)]
+CallerPart = Annotated[ClientInfo, Depends(_caller)]
 
 
-def actor(viewer: Viewer, caller: Caller) -> Actor:
+def actor(principal: Principal, caller: ClientInfo) -> Actor:
     """Return the user who sent a request, for the audit."""
-    return Actor(viewer.name, caller.address)
+    return Actor(principal.name, caller.address)
 
 
 async def _safely(request: Request, _: AccountsPart) -> None:
     if not may_sign_in(request):
-        raise Insecure
+        raise HttpsRequired
 
 
 SAFELY = Depends(_safely)

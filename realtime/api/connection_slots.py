@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.open_connections import OCCUPANT
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from realtime.auth.connection_limit import Place
-    from realtime.auth.open_connections import Occupant
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.connection_limit import Slot
+    from realtime.auth.open_connections import OpenConnection
+    from realtime.auth.permissions import Principal
 
 
-async def take_place(connection: HTTPConnection, viewer: Viewer) -> Place | None:
+async def acquire_slot(connection: HTTPConnection, principal: Principal) -> Slot | None:
     """Return a place for a connection that stays open; ``None`` where there is no limit.
 
     Args:
@@ -26,7 +26,7 @@ async def take_place(connection: HTTPConnection, viewer: Viewer) -> Place | None
         TooMany: The user or network has as many open connections as it may.
         Unavailable: The server has too many connections.
     """
-    occupant: Occupant | None = connection.scope.get(OCCUPANT)
+    occupant: OpenConnection | None = connection.scope.get(OCCUPANT)
     if occupant is not None:
-        occupant.identify(connection.scope, viewer.name)
-    return await parts_of(connection).places.take(viewer, connection.client.host if connection.client else "")
+        occupant.identify(connection.scope, principal.name)
+    return await services_of(connection).places.acquire(principal, connection.client.host if connection.client else "")

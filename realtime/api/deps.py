@@ -11,49 +11,49 @@ from fastapi import Depends, Header, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field
 
-from realtime.api.requests import address_of, path_of, viewer_of
-from realtime.api.services import parts_of
-from realtime.auth.permissions import Viewer
+from realtime.api.requests import address_of, path_of, principal_of
+from realtime.api.services import services_of
+from realtime.auth.permissions import Principal
 from realtime.auth.requesters import requester_of
 from realtime.core.fair_queue import Requester
 from realtime.core.pools import Pools
 from realtime.feed.service import Feed
 from realtime.notes.models import MAX_ID
 from realtime.notes.preconditions import Operation
-from realtime.notes.queries import Queries
-from realtime.notes.service import Notes
+from realtime.notes.queries import NoteQueries
+from realtime.notes.service import NoteService
 
 
-async def still(request: Request) -> Viewer:
+async def require_connected(request: Request) -> Principal:
     """Who sent this, if what their rights come from still holds: bodies may take their time, both ways.
 
     Raises :class:`NotSignedIn`, :class:`Unavailable`.
     """
-    viewer, viewers = viewer_of(request), parts_of(request).viewers
-    if viewers is not None:
-        await viewers.check(viewer)
-    return viewer
+    principal, authenticator = principal_of(request), services_of(request).authenticator
+    if authenticator is not None:
+        await authenticator.check(principal)
+    return principal
 
 
 # Asynchronous, though they wait for nothing: FastAPI has others run in a thread, for each request.
-async def _notes(request: Request) -> Notes:
-    return parts_of(request).notes
+async def _notes(request: Request) -> NoteService:
+    return services_of(request).notes
 
 
-async def _queries(request: Request) -> Queries:
-    return parts_of(request).queries
+async def _queries(request: Request) -> NoteQueries:
+    return services_of(request).queries
 
 
 async def _feed(request: Request) -> Feed:
-    return parts_of(request).feed
+    return services_of(request).feed
 
 
 async def _pools(request: Request) -> Pools:
-    return parts_of(request).pools
+    return services_of(request).pools
 
 
 async def _requester(request: Request) -> Requester:
-    return requester_of(viewer_of(request), address_of(request))
+    return requester_of(principal_of(request), address_of(request))
 
 
 Key = Annotated[
@@ -84,8 +84,10 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
     )
     for part in (*head, *body):
         digest.update(b"%d:%b" % (len(part), part))
-    viewer = viewer_of(request)
-    whose = viewer.name or min((key for key in viewer.keys or () if key and key.startswith("link:")), default=None)
+    principal = principal_of(request)
+    whose = principal.name or min(
+        (key for key in principal.keys or () if key and key.startswith("link:")), default=None
+    )
     return Operation(key if whose is None else f"{whose} {key}", digest.digest())
 
 
@@ -96,9 +98,9 @@ def _digits(id: str) -> str:
     return id
 
 
-Who = Annotated[Viewer, Depends(still)]
-NotesPart = Annotated[Notes, Depends(_notes)]
-QueriesPart = Annotated[Queries, Depends(_queries)]
+Who = Annotated[Principal, Depends(require_connected)]
+NotesPart = Annotated[NoteService, Depends(_notes)]
+QueriesPart = Annotated[NoteQueries, Depends(_queries)]
 FeedPart = Annotated[Feed, Depends(_feed)]
 PoolsPart = Annotated[Pools, Depends(_pools)]
 RequesterPart = Annotated[Requester, Depends(_requester)]

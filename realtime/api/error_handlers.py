@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from realtime.api.access_records import record_refusal
-from realtime.api.requests import viewer_of
-from realtime.errors import Behind, BusUnavailable, RealtimeError, TooMany, Unavailable, VersionMismatch
+from realtime.api.requests import principal_of
+from realtime.errors import BusUnavailable, RealtimeError, StaleWrite, TooManyRequests, Unavailable, VersionMismatch
 from realtime.notes.preconditions import etag
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def refusal(error: RealtimeError) -> Response:
         headers["Retry-After"] = RETRY_AFTER
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooMany):
+    if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(math.ceil(error.seconds))
-    if isinstance(error, Behind):
+    if isinstance(error, StaleWrite):
         headers["ETag"] = etag(error.current.version)
-    return JSONResponse({"detail": error.detail, **error.more()}, error.status, headers)
+    return JSONResponse({"detail": error.detail, **error.extra()}, error.status, headers)
 
 
 WEAK = (
@@ -71,7 +71,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RealtimeError)
     async def named(request: Request, error: RealtimeError) -> Response:
-        record_refusal(request, viewer_of(request), error)
+        record_refusal(request, principal_of(request), error)
         if isinstance(error, BusUnavailable):
             error = Unavailable("The feed is not available, try again")
         if isinstance(error, VersionMismatch) and "W/" in request.headers.get("if-match", ""):

@@ -19,11 +19,11 @@ SINGLE = (int, bool, str, int | None, str | None, bool | None)
 """What one value in a query can be."""
 
 
-class Unusual(Exception):
+class FallbackNeeded(Exception):
     """The request is not one for the short way."""
 
 
-class QuickRoute(APIRoute):
+class FastRoute(APIRoute):
     """A route whose endpoint answers with a :class:`Response`, and gets what it declares.
 
     Its declaration is FastAPI's, and so is its description. A request is taken here if its path, query, headers and
@@ -35,15 +35,15 @@ class QuickRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         self._thorough = self.app
         self._arguments = Arguments(self)
-        self.app = self._quick
+        self.app = self._serve_fast
 
-    async def _quick(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         body = None
         try:
             body = await request.body() if self.body_field is not None else None
             given = await self._arguments.of(request, body)
-        except (Unusual, ValidationError, ClientDisconnect):
+        except (FallbackNeeded, ValidationError, ClientDisconnect):
             await self._thorough(scope, receive if body is None else _again(body, receive), send)
             return
         response: Response = await self.endpoint(**given)
@@ -80,28 +80,28 @@ class Arguments:
         assert not any(field.field_info.is_required() for field in asked if not _model_of(field))
 
     async def of(self, request: Request, body: bytes | None) -> dict[str, Any]:
-        """The arguments for a request. Raises :class:`Unusual`, ``ValidationError``, and as the dependencies do."""
+        """The arguments for a request. Raises :class:`FallbackNeeded`, ``ValidationError``, and as the dependencies do."""
         scope = request.scope
         given: dict[str, Any] = {}
         for header, value in scope["headers"]:
             if header in self._others:
-                raise Unusual
+                raise FallbackNeeded
             if header in self._headers:
                 name, adapter = self._headers[header]
                 if name in given:  # there twice
-                    raise Unusual
+                    raise FallbackNeeded
                 given[name] = adapter.validate_python(value.decode("latin-1"))
         given = {**self._defaults, **self._query, **given}
         if self._models:
             for name, model in self._models:
                 given[name] = _query(request, model)
         elif scope["query_string"]:
-            raise Unusual
+            raise FallbackNeeded
         for name, alias, adapter in self._path:
             given[name] = adapter.validate_python(scope["path_params"][alias])
         for name, adapter in self._body:
             if body is None or request.headers.get("content-type") not in JSON:
-                raise Unusual
+                raise FallbackNeeded
             given[name] = adapter.validate_json(body)
         for argument, call, wants in self._calls:
             assert call is not None
@@ -124,13 +124,13 @@ def _model_of(field: ModelField) -> type[BaseModel] | None:
 
 
 def _query(request: Request, model: type[BaseModel]) -> BaseModel:
-    """The query as a model. Raises :class:`Unusual` if something is there twice, or is a list, or empty."""
+    """The query as a model. Raises :class:`FallbackNeeded` if something is there twice, or is a list, or empty."""
     given = request.query_params.multi_items()
     values = dict(given)
     fields = model.model_fields
     for name, value in given:
         if not value or name not in fields or fields[name].annotation not in SINGLE:
-            raise Unusual
+            raise FallbackNeeded
     if len(values) < len(given):
-        raise Unusual
+        raise FallbackNeeded
     return model.model_validate(values)

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from realtime.core.close_codes import CloseCode
 from realtime.errors import BusUnavailable, Unavailable
-from realtime.feed.subscriber import Client, Closed
+from realtime.feed.subscriber import Subscriber, SubscriberClosed
 
 
 class BadFrame(Exception):
@@ -22,7 +22,9 @@ class BadFrame(Exception):
         self.code = code
 
 
-async def serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]) -> BadFrame | None:
+async def serve(
+    client: Subscriber, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]
+) -> BadFrame | None:
     """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
     if client.closing.done():  # the server is stopping: not a word before the close
         write.close()
@@ -42,6 +44,6 @@ async def serve(client: Client, write: Coroutine[Any, Any, None], read: Coroutin
             return failure
         if isinstance(failure, (BusUnavailable, Unavailable)):
             return BadFrame("", CloseCode.RESUME)
-        if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, Closed)):
+        if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, SubscriberClosed)):
             raise failure
     return BadFrame("", client.closing.result()) if client.closing.done() else None

@@ -19,7 +19,7 @@ from realtime.notes.models import MAX_ID
 _place: TypeAdapter[tuple[str, int | float | str, int]] = TypeAdapter(tuple[str, int | float | str, int])
 
 
-def place_token(*place: Any) -> str:
+def encode_page_token(*place: Any) -> str:
     """A place in a list, as the opaque token of ``after``: the order, what the last note is ordered by, and its id."""
     return (
         base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":"), ensure_ascii=False).encode())
@@ -28,8 +28,8 @@ def place_token(*place: Any) -> str:
     )
 
 
-def place_of(token: str, order: str) -> Position:
-    """The place that a token names. Raises ``ValueError`` for what :func:`place_token` did not make for this order."""
+def decode_page_token(token: str, order: str) -> Position:
+    """The place that a token names. Raises ``ValueError`` for what :func:`encode_page_token` did not make for this order."""
     try:
         text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         made_for, key, id = _place.validate_json(text, strict=True)

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from realtime.auth.permissions import key_of
-from realtime.core.networks import neighbourhood
+from realtime.core.networks import network_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
 
 
 VIEWER = "realtime.viewer"
@@ -25,10 +25,10 @@ PROXIED = "realtime.proxied"
 """Scope key: set if the request came through a trusted proxy."""
 
 
-def viewer_of(connection: HTTPConnection) -> Viewer:
+def principal_of(connection: HTTPConnection) -> Principal:
     """Who sent this request or opened this socket."""
-    viewer: Viewer = connection.scope.get(VIEWER, connection.app.state.anyone)
-    return viewer
+    principal: Principal = connection.scope.get(VIEWER, connection.app.state.anyone)
+    return principal
 
 
 def address_of(connection: HTTPConnection) -> str:
@@ -36,12 +36,12 @@ def address_of(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client else ""
 
 
-def caller_of(connection: HTTPConnection, viewer: Viewer | None = None) -> str:
+def caller_of(connection: HTTPConnection, principal: Principal | None = None) -> str:
     """Return what the requests of one caller are counted for: a user as ``@name``, or the network of an address."""
-    name = (viewer or viewer_of(connection)).name
+    name = (principal or principal_of(connection)).name
     if name is not None:
         return key_of(name)
-    return neighbourhood(address_of(connection))
+    return network_of(address_of(connection))
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:

@@ -28,10 +28,10 @@ class SlashRouter(APIRouter):
     def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Adds both forms of a WebSocket's route. It gets the socket and the path's parameters, and nothing else."""
         for form in (path, other_form(path)):
-            self.routes.append(WebSocketRoute(form, _Opened(endpoint)))
+            self.routes.append(WebSocketRoute(form, _WebSocketEndpoint(endpoint)))
 
 
-class _Opened:
+class _WebSocketEndpoint:
     """An endpoint for WebSockets, as an ASGI application."""
 
     def __init__(self, endpoint: Callable[..., Any]) -> None:

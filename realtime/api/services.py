@@ -10,53 +10,53 @@ from starlette.requests import HTTPConnection
 if TYPE_CHECKING:
     from realtime.auth.accounts import Accounts
     from realtime.auth.audit import NoteAudit
-    from realtime.auth.authenticator import Viewers
-    from realtime.auth.connection_limit import Places
+    from realtime.auth.authenticator import Authenticator
+    from realtime.auth.connection_limit import ConnectionSlots
     from realtime.auth.open_mode import OpenModeCheck
-    from realtime.auth.rate_limit import Limits
+    from realtime.auth.rate_limit import RateLimiter
     from realtime.core.pools import Pools
     from realtime.eventlog.bus import Bus
-    from realtime.eventlog.consumer import Follower
+    from realtime.eventlog.consumer import LogConsumer
     from realtime.eventlog.outbox import Outbox
     from realtime.feed.service import Feed
     from realtime.metrics import Metrics
     from realtime.notes.deleted_accounts import DeletedAccounts
-    from realtime.notes.queries import Queries
+    from realtime.notes.queries import NoteQueries
     from realtime.notes.quotas import Quotas
-    from realtime.notes.service import Notes
+    from realtime.notes.service import NoteService
     from realtime.notes.sharing import Sharing
     from realtime.rooms.manager import Rooms
     from realtime.store.database import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Services:
     """The parts of a running application."""
 
     store: Store
     bus: Bus
-    follower: Follower
+    follower: LogConsumer
     feed: Feed
     outbox: Outbox
-    notes: Notes
+    notes: NoteService
     rooms: Rooms
-    queries: Queries
+    queries: NoteQueries
     metrics: Metrics
-    places: Places
+    places: ConnectionSlots
     quotas: Quotas
     pools: Pools
-    viewers: Viewers | None
+    authenticator: Authenticator | None
     """This and what follows: without accounts there are none."""
     accounts: Accounts | None
     sharing: Sharing | None
     deleted_accounts: DeletedAccounts | None
     audit: NoteAudit | None
-    limits: Limits | None
+    limits: RateLimiter | None
     open_mode: OpenModeCheck | None
     """Only in open mode, unless it is meant for others, too."""
 
 
-def parts_of(connection: HTTPConnection) -> Parts:
+def services_of(connection: HTTPConnection) -> Services:
     """The parts of the application that this request or socket belongs to."""
-    parts: Parts = connection.app.state.parts
+    parts: Services = connection.app.state.parts
     return parts

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Literal
 
 from realtime.auth.authenticator import IDLE, TOKEN
 from realtime.auth.devices import issue_device
-from realtime.auth.failed_sign_ins import FailedSignInCounter
-from realtime.auth.sign_in_guard import Caller
-from realtime.auth.tokens import JWT_SECONDS, Claims, digest, make_jwt, new_secret, setup_token
+from realtime.auth.failed_sign_ins import FailedSignInRecorder
+from realtime.auth.sign_in_guard import ClientInfo
+from realtime.auth.tokens import JWT_SECONDS, TokenClaims, digest, make_jwt, new_secret, setup_token
 from realtime.auth.user_management import UserManagement
 from realtime.auth.users import Session
-from realtime.errors import Forbidden, NameTaken, NotSignedIn, NotThere
+from realtime.errors import Forbidden, NameTaken, NotSignedIn, ResourceNotFound
 
 if TYPE_CHECKING:
-    from realtime.auth.authenticator import Viewers
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.authenticator import Authenticator
+    from realtime.auth.permissions import Principal
     from realtime.auth.sign_in_guard import SignInGuard
-    from realtime.auth.users import FailedSignIns, Kind, Person
+    from realtime.auth.users import FailedSignInCount, Kind, User
     from realtime.store.database import Store
 
 LONGEST = timedelta(days=90)
@@ -57,16 +57,16 @@ class NewAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedSession:
     """A browser that has just signed in: the user, the secret of the session, and the token of the device.
 
     ``failed`` are the failed sign-ins since the user's last visit.
     """
 
-    person: Person
+    person: User
     secret: str = field(repr=False)
     device: str = field(repr=False)
-    failed: FailedSignIns | None = None
+    failed: FailedSignInCount | None = None
 
 
 class Accounts:
@@ -75,13 +75,13 @@ class Accounts:
     ``users`` has those of administrators on the accounts of others.
     """
 
-    def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard, sign_up: SignUp) -> None:
+    def __init__(self, store: Store, authenticator: Authenticator, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
-        self._viewers = viewers
+        self._viewers = authenticator
         self._guard = guard
         self.sign_up_mode = sign_up
-        self.failures = FailedSignInCounter(store.people)
-        self.users = UserManagement(store, viewers, guard)
+        self.failures = FailedSignInRecorder(store.people)
+        self.users = UserManagement(store, authenticator, guard)
         self._anyone = False
 
     async def aclose(self) -> None:
@@ -98,7 +98,7 @@ class Accounts:
         """Return the secret that makes the first user, or ``None`` if there is a user. Raises :class:`Unavailable`."""
         return None if await self.anyone() else setup_token(await self._viewers.key())
 
-    async def sign_up(self, new: NewAccount, caller: Caller, before: str | None) -> Begun:
+    async def sign_up(self, new: NewAccount, caller: ClientInfo, before: str | None) -> StartedSession:
         """Make an account, and sign in. The session with the secret ``before`` ends.
 
         Raises:
@@ -112,7 +112,7 @@ class Accounts:
         await self._store.audit.add("sign-up", person.name, address=caller.address)
         return await self._begin(person, caller, before)
 
-    async def _make_first(self, new: NewAccount, setup: str, caller: Caller) -> Person:
+    async def _make_first(self, new: NewAccount, setup: str, caller: ClientInfo) -> User:
         """Make the account of the first user, an admin, for whoever has the setup token."""
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
@@ -122,7 +122,7 @@ class Accounts:
             raise Forbidden(NO_SETUP)
         return person
 
-    async def _make(self, new: NewAccount, caller: Caller) -> Person:
+    async def _make(self, new: NewAccount, caller: ClientInfo) -> User:
         # Without a user nobody has an invite, so that "invite" needs no check of its own.
         if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.anyone()):
             raise Forbidden(NO_SIGN_UP)
@@ -143,34 +143,34 @@ class Accounts:
                 await self._store.passes.add("invite", digest(new.invite), *passed)
             raise
 
-    async def sign_in(self, name: str, password: str, caller: Caller, before: str | None) -> Begun:
+    async def sign_in(self, name: str, password: str, caller: ClientInfo, before: str | None) -> StartedSession:
         """Signs in, with a new session; that with the secret ``before`` ends.
 
-        Raises :class:`NotSignedIn`, :class:`TooMany`.
+        Raises :class:`NotSignedIn`, :class:`TooManyRequests`.
         """
         person = await self._prove(name, password, caller)
         begun = await self._begin(person, caller, before)
         await self.failures.flush()
         return replace(begun, failed=await self._store.people.begin_visit(name))
 
-    async def failed_sign_ins(self, viewer: Viewer) -> FailedSignIns | None:
+    async def failed_sign_ins(self, principal: Principal) -> FailedSignInCount | None:
         """Return the failed sign-ins to report to a user; an API token gets none. Raises :class:`Unavailable`."""
-        if viewer.name is None or viewer.token:
+        if principal.name is None or principal.token:
             return None
-        return await self._store.people.failed_sign_ins(viewer.name)
+        return await self._store.people.failed_sign_ins(principal.name)
 
-    async def acknowledge_failed_sign_ins(self, viewer: Viewer) -> None:
+    async def acknowledge_failed_sign_ins(self, principal: Principal) -> None:
         """Do not report the failed sign-ins again. Raises :class:`OutcomeUnknown`."""
-        await self._store.people.acknowledge_failed_sign_ins(_name(viewer))
+        await self._store.people.acknowledge_failed_sign_ins(_name(principal))
 
-    async def sign_in_program(self, name: str, password: str, caller: Caller, *, writes: bool) -> str:
+    async def sign_in_program(self, name: str, password: str, caller: ClientInfo, *, writes: bool) -> str:
         """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
         person = await self._prove(name, password, caller)
         moment = timedelta(seconds=JWT_SECONDS)
         session, _ = await self._start(person, "session", caller, moment, moment, writes=writes)
-        return make_jwt(await self._viewers.key(), Claims(person.name, session.id))
+        return make_jwt(await self._viewers.key(), TokenClaims(person.name, session.id))
 
-    async def _prove(self, name: str, password: str, caller: Caller) -> Person:
+    async def _prove(self, name: str, password: str, caller: ClientInfo) -> User:
         person = await self._store.people.get(name)
         right, hash = await self._guard.verify(name, password, person, caller)
         if person is None or not right:
@@ -185,25 +185,25 @@ class Accounts:
         await self._store.audit.add("sign-in", name, address=caller.address)
         return person
 
-    async def _begin(self, person: Person, caller: Caller, before: str | None) -> Begun:
+    async def _begin(self, person: User, caller: ClientInfo, before: str | None) -> StartedSession:
         """A new session in place of the one that the browser had, whose secret others may know."""
         if before is not None:
             earlier = await self._viewers.of_secret(before, None)
             if earlier is not None and earlier.name is not None:
                 await self._viewers.end(earlier.name, id=earlier.session)
         _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
-        return Begun(person, secret, await self._device(person, caller, person.eras["session"]))
+        return StartedSession(person, secret, await self._device(person, caller, person.token_generations["session"]))
 
-    async def _device(self, person: Person, caller: Caller, generation: int) -> str:
+    async def _device(self, person: User, caller: ClientInfo, generation: int) -> str:
         """Return a device token for a browser; a known device keeps its id, and so its count of failures."""
         known = await self._guard.device_of(person, caller)
         return issue_device(await self._viewers.key(), person.name, generation, known)
 
     async def _start(
         self,
-        person: Person,
+        person: User,
         kind: Kind,
-        caller: Caller,
+        caller: ClientInfo,
         idle: timedelta,
         longest: timedelta,
         *,
@@ -216,7 +216,7 @@ class Accounts:
             id=digest(secret),
             kind=kind,
             user=person.name,
-            era=person.eras[kind],
+            token_generation=person.token_generations[kind],
             writes=writes,
             created_date=now,
             used_date=now if kind == "session" else None,
@@ -230,13 +230,13 @@ class Accounts:
         await self._store.sessions.add(session)
         return session, secret
 
-    async def sign_out(self, viewer: Viewer, caller: Caller) -> None:
+    async def sign_out(self, principal: Principal, caller: ClientInfo) -> None:
         """Ends the session that this came with."""
-        if viewer.name is not None and await self._viewers.end(viewer.name, "session", id=viewer.session):
-            await self._store.audit.add("sign-out", viewer.name, address=caller.address)
+        if principal.name is not None and await self._viewers.end(principal.name, "session", id=principal.session):
+            await self._store.audit.add("sign-out", principal.name, address=caller.address)
 
     async def change_password(
-        self, viewer: Viewer, old: str, new: str, caller: Caller, *, revoke_tokens: bool = False
+        self, principal: Principal, old: str, new: str, caller: ClientInfo, *, revoke_tokens: bool = False
     ) -> str:
         """Set another password. All other sessions end, and all devices are unknown again but this one.
 
@@ -255,82 +255,82 @@ class Accounts:
             PasswordRefused: The new password is too easy to guess, or too long.
             TooMany: The old password was wrong too often in this session.
         """
-        name = _name(viewer)
-        person = await self._prove_again(viewer, old, caller)
+        name = _name(principal)
+        person = await self._prove_again(principal, old, caller)
         device = None
-        if person is not None and viewer.session is not None:
-            hash = await self._guard.hash(name, new, caller, viewer.session)
-            generation = person.eras["session"] + 1
+        if person is not None and principal.session is not None:
+            hash = await self._guard.hash(name, new, caller, principal.session)
+            generation = person.token_generations["session"] + 1
             # First, so that it is valid at every moment.
-            await self._store.sessions.enter_era(viewer.session, generation)
+            await self._store.sessions.enter_era(principal.session, generation)
             if await self._store.people.change_password(name, person.hash, hash, tokens=revoke_tokens):
                 device = await self._device(person, caller, generation)
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
             raise Forbidden("The old password is wrong")
-        await self._viewers.end(name, None if revoke_tokens else "session", but=viewer.session)
+        await self._viewers.end(name, None if revoke_tokens else "session", but=principal.session)
         return device
 
-    async def confirm_password(self, viewer: Viewer, password: str, caller: Caller) -> None:
+    async def confirm_password(self, principal: Principal, password: str, caller: ClientInfo) -> None:
         """Let this session do what needs the password to be confirmed, for some minutes.
 
         Raises:
             Forbidden: The password is wrong.
             TooMany: It was wrong too often in this session.
         """
-        right = await self._prove_again(viewer, password, caller) is not None
-        await self._store.audit.add("password.confirm", viewer.name, address=caller.address, ok=right)
+        right = await self._prove_again(principal, password, caller) is not None
+        await self._store.audit.add("password.confirm", principal.name, address=caller.address, ok=right)
         if not right:
             raise Forbidden("The password is wrong")
 
-    async def _prove_again(self, viewer: Viewer, password: str, caller: Caller) -> Person | None:
+    async def _prove_again(self, principal: Principal, password: str, caller: ClientInfo) -> User | None:
         """Return the user of a session if the password is right, which this session then has confirmed."""
-        person = await self._store.people.get(_name(viewer))
-        if viewer.session is None or not await self._guard.verify_old(person, password, viewer.session, caller):
+        person = await self._store.people.get(_name(principal))
+        if principal.session is None or not await self._guard.verify_old(person, password, principal.session, caller):
             return None
-        await self._store.sessions.confirm(viewer.session)
+        await self._store.sessions.confirm(principal.session)
         return person
 
-    async def sessions(self, viewer: Viewer, kind: Kind) -> Sequence[Session]:
+    async def sessions(self, principal: Principal, kind: Kind) -> Sequence[Session]:
         """One's sign-ins, or tokens."""
-        return await self._store.sessions.of(_name(viewer), kind)
+        return await self._store.sessions.of(_name(principal), kind)
 
-    async def end(self, viewer: Viewer, kind: Kind, id: str, caller: Caller) -> None:
-        """Ends one of one's sessions, or a token. Raises :class:`NotThere`."""
-        if not await self._viewers.end(_name(viewer), kind, id=id):
-            raise NotThere(f"{kind.capitalize()} not found")
+    async def end(self, principal: Principal, kind: Kind, id: str, caller: ClientInfo) -> None:
+        """Ends one of one's sessions, or a token. Raises :class:`ResourceNotFound`."""
+        if not await self._viewers.end(_name(principal), kind, id=id):
+            raise ResourceNotFound(f"{kind.capitalize()} not found")
         action: Literal["session.end", "token.end"] = "session.end" if kind == "session" else "token.end"
-        await self._store.audit.add(action, viewer.name, target=id, address=caller.address)
+        await self._store.audit.add(action, principal.name, target=id, address=caller.address)
 
-    async def end_others(self, viewer: Viewer, caller: Caller) -> None:
+    async def end_others(self, principal: Principal, caller: ClientInfo) -> None:
         """Ends all of one's sessions but this one."""
-        if await self._viewers.end(_name(viewer), "session", but=viewer.session):
-            await self._store.audit.add("session.end", viewer.name, target="others", address=caller.address)
+        if await self._viewers.end(_name(principal), "session", but=principal.session):
+            await self._store.audit.add("session.end", principal.name, target="others", address=caller.address)
 
     async def make_token(
-        self, viewer: Viewer, label: str, days: int, caller: Caller, *, writes: bool
+        self, principal: Principal, label: str, days: int, caller: ClientInfo, *, writes: bool
     ) -> tuple[Session, str]:
         """Makes an API token: what is known of it, and the token itself, which is not stored."""
         # In one read: a token of the era of a session that holds ends with whatever ends both.
-        held = await self._store.sessions.valid([viewer.session] if viewer.session else [])
+        held = await self._store.sessions.valid([principal.session] if principal.session else [])
         if not held:
             raise NotSignedIn
         person = held[0][1]
-        if len(await self.sessions(viewer, "token")) >= MOST_TOKENS:
+        if len(await self.sessions(principal, "token")) >= MOST_TOKENS:
             raise Forbidden(f"Nobody may have more than {MOST_TOKENS} tokens: revoke one first")
         span = timedelta(days=days)
-        token, secret = await self._start(person, "token", Caller(), span, span, writes=writes, label=label)
+        token, secret = await self._start(person, "token", ClientInfo(), span, span, writes=writes, label=label)
         await self._store.audit.add("token.make", person.name, target=token.id, address=caller.address)
         return token, secret
 
-    async def ticket(self, viewer: Viewer, note: int) -> str:
+    async def ticket(self, principal: Principal, note: int) -> str:
         """A ticket for one connection to the room of a note, soon."""
         secret = new_secret()
-        what = {"session": viewer.session, "note": note}
+        what = {"session": principal.session, "note": note}
         await self._store.passes.add("ticket", digest(secret), datetime.now(UTC) + TICKET, what)
         return secret
 
-    async def redeem(self, ticket: str, note: int) -> Viewer | None:
+    async def redeem(self, ticket: str, note: int) -> Principal | None:
         """Who has a ticket for a note; it is used up by that, even if it is for another one."""
         found = await self._store.passes.take("ticket", digest(ticket))
         if found is None or found[1]["note"] != note:
@@ -338,7 +338,7 @@ class Accounts:
         return await self._viewers.of_session(found[1]["session"])
 
 
-def _name(viewer: Viewer) -> str:
-    if viewer.name is None:
+def _name(principal: Principal) -> str:
+    if principal.name is None:
         raise NotSignedIn
-    return viewer.name
+    return principal.name

@@ -15,14 +15,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import GUEST, guest_name
-from realtime.auth.users import Deed, Entry
-from realtime.core.networks import wide_network
+from realtime.auth.permissions import GUEST_NAME, guest_name
+from realtime.auth.users import AuditAction, AuditEntry
+from realtime.core.networks import wide_network_of
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
-    from realtime.notes.models import Change
+    from realtime.auth.permissions import Principal
+    from realtime.notes.models import NoteChange
     from realtime.store.audit import Audit
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ MOST_WAITING = 100_000
 AT_ONCE = 1000
 CLOSE_TIMEOUT = 1.0
 
-DEEDS: dict[str, Deed] = {
+DEEDS: dict[str, AuditAction] = {
     "create": "note.create",
     "import": "note.create",
     "update": "note.change",
@@ -79,10 +79,10 @@ class NoteAudit:
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        self._waiting: deque[Entry] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[AuditEntry] = deque(maxlen=MOST_WAITING)
         self._hourly = HourlyLimit()
 
-    def add(self, action: str, name: str | None, viewer: Viewer | None, change: Change) -> None:
+    def add(self, action: str, name: str | None, principal: Principal | None, change: NoteChange) -> None:
         """Record a write of a note.
 
         Args:
@@ -92,25 +92,27 @@ class NoteAudit:
             change: The note as it was written.
         """
         link = change.access.link
-        if name == GUEST or name is None:
-            by_link = link is not None and (name == GUEST or (viewer is not None and link.key in (viewer.keys or ())))
+        if name == GUEST_NAME or name is None:
+            by_link = link is not None and (
+                name == GUEST_NAME or (principal is not None and link.key in (principal.keys or ()))
+            )
             name = guest_name([link.key]) if link is not None and by_link else None
-        address = None if viewer is None else viewer.address
-        self._add(Entry("", datetime.now(UTC), name, DEEDS[action], str(change.note.id), address, ok=True))
+        address = None if principal is None else principal.address
+        self._add(AuditEntry("", datetime.now(UTC), name, DEEDS[action], str(change.note.id), address, ok=True))
 
-    def add_hourly(self, action: Deed, viewer: Viewer, target: str | None, *, ok: bool = True) -> None:
+    def add_hourly(self, action: AuditAction, principal: Principal, target: str | None, *, ok: bool = True) -> None:
         """Record an event that may be frequent: the first of each hour, by caller, address and target.
 
         Once a caller has reached the limit, an entry without a target stands for all others of this hour.
         """
-        who = viewer.name or guest_name(viewer.keys or ())
-        caller = who or wide_network(viewer.address or "")
-        recorded = self._hourly.take(caller, (action, viewer.address, target))
+        who = principal.name or guest_name(principal.keys or ())
+        caller = who or wide_network_of(principal.address or "")
+        recorded = self._hourly.take(caller, (action, principal.address, target))
         if recorded is not False:
             told = target if recorded else None
-            self._add(Entry("", datetime.now(UTC), who, action, told, viewer.address, ok=ok))
+            self._add(AuditEntry("", datetime.now(UTC), who, action, told, principal.address, ok=ok))
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: AuditEntry) -> None:
         self._waiting.append(entry)
 
     async def run(self) -> None:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import EVERYONE, STRANGER, UNOWNED, Viewer, key_of, link_key
+from realtime.auth.permissions import ANONYMOUS, EVERYONE, UNOWNED, Principal, key_of, link_key
 from realtime.auth.tokens import LINK, digest, read_jwt
 from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
-    from realtime.auth.users import Kind, Person, Session
+    from realtime.auth.users import Kind, Session, User
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -33,13 +33,13 @@ NOTED = timedelta(minutes=1)
 """How often at most it is noted that a session is used."""
 
 
-class Viewers:
+class Authenticator:
     """The viewers of one worker. What was read is remembered for :data:`REMEMBERED`, or until it is forgotten."""
 
     def __init__(self, store: Store, secret: str) -> None:
         self._store = store
         self._secret = secret
-        self._known: dict[str, tuple[float, Viewer]] = {}
+        self._known: dict[str, tuple[float, Principal]] = {}
 
     async def key(self) -> str:
         """What is signed with: the secret that is set, else the one that all workers share."""
@@ -47,52 +47,52 @@ class Viewers:
             self._secret = await self._store.people.secret()
         return self._secret
 
-    async def of_secret(self, secret: str, address: str | None) -> Viewer | None:
+    async def of_secret(self, secret: str, address: str | None) -> Principal | None:
         """Who has a session, by its secret; ``None`` if there is none, or not any more. Raises :class:`Unavailable`."""
-        viewer = await self.of_session(digest(secret), address)
-        return None if viewer is None or viewer.token else viewer
+        principal = await self.of_session(digest(secret), address)
+        return None if principal is None or principal.token else principal
 
-    async def of_token(self, token: str, address: str | None) -> Viewer | None:
+    async def of_token(self, token: str, address: str | None) -> Principal | None:
         """Who sent an API token, a signed one, or that of a link; ``None`` if it is none, or not any more.
 
         Raises :class:`Unavailable`.
         """
         if token.startswith(LINK):
-            return with_links(STRANGER, [token])
+            return with_links(ANONYMOUS, [token])
         if token.startswith(TOKEN):
-            viewer = await self.of_session(digest(token), address)
-            return viewer if viewer is not None and viewer.token else None
+            principal = await self.of_session(digest(token), address)
+            return principal if principal is not None and principal.token else None
         try:
             claims = read_jwt(await self.key(), token)
         except ValueError:
             return None
-        viewer = await self.of_session(claims.session, address)
-        return None if viewer is None or viewer.token or viewer.name != claims.name else viewer
+        principal = await self.of_session(claims.session, address)
+        return None if principal is None or principal.token or principal.name != claims.name else principal
 
-    async def of_session(self, id: str, address: str | None = None) -> Viewer | None:
+    async def of_session(self, id: str, address: str | None = None) -> Principal | None:
         """Whose rights a session or token gives, by its id. Raises :class:`Unavailable`."""
         started = time.monotonic()
-        until, viewer = self._known.get(id, (0.0, None))
+        until, principal = self._known.get(id, (0.0, None))
         if started < until:
-            return viewer
+            return principal
         for session, person in await self._store.sessions.valid([id]):
-            viewer = _viewer(session, person)
+            principal = _principal(session, person)
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
             # From before it was read: whatever ended since then counts at most this much later.
-            self._known[id] = (started + REMEMBERED, viewer)
+            self._known[id] = (started + REMEMBERED, principal)
             if session.used_date is None or session.used_date + NOTED < datetime.now(UTC):
                 await self._use([id], address)
-            return viewer
+            return principal
         self._known.pop(id, None)
         return None
 
-    async def check(self, viewer: Viewer) -> None:
+    async def check(self, principal: Principal) -> None:
         """Raises :class:`NotSignedIn` if the session or token of a viewer has ended, :class:`Unavailable`."""
-        if viewer.session is not None and await self.of_session(viewer.session) is None:
+        if principal.session is not None and await self.of_session(principal.session) is None:
             raise NotSignedIn
 
-    async def check_confirmed(self, viewer: Viewer) -> None:
+    async def check_confirmed(self, principal: Principal) -> None:
         """Check that the user proved the password in this session lately.
 
         Raises:
@@ -101,9 +101,9 @@ class Viewers:
             ConfirmationNeeded: The last proof is more than :data:`CONFIRMED` ago.
             Unavailable: The database did not answer.
         """
-        if viewer.token:
+        if principal.token:
             raise Forbidden("API tokens cannot do this. Sign in with your password")
-        held = await self._store.sessions.valid([viewer.session] if viewer.session else [])
+        held = await self._store.sessions.valid([principal.session] if principal.session else [])
         if not held:
             raise NotSignedIn
         proven = held[0][0].proven_date
@@ -155,17 +155,17 @@ class Viewers:
             log.warning("the use of sessions was not noted", extra={"error": error.detail})
 
 
-def with_links(viewer: Viewer, tokens: Iterable[str]) -> Viewer:
+def with_links(principal: Principal, tokens: Iterable[str]) -> Principal:
     """Somebody with the links that they were given; what opens nothing any more does no harm."""
     links = {link_key(digest(token)) for token in tokens if token.startswith(LINK)}
-    if not links or viewer.keys is None:
-        return viewer
-    return replace(viewer, keys=viewer.keys | links, writes=viewer.writes or viewer.anonymous)
+    if not links or principal.keys is None:
+        return principal
+    return replace(principal, keys=principal.keys | links, writes=principal.writes or principal.anonymous)
 
 
-def _viewer(session: Session, person: Person) -> Viewer:
+def _principal(session: Session, person: User) -> Principal:
     keys = {EVERYONE, key_of(person.name), *([UNOWNED] if person.admin else [])}
-    return Viewer(
+    return Principal(
         keys=frozenset(keys),
         name=person.name,
         session=session.id,

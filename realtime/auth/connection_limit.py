@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from realtime.core.networks import neighbourhood
-from realtime.errors import BusUnavailable, TooMany
+from realtime.core.networks import network_of
+from realtime.errors import BusUnavailable, TooManyRequests
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.eventlog.bus import Bus
 
 PATIENCE = 0.25
 """Seconds that Redis has to answer in before somebody is let in without it."""
 BATCH = 500
 
-Place = tuple[str, str]
+Slot = tuple[str, str]
 """The key of a user or a network, and who of the connections holds it."""
 Act = Literal["take", "keep", "leave"]
 
 
-class Places:
+class ConnectionSlots:
     """The open connections of this worker, each with a place of its user or network.
 
     Args:
@@ -45,11 +45,11 @@ class Places:
         self._lease = lease
         self._script = bus.script("places.lua")
         self._held: defaultdict[str, set[str]] = defaultdict(set)
-        self._left: list[Place] = []
+        self._left: list[Slot] = []
         self._due = asyncio.Event()
 
-    async def take(self, viewer: Viewer, address: str = "") -> Place | None:
-        """Return a place, to :meth:`leave` in the end; ``None`` where there is no limit.
+    async def acquire(self, principal: Principal, address: str = "") -> Slot | None:
+        """Return a place, to :meth:`release` in the end; ``None`` where there is no limit.
 
         Args:
             viewer: The user. One who is not signed in takes a place of the network.
@@ -58,22 +58,22 @@ class Places:
         Raises:
             TooMany: All places are taken.
         """
-        most = self._most if viewer.name is not None else self._most_guests
+        most = self._most if principal.name is not None else self._most_guests
         if not most:
             return None
-        name = viewer.name if viewer.name is not None else f"~{neighbourhood(address)}"
+        name = principal.name if principal.name is not None else f"~{network_of(address)}"
         place = self._bus.key(f"places:{name}"), secrets.token_hex(8)
         key, holder = place
         self._held[key].add(holder)
         try:
             if len(self._held[key]) > most or not await self._is_free(place, most):
-                raise TooMany(self._lease / 3)
+                raise TooManyRequests(self._lease / 3)
         except BaseException:
-            self.leave(place)
+            self.release(place)
             raise
         return place
 
-    def leave(self, place: Place | None) -> None:
+    def release(self, place: Slot | None) -> None:
         """Gives a place up."""
         if place is None:
             return
@@ -84,14 +84,14 @@ class Places:
         self._left.append(place)
         self._due.set()
 
-    async def _is_free(self, place: Place, most: int) -> bool:
+    async def _is_free(self, place: Slot, most: int) -> bool:
         if self._bus.available:
             with suppress(BusUnavailable, TimeoutError):
                 async with asyncio.timeout(PATIENCE):
                     return await self._tell("take", [place], most)
         return True
 
-    async def _tell(self, act: Act, places: Sequence[Place], most: int = 0) -> bool:
+    async def _tell(self, act: Act, places: Sequence[Slot], most: int = 0) -> bool:
         arguments = [act, most, self._lease, *(holder for _, holder in places)]
         return all(await self._bus.call(self._script, [key for key, _ in places], arguments))
 
@@ -110,7 +110,7 @@ class Places:
                 due = loop.time() + self._lease / 3
                 await self._tell_all("keep", [(key, one) for key, holders in self._held.items() for one in holders])
 
-    async def _tell_all(self, act: Act, places: Sequence[Place]) -> None:
+    async def _tell_all(self, act: Act, places: Sequence[Slot]) -> None:
         with suppress(BusUnavailable):  # what was left is free when its lease ends, and the rest is kept next time
             for start in range(0, len(places), BATCH):
                 await self._tell(act, places[start : start + BATCH])

@@ -8,11 +8,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from realtime.auth.users import FailedSignIns
+from realtime.auth.users import FailedSignInCount
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
-    from realtime.store.users import PeopleStore
+    from realtime.store.users import UserStore
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +21,16 @@ MAX_PENDING_USERS = 10_000
 CLOSE_TIMEOUT_SECONDS = 1.0
 
 
-class FailedSignInCounter:
+class FailedSignInRecorder:
     """The failures that one worker has not stored yet.
 
     They are stored apart from the answer to a sign-in, so that the time of the answer does not show whether the name
     exists. Those of a second are stored with one command, however many there are.
     """
 
-    def __init__(self, people: PeopleStore) -> None:
+    def __init__(self, people: UserStore) -> None:
         self._people = people
-        self._pending: dict[str, FailedSignIns] = {}
+        self._pending: dict[str, FailedSignInCount] = {}
 
     def add(self, name: str) -> None:
         """Count a failure for a user."""
@@ -38,7 +38,7 @@ class FailedSignInCounter:
         if known is None and len(self._pending) >= MAX_PENDING_USERS:
             log.warning("a failed sign-in is not counted: too many wait to be stored")
             return
-        self._pending[name] = FailedSignIns(1 if known is None else known.count + 1, datetime.now(UTC))
+        self._pending[name] = FailedSignInCount(1 if known is None else known.count + 1, datetime.now(UTC))
 
     async def run(self) -> None:
         """Store the failures every second, until it is cancelled."""
@@ -56,7 +56,7 @@ class FailedSignInCounter:
         except Unavailable:
             for name, failed in self._pending.items():
                 before = pending.get(name)
-                pending[name] = FailedSignIns(failed.count + (before.count if before else 0), failed.last_date)
+                pending[name] = FailedSignInCount(failed.count + (before.count if before else 0), failed.last_date)
             self._pending = pending
             raise
 

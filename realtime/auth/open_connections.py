@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.auth.permissions import key_of
-from realtime.core.networks import neighbourhood
+from realtime.core.networks import network_of
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 """Bytes of answers that one client may leave unread, over all its connections. A single answer may be larger."""
 LOG_INTERVAL = 60.0
 OCCUPANT = "realtime.occupant"
-"""Scope key: the :class:`Occupant` that is the connection of the request."""
+"""Scope key: the :class:`OpenConnection` that is the connection of the request."""
 FULL = "The server has too many open connections. Try again in a few seconds"
 
 
@@ -92,12 +92,12 @@ class Closable(Protocol):
         """Close the connection if it waits for another request after it has answered one. Returns whether it did."""
 
 
-class Occupant:
+class OpenConnection:
     """One connection, and the client that it counts for: a network, or a user as ``@name``."""
 
     __slots__ = ("_connection", "_gone", "_guest", "_occupancy", "_waiting", "key", "surplus", "unread")
 
-    def __init__(self, occupancy: Occupancy, key: str, connection: Closable, *, surplus: bool) -> None:
+    def __init__(self, occupancy: OpenConnections, key: str, connection: Closable, *, surplus: bool) -> None:
         self._occupancy = occupancy
         self._connection: Closable | None = connection
         self._guest = self._waiting = True
@@ -119,7 +119,7 @@ class Occupant:
             Unavailable: The client has too many connections that wait, or guests have too many connections.
         """
         client = scope.get("client")
-        key = key_of(user) if user is not None else neighbourhood(client[0]) if client else self.key
+        key = key_of(user) if user is not None else network_of(client[0]) if client else self.key
         self._occupancy.move(self, key, guest=user is None)
 
     def settle(self) -> None:
@@ -144,7 +144,7 @@ class Occupant:
         return closed
 
 
-class Occupancy:
+class OpenConnections:
     """The connections of one server process."""
 
     def __init__(self, limits: ConnectionLimits, proxies: Container[str]) -> None:
@@ -153,15 +153,15 @@ class Occupancy:
         self._proxy_keys: set[str] = set()
         self._total = 0
         self._guests = 0
-        self._waiting: dict[str, dict[Occupant, None]] = {}
+        self._waiting: dict[str, dict[OpenConnection, None]] = {}
         self._unread: Counter[str] = Counter()
         self._logged = float("-inf")
         self.turned_away = 0
         """Connections that get an answer although there is no room for them."""
 
-    def enter(self, address: str | None, connection: Closable) -> Occupant | None:
+    def enter(self, address: str | None, connection: Closable) -> OpenConnection | None:
         """Return the occupant that a new connection is, or ``None`` if there is no room for it."""
-        key = neighbourhood(address or "")
+        key = network_of(address or "")
         if address in self._proxies:
             self._proxy_keys.add(key)  # an IPv6 address is counted by its network
         crowded = not self._has_room(key)
@@ -169,13 +169,13 @@ class Occupancy:
         if over or self._total >= self._limits.total:
             self._log_refusal(key)
             return None
-        occupant = Occupant(self, key, connection, surplus=crowded or self._guests >= self._limits.guests)
+        occupant = OpenConnection(self, key, connection, surplus=crowded or self._guests >= self._limits.guests)
         self._total += 1
         self._guests += 1
         self._waiting.setdefault(key, {})[occupant] = None
         return occupant
 
-    def move(self, occupant: Occupant, key: str, *, guest: bool) -> None:
+    def move(self, occupant: OpenConnection, key: str, *, guest: bool) -> None:
         """Count an occupant for another client. Raises :class:`Unavailable`."""
         if occupant._gone:
             return
@@ -192,13 +192,13 @@ class Occupancy:
         occupant.key, occupant._guest, occupant.surplus = key, guest, False
         self.hold(occupant, unread)
 
-    def settle(self, occupant: Occupant) -> None:
+    def settle(self, occupant: OpenConnection) -> None:
         """Count an occupant no longer as one that waits."""
         if occupant._waiting and not occupant._gone:
             self._forget(occupant)
             occupant._waiting = False
 
-    def hold(self, occupant: Occupant, unread: int) -> bool:
+    def hold(self, occupant: OpenConnection, unread: int) -> bool:
         """Set the unread bytes of an occupant, and return whether its client may leave as many."""
         if occupant._gone or unread == occupant.unread == 0:
             return True
@@ -210,7 +210,7 @@ class Occupancy:
             del self._unread[occupant.key]
         return not (others and unread) or others + unread <= MAX_UNREAD_BYTES
 
-    def leave(self, occupant: Occupant) -> None:
+    def leave(self, occupant: OpenConnection) -> None:
         """Stop counting an occupant."""
         if occupant._gone:
             return
@@ -228,7 +228,7 @@ class Occupancy:
             counts = {"client": key, "connections": self._total, "guests": self._guests}
             log.warning("too many connections: new ones are answered with 503", extra=counts)
 
-    def _forget(self, occupant: Occupant) -> None:
+    def _forget(self, occupant: OpenConnection) -> None:
         others = self._waiting[occupant.key]
         del others[occupant]
         if not others:

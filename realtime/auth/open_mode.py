@@ -11,7 +11,7 @@ from realtime.auth.startup_checks import HAS_ACCOUNTS
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
-    from realtime.store.users import PeopleStore
+    from realtime.store.users import UserStore
 
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,18 @@ class OpenModeCheck:
         has_accounts: ``None`` as long as MongoDB has not answered.
     """
 
-    def __init__(self, people: PeopleStore) -> None:
+    def __init__(self, people: UserStore) -> None:
         self._people = people
         self.has_accounts: bool | None = None
 
-    async def look(self) -> None:
+    async def read(self) -> None:
         """Ask MongoDB. Raises :class:`Unavailable`."""
         self.has_accounts = self.has_accounts or await self._people.any()
 
     async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
         """Ask again and again until there are accounts, which may be added later; then call ``stop`` and return."""
         while not self.has_accounts:
-            await self.look()
+            await self.read()
             if not self.has_accounts:
                 await asyncio.sleep(CHECK_INTERVAL_SECONDS)
         log.error("nothing is served any more: %s", HAS_ACCOUNTS)
@@ -47,6 +47,6 @@ class OpenModeCheck:
     async def check(self) -> None:
         """Raise :class:`Unavailable` unless the database is known to have no accounts."""
         if self.has_accounts is None:
-            await self.look()
+            await self.read()
         if self.has_accounts:
             raise Unavailable(f"Not served: {HAS_ACCOUNTS}")

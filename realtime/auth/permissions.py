@@ -19,7 +19,7 @@ UNOWNED = None
 """The key to notes that were made without accounts; the admins have it."""
 
 MOST_FORMER = 200
-GUEST = "Guest"
+GUEST_NAME = "Guest"
 """How somebody is shown who has a link and is not signed in."""
 LINK_KEY = "link:"
 """The beginning of the keys of links."""
@@ -36,7 +36,7 @@ class Role(IntEnum):
     OWNER = 3
 
 
-class Act(Enum):
+class Permission(Enum):
     """What can be done with a note, by the role that it needs."""
 
     READ = "read", Role.VIEWER
@@ -51,7 +51,7 @@ class Act(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Viewer:
+class Principal:
     """Who asks. ``keys`` is ``None`` where there are no accounts, and everything is everyone's.
 
     ``session`` names what the rights come from, a session or a ``token``, and ends with it; ``writes`` is false for a
@@ -69,17 +69,17 @@ class Viewer:
     @property
     def anonymous(self) -> bool:
         """Whether it is somebody who is not signed in, and has no link."""
-        return self.session is None and self.keys == STRANGER.keys
+        return self.session is None and self.keys == ANONYMOUS.keys
 
     @property
     def shown_as(self) -> str | None:
         """The name that others see; ``None`` where everybody chooses one."""
-        return None if self.keys is None else self.name or GUEST
+        return None if self.keys is None else self.name or GUEST_NAME
 
 
-OPEN = Viewer(keys=None)
+UNRESTRICTED = Principal(keys=None)
 """Anyone, where there are no accounts."""
-STRANGER = Viewer(keys=frozenset({EVERYONE}), writes=False)
+ANONYMOUS = Principal(keys=frozenset({EVERYONE}), writes=False)
 """Anyone who is not signed in, where there are accounts."""
 
 
@@ -142,29 +142,29 @@ class Access:
         return replace(other, since=version, former=dict(latest))
 
 
-UNSHARED: Access = Access()
+UNSHARED_ACCESS: Access = Access()
 """That of a note that was made without accounts."""
 
 
-def role_of(viewer: Viewer, access: Access) -> Role | None:
+def role_of(principal: Principal, access: Access) -> Role | None:
     """What somebody is to a note; ``None`` for nothing."""
-    if viewer.keys is None:
+    if principal.keys is None:
         return Role.OWNER
-    return max((role for key, role in access.roles.items() if key in viewer.keys), default=None)
+    return max((role for key, role in access.roles.items() if key in principal.keys), default=None)
 
 
-def owners_of(viewer: Viewer) -> frozenset[str | None] | None:
+def owners_of(principal: Principal) -> frozenset[str | None] | None:
     """Whose notes somebody has all rights to, ``None`` for those without an owner; and ``None`` for everybody's."""
-    if viewer.keys is None:
+    if principal.keys is None:
         return None
-    unowned = {None} if UNOWNED in viewer.keys else set()
-    return frozenset(unowned if viewer.name is None else {viewer.name, *unowned})
+    unowned = {None} if UNOWNED in principal.keys else set()
+    return frozenset(unowned if principal.name is None else {principal.name, *unowned})
 
 
-def can(viewer: Viewer, access: Access, act: Act) -> bool:
+def can(principal: Principal, access: Access, act: Permission) -> bool:
     """Whether somebody may do something with a note."""
-    role = role_of(viewer, access)
-    return role is not None and role >= act.needs and (viewer.writes or act is Act.READ)
+    role = role_of(principal, access)
+    return role is not None and role >= act.needs and (principal.writes or act is Permission.READ)
 
 
 class NoteHidden(NoteNotFound):
@@ -175,49 +175,51 @@ class NoteForbidden(Forbidden):
     """The user can see the note, but may not do this with it."""
 
 
-class Standing(NamedTuple):
+class NoteAccess(NamedTuple):
     """What decides over a note: who may do what with it, and whether it is not in the trash, or gone."""
 
     access: Access
     live: bool
 
 
-def check(viewer: Viewer, standing: Standing | None, act: Act = Act.READ, *, of_trash: bool = False) -> None:
+def check(
+    principal: Principal, standing: NoteAccess | None, act: Permission = Permission.READ, *, of_trash: bool = False
+) -> None:
     """Lets somebody do something with a note, or with one in the trash.
 
     Raises :class:`NotSignedIn` for whoever can change nothing at all, :class:`NoteNotFound`, :class:`Forbidden`.
     """
-    if viewer.anonymous and act is not Act.READ:
+    if principal.anonymous and act is not Permission.READ:
         raise NotSignedIn
     if standing is None:
         raise NoteNotFound
-    if not sees(viewer, standing):
+    if not sees(principal, standing):
         raise NoteHidden
-    if not can(viewer, standing.access, act):
+    if not can(principal, standing.access, act):
         if standing.live is of_trash:
             raise NoteNotFound
         raise NoteForbidden(f"You may not {act.word} this note")
 
 
-def sees(viewer: Viewer, standing: Standing) -> bool:
+def sees(principal: Principal, standing: NoteAccess) -> bool:
     """Whether a note is there for somebody; in the trash it is for who may take it out."""
-    role = role_of(viewer, standing.access)
-    return role is not None and role >= (Act.READ if standing.live else Act.DELETE).needs
+    role = role_of(principal, standing.access)
+    return role is not None and role >= (Permission.READ if standing.live else Permission.DELETE).needs
 
 
-def check_author(viewer: Viewer) -> None:
+def check_author(principal: Principal) -> None:
     """Lets somebody make notes. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
-    if viewer.keys is None:
+    if principal.keys is None:
         return
-    if viewer.name is None:
+    if principal.name is None:
         raise NotSignedIn
-    if not viewer.writes:
+    if not principal.writes:
         raise Forbidden("This token only reads")
 
 
-def may_set_ids_and_dates(viewer: Viewer) -> bool:
+def may_set_ids_and_dates(principal: Principal) -> bool:
     """Whether the notes that a viewer imports may keep the ids and dates that they had elsewhere.
 
     Only admins may where there are accounts: ids tell which others exist, and dates can be made up.
     """
-    return viewer.keys is None or viewer.admin
+    return principal.keys is None or principal.admin

@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from realtime.core.networks import neighbourhood
-from realtime.errors import TooMany
+from realtime.core.networks import network_of
+from realtime.errors import TooManyRequests
 
 if TYPE_CHECKING:
-    from limits.aio.strategies import RateLimiter
+    from limits.aio.strategies import RateLimiter as Strategy
 
     from realtime.eventlog.bus import Bus
 
@@ -33,27 +33,27 @@ BURST = 4
 """Seconds' worth of writes that may come at once."""
 
 
-class Rule(NamedTuple):
+class RateRule(NamedTuple):
     """At most so many, in so many seconds; a sliding window, so that they come back one by one."""
 
     name: str
-    most: int
+    limit: int
     seconds: int
 
 
-def writes(per_second: int) -> Rule:
+def write_rule(per_second: int) -> RateRule:
     """The rule for the writes of one user."""
-    return Rule("writes", per_second * BURST, BURST)
+    return RateRule("writes", per_second * BURST, BURST)
 
 
-class Usage(NamedTuple):
+class RateUsage(NamedTuple):
     """The events that a rule counted for a key, at most as many as it allows, and the seconds until one expires."""
 
     used: int
     seconds: float
 
 
-class Limits:
+class RateLimiter:
     """What is left of each rule, by key. It never fails for want of Redis, nor waits for it for long."""
 
     def __init__(self, bus: Bus) -> None:
@@ -73,39 +73,39 @@ class Limits:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._ask_again = 0.0
 
-    async def take(self, rule: Rule, key: str) -> None:
-        """Takes one; an address is counted with its :func:`neighbourhood`. Raises :class:`TooMany`."""
-        key = neighbourhood(key) if ":" in key else key
+    async def acquire(self, rule: RateRule, key: str) -> None:
+        """Takes one; an address is counted with its :func:`network_of`. Raises :class:`TooManyRequests`."""
+        key = network_of(key) if ":" in key else key
 
-        async def take(limiter: RateLimiter) -> None:
+        async def take(limiter: Strategy) -> None:
             item = self._item_of(rule)
             if not await limiter.hit(item, key):
                 again = await limiter.get_window_stats(item, key)
-                raise TooMany(_seconds_until(again.reset_time))
+                raise TooManyRequests(_seconds_until(again.reset_time))
 
         await self._ask(take)
 
-    async def add(self, rule: Rule, key: str) -> None:
+    async def add(self, rule: RateRule, key: str) -> None:
         """Count an event under a key, whether or not the rule allows more."""
 
-        async def add(limiter: RateLimiter) -> None:
+        async def add(limiter: Strategy) -> None:
             await limiter.hit(self._item_of(rule), key)
 
         await self._ask(add)
 
-    async def usage(self, rule: Rule, key: str) -> Usage:
+    async def usage(self, rule: RateRule, key: str) -> RateUsage:
         """Return how many events were counted under a key, without counting one."""
 
-        async def read(limiter: RateLimiter) -> Usage:
+        async def read(limiter: Strategy) -> RateUsage:
             stats = await limiter.get_window_stats(self._item_of(rule), key)
-            return Usage(rule.most - stats.remaining, _seconds_until(stats.reset_time))
+            return RateUsage(rule.limit - stats.remaining, _seconds_until(stats.reset_time))
 
         return await self._ask(read)
 
-    def _item_of(self, rule: Rule) -> Any:
-        return self._item(rule.most, rule.seconds, namespace=rule.name)
+    def _item_of(self, rule: RateRule) -> Any:
+        return self._item(rule.limit, rule.seconds, namespace=rule.name)
 
-    async def _ask(self, question: Callable[[RateLimiter], Awaitable[T]]) -> T:
+    async def _ask(self, question: Callable[[Strategy], Awaitable[T]]) -> T:
         """Return the answer of the limiter in Redis, or of that of this worker if Redis does not answer in time."""
         async with self._turns:
             if self._bus.available and time.monotonic() > self._ask_again:

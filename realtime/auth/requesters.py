@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import key_of
 from realtime.core.fair_queue import Requester
-from realtime.core.networks import neighbourhood, wide_network
+from realtime.core.networks import network_of, wide_network_of
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
 
 
-def requester_of(viewer: Viewer, address: str) -> Requester:
+def requester_of(principal: Principal, address: str) -> Requester:
     """Return the party that work is done for: a user or an address, in a network."""
-    member = neighbourhood(address) if viewer.name is None else key_of(viewer.name)
-    return Requester(wide_network(address), member, trusted=viewer.name is not None)
+    member = network_of(address) if principal.name is None else key_of(principal.name)
+    return Requester(wide_network_of(address), member, trusted=principal.name is not None)
 
 
-def writer_of(viewer: Viewer, note: int) -> Requester:
+def writer_of(principal: Principal, note: int) -> Requester:
     """Return the party that a write is merged for: a user, or everyone who writes to a note without sign-in."""
-    name = f"note {note}" if viewer.name is None else key_of(viewer.name)
-    return Requester(name, name, trusted=viewer.name is not None)
+    name = f"note {note}" if principal.name is None else key_of(principal.name)
+    return Requester(name, name, trusted=principal.name is not None)

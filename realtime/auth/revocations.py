@@ -13,18 +13,18 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.store.revocations import Kind, RevocationStore
 
 INTERVAL = 0.25
 COMPARE_EVERY = 10.0
 
-Ended = frozenset[Any]
+EndedSubjects = frozenset[Any]
 """Subjects of one kind: the ids of sessions, or those of notes."""
-Handler = Callable[[Ended], Awaitable[None]]
+Handler = Callable[[EndedSubjects], Awaitable[None]]
 
 
-class Open(NamedTuple):
+class LiveSessions(NamedTuple):
     """What is open: the sessions that it is open for, and which of some have ended."""
 
     sessions: Callable[[], Set[str]]
@@ -34,7 +34,7 @@ class Open(NamedTuple):
 class Revocations:
     """The revocations as one worker hears of them. A handler gets those of its kind that are news."""
 
-    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], open: Open) -> None:
+    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], open: LiveSessions) -> None:
         self._store = store
         self._handlers = handlers
         self._open = open
@@ -42,12 +42,15 @@ class Revocations:
         self._sessions: Set[Any] = frozenset()
         self._admins: Mapping[Any, bool] = {}
 
-    def ended(self, viewer: Viewer) -> bool:
+    def ended(self, principal: Principal) -> bool:
         """Whether the rights of a viewer ended lately: of one who was known before that, and comes in after it.
 
         So it is for a viewer who was read before its user became an administrator, or ceased to be one.
         """
-        return viewer.session in self._sessions or self._admins.get(viewer.session, viewer.admin) != viewer.admin
+        return (
+            principal.session in self._sessions
+            or self._admins.get(principal.session, principal.admin) != principal.admin
+        )
 
     async def run(self) -> None:
         """Hears of what ended, for ever."""

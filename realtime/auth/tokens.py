@@ -42,14 +42,14 @@ def setup_token(key: str) -> str:
     return urlsafe_b64encode(code).decode().rstrip("=")
 
 
-class Claims(NamedTuple):
+class TokenClaims(NamedTuple):
     """What a signed token says: whose it is, and the session that it lives with."""
 
     name: str
     session: str
 
 
-def make_jwt(key: str, claims: Claims) -> str:
+def make_jwt(key: str, claims: TokenClaims) -> str:
     """A token for :data:`JWT_SECONDS`, signed (RFC 7519, HMAC with SHA-256)."""
     import jwt
 
@@ -62,7 +62,7 @@ def make_jwt(key: str, claims: Claims) -> str:
     return jwt.encode(told, key, ALGORITHM)
 
 
-def read_jwt(key: str, token: str) -> Claims:
+def read_jwt(key: str, token: str) -> TokenClaims:
     """What a token says. Raises ``ValueError`` for one that was not made with this key, or has expired."""
     import jwt
 
@@ -72,4 +72,4 @@ def read_jwt(key: str, token: str) -> Claims:
         raise ValueError(str(error)) from None
     if not isinstance(told["sid"], str):
         raise ValueError("no session")
-    return Claims(told["sub"], told["sid"])
+    return TokenClaims(told["sub"], told["sid"])

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from realtime.auth.tokens import digest, new_secret
-from realtime.auth.users import OPERATOR, Invite
-from realtime.errors import Forbidden, NotThere, UnknownHeir
+from realtime.auth.users import OPERATOR, PendingInvite
+from realtime.errors import Forbidden, ResourceNotFound, UnknownHeir
 
 if TYPE_CHECKING:
-    from realtime.auth.authenticator import Viewers
+    from realtime.auth.authenticator import Authenticator
     from realtime.auth.sign_in_guard import SignInGuard
-    from realtime.auth.users import Actor, Deed, Entry, Person
+    from realtime.auth.users import Actor, AuditAction, AuditEntry, User
     from realtime.store.database import Store
 
 INVITE = timedelta(days=7)
@@ -23,28 +23,28 @@ NO_USER = "User not found"
 class UserManagement:
     """Changes accounts of others. Who may do so is checked before."""
 
-    def __init__(self, store: Store, viewers: Viewers, guard: SignInGuard) -> None:
+    def __init__(self, store: Store, authenticator: Authenticator, guard: SignInGuard) -> None:
         self._store = store
-        self._viewers = viewers
+        self._viewers = authenticator
         self._guard = guard
 
-    async def all(self) -> Sequence[Person]:
+    async def all(self) -> Sequence[User]:
         """Return all users, by name. Raises :class:`Unavailable`."""
         return await self._store.people.all()
 
     async def audit(
-        self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None
-    ) -> Sequence[Entry]:
+        self, limit: int, *, after: str | None = None, who: str | None = None, action: AuditAction | None = None
+    ) -> Sequence[AuditEntry]:
         """Return the entries of the audit before one, the latest first. Raises :class:`Unavailable`."""
         return await self._store.audit.page(limit, after=after, who=who, action=action)
 
-    async def add(self, name: str, password: str, *, admin: bool) -> Person:
+    async def add(self, name: str, password: str, *, admin: bool) -> User:
         """Add a user. The very first one is an administrator. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
         person = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return person
 
-    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> Person:
+    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> User:
         """Disable a user, which ends all that they have open and their invites, or enable one.
 
         Raises:
@@ -56,23 +56,23 @@ class UserManagement:
             raise Forbidden("You cannot disable your own account")
         person = await self._store.people.set_disabled(name, disabled, keep_admin=by.name is not None)
         if person is None:
-            raise NotThere(NO_USER)
+            raise ResourceNotFound(NO_USER)
         if disabled:
             await self._viewers.end(name)
             await self._store.passes.drop_invites(name)
         await self._note("user.disable" if disabled else "user.enable", name, by)
         return person
 
-    async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> Person:
+    async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> User:
         """Make a user an administrator, or no longer one. It takes effect on everything that the user has open.
 
         Without the role the user's invites end.
 
-        Raises :class:`NotThere`, :class:`LastAdmin`.
+        Raises :class:`ResourceNotFound`, :class:`LastAdmin`.
         """
         person = await self._store.people.set_admin(name, admin)
         if person is None:
-            raise NotThere(NO_USER)
+            raise ResourceNotFound(NO_USER)
         await self._viewers.change_role(name, admin=admin)
         if not admin:
             await self._store.passes.drop_invites(name)
@@ -82,11 +82,11 @@ class UserManagement:
     async def reset(self, name: str, password: str, *, keep_tokens: bool = False) -> None:
         """Set a password. All sessions of the user end, and all API tokens unless they are kept.
 
-        Raises :class:`NotThere`, :class:`PasswordRefused`.
+        Raises :class:`ResourceNotFound`, :class:`PasswordRefused`.
         """
         hash = await self._guard.hash(name, password, None)
         if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
-            raise NotThere(NO_USER)
+            raise ResourceNotFound(NO_USER)
         await self._viewers.end(name, "session" if keep_tokens else None)
         await self._note("user.reset", name, OPERATOR)
 
@@ -111,7 +111,7 @@ class UserManagement:
             if person is None or person.disabled or heir == name:
                 raise UnknownHeir(heir)
         if await self._store.people.delete(name, heir, by.name) is None:
-            raise NotThere(NO_USER)
+            raise ResourceNotFound(NO_USER)
         await self._viewers.end(name)
         await self._store.passes.drop_invites(name)
         await self._note("user.delete", name, by)
@@ -123,16 +123,16 @@ class UserManagement:
         await self._store.audit.add("invite", by.name, target=digest(secret), address=by.address)
         return secret, expires
 
-    async def invites(self) -> Sequence[Invite]:
+    async def invites(self) -> Sequence[PendingInvite]:
         """Return the invites that can still be used, the latest first. Raises :class:`Unavailable`."""
         found = await self._store.passes.all("invite")
-        return [Invite(id, what["by"], expires - INVITE, expires) for id, expires, what in found]
+        return [PendingInvite(id, what["by"], expires - INVITE, expires) for id, expires, what in found]
 
     async def revoke_invite(self, id: str, by: Actor = OPERATOR) -> None:
-        """Revoke an invite. Raises :class:`NotThere` if it was used, has expired, or never existed."""
+        """Revoke an invite. Raises :class:`ResourceNotFound` if it was used, has expired, or never existed."""
         if await self._store.passes.take("invite", id) is None:
-            raise NotThere("Invite not found: it was used, has expired, or was revoked")
+            raise ResourceNotFound("Invite not found: it was used, has expired, or was revoked")
         await self._note("invite.revoke", id, by)
 
-    async def _note(self, action: Deed, target: str, by: Actor) -> None:
+    async def _note(self, action: AuditAction, target: str, by: Actor) -> None:
         await self._store.audit.add(action, by.name, target=target, address=by.address)

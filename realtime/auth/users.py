@@ -11,7 +11,7 @@ Kind = Literal["session", "token"]
 
 
 @dataclass(frozen=True, slots=True)
-class FailedSignIns:
+class FailedSignInCount:
     """The number of failed sign-ins of a user, and the time of the latest one."""
 
     count: int
@@ -19,7 +19,7 @@ class FailedSignIns:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class User:
     """A user. ``eras`` end rights at once: a session or token of an earlier one, by its kind, is none any more."""
 
     name: str
@@ -27,7 +27,7 @@ class Person:
     admin: bool
     disabled: bool
     created_date: datetime
-    eras: Mapping[Kind, int]
+    token_generations: Mapping[Kind, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class DeletedAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Invite:
+class PendingInvite:
     """An invite that can still be used. ``id`` is the digest of its secret."""
 
     id: str
@@ -75,7 +75,7 @@ class Session:
     id: str
     kind: Kind
     user: str
-    era: int
+    token_generation: int
     writes: bool
     created_date: datetime
     used_date: datetime | None
@@ -87,7 +87,7 @@ class Session:
     proven_date: datetime | None = None
 
 
-Deed = Literal[
+AuditAction = Literal[
     "sign-up", "sign-in", "sign-out", "password", "password.confirm", "session.end", "token.make", "token.end",
     "user.add", "user.disable", "user.enable", "user.reset", "user.promote", "user.demote", "user.delete",
     "invite", "invite.revoke",
@@ -97,13 +97,13 @@ Deed = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """One thing that somebody did, to what, from which address; without ``ok`` it was refused."""
 
     id: str
     date: datetime
     who: str | None
-    action: Deed
+    action: AuditAction
     target: str | None
     address: str | None
     ok: bool

@@ -27,7 +27,7 @@ from realtime.version import __version__
 
 if TYPE_CHECKING:
     from realtime.auth.accounts import Accounts
-    from realtime.cli.transfer import ImportReport, Progress, Tell
+    from realtime.cli.transfer import ImportReport, Tell, TransferProgress
 
 T = TypeVar("T")
 
@@ -190,7 +190,7 @@ def _bars() -> Iterator[Tell]:
     with ProgressBars(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: TransferProgress) -> None:
             if progress.step not in tasks:
                 tasks[progress.step] = bars.add_task(progress.step)
             bars.update(tasks[progress.step], completed=progress.done, total=progress.total)

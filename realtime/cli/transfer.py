@@ -31,7 +31,7 @@ LINK = "is a symbolic link"
 OTHER_VERSION = "does not answer as a realtime server of this version; what it imported is in its list of notes"
 
 
-class Progress(NamedTuple):
+class TransferProgress(NamedTuple):
     """How far a step is, and how far it has to go if that is known."""
 
     step: str
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
     total: int | None
 
 
-Tell = Callable[[Progress], None]
+Tell = Callable[[TransferProgress], None]
 
 
 class TransferFailed(RealtimeError):
@@ -65,7 +65,7 @@ def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False,
             with part.open("w+b") as file:
                 count = _download(url, file, tell, token)
                 if not zipped:
-                    _unpack(file, target, lambda number: tell(Progress("Writing", number, count)))
+                    _unpack(file, target, lambda number: tell(TransferProgress("Writing", number, count)))
             if zipped:
                 part.replace(target)
         finally:
@@ -90,7 +90,7 @@ def _download(url: str, file: IO[bytes], tell: Tell, token: str | None) -> int:
             for chunk in answer.iter_bytes(CHUNK):
                 file.write(chunk)
                 done += chunk.count(b"PK\x03\x04")  # what each file in a zip begins with
-                tell(Progress("Downloading", done if total is None else min(done, total), total))
+                tell(TransferProgress("Downloading", done if total is None else min(done, total), total))
         file.flush()
         return listed(file)
     except UnicodeError as error:
@@ -237,7 +237,7 @@ def _pack(files: list[tuple[str, Path]], packed: IO[bytes], tell: Tell, report: 
             if error.filename is None:  # not of this file, but of the archive
                 raise
             report.skip(readable, f"cannot be read: {error.strerror}")
-        tell(Progress("Packing", number, len(files)))
+        tell(TransferProgress("Packing", number, len(files)))
     for piece in writer.end():
         packed.write(piece)
     packed.seek(0)
@@ -276,7 +276,7 @@ class _Watched:
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        self._tell(Progress("Uploading", self._file.tell(), self._size))
+        self._tell(TransferProgress("Uploading", self._file.tell(), self._size))
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -305,7 +305,7 @@ def _upload(
                 made = told["imported"]
                 if "ids" in told:
                     return told
-                tell(Progress("Importing", made, told["of"]))
+                tell(TransferProgress("Importing", made, told["of"]))
     except UnicodeError as error:
         raise TransferFailed(f"{url} is not the address of a server: {error}") from error
     except (ValueError, KeyError, TypeError) as error:  # what is no JSON, or not such an answer

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from realtime.auth.accounts import Accounts
-from realtime.auth.authenticator import Viewers
+from realtime.auth.authenticator import Authenticator
 from realtime.auth.passwords import Passwords
-from realtime.auth.sign_in_guard import SignInGuard, Unlimited
-from realtime.embedded.pair import Embedded, running
+from realtime.auth.sign_in_guard import SignInGuard, UnlimitedCounters
+from realtime.embedded.pair import EmbeddedServers, running
 from realtime.errors import RealtimeError
 from realtime.store.bootstrap import check_url
 from realtime.store.database import Store
@@ -45,7 +45,7 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
     if found is not None and found[0]:
         yield found[0]
         return
-    embedded = Embedded(settings.data, redis=False)
+    embedded = EmbeddedServers(settings.data, redis=False)
     embedded.start()
     try:
         yield embedded.mongo_url
@@ -56,11 +56,11 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
 @asynccontextmanager
 async def _accounts(settings: Settings, url: str) -> AsyncIterator[Accounts]:
     store = Store(url, settings.database, write_timeout=settings.write_timeout, read_timeout=settings.read_timeout)
-    viewers = Viewers(store, settings.secret)
-    guard = SignInGuard(Unlimited(), Passwords(settings.password_memory), viewers.key)
+    authenticator = Authenticator(store, settings.secret)
+    guard = SignInGuard(UnlimitedCounters(), Passwords(settings.password_memory), authenticator.key)
     try:
         await store.prepare(accounts=True)
-        yield Accounts(store, viewers, guard, settings.sign_up)
+        yield Accounts(store, authenticator, guard, settings.sign_up)
     finally:
         await guard.aclose()
         await store.aclose()

@@ -26,13 +26,13 @@ FINAL = {401, 403, 421}
 """HTTP statuses of a handshake after which it is not tried again."""
 
 
-class Refused(RealtimeError):
+class ConnectionRefused(RealtimeError):
     """The server does not want this client back; the message says why."""
 
 
 def feed_url(url: str, since: str | None) -> str:
     """The address of the feed of a server, given by its page, its feed or its host."""
-    refused = Refused(f"{url} is not the address of a server: write for example http://127.0.0.1:8000")
+    refused = ConnectionRefused(f"{url} is not the address of a server: write for example http://127.0.0.1:8000")
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         scheme = SCHEMES[parts.scheme]
@@ -51,7 +51,7 @@ async def follow(
 
     A server with accounts is told the API token.
 
-    Raises :class:`Refused` when the server says not to come back.
+    Raises :class:`HandshakeRefused` when the server says not to come back.
     """
     cursor = since
     versions: dict[int, int] = {}
@@ -75,13 +75,13 @@ async def follow(
             if closed.rcvd is not None:
                 reason = closed.rcvd.reason or f"closed with {closed.rcvd.code}"
                 if not may_come_back(closed.rcvd.code):
-                    raise Refused(f"the server refused: {reason}") from None
+                    raise ConnectionRefused(f"the server refused: {reason}") from None
         except InvalidURI as error:
-            raise Refused(f"{url} is not the address of a server: {error}") from None
+            raise ConnectionRefused(f"{url} is not the address of a server: {error}") from None
         except InvalidStatus as error:
             reason = _reason(error.response)
             if error.response.status_code in FINAL:
-                raise Refused(f"the server refused: {reason}") from None
+                raise ConnectionRefused(f"the server refused: {reason}") from None
         except InvalidHandshake as error:
             reason = f"no feed there: {error}"
         except TimeoutError:
@@ -109,9 +109,9 @@ async def _connect(address: str, token: str | None) -> ClientConnection:
     try:
         return await connect(address, max_size=None, compression=None, additional_headers=headers, proxy=proxy)
     except UnicodeError as error:
-        raise Refused(f"{address} is not the address of a server: {error}") from None
+        raise ConnectionRefused(f"{address} is not the address of a server: {error}") from None
     except (InvalidProxy, ImportError, ValueError) as error:
-        raise Refused(proxy_problem(error)) from None
+        raise ConnectionRefused(proxy_problem(error)) from None
 
 
 def _frame_of(url: str, message: str | bytes) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _frame_of(url: str, message: str | bytes) -> dict[str, Any]:
     except ValueError:
         frame = None
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
-        raise Refused(f"{url} does not answer as a realtime server")
+        raise ConnectionRefused(f"{url} does not answer as a realtime server")
     return frame
 
 

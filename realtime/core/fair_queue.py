@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from realtime.errors import TooMany
+from realtime.errors import TooManyRequests
 
 T = TypeVar("T")
 
@@ -49,15 +49,15 @@ class Requester(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
-    """A place in the queue. ``turn`` is done when it is served, and fails with :class:`TooMany` when it is dropped."""
+class QueueTicket:
+    """A place in the queue. ``turn`` is done when it is served, and fails with :class:`TooManyRequests` when it is dropped."""
 
     requester: Requester
     turn: asyncio.Future[None]
     ready: bool = False
 
 
-Members = OrderedDict[str, deque[Ticket]]
+Members = OrderedDict[str, deque[QueueTicket]]
 
 
 class _Lane:
@@ -68,21 +68,21 @@ class _Lane:
         self._groups: OrderedDict[str, Members] = OrderedDict()
         self._size = 0
 
-    def admit(self, ticket: Ticket) -> None:
-        """Add a ticket, if necessary in the place of one of a party that has more. Raises :class:`TooMany`."""
+    def admit(self, ticket: QueueTicket) -> None:
+        """Add a ticket, if necessary in the place of one of a party that has more. Raises :class:`TooManyRequests`."""
         group, member, _ = ticket.requester
         members = self._groups.get(group, OrderedDict())
         own = len(members.get(member, ()))
         if own >= self._limits.member:
-            raise TooMany(RETRY_SECONDS)
+            raise TooManyRequests(RETRY_SECONDS)
         if _count(members) >= self._limits.group:
             if max(map(len, members.values())) <= own + 1:
-                raise TooMany(RETRY_SECONDS)
+                raise TooManyRequests(RETRY_SECONDS)
             self._drop_newest(members)
         elif self._size >= self._limits.lane:
             largest = max(self._groups.values(), key=_count)
             if _count(largest) <= _count(members) + 1:
-                raise TooMany(RETRY_SECONDS)
+                raise TooManyRequests(RETRY_SECONDS)
             self._drop_newest(largest)
         self._groups.setdefault(group, OrderedDict()).setdefault(member, deque()).append(ticket)
         self._size += 1
@@ -92,9 +92,9 @@ class _Lane:
         dropped = max(members.values(), key=len)[-1]
         self.discard(dropped)
         if not dropped.turn.done():
-            dropped.turn.set_exception(TooMany(RETRY_SECONDS))
+            dropped.turn.set_exception(TooManyRequests(RETRY_SECONDS))
 
-    def discard(self, ticket: Ticket) -> None:
+    def discard(self, ticket: QueueTicket) -> None:
         """Remove a ticket, if it is still there."""
         group, member, _ = ticket.requester
         members = self._groups.get(group)
@@ -108,7 +108,7 @@ class _Lane:
         if not members:
             del self._groups[group]
 
-    def pop(self) -> Ticket | None:
+    def pop(self) -> QueueTicket | None:
         """Remove and return the ticket that is served next, or ``None`` if none is ready."""
         ticket = next(self._ready(), None)
         if ticket is None:
@@ -121,7 +121,7 @@ class _Lane:
                 self._groups[group].move_to_end(member)
         return ticket
 
-    def _ready(self) -> Iterator[Ticket]:
+    def _ready(self) -> Iterator[QueueTicket]:
         for members in self._groups.values():
             for tickets in members.values():
                 yield from (ticket for ticket in tickets if ticket.ready)
@@ -142,17 +142,17 @@ class FairQueue:
         self._lanes = {True: _Lane(limits), False: _Lane(limits)}
         self._in_a_row = 0
 
-    def admit(self, requester: Requester) -> Ticket:
-        """Return a ticket, which is served once it is marked as ready. Raises :class:`TooMany`."""
-        ticket = Ticket(requester, asyncio.get_running_loop().create_future())
+    def admit(self, requester: Requester) -> QueueTicket:
+        """Return a ticket, which is served once it is marked as ready. Raises :class:`TooManyRequests`."""
+        ticket = QueueTicket(requester, asyncio.get_running_loop().create_future())
         self._lanes[requester.trusted].admit(ticket)
         return ticket
 
-    def discard(self, ticket: Ticket) -> None:
+    def discard(self, ticket: QueueTicket) -> None:
         """Remove a ticket, if it is still there."""
         self._lanes[ticket.requester.trusted].discard(ticket)
 
-    def pop(self) -> Ticket | None:
+    def pop(self) -> QueueTicket | None:
         """Remove and return the ticket that is served next, or ``None`` if none is ready."""
         trusted_first = self._in_a_row < TRUSTED_IN_A_ROW
         for trusted in (trusted_first, not trusted_first):

@@ -18,7 +18,7 @@ def framed(kind: int, message: bytes) -> bytes:
     return bytes((kind, 127)) + size.to_bytes(8, "big") + message
 
 
-class Packet:
+class FrameBatch:
     """Binary messages that go out together."""
 
     __slots__ = ("framed", "messages")

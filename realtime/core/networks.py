@@ -7,7 +7,7 @@ from functools import lru_cache
 
 
 @lru_cache(4096)  # asked several times for each connection
-def neighbourhood(address: str) -> str:
+def network_of(address: str) -> str:
     """What an address is counted as: itself, or the network of an IPv6 address, which one subscriber has as a whole."""
     try:
         place = ipaddress.ip_address(address)
@@ -19,7 +19,7 @@ def neighbourhood(address: str) -> str:
 
 
 @lru_cache(4096)
-def wide_network(address: str) -> str:
+def wide_network_of(address: str) -> str:
     """Return the network that one party may hold as a whole: the /24 of an IPv4 address, the /48 of an IPv6 address."""
     try:
         place = ipaddress.ip_address(address)

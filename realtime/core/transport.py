@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from realtime.core.frames import Packet
+    from realtime.core.frames import FrameBatch
 
 
-class Outlet(Protocol):
+class MessageSink(Protocol):
     """Where messages for a client go. Nothing here ever waits."""
 
-    def send(self, packet: Packet, limit: int) -> bool:
+    def send(self, packet: FrameBatch, limit: int) -> bool:
         """Sends messages, or drops them if the client is gone; false, with nothing sent, if more than that waits."""
 
     def probe(self) -> None:
@@ -22,7 +22,7 @@ class Outlet(Protocol):
         """Bytes that the client has not taken yet."""
 
 
-class Wire(Outlet, Protocol):
+class DirectTransport(MessageSink, Protocol):
     """An outlet straight into a client's transport."""
 
     full: bool
@@ -32,7 +32,7 @@ class Wire(Outlet, Protocol):
         """Writes what is framed already."""
 
 
-class Listener(Protocol):
+class ConnectionHandler(Protocol):
     """Who hears what happens on a connection. All of it is called in the loop, and must not wait."""
 
     def received(self, message: str | bytes) -> None:

@@ -14,7 +14,7 @@ from realtime.embedded.lock import SECRETS, ports_in_use
 from realtime.errors import EmbeddedError
 
 
-class Embedded:
+class EmbeddedServers:
     """The embedded servers of one data folder. A keeper process runs them, so that they never outlive their owner."""
 
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:

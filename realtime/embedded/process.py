@@ -24,7 +24,7 @@ TELL_AGAIN = 60.0
 LARGEST_LOG = 16 * 1024 * 1024
 
 
-class Server:
+class EmbeddedServer:
     """One embedded server on a free loopback port."""
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import Any
 
 from realtime.embedded.commands import _mongod, _valkey
 from realtime.embedded.lock import _known_ports, _owner_is_gone, lock_folder
-from realtime.embedded.process import START_TIMEOUT, Server
+from realtime.embedded.process import START_TIMEOUT, EmbeddedServer
 from realtime.embedded.programs import REDIS_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 from realtime.errors import EmbeddedError
 
@@ -31,15 +31,15 @@ def keep(folder: Path, owner: int, wanted: Sequence[str], say: Callable[[dict[st
     lock = lock_folder(folder, owner)
     remembered = folder / "ports.json"
     ports = _known_ports(remembered)
-    kinds: dict[str, Callable[[], Server]] = {
-        "mongo": lambda: Server(
+    kinds: dict[str, Callable[[], EmbeddedServer]] = {
+        "mongo": lambda: EmbeddedServer(
             "MongoDB",
             folder / "mongodb",
             ports.get("mongo", 0),
             _mongod(find_mongod(packaged_mongod(), folder / "mongodb")),
             lock,
         ),
-        "redis": lambda: Server(
+        "redis": lambda: EmbeddedServer(
             "Valkey",
             folder / "valkey",
             ports.get("redis", 0),

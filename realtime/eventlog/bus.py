@@ -37,7 +37,7 @@ QUEUE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """An event to append. ``key`` and ``version`` keep the log monotonic: of one key, versions only grow.
 
     The payload is ``head + cursor + tail``.
@@ -55,14 +55,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class BusMessage:
     """What a subscription brings: a payload, or with ``data=None`` the news that the channel is subscribed (again)."""
 
     channel: str
     data: bytes | None
 
 
-Batch = list[tuple[Entry, asyncio.Future[None]]]
+Batch = list[tuple[LogEntry, asyncio.Future[None]]]
 
 
 class Bus:
@@ -90,7 +90,7 @@ class Bus:
         self.sync = self.key("sync")
         self._append = self.script("append.lua")
         self._read = self.script("read.lua")
-        self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[LogEntry, asyncio.Future[None]]] = deque()
         self._queued_bytes = 0
         self._due = asyncio.Event()
         self._asked: dict[object, float] = {}
@@ -125,7 +125,7 @@ class Bus:
         self._queued_bytes = 0
         await self._redis.aclose()
 
-    def append(self, entry: Entry) -> asyncio.Future[None]:
+    def append(self, entry: LogEntry) -> asyncio.Future[None]:
         """Queues an event. The future is done once the log has it, and fails with :class:`BusUnavailable`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if len(self._queue) >= QUEUE_EVENTS or self._queued_bytes + entry.size > QUEUE_BYTES:
@@ -168,7 +168,7 @@ class Bus:
         self._queued_bytes -= size
         return batch
 
-    async def _call_append(self, entries: Sequence[Entry]) -> Cursor:
+    async def _call_append(self, entries: Sequence[LogEntry]) -> Cursor:
         arguments: list[bytes | str | int] = [secrets.token_hex(6), *self._keep, self.feed]
         for entry in entries:
             arguments += (entry.key, entry.version, entry.head, entry.tail)
@@ -208,20 +208,20 @@ class Bus:
         return await self._call_append(())
 
     async def read(
-        self, after: Cursor, last: int, *, collapse: bool = False, most: int = 256, most_bytes: int = BATCH_BYTES
+        self, after: Cursor, last: int, *, collapse: bool = False, limit: int = 256, limit_bytes: int = BATCH_BYTES
     ) -> list[tuple[int, bytes]] | None:
         """Events after a cursor and up to the offset ``last``, the next ``most`` of them, as offset and payload.
 
         With ``collapse`` only the latest event of each key. ``None`` when the log does not reach back so far.
         Raises :class:`BusUnavailable`.
         """
-        arguments = [after.epoch, after.offset, last, most, most_bytes, int(collapse)]
+        arguments = [after.epoch, after.offset, last, limit, limit_bytes, int(collapse)]
         flat = await self.call(self._read, self._keys[:3], arguments)
         if flat is None:
             return None
         return list(zip(flat[::2], flat[1::2], strict=True))
 
-    async def tell(self, channel: str, data: bytes) -> None:
+    async def publish(self, channel: str, data: bytes) -> None:
         """Publishes something that no log keeps. Raises :class:`BusUnavailable`."""
         try:
             await self._redis.publish(channel, data)
@@ -230,7 +230,7 @@ class Bus:
         _stop_if_cancelled()
 
     @asynccontextmanager
-    async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[Message]]:
+    async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[BusMessage]]:
         """Subscribes. The iterator raises :class:`BusUnavailable` when the connection is lost."""
         pubsub = self._redis.pubsub()
         try:
@@ -246,15 +246,15 @@ class Bus:
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # the library leaves it open
 
-    async def _messages(self, pubsub: Any) -> AsyncIterator[Message]:
+    async def _messages(self, pubsub: Any) -> AsyncIterator[BusMessage]:
         async for message in pubsub.listen():
             if message["type"] == "message":
-                yield Message(message["channel"].decode(), message["data"])
+                yield BusMessage(message["channel"].decode(), message["data"])
             elif message["type"] == "subscribe":
-                yield Message(message["channel"].decode(), None)
+                yield BusMessage(message["channel"].decode(), None)
 
 
-def _resolve(entries: Iterable[tuple[Entry, asyncio.Future[None]]], error: BusUnavailable | None) -> None:
+def _resolve(entries: Iterable[tuple[LogEntry, asyncio.Future[None]]], error: BusUnavailable | None) -> None:
     for _, future in entries:
         if not future.done():
             if error is None:

@@ -6,15 +6,15 @@ import json
 import re
 from functools import partial
 
-from realtime.auth.permissions import UNSHARED, Access
+from realtime.auth.permissions import UNSHARED_ACCESS, Access
 from realtime.core.frames import Frame
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Audience, Event
-from realtime.notes.models import Change
+from realtime.notes.models import NoteChange
 
 
 def _audience(access: Access) -> bytes:
-    if access is UNSHARED:
+    if access is UNSHARED_ACCESS:
         return b""
     return b"\n" + json.dumps([access.since, list(access.roles), list(access.former.items())]).encode()
 
@@ -24,7 +24,7 @@ def _audience_of(line: bytes) -> Audience:
     return Audience(since, frozenset(readers), dict(former))
 
 
-def encode_change(change: Change) -> tuple[bytes, bytes]:
+def encode_change(change: NoteChange) -> tuple[bytes, bytes]:
     """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event.
 
     Behind it, on a line of its own, who may have it, unless it is for whoever may have what nobody owns.
@@ -38,7 +38,7 @@ def encode_change(change: Change) -> tuple[bytes, bytes]:
     return b'{"type":"note.%s","cursor":"' % kind, number + b',"note":' + body + b"}" + _audience(change.access)
 
 
-def event_at(change: Change, position: Cursor) -> Event:
+def event_at(change: NoteChange, position: Cursor) -> Event:
     """The event of a change that the log does not have yet: its cursor is that of the last event before it."""
     return decode_event(str(position).encode().join(encode_change(change)))
 

@@ -26,7 +26,7 @@ READ_BYTES = 512 * 1024  # handed out at once: less than a client's budget, so t
 
 
 @dataclass(frozen=True, slots=True)
-class Handlers:
+class ConsumerHandlers:
     """Where the follower hands things: events, resets, and messages of the presence channel."""
 
     decode: Callable[[bytes], Event]
@@ -35,10 +35,10 @@ class Handlers:
     presence: Callable[[bytes], None]
 
 
-class Follower:
+class LogConsumer:
     """Follows the feed's channel, and the log wherever the channel leaves a hole."""
 
-    def __init__(self, bus: Bus, handlers: Handlers) -> None:
+    def __init__(self, bus: Bus, handlers: ConsumerHandlers) -> None:
         self._bus = bus
         self._handlers = handlers
         self._position: Cursor | None = None
@@ -135,7 +135,7 @@ class Follower:
                 self._known.set()
                 self._handlers.reset(self._position)
             while entries := await self._bus.read(
-                self._position, self._position.offset + READ_AHEAD, most_bytes=READ_BYTES
+                self._position, self._position.offset + READ_AHEAD, limit_bytes=READ_BYTES
             ):
                 if not all(self._accept(payload) for _, payload in entries):
                     entries = None

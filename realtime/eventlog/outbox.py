@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from realtime.errors import BusUnavailable, Unavailable
-from realtime.eventlog.bus import Entry
+from realtime.eventlog.bus import LogEntry
 from realtime.eventlog.codec import encode_change
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.notes.models import Change
+    from realtime.notes.models import NoteChange
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Outbox:
         self._published: dict[int, int] = {}
         self._dirty_before: dict[int, int] = {}
 
-    async def publish(self, change: Change) -> None:
+    async def publish(self, change: NoteChange) -> None:
         """Publishes a change that is committed, and waits for it a little.
 
         Never fails and never waits long: what is not published now, the sweep will.
@@ -58,12 +58,12 @@ class Outbox:
         if not self._bus.silent:
             await asyncio.wait({task}, timeout=self._wait)
 
-    async def _publish(self, change: Change) -> bool:
+    async def _publish(self, change: NoteChange) -> bool:
         """Whether the log has it now."""
         note = change.note
         await self._failpoints.hit("after_write_before_publish")
         try:
-            await self._bus.append(Entry(str(note.id), note.version, *encode_change(change)))
+            await self._bus.append(LogEntry(str(note.id), note.version, *encode_change(change)))
         except BusUnavailable:
             self._metrics.publishes.labels("failed").inc()
             return False
@@ -83,7 +83,7 @@ class Outbox:
         # Lost with a failure here, a note stays dirty, and the sweep takes it up.
         committed, self._committed = self._committed, set()
         published, self._published = self._published, {}
-        await self._store.archive.move(committed, published)
+        await self._store.archive.archive(committed, published)
 
     async def sweep(self) -> None:
         """Publishes again what stays dirty, for ever."""

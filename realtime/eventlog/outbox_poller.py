@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
-    from realtime.notes.models import Change
+    from realtime.notes.models import NoteChange
     from realtime.store.database import Store
 
 INTERVAL = 0.2
@@ -24,10 +24,10 @@ NOTES = 10_000
 BATCH = 50
 
 
-class Detour:
+class OutboxPoller:
     """Looks for what is not published while Redis is silent, and has it told."""
 
-    def __init__(self, store: Store, bus: Bus, tell: Callable[[Change], None]) -> None:
+    def __init__(self, store: Store, bus: Bus, tell: Callable[[NoteChange], None]) -> None:
         self._store = store
         self._bus = bus
         self._tell = tell
@@ -43,12 +43,12 @@ class Detour:
             if self._bus.silent:
                 await asyncio.sleep(GRACE)
             if self._bus.silent:
-                await self.look()
+                await self.poll()
             else:
                 self._told.clear()
             rest = max(INTERVAL, (1 / SHARE - 1) * (loop.time() - started))
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Tells of what is not published and was not told yet. Raises :class:`Unavailable`."""
         dirty = await self._store.notes.dirty(NOTES)
         new = [id for id, version in dirty.items() if version > self._told.get(id, 0)]

@@ -21,7 +21,7 @@ class _Abandoned(Exception):
     """Who read for all went away."""
 
 
-class Reads:
+class LogReader:
     """The reads of one worker."""
 
     def __init__(self, bus: Bus) -> None:
@@ -54,5 +54,5 @@ class Reads:
 
     async def _read(self, since: Cursor, last: int) -> list[Event] | None:
         async with self._turn:
-            entries = await self._bus.read(since, last, collapse=True, most_bytes=BYTES)
+            entries = await self._bus.read(since, last, collapse=True, limit_bytes=BYTES)
         return None if entries is None else [decode_event(payload) for _, payload in entries]

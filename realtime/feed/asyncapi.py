@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from realtime.core.close_codes import CLOSE_REASONS, may_come_back
 from realtime.feed import messages
-from realtime.feed.query import Wanted
+from realtime.feed.query import FeedQuery
 from realtime.notes.models import EXAMPLE, Note
 from realtime.version import __version__
 
@@ -47,7 +47,7 @@ def asyncapi() -> dict[str, Any]:
         *((message, "validation") for message in taken),
     ]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")
-    query = Wanted.model_json_schema()
+    query = FeedQuery.model_json_schema()
     return {
         "asyncapi": "3.0.0",
         "info": {

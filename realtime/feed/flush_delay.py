@@ -21,7 +21,7 @@ IMPATIENCE, PATIENCE = 4, 64
 """Windows between two trials, at first and at most: each that failed has cost something."""
 
 
-class Pace:
+class AdaptiveFlushDelay:
     """The rests of one hub. Times are in seconds, of any clock."""
 
     def __init__(self) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from realtime.feed.flush_delay import Pace
-from realtime.feed.replay_buffer import Recent
-from realtime.feed.subscriber import BATCH, Client, Subscription
+from realtime.feed.flush_delay import AdaptiveFlushDelay
+from realtime.feed.replay_buffer import ReplayBuffer
+from realtime.feed.subscriber import BATCH, Subscriber, Subscription
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.core.close_codes import CloseCode
     from realtime.core.frames import Frame
     from realtime.eventlog.event import Event
@@ -30,7 +30,7 @@ Wants = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
 
 
 @dataclass
-class Stats:
+class HubStats:
     """What the hub counted since it started."""
 
     deliveries: int = 0
@@ -43,22 +43,22 @@ class Hub:
     """All clients of this worker.
 
     What is due in a few turns of the loop goes out together; a loop that falls behind joins more into each write, and
-    rests between fan-outs if that makes more of them (:class:`realtime.feed.flush_delay.Pace`).
+    rests between fan-outs if that makes more of them (:class:`realtime.feed.flush_delay.AdaptiveFlushDelay`).
     """
 
     budget: int
     stall: float
     too_slow: CloseCode
     slots: int = 25
-    stats: Stats = field(default_factory=Stats)
-    recent: Recent = field(default_factory=Recent)
+    stats: HubStats = field(default_factory=HubStats)
+    replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
     _subscriptions: dict[Wants, Subscription] = field(default_factory=dict)
     _everything: dict[Subscription, None] = field(default_factory=dict)
     _by_note: dict[int, dict[Subscription, None]] = field(default_factory=dict)
     _due: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
     _due_bytes: int = 0
     _flushing: asyncio.Handle | None = None
-    _pace: Pace = field(default_factory=Pace)
+    _pace: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
     _rested: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
     _beat: int = 0
@@ -67,32 +67,32 @@ class Hub:
     def __len__(self) -> int:
         return sum(map(len, self._subscriptions.values()))
 
-    def clients(self) -> Iterator[Client]:
+    def clients(self) -> Iterator[Subscriber]:
         """Every client, once."""
         for subscription in self._subscriptions.values():
             yield from subscription
 
-    def join(self, notes: frozenset[int] | None, *, content: bool, viewer: Viewer) -> Client:
+    def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
         """Registers a client: from this moment on, everything that it wants waits for it."""
         self.flush()
-        wants = (notes, viewer.keys, content)
+        wants = (notes, principal.keys, content)
         subscription = self._subscriptions.get(wants)
         if subscription is None:
-            subscription = self._subscriptions[wants] = Subscription(notes, viewer.keys, content=content)
+            subscription = self._subscriptions[wants] = Subscription(notes, principal.keys, content=content)
             for subscriptions in self._places(subscription):
                 subscriptions[subscription] = None
-        client = Client(subscription, viewer, budget=self.budget, too_slow=self.too_slow)
+        client = Subscriber(subscription, principal, budget=self.budget, too_slow=self.too_slow)
         # A slot that had its turn just now: the first heartbeat is nearly a whole interval away.
         client.slot = (self._beat - next(self._serial) % max(1, self.slots // 5)) % self.slots
         return client
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: Subscriber) -> None:
         """Forgets a client."""
         subscription = client.subscription
-        if client not in subscription.open and client not in subscription.behind:
+        if client not in subscription.ready and client not in subscription.behind:
             return
         self.stats.too_slow += client.closing.done() and client.closing.result() is self.too_slow
-        subscription.open.pop(client, None)
+        subscription.ready.pop(client, None)
         subscription.behind.pop(client, None)
         if not len(subscription):
             del self._subscriptions[subscription.notes, subscription.keys, subscription.content]
@@ -113,9 +113,9 @@ class Hub:
         One that is not ``logged`` came around the log.
         """
         if logged:
-            self.recent.add(event)
+            self.replay_buffer.add(event)
         else:
-            self.recent.put_aside(event)
+            self.replay_buffer.add_unlogged(event)
         self._due.append((event, self._newly_lost(event) if event.audience.former else ()))
         self._due_bytes += event.full.size
         if self._due_bytes > BATCH:
@@ -158,7 +158,7 @@ class Hub:
                             client.drop(event.id)
         for subscription, some in frames.items():
             self.stats.deliveries += len(some) * len(subscription)
-            subscription.hand(some)
+            subscription.deliver(some)
         ended = time.perf_counter()
         self._rested = ended + self._pace.rest(started, ended, len(due))
 
@@ -171,7 +171,7 @@ class Hub:
         self._told[event.id] = max(former.values())
         return {key for key, version in former.items() if version > told}
 
-    def tell(self, note: int, frames: Collection[Frame], also: Collection[Client]) -> None:
+    def publish_presence(self, note: int, frames: Collection[Frame], also: Collection[Subscriber]) -> None:
         """Send frames about a note to the clients that asked for this note by its id, and to those in ``also``.
 
         Clients that may not see the note are left out.
@@ -183,14 +183,14 @@ class Hub:
                 for frame in frames:
                     client.offer(frame)
 
-    def forget(self, note: int) -> list[Client]:
+    def forget(self, note: int) -> list[Subscriber]:
         """Forgets which clients may see a note, and tells which did."""
         return [client for client in self.clients() if client.admitted.pop(note, None) is not None]
 
     def reset(self, frame: Frame) -> None:
         """History has a hole: what waits is pointless, every client is to start over."""
         self.flush()
-        self.recent.clear_aside()
+        self.replay_buffer.clear_unlogged()
         for client in list(self.clients()):
             client.clear()
             client.offer(frame)
@@ -205,12 +205,12 @@ class Hub:
 
     def sessions(self) -> set[str]:
         """The sessions that clients come from."""
-        return {client.viewer.session for client in self.clients() if client.viewer.session is not None}
+        return {client.principal.session for client in self.clients() if client.principal.session is not None}
 
     def end(self, sessions: Collection[str], code: CloseCode, last: Frame | None = None) -> None:
         """Close the clients that come from these sessions, after a last frame if there is one."""
         for client in list(self.clients()):
-            if client.viewer.session in sessions:
+            if client.principal.session in sessions:
                 client.close(code, last)
 
     def close_stalled(self, now: float) -> None:

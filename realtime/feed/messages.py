@@ -11,20 +11,20 @@ from realtime.notes.models import Note, NoteHead, NoteId, Version
 CursorText = Annotated[str, Field(description="position in the feed, opaque: resume with `since=`")]
 
 
-class Message(BaseModel):
+class FeedMessage(BaseModel):
     """Base of all messages; an undeclared field is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_serialization_defaults_required=True)
 
 
-class Ready(Message):
+class Ready(FeedMessage):
     """Subscribed: everything after the cursor will come."""
 
     type: Literal["ready"] = "ready"
     cursor: CursorText
 
 
-class NoteCreated(Message):
+class NoteCreated(FeedMessage):
     """A new note, whole."""
 
     type: Literal["note.created"] = "note.created"
@@ -34,7 +34,7 @@ class NoteCreated(Message):
     note: Annotated[Note | NoteHead, Field(description="without `content` under `content=false`")]
 
 
-class NoteUpdated(Message):
+class NoteUpdated(FeedMessage):
     """A changed note, whole. A restored one is changed too."""
 
     type: Literal["note.updated"] = "note.updated"
@@ -44,7 +44,7 @@ class NoteUpdated(Message):
     note: Annotated[Note | NoteHead, Field(description="without `content` under `content=false`")]
 
 
-class NoteDeleted(Message):
+class NoteDeleted(FeedMessage):
     """A note that is gone, or that this client may no longer see."""
 
     type: Literal["note.deleted"] = "note.deleted"
@@ -53,7 +53,7 @@ class NoteDeleted(Message):
     version: Version
 
 
-class PresenceShown(Message):
+class PresenceShown(FeedMessage):
     """The people who look at a note: the state that each of them set, under an id. Replaces what came before."""
 
     type: Literal["presence"] = "presence"
@@ -61,7 +61,7 @@ class PresenceShown(Message):
     people: dict[str, dict[str, JsonValue]]
 
 
-class PresenceChanged(Message):
+class PresenceChanged(FeedMessage):
     """A person who looks at a note came, changed their state, or left (``state`` is ``null``)."""
 
     type: Literal["presence.changed"] = "presence.changed"
@@ -70,28 +70,28 @@ class PresenceChanged(Message):
     state: dict[str, JsonValue] | None
 
 
-class Reset(Message):
+class Reset(FeedMessage):
     """History does not reach back: fetch ``GET /notes/`` again and go on from the cursor."""
 
     type: Literal["reset"] = "reset"
     cursor: CursorText
 
 
-class Heartbeat(Message):
+class Heartbeat(FeedMessage):
     """Nothing was missed up to the cursor."""
 
     type: Literal["heartbeat"] = "heartbeat"
     cursor: CursorText
 
 
-class Error(Message):
+class Error(FeedMessage):
     """What was wrong with a frame, before the close."""
 
     type: Literal["error"] = "error"
     detail: str
 
 
-class PresenceSet(Message):
+class PresenceSet(FeedMessage):
     """This client looks at a note; ``null`` says that it no longer does."""
 
     type: Literal["presence"]
@@ -99,7 +99,7 @@ class PresenceSet(Message):
     state: dict[str, JsonValue] | None
 
 
-class Auth(Message):
+class Auth(FeedMessage):
     """Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
 
     Without a token it stays a stranger's, who gets what is public.
@@ -109,7 +109,7 @@ class Auth(Message):
     token: Annotated[str, Field(max_length=4096)] | None = None
 
 
-class Pong(Message):
+class Pong(FeedMessage):
     """Answer to a heartbeat; may be left out."""
 
     type: Literal["pong"]

@@ -17,13 +17,13 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from realtime.core.frames import Frame
 from realtime.core.token_bucket import TokenBucket
-from realtime.errors import BusUnavailable, TooMany
+from realtime.errors import BusUnavailable, TooManyRequests
 from realtime.feed.codec import encode
 from realtime.feed.messages import PresenceChanged, PresenceShown
 
 if TYPE_CHECKING:
     from realtime.feed.hub import Hub
-    from realtime.feed.subscriber import Client
+    from realtime.feed.subscriber import Subscriber
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ LARGE_BYTES = 4096
 """Bytes of a list that count as one change more, when it is sent to a client that begins to look."""
 
 
-class Person(BaseModel):
+class PresenceEntry(BaseModel):
     """One client that looks at a note."""
 
     state: State
@@ -52,15 +52,15 @@ class Person(BaseModel):
     """Whether it is signed in."""
 
 
-People = Mapping[str, Person]
+People = Mapping[str, PresenceEntry]
 
 
-class Told(BaseModel):
+class PresenceMessage(BaseModel):
     """A message between workers: the people who look at a note through one of them, or the changes among them."""
 
     worker: str
     note: int
-    people: dict[str, Person | None]
+    people: dict[str, PresenceEntry | None]
     whole: bool
 
 
@@ -72,15 +72,15 @@ class Presence:
         self._tell = tell
         self._worker = secrets.token_hex(6)
         self._numbers = count(1)
-        self._here: dict[int, dict[Client, tuple[str, Person]]] = {}
-        self._elsewhere: dict[int, dict[str, tuple[float, dict[str, Person]]]] = {}
+        self._here: dict[int, dict[Subscriber, tuple[str, PresenceEntry]]] = {}
+        self._elsewhere: dict[int, dict[str, tuple[float, dict[str, PresenceEntry]]]] = {}
         self._shown: dict[int, People] = {}
         self._told: dict[int, People] = {}
         self._changed: set[int] = set()
         self._resting: dict[int, float] = {}
-        self._allowances: dict[Client, TokenBucket] = {}
+        self._allowances: dict[Subscriber, TokenBucket] = {}
 
-    def look(self, client: Client, note: int, state: State | None) -> None:
+    def set_state(self, client: Subscriber, note: int, state: State | None) -> None:
         """Show a client's state on a note, with accounts under its user's name; ``None`` ends that.
 
         Raises:
@@ -91,8 +91,8 @@ class Presence:
         if state is None:
             self._drop(client, note)
             return
-        if client.viewer.shown_as is not None:
-            state = {**state, "name": client.viewer.shown_as}
+        if client.principal.shown_as is not None:
+            state = {**state, "name": client.principal.shown_as}
         if len(json.dumps(state)) > MAX_STATE_BYTES:
             raise ValueError(f"state: must be at most {MAX_STATE_BYTES} bytes")
         here = self._here.get(note, {})
@@ -102,37 +102,37 @@ class Presence:
                 raise ValueError(f"id: presence on more than {MAX_NOTES} notes")
             id = f"{self._worker}-{next(self._numbers)}"
             self._begin(client, note)
-        here[client] = (id, Person(state=state, user=client.viewer.name is not None))
+        here[client] = (id, PresenceEntry(state=state, user=client.principal.name is not None))
         self._here[note] = here
         self._changed.add(note)
 
-    def _begin(self, client: Client, note: int) -> None:
+    def _begin(self, client: Subscriber, note: int) -> None:
         """Send the list of people to a client that begins to look, unless it has the list already."""
         if client.notes is None or note not in client.notes:
             frame = self.frame(note)
             self._charge(client, frame.size // LARGE_BYTES)
             client.offer(frame)
 
-    def _charge(self, client: Client, cost: float) -> None:
+    def _charge(self, client: Subscriber, cost: float) -> None:
         now = asyncio.get_running_loop().time()
         allowance = self._allowances.get(client)
         if allowance is None:
             allowance = self._allowances[client] = TokenBucket(CHANGES_PER_SECOND, CHANGES_BURST, now)
         if not allowance.take(cost, now):
-            raise TooMany(1.0)
+            raise TooManyRequests(1.0)
 
     def check(self, note: int) -> None:
         """Remove the clients that look at a note and may not see it any more."""
         for client in [client for client in self._here.get(note, ()) if not client.sees(note)]:
             self._drop(client, note)
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: Subscriber) -> None:
         """Remove a client."""
         self._allowances.pop(client, None)
         for note in [note for note, clients in self._here.items() if client in clients]:
             self._drop(client, note)
 
-    def _drop(self, client: Client, note: int) -> None:
+    def _drop(self, client: Subscriber, note: int) -> None:
         if self._here.get(note, {}).pop(client, None) is not None:
             self._changed.add(note)
 
@@ -145,10 +145,10 @@ class Presence:
         people = {id: person.state for id, person in self._shown.get(note, {}).items()}
         return Frame(encode(PresenceShown(id=note, people=people)), key=("presence", note))
 
-    def heard(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Take over the people, or changes among them, that another worker sent."""
         try:
-            told = Told.model_validate_json(data)
+            told = PresenceMessage.model_validate_json(data)
         except ValidationError:
             log.warning("unreadable presence", exc_info=True)
             return
@@ -197,10 +197,10 @@ class Presence:
             self._shown.pop(note, None)
         frames = [_frame(note, id, person) for id, person in _changes(before, after).items()]
         if frames:
-            self._hub.tell(note, frames, self._here.get(note, ()))
+            self._hub.publish_presence(note, frames, self._here.get(note, ()))
             self._resting[note] = now + sum(frame.size for frame in frames) / SPREAD_BYTES_PER_SECOND
 
-    def _people_here(self, note: int) -> dict[str, Person]:
+    def _people_here(self, note: int) -> dict[str, PresenceEntry]:
         return dict(self._here.get(note, {}).values())
 
     async def aclose(self) -> None:
@@ -212,7 +212,7 @@ class Presence:
         for note in notes:
             before = self._told.get(note, {})
             after = _shown([self._people_here(note)], before)
-            people: dict[str, Person | None] = dict(after) if whole else _changes(before, after)
+            people: dict[str, PresenceEntry | None] = dict(after) if whole else _changes(before, after)
             if not after:
                 self._told.pop(note, None)
                 self._here.pop(note, None)
@@ -220,7 +220,7 @@ class Presence:
                 self._told[note] = after
             if not people and not whole:
                 continue
-            told = Told(worker=self._worker, note=note, people=people, whole=whole)
+            told = PresenceMessage(worker=self._worker, note=note, people=people, whole=whole)
             try:
                 await self._tell(told.model_dump_json().encode())
             except BusUnavailable:
@@ -245,12 +245,12 @@ def _shown(groups: Iterable[People], before: People) -> People:
     return {id: people[id] for id in first[:MAX_SHOWN]}
 
 
-def _frame(note: int, id: str, person: Person | None) -> Frame:
+def _frame(note: int, id: str, person: PresenceEntry | None) -> Frame:
     message = PresenceChanged(id=note, person=id, state=None if person is None else person.state)
     return Frame(encode(message), key=("presence", note, id))
 
 
-def _changes(before: People, after: People) -> dict[str, Person | None]:
+def _changes(before: People, after: People) -> dict[str, PresenceEntry | None]:
     """Return the people that came or changed, and ``None`` for those that left."""
-    changes: dict[str, Person | None] = {id: person for id, person in after.items() if before.get(id) != person}
+    changes: dict[str, PresenceEntry | None] = {id: person for id, person in after.items() if before.get(id) != person}
     return changes | dict.fromkeys(before.keys() - after.keys())

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from realtime.eventlog.cursor import Cursor
 
 
-class Wanted(BaseModel):
+class FeedQuery(BaseModel):
     """What a subscriber asks for, in the query of each way in."""
 
     model_config = ConfigDict(extra="forbid")

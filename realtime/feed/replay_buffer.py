@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from realtime.eventlog.event import Event
 
 
-class Recent:
+class ReplayBuffer:
     """The last event of each note that changed within the last ``most`` events, of at most so many bytes in all."""
 
     def __init__(self, most: int = 10_000, *, most_bytes: int = 16 * 1024 * 1024) -> None:
@@ -47,7 +47,7 @@ class Recent:
             self._bytes -= oldest.full.size
             self._floor = max(self._floor, oldest.cursor.offset)
 
-    def put_aside(self, event: Event) -> None:
+    def add_unlogged(self, event: Event) -> None:
         """Takes an event that the log does not have."""
         self._forget_aside(event.id)
         self.aside[event.id] = event
@@ -55,7 +55,7 @@ class Recent:
         while self._aside_bytes > self._most_bytes:
             self._forget_aside(next(iter(self.aside)))
 
-    def clear_aside(self) -> None:
+    def clear_unlogged(self) -> None:
         """Drop the events that are not in the log. Clients are reset, and fetch the notes again."""
         self.aside.clear()
         self._aside_bytes = 0

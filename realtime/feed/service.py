@@ -16,20 +16,20 @@ from realtime.auth.permissions import sees
 from realtime.core.close_codes import CloseCode
 from realtime.errors import Unavailable
 from realtime.eventlog.cursor import Cursor
-from realtime.eventlog.reader import Reads
+from realtime.eventlog.reader import LogReader
 from realtime.feed.codec import RESET, heartbeat, ready, reset
-from realtime.feed.subscriber import Closed
+from realtime.feed.subscriber import SubscriberClosed
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Standing, Viewer
+    from realtime.auth.permissions import NoteAccess, Principal
     from realtime.core.frames import Frame
     from realtime.eventlog.bus import Bus
-    from realtime.eventlog.consumer import Follower
+    from realtime.eventlog.consumer import LogConsumer
     from realtime.eventlog.event import Event
     from realtime.feed.hub import Hub
     from realtime.feed.presence import Presence
-    from realtime.feed.query import Wanted
-    from realtime.feed.subscriber import Client
+    from realtime.feed.query import FeedQuery
+    from realtime.feed.subscriber import Subscriber
     from realtime.metrics import Metrics
 
 
@@ -40,7 +40,7 @@ AGAIN = 1.0
 """Seconds after which who polls is told what came around the log: between two polls it was told to nobody."""
 
 
-class HistoryGone(Exception):
+class HistoryLost(Exception):
     """The log does not reach back to the cursor."""
 
 
@@ -50,14 +50,14 @@ class Feed:
     def __init__(
         self,
         hub: Hub,
-        follower: Follower,
+        follower: LogConsumer,
         bus: Bus,
         presence: Presence,
         metrics: Metrics,
         *,
-        standing: Callable[[int], Awaitable[Standing | None]],
+        standing: Callable[[int], Awaitable[NoteAccess | None]],
         interval: float,
-        ended: Callable[[Viewer], bool] = lambda _: False,
+        ended: Callable[[Principal], bool] = lambda _: False,
     ) -> None:
         self._standing = standing
         self._hub = hub
@@ -66,7 +66,7 @@ class Feed:
         self.metrics = metrics
         self._interval = interval
         self._ended = ended
-        self._reads = Reads(bus)
+        self._reads = LogReader(bus)
         self.presence = presence
         self.draining = False
 
@@ -75,32 +75,32 @@ class Feed:
         """The position to resume from for whoever reads the notes after asking for it."""
         return self._follower.position
 
-    def join(self, wanted: Wanted, viewer: Viewer) -> Client:
+    def join(self, wanted: FeedQuery, principal: Principal) -> Subscriber:
         """Registers a subscriber; closed at once when the server is about to stop, or its rights ended meanwhile."""
-        client = self._hub.join(wanted.ids, content=wanted.content, viewer=viewer)
+        client = self._hub.join(wanted.ids, content=wanted.content, principal=principal)
         if self.draining:
             client.close(CloseCode.DRAIN)
-        elif self._ended(viewer):
+        elif self._ended(principal):
             client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: Subscriber) -> None:
         """Forgets a subscriber."""
         self._hub.leave(client)
         self.presence.leave(client)
 
-    async def admit(self, client: Client, note: int) -> bool:
+    async def admit(self, client: Subscriber, note: int) -> bool:
         """Whether a client may see a note; it hears of who looks at it, then. Raises :class:`Unavailable`."""
         if not client.sees(note):
             await self._admit([client], note)
         return client.sees(note)
 
-    async def _admit(self, clients: Collection[Client], note: int) -> None:
+    async def _admit(self, clients: Collection[Subscriber], note: int) -> None:
         for client in clients:
             client.admitted[note] = False
         standing = await self._standing(note)
         for client in clients:
-            if standing is None or not standing.live or not sees(client.viewer, standing):
+            if standing is None or not standing.live or not sees(client.principal, standing):
                 client.admitted.pop(note, None)
             elif note in client.admitted:
                 client.admitted[note] = True
@@ -112,15 +112,15 @@ class Feed:
         finally:
             self.presence.check(note)
 
-    async def look(self, client: Client, note: int, state: dict[str, JsonValue] | None) -> None:
+    async def set_presence(self, client: Subscriber, note: int, state: dict[str, JsonValue] | None) -> None:
         """Shows that a client looks at a note, or no longer; of one that it may not see, nothing happens.
 
         Raises ``ValueError`` if it is too much, :class:`Unavailable`.
         """
         if await self.admit(client, note):
-            self.presence.look(client, note, state)
+            self.presence.set_state(client, note, state)
 
-    async def catch_up(self, client: Client, since: Cursor | None) -> AsyncGenerator[Iterable[Frame]]:
+    async def catch_up(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Iterable[Frame]]:
         """What a subscriber is told before what happens: what it missed, ``ready``, and who is there already.
 
         Raises :class:`BusUnavailable` when the log cannot be read, :class:`Unavailable`.
@@ -131,21 +131,21 @@ class Feed:
             try:
                 async for frames in self._missed(client, since, position):
                     yield frames
-            except HistoryGone:
+            except HistoryLost:
                 position = self.position
                 client.clear()
                 yield (reset(position),)
-        if self._hub.recent.aside:
-            yield _frames(client, self._hub.recent.aside.values())
+        if self._hub.replay_buffer.aside:
+            yield _frames(client, self._hub.replay_buffer.aside.values())
         yield (ready(position),)
         for note in client.notes or ():
             if await self.admit(client, note) and self.presence.people(note):
                 yield (self.presence.frame(note),)
 
-    async def stream(self, client: Client, since: Cursor | None) -> AsyncGenerator[Frame]:
+    async def stream(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Frame]:
         """All frames for a subscriber that takes them one at a time, until it is to be closed.
 
-        Raises :class:`Closed` then, and as :meth:`catch_up`.
+        Raises :class:`SubscriberClosed` then, and as :meth:`catch_up`.
         """
         async for frames in self.catch_up(client, since):
             for frame in frames:
@@ -156,42 +156,42 @@ class Feed:
                 client.writing(frame)
                 yield frame
 
-    async def follow(self, client: Client, since: Cursor | None) -> None:
+    async def follow(self, client: Subscriber, since: Cursor | None) -> None:
         """Sends a subscriber with a wire of its own what it missed; what happens then comes to it by itself.
 
-        Raises :class:`Closed`, and as :meth:`catch_up`.
+        Raises :class:`SubscriberClosed`, and as :meth:`catch_up`.
         """
         async for frames in self.catch_up(client, since):
             await client.send(frames)
         client.live()
 
-    async def _missed(self, client: Client, since: Cursor, position: Cursor) -> AsyncIterator[list[Frame]]:
+    async def _missed(self, client: Subscriber, since: Cursor, position: Cursor) -> AsyncIterator[list[Frame]]:
         """What a subscriber missed up to a position, the latest event of each note, in order, some at a time.
 
         Of a note that it lost at any time it hears that, perhaps again; of one that it never had, nothing.
         """
         if since.epoch != position.epoch:
-            raise HistoryGone
-        recent = self._hub.recent.between(since, position)
+            raise HistoryLost
+        recent = self._hub.replay_buffer.between(since, position)
         if recent is not None:
             yield _frames(client, recent)
             return
         while True:
             events = await self._reads.missed(since, position.offset)
             if events is None:
-                raise HistoryGone
+                raise HistoryLost
             if not events:
                 return
             yield _frames(client, events)
             since = events[-1].cursor
 
-    async def poll(self, wanted: Wanted, viewer: Viewer, limit: int, timeout: float) -> str:
+    async def poll(self, wanted: FeedQuery, principal: Principal, limit: int, timeout: float) -> str:
         """The answer to a long poll: what happened since the cursor, at once or as soon as something does.
 
         Raises :class:`Unavailable` while Redis has never been reached, :class:`BusUnavailable` when it is away.
         """
         since = wanted.cursor
-        client = self.join(wanted, viewer)
+        client = self.join(wanted, principal)
         try:
             async with asyncio.timeout(max(timeout, 1.0)):
                 await self._follower.ready()
@@ -207,7 +207,7 @@ class Feed:
                         size += frame.size
                         if len(frames) == limit or size > ANSWER_BYTES:
                             return _answer(Cursor.parse(frame.cursor or ""), frames)
-            except HistoryGone:
+            except HistoryLost:
                 return _answer(self.position, [], reset=True)
             position = max(position, since)
             if frames:
@@ -218,8 +218,8 @@ class Feed:
         finally:
             self.leave(client)
 
-    async def _await_change(self, client: Client, position: Cursor, limit: int, timeout: float) -> str:
-        aside = self._hub.recent.aside if self._bus.silent else {}
+    async def _await_change(self, client: Subscriber, position: Cursor, limit: int, timeout: float) -> str:
+        aside = self._hub.replay_buffer.aside if self._bus.silent else {}
         deadline = asyncio.get_running_loop().time() + (min(timeout, AGAIN) if aside else timeout)
         try:
             while True:
@@ -237,7 +237,7 @@ class Feed:
             self._hub.flush()
             moved_on = client.idle and self.position.epoch == position.epoch
             return _answer(max(position, self.position) if moved_on else position, [])
-        except Closed:
+        except SubscriberClosed:
             return _answer(position, [])
 
     async def tick(self) -> None:
@@ -261,7 +261,7 @@ class Feed:
         await self._hub.drain(CloseCode.DRAIN, min(over, len(self._hub) / CLOSES_PER_SECOND))
 
 
-def _frames(client: Client, events: Iterable[Event]) -> list[Frame]:
+def _frames(client: Subscriber, events: Iterable[Event]) -> list[Frame]:
     """What a subscriber is to be told of events that it missed."""
     told = client.subscription
     mine = (event for event in events if told.notes is None or event.id in told.notes)

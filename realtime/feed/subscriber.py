@@ -7,22 +7,22 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from realtime.core.stall_detector import Progress
+from realtime.core.stall_detector import StallDetector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.core.close_codes import CloseCode
     from realtime.core.frames import Frame
-    from realtime.core.transport import Wire
+    from realtime.core.transport import DirectTransport
     from realtime.eventlog.event import Event
 
 BATCH = 64 * 1024  # bytes handed to a writer at once: what a client that takes nothing costs in its transport
 SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
 
 
-class Closed(Exception):
+class SubscriberClosed(Exception):
     """The client is to be closed with this code."""
 
     def __init__(self, code: CloseCode) -> None:
@@ -37,20 +37,20 @@ class Subscription:
     those ``behind`` it waits.
     """
 
-    __slots__ = ("behind", "content", "keys", "notes", "open")
+    __slots__ = ("behind", "content", "keys", "notes", "ready")
 
     def __init__(self, notes: frozenset[int] | None, keys: frozenset[str | None] | None, *, content: bool) -> None:
         self.notes = notes
         self.keys = keys
         self.content = content
-        self.open: dict[Client, Callable[[bytes], None]] = {}
-        self.behind: dict[Client, None] = {}
+        self.ready: dict[Subscriber, Callable[[bytes], None]] = {}
+        self.behind: dict[Subscriber, None] = {}
 
     def __len__(self) -> int:
-        return len(self.open) + len(self.behind)
+        return len(self.ready) + len(self.behind)
 
-    def __iter__(self) -> Iterator[Client]:
-        yield from self.open
+    def __iter__(self) -> Iterator[Subscriber]:
+        yield from self.ready
         yield from self.behind
 
     def frame_of(self, event: Event, lost: Collection[str | None]) -> Frame | None:
@@ -59,18 +59,18 @@ class Subscription:
             return event.full if self.content else event.slim
         return None if self.keys.isdisjoint(lost) else event.gone
 
-    def hand(self, frames: Collection[Frame]) -> None:
+    def deliver(self, frames: Collection[Frame]) -> None:
         """Hands frames out, without ever waiting. Together they are at most about :data:`BATCH` bytes, or one."""
         for client in list(self.behind):  # first: whose transport is full by what is written below falls behind with it
             for frame in frames:
                 client.offer(frame)
-        if self.open:
+        if self.ready:
             data = b"".join([frame.framed for frame in frames])
-            for write in list(self.open.values()):
+            for write in list(self.ready.values()):
                 write(data)
 
 
-class Client:
+class Subscriber:
     """One subscriber.
 
     ``admitted`` are notes that it may see, by id; false while that is looked up, so that an event that takes the right
@@ -83,12 +83,12 @@ class Client:
 
     __slots__ = (
         "_budget", "_conflating", "_live", "_pending", "_progress", "_serial", "_size", "_too_slow", "_wakeup",
-        "_wire", "_writing", "admitted", "busy_since", "closing", "patience", "slot", "subscription", "viewer",
+        "_wire", "_writing", "admitted", "busy_since", "closing", "patience", "principal", "slot", "subscription",
     )  # fmt: skip
 
-    def __init__(self, subscription: Subscription, viewer: Viewer, *, budget: int, too_slow: CloseCode) -> None:
+    def __init__(self, subscription: Subscription, principal: Principal, *, budget: int, too_slow: CloseCode) -> None:
         self.subscription = subscription
-        self.viewer = viewer
+        self.principal = principal
         self.admitted: dict[int, bool] = {}
         self.slot = 0
         self.busy_since: float | None = None
@@ -102,9 +102,9 @@ class Client:
         self._size = 0
         self._conflating = False
         self._wakeup: asyncio.Future[None] | None = None
-        self._wire: Wire | None = None
+        self._wire: DirectTransport | None = None
         self._live = False
-        self._progress: Progress | None = None
+        self._progress: StallDetector | None = None
         subscription.behind[self] = None
 
     @property
@@ -124,13 +124,13 @@ class Client:
 
     def sees(self, note: int) -> bool:
         """Whether it is known that this client may see a note: only then is it told who else looks at it."""
-        return self.viewer.keys is None or self.admitted.get(note, False)
+        return self.principal.keys is None or self.admitted.get(note, False)
 
     def offer(self, frame: Frame) -> None:
         """Hands over a frame, or queues it, without ever waiting."""
         if self.closing.done():
             return
-        write = self.subscription.open.get(self)
+        write = self.subscription.ready.get(self)
         if write is not None:
             write(frame.framed)
             return
@@ -169,12 +169,12 @@ class Client:
     async def take(self) -> list[Frame]:
         """Waits for frames and hands out what is due, at most :data:`BATCH` bytes or one frame.
 
-        Raises :class:`Closed` when the client is to be closed.
+        Raises :class:`SubscriberClosed` when the client is to be closed.
         """
         self.busy_since = None
         while not self._pending:
             if self.closing.done():
-                raise Closed(self.closing.result())
+                raise SubscriberClosed(self.closing.result())
             await self._woken()
         return self._batch()
 
@@ -184,18 +184,18 @@ class Client:
         self._writing = frame.size
         self.busy_since = asyncio.get_running_loop().time()
 
-    def connect(self, wire: Wire) -> None:
+    def connect(self, wire: DirectTransport) -> None:
         """From now on what is for this client is written by :meth:`send`, and once it is :meth:`live`, at once."""
         self._wire = wire
 
     async def send(self, frames: Iterable[Frame]) -> None:
-        """Writes frames before all that waits; waits while the transport is full. Raises :class:`Closed`."""
+        """Writes frames before all that waits; waits while the transport is full. Raises :class:`SubscriberClosed`."""
         assert self._wire is not None
         for data in _joined(frames):
             while self._wire.full and not self.closing.done():
                 await self._woken()
             if self.closing.done():
-                raise Closed(self.closing.result())
+                raise SubscriberClosed(self.closing.result())
             self._wire.write(data)
 
     def live(self) -> None:
@@ -220,8 +220,8 @@ class Client:
         if self._wire is None:
             stalled = self.busy_since is not None and now - self.busy_since > stall + self.patience
         elif self._wire.full:
-            self._progress = self._progress or Progress(now)
-            stalled = self._progress.stalled(self._wire.buffered, now) > stall
+            self._progress = self._progress or StallDetector(now)
+            stalled = self._progress.seconds_stalled(self._wire.buffered, now) > stall
         else:
             return
         if stalled:
@@ -233,10 +233,10 @@ class Client:
         while self._pending and not wire.full:
             wire.write(b"".join([frame.framed for frame in self._batch()]))
         if not wire.full and not self.closing.done() and self.subscription.behind.pop(self, self) is None:
-            self.subscription.open[self] = wire.write
+            self.subscription.ready[self] = wire.write
 
     def _fall_behind(self) -> None:
-        if self.subscription.open.pop(self, None) is not None:
+        if self.subscription.ready.pop(self, None) is not None:
             self.subscription.behind[self] = None
 
     def _batch(self) -> list[Frame]:

@@ -12,12 +12,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import Access, Viewer, key_of
+from realtime.auth.permissions import Access, Principal, key_of
 from realtime.errors import NoteNotFound, Unavailable
 
 if TYPE_CHECKING:
     from realtime.auth.users import DeletedAccount
-    from realtime.notes.service import Notes
+    from realtime.notes.service import NoteService
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ LINGER = timedelta(minutes=1)
 class DeletedAccounts:
     """Settles what deleted accounts leave."""
 
-    def __init__(self, store: Store, notes: Notes) -> None:
+    def __init__(self, store: Store, notes: NoteService) -> None:
         self._store = store
         self._notes = notes
 
@@ -69,14 +69,14 @@ class DeletedAccounts:
     async def _settle_note(self, account: DeletedAccount, id: int, access: Access, heir: str | None) -> None:
         """Give a note to the heir, to the administrators if it is shared, or move it into the trash. Its link ends."""
         # With the rights of the account, in the name of whoever deleted it.
-        viewer = Viewer(frozenset({key_of(account.name)}), account.by)
+        principal = Principal(frozenset({key_of(account.name)}), account.by)
         if heir is None and not access.members and not access.public:
-            await self._notes.delete(viewer, id, None, None)
+            await self._notes.delete(principal, id, None, None)
             return
 
         async def hand_over(now: Access) -> Access:
             members = {name: role for name, role in now.members.items() if name != heir}
             return replace(now, owner=heir, members=members, link=None)
 
-        await self._notes.share(viewer, id, hand_over, None)
+        await self._notes.share(principal, id, hand_over, None)
         await self._store.revocations.add([("note", id)])

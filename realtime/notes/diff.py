@@ -27,7 +27,7 @@ class Block(NamedTuple):
     new_end: int
 
 
-class Change(NamedTuple):
+class TextChange(NamedTuple):
     """Replace the characters ``start`` to ``end`` (Unicode code points of the text before) with others."""
 
     start: int
@@ -55,16 +55,16 @@ def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list
     return found
 
 
-def changes(before: str, after: str) -> list[Change]:
+def changes(before: str, after: str) -> list[TextChange]:
     """What makes the one text of the other, places ascending: by lines, and within these by characters."""
     deadline = time.time() + TIME_LIMIT
     old, new = lines_of(before), lines_of(after)
     starts = [0, *accumulate(map(len, old))]
-    found: list[Change] = []
+    found: list[TextChange] = []
     for start, end, new_start, new_end in blocks(old, new, deadline):
         at, words = starts[start], "".join(new[new_start:new_end])
         finer = blocks("".join(old[start:end]), words, deadline)
-        found += [Change(at + one.start, at + one.end, words[one.new_start : one.new_end]) for one in finer]
+        found += [TextChange(at + one.start, at + one.end, words[one.new_start : one.new_end]) for one in finer]
     return found
 
 

@@ -8,14 +8,22 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import OPEN, Act, check
-from realtime.errors import KeyReused, NoRoom, NoteNotFound, NotSignedIn, RealtimeError, Unavailable, VersionMismatch
-from realtime.notes.models import Change, Note
+from realtime.auth.permissions import UNRESTRICTED, Permission, check
+from realtime.errors import (
+    KeyReused,
+    NoteNotFound,
+    NotSignedIn,
+    RealtimeError,
+    TooManyPendingRevisions,
+    Unavailable,
+    VersionMismatch,
+)
+from realtime.notes.models import Note, NoteChange
 from realtime.notes.preconditions import Versions
 
 if TYPE_CHECKING:
     from realtime.auth.audit import NoteAudit
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.eventlog.outbox import Outbox
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
@@ -28,7 +36,7 @@ log = logging.getLogger(__name__)
 APPLY_TIMEOUT = 15.0
 """How long a write is tried again because others were faster."""
 
-Apply = Callable[[str | None, Versions], Awaitable[Change | None]]
+Apply = Callable[[str | None, Versions], Awaitable[NoteChange | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,11 @@ class Write:
     apply: Apply
     versions: Versions = None
     of_trash: bool = False
-    act: Act = Act.WRITE
-    viewer: Viewer = OPEN
+    act: Permission = Permission.WRITE
+    principal: Principal = UNRESTRICTED
 
 
-class Writes:
+class WriteExecutor:
     """Applies writes, and publishes what they changed."""
 
     def __init__(
@@ -56,7 +64,7 @@ class Writes:
         failpoints: FailPoints,
         metrics: Metrics,
         audit: NoteAudit | None,
-        ended: Callable[[Viewer], bool],
+        ended: Callable[[Principal], bool],
     ) -> None:
         self._audit = audit
         self._ended = ended
@@ -77,7 +85,7 @@ class Writes:
         if claim.fingerprint != operation.fingerprint:
             raise KeyReused
         if claim.answer is not None:
-            await self._admit(write.viewer, claim.answer.id)
+            await self._admit(write.principal, claim.answer.id)
             return claim.answer
         try:
             answer = await self._apply(write, id, claim.token, repeated=not claim.first)
@@ -89,7 +97,7 @@ class Writes:
             raise
         await self._failpoints.hit("after_write_before_settle")
         try:
-            await self._store.claims.settle(operation.key, answer)
+            await self._store.claims.store_response(operation.key, answer)
         except Unavailable:
             # The write is committed, so the answer is true; a repeat is recognised by the token in the note.
             log.warning("the answer could not be kept for a repeat", extra={"note": answer.id})
@@ -100,11 +108,11 @@ class Writes:
         await self._failpoints.hit("before_write")
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT:
-            if self._ended(write.viewer):  # since the request came, or the last time
+            if self._ended(write.principal):  # since the request came, or the last time
                 raise NotSignedIn
             if id is not None:
                 await self._admit(
-                    write.viewer, id, write.act, of_trash=write.of_trash
+                    write.principal, id, write.act, of_trash=write.of_trash
                 )  # each time: the rights may have changed meanwhile
             allowed = write.versions
             if repeated and id is not None:
@@ -115,13 +123,13 @@ class Writes:
                 allowed = {record.note.version} if record is not None else frozenset()
             try:
                 change = await write.apply(token, allowed)
-            except NoRoom:
+            except TooManyPendingRevisions:
                 if id is None:
                     raise
-                await self._store.archive.move({id})
+                await self._store.archive.archive({id})
                 continue
             if change is not None:
-                await self.done(write.action, change, [write.viewer.name], write.viewer)
+                await self.done(write.action, change, [write.principal.name], write.principal)
                 return _as_it_was(change.note) if change.deleted else change.note
             notes = self._store.notes
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
@@ -131,25 +139,27 @@ class Writes:
         raise Unavailable("Too many are writing to this note at once, try again")
 
     async def done(
-        self, action: str, change: Change, people: Iterable[str | None], viewer: Viewer | None = None
+        self, action: str, change: NoteChange, people: Iterable[str | None], principal: Principal | None = None
     ) -> None:
         """To be called with what was committed, and by whom: counts it, notes it, and publishes it."""
         self._metrics.writes.labels(action).inc()
         if self._audit is not None:
             for name in people:
-                self._audit.add(action, name, viewer, change)
+                self._audit.add(action, name, principal, change)
         await self._outbox.publish(change)
 
-    async def _admit(self, viewer: Viewer, id: int, act: Act = Act.READ, *, of_trash: bool = False) -> None:
+    async def _admit(
+        self, principal: Principal, id: int, act: Permission = Permission.READ, *, of_trash: bool = False
+    ) -> None:
         """Raises :class:`NoteNotFound`, :class:`Forbidden`."""
-        if viewer.keys is not None:
-            check(viewer, await self._store.notes.standing(id), act, of_trash=of_trash)
+        if principal.keys is not None:
+            check(principal, await self._store.notes.standing(id), act, of_trash=of_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
         if record is None:
             raise NoteNotFound
-        check(write.viewer, record.standing)
+        check(write.principal, record.standing)
         if token is not None:
             answer = await self._answer(record, token)
             if answer is not None:

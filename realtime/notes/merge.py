@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime.errors import ContentTooLong, MergeConflict, WouldNotFit
+from realtime.errors import ContentTooLong, FieldTooLong, MergeConflict
 from realtime.notes.diff import TIME_LIMIT, _words_of, blocks
 from realtime.notes.headings import lines_of
 from realtime.notes.models import MAX_CONTENT, MAX_TAGS
@@ -106,7 +106,7 @@ def _regions(sides: Sequence[Sequence[Block]]) -> list[tuple[list[Block], list[B
 def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that merge what someone wrote on ``base`` into what the note has become.
 
-    Raises :class:`MergeConflict`, :class:`WouldNotFit`.
+    Raises :class:`MergeConflict`, :class:`FieldTooLong`.
     """
     fields: dict[str, Any] = {}
     conflicts: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
     if conflicts:
         raise MergeConflict(conflicts, dict(yours), fields, current)
     if len(fields.get("tags", ())) > MAX_TAGS:
-        raise WouldNotFit(f"tags: would be more than {MAX_TAGS}")
+        raise FieldTooLong(f"tags: would be more than {MAX_TAGS}")
     if len(fields.get("content", "").encode()) > MAX_CONTENT:
         raise ContentTooLong(MAX_CONTENT)
     return fields

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from realtime.auth.permissions import UNSHARED, Access
+from realtime.auth.permissions import UNSHARED_ACCESS, Access
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
 MAX_CONTENT = 1024 * 1024
@@ -244,15 +244,15 @@ class RevisionText(Revision):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class NoteChange:
     """A committed state of a note. A deletion is a state too: ``note`` is then what the tombstone keeps."""
 
     note: Note
     deleted: bool = False
-    access: Access = UNSHARED
+    access: Access = UNSHARED_ACCESS
 
 
-class Usage(NamedTuple):
+class StorageUsage(NamedTuple):
     """How much a user stores, the trash included: notes, and bytes of them."""
 
     notes: int

@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from realtime.auth.permissions import Act, can
+from realtime.auth.permissions import Permission, can
 from realtime.core.token_bucket import TokenBucket
-from realtime.errors import QuotaExceeded, TooMany
-from realtime.notes.models import Usage, size_of
+from realtime.errors import QuotaExceeded, TooManyRequests
+from realtime.notes.models import StorageUsage, size_of
 from realtime.store.history import REWRITTEN_SHARE, SHORT, common_prefix
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.notes.models import Note, NoteIn
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
@@ -43,10 +43,10 @@ SIZED = ("title", "description", "content", "tags")
 
 
 @dataclass(slots=True)
-class Known:
+class KnownUsage:
     """The usage of one owner: as it was read at a time of the monotonic clock, plus what was added since."""
 
-    usage: Usage
+    usage: StorageUsage
     read: float
     estimated: bool = False
     """Whether less may have been added."""
@@ -60,10 +60,10 @@ class Quotas:
         limit: Notes and bytes that a user may store; 0 is without a limit.
     """
 
-    def __init__(self, store: Store, limit: Usage) -> None:
+    def __init__(self, store: Store, limit: StorageUsage) -> None:
         self._store = store
         self._limit = limit
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownUsage] = {}
         self._history: dict[str, TokenBucket] = {}
 
     async def reserve(self, owner: str | None, notes: int, size: int, *, estimated: bool = False) -> None:
@@ -83,7 +83,7 @@ class Quotas:
             return
         await self.check(owner, notes, size)
         known = self._known[owner]
-        known.usage = Usage(known.usage.notes + notes, known.usage.size + size)
+        known.usage = StorageUsage(known.usage.notes + notes, known.usage.size + size)
         known.estimated = known.estimated or estimated
 
     async def check(self, owner: str | None, notes: int, size: int) -> None:
@@ -157,10 +157,10 @@ class Quotas:
         if owner != record.access.owner:
             await self.receive(owner, record.note)
 
-    async def check_typing(self, viewer: Viewer, id: int) -> None:
+    async def check_typing(self, principal: Principal, id: int) -> None:
         """Raise as :meth:`reserve` if a user who may write a note cannot type in it: its owner has no room left."""
         standing = await self._store.notes.standing(id) if any(self._limit) else None
-        if standing is not None and can(viewer, standing.access, Act.WRITE):
+        if standing is not None and can(principal, standing.access, Permission.WRITE):
             await self.check(standing.access.owner, 0, 1)
 
     def forget(self, owner: str | None) -> None:
@@ -169,7 +169,7 @@ class Quotas:
             self._known.pop(owner, None)
 
     def _charge_history(self, writer: str, before: str, content: str | None) -> None:
-        """Charge for the part of a content that the history has to store. Raises :class:`TooMany`."""
+        """Charge for the part of a content that the history has to store. Raises :class:`TooManyRequests`."""
         if not self._limit.size or content is None or len(content) <= SHORT:
             return
         cost = min(len(content.encode()), REWRITTEN_SHARE * _changed_bytes(before, content))
@@ -182,10 +182,10 @@ class Quotas:
             allowance = self._history[writer] = TokenBucket(per_second, self._limit.size, now)
         left = allowance.left(now)
         if left <= 0:
-            raise TooMany(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)
+            raise TooManyRequests(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)
         allowance.take(cost, now)  # a single content may be larger than what is left
 
-    async def _read(self, owner: str, seconds: float, *, exact: bool = False) -> Usage:
+    async def _read(self, owner: str, seconds: float, *, exact: bool = False) -> StorageUsage:
         """Return what an owner stores.
 
         Args:
@@ -202,10 +202,10 @@ class Quotas:
         if known is None or known.read <= started:  # else it was read in the meantime, and added to
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            known = self._known[owner] = Known(usage, time.monotonic())
+            known = self._known[owner] = KnownUsage(usage, time.monotonic())
         return known.usage
 
-    def _problem(self, usage: Usage, notes: int, size: int) -> QuotaExceeded | None:
+    def _problem(self, usage: StorageUsage, notes: int, size: int) -> QuotaExceeded | None:
         """Return why nothing can be added to a usage, or ``None``."""
         if notes and 0 < self._limit.notes < usage.notes + notes:
             return QuotaExceeded(f"{self._limit.notes} notes")

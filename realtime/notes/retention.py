@@ -11,11 +11,11 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import NoteNotFound, VersionMismatch
 
 if TYPE_CHECKING:
-    from realtime.notes.service import Notes
+    from realtime.notes.service import NoteService
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ INTERVAL = 3600.0
 BATCH = 100
 
 
-class Housekeeping:
+class Retention:
     """Thins out histories after ``history_days``, and purges what was in the trash for ``trash_days``."""
 
-    def __init__(self, store: Store, notes: Notes, *, history_days: int, trash_days: int) -> None:
+    def __init__(self, store: Store, notes: NoteService, *, history_days: int, trash_days: int) -> None:
         self._store = store
         self._notes = notes
         self._history = timedelta(days=history_days)
@@ -81,7 +81,7 @@ class Housekeeping:
         while expired := await self._store.lists.expired(now - self._trash, BATCH):
             for id, version in expired.items():
                 try:
-                    await self._notes.purge(OPEN, id, {version}, None)
+                    await self._notes.purge(UNRESTRICTED, id, {version}, None)
                     purged += 1
                 except (NoteNotFound, VersionMismatch):
                     log.debug("restored, deleted anew or purged in between", extra={"note": id})

@@ -10,37 +10,37 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from realtime.auth.permissions import Act, check, check_author, may_set_ids_and_dates
+from realtime.auth.permissions import Permission, check, check_author, may_set_ids_and_dates
 from realtime.auth.requesters import writer_of
 from realtime.errors import (
     BaseNotFound,
     Forbidden,
     IdsTaken,
     KeyReused,
-    NoRoom,
     NoteNotFound,
     OutcomeUnknown,
     QuotaExceeded,
+    TooManyPendingRevisions,
     Unavailable,
     VersionMismatch,
     VersionNotFound,
 )
-from realtime.notes.executor import APPLY_TIMEOUT, Write, Writes
+from realtime.notes.executor import APPLY_TIMEOUT, Write, WriteExecutor
 from realtime.notes.merge import merge_fields
 from realtime.notes.text_operations import edited
 
 if TYPE_CHECKING:
     from realtime.auth.audit import NoteAudit
-    from realtime.auth.permissions import Access, Viewer
+    from realtime.auth.permissions import Access, Principal
     from realtime.core.fair_queue import FairPool
     from realtime.eventlog.outbox import Outbox
     from realtime.failpoints import FailPoints
     from realtime.metrics import Metrics
-    from realtime.notes.models import Action, Change, DatedNote, Note, NoteIn, NotePatch, NotePut
+    from realtime.notes.models import Action, DatedNote, Note, NoteChange, NoteIn, NotePatch, NotePut
     from realtime.notes.preconditions import Operation, Versions
     from realtime.notes.quotas import Quotas
     from realtime.notes.text_operations import Edit
-    from realtime.rooms.contributors import Shown
+    from realtime.rooms.contributors import TextSnapshot
     from realtime.rooms.manager import Rooms
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
@@ -56,7 +56,7 @@ Fields = Mapping[str, Any]
 Compute = Callable[["Note"], Awaitable[Fields]]
 
 
-class Notes:
+class NoteService:
     """Every write of notes. ``versions`` are those that ``If-Match`` and ``If-None-Match`` allow; ``None`` allows any.
 
     With an operation, a write is applied once, however often its request comes.
@@ -71,7 +71,7 @@ class Notes:
         metrics: Metrics,
         audit: NoteAudit | None = None,
         *,
-        ended: Callable[[Viewer], bool] = lambda _: False,
+        ended: Callable[[Principal], bool] = lambda _: False,
         quotas: Quotas,
         pool: FairPool,
     ) -> None:
@@ -79,31 +79,37 @@ class Notes:
         self._quotas = quotas
         self._pool = pool
         self._rooms = rooms
-        self._writes = Writes(store, outbox, failpoints, metrics, audit, ended)
+        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, ended)
 
-    async def create(self, viewer: Viewer, note: NoteIn, operation: Operation | None) -> Note:
+    async def create(self, principal: Principal, note: NoteIn, operation: Operation | None) -> Note:
         """Makes a note, its author's own. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
-        check_author(viewer)
+        check_author(principal)
 
-        async def apply(token: str | None, _: Versions) -> Change | None:
-            await self._quotas.receive(viewer.name, note)
-            return await self._store.notes.create(note.model_dump(), token, author=viewer.name)
+        async def apply(token: str | None, _: Versions) -> NoteChange | None:
+            await self._quotas.receive(principal.name, note)
+            return await self._store.notes.create(note.model_dump(), token, author=principal.name)
 
-        return await self._writes.once(Write("create", apply, viewer=viewer), None, operation)
+        return await self._writes.once(Write("create", apply, principal=principal), None, operation)
 
     async def replace(
-        self, viewer: Viewer, id: int, note: NotePut, versions: Versions, base: int | None, operation: Operation | None
+        self,
+        principal: Principal,
+        id: int,
+        note: NotePut,
+        versions: Versions,
+        base: int | None,
+        operation: Operation | None,
     ) -> Note:
         """Sets title and description, and what else was sent; with a base version, merged with what happened since.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
-        :class:`BaseNotFound`, :class:`WouldNotFit`.
+        :class:`BaseNotFound`, :class:`FieldTooLong`.
         """
-        return await self._update(viewer, id, note.changes, versions, base, operation)
+        return await self._update(principal, id, note.changes, versions, base, operation)
 
     async def patch(
         self,
-        viewer: Viewer,
+        principal: Principal,
         id: int,
         patch: NotePatch,
         versions: Versions,
@@ -113,9 +119,9 @@ class Notes:
         """Sets what was sent; an empty patch changes nothing. Otherwise as :meth:`replace`."""
         fields = patch.changes
         if fields:
-            return await self._update(viewer, id, fields, versions, base, operation)
+            return await self._update(principal, id, fields, versions, base, operation)
         record = await self._store.notes.find(id)
-        check(viewer, None if record is None else record.standing, Act.WRITE)
+        check(principal, None if record is None else record.standing, Permission.WRITE)
         note = _live(record).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
@@ -124,20 +130,20 @@ class Notes:
         return note
 
     async def edit(
-        self, viewer: Viewer, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None
+        self, principal: Principal, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None
     ) -> Note:
         """Applies text operations to the content, all or none.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`WouldNotFit`.
+        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`FieldTooLong`.
         """
 
         async def compute(note: Note) -> Fields:
-            return {"content": await self._pool.run(writer_of(viewer, id), partial(edited, note.content, edits))}
+            return {"content": await self._pool.run(writer_of(principal, id), partial(edited, note.content, edits))}
 
-        return await self._writes.once(self._computed("edit", viewer, id, compute, versions), id, operation)
+        return await self._writes.once(self._computed("edit", principal, id, compute, versions), id, operation)
 
     async def restore(
-        self, viewer: Viewer, id: int, version: int, versions: Versions, operation: Operation | None
+        self, principal: Principal, id: int, version: int, versions: Versions, operation: Operation | None
     ) -> Note:
         """Makes an earlier version the newest.
 
@@ -150,33 +156,35 @@ class Notes:
                 raise VersionNotFound
             return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
 
-        write = self._computed("restore", viewer, id, compute, versions, live=False, restored=version)
+        write = self._computed("restore", principal, id, compute, versions, live=False, restored=version)
         return await self._writes.once(write, id, operation)
 
-    async def delete(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def delete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Moves a note into the trash and returns it as it was.
 
         Raises :class:`NoteNotFound`, :class:`VersionMismatch`.
         """
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
-            return await self._store.notes.delete(id, allowed, token, viewer.name)
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
+            return await self._store.notes.delete(id, allowed, token, principal.name)
 
-        return await self._writes.once(Write("delete", apply, versions, act=Act.DELETE, viewer=viewer), id, operation)
+        return await self._writes.once(
+            Write("delete", apply, versions, act=Permission.DELETE, principal=principal), id, operation
+        )
 
-    async def undelete(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def undelete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
         """Takes a note out of the trash. Raises as :meth:`delete`."""
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
-            return await self._store.notes.undelete(id, allowed, token, viewer.name)
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
+            return await self._store.notes.undelete(id, allowed, token, principal.name)
 
-        write = Write("undelete", apply, versions, of_trash=True, act=Act.DELETE, viewer=viewer)
+        write = Write("undelete", apply, versions, of_trash=True, act=Permission.DELETE, principal=principal)
         return await self._writes.once(write, id, operation)
 
-    async def purge(self, viewer: Viewer, id: int, versions: Versions, operation: Operation | None) -> None:
+    async def purge(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> None:
         """Deletes a note in the trash for good, with its history. Raises as :meth:`delete`."""
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             change = await self._store.notes.purge(id, allowed, token)
             if change is not None:
                 await self._store.history.forget([id])
@@ -184,12 +192,12 @@ class Notes:
                 self._quotas.forget(change.access.owner)
             return change
 
-        write = Write("purge", apply, versions, of_trash=True, act=Act.DELETE, viewer=viewer)
+        write = Write("purge", apply, versions, of_trash=True, act=Permission.DELETE, principal=principal)
         await self._writes.once(write, id, operation)
 
     async def share(
         self,
-        viewer: Viewer,
+        principal: Principal,
         id: int,
         wanted: Callable[[Access], Awaitable[Access]],
         versions: Versions,
@@ -199,24 +207,24 @@ class Notes:
         Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`.
         """
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             record = await self._store.notes.find(id)
             if record is None or record.deleted:
                 return None
-            check(viewer, record.standing, Act.SHARE)  # of just this version
+            check(principal, record.standing, Permission.SHARE)  # of just this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
             access = record.access.followed_by(await wanted(record.access), version + 1)
             await self._quotas.give(record, access.owner)
-            return await self._store.notes.share(id, access, version, token, viewer.name)
+            return await self._store.notes.share(id, access, version, token, principal.name)
 
-        write = Write("share", apply, versions, act=Act.SHARE, viewer=viewer)
+        write = Write("share", apply, versions, act=Permission.SHARE, principal=principal)
         return await self._writes.once(write, id, None)
 
-    async def bring_in(
+    async def import_notes(
         self,
-        viewer: Viewer,
+        principal: Principal,
         notes: Iterable[DatedNote],
         count: int,
         ids: Sequence[int | None] | None,
@@ -236,8 +244,8 @@ class Notes:
                 an id during the import.
             QuotaExceeded: There is no room for more notes. Those of the batches before are written.
         """
-        check_author(viewer)
-        if ids is not None and not may_set_ids_and_dates(viewer):
+        check_author(principal)
+        if ids is not None and not may_set_ids_and_dates(principal):
             raise Forbidden("Only admins may keep ids: it would tell which others have")
         token = None
         repeated = False
@@ -248,7 +256,7 @@ class Notes:
             token, repeated = claim.token, not claim.first
         kept = [id for id in ids or () if id is not None]
         if not repeated:
-            await self._quotas.check(viewer.name, count, 0)
+            await self._quotas.check(principal.name, count, 0)
         if kept:
             taken = sorted(await self._store.notes.taken(kept))
             if taken and not repeated:
@@ -262,21 +270,23 @@ class Notes:
         while batch := await asyncio.to_thread(_some, waiting):
             yield await asyncio.gather(
                 *(
-                    self._bring_in(viewer, id, note, f"{token}:{number}" if token else None, keep_id=keep)
+                    self._bring_in(principal, id, note, f"{token}:{number}" if token else None, keep_id=keep)
                     for number, (id, keep), note in batch
                 )
             )
 
-    async def _bring_in(self, viewer: Viewer, id: int, note: DatedNote, token: str | None, *, keep_id: bool) -> int:
+    async def _bring_in(
+        self, principal: Principal, id: int, note: DatedNote, token: str | None, *, keep_id: bool
+    ) -> int:
         fields = note.note.model_dump()
-        dates = (note.created, note.updated) if may_set_ids_and_dates(viewer) else (None, None)
+        dates = (note.created, note.updated) if may_set_ids_and_dates(principal) else (None, None)
         try:
-            await self._quotas.receive(viewer.name, note.note)
-            change = await self._store.notes.insert(id, fields, token, "import", viewer.name, dates=dates)
+            await self._quotas.receive(principal.name, note.note)
+            change = await self._store.notes.insert(id, fields, token, "import", principal.name, dates=dates)
         except IdsTaken:
             if keep_id and (token is None or await self._store.notes.find_origin(token) is None):
                 raise
-            change = await self._store.notes.create(fields, token, "import", viewer.name, dates=dates)
+            change = await self._store.notes.create(fields, token, "import", principal.name, dates=dates)
         except QuotaExceeded:
             if token is None or await self._store.notes.find_origin(token) is None:
                 raise
@@ -286,12 +296,12 @@ class Notes:
             if made is None:
                 raise OutcomeUnknown
             return made.note.id  # whatever became of it since
-        await self._writes.done("import", change, [viewer.name], viewer)
+        await self._writes.done("import", change, [principal.name], principal)
         return change.note.id
 
     async def _update(
         self,
-        viewer: Viewer,
+        principal: Principal,
         id: int,
         fields: Fields,
         versions: Versions,
@@ -305,21 +315,21 @@ class Notes:
             revision = await self._store.history.read(id, base) if base <= note.version else None
             if revision is None:
                 raise BaseNotFound(base, note)
-            return await self._pool.run(writer_of(viewer, id), partial(merge_fields, revision, note, fields))
+            return await self._pool.run(writer_of(principal, id), partial(merge_fields, revision, note, fields))
 
-        computed = self._computed("update", viewer, id, compute, versions, live=base is not None)
+        computed = self._computed("update", principal, id, compute, versions, live=base is not None)
         if base is not None:
             return await self._writes.once(computed, id, operation)
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
-            await self._quotas.admit_unread(id, fields, writer_of(viewer, id).group)
-            change = await self._store.notes.update(id, fields, allowed, token, author=viewer.name)
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
+            await self._quotas.admit_unread(id, fields, writer_of(principal, id).group)
+            change = await self._store.notes.update(id, fields, allowed, token, author=principal.name)
             # One whose text is shared takes a content only through that.
             return await computed.apply(token, allowed) if change is None and "content" in fields else change
 
-        return await self._writes.once(Write("update", apply, versions, viewer=viewer), id, operation)
+        return await self._writes.once(Write("update", apply, versions, principal=principal), id, operation)
 
-    async def project(self, id: int, read: Callable[[Record], Awaitable[Shown]]) -> int:
+    async def project(self, id: int, read: Callable[[Record], Awaitable[TextSnapshot]]) -> int:
         """Brings the shared text of a note into its content, as one version, made by those who typed.
 
         ``read`` gives the text, with all in it that a state of the note has. Returns the version that has the text.
@@ -337,8 +347,8 @@ class Notes:
                 change = await self._store.notes.update(
                     id, fields, at, None, "type", lineage=record.lineage, authors=list(people)
                 )
-            except NoRoom:
-                await self._store.archive.move({id})
+            except TooManyPendingRevisions:
+                await self._store.archive.archive({id})
                 continue
             if change is not None:
                 await self._writes.done("type", change, people)
@@ -348,7 +358,7 @@ class Notes:
     def _computed(
         self,
         action: Action,
-        viewer: Viewer,
+        principal: Principal,
         id: int,
         compute: Compute,
         versions: Versions,
@@ -358,27 +368,27 @@ class Notes:
     ) -> Write:
         """A write that is computed from the note as it is (``live``: with what is typed now), at just that version."""
 
-        async def apply(token: str | None, allowed: Versions) -> Change | None:
+        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             record = await self._store.notes.find(id)
             if record is None or record.deleted or token in record.operations:
                 return None
-            check(viewer, record.standing, Act.WRITE)  # of just this version
+            check(principal, record.standing, Permission.WRITE)  # of just this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
 
-            async def commit(fields: Fields, edit: Row | None = None, people: Sequence[str] = ()) -> Change | None:
-                told = {"author": viewer.name, **entry, **({"authors": list(people)} if people else {})}
+            async def commit(fields: Fields, edit: Row | None = None, people: Sequence[str] = ()) -> NoteChange | None:
+                told = {"author": principal.name, **entry, **({"authors": list(people)} if people else {})}
                 return await self._store.notes.update(
                     id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **told
                 )
 
-            sized = self._quotas.within(record, compute, writer_of(viewer, id).group)
+            sized = self._quotas.within(record, compute, writer_of(principal, id).group)
             if record.lineage is None:
                 return await commit(await sized(record.note))
             return await self._rooms.write(record, sized, commit, self.project, live=live)
 
-        return Write(action, apply, versions, viewer=viewer)
+        return Write(action, apply, versions, principal=principal)
 
 
 def _numbered(ids: Sequence[int | None] | None, first: int, count: int) -> Iterator[tuple[int, bool]]:

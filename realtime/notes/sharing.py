@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import UNSHARED, Access, Act, Link, Role, check, link_key, role_of
+from realtime.auth.permissions import UNSHARED_ACCESS, Access, Link, Permission, Role, check, link_key, role_of
 from realtime.auth.tokens import digest, link_token
 from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
 
 if TYPE_CHECKING:
-    from realtime.auth.authenticator import Viewers
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.authenticator import Authenticator
+    from realtime.auth.permissions import Principal
     from realtime.notes.preconditions import Versions
-    from realtime.notes.queries import Queries
-    from realtime.notes.service import Notes
+    from realtime.notes.queries import NoteQueries
+    from realtime.notes.service import NoteService
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AccessRequest:
     """Who shall be able to do what. Without an owner it stays whose it is."""
 
     members: Mapping[str, Role] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharingState:
     """Who may do what with a note, what the one who asks is to it, and its version. ``token`` is that of the link."""
 
     access: Access
@@ -48,26 +48,26 @@ class Shared:
 class Sharing:
     """Reads and changes who may do what."""
 
-    def __init__(self, store: Store, notes: Notes, queries: Queries, viewers: Viewers) -> None:
+    def __init__(self, store: Store, notes: NoteService, queries: NoteQueries, authenticator: Authenticator) -> None:
         self._store = store
         self._notes = notes
         self._queries = queries
-        self._viewers = viewers
+        self._viewers = authenticator
 
-    async def read(self, viewer: Viewer, id: int) -> Shared:
+    async def read(self, principal: Principal, id: int) -> SharingState:
         """Who may do what with a note. Raises :class:`NoteNotFound`."""
-        access, version = await self._queries.access(viewer, id)
-        return await self._shown(viewer, id, access, version)
+        access, version = await self._queries.access(principal, id)
+        return await self._shown(principal, id, access, version)
 
-    async def _shown(self, viewer: Viewer, id: int, access: Access, version: int) -> Shared:
-        role = role_of(viewer, access)
-        whole = role is not None and role >= Act.SHARE.needs
+    async def _shown(self, principal: Principal, id: int, access: Access, version: int) -> SharingState:
+        role = role_of(principal, access)
+        whole = role is not None and role >= Permission.SHARE.needs
         token = None
         if whole and access.link is not None:
             token = link_token(await self._viewers.key(), id, access.link.nonce)
-        return Shared(access, role, token, version, whole)
+        return SharingState(access, role, token, version, whole)
 
-    async def change(self, viewer: Viewer, id: int, wanted: Wanted, versions: Versions) -> Shared:
+    async def change(self, principal: Principal, id: int, wanted: AccessRequest, versions: Versions) -> SharingState:
         """Shares a note so, and not otherwise. Who may do less by it is told, and stopped, at once.
 
         A new owner takes a password that was confirmed lately (:meth:`Viewers.check_confirmed`).
@@ -75,14 +75,16 @@ class Sharing:
         Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
         """
         before = await self._store.notes.standing(id)
-        check(viewer, before, Act.SHARE)  # before the names are looked up: who may not share is told just that
+        check(
+            principal, before, Permission.SHARE
+        )  # before the names are looked up: who may not share is told just that
         # Members whose accounts were deleted stay until they are removed.
         members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
         named = {*members, *([] if wanted.owner is None else [wanted.owner])}
         if unknown := named - await self._store.people.known(named):
             raise UnknownPeople(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):
-            await self._viewers.check_confirmed(viewer)
+            await self._viewers.check_confirmed(principal)
 
         async def decide(now: Access) -> Access:
             owner = now.owner if wanted.owner is None else wanted.owner
@@ -90,13 +92,13 @@ class Sharing:
             link = None if wanted.link is None else await self._link(id, now.link, wanted.link)
             return Access(owner, members, link, wanted.public)
 
-        note = await self._notes.share(viewer, id, decide, versions)
+        note = await self._notes.share(principal, id, decide, versions)
         try:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
             log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
         after = await self._store.notes.standing(id)
-        return await self._shown(viewer, id, UNSHARED if after is None else after.access, note.version)
+        return await self._shown(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
 
     async def _link(self, id: int, now: Link | None, role: Role) -> Link:
         if now is not None:

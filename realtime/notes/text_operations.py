@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from realtime.errors import ContentTooLong, EditRefused, WouldNotFit
+from realtime.errors import ContentTooLong, EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT, STORABLE, Integral, Model
 
@@ -63,12 +63,12 @@ Edits = Annotated[list[Edit], Field(min_length=1, max_length=100)]
 def edited(content: str, edits: Sequence[Edit]) -> str:
     """The content after all of the edits, one after the other.
 
-    Raises :class:`EditRefused` if one does not fit, :class:`WouldNotFit`.
+    Raises :class:`EditRefused` if one does not fit, :class:`FieldTooLong`.
     """
     deadline = time.monotonic() + TIME_LIMIT
     for number, edit in enumerate(edits):
         if time.monotonic() > deadline:
-            raise WouldNotFit(f"operations: from number {number} on they take too long on a text like this")
+            raise FieldTooLong(f"operations: from number {number} on they take too long on a text like this")
         match edit:
             case Append():
                 parts = [content, edit.text]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 CROWD = 500
 
 
-class Ledger:
+class AppliedRows:
     """The rows that a text has (``known``), and those of them that are still to be folded into the snapshot (``rows``).
 
     ``generation`` is that of the snapshot: it grows by one whenever rows are folded into it.

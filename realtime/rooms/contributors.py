@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
-class Shown(NamedTuple):
+class TextSnapshot(NamedTuple):
     """The text at a moment: the count of changes up to it, and who made those of them that no version tells of."""
 
     text: str
@@ -14,7 +14,7 @@ class Shown(NamedTuple):
     people: Sequence[str]
 
 
-class Credits:
+class Contributors:
     """The people of one text, by the last change that each of them made. ``changes`` counts all there were."""
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class Credits:
         self.changes += 1
         self._people |= dict.fromkeys(people, self.changes)
 
-    def show(self, text: str) -> Shown:
+    def show(self, text: str) -> TextSnapshot:
         """The text as it is, and whom a version of it is to name."""
-        return Shown(text, self.changes, list(self._people))
+        return TextSnapshot(text, self.changes, list(self._people))
 
-    def settle(self, changes: int) -> None:
+    def mark_attributed(self, changes: int) -> None:
         """Versions tell of who made the first so many changes."""
         self._people = {name: last for name, last in self._people.items() if last > changes}

@@ -12,7 +12,7 @@ import pycrdt
 
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.rooms import lib0
-from realtime.rooms.yjs_update import ROOT, Waiting, Walk, clocks_of, walked
+from realtime.rooms.yjs_update import ROOT, PendingUpdates, UpdateSummary, clocks_of, scan_update
 
 EMPTY = b"\0\0"
 """The update without any change."""
@@ -20,7 +20,7 @@ NOTHING = b"\0"
 """The state of a document without any change."""
 
 
-class Document:
+class TextDocument:
     """One shared text.
 
     What builds upon changes that are not here yet is kept until they come. After :class:`DocumentBroken` was raised,
@@ -35,7 +35,7 @@ class Document:
         self.revision = 0
         """Changes whenever the document does."""
         self._known: dict[int, int] = {}
-        self._waiting = Waiting()
+        self._waiting = PendingUpdates()
         self._pairs: dict[int, set[int]] = {}
         for update in updates:
             self.apply(update)
@@ -54,7 +54,7 @@ class Document:
 
     def apply(self, update: bytes) -> None:
         """Takes an update. Raises :class:`MalformedUpdate` with nothing changed, or :class:`DocumentBroken`."""
-        walk = walked(update)
+        walk = scan_update(update)
         if self._splits(walk):
             raise MalformedUpdate("splits a character in two")
         if self._follows(walk):
@@ -68,9 +68,9 @@ class Document:
             self._waiting.add(update, self._known)
         if self._waiting:
             for one in self._waiting.taken(dict(self._known)):
-                self._take(one, walked(one))
+                self._take(one, scan_update(one))
 
-    def _take(self, update: bytes, walk: Walk) -> None:
+    def _take(self, update: bytes, walk: UpdateSummary) -> None:
         self.revision += 1
         try:
             self._doc.apply_update(update)
@@ -94,7 +94,7 @@ class Document:
             if known.get(client, 0) < end:
                 known[client] = end
 
-    def _splits(self, walk: Walk) -> bool:
+    def _splits(self, walk: UpdateSummary) -> bool:
         """Whether an update goes between the halves of a character, or brings one that something waits to go into.
 
         Clocks count UTF-16 code units. Yjs makes two of such a character (U+FFFD), and Yrs loses count: what it then
@@ -109,7 +109,7 @@ class Document:
         borders = (*self._known.items(), *self._waiting.cuts())
         return any(clock in walk.pairs.get(client, ()) for client, clock in borders)
 
-    def _follows(self, walk: Walk) -> bool:
+    def _follows(self, walk: UpdateSummary) -> bool:
         """Whether all that an update builds upon is there, or in itself."""
         known, ends = self._known, walk.ends
         return all(known.get(client, 0) >= start for client, start in walk.starts.items()) and all(
@@ -126,9 +126,9 @@ class Document:
         """How many pieces wait for others."""
         return len(self._waiting)
 
-    def follows(self, update: bytes | Walk) -> bool:
+    def follows(self, update: bytes | UpdateSummary) -> bool:
         """Whether all that an update builds upon is here, or in itself. Raises :class:`MalformedUpdate`."""
-        return self._follows(update if isinstance(update, Walk) else walked(update))
+        return self._follows(update if isinstance(update, UpdateSummary) else scan_update(update))
 
     @property
     def state(self) -> bytes:
@@ -195,14 +195,14 @@ class Document:
                     self._text.insert(at, text)
         self._known = clocks_of(self._doc.get_state())
         update = self._doc.get_update(state)
-        for client, pairs in walked(update).pairs.items():
+        for client, pairs in scan_update(update).pairs.items():
             self._pairs.setdefault(client, set()).update(pairs)
         return update
 
 
 def genesis(text: str) -> bytes:
     """The update that makes a text out of nothing. Its client is random: two of one text do not merge into one."""
-    return Document(client=new_client()).edit([(0, 0, text)]) if text else EMPTY
+    return TextDocument(client=new_client()).edit([(0, 0, text)]) if text else EMPTY
 
 
 def new_client() -> int:
@@ -213,4 +213,4 @@ def new_client() -> int:
 def compacted(updates: Iterable[bytes]) -> bytes:
     """Several updates as one, without the characters that were deleted."""
     # Document by document, and not by the library's merging of updates, which takes quadratic time.
-    return Document(updates).since()
+    return TextDocument(updates).since()

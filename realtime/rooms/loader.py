@@ -10,8 +10,8 @@ from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.notes.diff import changes
 from realtime.notes.models import MAX_CONTENT
 from realtime.rooms import yjs_update
-from realtime.rooms.crdt import Document
-from realtime.rooms.yjs_update import Walk
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.yjs_update import UpdateSummary
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ MOST_PIECES = 500
 """Pieces and deletions that a text takes at once."""
 
 
-class Space:
+class SizeQuota:
     """How much a text may grow: to so many bytes of what it is made of, and as many of its content as a note has."""
 
-    def __init__(self, document: Document, size: int = 0) -> None:
+    def __init__(self, document: TextDocument, size: int = 0) -> None:
         self.size = size
         self._document = document
         self._spare = 0
@@ -52,26 +52,26 @@ class Space:
         """Whether there is room for an update of this state, by trying it. Raises :class:`MalformedUpdate`."""
         self.size = len(state)
         try:
-            trial = await asyncio.to_thread(Document, [state, update])
+            trial = await asyncio.to_thread(TextDocument, [state, update])
         except DocumentBroken:
             raise MalformedUpdate("breaks the text") from None
         return self.size + len(update) <= MAX_STATE and trial.length <= MAX_CONTENT
 
 
-async def made_of(journaled: Sequence[bytes]) -> Document:
+async def made_of(journaled: Sequence[bytes]) -> TextDocument:
     """A document of what is journaled. Raises :class:`DocumentBroken`."""
     small = sum(map(len, journaled)) < LARGE
     return _made(journaled) if small else await asyncio.to_thread(_made, journaled)
 
 
-def _made(journaled: Sequence[bytes]) -> Document:
-    document = Document()
+def _made(journaled: Sequence[bytes]) -> TextDocument:
+    document = TextDocument()
     for update in journaled:
         take(document, update)
     return document
 
 
-def take(document: Document, update: bytes) -> bool:
+def take(document: TextDocument, update: bytes) -> bool:
     """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
     try:
         document.apply(update)
@@ -81,12 +81,12 @@ def take(document: Document, update: bytes) -> bool:
     return True
 
 
-async def parts(update: bytes) -> tuple[Walk, list[bytes]]:
+async def parts(update: bytes) -> tuple[UpdateSummary, list[bytes]]:
     """What an update holds, and the same as parts that are quickly taken. Raises :class:`MalformedUpdate`."""
     return await asyncio.to_thread(yjs_update.parts, update, MOST_PIECES)
 
 
-async def clocks_of(vector: bytes, document: Document) -> dict[int, int]:
+async def clocks_of(vector: bytes, document: TextDocument) -> dict[int, int]:
     """Decode the state vector of a client of this document. Raises :class:`MalformedUpdate`.
 
     It may name twice as many clients as the document has: the client may hold changes that are not here yet.
@@ -103,7 +103,7 @@ async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:
     """The update by which this client makes another text of the one that is in this state."""
 
     def made() -> bytes:
-        return Document([state], client).edit(changes(text, wanted))
+        return TextDocument([state], client).edit(changes(text, wanted))
 
     small = len(state) + len(wanted) < SMALL_EDIT  # the time grows with the square of the lines
     return made() if small else await asyncio.to_thread(made)

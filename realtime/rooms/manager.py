@@ -10,25 +10,25 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from realtime.auth.permissions import Act, can, check, sees
+from realtime.auth.permissions import Permission, can, check, sees
 from realtime.core.close_codes import CloseCode
 from realtime.core.fair_queue import Requester
 from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavailable
 from realtime.notes.merge import merged
-from realtime.rooms.contributors import Shown
+from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.journal import Journal
-from realtime.rooms.peer import Member
-from realtime.rooms.relay import Kind, Relay, Told
+from realtime.rooms.peer import Peer
+from realtime.rooms.relay import Relay, RelayKind, RelayMessage
 from realtime.rooms.room import Room
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Standing, Viewer
+    from realtime.auth.permissions import NoteAccess, Principal
     from realtime.core.fair_queue import FairPool
-    from realtime.core.transport import Outlet
+    from realtime.core.transport import MessageSink
     from realtime.eventlog.bus import Bus
     from realtime.metrics import Metrics
-    from realtime.notes.models import Change, Note
+    from realtime.notes.models import Note, NoteChange
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
     from realtime.store.texts import Row
@@ -45,10 +45,10 @@ UNFINISHED = 1000
 AT_ONCE = 16
 CLOSES_PER_SECOND = 2000
 
-Project = Callable[[int, Callable[["Record"], Awaitable[Shown]]], Awaitable[int]]
+Project = Callable[[int, Callable[["Record"], Awaitable[TextSnapshot]]], Awaitable[int]]
 """Brings a text into its note: the note, and how to read the text for a state of it. Returns the version."""
 Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
-Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["Change | None"]]
+Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["NoteChange | None"]]
 
 
 class Rooms:
@@ -64,7 +64,7 @@ class Rooms:
         stall: float,
         idle: float,
         pool: FairPool,
-        ended: Callable[[Viewer], bool] = lambda _: False,
+        ended: Callable[[Principal], bool] = lambda _: False,
     ) -> None:
         self._texts = store.texts
         self._notes = store.notes
@@ -91,26 +91,26 @@ class Rooms:
             "finish texts": self._finish,
         }
 
-    def member(self, outlet: Outlet, viewer: Viewer, caller: str, *, writes: bool = True) -> Member:
+    def member(self, outlet: MessageSink, principal: Principal, caller: str, *, writes: bool = True) -> Peer:
         """Return a client that may join a room, and write if it may; ``caller`` is the user or network it is of."""
-        writes = writes and viewer.writes
-        member = Member(outlet, viewer, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
+        writes = writes and principal.writes
+        member = Peer(outlet, principal, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
         if self._draining:
             member.close(CloseCode.DRAIN)
         return member
 
-    async def check_visible(self, id: int, viewer: Viewer) -> None:
+    async def check_visible(self, id: int, principal: Principal) -> None:
         """Raise :class:`NoteNotFound` unless a viewer may see a note, :class:`Unavailable` if that is not known."""
-        if viewer.keys is not None or id not in self._rooms:
-            await self._standing(id, viewer)
+        if principal.keys is not None or id not in self._rooms:
+            await self._standing(id, principal)
 
-    async def join(self, id: int, member: Member, created: str | None = None) -> Room:
+    async def join(self, id: int, member: Peer, created: str | None = None) -> Room:
         """Lets a client into the room of a note, of that with this ``created_date`` only, if it tells one.
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
         """
-        if member.viewer.keys is not None:
-            await self._standing(id, member.viewer)  # first, so that strangers have nothing loaded, or begun
+        if member.principal.keys is not None:
+            await self._standing(id, member.principal)  # first, so that strangers have nothing loaded, or begun
         async with self._held(id) as room:
             if created not in (None, room.created):
                 raise NoteNotFound
@@ -118,25 +118,25 @@ class Rooms:
             await room.join(member)
         if self._draining:
             member.close(CloseCode.DRAIN)
-        elif self._ended(member.viewer):  # before it was in the room, where that would have closed it
+        elif self._ended(member.principal):  # before it was in the room, where that would have closed it
             member.close(CloseCode.NOT_SIGNED_IN)
         return room
 
-    async def _admit(self, room: Room, member: Member) -> None:
+    async def _admit(self, room: Room, member: Peer) -> None:
         """Raises :class:`NoteNotFound` unless a client may read, and tells it whether it may write."""
-        if member.viewer.keys is None:
+        if member.principal.keys is None:
             return
         checks = None
         while checks != room.checks:  # a right that was taken away while it was read is not missed
             checks = room.checks
-            standing = await self._standing(room.id, member.viewer)
-        member.writes = can(member.viewer, standing.access, Act.WRITE)
+            standing = await self._standing(room.id, member.principal)
+        member.writes = can(member.principal, standing.access, Permission.WRITE)
 
-    async def _standing(self, id: int, viewer: Viewer) -> Standing:
+    async def _standing(self, id: int, principal: Principal) -> NoteAccess:
         standing = await self._notes.standing(id)
         if standing is None or not standing.live:
             raise NoteNotFound
-        check(viewer, standing)
+        check(principal, standing)
         return standing
 
     def shared(self, id: int, since: int) -> None:
@@ -157,15 +157,15 @@ class Rooms:
         except Unavailable:
             standing = None
         room.checks += 1
-        for member in [member for member in room.company.members if member.viewer.keys is not None]:
+        for member in [member for member in room.participants.members if member.principal.keys is not None]:
             if standing is None:  # whoever comes back is checked then
                 member.close(CloseCode.RESUME)
             elif not standing.live:
                 member.close(CloseCode.NOTE_GONE)
-            elif not sees(member.viewer, standing):
+            elif not sees(member.principal, standing):
                 member.close(CloseCode.PERMISSION_GONE)
             else:
-                member.writes = can(member.viewer, standing.access, Act.WRITE)
+                member.writes = can(member.principal, standing.access, Permission.WRITE)
 
     @asynccontextmanager
     async def _held(self, id: int) -> AsyncIterator[Room]:
@@ -209,7 +209,7 @@ class Rooms:
 
     async def write(
         self, record: Record, compute: Compute, commit: Commit, project: Project, *, live: bool
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
 
         ``compute`` makes the fields of the note as it is, with the content of the ``live`` text, or else of its
@@ -234,15 +234,15 @@ class Rooms:
                 typed = people if text != note.content else ()
                 change = await commit({**fields, "content": content}, row, typed)
             except BaseException:  # a write that is cancelled may be committed, too
-                room.disown()
+                room.rotate_client_id()
                 raise
             if change is not None:
                 room.version = max(room.version, change.note.version)
-                room.credits.settle(changes)
+                room.credits.mark_attributed(changes)
             if change is not None and row is not None:
                 room.accept(row)
                 if room.given_up:  # another may have taken its place
-                    self._heard(Told(Kind.UPDATES, row.note, row.id, row.updates))
+                    self._heard(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
             return change
 
     def _stored(self, rows: Sequence[tuple[Room, Row]], stored: bool) -> None:
@@ -252,13 +252,13 @@ class Rooms:
             elif not room.given_up:
                 room.stored(row)
             else:  # another may have taken its place, here, too, and does not have this
-                told = Told(Kind.UPDATES, row.note, row.id, row.updates, row.people)
-                self._relay.tell(told)
+                told = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.people)
+                self._relay.enqueue(told)
                 self._heard(told)
 
-    def _heard(self, told: Told) -> None:
+    def _heard(self, told: RelayMessage) -> None:
         if room := self._rooms.get(told.note):
-            room.hear(told)
+            room.receive_relayed(told)
 
     def _missed(self) -> None:
         self._suspicious = True
@@ -280,11 +280,13 @@ class Rooms:
 
     def _every_second(self, now: float) -> None:
         for room in list(self._rooms.values()):
-            room.company.expire()
+            room.participants.expire()
             room.forget_answer()
-            for member in list(room.company.members):
+            for member in list(room.participants.members):
                 member.check()
-            used = room.company.members or room.holds or room.due is not None or room.id in self._busy or room.waits
+            used = (
+                room.participants.members or room.holds or room.due is not None or room.id in self._busy or room.waits
+            )
             idle = not used and now - room.last_used > self._idle and not room.wants_compaction()
             if idle or room.given_up:
                 self._drop(room, CloseCode.RESUME)
@@ -327,7 +329,7 @@ class Rooms:
     async def _project(self, room: Room, project: Project) -> None:
         count = 0
 
-        async def read(record: Record) -> Shown:
+        async def read(record: Record) -> TextSnapshot:
             nonlocal count
             shown = await room.text(record)
             count = shown.changes
@@ -371,17 +373,17 @@ class Rooms:
                 except RealtimeError as error:
                     log.warning("a text could not be finished", extra={"note": id, "error": error.detail})
 
-    def _members(self) -> list[Member]:
-        return [member for room in self._rooms.values() for member in room.company.members]
+    def _members(self) -> list[Peer]:
+        return [member for room in self._rooms.values() for member in room.participants.members]
 
     def sessions(self) -> set[str]:
         """The sessions that clients come from."""
-        return {member.viewer.session for member in self._members() if member.viewer.session is not None}
+        return {member.principal.session for member in self._members() if member.principal.session is not None}
 
     def end(self, sessions: Collection[str], code: CloseCode) -> None:
         """Closes the clients that come from these sessions."""
         for member in self._members():
-            if member.viewer.session in sessions:
+            if member.principal.session in sessions:
                 member.close(code)
 
     async def drain(self, seconds: float) -> None:

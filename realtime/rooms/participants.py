@@ -9,14 +9,14 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import Packet
+from realtime.core.frames import FrameBatch
 from realtime.rooms import protocol
 from realtime.rooms.awareness import GONE, Awareness, ClientState, checked, count_of, decoded
-from realtime.rooms.peer import Refused
-from realtime.rooms.relay import Kind, Told
+from realtime.rooms.peer import PeerRefused
+from realtime.rooms.relay import RelayKind, RelayMessage
 
 if TYPE_CHECKING:
-    from realtime.rooms.peer import Member
+    from realtime.rooms.peer import Peer
     from realtime.rooms.relay import Relay
 
 GATHERED = 0.03
@@ -38,10 +38,10 @@ class _Speaker(NamedTuple):
     """The user or network that an awareness client belongs to, and its connection if that is open here."""
 
     caller: str
-    member: Member | None
+    member: Peer | None
 
 
-class Company:
+class Participants:
     """The clients of one room in one worker.
 
     An awareness client belongs to the connection that used it first, until that is closed. Then it can be used again
@@ -50,7 +50,7 @@ class Company:
     """
 
     def __init__(self, note: int, relay: Relay) -> None:
-        self.members: set[Member] = set()
+        self.members: set[Peer] = set()
         self._note = note
         self._relay = relay
         self._awareness = Awareness()
@@ -60,9 +60,9 @@ class Company:
         self._due = False
         self._delay = GATHERED
 
-    def spread(self, messages: Sequence[bytes]) -> int:
+    def broadcast(self, messages: Sequence[bytes]) -> int:
         """Send messages to everyone here, and return their size in bytes."""
-        packet = Packet(messages)
+        packet = FrameBatch(messages)
         for member in self.members:
             member.send(packet)
         return len(packet.framed)
@@ -72,7 +72,7 @@ class Company:
         here = self._awareness.everyone()
         return [protocol.awareness(here)] if here else []
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Peer) -> None:
         """Remove a connection, and take its awareness clients for gone."""
         self.members.discard(member)
         gone = self._awareness.leave(member.clients, time.monotonic())
@@ -82,7 +82,7 @@ class Company:
             self._gather(gone)
             self._tell_others(gone)
 
-    def speak(self, member: Member, data: bytes) -> None:
+    def set_states(self, member: Peer, data: bytes) -> None:
         """Store the states that a connection sent for its own awareness clients, and pass them on.
 
         States of other connections' clients are ignored. They are either repeated, as stock clients do, or forged.
@@ -92,22 +92,22 @@ class Company:
             Refused: The connection speaks for too many clients, or their states are too large.
         """
         count = count_of(data)
-        member.count_states(count * ENTRY_BYTES)
+        member.charge_states(count * ENTRY_BYTES)
         if count > len(self._awareness) + MAX_CONNECTION_CLIENTS:
             return  # neither its own clients nor those that it was told of
-        name = member.viewer.shown_as
+        name = member.principal.shown_as
         states = [checked(told, name) for told in decoded(data) if self._may_speak(member, told)]
         named = {told.client for told in states}
         clients = member.clients | named
         size = self._awareness.size(clients - named) + sum(len(told.state) for told in states)
         if len(clients) > MAX_CONNECTION_CLIENTS or size > MAX_CONNECTION_CHARACTERS:
-            raise Refused(CloseCode.TOO_MANY)
+            raise PeerRefused(CloseCode.TOO_MANY)
         news, gone = self._awareness.take(self._fitting(member, states), time.monotonic())
         if gone:
-            member.send(Packet([protocol.awareness(gone)]))
+            member.send(FrameBatch([protocol.awareness(gone)]))
         if not news:
             return
-        member.count_states(sum(len(told.state) for told in news))
+        member.charge_states(sum(len(told.state) for told in news))
         for told in news:
             before = self._speakers.get(told.client)
             if before is not None and before.member is not None:
@@ -117,7 +117,7 @@ class Company:
         self._own_news |= {told.client for told in news}
         self._gather({told.client for told in news})
 
-    def _may_speak(self, member: Member, told: ClientState) -> bool:
+    def _may_speak(self, member: Peer, told: ClientState) -> bool:
         speaker = self._speakers.get(told.client)
         if speaker is None:
             return told.state != GONE
@@ -126,13 +126,13 @@ class Company:
         same_caller = speaker.caller == member.caller
         if not self._awareness.is_here(told.client):
             return same_caller and told.state != GONE
-        if same_caller and member.viewer.name is not None:
+        if same_caller and member.principal.name is not None:
             return True
         if told.state != GONE and speaker.member is not None and self._awareness.is_news(told):
             speaker.member.probe()  # probably the same client, after its network failed
         return False
 
-    def _fitting(self, member: Member, states: list[ClientState]) -> list[ClientState]:
+    def _fitting(self, member: Peer, states: list[ClientState]) -> list[ClientState]:
         """Return the states for which the room has space."""
         share = 1.0 if member.may_write else 0.5
         known = self._awareness.size({told.client for told in states})
@@ -150,7 +150,7 @@ class Company:
 
     def _spread_news(self) -> None:
         self._due = False
-        size = self.spread([protocol.awareness(self._awareness.states(self._news))])
+        size = self.broadcast([protocol.awareness(self._awareness.states(self._news))])
         self._delay = max(GATHERED, size / SPREAD_BYTES_PER_SECOND)
         if self._own_news:
             self._tell_others(self._own_news)
@@ -162,9 +162,9 @@ class Company:
         for client in clients & self._speakers.keys():
             callers.setdefault(self._speakers[client].caller, set()).add(client)
         states = [self._awareness.states(own) for own in callers.values()]
-        self._relay.tell(Told(Kind.AWARENESS, self._note, updates=states, names=list(callers)))
+        self._relay.enqueue(RelayMessage(RelayKind.AWARENESS, self._note, updates=states, names=list(callers)))
 
-    def hear(self, told: Told) -> None:
+    def receive(self, told: RelayMessage) -> None:
         """Store the states that another worker sent."""
         for states, caller in zip_longest(told.updates, told.names, fillvalue=""):
             assert isinstance(states, bytes)
@@ -184,8 +184,8 @@ class Company:
             if speaker is not None and speaker.member is not None:
                 speaker.member.clients.discard(client)
         if gone:
-            self.spread([protocol.awareness(self._awareness.states(gone))])
+            self.broadcast([protocol.awareness(self._awareness.states(gone))])
 
-    def name_of(self, member: Member) -> str | None:
+    def name_of(self, member: Peer) -> str | None:
         """Return the name of a client's user, or without accounts the name that the client chose."""
-        return member.viewer.shown_as or self._awareness.name_of(member.clients)
+        return member.principal.shown_as or self._awareness.name_of(member.clients)

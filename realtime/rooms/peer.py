@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import Packet
-from realtime.core.stall_detector import Progress
+from realtime.core.frames import FrameBatch
+from realtime.core.stall_detector import StallDetector
 from realtime.core.token_bucket import TokenBucket
 from realtime.rooms import protocol
 
 if TYPE_CHECKING:
-    from realtime.auth.permissions import Viewer
-    from realtime.core.transport import Outlet
+    from realtime.auth.permissions import Principal
+    from realtime.core.transport import MessageSink
 
 UPDATES_PER_SECOND = 60
 BURST = 180
@@ -34,7 +34,7 @@ ANSWER_BYTES_PER_SECOND = 1024 * 1024
 ANSWER_BYTES_BURST = 16 * 1024 * 1024
 
 
-class Refused(Exception):
+class PeerRefused(Exception):
     """A client went beyond a limit, and is to be closed with this code."""
 
     def __init__(self, code: CloseCode) -> None:
@@ -42,7 +42,7 @@ class Refused(Exception):
         self.code = code
 
 
-class Member:
+class Peer:
     """One connection to a room.
 
     Attributes:
@@ -50,8 +50,10 @@ class Member:
         clients: The awareness clients that the connection speaks for.
     """
 
-    def __init__(self, outlet: Outlet, viewer: Viewer, *, caller: str, writes: bool, budget: int, stall: float) -> None:
-        self.viewer = viewer
+    def __init__(
+        self, outlet: MessageSink, principal: Principal, *, caller: str, writes: bool, budget: int, stall: float
+    ) -> None:
+        self.principal = principal
         self.caller = caller
         self.writes = writes
         self.clients: set[int] = set()
@@ -66,19 +68,19 @@ class Member:
         self._answers = TokenBucket(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
         self._told = False
         self._probed = -PROBE_EVERY
-        self._progress = Progress(now)
+        self._progress = StallDetector(now)
 
     @property
     def may_write(self) -> bool:
         """Whether what it sends is taken; of who was asked to go nothing is, for they may have lost the right."""
         return self.writes and not self.closing.done()
 
-    def still_writes(self) -> None:
-        """Raises :class:`Refused` for who may write no more: to go as it was asked to, or else to come back."""
+    def require_write_access(self) -> None:
+        """Raises :class:`PeerRefused` for who may write no more: to go as it was asked to, or else to come back."""
         if not self.may_write:
-            raise Refused(self.closing.result() if self.closing.done() else CloseCode.RESUME)
+            raise PeerRefused(self.closing.result() if self.closing.done() else CloseCode.RESUME)
 
-    def send(self, packet: Packet, *, expected: bool = False) -> None:
+    def send(self, packet: FrameBatch, *, expected: bool = False) -> None:
         """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
         if self.closing.done():
             return
@@ -90,24 +92,24 @@ class Member:
     def check(self) -> None:
         """To be called every second: closes a client that takes nothing."""
         buffered = self._outlet.buffered
-        if self._progress.stalled(buffered, time.monotonic()) > self._stall:
+        if self._progress.seconds_stalled(buffered, time.monotonic()) > self._stall:
             self.close(CloseCode.TOO_SLOW)
         if buffered < self._budget:
             self._grace = 0
 
-    def arrived(self, message: bytes) -> None:
-        """Charge for a message when it arrives, whenever it is processed. Raises :class:`Refused`."""
+    def charge_arrival(self, message: bytes) -> None:
+        """Charge for a message when it arrives, whenever it is processed. Raises :class:`PeerRefused`."""
         if protocol.is_awareness(message):
-            self.count_states()
+            self.charge_states()
         else:
-            self.count(len(message))
+            self.charge_update(len(message))
 
-    def count(self, size: int = 0) -> None:
-        """Charge for an update, by its size in bytes. Raises :class:`Refused` when there were too many."""
+    def charge_update(self, size: int = 0) -> None:
+        """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` when there were too many."""
         if not self._updates.take(1 + size // LARGE, time.monotonic()):
-            raise Refused(CloseCode.TOO_MANY)
+            raise PeerRefused(CloseCode.TOO_MANY)
 
-    def count_seconds(self, seconds: float) -> None:
+    def charge_seconds(self, seconds: float) -> None:
         """Charge for the time that applying an update took, which depends on the text as well.
 
         The update is applied by then, so a client that used up its allowance is refused the next one.
@@ -115,17 +117,17 @@ class Member:
         if seconds > UPDATE_SECONDS:
             self._updates.take(seconds / UPDATE_SECONDS, time.monotonic())
 
-    def count_states(self, size: int | None = None) -> None:
+    def charge_states(self, size: int | None = None) -> None:
         """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
         if not self._states.take(1 if size is None else size // LARGE_STATES, time.monotonic()):
-            raise Refused(CloseCode.TOO_MANY)
+            raise PeerRefused(CloseCode.TOO_MANY)
 
     def check_answers(self) -> None:
-        """Raise :class:`Refused` if the client already had more bytes of answers than it may have."""
+        """Raise :class:`PeerRefused` if the client already had more bytes of answers than it may have."""
         if self._answers.left(time.monotonic()) <= 0:
-            raise Refused(CloseCode.TOO_MANY)
+            raise PeerRefused(CloseCode.TOO_MANY)
 
-    def count_answer(self, size: int) -> None:
+    def charge_answer(self, size: int) -> None:
         """Charge for the bytes of an answer. A single one may be of any size: a text has to be readable."""
         self._answers.take(size, time.monotonic())
 
@@ -136,15 +138,15 @@ class Member:
             self._probed = now
             self._outlet.probe()
 
-    def too_big(self) -> None:
-        """The text has no room for what this client sent. Raises :class:`Refused`."""
-        raise Refused(CloseCode.TOO_BIG)
+    def reject_too_large(self) -> None:
+        """The text has no room for what this client sent. Raises :class:`PeerRefused`."""
+        raise PeerRefused(CloseCode.TOO_BIG)
 
-    def refuse(self) -> None:
+    def notify_read_only(self) -> None:
         """Tells a client that may only read, once, that what it writes reaches nobody."""
         if not self._told:
             self._told = True
-            self.send(Packet([protocol.denied("read only")]))
+            self.send(FrameBatch([protocol.denied("read only")]))
 
     def close(self, code: CloseCode) -> None:
         """Asks for this client to be closed."""

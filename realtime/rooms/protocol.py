@@ -15,7 +15,7 @@ from realtime.rooms import lib0
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS = range(4)
 
 
-class Kind(IntEnum):
+class SyncKind(IntEnum):
     """What a message is."""
 
     STATE = 0
@@ -27,10 +27,10 @@ class Kind(IntEnum):
     QUERY_AWARENESS = 4
 
 
-class Message(NamedTuple):
+class SyncMessage(NamedTuple):
     """A message of a client."""
 
-    kind: Kind
+    kind: SyncKind
     payload: bytes
 
 
@@ -39,16 +39,16 @@ def is_awareness(data: bytes) -> bool:
     return data[:1] in (b"\1", b"\3")
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes) -> SyncMessage:
     """Reads a message. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
     kind = reader.number(255)
     if kind == _QUERY_AWARENESS:
-        message = Message(Kind.QUERY_AWARENESS, b"")
+        message = SyncMessage(SyncKind.QUERY_AWARENESS, b"")
     elif kind == _SYNC:
-        message = Message(Kind(reader.number(2)), reader.array())
+        message = SyncMessage(SyncKind(reader.number(2)), reader.array())
     elif kind == _AWARENESS:
-        message = Message(Kind.AWARENESS, reader.array())
+        message = SyncMessage(SyncKind.AWARENESS, reader.array())
     elif kind == _AUTH:
         raise MalformedUpdate(f"has message type {kind}, which only servers send in the y-websocket protocol")
     else:

@@ -32,7 +32,7 @@ MOST_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**53 - 1
 
 
-class Kind(IntEnum):
+class RelayKind(IntEnum):
     """What is told of a room."""
 
     UPDATES = 0
@@ -42,10 +42,10 @@ class Kind(IntEnum):
     """The snapshot is of this generation, and holds these rows."""
 
 
-class Told(NamedTuple):
+class RelayMessage(NamedTuple):
     """Something about the room of a note."""
 
-    kind: Kind
+    kind: RelayKind
     note: int
     row: str = ""
     updates: Sequence[bytes] = ()
@@ -60,16 +60,16 @@ class Told(NamedTuple):
         return head + b"".join(lists)
 
 
-def _decoded(data: bytes) -> tuple[str, int, Iterator[Told]]:
+def _decoded(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
     reader = lib0.Reader(data)
     sender, serial = reader.string(), reader.number(_LARGEST)
 
-    def told() -> Iterator[Told]:
+    def told() -> Iterator[RelayMessage]:
         while reader.at < reader.end:
-            kind, note = Kind(reader.number(len(Kind) - 1)), reader.number(_LARGEST)
+            kind, note = RelayKind(reader.number(len(RelayKind) - 1)), reader.number(_LARGEST)
             row, generation = reader.string(), reader.number(_LARGEST)
             updates = [reader.array() for _ in range(reader.count())]
-            yield Told(kind, note, row, updates, [reader.string() for _ in range(reader.count())], generation)
+            yield RelayMessage(kind, note, row, updates, [reader.string() for _ in range(reader.count())], generation)
 
     return sender, serial, told()
 
@@ -82,7 +82,7 @@ class _Sender(NamedTuple):
 class Relay:
     """The relay of one worker. ``hear`` takes what others tell; ``hole`` is called when something may be missing."""
 
-    def __init__(self, bus: Bus, hear: Callable[[Told], None], hole: Callable[[], None]) -> None:
+    def __init__(self, bus: Bus, hear: Callable[[RelayMessage], None], hole: Callable[[], None]) -> None:
         self._bus = bus
         self._hear = hear
         self._hole = hole
@@ -92,7 +92,7 @@ class Relay:
         self._due = asyncio.Event()
         self._senders: dict[str, _Sender] = {}
 
-    def tell(self, told: Told) -> None:
+    def enqueue(self, told: RelayMessage) -> None:
         """Tells the other workers, soon."""
         self._queue.append(told.encode())
         self._due.set()
@@ -126,7 +126,7 @@ class Relay:
             if self._queue:
                 self._due.set()
             try:
-                await self._bus.tell(self._bus.sync, b"".join(parts))
+                await self._bus.publish(self._bus.sync, b"".join(parts))
             except BusUnavailable:
                 log.debug("not told to the other workers: they will see a hole")
 

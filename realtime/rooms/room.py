@@ -16,17 +16,17 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import Packet
+from realtime.core.frames import FrameBatch
 from realtime.errors import DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.models import iso
 from realtime.rooms import crdt, loader, protocol
-from realtime.rooms.applied_rows import Ledger
-from realtime.rooms.contributors import Credits, Shown
-from realtime.rooms.crdt import Document
-from realtime.rooms.loader import Space
-from realtime.rooms.participants import Company
-from realtime.rooms.peer import Member, Refused
-from realtime.rooms.relay import Kind, Told
+from realtime.rooms.applied_rows import AppliedRows
+from realtime.rooms.contributors import Contributors, TextSnapshot
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.loader import SizeQuota
+from realtime.rooms.participants import Participants
+from realtime.rooms.peer import Peer, PeerRefused
+from realtime.rooms.relay import RelayKind, RelayMessage
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class Room:
 
     def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, turns: Turns) -> None:
         self.id = id
-        self.company = Company(id, relay)
+        self.participants = Participants(id, relay)
         self.writing = asyncio.Lock()
         self.holds = 0
         self.due: float | None = None
-        self.credits = Credits()
+        self.credits = Contributors()
         self.version = 0
         self.created = ""
         self.last_used = time.monotonic()
@@ -82,14 +82,14 @@ class Room:
         self._turns = turns
         self._answered = _Answer(crdt.NOTHING, -1, b"")
         self._slow = False
-        self._document = Document()
+        self._document = TextDocument()
         self._client = crdt.new_client()
         self._lineage = ""
-        self.ledger = Ledger()
-        self._space = Space(self._document)
+        self.ledger = AppliedRows()
+        self._space = SizeQuota(self._document)
         self._staged: asyncio.Future[bool] | None = None
         self._loaded: asyncio.Future[None] | None = None
-        self._early: list[Told] = []
+        self._early: list[RelayMessage] = []
         self._catching_up = asyncio.Lock()
 
     async def ready(self) -> None:
@@ -113,11 +113,11 @@ class Room:
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
         self._document = await loader.made_of(updates)
-        self._space = Space(self._document, sum(map(len, updates)))
+        self._space = SizeQuota(self._document, sum(map(len, updates)))
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.version = stored.lineage, stored.note.version
         self.created = iso(stored.note.created_date)
-        self.ledger = Ledger(stored.generation, (row.id for row in stored.rows), stored.edited)
+        self.ledger = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
             self.credits.add(name for row in stored.rows for name in row.people)
@@ -161,7 +161,7 @@ class Room:
             if stored.snapshot is not None or stored.rows:
                 self._touch(CHECK_AFTER)
                 if (news := self._document.since(before)) != crdt.EMPTY:
-                    self.company.spread([protocol.update(news)])
+                    self.participants.broadcast([protocol.update(news)])
 
     def _apply(self, row: Row) -> None:
         """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
@@ -179,34 +179,36 @@ class Room:
         self.ledger.add(row, whole=whole)
         self.last_used = time.monotonic()
 
-    async def join(self, member: Member) -> None:
+    async def join(self, member: Peer) -> None:
         """Lets a client in, and tells it what is here and who. Raises as :meth:`ready`."""
         await self.ready()
-        self.company.members.add(member)
+        self.participants.members.add(member)
         self.last_used = time.monotonic()
-        member.send(Packet([protocol.state(self._document.state), *self.company.everyone()]))
+        member.send(FrameBatch([protocol.state(self._document.state), *self.participants.everyone()]))
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Peer) -> None:
         """Takes a client for gone."""
         self.last_used = time.monotonic()
-        self.company.leave(member)
+        self.participants.leave(member)
 
-    def take(self, member: Member, data: bytes) -> Coroutine[Any, Any, None] | None:
+    def receive_now(self, member: Peer, data: bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a message of a client; what cannot be done at once is returned, to be awaited before the next one.
 
-        Raises :class:`MalformedUpdate`, and :class:`Refused` of the member's limits.
+        Raises :class:`MalformedUpdate`, and :class:`PeerRefused` of the member's limits.
         """
         kind, payload = protocol.decode(data)
         if not self.loaded:
             return self._receive(member, kind, payload)
-        if kind is protocol.Kind.AWARENESS:
-            self.company.speak(member, payload)
+        if kind is protocol.SyncKind.AWARENESS:
+            self.participants.set_states(member, payload)
             return None
-        typed = kind is protocol.Kind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
+        typed = (
+            kind is protocol.SyncKind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
+        )
         if (
             not typed
             or self._slow
-            or self._doubts(payload)
+            or self._needs_base(payload)
             or self._journal.crowded
             or not self._space.surely_has(len(payload))
         ):
@@ -214,30 +216,30 @@ class Room:
         self._timed_enter(member, payload, brought=False)
         return None
 
-    async def receive(self, member: Member, data: bytes) -> None:
-        """Takes a message of a client as it arrives. Raises as :meth:`take`."""
-        member.arrived(data)
-        work = self.take(member, data)
+    async def receive(self, member: Peer, data: bytes) -> None:
+        """Takes a message of a client as it arrives. Raises as :meth:`acquire`."""
+        member.charge_arrival(data)
+        work = self.receive_now(member, data)
         if work is not None:
             await work
 
-    async def _receive(self, member: Member, kind: protocol.Kind, payload: bytes) -> None:
+    async def _receive(self, member: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
         await self.ready()
-        if kind is protocol.Kind.STATE:
+        if kind is protocol.SyncKind.STATE:
             await self._answer(member, payload)
-        elif kind in (protocol.Kind.MISSING, protocol.Kind.UPDATE) and payload != crdt.EMPTY:
-            await self._write(member, payload, brought=kind is protocol.Kind.MISSING)
-        elif kind is protocol.Kind.AWARENESS:
-            self.company.speak(member, payload)
-        elif kind is protocol.Kind.QUERY_AWARENESS:
-            everyone = Packet(self.company.everyone())
-            member.count_states(len(everyone.framed))
+        elif kind in (protocol.SyncKind.MISSING, protocol.SyncKind.UPDATE) and payload != crdt.EMPTY:
+            await self._write(member, payload, brought=kind is protocol.SyncKind.MISSING)
+        elif kind is protocol.SyncKind.AWARENESS:
+            self.participants.set_states(member, payload)
+        elif kind is protocol.SyncKind.QUERY_AWARENESS:
+            everyone = FrameBatch(self.participants.everyone())
+            member.charge_states(len(everyone.framed))
             member.send(everyone)
 
-    async def _answer(self, member: Member, vector: bytes) -> None:
+    async def _answer(self, member: Peer, vector: bytes) -> None:
         """Send a client the changes that are missing in its state vector.
 
-        Raises :class:`MalformedUpdate`, and :class:`Refused` if the client had too many bytes of answers before.
+        Raises :class:`MalformedUpdate`, and :class:`PeerRefused` if the client had too many bytes of answers before.
         """
         clocks = await loader.clocks_of(vector, self._document)
         member.check_answers()
@@ -249,8 +251,8 @@ class Room:
                 if self.loaded:
                     answered = self._missing(clocks)
             await self.ready()
-        member.count_answer(len(answered))
-        answer = Packet([protocol.missing(answered)])
+        member.charge_answer(len(answered))
+        answer = FrameBatch([protocol.missing(answered)])
         if await self.durable():
             member.send(answer, expected=True)
 
@@ -265,16 +267,16 @@ class Room:
         """Free the memory of the last answer, which is as large as the document."""
         self._answered = _Answer(crdt.NOTHING, -1, b"")
 
-    async def _write(self, member: Member, update: bytes, *, brought: bool) -> None:
+    async def _write(self, member: Peer, update: bytes, *, brought: bool) -> None:
         if not member.may_write:
             if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
-                member.refuse()
+                member.notify_read_only()
             return
         news = await (self._take_parts if len(update) > LARGE else self._take)(member, update, brought=brought)
         if not news and await self.durable():  # who comes back brings all deletions there ever were
-            member.send(Packet([protocol.update(update)]))
+            member.send(FrameBatch([protocol.update(update)]))
 
-    async def _take_parts(self, member: Member, update: bytes, *, brought: bool) -> bool:
+    async def _take_parts(self, member: Peer, update: bytes, *, brought: bool) -> bool:
         """Takes an update as :meth:`_take`: if it is of many pieces, some at a time, each journaled before the next.
 
         The library's time for one can grow with the square of the pieces, and everyone would wait.
@@ -284,31 +286,31 @@ class Room:
             await self.ready()
             return await self._take(member, update, brought=brought)
         if not self._document.follows(walk):
-            raise Refused(CloseCode.RESUME)
+            raise PeerRefused(CloseCode.RESUME)
         for part in parts:
             await self.ready()
             if await self._take(member, part, brought=True):
-                member.count()
+                member.charge_update()
                 await self.durable()
         return False  # nobody gets it as it was sent but its sender
 
-    def _doubts(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
+    def _needs_base(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
         return self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
 
-    async def _take(self, member: Member, update: bytes, *, brought: bool) -> bool:
+    async def _take(self, member: Peer, update: bytes, *, brought: bool) -> bool:
         """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
-        member.still_writes()  # after what was waited for, and between parts
-        if self._doubts(update) and not self._document.follows(update):
-            raise Refused(CloseCode.RESUME)  # what it builds upon comes first
+        member.require_write_access()  # after what was waited for, and between parts
+        if self._needs_base(update) and not self._document.follows(update):
+            raise PeerRefused(CloseCode.RESUME)  # what it builds upon comes first
         if not self._space.surely_has(len(update)):
             async with self._turns.turn(member.caller):
                 state = self._document.since()
             if not await self._space.has(state, update):
-                member.too_big()
+                member.reject_too_large()
             await self.ready()  # it may have been loaded anew meanwhile
         if self._slow:
             async with self._turns.turn(member.caller):
-                member.still_writes()
+                member.require_write_access()
                 news = self._timed_enter(member, update, brought=brought)
         else:
             news = self._timed_enter(member, update, brought=brought)
@@ -316,16 +318,16 @@ class Room:
             await self.durable()
         return news
 
-    def _timed_enter(self, member: Member, update: bytes, *, brought: bool) -> bool:
+    def _timed_enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
         """Apply an update, and charge for the time. A text whose updates take long gets the next ones in turns."""
         started = time.thread_time()  # not the time that other processes take
         news = self._enter(member, update, brought=brought)
         seconds = time.thread_time() - started
         self._slow = seconds > SLOW_SECONDS
-        member.count_seconds(seconds)
+        member.charge_seconds(seconds)
         return news
 
-    def _enter(self, member: Member, update: bytes, *, brought: bool) -> bool:
+    def _enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
         try:
             if brought and not self._document.offer(update):
                 return False
@@ -335,7 +337,7 @@ class Room:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
         self._space.use(len(update))
-        name = self.company.name_of(member)
+        name = self.participants.name_of(member)
         self.credits.add([name] if name is not None else ())
         self._staged = self._journal.write(self, update, name)
         return True
@@ -355,38 +357,38 @@ class Room:
         """What clients of this room sent is in the journal: everyone gets it, its sender included."""
         self._journaled(row.id)
         self._touch(PROJECT_AFTER)
-        self.company.spread([protocol.update(update) for update in row.updates])
-        self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates, row.people))
+        self.participants.broadcast([protocol.update(update) for update in row.updates])
+        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.people))
 
     def give_up(self, code: CloseCode) -> None:
         """Sends everyone away. The room must not be used any more."""
         self.given_up = True
-        for member in list(self.company.members):
+        for member in list(self.participants.members):
             member.close(code)
 
-    def hear(self, told: Told) -> None:
+    def receive_relayed(self, told: RelayMessage) -> None:
         """Takes what another worker tells of this room."""
-        if told.kind is Kind.AWARENESS:
-            self.company.hear(told)
+        if told.kind is RelayKind.AWARENESS:
+            self.participants.receive(told)
         elif self._loaded is None or not self._loaded.done():
             self._early.append(told)
         else:
             self._hear(told)
 
-    def _hear(self, told: Told) -> None:
-        if told.kind is Kind.UPDATES and not self.ledger.has(told.row):
+    def _hear(self, told: RelayMessage) -> None:
+        if told.kind is RelayKind.UPDATES and not self.ledger.has(told.row):
             with contextlib.suppress(Unavailable):
                 self._apply(Row(told.row, told.note, told.updates, told.names))
             self._touch(CHECK_AFTER)
-            self.company.spread([protocol.update(update) for update in told.updates])
-        elif told.kind is Kind.COMPACTED:
+            self.participants.broadcast([protocol.update(update) for update in told.updates])
+        elif told.kind is RelayKind.COMPACTED:
             self.ledger.fold(told.names, told.generation)
 
     def _touch(self, after: tuple[float, float]) -> None:
         due = time.monotonic() + random.uniform(*after)
         self.due = due if self.due is None else min(due, self.due)
 
-    async def text(self, record: Record) -> Shown:
+    async def text(self, record: Record) -> TextSnapshot:
         """The text, durable, with all in it that this state of the note has.
 
         Raises :class:`NoteNotFound`, :class:`Unavailable`.
@@ -397,7 +399,7 @@ class Room:
             raise Unavailable
         return shown
 
-    async def base(self, record: Record) -> tuple[Shown, bytes]:
+    async def base(self, record: Record) -> tuple[TextSnapshot, bytes]:
         """The text as in :meth:`text`, and what it is made of. Raises as that."""
         await self._include(record)
         shown, state = self.credits.show(str(self._document)), self._document.since()
@@ -413,12 +415,12 @@ class Room:
 
     def projected(self, changes: int) -> None:
         """The note has the text as it was after so many changes, and tells of who made them."""
-        self.credits.settle(changes)
+        self.credits.mark_attributed(changes)
         self.due = None
         if changes != self.credits.changes:
             self._touch(PROJECT_AFTER)
 
-    async def draft(self, base: tuple[Shown, bytes], wanted: str) -> Row | None:
+    async def draft(self, base: tuple[TextSnapshot, bytes], wanted: str) -> Row | None:
         """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
 
         What is typed meanwhile is not in the base, and so stays. To be called with nobody else ``writing``: what is
@@ -433,10 +435,10 @@ class Room:
         """The edit that was drafted is committed: everyone gets it."""
         with contextlib.suppress(Unavailable):
             self._apply(row)
-        self.company.spread([protocol.update(update) for update in row.updates])
-        self._relay.tell(Told(Kind.UPDATES, self.id, row.id, row.updates))
+        self.participants.broadcast([protocol.update(update) for update in row.updates])
+        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates))
 
-    def disown(self) -> None:
+    def rotate_client_id(self) -> None:
         """An edit that was drafted may or may not be committed: the next one is written under another client."""
         self._client = crdt.new_client()
 
@@ -459,6 +461,8 @@ class Room:
         if await self._texts.compact(self._lineage, generation, state, rows):
             self.ledger.fold(rows, generation + 1)
             self._space.size = len(state)
-            self._relay.tell(Told(Kind.COMPACTED, self.id, names=sorted(rows), generation=generation + 1))
+            self._relay.enqueue(
+                RelayMessage(RelayKind.COMPACTED, self.id, names=sorted(rows), generation=generation + 1)
+            )
         else:
             await self.catch_up()

@@ -29,7 +29,7 @@ _LARGEST_CLOCK = 2**31 - 1
 """Yrs counts in 32 bits, and adds up."""
 
 
-class Walk(NamedTuple):
+class UpdateSummary(NamedTuple):
     """What an update holds: of each client the clocks from where to where, and which clocks it builds upon."""
 
     starts: dict[int, int]
@@ -47,10 +47,10 @@ class Walk(NamedTuple):
             self.needs[client] = clock
 
 
-def walked(update: bytes) -> Walk:
+def scan_update(update: bytes) -> UpdateSummary:
     """Reads an update from end to end. Raises :class:`MalformedUpdate`."""
     reader = Reader(update)
-    walk = Walk({}, {}, {}, [], {})
+    walk = UpdateSummary({}, {}, {}, [], {})
     for _ in range(reader.count()):
         structs = reader.count()
         client = reader.number(_LARGEST_CLIENT)
@@ -78,7 +78,7 @@ def walked(update: bytes) -> Walk:
     return walk
 
 
-def _struct(reader: Reader, walk: Walk, client: int, clock: int) -> int:
+def _struct(reader: Reader, walk: UpdateSummary, client: int, clock: int) -> int:
     """Reads one piece of an update, which begins at this clock, and returns the clock after it."""
     info = reader.byte()
     kind = info & 0x1F
@@ -163,7 +163,7 @@ class Deletion(NamedTuple):
     end: int
 
 
-class Waiting:
+class PendingUpdates:
     """What builds upon changes that are not here."""
 
     def __init__(self) -> None:
@@ -284,12 +284,12 @@ def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tu
     return taken, sorted((piece for queue in queues.values() for piece in queue), key=_place)
 
 
-def parts(update: bytes, most: int) -> tuple[Walk, list[bytes]]:
+def parts(update: bytes, most: int) -> tuple[UpdateSummary, list[bytes]]:
     """What an update holds, and the same as several of ``most`` pieces or deletions, to be taken one after the other.
 
     They are as if they had been sent so. Raises :class:`MalformedUpdate`.
     """
-    walk = walked(update)
+    walk = scan_update(update)
     pieces, deletions = _apart(update)
     if len(pieces) + len(deletions) <= most:
         return walk, [update]
@@ -337,7 +337,7 @@ def _apart(update: bytes) -> tuple[list[Piece], list[Deletion]]:
 
 def _piece(reader: Reader, client: int, clock: int) -> Piece:
     """The next piece of an update."""
-    own = Walk({}, {}, {}, [], {})
+    own = UpdateSummary({}, {}, {}, [], {})
     start = reader.at
     end = _struct(reader, own, client, clock)
     return Piece(client, clock, end, reader.data[start : reader.at], own.needs, own.cuts, own.pairs.get(client, ()))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from realtime.api.middleware.proxies import trusted_hosts
-from realtime.auth.open_connections import ConnectionLimits, Occupancy, raise_open_files
-from realtime.embedded.pair import Embedded
+from realtime.auth.open_connections import ConnectionLimits, OpenConnections, raise_open_files
+from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import RealtimeError
 from realtime.metrics import MULTIPROCESS
 from realtime.server import logs
@@ -39,7 +39,7 @@ GRACE = 30
 BACKLOG = 4096
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """A uvicorn server that drains: open feeds are closed a few at a time before the rest is shut down."""
 
     def __init__(
@@ -118,7 +118,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
     accounts = settings.auth == "accounts"
     least_waiting = max(settings.sockets, settings.most_guest_sockets)
     limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
-    occupancy = Occupancy(limits, trusted_hosts(settings.proxies))
+    occupancy = OpenConnections(limits, trusted_hosts(settings.proxies))
     protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall)
     return uvicorn.Config(
         partial(build, settings),
@@ -155,7 +155,7 @@ def run(settings: Settings, listener: socket.socket, on_started: Callable[[], No
     """Runs one server process until a signal comes, or until ``parent`` is gone."""
     # uvicorn raises the signal that stopped it once more when it is done, which would end us before we have cleaned up.
     # One that comes before uvicorn listens to signals counts, too.
-    server = Server(config_for(settings), on_started, parent)
+    server = DrainingServer(config_for(settings), on_started, parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: setattr(server, "should_exit", True))
     server.run([listener])
@@ -178,7 +178,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         if not (settings.mongo_url and settings.redis_url):
-            embedded = Embedded(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
+            embedded = EmbeddedServers(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
             embedded.start()
             stack.callback(embedded.stop)
             settings = settings.model_copy(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pymongo import UpdateOne
 
 from realtime.failpoints import OFF, FailPoints
-from realtime.store.bson_mapping import Document
-from realtime.store.connection import DURABLE, QUICK, Connection
+from realtime.store.bson_mapping import BsonDocument
+from realtime.store.connection import MAJORITY_WRITE_CONCERN, PRIMARY_WRITE_CONCERN, MongoConnection
 
 if TYPE_CHECKING:
     from realtime.store.history import History
@@ -19,11 +19,11 @@ BATCH = 50
 HELD = {"version": True, "recent": True, "keyframe": True, "edits": True, "purged": True}
 
 
-class Archive:
+class Archiver:
     """Moves what notes hold to where it stays."""
 
     def __init__(
-        self, connection: Connection, history: History, texts: TextStore, failpoints: FailPoints = OFF
+        self, connection: MongoConnection, history: History, texts: TextStore, failpoints: FailPoints = OFF
     ) -> None:
         self._connection = connection
         self._notes = connection.database.notes
@@ -31,7 +31,7 @@ class Archive:
         self._texts = texts
         self._failpoints = failpoints
 
-    async def move(self, ids: Collection[int], published: Mapping[int, int] | None = None) -> None:
+    async def archive(self, ids: Collection[int], published: Mapping[int, int] | None = None) -> None:
         """Archives the revisions and edits that these notes hold; of purged notes, deletes what is archived.
 
         Those ``published`` that still are at these versions lose the mark. May be repeated, and done by several at
@@ -44,12 +44,12 @@ class Archive:
                 some = {"_id": {"$in": waiting[start : start + BATCH]}}
                 await self._move(await self._notes.find(some, HELD).to_list(None), published)
 
-    async def _move(self, notes: Sequence[Document], published: Mapping[int, int]) -> None:
+    async def _move(self, notes: Sequence[BsonDocument], published: Mapping[int, int]) -> None:
         purged = [note["_id"] for note in notes if "purged" in note]
         if purged:
             await self._history.forget(purged)
-        await self._texts.take(notes)
-        keyframes = await self._history.take([note for note in notes if note.get("recent")])
+        await self._texts.fold(notes)
+        keyframes = await self._history.archive([note for note in notes if note.get("recent")])
         await self._failpoints.hit("after_archive_before_clear")
         tidy = [
             UpdateOne(*update)
@@ -59,7 +59,7 @@ class Archive:
         if not tidy:
             return
         # An edit that is seen in the note after it went into a snapshot would be folded once more.
-        concern = DURABLE if any(note.get("edits") for note in notes) else QUICK
+        concern = MAJORITY_WRITE_CONCERN if any(note.get("edits") for note in notes) else PRIMARY_WRITE_CONCERN
         done = await self._notes.with_options(write_concern=concern).bulk_write(tidy, ordered=False)
         if done.matched_count < len(tidy):
             ids = [note["_id"] for note in notes]
@@ -69,11 +69,13 @@ class Archive:
                 await self._history.forget([note["_id"] for note in gone])
 
 
-def _tidied(note: Document, keyframe: int | None, published: int | None) -> tuple[Document, Document] | None:
+def _tidied(
+    note: BsonDocument, keyframe: int | None, published: int | None
+) -> tuple[BsonDocument, BsonDocument] | None:
     """The update that takes from a note what is archived, as condition and change; ``None`` if there is nothing."""
-    condition: Document = {"_id": note["_id"]}
-    change: Document = {}
-    pull: Document = {}
+    condition: BsonDocument = {"_id": note["_id"]}
+    change: BsonDocument = {}
+    pull: BsonDocument = {}
     if note.get("recent"):
         pull["recent"] = {"version": {"$lte": note["recent"][-1]["version"]}}
     if note.get("edits"):

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from realtime.auth.users import Deed, Entry
-from realtime.store.bson_mapping import Document, now
-from realtime.store.connection import Connection
+from realtime.auth.users import AuditAction, AuditEntry
+from realtime.store.bson_mapping import BsonDocument, now
+from realtime.store.connection import MongoConnection
 
 KEPT_DAYS = 90
 
@@ -18,7 +18,7 @@ KEPT_DAYS = 90
 class Audit:
     """The entries of one database, each kept for :data:`KEPT_DAYS`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._entries = connection.database.audit
 
@@ -29,14 +29,20 @@ class Audit:
         await self._entries.create_indexes([expiry, *by])
 
     async def add(
-        self, action: Deed, who: str | None, *, target: str | None = None, address: str | None = None, ok: bool = True
+        self,
+        action: AuditAction,
+        who: str | None,
+        *,
+        target: str | None = None,
+        address: str | None = None,
+        ok: bool = True,
     ) -> None:
         """Keeps an entry. Raises :class:`OutcomeUnknown`."""
         entry = {"date": now(), "who": who, "action": action, "target": target, "address": address, "ok": ok}
         with self._connection.writing():
             await self._entries.insert_one(entry)
 
-    async def add_many(self, entries: Sequence[Entry]) -> None:
+    async def add_many(self, entries: Sequence[AuditEntry]) -> None:
         """Keeps entries; their ids are made here. Raises :class:`OutcomeUnknown`."""
         documents = [asdict(entry) for entry in entries]
         for document in documents:
@@ -45,12 +51,12 @@ class Audit:
             await self._entries.insert_many(documents, ordered=False)
 
     async def page(
-        self, limit: int, *, after: str | None = None, who: str | None = None, action: Deed | None = None
-    ) -> Sequence[Entry]:
+        self, limit: int, *, after: str | None = None, who: str | None = None, action: AuditAction | None = None
+    ) -> Sequence[AuditEntry]:
         """Entries, the newest first, from before the one with an id on. Raises :class:`Unavailable`."""
-        found: Document = {name: value for name, value in (("who", who), ("action", action)) if value is not None}
+        found: BsonDocument = {name: value for name, value in (("who", who), ("action", action)) if value is not None}
         if after is not None:
             found["_id"] = {"$lt": ObjectId(after)}
         with self._connection.reading():
             documents = await self._entries.find(found).sort("_id", DESCENDING).to_list(limit)
-        return [Entry(id=str(document.pop("_id")), **document) for document in documents]
+        return [AuditEntry(id=str(document.pop("_id")), **document) for document in documents]

@@ -20,7 +20,7 @@ TURNS = 6
 """Of the loop, under load, before what waits is taken: who was answered a moment ago may ask for the next."""
 
 
-class Batches(Generic[T, R]):
+class Batcher(Generic[T, R]):
     """Calls of ``run``, each with what waits: at most so many items, and none twice.
 
     Items of a key may ``share`` a result: then only one is worked on at a time, and those that came meanwhile get the

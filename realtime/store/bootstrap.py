@@ -11,7 +11,7 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
 from realtime.errors import EmbeddedError
-from realtime.store.bson_mapping import Document
+from realtime.store.bson_mapping import BsonDocument
 
 ALREADY_INITIALIZED = 23
 """MongoDB's error code for a replica set that exists."""
@@ -39,7 +39,7 @@ def ensure_replica_set(url: str, timeout: float = 60.0, *, follow_host: bool = T
     """
     host = urlsplit(url).netloc.rpartition("@")[2]
     deadline = time.monotonic() + timeout
-    with MongoClient[Document](url, serverSelectionTimeoutMS=int(timeout * 1000)) as client:
+    with MongoClient[BsonDocument](url, serverSelectionTimeoutMS=int(timeout * 1000)) as client:
         try:
             _initiate(client, host, follow_host=follow_host)
             while not client.admin.command("hello")["isWritablePrimary"]:
@@ -50,7 +50,7 @@ def ensure_replica_set(url: str, timeout: float = 60.0, *, follow_host: bool = T
             raise EmbeddedError(f"the MongoDB at {host} does not answer: {error}") from error
 
 
-def _initiate(client: MongoClient[Document], host: str, *, follow_host: bool) -> None:
+def _initiate(client: MongoClient[BsonDocument], host: str, *, follow_host: bool) -> None:
     config = {"_id": "realtime", "version": 1, "members": [{"_id": 0, "host": host}]}
     try:
         try:
@@ -81,7 +81,7 @@ def ensure_user(url: str, name: str, password: str, database: str) -> None:
         EmbeddedError: The user cannot be created.
     """
     settings: dict[str, Any] = {"pwd": password, "roles": [{"role": "readWrite", "db": database}]}
-    with MongoClient[Document](url) as client:
+    with MongoClient[BsonDocument](url) as client:
         try:
             if client.admin.command("usersInfo", name)["users"]:
                 client.admin.command("updateUser", name, **settings)

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from realtime.auth.permissions import UNSHARED, Access, Key, Link, Role, Standing
-from realtime.notes.models import Change, Note, Revision, iso
+from realtime.auth.permissions import UNSHARED_ACCESS, Access, Key, Link, NoteAccess, Role
+from realtime.notes.models import Note, NoteChange, Revision, iso
 
-Document = dict[str, Any]
+BsonDocument = dict[str, Any]
 
-LIVE: Document = {"deleted": False}
-TRASHED: Document = {"deleted_date": {"$exists": True}}
+LIVE: BsonDocument = {"deleted": False}
+TRASHED: BsonDocument = {"deleted_date": {"$exists": True}}
 NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
 RECORD = {name: False for name in NOTE if name != "operations"}
@@ -52,15 +52,15 @@ class Record:
     access: Access
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> NoteAccess:
         """What decides over it."""
-        return Standing(self.access, not self.deleted)
+        return NoteAccess(self.access, not self.deleted)
 
 
-class State(NamedTuple):
+class NoteState(NamedTuple):
     """Of a note, deleted ones included: who may do what with it, and its version."""
 
-    standing: Standing
+    standing: NoteAccess
     version: int
 
 
@@ -85,7 +85,7 @@ def note_of(document: Mapping[str, Any]) -> Note:
     )
 
 
-def shown_of(document: Mapping[str, Any]) -> Document:
+def shown_of(document: Mapping[str, Any]) -> BsonDocument:
     """A note as clients get it, with its content if that was read: what :func:`note_of` is as JSON, in a list."""
     shown = {
         "id": int(document["_id"]),
@@ -105,7 +105,7 @@ def access_of(document: Mapping[str, Any]) -> Access:
     """Who may do what with a note."""
     stored = document.get("access")
     if stored is None:
-        return UNSHARED
+        return UNSHARED_ACCESS
     link = stored["link"]
     return Access(
         stored["owner"],
@@ -117,7 +117,7 @@ def access_of(document: Mapping[str, Any]) -> Access:
     )
 
 
-def shared(access: Access) -> Document:
+def shared(access: Access) -> BsonDocument:
     """The fields of a note's document that tell who may do what."""
     link = access.link
     return {
@@ -133,19 +133,19 @@ def shared(access: Access) -> Document:
     }
 
 
-def open_to(keys: frozenset[Key]) -> Document:
+def open_to(keys: frozenset[Key]) -> BsonDocument:
     """The condition for notes that one of these keys opens."""
     return {"readers": {"$in": list(keys)}}
 
 
-def change_of(document: Mapping[str, Any]) -> Change:
+def change_of(document: Mapping[str, Any]) -> NoteChange:
     """A committed state of a note."""
-    return Change(note_of(document), deleted=document["deleted"], access=access_of(document))
+    return NoteChange(note_of(document), deleted=document["deleted"], access=access_of(document))
 
 
-def state_of(document: Mapping[str, Any]) -> State:
+def state_of(document: Mapping[str, Any]) -> NoteState:
     """Who may do what with a note, and its version."""
-    return State(Standing(access_of(document), not document["deleted"]), document["version"])
+    return NoteState(NoteAccess(access_of(document), not document["deleted"]), document["version"])
 
 
 def record_of(document: Mapping[str, Any]) -> Record:

@@ -9,8 +9,8 @@ from pymongo import ReturnDocument
 
 from realtime.notes.models import Note
 from realtime.notes.preconditions import Operation
-from realtime.store.bson_mapping import Document, note_of, now
-from realtime.store.connection import Connection
+from realtime.store.bson_mapping import BsonDocument, note_of, now
+from realtime.store.connection import MongoConnection
 
 CLAIM_SECONDS = 24 * 3600
 
@@ -29,10 +29,10 @@ class Claim:
     answer: Note | None
 
 
-class Claims:
+class IdempotencyClaims:
     """The claims of one database; each is kept for :data:`CLAIM_SECONDS`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._claims = connection.database.operations
 
@@ -56,9 +56,9 @@ class Claims:
             None if answer is None else note_of(answer),
         )
 
-    async def settle(self, key: str, answer: Note) -> None:
+    async def store_response(self, key: str, answer: Note) -> None:
         """Keeps the answer that was given under a key. Raises :class:`OutcomeUnknown`."""
-        document: Document = dict(answer)
+        document: BsonDocument = dict(answer)
         document["_id"] = document.pop("id")
         with self._connection.writing():
             await self._claims.update_one({"_id": key, "answer": {"$exists": False}}, {"$set": {"answer": document}})

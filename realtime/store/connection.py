@@ -18,15 +18,15 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
-from realtime.store.bson_mapping import Document
-from realtime.store.raw_connection import Driver, Line, Lines
+from realtime.store.bson_mapping import BsonDocument
+from realtime.store.raw_connection import MongoClientHolder, RawConnection, RawConnections
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DURABLE = WriteConcern(w="majority", j=True)
-QUICK = WriteConcern(w=1)
+MAJORITY_WRITE_CONCERN = WriteConcern(w="majority", j=True)
+PRIMARY_WRITE_CONCERN = WriteConcern(w=1)
 """For what is only tidied up: if it is lost, it is done again."""
 
 CLOSE_TIMEOUT = 1.0
@@ -46,7 +46,7 @@ def is_refusal(error: BaseException) -> bool:
     )
 
 
-async def insert_again(collection: Any, documents: Sequence[Document]) -> None:
+async def insert_again(collection: Any, documents: Sequence[BsonDocument]) -> None:
     """Inserts documents of which some may be there: another worker, or an attempt that was cut off, did the same."""
     try:
         await collection.insert_many(documents, ordered=False)
@@ -56,23 +56,23 @@ async def insert_again(collection: Any, documents: Sequence[Document]) -> None:
             raise
 
 
-class Connection:
+class MongoConnection:
     """One database. Writes are acknowledged at ``w: majority, j: true``, reads are of what a majority has."""
 
     def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
         self._client: Any = AsyncIOMotorClient(url, appname="realtime", retryWrites=True, retryReads=True)
-        options: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+        options: CodecOptions[BsonDocument] = CodecOptions(tz_aware=True, tzinfo=UTC)
         self.database: Any = self._client.get_database(
             database,
             codec_options=options,
             read_concern=ReadConcern("majority"),
-            write_concern=DURABLE,
+            write_concern=MAJORITY_WRITE_CONCERN,
             # Whatever the URL says: a secondary may not have yet what was just acknowledged.
             read_preference=ReadPreference.PRIMARY,
         )
-        self._driver = Driver(url)
-        self.line = Line(self._driver, database, DURABLE)
-        self.lines = Lines(self._driver, database, DURABLE)
+        self._driver = MongoClientHolder(url)
+        self.line = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
+        self.lines = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
         self.write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
@@ -114,7 +114,7 @@ class Connection:
         with self.writing():
             async with await self._client.start_session() as session:
                 result: T = await session.with_transaction(
-                    work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
+                    work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY_WRITE_CONCERN
                 )
         return result
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pymongo import ASCENDING, IndexModel
 
 from realtime.failpoints import OFF, FailPoints
-from realtime.store.archiver import Archive
+from realtime.store.archiver import Archiver
 from realtime.store.audit import Audit
-from realtime.store.claims import Claims
-from realtime.store.connection import Connection
+from realtime.store.claims import IdempotencyClaims
+from realtime.store.connection import MongoConnection
 from realtime.store.history import History
 from realtime.store.lists import Lists, indexes
 from realtime.store.notes import NoteStore
-from realtime.store.one_time_tokens import Passes
+from realtime.store.one_time_tokens import OneTimeTokens
 from realtime.store.readiness import Readiness
 from realtime.store.revocations import RevocationStore
 from realtime.store.sessions import SessionStore
 from realtime.store.sizes import Sizes
 from realtime.store.texts import TextStore
-from realtime.store.users import PeopleStore
+from realtime.store.users import UserStore
 
 BUILD_TIMEOUT = 24 * 3600.0
 
@@ -35,17 +35,17 @@ class Store:
         read_timeout: float,
         failpoints: FailPoints = OFF,
     ) -> None:
-        self._connection = Connection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
+        self._connection = MongoConnection(url, database, write_timeout=write_timeout, read_timeout=read_timeout)
         self.history = History(self._connection)
         self.notes = NoteStore(self._connection, self.history)
         self.lists = Lists(self._connection)
         self.sizes = Sizes(self._connection)
         self.texts = TextStore(self._connection, failpoints)
-        self.archive = Archive(self._connection, self.history, self.texts, failpoints)
-        self.claims = Claims(self._connection)
-        self.people = PeopleStore(self._connection)
+        self.archive = Archiver(self._connection, self.history, self.texts, failpoints)
+        self.claims = IdempotencyClaims(self._connection)
+        self.people = UserStore(self._connection)
         self.sessions = SessionStore(self._connection)
-        self.passes = Passes(self._connection)
+        self.passes = OneTimeTokens(self._connection)
         self.revocations = RevocationStore(self._connection)
         self.audit = Audit(self._connection)
         self.readiness = Readiness(self._connection)

@@ -15,8 +15,8 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING
 
 from realtime.notes.models import Revision, RevisionText
-from realtime.store.bson_mapping import LIVE, Document, revision_of
-from realtime.store.connection import Connection, insert_again
+from realtime.store.bson_mapping import LIVE, BsonDocument, revision_of
+from realtime.store.connection import MongoConnection, insert_again
 
 SHORT = 512
 """Characters up to which a content is always stored whole."""
@@ -30,7 +30,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 class History:
     """The revisions of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._rows = connection.database.history
@@ -50,7 +50,7 @@ class History:
         """The version of a note whose revision has this mark, if any. Raises :class:`Unavailable`."""
         return await self._version(id, "mark", mark, _versions(id))
 
-    async def _version(self, id: int, name: str, value: str | bytes, of_note: Document) -> int | None:
+    async def _version(self, id: int, name: str, value: str | bytes, of_note: BsonDocument) -> int | None:
         with self._connection.reading():
             note = await self._notes.find_one({"_id": id}, {"recent.version": True, f"recent.{name}": True})
             for entry in (note or {}).get("recent", ()):
@@ -97,8 +97,8 @@ class History:
             return None
         return RevisionText.model_construct(**dict(revision_of(row)), content=content)
 
-    async def _row(self, id: int, version: int) -> Document | None:
-        row: Document | None = await self._rows.find_one({"_id": {"note": id, "version": version}})
+    async def _row(self, id: int, version: int) -> BsonDocument | None:
+        row: BsonDocument | None = await self._rows.find_one({"_id": {"note": id, "version": version}})
         return row
 
     async def _content(self, id: int, row: Mapping[str, Any]) -> str | None:
@@ -116,11 +116,11 @@ class History:
             for id in ids:
                 await self._rows.delete_many(_versions(id))
 
-    async def take(self, notes: Sequence[Document]) -> dict[int, int]:
+    async def archive(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
         """Keeps the revisions that these documents of notes hold, and returns the notes' new keyframes."""
         texts = await self._keyframes(notes)
         keyframes: dict[int, int] = {}
-        rows: list[Document] = []
+        rows: list[BsonDocument] = []
         size = 0
         for note in notes:
             made, keyframe = _rows(note, texts.get(note["_id"]))
@@ -135,7 +135,7 @@ class History:
             await insert_again(self._rows, rows)
         return keyframes
 
-    async def _keyframes(self, notes: Iterable[Document]) -> dict[int, str]:
+    async def _keyframes(self, notes: Iterable[BsonDocument]) -> dict[int, str]:
         """The texts of the keyframes of those notes that have a long text to be archived."""
         keys = [
             {"note": note["_id"], "version": note["keyframe"]}
@@ -163,7 +163,7 @@ class History:
         # From the newest to the oldest: what a revision needs is older than it.
         needed = {note.get("text_version"), note.get("keyframe")}
         fields = {"date": True, "text_version": True, "base": True}
-        below: Document = {"note": id + 1, "version": 0}
+        below: BsonDocument = {"note": id + 1, "version": 0}
         day = None
         dropped = 0
         while True:
@@ -189,11 +189,11 @@ class History:
         return dropped
 
 
-def _versions(id: int) -> Document:
+def _versions(id: int) -> BsonDocument:
     return {"_id": {"$gte": {"note": id, "version": 0}, "$lt": {"note": id + 1, "version": 0}}}
 
 
-def _rows(note: Document, text: str | None) -> tuple[list[Document], int | None]:
+def _rows(note: BsonDocument, text: str | None) -> tuple[list[BsonDocument], int | None]:
     """The archived form of a note's revisions, and its keyframe after them; ``text`` is that of the one before."""
     rows = []
     keyframe = note.get("keyframe")
@@ -210,7 +210,7 @@ def _rows(note: Document, text: str | None) -> tuple[list[Document], int | None]
     return rows, keyframe
 
 
-def _difference(base: str, text: str) -> Document | None:
+def _difference(base: str, text: str) -> BsonDocument | None:
     """What turns ``base`` into ``text``: how much stays at both ends, and what is between. ``None`` if not worth it."""
     if len(text) <= SHORT:
         return None

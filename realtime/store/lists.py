@@ -16,9 +16,9 @@ from realtime.auth.permissions import Access, Key
 from realtime.errors import Unavailable
 from realtime.notes.listing import Listing, Page, Position
 from realtime.notes.models import Note, TagCount, Trashed
-from realtime.store.batcher import Batches
-from realtime.store.bson_mapping import HEAD, LIVE, NOTE, TRASHED, WHOLE, Document, access_of, note_of, shown_of
-from realtime.store.connection import Connection
+from realtime.store.batcher import Batcher
+from realtime.store.bson_mapping import HEAD, LIVE, NOTE, TRASHED, WHOLE, BsonDocument, access_of, note_of, shown_of
+from realtime.store.connection import MongoConnection
 from realtime.store.search import PAGE_BYTES, Search, visible
 
 PAGES = 8
@@ -28,7 +28,7 @@ BATCH = 101
 EXPORTED = 25
 """Notes that are read at once where all are."""
 WEIGHTS = {"title": 10, "tags": 5, "description": 5, "content": 1}
-TAGGED: Document = {**LIVE, "tags.0": {"$exists": True}}
+TAGGED: BsonDocument = {**LIVE, "tags.0": {"$exists": True}}
 ORDERS = {"id": [], "title": ["title_key"], "created": ["created_date"], "updated": ["updated_date"]}
 NEWEST_TRASH = [("deleted_date", DESCENDING), ("_id", DESCENDING)]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,7 +64,7 @@ def indexes(*, accounts: bool) -> list[IndexModel]:
     return [*made, words, trash]
 
 
-def ordered(listing: Listing, first: tuple[str, Any]) -> Document:
+def ordered(listing: Listing, first: tuple[str, Any]) -> BsonDocument:
     """The ``find`` that reads a page of a list without words, in the order of an index and bound by its keys.
 
     ``first`` is the field that the index begins with, and the value that all notes of the page have there.
@@ -93,12 +93,12 @@ def ordered(listing: Listing, first: tuple[str, Any]) -> Document:
 class Lists:
     """The lists of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         # A time zone for every date would take as long as all else of a document; all are in UTC.
         self._quick: Any = self._notes.with_options(codec_options=CodecOptions())
-        self._pages: Batches[Listing, Page] = Batches(
+        self._pages: Batcher[Listing, Page] = Batcher(
             self._read,
             lambda listing: listing,
             share=True,
@@ -107,7 +107,7 @@ class Lists:
             most=1,
             under_way=PAGES,
         )
-        self._tags: Batches[tuple[frozenset[Key] | None, int], list[TagCount]] = Batches(
+        self._tags: Batcher[tuple[frozenset[Key] | None, int], list[TagCount]] = Batcher(
             self._count_tags,
             lambda wanted: wanted,
             share=True,
@@ -127,8 +127,8 @@ class Lists:
         documents, after = await self._ordered(listing)
         return [Page([shown_of(document) for document in documents], after)]
 
-    async def _ordered(self, listing: Listing) -> tuple[list[Document], Position | None]:
-        notes: list[Document] = []
+    async def _ordered(self, listing: Listing) -> tuple[list[BsonDocument], Position | None]:
+        notes: list[BsonDocument] = []
         size = 0
         async with contextlib.aclosing(self._in_order(listing)) as documents:
             async for document in documents:
@@ -138,7 +138,7 @@ class Lists:
                 notes.append(document)
         return notes, None
 
-    def _in_order(self, listing: Listing) -> AsyncGenerator[Document]:
+    def _in_order(self, listing: Listing) -> AsyncGenerator[BsonDocument]:
         """The notes of a list as they come, one more than a page may have."""
         if listing.keys is None:
             first = ("tags", listing.tags[0]) if listing.tags else ("deleted", False)
@@ -146,7 +146,7 @@ class Lists:
         scans = [ordered(listing, ("readers", key)) for key in listing.keys]
         return merged([self._scan(one, listing.limit + 1) for one in scans], scans[0]["sort"])
 
-    async def _scan(self, find: Document, many: int) -> AsyncGenerator[Document]:
+    async def _scan(self, find: BsonDocument, many: int) -> AsyncGenerator[BsonDocument]:
         with self._connection.reading():
             cursor = self._quick.find(**find, limit=many, batch_size=min(many, BATCH))
             try:
@@ -167,7 +167,7 @@ class Lists:
 
     async def _count_tags(self, wanted: Sequence[tuple[frozenset[Key] | None, int]]) -> list[list[TagCount]]:
         ((keys, limit),) = wanted
-        pipeline: list[Document] = [
+        pipeline: list[BsonDocument] = [
             {"$match": {**TAGGED, **visible(keys)}},
             {"$project": {"tags": {"$setUnion": ["$tags", []]}}},
             {"$unwind": "$tags"},
@@ -233,7 +233,7 @@ class Lists:
                 return
 
 
-def _trash_scan(first: Document, after: Position | None) -> Document:
+def _trash_scan(first: BsonDocument, after: Position | None) -> BsonDocument:
     """The ``find`` that reads a page of the trash, of one owner or of all."""
     ends = [MaxKey(), MaxKey()] if after is None else [_moment(after[0]), after[1]]
     names = [name for name, _ in NEWEST_TRASH]
@@ -248,8 +248,8 @@ def _trash_scan(first: Document, after: Position | None) -> Document:
 
 
 async def merged(
-    scans: Sequence[AsyncGenerator[Document]], sort: Sequence[tuple[str, int]]
-) -> AsyncGenerator[Document]:
+    scans: Sequence[AsyncGenerator[BsonDocument]], sort: Sequence[tuple[str, int]]
+) -> AsyncGenerator[BsonDocument]:
     """What several scans in one order bring, in that order, and each document once."""
     pick = max if sort[-1][1] == DESCENDING else min
     try:

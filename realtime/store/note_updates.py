@@ -14,10 +14,10 @@ import bson
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from realtime.errors import NoRoom, OutcomeUnknown, Unavailable
-from realtime.store.batcher import Batches
-from realtime.store.bson_mapping import NOTE, Document
-from realtime.store.connection import Connection
+from realtime.errors import OutcomeUnknown, TooManyPendingRevisions, Unavailable
+from realtime.store.batcher import Batcher
+from realtime.store.bson_mapping import NOTE, BsonDocument
+from realtime.store.connection import MongoConnection
 from realtime.store.raw_connection import Command
 
 if TYPE_CHECKING:
@@ -34,36 +34,36 @@ COMMAND_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class NoteUpdate:
     """An update of the note with this id, if it meets a condition. The revision that it makes has the mark."""
 
     id: int
-    condition: Document
-    pipeline: list[Document]
+    condition: BsonDocument
+    pipeline: list[BsonDocument]
     mark: bytes
 
 
-class Updates:
+class NoteUpdates:
     """The updates of the notes of one database, acknowledged at ``w: majority, j: true``."""
 
-    def __init__(self, connection: Connection, history: History) -> None:
+    def __init__(self, connection: MongoConnection, history: History) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         # What was just acknowledged is there, though a majority's snapshot may be behind.
         self._local = self._notes.with_options(read_concern=ReadConcern("local"))
         self._history = history
-        self._batches = Batches(
+        self._batches = Batcher(
             self._apply, lambda one: one.id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
 
-    async def put(self, update: Update) -> Document | None:
+    async def put(self, update: NoteUpdate) -> BsonDocument | None:
         """The live note as the update left it; ``None``, with nothing written, if it does not meet the condition.
 
-        Raises :class:`OutcomeUnknown`, :class:`NoRoom`.
+        Raises :class:`OutcomeUnknown`, :class:`TooManyPendingRevisions`.
         """
         return await self._batches.put(update)
 
-    async def alone(self, update: Update) -> Document | None:
+    async def alone(self, update: NoteUpdate) -> BsonDocument | None:
         """As :meth:`put`, by a command of its own: for what does not leave a live note with a revision."""
         command = Command(
             {
@@ -79,15 +79,15 @@ class Updates:
                 (answer,) = await self._connection.lines.write(command, self._connection.write_timeout)
             except OperationFailure as error:
                 if error.code in TOO_LARGE:
-                    raise NoRoom from None
+                    raise TooManyPendingRevisions from None
                 raise
-        note: Document | None = answer["value"]
+        note: BsonDocument | None = answer["value"]
         return note
 
-    async def _apply(self, updates: Sequence[Update]) -> list[Document | Exception | None]:
+    async def _apply(self, updates: Sequence[NoteUpdate]) -> list[BsonDocument | Exception | None]:
         if len(updates) == 1:
             return [await self.alone(updates[0])]
-        left: list[Document | Exception | None] = []
+        left: list[BsonDocument | Exception | None] = []
         try:
             with self._connection.writing():
                 for some, encoded in _commands(updates):
@@ -98,7 +98,9 @@ class Updates:
             raise OutcomeUnknown from None
         return left
 
-    async def _together(self, updates: Sequence[Update], encoded: Sequence[bytes]) -> list[Document | Exception | None]:
+    async def _together(
+        self, updates: Sequence[NoteUpdate], encoded: Sequence[bytes]
+    ) -> list[BsonDocument | Exception | None]:
         failed: dict[int, Exception] = {}
         ids = [one.id for one in updates]
         wanted = {"find": self._notes.name, "filter": {"_id": {"$in": ids}}, "projection": MARKED}
@@ -107,12 +109,12 @@ class Updates:
         done, found = await self._connection.lines.write(command, self._connection.write_timeout, Command(wanted))
         applied = done["n"]
         for one in done.get("writeErrors", ()):
-            failed[one["index"]] = NoRoom() if one["code"] in TOO_LARGE else OutcomeUnknown()
+            failed[one["index"]] = TooManyPendingRevisions() if one["code"] in TOO_LARGE else OutcomeUnknown()
         notes = {note["_id"]: note for note in found.get("cursor", {}).get("firstBatch", ())}
         if len(notes) < len(ids):  # some are not there, or all are more than an answer holds, or it failed
             rest = self._local.find({"_id": {"$in": [id for id in ids if id not in notes]}}, MARKED)
             notes |= {note["_id"]: note for note in await rest.to_list(None)}
-        left: list[Document | Exception | None] = []
+        left: list[BsonDocument | Exception | None] = []
         for number, one in enumerate(updates):
             note = notes.get(one.id)
             ours = note is not None and note["recent"] and note["recent"][-1].get("mark") == one.mark
@@ -126,20 +128,20 @@ class Updates:
             left = [OutcomeUnknown() if one is None else one for one in left]
         return left
 
-    async def _left(self, update: Update) -> Document | None:
+    async def _left(self, update: NoteUpdate) -> BsonDocument | None:
         """The note as an update left it that others overtook, as far as the history tells; ``None`` if it did not."""
         version = await self._history.marked(update.id, update.mark)
         revision = None if version is None else await self._history.read(update.id, version)
-        note: Document | None = await self._notes.find_one({"_id": update.id}, NOTE)
+        note: BsonDocument | None = await self._notes.find_one({"_id": update.id}, NOTE)
         if revision is None or note is None:
             return None
         fields = {name: getattr(revision, name) for name in ("title", "description", "content", "tags", "version")}
         return {**note, **fields, "updated_date": revision.date, "deleted": False}
 
 
-def _commands(updates: Sequence[Update]) -> Iterator[tuple[list[Update], list[bytes]]]:
+def _commands(updates: Sequence[NoteUpdate]) -> Iterator[tuple[list[NoteUpdate], list[bytes]]]:
     """Updates with what they are in a command, as many at a time as one holds."""
-    some: list[Update] = []
+    some: list[NoteUpdate] = []
     encoded: list[bytes] = []
     size = 0
     for one in updates:

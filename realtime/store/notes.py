@@ -11,21 +11,21 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from realtime.auth.permissions import Access, Key, Standing, key_of
+from realtime.auth.permissions import Access, Key, NoteAccess, key_of
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
-from realtime.notes.models import Action, Change, size_of
+from realtime.notes.models import Action, NoteChange, size_of
 from realtime.notes.preconditions import KEPT_OPERATIONS, AllBut, Versions
 from realtime.notes.snippets import folded
-from realtime.store.batcher import Batches
+from realtime.store.batcher import Batcher
 from realtime.store.bson_mapping import (
     LIVE,
     NOTE,
     RECORD,
     STATE,
     TRASHED,
-    Document,
+    BsonDocument,
+    NoteState,
     Record,
-    State,
     access_of,
     change_of,
     now,
@@ -34,8 +34,8 @@ from realtime.store.bson_mapping import (
     shared,
     state_of,
 )
-from realtime.store.connection import Connection
-from realtime.store.note_updates import Update, Updates
+from realtime.store.connection import MongoConnection
+from realtime.store.note_updates import NoteUpdate, NoteUpdates
 from realtime.store.sizes import SIZE
 from realtime.store.texts import Row, edit_of
 
@@ -52,26 +52,26 @@ Dates = tuple[datetime | None, datetime | None]
 class NoteStore:
     """The notes of one database. Every write is acknowledged at ``w: majority, j: true`` or fails."""
 
-    def __init__(self, connection: Connection, history: History) -> None:
+    def __init__(self, connection: MongoConnection, history: History) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._counters = connection.database.counters
-        self._updates = Updates(connection, history)
-        self._ids: Batches[object, int] = Batches(
+        self._updates = NoteUpdates(connection, history)
+        self._ids: Batcher[object, int] = Batcher(
             self._some_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
         reads: dict[str, Any] = {"share": True, "timeout": connection.read_timeout, "error": Unavailable}
-        self._reads = Batches(self._find, int, **reads)
-        self._states = Batches(self._find_states, int, **reads)
+        self._reads = Batcher(self._find, int, **reads)
+        self._states = Batcher(self._find_states, int, **reads)
 
-    async def reserve(self, many: int) -> int:
+    async def reserve(self, count: int) -> int:
         """Takes the next ids, and returns the first of them. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             counter = await self._counters.find_one_and_update(
-                {"_id": "notes"}, {"$inc": {"value": many}}, upsert=True, return_document=ReturnDocument.AFTER
+                {"_id": "notes"}, {"$inc": {"value": count}}, upsert=True, return_document=ReturnDocument.AFTER
             )
         last: int = counter["value"]
-        return last - many + 1
+        return last - count + 1
 
     async def _some_ids(self, wanted: Sequence[object]) -> list[int | Exception]:
         first = await self.reserve(len(wanted))
@@ -96,7 +96,7 @@ class NoteStore:
         author: str | None = None,
         *,
         dates: Dates = (None, None),
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Inserts a note under the next id, its author's own.
 
         ``None`` if an operation with this token made one already. Raises :class:`OutcomeUnknown`.
@@ -117,7 +117,7 @@ class NoteStore:
         author: str | None = None,
         *,
         dates: Dates = (None, None),
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`.
 
         ``dates`` are when it was created and updated elsewhere. Its first revision has the time of the insert.
@@ -127,7 +127,7 @@ class NoteStore:
             await self._connection.until_prepared(OutcomeUnknown)
         moment = now()
         created, updated = dates
-        document: Document = {
+        document: BsonDocument = {
             "_id": id,
             **fields,
             "title_key": folded(fields["title"]),
@@ -176,17 +176,17 @@ class NoteStore:
         lineage: str | None = None,
         edit: Row | None = None,
         **entry: Any,
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Sets fields of a live note, one version on. What else its revision is to tell goes into ``entry``.
 
         A content is written only if the note's shared text is this ``lineage`` (``None``: it has none); ``edit`` does
         to that text what the write does to the content.
 
         ``None``, with nothing written, if there is none, it is at none of these versions, or this token was applied.
-        Raises :class:`OutcomeUnknown`, :class:`NoRoom`.
+        Raises :class:`OutcomeUnknown`, :class:`TooManyPendingRevisions`.
         """
         condition = {**LIVE, "lineage": lineage} if "content" in fields else LIVE
-        state: Document = {"updated_date": now()}
+        state: BsonDocument = {"updated_date": now()}
         if edit is not None:
             state["edited"] = edit.id
             state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
@@ -201,24 +201,26 @@ class NoteStore:
 
     async def share(
         self, id: int, access: Access, version: int, token: str | None, author: str | None
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Says who may do what with a live note that is at a version, one version on; otherwise as :meth:`update`."""
         state = {name: {"$literal": value} for name, value in shared(access).items()}
         return await self._advance(id, LIVE, {}, state, {version}, token, "share", author=author, date=now())
 
-    async def delete(self, id: int, versions: Versions, token: str | None, author: str | None = None) -> Change | None:
+    async def delete(
+        self, id: int, versions: Versions, token: str | None, author: str | None = None
+    ) -> NoteChange | None:
         """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
         state = {"deleted": True, "deleted_date": now()}
         return await self._advance(id, LIVE, {}, state, versions, token, "delete", author=author)
 
     async def undelete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
-    ) -> Change | None:
+    ) -> NoteChange | None:
         """Takes a note out of the trash, one version on; otherwise as :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
         return await self._advance(id, TRASHED, {}, state, versions, token, "undelete", author=author)
 
-    async def purge(self, id: int, versions: Versions, token: str | None) -> Change | None:
+    async def purge(self, id: int, versions: Versions, token: str | None) -> NoteChange | None:
         """Empties a note in the trash for good, one version on: of it, only its id and version stay.
 
         The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
@@ -232,16 +234,16 @@ class NoteStore:
     async def _advance(
         self,
         id: int,
-        condition: Document,
+        condition: BsonDocument,
         fields: Mapping[str, Any],
-        state: Document,
+        state: BsonDocument,
         versions: Versions,
         token: str | None,
         action: Action | None,
         *,
         together: bool = False,
         **entry: Any,
-    ) -> Change | None:
+    ) -> NoteChange | None:
         if isinstance(versions, range):
             condition = {**condition, "version": {"$gte": versions.start, "$lt": versions.stop}}
         elif isinstance(versions, AllBut):
@@ -251,23 +253,23 @@ class NoteStore:
         if token is not None:
             condition = {**condition, "operations": {"$ne": token}}
         mark = ObjectId().binary
-        update = Update(id, condition, _advanced(fields, state, token, mark, action, entry), mark)
+        update = NoteUpdate(id, condition, _advanced(fields, state, token, mark, action, entry), mark)
         document = await (self._updates.put(update) if together else self._updates.alone(update))
         return None if document is None else change_of(document)
 
-    async def state(self, id: int) -> State | None:
+    async def state(self, id: int) -> NoteState | None:
         """What is asked of a note most, its text left aside, if there is or was one. Raises :class:`Unavailable`.
 
         By its id MongoDB finds it faster than an index that holds all of it is read.
         """
         return await self._states.put(id)
 
-    async def _find_states(self, ids: Sequence[int]) -> list[State | Exception | None]:
+    async def _find_states(self, ids: Sequence[int]) -> list[NoteState | Exception | None]:
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, STATE).to_list(None)
         return _each(ids, documents, state_of)
 
-    async def standing(self, id: int) -> Standing | None:
+    async def standing(self, id: int) -> NoteAccess | None:
         """Who may do what with a note, if there is or was one. Raises :class:`Unavailable`."""
         state = await self.state(id)
         return None if state is None else state.standing
@@ -289,18 +291,18 @@ class NoteStore:
         """The note that the operation with this token created. Raises :class:`Unavailable`."""
         return next(map(record_of, await self._records({"origin": token})), None)
 
-    async def _records(self, condition: Document) -> list[Document]:
+    async def _records(self, condition: BsonDocument) -> list[BsonDocument]:
         with self._connection.reading():
-            found: list[Document] = await self._notes.find(condition, RECORD).to_list(None)
+            found: list[BsonDocument] = await self._notes.find(condition, RECORD).to_list(None)
         return found
 
-    async def dirty(self, most: int) -> dict[int, int]:
+    async def dirty(self, limit: int) -> dict[int, int]:
         """Notes whose last change may not be published: id and version. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            documents = await self._notes.find({"dirty": True}, {"version": True}).limit(most).to_list(most)
+            documents = await self._notes.find({"dirty": True}, {"version": True}).limit(limit).to_list(limit)
         return {document["_id"]: document["version"] for document in documents}
 
-    async def changes(self, ids: Collection[int]) -> list[Change]:
+    async def changes(self, ids: Collection[int]) -> list[NoteChange]:
         """The last change of each of these notes. Raises :class:`Unavailable`."""
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, NOTE).to_list(None)
@@ -314,7 +316,7 @@ class NoteStore:
 
 
 def _each(
-    ids: Sequence[int], documents: Iterable[Document], read: Callable[[Document], T]
+    ids: Sequence[int], documents: Iterable[BsonDocument], read: Callable[[BsonDocument], T]
 ) -> list[T | Exception | None]:
     """What is read of the documents with these ids."""
     found: dict[int, T | Exception] = {}
@@ -328,12 +330,12 @@ def _each(
 
 def _advanced(
     fields: Mapping[str, Any],
-    state: Document,
+    state: BsonDocument,
     token: str | None,
     mark: bytes,
     action: Action | None,
     entry: Mapping[str, Any],
-) -> list[Document]:
+) -> list[BsonDocument]:
     """The update to the next version, its revision included; without an action it forgets all revisions.
 
     It is a pipeline, so that one atomic command knows the version, and what really changed.
@@ -375,5 +377,9 @@ def _advanced(
     if token is not None:
         update["operations"] = {"$slice": [{"$concatArrays": ["$operations", [token]]}, -KEPT_OPERATIONS]}
     # The values go in once, and as values: a text that starts with a dollar is no expression.
-    pipeline: list[Document] = [{"$set": {"incoming": {"$literal": values}}}, {"$set": update}, {"$unset": "incoming"}]
+    pipeline: list[BsonDocument] = [
+        {"$set": {"incoming": {"$literal": values}}},
+        {"$set": update},
+        {"$unset": "incoming"},
+    ]
     return [*pipeline, {"$set": {"size": SIZE}}] if fields else pipeline

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from realtime.store.bson_mapping import Document, now
-from realtime.store.connection import Connection
+from realtime.store.bson_mapping import BsonDocument, now
+from realtime.store.connection import MongoConnection
 
 Kind = Literal["ticket", "invite"]
 
 
-class Passes:
+class OneTimeTokens:
     """The passes of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._passes = connection.database.passes
 
@@ -23,7 +23,7 @@ class Passes:
         """Makes the index."""
         await self._passes.create_index("expires_date", name="expiry", expireAfterSeconds=0)
 
-    async def add(self, kind: Kind, id: str, expires: datetime, what: Document) -> None:
+    async def add(self, kind: Kind, id: str, expires: datetime, what: BsonDocument) -> None:
         """Stores one, and what it is good for. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._passes.insert_one({"_id": id, "kind": kind, "expires_date": expires, "what": what})

@@ -34,14 +34,14 @@ from pymongo.errors import (
 )
 from pymongo.write_concern import WriteConcern
 
-from realtime.store.bson_mapping import Document
+from realtime.store.bson_mapping import BsonDocument
 
 _HEAD = struct.Struct("<iiiiIB")
 """Length, request, response to, opcode, flags; the kind of the first section, a document."""
 _DOCUMENTS = struct.Struct("<Bi")
 """The head of a section of many documents: its kind, and its length without that."""
 _OP_MSG = 2013
-_OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+_OPTIONS: CodecOptions[BsonDocument] = CodecOptions(tz_aware=True, tzinfo=UTC)
 GAVE_WAY = {91, 189, 10107, 11600, 11602, 13435, 13436}
 """Codes of a server that is not the primary any more, or stops (the specification of server discovery)."""
 AT_ONCE = 4
@@ -68,15 +68,15 @@ class Command:
         return body + _DOCUMENTS.pack(1, _DOCUMENTS.size - 1 + len(name) + len(documents)) + name + documents
 
 
-class Driver:
+class MongoClientHolder:
     """The driver that makes the connections of all lines, once one is needed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: AsyncMongoClient[Document] | None = None
+        self._client: AsyncMongoClient[BsonDocument] | None = None
 
     @property
-    def client(self) -> AsyncMongoClient[Document]:
+    def client(self) -> AsyncMongoClient[BsonDocument]:
         """The driver's client."""
         if self._client is None:
             # The URL may say otherwise, for all else: each line keeps a connection, and repeats what was cut off.
@@ -89,10 +89,10 @@ class Driver:
             await self._client.close()
 
 
-class Line(asyncio.Protocol):
+class RawConnection(asyncio.Protocol):
     """One connection, made when it is needed, and anew after every failure."""
 
-    def __init__(self, driver: Driver, database: str, write_concern: WriteConcern) -> None:
+    def __init__(self, driver: MongoClientHolder, database: str, write_concern: WriteConcern) -> None:
         self._driver = driver
         self._database = {"$db": database}
         self._durable = {"writeConcern": write_concern.document}
@@ -106,8 +106,8 @@ class Line(asyncio.Protocol):
         self._is_stale: Callable[[], bool] = lambda: False
         self._asked = 0
         self._wanted = 0
-        self._answers: list[Document] = []
-        self._done: asyncio.Future[list[Document]] | None = None
+        self._answers: list[BsonDocument] = []
+        self._done: asyncio.Future[list[BsonDocument]] | None = None
         self._read = bytearray()
 
     async def aclose(self) -> None:
@@ -131,7 +131,7 @@ class Line(asyncio.Protocol):
         if answer.get("writeErrors"):
             raise BulkWriteError(answer)
 
-    async def write(self, command: Command, then: Command | None = None) -> list[Document]:
+    async def write(self, command: Command, then: Command | None = None) -> list[BsonDocument]:
         """The answer to a write, and to a command that follows it right away, if there is one, failed or not.
 
         Attempts that fail are followed by others, until this is cancelled; the server tells them apart from new writes
@@ -165,7 +165,7 @@ class Line(asyncio.Protocol):
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _ask(self, *commands: tuple[Command, Mapping[str, Any]]) -> list[Document]:
+    async def _ask(self, *commands: tuple[Command, Mapping[str, Any]]) -> list[BsonDocument]:
         """The answers to commands, each with more fields, that are sent together."""
         try:
             transport = await self._connected()
@@ -232,12 +232,12 @@ class Line(asyncio.Protocol):
             self._done.set_exception(AutoReconnect(f"the connection to MongoDB was lost: {error}"))
 
 
-class Lines:
+class RawConnections:
     """Lines that writes take in turn, each its own for as long as it takes."""
 
-    def __init__(self, driver: Driver, database: str, write_concern: WriteConcern) -> None:
-        self._lines = [Line(driver, database, write_concern) for _ in range(AT_ONCE)]
-        self._free: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
+    def __init__(self, driver: MongoClientHolder, database: str, write_concern: WriteConcern) -> None:
+        self._lines = [RawConnection(driver, database, write_concern) for _ in range(AT_ONCE)]
+        self._free: asyncio.LifoQueue[RawConnection] = asyncio.LifoQueue()
         for line in self._lines:
             self._free.put_nowait(line)
 
@@ -246,7 +246,7 @@ class Lines:
         for line in self._lines:
             await line.aclose()
 
-    async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[Document]:
+    async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[BsonDocument]:
         """As :meth:`Line.write`, within so many seconds."""
         try:
             async with asyncio.timeout(timeout):
@@ -259,7 +259,7 @@ class Lines:
             raise NetworkTimeout("MongoDB did not answer in time") from None
 
 
-def _check(answer: Document) -> None:
+def _check(answer: BsonDocument) -> None:
     """Raises ``PyMongoError`` for a command that failed, or a write that a majority did not confirm."""
     failure = answer.get("writeConcernError", {})
     if answer.get("code") in GAVE_WAY or failure.get("code") in GAVE_WAY:

@@ -11,11 +11,11 @@ import pymongo
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 
 from realtime.errors import Unavailable
-from realtime.store.batcher import Batches
+from realtime.store.batcher import Batcher
 from realtime.store.connection import is_refusal
 
 if TYPE_CHECKING:
-    from realtime.store.connection import Connection
+    from realtime.store.connection import MongoConnection
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +55,11 @@ def _fixed_version(version: Sequence[int]) -> str:
 class Readiness:
     """Proves that writes can be committed, by making one, at most once per :data:`INTERVAL`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._checks = connection.database.checks
         self._proved = float("-inf")
-        self._probes: Batches[None, None] = Batches(
+        self._probes: Batcher[None, None] = Batcher(
             self._probe, lambda _: None, share=True, timeout=2 * TIMEOUT, error=Unavailable, under_way=1
         )
         self.warning: str | None = None

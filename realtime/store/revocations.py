@@ -8,7 +8,7 @@ from typing import Literal
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from realtime.store.connection import Connection
+from realtime.store.connection import MongoConnection
 
 Kind = Literal["session", "note", "promoted", "demoted"]
 Subject = tuple[Kind, str | int]
@@ -21,7 +21,7 @@ KEPT = 120
 class RevocationStore:
     """The revocations of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._revocations = connection.database.revocations
 

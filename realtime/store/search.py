@@ -11,11 +11,11 @@ from pymongo.errors import ExecutionTimeout
 
 from realtime.errors import Unavailable
 from realtime.notes.listing import Listing, Page, Position
-from realtime.store.bson_mapping import LIVE, WHOLE, Document, open_to, shown_of
+from realtime.store.bson_mapping import LIVE, WHOLE, BsonDocument, open_to, shown_of
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Key
-    from realtime.store.connection import Connection
+    from realtime.store.connection import MongoConnection
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends early when its texts grow beyond this."""
@@ -32,7 +32,7 @@ FIRST_SECONDS = 1.0
 class Search:
     """The searches of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._rankings = asyncio.Semaphore(RANKINGS)
@@ -102,9 +102,9 @@ class Search:
         return [(document["key"], document["_id"]) for document in found]
 
 
-def _matching(listing: Listing) -> Document:
+def _matching(listing: Listing) -> BsonDocument:
     """Return the condition for the notes of a list with words."""
-    match: Document = {**visible(listing.keys), "$text": {"$search": listing.q}}
+    match: BsonDocument = {**visible(listing.keys), "$text": {"$search": listing.q}}
     return {**match, "tags": {"$all": list(listing.tags)}} if listing.tags else match
 
 
@@ -115,7 +115,7 @@ def _steps(listing: Listing) -> tuple[int, int]:
     return (DESCENDING,) * 2 if listing.sort.startswith("-") else (ASCENDING,) * 2
 
 
-def _after(listing: Listing) -> list[Document]:
+def _after(listing: Listing) -> list[BsonDocument]:
     """Return the stage that leaves only what comes after the page before, if there is one."""
     if listing.after is None:
         return []
@@ -130,6 +130,6 @@ def _sort_key(order: str) -> Any:
     return keys.get(order) or {"$toLong": f"${order}_date"}
 
 
-def visible(keys: frozenset[Key] | None) -> Document:
+def visible(keys: frozenset[Key] | None) -> BsonDocument:
     """The condition for live notes that one of the keys opens."""
     return LIVE if keys is None else {**LIVE, **open_to(keys)}

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from realtime.auth.users import Kind, Person, Session
-from realtime.store.bson_mapping import Document, now
-from realtime.store.connection import Connection
+from realtime.auth.users import Kind, Session, User
+from realtime.store.bson_mapping import BsonDocument, now
+from realtime.store.connection import MongoConnection
 from realtime.store.users import person_of
 
 
-def _session_of(document: Document) -> Session:
+def _session_of(document: BsonDocument) -> Session:
     return Session(id=document["_id"], **{name: value for name, value in document.items() if name != "_id"})
 
 
 class SessionStore:
     """The sign-ins and tokens of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._sessions = connection.database.sessions
 
@@ -35,18 +35,18 @@ class SessionStore:
         with self._connection.writing():
             await self._sessions.insert_one(document)
 
-    async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, Person]]:
+    async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, User]]:
         """Those of them that hold now, with whose they are. Raises :class:`Unavailable`."""
-        stages: list[Document] = [
+        stages: list[BsonDocument] = [
             {"$match": {"_id": {"$in": list(ids)}, "expires_date": {"$gt": now()}}},
             {"$lookup": {"from": "people", "localField": "user", "foreignField": "_id", "as": "people"}},
         ]
-        held: list[tuple[Session, Person]] = []
+        held: list[tuple[Session, User]] = []
         with self._connection.reading():
             async for document in self._sessions.aggregate(stages):
                 for person in map(person_of, document.pop("people")):
                     session = _session_of(document)
-                    if not person.disabled and session.era >= person.eras[session.kind]:
+                    if not person.disabled and session.token_generation >= person.token_generations[session.kind]:
                         held.append((session, person))
         return held
 
@@ -57,7 +57,7 @@ class SessionStore:
         """
         found = {"_id": {"$in": list(ids)}, "used_date": {"$not": {"$gte": before}}}
         later = {"$cond": [{"$eq": ["$kind", "session"]}, {"$min": ["$ends_date", expires]}, "$expires_date"]}
-        fields: Document = {"used_date": now(), "expires_date": later}
+        fields: BsonDocument = {"used_date": now(), "expires_date": later}
         if address is not None:
             fields["address"] = {"$literal": address}
         with self._connection.writing():
@@ -86,7 +86,7 @@ class SessionStore:
 
         Raises :class:`OutcomeUnknown`.
         """
-        found: Document = {"user": user}
+        found: BsonDocument = {"user": user}
         if kind is not None:
             found["kind"] = kind
         if id is not None:

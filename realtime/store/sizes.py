@@ -6,11 +6,11 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 
-from realtime.notes.models import Usage
-from realtime.store.bson_mapping import Document
-from realtime.store.connection import Connection
+from realtime.notes.models import StorageUsage
+from realtime.store.bson_mapping import BsonDocument
+from realtime.store.connection import MongoConnection
 
-SIZE: Document = {
+SIZE: BsonDocument = {
     "$add": [
         {"$strLenBytes": "$title"},
         {"$strLenBytes": "$description"},
@@ -20,14 +20,14 @@ SIZE: Document = {
 }
 """The size of a note in bytes, as an expression of MongoDB: what :func:`realtime.notes.models.size_of` returns."""
 INDEX = "owned_sizes"
-OWNED: Document = {"access.owner": {"$type": "string"}}
+OWNED: BsonDocument = {"access.owner": {"$type": "string"}}
 REPAIR_TIMEOUT = 24 * 3600.0
 
 
 class Sizes:
     """The sizes of the notes of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
 
@@ -39,7 +39,7 @@ class Sizes:
         await self._notes.create_indexes([index])
         await self._notes.update_many({**OWNED, "size": {"$exists": False}}, [{"$set": {"size": SIZE}}])
 
-    async def usage(self, owner: str) -> Usage:
+    async def usage(self, owner: str) -> StorageUsage:
         """Return how much a user stores, from the index alone. Raises :class:`Unavailable`."""
         pipeline: list[Any] = [
             {"$match": {"access.owner": owner, "size": {"$gt": 0}}},
@@ -47,7 +47,7 @@ class Sizes:
         ]
         with self._connection.reading():
             found = await self._notes.aggregate(pipeline, hint=INDEX).to_list(1)
-        return Usage(int(found[0]["notes"]), int(found[0]["size"])) if found else Usage(0, 0)
+        return StorageUsage(int(found[0]["notes"]), int(found[0]["size"])) if found else StorageUsage(0, 0)
 
     async def repair(self) -> int:
         """Correct sizes that are missing or wrong, and return how many were.

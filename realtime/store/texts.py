@@ -19,8 +19,8 @@ from pymongo import ASCENDING
 
 from realtime.failpoints import OFF, FailPoints
 from realtime.notes.models import Note
-from realtime.store.bson_mapping import LIVE, Document, note_of
-from realtime.store.connection import Connection, insert_again
+from realtime.store.bson_mapping import LIVE, BsonDocument, note_of
+from realtime.store.connection import MongoConnection, insert_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredText:
     """What is stored of a text: its snapshot at a generation, if that was asked for, and rows that it does not hold."""
 
     note: Note
@@ -54,7 +54,7 @@ def new_row(note: int, updates: Sequence[bytes], people: Sequence[str] = ()) -> 
 class TextStore:
     """The shared texts of one database."""
 
-    def __init__(self, connection: Connection, failpoints: FailPoints = OFF) -> None:
+    def __init__(self, connection: MongoConnection, failpoints: FailPoints = OFF) -> None:
         self._connection = connection
         self._failpoints = failpoints
         self._notes = connection.database.notes
@@ -66,7 +66,7 @@ class TextStore:
         await self._rows.create_index([("note", ASCENDING), ("_id", ASCENDING)], name="note")
         await self._texts.create_index([("note", ASCENDING), ("generation", ASCENDING)], name="note")
 
-    async def read(self, id: int, *, known: Collection[str] = (), generation: int | None = None) -> Stored | None:
+    async def read(self, id: int, *, known: Collection[str] = (), generation: int | None = None) -> StoredText | None:
         """A live note and its text: the rows that are not known, and the snapshot if it is of another generation.
 
         ``None`` if there is no such note. Raises :class:`Unavailable`.
@@ -77,7 +77,7 @@ class TextStore:
                 return None
             lineage = document.get("lineage")
             if lineage is None:
-                return Stored(note_of(document), None, 0, None, (), None)
+                return StoredText(note_of(document), None, 0, None, (), None)
             wanted = {"note": id, **({"_id": {"$nin": list(known)}} if known else {})}
             rows = [_row(row) for row in await self._rows.find(wanted).to_list(None)]
             rows += [_row({**edit, "note": id}) for edit in document.get("edits", ()) if edit["_id"] not in known]
@@ -85,7 +85,7 @@ class TextStore:
             text = await self._texts.find_one(newer)
         snapshot = None if text is None else bytes(text["state"])
         at = generation or 0 if text is None else text["generation"]
-        return Stored(note_of(document), lineage, at, snapshot, rows, document.get("edited"))
+        return StoredText(note_of(document), lineage, at, snapshot, rows, document.get("edited"))
 
     async def begin(self, id: int, version: int, genesis: bytes) -> None:
         """Makes the first update of a note's text, unless the note moved on or has one.
@@ -109,7 +109,7 @@ class TextStore:
             await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
         await self._failpoints.hit("after_journal_before_spread")
 
-    async def take(self, notes: Iterable[Document]) -> None:
+    async def fold(self, notes: Iterable[BsonDocument]) -> None:
         """Keeps the edits that these documents of notes hold."""
         rows = [{**edit, "note": note["_id"]} for note in notes for edit in note.get("edits", ())]
         if rows:
@@ -192,14 +192,14 @@ class TextStore:
             await self._texts.delete_many(of)
 
 
-def edit_of(row: Row) -> Document:
+def edit_of(row: Row) -> BsonDocument:
     """A row as it rides in the note."""
     document = _document(row)
     del document["note"]
     return document
 
 
-def _document(row: Row) -> Document:
+def _document(row: Row) -> BsonDocument:
     return {"_id": row.id, "note": row.note, "updates": list(row.updates), "people": list(row.people)}
 
 

@@ -12,18 +12,18 @@ from typing import Any
 from pymongo import ASCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from realtime.auth.users import DeletedAccount, FailedSignIns, Person
+from realtime.auth.users import DeletedAccount, FailedSignInCount, User
 from realtime.errors import LastAdmin, NameTaken
-from realtime.store.bson_mapping import Document, now
-from realtime.store.connection import Connection
+from realtime.store.bson_mapping import BsonDocument, now
+from realtime.store.connection import MongoConnection
 
-THERE: Document = {"deleted": {"$exists": False}}
+THERE: BsonDocument = {"deleted": {"$exists": False}}
 """Accounts that are not deleted."""
 
 
-def person_of(document: Document) -> Person:
+def person_of(document: BsonDocument) -> User:
     """A user as it is stored."""
-    return Person(
+    return User(
         document["_id"],
         document["hash"],
         document["admin"],
@@ -33,7 +33,7 @@ def person_of(document: Document) -> Person:
     )
 
 
-def _document(name: str, hash: str, *, admin: bool) -> Document:
+def _document(name: str, hash: str, *, admin: bool) -> BsonDocument:
     return {
         "_id": name,
         "hash": hash,
@@ -44,15 +44,15 @@ def _document(name: str, hash: str, *, admin: bool) -> Document:
     }
 
 
-def _reported(document: Document | None) -> FailedSignIns | None:
+def _reported(document: BsonDocument | None) -> FailedSignInCount | None:
     reported = None if document is None else document.get("reported")
-    return None if reported is None else FailedSignIns(reported["count"], reported["last_date"])
+    return None if reported is None else FailedSignInCount(reported["count"], reported["last_date"])
 
 
-class PeopleStore:
+class UserStore:
     """The users of one database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._people = connection.database.people
         self._counters = connection.database.counters
@@ -73,7 +73,7 @@ class PeopleStore:
         with self._connection.reading():
             return await self._people.find_one({}, {"_id": True}) is not None
 
-    async def add(self, name: str, hash: str, *, admin: bool) -> Person:
+    async def add(self, name: str, hash: str, *, admin: bool) -> User:
         """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
         await self._connection.until_prepared()
         document = _document(name, hash, admin=admin)
@@ -91,7 +91,7 @@ class PeopleStore:
                     return person_of(attempt)
         raise NameTaken
 
-    async def add_first(self, name: str, hash: str) -> Person | None:
+    async def add_first(self, name: str, hash: str) -> User | None:
         """Add the very first user, an admin, or return ``None`` if somebody else was first.
 
         Raises :class:`OutcomeUnknown`.
@@ -105,7 +105,7 @@ class PeopleStore:
                 return None
         return person_of(document)
 
-    async def get(self, name: str) -> Person | None:
+    async def get(self, name: str) -> User | None:
         """A user. Raises :class:`Unavailable`."""
         with self._connection.reading():
             document = await self._people.find_one({"_id": name, **THERE})
@@ -117,7 +117,7 @@ class PeopleStore:
         with self._connection.reading():
             return {one["_id"] async for one in self._people.find(found, {"_id": True})}
 
-    async def all(self) -> Sequence[Person]:
+    async def all(self) -> Sequence[User]:
         """All users, by name. Raises :class:`Unavailable`."""
         with self._connection.reading():
             return [person_of(document) async for document in self._people.find(THERE).sort("_id")]
@@ -127,7 +127,7 @@ class PeopleStore:
         with self._connection.writing():
             await self._people.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
 
-    async def add_failed_sign_ins(self, failed: Mapping[str, FailedSignIns]) -> None:
+    async def add_failed_sign_ins(self, failed: Mapping[str, FailedSignInCount]) -> None:
         """Add failed sign-ins to those since the user's last visit, by name. Raises :class:`OutcomeUnknown`."""
         updates = [
             UpdateOne(
@@ -139,20 +139,20 @@ class PeopleStore:
         with self._connection.writing():
             await self._people.bulk_write(updates, ordered=False)
 
-    async def begin_visit(self, name: str) -> FailedSignIns | None:
+    async def begin_visit(self, name: str) -> FailedSignInCount | None:
         """Count failed sign-ins from now on, and return those since the last visit, which are kept to be reported.
 
         Raises :class:`OutcomeUnknown`.
         """
         # A field that is set to a missing one is removed.
-        stages: list[Document] = [{"$set": {"reported": "$failed"}}, {"$unset": "failed"}]
+        stages: list[BsonDocument] = [{"$set": {"reported": "$failed"}}, {"$unset": "failed"}]
         with self._connection.writing():
             document = await self._people.find_one_and_update(
                 {"_id": name}, stages, return_document=ReturnDocument.AFTER
             )
         return _reported(document)
 
-    async def failed_sign_ins(self, name: str) -> FailedSignIns | None:
+    async def failed_sign_ins(self, name: str) -> FailedSignInCount | None:
         """Return the failed sign-ins to report to a user. Raises :class:`Unavailable`."""
         with self._connection.reading():
             return _reported(await self._people.find_one({"_id": name}, {"reported": True}))
@@ -173,40 +173,40 @@ class PeopleStore:
             changed = await self._people.update_one(found, {"$set": {"hash": hash}, "$inc": ended})
         return bool(changed.matched_count)
 
-    async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> Person | None:
+    async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> User | None:
         """Disable a user, which ends both eras, or enable one.
 
         With ``keep_admin`` the last administrator is not disabled. Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
         """
-        change: Document = {"$set": {"disabled": disabled}}
+        change: BsonDocument = {"$set": {"disabled": disabled}}
         if disabled:
             change["$inc"] = {"eras.session": 1, "eras.token": 1}
         return await self._change(name, change, keep_admin=keep_admin and disabled)
 
-    async def set_admin(self, name: str, admin: bool) -> Person | None:
+    async def set_admin(self, name: str, admin: bool) -> User | None:
         """Make a user an administrator, or no longer one.
 
         Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
         """
         return await self._change(name, {"$set": {"admin": admin}}, keep_admin=not admin)
 
-    async def delete(self, name: str, heir: str | None, by: str | None) -> Person | None:
+    async def delete(self, name: str, heir: str | None, by: str | None) -> User | None:
         """Delete an account for good, all but its name. Its notes are still to be settled.
 
         Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
         """
         deleted = {"date": now(), "heir": heir, "by": by}
-        change: Document = {
+        change: BsonDocument = {
             "$set": {"deleted": deleted, "unsettled": True, "hash": "", "admin": False, "disabled": True},
             "$inc": {"eras.session": 1, "eras.token": 1},
             "$unset": {"failed": True, "reported": True},
         }
         return await self._change(name, change, keep_admin=True)
 
-    async def _change(self, name: str, change: Document, *, keep_admin: bool) -> Person | None:
+    async def _change(self, name: str, change: BsonDocument, *, keep_admin: bool) -> User | None:
         """Change a user, but with ``keep_admin`` not the last administrator."""
 
-        async def work(session: Any) -> Person | None:
+        async def work(session: Any) -> User | None:
             if keep_admin:
                 # All such changes write to this document, so that of two at the same time one is repeated.
                 await self._counters.update_one({"_id": "admins"}, {"$inc": {"changes": 1}}, session=session)

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 from realtime.errors import FileSkipped, ImportRefused
 from realtime.notes.models import MAX_ID, DatedNote, Note
 from realtime.transfer.note_file import FILE_BYTES, SUFFIXES, NoteFile, file_name, from_markdown, to_markdown
-from realtime.transfer.zip_stream import NOT_MARKDOWN, Budget, ZipWriter, read_zip, skip_reason
+from realtime.transfer.zip_stream import NOT_MARKDOWN, ImportBudget, ZipWriter, read_zip, skip_reason
 
 NOT_DATED = "created, updated: only admins can keep dates, so the notes of this import have the time of the import"
 CHUNK = 1024 * 1024
@@ -37,7 +37,7 @@ class Remark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class ImportedContents:
     """The contents of all files of an import.
 
     Attributes:
@@ -58,7 +58,7 @@ def pack(writer: ZipWriter, notes: Iterable[Note]) -> bytes:
     return b"".join(writer.file(file_name(note), to_markdown(note).encode(), note.updated_date) for note in notes)
 
 
-def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Contents:
+def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> ImportedContents:
     """Read all files, and keep none.
 
     Raises:
@@ -88,7 +88,7 @@ def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Con
             changed.append(Remark(_shown(name), "; ".join(changes)))
     if not count:
         raise ImportRefused(_nothing(skipped))
-    return Contents(count, ids, skipped, changed)
+    return ImportedContents(count, ids, skipped, changed)
 
 
 def notes_in(sources: Sequence[Source]) -> Iterator[DatedNote]:
@@ -107,7 +107,7 @@ def chunks(sources: Sequence[Source]) -> Iterator[bytes]:
 
 def _read(sources: Sequence[Source]) -> Iterator[tuple[str, NoteFile | None, str]]:
     """Every file: its name, and the note in it or else why it is skipped."""
-    budget = Budget()
+    budget = ImportBudget()
     for source, file in sources:
         name = source.replace("\\", "/")
         try:
@@ -131,7 +131,7 @@ def is_archive(name: str, file: IO[bytes]) -> bool:
     return file.read(4) in _ZIP_SIGNATURES or name.lower().endswith(".zip")
 
 
-def _content(name: str, file: IO[bytes], budget: Budget) -> tuple[bytes | None, str]:
+def _content(name: str, file: IO[bytes], budget: ImportBudget) -> tuple[bytes | None, str]:
     reason = skip_reason(name.split("/"), SUFFIXES)
     if reason:
         return None, NO_NOTES if reason == NOT_MARKDOWN else reason

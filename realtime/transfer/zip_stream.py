@@ -100,7 +100,7 @@ def _dos_time(moment: datetime) -> tuple[int, int]:
     )
 
 
-class Budget:
+class ImportBudget:
     """The limits of one import, over all its archives and files.
 
     Attributes:
@@ -125,7 +125,7 @@ class Budget:
             raise ImportRefused(f"files: more than {MOST_UNPACKED} bytes after unpacking. Split the import")
 
 
-class Member(NamedTuple):
+class ZipMember(NamedTuple):
     """A file of an archive: its name and its bytes, or the reason why it is skipped."""
 
     name: str
@@ -133,7 +133,9 @@ class Member(NamedTuple):
     reason: str = ""
 
 
-def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: Budget | None) -> Iterator[Member]:
+def read_zip(
+    archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: ImportBudget | None
+) -> Iterator[ZipMember]:
     """Yield the files of an untrusted zip archive.
 
     Args:
@@ -167,18 +169,21 @@ def read_zip(archive: IO[bytes], limit: int, suffixes: tuple[str, ...], budget: 
             if not reason and packed < 0:
                 reason = "overlaps other files in the archive"
             if reason:
-                yield Member(name, None, reason)
+                yield ZipMember(name, None, reason)
                 continue
             try:
                 with opened.open(entry) as file:
                     data = file.read(limit + 1)
-                size, member = len(data), Member(name, data)
+                size, member = len(data), ZipMember(name, data)
             except BROKEN as error:
                 # It may have been unpacked to its end before it turned out to be broken.
-                size, member = min(entry.file_size, limit + 1), Member(name, None, f"cannot be read: {_worded(error)}")
+                size, member = (
+                    min(entry.file_size, limit + 1),
+                    ZipMember(name, None, f"cannot be read: {_worded(error)}"),
+                )
             if budget is not None:
                 budget.take_unpacked(size)
-            yield member if size <= limit else Member(name, None, f"is larger than {limit} bytes")
+            yield member if size <= limit else ZipMember(name, None, f"is larger than {limit} bytes")
 
 
 def entry_name(entry: zipfile.ZipInfo) -> str:

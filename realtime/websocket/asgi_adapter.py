@@ -11,15 +11,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from realtime.core.frames import Packet
-    from realtime.core.transport import Listener
-    from realtime.websocket.connection import Connection
+    from realtime.core.frames import FrameBatch
+    from realtime.core.transport import ConnectionHandler
+    from realtime.websocket.connection import WebSocketConnection
 
 DIRECT = "realtime.direct"
 """The extension of a WebSocket's scope under which this program's server leaves the connection to a session."""
 
 
-class Queued:
+class AsgiAdapter:
     """An outlet under any other server: messages wait in a queue, and ``run`` sends them."""
 
     def __init__(self, socket: WebSocket) -> None:
@@ -28,7 +28,7 @@ class Queued:
         self._due = asyncio.Event()
         self.buffered = 0
 
-    def send(self, packet: Packet, limit: int) -> bool:
+    def send(self, packet: FrameBatch, limit: int) -> bool:
         """Queues messages, unless more than ``limit`` bytes wait."""
         if self.buffered > limit:
             return False
@@ -57,9 +57,9 @@ class Queued:
 class Direct(Protocol):
     """A WebSocket of this program's own server."""
 
-    connection: Connection
+    connection: WebSocketConnection
 
-    def hand_over(self, listener: Listener) -> None:
+    def take_over(self, listener: ConnectionHandler) -> None:
         """Leaves the connection to a listener."""
 
 

@@ -23,7 +23,7 @@ from websockets.utils import apply_mask
 
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
 from realtime.core.frames import BINARY, CLOSE, PING, PONG, TEXT, framed
-from realtime.core.networks import neighbourhood
+from realtime.core.networks import network_of
 from realtime.core.token_bucket import TokenBucket
 from realtime.core.turns import SLICE_SECONDS, Turns
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from websockets.frames import Frame
 
-    from realtime.auth.open_connections import Occupant
-    from realtime.core.frames import Packet
-    from realtime.core.transport import Listener
+    from realtime.auth.open_connections import OpenConnection
+    from realtime.core.frames import FrameBatch
+    from realtime.core.transport import ConnectionHandler
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Parser(Protocol):
         super().recv_frame(frame)
 
 
-class Connection(asyncio.Protocol):
+class WebSocketConnection(asyncio.Protocol):
     """A WebSocket, and who listens to it.
 
     Whole messages are read here. What is rarer – messages in parts, closes, what breaks the rules – is left to the
@@ -134,13 +134,13 @@ class Connection(asyncio.Protocol):
         connections: set[Any],
         every: float | None,
         turns: Turns,
-        occupant: Occupant | None = None,
+        occupant: OpenConnection | None = None,
     ) -> None:
         self.transport = transport
         self._occupant = occupant
         self.write = transport.write
         self._connections = connections
-        self._listener: Listener
+        self._listener: ConnectionHandler
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
         self._turns = turns
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
         self.full = transport.get_write_buffer_size() > 0  # of answers to requests before; nobody else would say so
 
-    def listen(self, listener: Listener, early: Iterable[str | bytes] = ()) -> None:
+    def listen(self, listener: ConnectionHandler, early: Iterable[str | bytes] = ()) -> None:
         """Says who hears what comes from now on, after what came early."""
         self._listener = listener
         if self._lost:
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             raise
 
-    def send(self, packet: Packet, limit: int) -> bool:
+    def send(self, packet: FrameBatch, limit: int) -> bool:
         """Writes messages, unless more than ``limit`` bytes wait; a client that is gone gets none."""
         if self.transport.get_write_buffer_size() > limit:
             return False
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
             self._waits = True
             self._pause_or_resume()
             peer = self.transport.get_extra_info("peername")
-            self._turns.call_soon(neighbourhood(peer[0]) if isinstance(peer, tuple) else "", self._continue)
+            self._turns.call_soon(network_of(peer[0]) if isinstance(peer, tuple) else "", self._continue)
         return b""
 
     def _continue(self) -> None:

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from realtime.api.connection_slots import take_place
+from realtime.api.connection_slots import acquire_slot
 from realtime.api.feed_connection import BadFrame, serve
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
-from realtime.errors import BusUnavailable, NotSignedIn, TooMany, Unavailable
+from realtime.errors import BusUnavailable, NotSignedIn, TooManyRequests, Unavailable
 from realtime.feed.codec import encode
 from realtime.feed.messages import Auth, Error, PresenceSet, client_message
-from realtime.feed.query import Wanted
+from realtime.feed.query import FeedQuery
 from realtime.feed.service import Feed
-from realtime.feed.subscriber import Client, Closed
+from realtime.feed.subscriber import Subscriber, SubscriberClosed
 from realtime.notes.validation import describe
 from realtime.websocket.asgi_adapter import direct
 from realtime.websocket.authenticate import by_frame
-from realtime.websocket.handler import Session, close
+from realtime.websocket.handler import Handler, close
 
 if TYPE_CHECKING:
-    from realtime.auth.connection_limit import Place, Places
+    from realtime.auth.connection_limit import ConnectionSlots, Slot
     from realtime.eventlog.cursor import Cursor
-    from realtime.websocket.connection import Connection
+    from realtime.websocket.connection import WebSocketConnection
 
 
 MAX_FRAME = 64 * 1024
@@ -40,16 +40,16 @@ router = SlashRouter(tags=["feed"])
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
     """The feed over a WebSocket."""
-    parts = parts_of(socket)
+    parts = services_of(socket)
     feed, places = parts.feed, parts.places
     await socket.accept()
     try:
-        wanted = Wanted.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else Wanted()
+        wanted = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()
     except ValidationError as error:
         await _close(socket, BadFrame(describe(error.errors())))
         return
     try:
-        viewer = await by_frame(socket)
+        principal = await by_frame(socket)
     except NotSignedIn as error:
         await _close(socket, BadFrame(error.detail, CloseCode.NOT_SIGNED_IN))
         return
@@ -59,18 +59,18 @@ async def websocket(socket: WebSocket) -> None:
     except WebSocketDisconnect:
         return
     try:
-        place = await take_place(socket, viewer)
-    except TooMany:
+        place = await acquire_slot(socket, principal)
+    except TooManyRequests:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
         return
     except Unavailable:
         await _close(socket, BadFrame("", CloseCode.RESUME))
         return
-    client = feed.join(wanted, viewer)
+    client = feed.join(wanted, principal)
     way = direct(socket)
     if way is not None:
-        subscriber = Subscriber(way.connection, feed, client, places, place)
-        way.hand_over(subscriber)
+        subscriber = FeedHandler(way.connection, feed, client, places, place)
+        way.take_over(subscriber)
         await subscriber.follow(wanted.cursor)
         return
     feed.metrics.clients["ws"].inc()
@@ -78,19 +78,26 @@ async def websocket(socket: WebSocket) -> None:
         ended = await serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
     finally:
         feed.leave(client)
-        places.leave(place)
+        places.release(place)
         feed.metrics.clients["ws"].dec()
     if ended is not None:
         await _close(socket, ended)
 
 
-class Subscriber(Session):
+class FeedHandler(Handler):
     """A client of the feed whose connection was taken over."""
 
     __slots__ = ("_client", "_feed", "_place", "_places")
     expected = (BadFrame, BusUnavailable, Unavailable)
 
-    def __init__(self, connection: Connection, feed: Feed, client: Client, places: Places, place: Place | None) -> None:
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        feed: Feed,
+        client: Subscriber,
+        places: ConnectionSlots,
+        place: Slot | None,
+    ) -> None:
         super().__init__(connection)
         self._feed = feed
         self._client = client
@@ -106,15 +113,15 @@ class Subscriber(Session):
             await self._feed.follow(self._client, since)
         except (BusUnavailable, Unavailable):
             self._client.close(CloseCode.RESUME)
-        except Closed:
+        except SubscriberClosed:
             pass
         except BaseException:
             self._client.close(CloseCode.RESUME)
             raise
 
-    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+    def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a message."""
-        return _obey(self._feed, self._client, message if isinstance(message, str) else None)
+        return _handle_command(self._feed, self._client, message if isinstance(message, str) else None)
 
     def failed(self, error: Exception) -> None:
         """Closes the connection, and says why."""
@@ -136,30 +143,30 @@ class Subscriber(Session):
         """Forgets the client."""
         self._client.close(CloseCode.RESUME)
         self._feed.leave(self._client)
-        self._places.leave(self._place)
+        self._places.release(self._place)
         self._feed.metrics.clients["ws"].dec()
 
     def _close(self, code: CloseCode, detail: str = "") -> None:
         self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)
 
 
-async def _write(socket: WebSocket, feed: Feed, client: Client, wanted: Wanted) -> None:
+async def _write(socket: WebSocket, feed: Feed, client: Subscriber, wanted: FeedQuery) -> None:
     async with contextlib.aclosing(feed.stream(client, wanted.cursor)) as frames:
         async for frame in frames:
             await socket.send_text(frame.text)
 
 
-async def _read(socket: WebSocket, feed: Feed, client: Client) -> None:
+async def _read(socket: WebSocket, feed: Feed, client: Subscriber) -> None:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        work = _obey(feed, client, message.get("text"))
+        work = _handle_command(feed, client, message.get("text"))
         if work is not None:
             await work
 
 
-def _obey(feed: Feed, client: Client, text: str | None) -> Coroutine[Any, Any, None] | None:
+def _handle_command(feed: Feed, client: Subscriber, text: str | None) -> Coroutine[Any, Any, None] | None:
     """Does what a client says; what takes its time is returned. Raises :class:`BadFrame`."""
     if text is None:
         raise BadFrame("binary frames are not understood here")
@@ -170,22 +177,22 @@ def _obey(feed: Feed, client: Client, text: str | None) -> Coroutine[Any, Any, N
     except ValidationError as error:
         raise BadFrame(describe(error.errors())) from error
     if isinstance(command, PresenceSet):
-        return _look(feed, client, command)
+        return _set_presence(feed, client, command)
     if isinstance(command, Auth):
         raise BadFrame(
             "type: this server has no accounts to sign in to"
-            if client.viewer.keys is None
+            if client.principal.keys is None
             else "type: auth comes first, and once; a connection that came with a cookie or a header needs none"
         )
     return None
 
 
-async def _look(feed: Feed, client: Client, command: PresenceSet) -> None:
+async def _set_presence(feed: Feed, client: Subscriber, command: PresenceSet) -> None:
     try:
-        await feed.look(client, command.id, command.state)
+        await feed.set_presence(client, command.id, command.state)
     except ValueError as error:
         raise BadFrame(str(error)) from error
-    except TooMany as error:
+    except TooManyRequests as error:
         raise BadFrame("", CloseCode.TOO_MANY) from error
 
 

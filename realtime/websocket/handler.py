@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
-from realtime.core.transport import Listener
+from realtime.core.transport import ConnectionHandler
 from realtime.core.turns import SLICE_SECONDS
 from realtime.websocket.connection import RECONNECT_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from realtime.websocket.connection import Connection
+    from realtime.websocket.connection import WebSocketConnection
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ SMALL = 4096
 """Bytes that may."""
 
 
-class Session(Listener, ABC):
+class Handler(ConnectionHandler, ABC):
     """Takes what a client sends, one message after the other, in the order in which it came."""
 
     __slots__ = ("_bytes", "_task", "_waiting", "connection")
@@ -38,14 +38,14 @@ class Session(Listener, ABC):
     expected: tuple[type[Exception], ...]
     """What taking a message may raise: the end of the connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: WebSocketConnection) -> None:
         self.connection = connection
         self._waiting: deque[str | bytes] | None = None
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def take(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
+    def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a message; what cannot be done at once is returned, to be awaited before the next one."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Session(Listener, ABC):
         """A message came."""
         if self._task is None:
             try:
-                work = self.take(message)
+                work = self.handle(message)
             except self.expected as error:
                 self.failed(error)
                 return
@@ -92,7 +92,7 @@ class Session(Listener, ABC):
                     until = time.monotonic() + SLICE_SECONDS
                 message = self._waiting.popleft()
                 self._bytes -= len(message)
-                work = self.take(message)
+                work = self.handle(message)
         except self.expected as error:
             self.failed(error)
         except BaseException as error:

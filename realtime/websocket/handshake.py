@@ -20,7 +20,7 @@ from realtime.auth.open_connections import OCCUPANT
 from realtime.core.frames import BINARY, TEXT, framed
 from realtime.core.turns import Turns
 from realtime.websocket.asgi_adapter import DIRECT
-from realtime.websocket.connection import Connection
+from realtime.websocket.connection import WebSocketConnection
 from realtime.websocket.handler import MOST, SMALL
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     from uvicorn.server import ServerState
 
-    from realtime.auth.open_connections import Occupant
-    from realtime.core.transport import Listener
+    from realtime.auth.open_connections import OpenConnection
+    from realtime.core.transport import ConnectionHandler
 
     Headers = Sequence[tuple[bytes, bytes]]
 
@@ -46,7 +46,7 @@ SWITCHING = (
 )
 
 
-class Refused(Exception):
+class HandshakeRefused(Exception):
     """A request that is no handshake."""
 
     def __init__(self, detail: str, status: int = HTTPStatus.BAD_REQUEST, headers: Headers = ()) -> None:
@@ -57,23 +57,23 @@ class Refused(Exception):
 
 
 def accept_of(method: str, version: str, target: bytes, given: Mapping[bytes, list[bytes]]) -> bytes:
-    """What accepts the handshake that a request is, whose headers are given by their names. Raises :class:`Refused`.
+    """What accepts the handshake that a request is, whose headers are given by their names. Raises :class:`HandshakeRefused`.
 
     That it is to be upgraded to a WebSocket is known, as ``Connection`` and ``Upgrade`` say so.
     """
     if method != "GET" or version != "1.1":
-        raise Refused("A WebSocket is opened with GET, over HTTP/1.1")
+        raise HandshakeRefused("A WebSocket is opened with GET, over HTTP/1.1")
     if len(target) > LONGEST_TARGET or not target.isascii():
-        raise Refused(f"The path must be ASCII, and at most {LONGEST_TARGET} bytes with its query")
+        raise HandshakeRefused(f"The path must be ASCII, and at most {LONGEST_TARGET} bytes with its query")
     # Java's client sends a length of zero.
     if given.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in given:
-        raise Refused("A handshake has no body")
+        raise HandshakeRefused("A handshake has no body")
     if given.get(b"sec-websocket-version") != [VERSION]:
         more = (b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")
-        raise Refused("Sec-WebSocket-Version must be 13", HTTPStatus.UPGRADE_REQUIRED, more)
+        raise HandshakeRefused("Sec-WebSocket-Version must be 13", HTTPStatus.UPGRADE_REQUIRED, more)
     keys = given.get(b"sec-websocket-key", [])
     if len(keys) != 1 or not _is_key(keys[0]):
-        raise Refused("Sec-WebSocket-Key must be 16 bytes in base64, once")
+        raise HandshakeRefused("Sec-WebSocket-Key must be 16 bytes in base64, once")
     return accept_key(keys[0].decode()).encode()
 
 
@@ -98,7 +98,7 @@ def problem(status: int, detail: str, headers: Iterable[tuple[bytes, bytes]] = (
     return last_answer(status, [*headers, (b"content-type", b"application/json")], body)
 
 
-def upgrade(http: HttpToolsProtocol, release: Callable[[], Occupant | None]) -> None:
+def upgrade(http: HttpToolsProtocol, release: Callable[[], OpenConnection | None]) -> None:
     """Makes a WebSocket of a connection whose request asks for one, or refuses it and closes the connection.
 
     Args:
@@ -111,7 +111,7 @@ def upgrade(http: HttpToolsProtocol, release: Callable[[], Occupant | None]) -> 
         given[name].append(value)
     try:
         accept = accept_of(asked["method"], asked["http_version"], http.url, given)
-    except Refused as refused:
+    except HandshakeRefused as refused:
         headers = [*server.default_headers, *refused.headers]
         http.transport.write(problem(refused.status, refused.detail, headers))
         http.transport.close()
@@ -150,7 +150,7 @@ class Handshake(asyncio.Protocol):
     Until it is accepted this is the protocol of its transport, from then on the first listener of its connection.
     """
 
-    connection: Connection
+    connection: WebSocketConnection
     """Since it was accepted."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Handshake(asyncio.Protocol):
         server: ServerState,
         every: float | None,
         turns: Turns,
-        occupant: Occupant | None,
+        occupant: OpenConnection | None,
     ) -> None:
         self.transport = transport
         self._occupant = occupant
@@ -238,7 +238,9 @@ class Handshake(asyncio.Protocol):
         head += (b"%b: %b\r\n" % line for line in (*self._server.default_headers, *message.get("headers", ())))
         self._answered = self._accepted = True
         self._connections.discard(self)
-        self.connection = Connection(self.transport, self._connections, self._every, self._turns, self._occupant)
+        self.connection = WebSocketConnection(
+            self.transport, self._connections, self._every, self._turns, self._occupant
+        )
         self.connection.listen(self)
         self.transport.set_protocol(self.connection)
         self.connection.write(b"".join(head) + b"\r\n")
@@ -280,7 +282,7 @@ class Handshake(asyncio.Protocol):
             self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
             self._changed.set()
 
-    def hand_over(self, listener: Listener) -> None:
+    def take_over(self, listener: ConnectionHandler) -> None:
         """Leaves the connection to a listener, which hears first what nobody received here."""
         self._handed_over = True
         if self._occupant is not None:

@@ -22,7 +22,7 @@ from realtime.websocket.handshake import last_answer, problem, upgrade
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from realtime.auth.open_connections import Occupancy, Occupant
+    from realtime.auth.open_connections import OpenConnection, OpenConnections
 
 MOST = 64 * 1024
 WITHIN = 10.0
@@ -56,7 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
     """The bytes that the parser is reading."""
     _replaying = False
     """Whether the parser is given a head that was read before."""
-    _occupant: Occupant | None = None
+    _occupant: OpenConnection | None = None
     _turned_away = False
     """Whether there is no room for the connection, which is answered as soon as it sends something."""
 
@@ -65,7 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
     """Bytes that the peer had not taken when that was looked at last."""
 
     def __init__(
-        self, *arguments: Any, occupancy: Occupancy | None = None, stall: float = WITHIN, **options: Any
+        self, *arguments: Any, occupancy: OpenConnections | None = None, stall: float = WITHIN, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
         self._occupancy = occupancy
@@ -85,7 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is gone."""
-        self._hurry(waiting=False)
+        self._set_deadline(waiting=False)
         self._stop_stall_check()
         if self._occupant is not None:
             self._occupant.leave()
@@ -127,7 +127,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._stall_check.cancel()
             self._stall_check = None
 
-    def _turn_away(self, occupancy: Occupancy) -> None:
+    def _turn_away(self, occupancy: OpenConnections) -> None:
         """Answer 503 on a connection for which there is no room, after its request if that comes soon."""
         self._refused = True
         if occupancy.turned_away >= MAX_REFUSED:
@@ -139,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(SURPLUS_WITHIN, self._answer_no_room, b"")
 
     def _answer_no_room(self, request: bytes) -> None:
-        self._hurry(waiting=False)
+        self._set_deadline(waiting=False)
         if not self.transport.is_closing():
             self.transport.write(no_room(request))
             self.transport.close()
@@ -151,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         return idle
 
-    def release_occupant(self) -> Occupant | None:
+    def release_occupant(self) -> OpenConnection | None:
         """Return what counts the connection, which is another protocol's from now on."""
         self._stop_stall_check()
         occupant, self._occupant = self._occupant, None
@@ -173,7 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
         # While a request is answered, reading may be paused here: the next one is not late then. A body that is still
         # coming when its request is answered is waited for only to come to the next one.
-        self._hurry(waiting=self._at != AFTER and not self._answering)
+        self._set_deadline(waiting=self._at != AFTER and not self._answering)
 
     @property
     def _answering(self) -> bool:
@@ -253,7 +253,7 @@ class HttpProtocol(HttpToolsProtocol):
             upgrade(self, self.release_occupant)
             self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
 
-    def _hurry(self, *, waiting: bool) -> None:
+    def _set_deadline(self, *, waiting: bool) -> None:
         """Whether a head is being waited for: then it is not for ever."""
         if not waiting:
             if self._deadline is not None:
@@ -264,7 +264,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answers what is no request yet, and closes the connection."""
-        self._hurry(waiting=False)
+        self._set_deadline(waiting=False)
         if self.transport.is_closing():
             return
         if self._at != HEAD or self._answering:  # there is nothing to answer, or something else

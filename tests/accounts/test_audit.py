@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.auth.audit import HOUR_SECONDS, MAX_PER_CALLER, MAX_PER_WORKER, HourlyLimit, NoteAudit
-from realtime.auth.permissions import OPEN, STRANGER, Viewer, key_of, link_key
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal, key_of, link_key
 from realtime.auth.tokens import digest
 from tests.accounts.people import HERE, Browser, bearer, parts_of, run
 from tests.harness import Json, eventually, note_in
@@ -158,7 +158,7 @@ async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -
 
     stand_in: Any = Stored()
     audit = NoteAudit(stand_in)
-    bob = Viewer(frozenset({key_of("bob")}), "bob", address="192.0.2.7")
+    bob = Principal(frozenset({key_of("bob")}), "bob", address="192.0.2.7")
     for number in range(2 * MAX_PER_CALLER):
         audit.add_hourly("note.access", bob, str(number), ok=False)
     await audit.flush()
@@ -167,16 +167,16 @@ async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -
 
 def test_viewer_with_an_address_is_the_same_viewer(host: TestClient, browse: Browse, note: int) -> None:
     """A stranger who writes is asked to sign in; one with a link is not."""
-    assert Viewer(STRANGER.keys, writes=False, address="192.0.2.7") == STRANGER
-    assert Viewer(STRANGER.keys, writes=False, address="192.0.2.7").anonymous
-    assert not Viewer(frozenset({"*", link_key("0" * 32)})).anonymous
-    assert not OPEN.anonymous
+    assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7") == ANONYMOUS
+    assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7").anonymous
+    assert not Principal(frozenset({"*", link_key("0" * 32)})).anonymous
+    assert not UNRESTRICTED.anonymous
     assert browse().patch(f"/notes/{note}/", json={"title": "Another"}).status_code == 401
 
 
 def test_purge_of_old_trash_is_nobody_s(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     ann.put(f"/notes/{note}/access", json={"link": "editor"})
     version = ann.delete(f"/notes/{note}/").json()["version"] + 1
-    run(host, lambda: parts_of(host).notes.purge(OPEN, note, {version}, None))
+    run(host, lambda: parts_of(host).notes.purge(UNRESTRICTED, note, {version}, None))
     purged = [one for one in entries(root, action="note.purge") if one["target"] == str(note)]
     assert [(one["who"], one["address"]) for one in purged] == [(None, None)]

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth.permissions import Viewer, key_of
+from realtime.auth.permissions import Principal, key_of
 from realtime.notes.deleted_accounts import LINGER
 from realtime.notes.models import NoteIn
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
@@ -187,8 +187,8 @@ def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Brow
     assert ann.name in unsettled(host)
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{note['id']}/access").json()["role"] == "owner"
-    viewer = Viewer(frozenset({key_of(ann.name)}), ann.name)
-    late = run(host, lambda: parts.notes.create(viewer, NoteIn.model_validate(note_in("Late")), None))
+    principal = Principal(frozenset({key_of(ann.name)}), ann.name)
+    late = run(host, lambda: parts.notes.create(principal, NoteIn.model_validate(note_in("Late")), None))
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.auth.failed_sign_ins import MAX_PENDING_USERS, FailedSignInCounter
+from realtime.auth.failed_sign_ins import MAX_PENDING_USERS, FailedSignInRecorder
 from realtime.errors import OutcomeUnknown
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run
 from tests.harness import Json
@@ -95,7 +95,7 @@ class Unsteady:
 
 async def test_failures_are_kept_while_the_database_is_away_and_bounded() -> None:
     people = Unsteady()
-    counter = FailedSignInCounter(people)  # type: ignore[arg-type]  # all that it needs of one
+    counter = FailedSignInRecorder(people)  # type: ignore[arg-type]  # all that it needs of one
     for number in range(MAX_PENDING_USERS + 5):
         counter.add(f"user{number}")
     for _ in range(2):

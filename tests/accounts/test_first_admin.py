@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.auth.accounts import NewAccount
-from realtime.auth.sign_in_guard import Caller
+from realtime.auth.sign_in_guard import ClientInfo
 from realtime.settings import Settings
 from tests.accounts.people import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
 from tests.harness import ServerProcess, data_folder, eventually, rest_client
@@ -89,7 +89,7 @@ def test_of_many_with_the_setup_token_one_is_admin_and_nobody_else_gets_in(empty
     async def all_at_once() -> list[object]:
         new = [NewAccount(f"user{number}", PASSWORD, setup=token) for number in range(6)]
         outcomes: list[object] = await asyncio.gather(
-            *(accounts.sign_up(one, Caller(), None) for one in new), return_exceptions=True
+            *(accounts.sign_up(one, ClientInfo(), None) for one in new), return_exceptions=True
         )
         return outcomes
 

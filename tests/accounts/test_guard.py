@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from realtime.auth.devices import issue_device
-from realtime.auth.rate_limit import Limits
-from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, Caller, SignInGuard
-from realtime.auth.users import Person
+from realtime.auth.rate_limit import RateLimiter
+from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, ClientInfo, SignInGuard
+from realtime.auth.users import User
 from realtime.core.fair_queue import Requester
-from realtime.errors import TooMany
+from realtime.errors import TooManyRequests
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 
 KEY = "k" * 32
-ANN = Person("ann", "right", admin=False, disabled=False, created_date=datetime.now(UTC), eras={"session": 0})
-HERE = Caller("192.0.2.7")
+ANN = User(
+    "ann", "right", admin=False, disabled=False, created_date=datetime.now(UTC), token_generations={"session": 0}
+)
+HERE = ClientInfo("192.0.2.7")
 DELAYS = [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
 
 
@@ -59,11 +61,11 @@ async def guard(settings: Settings, passwords: Recorded, request: pytest.Fixture
         return KEY
 
     stand_in: Any = passwords
-    yield SignInGuard(Limits(bus), stand_in, key)
+    yield SignInGuard(RateLimiter(bus), stand_in, key)
     await bus.aclose()
 
 
-async def fail(guard: SignInGuard, times: int, caller: Caller = HERE, name: str = "ann") -> None:
+async def fail(guard: SignInGuard, times: int, caller: ClientInfo = HERE, name: str = "ann") -> None:
     for _ in range(times):
         assert await guard.verify(name, "wrong", ANN if name == "ann" else None, caller) == (False, None)
 
@@ -73,25 +75,25 @@ async def test_delay_grows_with_the_failures_and_then_attempts_are_refused(
 ) -> None:
     await fail(guard, len(DELAYS))
     assert passwords.delays == DELAYS
-    with pytest.raises(TooMany) as refused:
+    with pytest.raises(TooManyRequests) as refused:
         await guard.verify("ann", "right", ANN, HERE)
     assert 1 <= refused.value.seconds <= BY_NAME.rule.seconds
-    with pytest.raises(TooMany):
-        await guard.verify("ann", "right", ANN, Caller("192.0.2.8"))  # of the same provider's network
+    with pytest.raises(TooManyRequests):
+        await guard.verify("ann", "right", ANN, ClientInfo("192.0.2.8"))  # of the same provider's network
     assert passwords.delays == []
 
 
 async def test_unknown_name_is_treated_the_same(guard: SignInGuard, passwords: Recorded) -> None:
     await fail(guard, len(DELAYS), name="nobody")
     assert passwords.delays == DELAYS
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         await guard.verify("nobody", "right", None, HERE)
 
 
 async def test_other_networks_and_names_are_not_delayed(guard: SignInGuard, passwords: Recorded) -> None:
     await fail(guard, 10)
     passwords.verified.clear()
-    assert await guard.verify("ann", "right", ANN, Caller("198.51.100.7")) == (True, None)
+    assert await guard.verify("ann", "right", ANN, ClientInfo("198.51.100.7")) == (True, None)
     await fail(guard, 1, name="bob")
     assert passwords.verified == [
         (Requester("198.51.100.0/24", "198.51.100.7"), 0),
@@ -106,7 +108,9 @@ async def test_right_passwords_are_no_failures(guard: SignInGuard, passwords: Re
 
 
 async def test_disabled_user_fails_with_the_right_password(guard: SignInGuard, passwords: Recorded) -> None:
-    disabled = Person("ann", "right", admin=False, disabled=True, created_date=ANN.created_date, eras={"session": 0})
+    disabled = User(
+        "ann", "right", admin=False, disabled=True, created_date=ANN.created_date, token_generations={"session": 0}
+    )
     for _ in range(4):
         assert await guard.verify("ann", "right", disabled, HERE) == (False, None)
     assert passwords.delays == DELAYS[:4]
@@ -125,13 +129,13 @@ async def test_address_that_tries_many_names_is_delayed_but_not_refused(
 
 async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: Recorded) -> None:
     for number in range(102):
-        await fail(guard, 1, Caller(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
+        await fail(guard, 1, ClientInfo(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
     assert passwords.delays == [0] * 100 + [1, 2]
 
 
 async def test_known_device_has_an_allowance_of_its_own(guard: SignInGuard, passwords: Recorded) -> None:
     device = issue_device(KEY, "ann", 0)
-    known = Caller("192.0.2.7", devices=[device])
+    known = ClientInfo("192.0.2.7", devices=[device])
     await fail(guard, 10)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, known) == (True, None)
@@ -141,13 +145,13 @@ async def test_known_device_has_an_allowance_of_its_own(guard: SignInGuard, pass
 async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
     guard: SignInGuard, passwords: Recorded
 ) -> None:
-    stolen = Caller("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
-    other = Caller("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
-    await fail(guard, BY_DEVICE.rule.most, stolen)
+    stolen = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
+    other = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
+    await fail(guard, BY_DEVICE.rule.limit, stolen)
     assert passwords.delays == DELAYS
-    await fail(guard, BY_NAME.rule.most, stolen)
+    await fail(guard, BY_NAME.rule.limit, stolen)
     assert not any(requester.trusted for requester, _ in passwords.verified)
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         await guard.verify("ann", "right", ANN, stolen)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, other) == (True, None)
@@ -159,6 +163,6 @@ async def test_failures_of_a_password_change_are_counted_by_session(guard: SignI
         assert await guard.verify_old(ANN, "right", "session", HERE)
     for _ in range(5):
         assert not await guard.verify_old(ANN, "wrong", "session", HERE)
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         await guard.verify_old(ANN, "right", "session", HERE)
     assert await guard.verify_old(ANN, "right", "another session", HERE)

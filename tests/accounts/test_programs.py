@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from realtime.cli.main import app
-from realtime.cli.watch import Refused, follow
+from realtime.cli.watch import ConnectionRefused, follow
 from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, add_user, bearer, with_accounts
 from tests.harness import UNIT, ServerProcess, note_in
@@ -48,7 +48,7 @@ async def test_export_import_and_watch_take_a_token(
                 assert (await anext(frames))["type"] == "ready"
                 await ann.put(f"/notes/{made['id']}/", json=note_in("other"))
                 assert (await anext(frames))["note"]["title"] == "other"
-            with pytest.raises(Refused, match="The token is wrong"):
+            with pytest.raises(ConnectionRefused, match="The token is wrong"):
                 await anext(follow(server.url, None, print, "rt_x"))
     assert token not in server.log()
     assert "rt_x" not in server.log()

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from realtime.auth.permissions import OPEN
-from realtime.auth.users import Person
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.auth.users import User
 from realtime.core.close_codes import CloseCode
 from realtime.errors import LastAdmin
 from realtime.notes.models import NoteIn
@@ -109,7 +109,7 @@ def closing(socket: WebSocketTestSession) -> tuple[int, str]:
 
 def test_feeds_and_rooms_start_over_with_the_new_role(host: TestClient, root: Browser, ann: Browser) -> None:
     body = NoteIn.model_validate(note_in("Of nobody"))
-    note = run(host, lambda: parts_of(host).notes.create(OPEN, body, None)).id
+    note = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None)).id
     promote(root, ann.name)
     with (
         ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed,
@@ -135,10 +135,10 @@ def test_feeds_and_rooms_start_over_with_the_new_role(host: TestClient, root: Br
 def test_viewer_who_was_read_before_the_change_is_not_let_in(host: TestClient, root: Browser, ann: Browser) -> None:
     promote(root, ann.name)
     parts = parts_of(host)
-    before = run(host, lambda: parts.viewers.of_secret(ann.secret, None))
+    before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     demote(root, ann.name)
     asyncio.run(eventually(lambda: parts.feed._ended(before)))
-    after = run(host, lambda: parts.viewers.of_secret(ann.secret, None))
+    after = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     assert (before.admin, after.admin) == (True, False)
     assert not parts.feed._ended(after)
 
@@ -168,7 +168,7 @@ async def test_administrators_who_act_on_each_other_at_once_leave_one(stores: li
             stores[1].people.set_admin(names[5], False),
         ]
         results = await asyncio.gather(*acts, return_exceptions=True)
-        assert sum(isinstance(result, Person) for result in results) == 5, results
+        assert sum(isinstance(result, User) for result in results) == 5, results
         assert sum(isinstance(result, LastAdmin) for result in results) == 1
         assert len([one for one in await stores[0].people.all() if one.admin and not one.disabled]) == 1
         for name in names:

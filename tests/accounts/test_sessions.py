@@ -15,8 +15,8 @@ import jwt
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.auth.sign_in_guard import Caller
-from realtime.auth.tokens import Claims, make_jwt, read_jwt
+from realtime.auth.sign_in_guard import ClientInfo
+from realtime.auth.tokens import TokenClaims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
 from realtime.notes.service import IMPORT_NOTES
 from realtime.store.lists import EXPORTED
@@ -163,7 +163,7 @@ def test_what_is_no_bearer_s_is_not_looked_at(browse: Browse, ann: Browser, sche
 
 
 def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
-    key: str = run(host, parts_of(host).viewers.key)
+    key: str = run(host, parts_of(host).authenticator.key)
     mine = ann.get("/auth/sessions").json()[0]["id"]
     now = datetime.now(UTC)
     good = {"sub": ann.name, "sid": mine, "jti": "x", "exp": now + timedelta(minutes=1)}
@@ -178,7 +178,7 @@ def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
         jwt.encode({**good, "sid": {"$ne": ""}}, key, "HS256"),
         jwt.encode({**good, "exp": now - timedelta(seconds=1)}, key, "HS256"),
         jwt.encode({name: value for name, value in good.items() if name != "exp"}, key, "HS256"),
-        f"{none}.{make_jwt(key, Claims(ann.name, mine)).split('.')[1]}.",
+        f"{none}.{make_jwt(key, TokenClaims(ann.name, mine)).split('.')[1]}.",
         "rt_" + "x" * 43,
         "..",
         "x" * 9000,
@@ -186,7 +186,7 @@ def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
     for token in forged:
         assert browse().get("/auth/me", headers=bearer(token)).status_code == 401, token
     with pytest.raises(ValueError, match="Signature"):
-        read_jwt("another key of more than 32 bytes length", make_jwt(key, Claims("ann", mine)))
+        read_jwt("another key of more than 32 bytes length", make_jwt(key, TokenClaims("ann", mine)))
 
 
 def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> None:
@@ -195,7 +195,7 @@ def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> 
     now = datetime.now(UTC)
 
     async def age(**fields: datetime) -> None:
-        parts.viewers.forget([id])
+        parts.authenticator.forget([id])
         await parts.store.sessions._sessions.update_one({"_id": id}, {"$set": fields})
 
     run(host, lambda: age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1)))
@@ -248,7 +248,7 @@ def test_what_began_while_it_held_does_nothing_after_the_end(
     host: TestClient, ann: Browser, path: str, body: Json
 ) -> None:
     async def end() -> None:
-        await parts_of(host).viewers.end(ann.name)
+        await parts_of(host).authenticator.end(ann.name)
 
     assert slowly(ann, "POST", path, body, end).startswith(b"401 ")
 
@@ -258,7 +258,7 @@ def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browse
         ann.post("/notes/", json=note_in())
 
     async def end() -> None:
-        await parts_of(host).viewers.end(ann.name)
+        await parts_of(host).authenticator.end(ann.name)
 
     exported = slowly(ann, "GET", "/export", None, end)
     assert exported.startswith(b"200 PK")
@@ -275,7 +275,7 @@ def test_an_import_stops_at_the_end_of_its_session(
         nonlocal made
         async for some in bring_in_all(*arguments):
             made += len(some)
-            await parts_of(host).viewers.end(ann.name)
+            await parts_of(host).authenticator.end(ann.name)
             yield some
 
     bring_in_all = notes.bring_in
@@ -291,7 +291,7 @@ def test_an_import_is_not_begun_after_the_end_of_its_session(
     check = bundle.check
 
     def read(*arguments: Any, **options: Any) -> Any:  # in a thread
-        run(host, partial(parts_of(host).viewers.end, ann.name))
+        run(host, partial(parts_of(host).authenticator.end, ann.name))
         return check(*arguments, **options)
 
     monkeypatch.setattr(bundle, "check", read)
@@ -303,9 +303,9 @@ def test_an_import_is_not_begun_after_the_end_of_its_session(
 def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
     async def make() -> None:
         parts = parts_of(host)
-        viewer = await parts.viewers.of_secret(ann.secret, None)
+        principal = await parts.authenticator.of_secret(ann.secret, None)
         await parts.accounts.users.reset(ann.name, "another password of hers")
         with pytest.raises(NotSignedIn):
-            await parts.accounts.make_token(viewer, "to stay", 366, Caller(), writes=True)
+            await parts.accounts.make_token(principal, "to stay", 366, ClientInfo(), writes=True)
 
     run(host, make)

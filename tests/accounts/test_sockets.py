@@ -44,16 +44,16 @@ def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
         return CloseCode(closed.code), frames
 
 
-def viewers(host: TestClient) -> list[Any]:
+def authenticator(host: TestClient) -> list[Any]:
     """Who is at the feed."""
-    return [client.viewer for client in parts_of(host).feed._hub.clients()]
+    return [client.principal for client in parts_of(host).feed._hub.clients()]
 
 
 @pytest.mark.parametrize("origin", [HERE, OTHER])
 def test_a_cookie_counts_for_pages_of_this_server(host: TestClient, ann: Browser, origin: str) -> None:
     with feed(ann, Origin=origin) as socket:
         assert socket.receive_json()["type"] == "ready"
-        assert [viewer.name for viewer in viewers(host)] == [ann.name]
+        assert [principal.name for principal in authenticator(host)] == [ann.name]
 
 
 @pytest.mark.parametrize("origin", ["https://127.0.0.1", None])
@@ -61,7 +61,7 @@ def test_a_cookie_counts_for_an_exact_origin_only(host: TestClient, ann: Browser
     with feed(ann, **({"Origin": origin} if origin else {})) as socket:
         socket.send_json({"type": "auth"})
         assert socket.receive_json()["type"] == "ready"
-        assert [viewer.name for viewer in viewers(host)] == [None]
+        assert [principal.name for principal in authenticator(host)] == [None]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:81", "http://127.0.0.1.example", "null"])
@@ -76,8 +76,8 @@ def test_header(host: TestClient, browse: Browse, ann: Browser) -> None:
     made = ann.token(scope="read")
     with feed(browse(), **bearer(made["token"])) as socket:
         assert socket.receive_json()["type"] == "ready"
-        (viewer,) = viewers(host)
-        assert (viewer.name, viewer.writes, viewer.session) == (ann.name, False, made["id"])
+        (principal,) = authenticator(host)
+        assert (principal.name, principal.writes, principal.session) == (ann.name, False, made["id"])
     for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
         with (
             pytest.raises(WebSocketDenialResponse) as refused,
@@ -94,7 +94,7 @@ def test_first_frame(host: TestClient, browse: Browse, ann: Browser) -> None:
         with feed(browse()) as socket:
             socket.send_json(frame)
             assert socket.receive_json()["type"] == "ready"
-            assert [viewer.name for viewer in viewers(host)] == [name]
+            assert [principal.name for principal in authenticator(host)] == [name]
             socket.send_json(frame)
             code, frames = last(socket)
             assert (code, frames[-1]["type"]) == (CloseCode.BAD_FRAME, "error")

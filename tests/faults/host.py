@@ -14,7 +14,7 @@ from pathlib import Path
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import Fleet
@@ -99,7 +99,7 @@ async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
 async def disk_full(run: Run) -> Figures:
     """The disk of the embedded MongoDB gets full, and has room again."""
     disk = await run.stand.exits.enter_async_context(_disk(run.stand.folder / "disk", ROOM))
-    pair = Embedded(disk / "data")
+    pair = EmbeddedServers(disk / "data")
     run.stand.exits.push_async_callback(asyncio.to_thread, pair.stop)
     await asyncio.to_thread(pair.start)
     settings = await run.stand.settings(mongo_url=pair.mongo_url, write_timeout=2, read_timeout=2)

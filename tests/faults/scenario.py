@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from tests.faults.stand import Stand
 
 LIMIT = 45 * 60.0
@@ -142,7 +142,7 @@ async def perform(
     times: int,
     folder: Path,
     thorough: bool,
-    shared: Embedded | None = None,
+    shared: EmbeddedServers | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
     """Runs a scenario. What it raises says how to repeat it."""

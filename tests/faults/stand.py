@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from realtime.embedded.pair import Embedded
+from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.harness import ServerProcess, eventually
@@ -22,7 +22,7 @@ from tests.harness import ServerProcess, eventually
 class Stand:
     """Makes servers. ``shared`` is an embedded pair that nobody may break, if there is one already."""
 
-    def __init__(self, folder: Path, shared: Embedded | None = None) -> None:
+    def __init__(self, folder: Path, shared: EmbeddedServers | None = None) -> None:
         self.folder = folder
         self._shared = shared
         self.exits = AsyncExitStack()
@@ -33,9 +33,9 @@ class Stand:
     async def __aexit__(self, *_: object) -> None:
         await self.exits.aclose()
 
-    async def pair(self) -> Embedded:
+    async def pair(self) -> EmbeddedServers:
         """An embedded pair of this scenario alone, to be broken."""
-        servers = Embedded(self.folder / f"pair-{uuid.uuid4().hex[:6]}")
+        servers = EmbeddedServers(self.folder / f"pair-{uuid.uuid4().hex[:6]}")
         self.exits.push_async_callback(asyncio.to_thread, servers.stop)
         await asyncio.to_thread(servers.start)
         return servers

@@ -8,7 +8,7 @@ import signal
 from typing import get_args
 
 from realtime.failpoints import Point
-from realtime.notes.models import Change
+from realtime.notes.models import NoteChange
 from tests.faults.coediting import lure, visitors
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
@@ -136,7 +136,7 @@ async def publishes_reversed(run: Run) -> Figures:
     return load.figures
 
 
-async def _commit(load: Crowd, worker: Worker, note: int) -> Change:
+async def _commit(load: Crowd, worker: Worker, note: int) -> NoteChange:
     token = load.ledger.token("d")
     change = await worker.store.notes.update(note, {"description": token}, None, None)
     assert change is not None

@@ -11,15 +11,15 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.fair_queue import FairPool
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.outbox import Outbox
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
-from realtime.notes.models import NoteIn, NotePatch, Usage
+from realtime.notes.models import NoteIn, NotePatch, StorageUsage
 from realtime.notes.quotas import Quotas
-from realtime.notes.service import Notes
+from realtime.notes.service import NoteService
 from realtime.rooms.manager import Rooms
 from realtime.settings import Settings
 from realtime.store.database import Store
@@ -32,11 +32,11 @@ class Part:
 
     store: Store
     outbox: Outbox
-    notes: Notes
+    notes: NoteService
 
     async def patch(self, **fields: Any) -> None:
         """Changes note 1."""
-        await self.notes.patch(OPEN, 1, NotePatch(**fields), None, None, None)
+        await self.notes.patch(UNRESTRICTED, 1, NotePatch(**fields), None, None, None)
 
     async def versions(self, id: int = 1) -> list[int]:
         """The versions that the history lists, all pages of it."""
@@ -68,9 +68,9 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         buses.append(Bus(settings.redis_url, settings.database, keep=1000))
         buses[-1].available = False
         outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), wait=0)
-        pool, quotas = FairPool("merges"), Quotas(store, Usage(0, 0))
+        pool, quotas = FairPool("merges"), Quotas(store, StorageUsage(0, 0))
         rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1, pool=pool)
-        notes = Notes(store, outbox, rooms, FailPoints(), Metrics(), quotas=quotas, pool=pool)
+        notes = NoteService(store, outbox, rooms, FailPoints(), Metrics(), quotas=quotas, pool=pool)
         made.append(Part(store, outbox, notes))
     yield made
     for bus in buses:
@@ -124,5 +124,5 @@ async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> 
 
 async def start(worker: Part, content: str = "") -> dict[int, Json]:
     note = note_in(content=content, tags=[])
-    await worker.notes.create(OPEN, NoteIn(**note), None)
+    await worker.notes.create(UNRESTRICTED, NoteIn(**note), None)
     return {1: note}

@@ -12,13 +12,13 @@ import pytest
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import Unavailable
 from realtime.notes.models import MAX_CONTENT, NoteIn
 from realtime.settings import Settings
-from realtime.store.archiver import Archive
-from realtime.store.bson_mapping import Document
-from realtime.store.connection import Connection
+from realtime.store.archiver import Archiver
+from realtime.store.bson_mapping import BsonDocument
+from realtime.store.connection import MongoConnection
 from realtime.store.history import History
 from realtime.store.texts import TextStore
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
@@ -61,7 +61,7 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
 
     async def archive(worker: Part) -> None:
         while not done.is_set():
-            await worker.store.archive.move({1})
+            await worker.store.archive.archive({1})
 
     async def look(worker: Part) -> None:
         while not done.is_set():
@@ -79,32 +79,32 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
         for _ in range(80):
             await write(workers[0], pick, written)
         done.set()
-    await asyncio.gather(*(worker.store.archive.move({1}) for worker in workers))
+    await asyncio.gather(*(worker.store.archive.archive({1}) for worker in workers))
     for version, note in written.items():
         assert await workers[1].read(version) == note, version
 
 
-class _Slow(Archive):
+class _Slow(Archiver):
     """An archive that is held up, before or after it has kept the revisions."""
 
-    def __init__(self, connection: Connection, *, before: bool = False) -> None:
+    def __init__(self, connection: MongoConnection, *, before: bool = False) -> None:
         self.history = _SlowHistory(connection, before=before)
         super().__init__(connection, self.history, TextStore(connection))
 
 
 class _SlowHistory(History):
-    def __init__(self, connection: Connection, *, before: bool) -> None:
+    def __init__(self, connection: MongoConnection, *, before: bool) -> None:
         super().__init__(connection)
         self._before = before
         self.reached, self.go = asyncio.Event(), asyncio.Event()
 
-    async def take(self, notes: Sequence[Document]) -> dict[int, int]:
+    async def take(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
         """Keeps the revisions, before or after it is let go on."""
         if self._before:
             self.reached.set()
             await self.go.wait()
-            return await super().take(notes)
-        keyframes = await super().take(notes)
+            return await super().archive(notes)
+        keyframes = await super().archive(notes)
         self.reached.set()
         await self.go.wait()
         return keyframes
@@ -114,7 +114,7 @@ class _SlowHistory(History):
 async def slow(settings: Settings) -> AsyncIterator[Callable[..., _Slow]]:
     """Makes archives that are held up."""
     assert settings.mongo_url
-    connection = Connection(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
+    connection = MongoConnection(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
     yield lambda **more: _Slow(connection, **more)
     await connection.aclose()
 
@@ -131,12 +131,12 @@ async def test_slow_archives_spoil_no_version(worker: Part, slow: Callable[..., 
 
     first, second = slow(before=before), slow(before=before)
     async with asyncio.TaskGroup() as tasks:
-        released = tasks.create_task(first.move({1}))
+        released = tasks.create_task(first.archive({1}))
         await first.history.reached.wait()
         await write(texts[1])
         await worker.outbox.flush()
         await write(texts[1] + "a")
-        tasks.create_task(second.move({1}))
+        tasks.create_task(second.archive({1}))
         await second.history.reached.wait()
         first.history.go.set()
         await released
@@ -156,10 +156,10 @@ async def test_slow_archive_brings_nothing_of_a_purged_note_back(
     await start(worker, "secret")
     held = slow(before=True)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(held.move({1}))
+        tasks.create_task(held.archive({1}))
         await held.history.reached.wait()
-        await worker.notes.delete(OPEN, 1, None, None)
-        await worker.notes.purge(OPEN, 1, None, None)
+        await worker.notes.delete(UNRESTRICTED, 1, None, None)
+        await worker.notes.purge(UNRESTRICTED, 1, None, None)
         await worker.outbox.flush()
         held.history.go.set()
     await worker.outbox.flush()
@@ -176,7 +176,7 @@ async def test_archiving_again_changes_nothing(worker: Part, database: Database[
     # As if it had been cut off before it could tidy up.
     database.notes.update_one({}, {"$set": {"recent": recent}})
     assert await worker.versions() == [2, 1]
-    await worker.store.archive.move({1})
+    await worker.store.archive.archive({1})
     assert list(database.history.find()) == rows
     assert await worker.versions() == [2, 1]
     assert await worker.read(1) == written[1]
@@ -214,14 +214,14 @@ async def test_killed_after_the_commit(serve: Serve, database: Database[Json]) -
 
 
 async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) -> None:
-    await worker.notes.create(OPEN, NoteIn(**note_in()), None)
+    await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
     rows = worker.store.history._rows
     # As when the primary steps down: the rows are written, and no majority confirms it.
     worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
     with pytest.raises(Unavailable):
-        await worker.store.archive.move([1])
+        await worker.store.archive.archive([1])
     await rows.delete_many({})  # the rollback
     worker.store.history._rows = rows
     assert await worker.versions() == [1]
-    await worker.store.archive.move([1])
+    await worker.store.archive.archive([1])
     assert (await worker.read(1))["title"] == "title"

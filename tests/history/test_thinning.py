@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pymongo.database import Database
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import NoteIn, NotePatch
-from realtime.notes.retention import Housekeeping
+from realtime.notes.retention import Retention
 from tests.harness import Json, note_in
 from tests.history.conftest import Part, some_text, start, write
 
@@ -37,8 +37,8 @@ async def _aged(worker: Part, database: Database[Json], writes: int, per_day: in
     return written
 
 
-def _house(worker: Part, days: int) -> Housekeeping:
-    return Housekeeping(worker.store, worker.notes, history_days=days, trash_days=30)
+def _house(worker: Part, days: int) -> Retention:
+    return Retention(worker.store, worker.notes, history_days=days, trash_days=30)
 
 
 @pytest.mark.parametrize(("days", "old"), [(30, 5), (5, 20)])
@@ -93,10 +93,12 @@ async def test_thinning_at_the_same_time_does_no_harm(workers: list[Part], datab
 
 async def test_one_note_is_thinned_and_its_neighbours_are_not(worker: Part, database: Database[Json]) -> None:
     for _ in range(3):
-        await worker.notes.create(OPEN, NoteIn(**note_in()), None)
+        await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
     for id in (1, 2, 3):
         for number in range(5):
-            await worker.notes.patch(OPEN, id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None)
+            await worker.notes.patch(
+                UNRESTRICTED, id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None
+            )
     await worker.outbox.flush()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
     # Of titles only: the last one, and the first one for its text.

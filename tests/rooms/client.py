@@ -10,16 +10,16 @@ from typing import Any, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime.auth.permissions import OPEN, Viewer
+from realtime.auth.permissions import UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import Packet
+from realtime.core.frames import FrameBatch
 from realtime.errors import MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0, protocol
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from realtime.rooms.lib0 import Reader
 from realtime.rooms.manager import Rooms
-from realtime.rooms.peer import Refused
+from realtime.rooms.peer import PeerRefused
 from realtime.rooms.room import Room
 from tests.harness import UNIT, Returning
 
@@ -40,7 +40,7 @@ class Text:
 
     def __init__(self, client: int | None = None) -> None:
         self.client = client or crdt.new_client()
-        self.document = Document(client=self.client)
+        self.document = TextDocument(client=self.client)
         self.acknowledged: set[bytes] = set()
         self.written: list[bytes] = []
         self.states: dict[int, tuple[int, str]] = {}
@@ -111,8 +111,8 @@ class Seat:
         self.room: Room | None = None
         self.failure: BaseException | None = None
 
-    def send(self, packet: Packet, limit: int) -> bool:
-        """As :class:`Outlet`."""
+    def send(self, packet: FrameBatch, limit: int) -> bool:
+        """As :class:`MessageSink`."""
         if self.buffered > limit:
             return False
         self.packets += 1
@@ -125,17 +125,17 @@ class Seat:
         return True
 
     async def _answer(self, message: bytes) -> None:
-        with contextlib.suppress(Refused, MalformedUpdate, NoteNotFound, Unavailable):
+        with contextlib.suppress(PeerRefused, MalformedUpdate, NoteNotFound, Unavailable):
             await self.say(message)
 
     def probe(self) -> None:
-        """As :class:`Outlet`."""
+        """As :class:`MessageSink`."""
         self.probed += 1
 
-    async def sit(self, rooms: Rooms, note: int, *, writes: bool = True, viewer: Viewer = OPEN) -> Self:
+    async def sit(self, rooms: Rooms, note: int, *, writes: bool = True, principal: Principal = UNRESTRICTED) -> Self:
         """Goes into a room, and exchanges what either lacks."""
-        caller = "127.0.0.1" if viewer.name is None else viewer.name
-        self.member = rooms.member(self, viewer, caller, writes=writes)
+        caller = "127.0.0.1" if principal.name is None else principal.name
+        self.member = rooms.member(self, principal, caller, writes=writes)
         self.room = await rooms.join(note, self.member)
         await self.say(self.text.hello())
         return self

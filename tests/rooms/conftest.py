@@ -8,16 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.fair_queue import FairPool
 from realtime.core.tasks import running
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.outbox import Outbox
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
-from realtime.notes.models import NoteIn, Usage
+from realtime.notes.models import NoteIn, StorageUsage
 from realtime.notes.quotas import Quotas
-from realtime.notes.service import Notes
+from realtime.notes.service import NoteService
 from realtime.rooms.manager import Rooms
 from realtime.settings import Settings
 from realtime.store.database import Store
@@ -36,13 +36,13 @@ class Worker:
         metrics, pool = Metrics(), FairPool("merges")
         self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle, pool=pool)
         self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, wait=0.25)
-        self.notes = Notes(
+        self.notes = NoteService(
             self.store,
             self.outbox,
             self.rooms,
             FailPoints(),
             metrics,
-            quotas=Quotas(self.store, Usage(0, 0)),
+            quotas=Quotas(self.store, StorageUsage(0, 0)),
             pool=pool,
         )
         self.tasks = {
@@ -55,7 +55,7 @@ class Worker:
 
     async def make(self, content: str = "") -> int:
         """A new note."""
-        return (await self.notes.create(OPEN, NoteIn(**note_in(content=content)), None)).id
+        return (await self.notes.create(UNRESTRICTED, NoteIn(**note_in(content=content)), None)).id
 
     async def content(self, id: int) -> str:
         """The content of a note as it is stored."""

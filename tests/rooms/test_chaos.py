@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.notes.text_operations import Append
 from realtime.settings import Settings
@@ -67,7 +67,7 @@ class House:
                 await seat.append(f"{word};")
             case "r":
                 try:
-                    await worker.notes.edit(OPEN, self.note, [Append(op="append", text=f"{word};")], None, None)
+                    await worker.notes.edit(UNRESTRICTED, self.note, [Append(op="append", text=f"{word};")], None, None)
                     self.words.append(word)
                 except Unavailable:
                     self.perhaps.add(word)
@@ -90,12 +90,12 @@ class House:
 
                 worker.store.texts.journal = fails  # type: ignore[method-assign]  # a fault
             case "d":  # a message to the others is lost
-                tell = worker.bus.tell
+                tell = worker.bus.publish
 
                 async def lost(channel: str, data: bytes) -> None:
-                    worker.bus.tell = tell  # type: ignore[method-assign]  # a fault
+                    worker.bus.publish = tell  # type: ignore[method-assign]  # a fault
 
-                worker.bus.tell = lost  # type: ignore[method-assign]  # a fault
+                worker.bus.publish = lost  # type: ignore[method-assign]  # a fault
             case _:
                 await self.open(number % 2)
 

@@ -8,18 +8,18 @@ from functools import partial
 
 import pytest
 
-from realtime.auth.permissions import UNOWNED, Viewer, key_of
+from realtime.auth.permissions import UNOWNED, Principal, key_of
 from realtime.core.close_codes import CloseCode
 from realtime.rooms import participants
 from realtime.rooms.awareness import MAX_CLOCK
-from realtime.rooms.peer import STATES_BURST, Refused
+from realtime.rooms.peer import STATES_BURST, PeerRefused
 from tests.harness import eventually
 from tests.rooms.client import Seat, state_of, states_of
 from tests.rooms.conftest import Hire
 
 
-def user(name: str) -> Viewer:
-    return Viewer(keys=frozenset({UNOWNED, key_of(name)}), name=name)
+def user(name: str) -> Principal:
+    return Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name)
 
 
 def has_state(seat: Seat, clock: int) -> bool:
@@ -30,7 +30,7 @@ async def test_a_flood_of_states_is_refused_and_neighbours_stay(hire: Hire) -> N
     worker = await hire()
     id = await worker.make()
     flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         for clock in range(2 * STATES_BURST):
             await flood.say(state_of(1, clock, "{}"))
     assert refused.value.code == CloseCode.TOO_MANY
@@ -44,7 +44,7 @@ async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(hire: 
     id = await worker.make()
     for message in (b"\3", state_of(1, 0, "{}")):
         seat = await Seat().sit(worker.rooms, id)
-        with pytest.raises(Refused):
+        with pytest.raises(PeerRefused):
             for _ in range(2 * STATES_BURST):
                 await seat.say(message)
 
@@ -53,7 +53,7 @@ async def test_large_states_count_for_several(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
-    with pytest.raises(Refused):
+    with pytest.raises(PeerRefused):
         for clock in range(STATES_BURST // 4):
             await seat.say(state_of(1, clock, '"' + "x" * 8000 + '"'))
 
@@ -80,14 +80,14 @@ async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
     seat = await Seat().sit(worker.rooms, await worker.make())
     assert seat.room is not None
     await seat.say(state_of(1, 0, '{"user": {"name": "Root"}}'))
-    assert seat.room.company.name_of(seat.member) == "Root"
-    seat.member.viewer = Viewer(keys=frozenset({"*", "@ann"}), name="ann")
-    assert seat.room.company.name_of(seat.member) == "ann"
+    assert seat.room.participants.name_of(seat.member) == "Root"
+    seat.member.principal = Principal(keys=frozenset({"*", "@ann"}), name="ann")
+    assert seat.room.participants.name_of(seat.member) == "ann"
     await seat.say(state_of(1, 1, '{"user": {"name": "Root"}}'))
-    assert b'"name":"ann"' in seat.room.company.everyone()[0]
-    seat.member.viewer = Viewer(keys=frozenset({"*", "link:1"}))
+    assert b'"name":"ann"' in seat.room.participants.everyone()[0]
+    seat.member.principal = Principal(keys=frozenset({"*", "link:1"}))
     await seat.say(state_of(1, 2, '{"user": {"name": "ann"}}'))
-    assert b'"name":"Guest"' in seat.room.company.everyone()[0]
+    assert b'"name":"Guest"' in seat.room.participants.everyone()[0]
 
 
 async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -> None:
@@ -109,14 +109,14 @@ async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -
 async def test_client_that_left_is_kept_for_its_caller(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make()
-    ann = await Seat().sit(worker.rooms, id, viewer=user("ann"))
-    ben = await Seat().sit(worker.rooms, id, viewer=user("ben"))
+    ann = await Seat().sit(worker.rooms, id, principal=user("ann"))
+    ben = await Seat().sit(worker.rooms, id, principal=user("ben"))
     await ann.say(state_of(1, 1, "{}"))
     ann.leave()
     await ben.say(state_of(1, 2, "{}"))
     await ben.say(state_of(2, 1, "{}"))
     await eventually(lambda: ben.text.here == {2})
-    again = await Seat().sit(worker.rooms, id, viewer=user("ann"))
+    again = await Seat().sit(worker.rooms, id, principal=user("ann"))
     await again.say(state_of(1, 2, "{}"))
     await eventually(lambda: ben.text.here == {1, 2})
 
@@ -124,10 +124,10 @@ async def test_client_that_left_is_kept_for_its_caller(hire: Hire) -> None:
 async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(hire: Hire) -> None:
     here, there = await hire(), await hire()
     id = await here.make()
-    dead = await Seat().sit(here.rooms, id, viewer=user("ann"))
+    dead = await Seat().sit(here.rooms, id, principal=user("ann"))
     await dead.say(state_of(1, 1, "{}"))
     for clock, worker in ((2, here), (3, there)):
-        again = await Seat().sit(worker.rooms, id, viewer=user("ann"))
+        again = await Seat().sit(worker.rooms, id, principal=user("ann"))
         await eventually(partial(has_state, again, clock - 1))
         await again.say(state_of(1, clock, "[]"))
         await eventually(partial(has_state, again, clock))
@@ -139,8 +139,8 @@ async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(hi
 async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
     here, there = await hire(), await hire()
     id = await here.make()
-    owner = await Seat().sit(here.rooms, id, viewer=user("ann"))
-    stranger = await Seat().sit(there.rooms, id, viewer=user("ben"))
+    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
+    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
     await owner.say(state_of(1, 1, "{}"))
     await eventually(lambda: stranger.text.here == {1})
     await stranger.say(state_of(1, 9, "null"))
@@ -161,13 +161,13 @@ async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make()
     greedy, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
-    with pytest.raises(Refused):
+    with pytest.raises(PeerRefused):
         for client in range(100, 101 + participants.MAX_CONNECTION_CLIENTS):
             await greedy.say(state_of(client, 0, "1"))
     await neighbour.say(state_of(1, 0, "{}"))
     await eventually(lambda: len(neighbour.text.here) == 1 + participants.MAX_CONNECTION_CLIENTS)
     large = '"' + "x" * (participants.MAX_CONNECTION_CHARACTERS // 3) + '"'
-    with pytest.raises(Refused):
+    with pytest.raises(PeerRefused):
         for client in range(1, 4):
             await neighbour.say(state_of(client, 1, large))
 
@@ -178,7 +178,7 @@ async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire)
     flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
     await neighbour.say(state_of(1, 0, "{}"))
     await flood.say(states_of(range(10_000, 15_000)))
-    with pytest.raises(Refused):
+    with pytest.raises(PeerRefused):
         await flood.say(states_of(range(100, 133)))
     await neighbour.say(state_of(1, 1, "{}"))
     await eventually(lambda: neighbour.text.states == {1: (1, "{}")})

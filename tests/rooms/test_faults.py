@@ -10,7 +10,7 @@ import pytest
 from realtime.core.close_codes import CloseCode
 from realtime.errors import DocumentBroken, MalformedUpdate, OutcomeUnknown
 from realtime.rooms import manager, protocol
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat
@@ -95,7 +95,7 @@ async def test_lost_messages_between_workers_are_found_in_the_journal(
         return
 
     with monkeypatch.context() as patch:
-        patch.setattr(here.bus, "tell", lost)
+        patch.setattr(here.bus, "publish", lost)
         await writer.append("lost ")
         await eventually(lambda: writer.text.all_acknowledged)
     await writer.append("heard again")
@@ -115,9 +115,9 @@ async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
 
     await good.append(" kept")
     with monkeypatch.context() as patch:
-        patch.setattr(Document, "apply", _breaks)
+        patch.setattr(TextDocument, "apply", _breaks)
         with pytest.raises(MalformedUpdate, match="breaks"):
-            await bad.say(protocol.update(Document(client=77).edit([(0, 0, "x")])))
+            await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
     await good.append(" and more")
     await eventually(lambda: good.text.all_acknowledged)
     assert good.code is None
@@ -136,10 +136,10 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
         raise OutcomeUnknown
 
     with monkeypatch.context() as patch:
-        patch.setattr(Document, "apply", _breaks)
+        patch.setattr(TextDocument, "apply", _breaks)
         patch.setattr(worker.store.texts, "read", away)
         with pytest.raises(MalformedUpdate):
-            await bad.say(protocol.update(Document(client=77).edit([(0, 0, "x")])))
+            await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
         await eventually(lambda: good.code is not None)
     assert good.code == CloseCode.RESUME
     good.leave()

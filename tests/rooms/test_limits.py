@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.errors import MalformedUpdate
 from realtime.notes.models import MAX_CONTENT
 from realtime.rooms import lib0, loader, protocol
-from realtime.rooms.crdt import Document
-from realtime.rooms.peer import BURST, Refused
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.peer import BURST, PeerRefused
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
 from tests.rooms.conftest import Hire, content_is
@@ -28,7 +28,7 @@ async def test_too_many_updates_at_once(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make()
     seat, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         for _ in range(2 * BURST):
             await seat.append("x")
     assert refused.value.code == CloseCode.TOO_MANY
@@ -52,7 +52,7 @@ async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest
     id = await worker.make("x" * 150_000)
     seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
     assert len(str(seat.text)) == 150_000
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         await seat.say(Text().hello())
     assert refused.value.code == CloseCode.TOO_MANY
 
@@ -73,7 +73,7 @@ async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypat
     monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
     worker = await hire()
     seat = await Seat().sit(worker.rooms, await worker.make())
-    with pytest.raises(Refused):
+    with pytest.raises(PeerRefused):
         for _ in range(3):
             await seat.append("x")
 
@@ -84,7 +84,7 @@ async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
     seat = await Seat().sit(worker.rooms, id)
     await seat.append("y" * 10)
     await eventually(lambda: seat.text.all_acknowledged)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         await seat.append("z")
     assert refused.value.code == CloseCode.TOO_BIG
     other = await Seat().sit(worker.rooms, id)
@@ -103,7 +103,7 @@ async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch:
         update = seat.text.document.edit([(0, len(str(seat.text)), chr(97 + number) * 2000)])
         await seat.say(protocol.update(update))
     await eventually(lambda: content_is(worker, id, "t" * 2000))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         await seat.append("x" * 30_000)
     assert refused.value.code == CloseCode.TOO_BIG
 
@@ -149,7 +149,7 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
     id = await worker.make("text ")
     neighbour = await Seat().sit(worker.rooms, id)
     choose = random.Random(11)
-    good = [Document(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
+    good = [TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
     frames = [protocol.update(one) for one in good] + [Text().hello(), state_of(5, 1, '{"a":1}'), b"\3"]
     refused = taken = 0
     for number in range(10_000):
@@ -163,12 +163,12 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
             case _:
                 frame = bytearray(choose.randbytes(choose.randrange(60)))
         hostile = Seat()
-        hostile.member = worker.rooms.member(hostile, OPEN, "127.0.0.1", writes=number % 10 == 0)
+        hostile.member = worker.rooms.member(hostile, UNRESTRICTED, "127.0.0.1", writes=number % 10 == 0)
         hostile.room = neighbour.room
         try:
             await hostile.say(bytes(frame))
             taken += 1
-        except (MalformedUpdate, Refused):
+        except (MalformedUpdate, PeerRefused):
             refused += 1
         if number % 500 == 0:
             await neighbour.append(f"n{number};")

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
 from realtime.eventlog.bus import Bus
@@ -169,7 +169,7 @@ class House:
             pass
 
         bus = self.workers[place].bus
-        bus.tell = lost if mute else partial(Bus.tell, bus)  # type: ignore[method-assign]  # a fault
+        bus.publish = lost if mute else partial(Bus.publish, bus)  # type: ignore[method-assign]  # a fault
 
     async def stored(self) -> str:
         """The text as a room that is new has it."""
@@ -290,7 +290,7 @@ class Machine(RuleBasedStateMachine):
     def append(self, place: int, done: bool | None) -> None:
         new, worker = self.house.fresh(1), self.house.workers[place]
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.edit(OPEN, self.house.note, [Append(op="append", text=new)], None, None)
+            write = worker.notes.edit(UNRESTRICTED, self.house.note, [Append(op="append", text=new)], None, None)
             self.run(self.house.write(write, new, ""))
 
     @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
@@ -303,13 +303,13 @@ class Machine(RuleBasedStateMachine):
         old = content[at % len(content)] if content else ""
         patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.patch(OPEN, self.house.note, patch, {record.note.version}, None, None)
+            write = worker.notes.patch(UNRESTRICTED, self.house.note, patch, {record.note.version}, None, None)
             self.run(self.house.write(write, new, old))
 
     @rule(place=WHERE)
     def archive(self, place: int) -> None:
         """What came in over REST moves from the note into the journal."""
-        self.run(self.house.workers[place].store.archive.move([self.house.note]))
+        self.run(self.house.workers[place].store.archive.archive([self.house.note]))
 
     @rule(who=WHO)
     def compact(self, who: int) -> None:

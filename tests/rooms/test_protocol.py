@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from realtime.errors import MalformedUpdate
 from realtime.rooms import lib0, protocol
-from realtime.rooms.protocol import Kind, Message, decode
+from realtime.rooms.protocol import SyncKind, SyncMessage, decode
 
 
 @given(st.binary(max_size=300))
 def test_what_is_sent_is_read_back(data: bytes) -> None:
-    assert decode(protocol.state(data)) == Message(Kind.STATE, data)
-    assert decode(protocol.missing(data)) == Message(Kind.MISSING, data)
-    assert decode(protocol.update(data)) == Message(Kind.UPDATE, data)
-    assert decode(protocol.awareness(data)) == Message(Kind.AWARENESS, data)
-    assert decode(b"\3") == Message(Kind.QUERY_AWARENESS, b"")
+    assert decode(protocol.state(data)) == SyncMessage(SyncKind.STATE, data)
+    assert decode(protocol.missing(data)) == SyncMessage(SyncKind.MISSING, data)
+    assert decode(protocol.update(data)) == SyncMessage(SyncKind.UPDATE, data)
+    assert decode(protocol.awareness(data)) == SyncMessage(SyncKind.AWARENESS, data)
+    assert decode(b"\3") == SyncMessage(SyncKind.QUERY_AWARENESS, b"")
 
 
 @given(st.binary(max_size=60))

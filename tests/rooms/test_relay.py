@@ -11,7 +11,7 @@ import pytest
 from realtime.core.tasks import running
 from realtime.eventlog.bus import Bus
 from realtime.rooms import crdt, relay
-from realtime.rooms.relay import Kind, Relay, Told
+from realtime.rooms.relay import Relay, RelayKind, RelayMessage
 from realtime.settings import Settings
 from tests.harness import eventually
 
@@ -21,7 +21,7 @@ class Ear:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.heard: list[Told] = []
+        self.heard: list[RelayMessage] = []
         self.holes = 0
         self.relay = Relay(bus, self.heard.append, self._hole)
 
@@ -42,14 +42,14 @@ async def listening(settings: Settings) -> AsyncIterator[Ear]:
         await bus.aclose()
 
 
-def told(row: str) -> Told:
-    return Told(Kind.UPDATES, 1, row, [b"update"], ["Ada"])
+def told(row: str) -> RelayMessage:
+    return RelayMessage(RelayKind.UPDATES, 1, row, [b"update"], ["Ada"])
 
 
 async def test_others_hear_it_once_and_not_oneself(settings: Settings) -> None:
     async with listening(settings) as one, listening(settings) as other:
         for number in range(100):
-            one.relay.tell(told(str(number)))
+            one.relay.enqueue(told(str(number)))
         await eventually(lambda: len(other.heard) == 100)
         assert [each.row for each in other.heard] == list(map(str, range(100)))
         await eventually(lambda: one.relay.sound and other.relay.sound)
@@ -59,7 +59,7 @@ async def test_others_hear_it_once_and_not_oneself(settings: Settings) -> None:
 
 async def test_a_lost_message_is_a_hole(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(settings) as one, listening(settings) as other:
-        one.relay.tell(told("heard"))
+        one.relay.enqueue(told("heard"))
         await eventually(lambda: other.heard)
 
         async def lost(*_: object) -> None:
@@ -67,10 +67,10 @@ async def test_a_lost_message_is_a_hole(settings: Settings, monkeypatch: pytest.
 
         dropped = asyncio.Event()
         with monkeypatch.context() as patch:
-            patch.setattr(one.bus, "tell", lost)
-            one.relay.tell(told("lost"))
+            patch.setattr(one.bus, "publish", lost)
+            one.relay.enqueue(told("lost"))
             await dropped.wait()
-        one.relay.tell(told("after"))
+        one.relay.enqueue(told("after"))
         await eventually(lambda: other.holes == 2)
         await eventually(lambda: [each.row for each in other.heard] == ["heard", "after"])
 
@@ -92,12 +92,12 @@ async def test_deaf_is_not_sound_and_who_ended_is_forgotten(
 async def test_what_cannot_be_read_stops_nobody(settings: Settings) -> None:
     async with listening(settings) as one, listening(settings) as other:
         for junk in (b"", b"\xff" * 20, b"\1x\1\x09", b"\1x\2\0\1\5abc"):
-            await one.bus.tell(one.bus.sync, junk)
-        one.relay.tell(told("after"))
+            await one.bus.publish(one.bus.sync, junk)
+        one.relay.enqueue(told("after"))
         await eventually(lambda: [each.row for each in other.heard] == ["after"])
 
 
 def test_what_is_told_is_read_back() -> None:
-    told = Told(Kind.UPDATES, 7, "row", [b"a", crdt.EMPTY], ["Ada"], 3)
+    told = RelayMessage(RelayKind.UPDATES, 7, "row", [b"a", crdt.EMPTY], ["Ada"], 3)
     sender, serial, found = relay._decoded(b"\1x\5" + told.encode() + told.encode())
     assert (sender, serial, list(found)) == ("x", 5, [told, told])

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
 from realtime.rooms import lib0, manager, protocol, room
-from realtime.rooms.contributors import Shown
-from realtime.rooms.crdt import Document
-from realtime.rooms.peer import Refused
+from realtime.rooms.contributors import TextSnapshot
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.peer import PeerRefused
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
@@ -43,8 +43,8 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
     worker = await hire()
     id = await worker.make("text")
     before = await Seat().sit(worker.rooms, id)
-    await worker.notes.delete(OPEN, id, None, None)
-    await worker.notes.undelete(OPEN, id, None, None)
+    await worker.notes.delete(UNRESTRICTED, id, None, None)
+    await worker.notes.undelete(UNRESTRICTED, id, None, None)
     worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
     await eventually(lambda: worker.rooms._rooms[id].version == 3)
     after = await Seat().sit(worker.rooms, id)
@@ -65,12 +65,12 @@ async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_i
     here, there = await hire(), await hire()
     id = await here.make("text")
     writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
-    await here.notes.delete(OPEN, id, None, None)
+    await here.notes.delete(UNRESTRICTED, id, None, None)
     await writer.append(" typed")
     await eventually(lambda: writer.text.all_acknowledged)
     await eventually(lambda: writer.code is not None and reader.code is not None)
     assert writer.code == reader.code == CloseCode.NOTE_GONE
-    await here.notes.undelete(OPEN, id, None, None)
+    await here.notes.undelete(UNRESTRICTED, id, None, None)
     assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
 
 
@@ -93,7 +93,7 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
     held = worker.rooms._rooms[id]
     show, read = held.credits.show, asyncio.Event()
 
-    def reads(text: str) -> Shown:
+    def reads(text: str) -> TextSnapshot:
         read.set()
         return show(text)
 
@@ -116,12 +116,12 @@ async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> No
     ada = await named(worker, id, 1, "Ada")
     await ada.append("Ada\n")
     await eventually(lambda: ada.text.all_acknowledged)
-    await worker.notes.edit(OPEN, id, [Append(op="append", text="added\n")], None, None)
-    await worker.notes.edit(OPEN, id, [Append(op="append", text="again\n")], None, None)
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="added\n")], None, None)
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="again\n")], None, None)
     await ada.append("more\n")
     await eventually(lambda: ada.text.all_acknowledged)
     patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
-    note = await worker.notes.patch(OPEN, id, patch, None, None, None)
+    note = await worker.notes.patch(UNRESTRICTED, id, patch, None, None, None)
     assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
     assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
 
@@ -164,7 +164,7 @@ async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: Cl
         hostile.member.writes = False
     else:
         hostile.member.close(code)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         await saying
     assert refused.value.code == (code or CloseCode.RESUME)
     await near.append("near")
@@ -185,12 +185,12 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
     worker = await hire()
     id = await worker.make("text")
     seat = await Seat().sit(worker.rooms, id)
-    other = Document(client=9)
+    other = TextDocument(client=9)
     other.edit([(0, 0, "missing")])
     missing = other.state
     for number in range(600):
         other.edit([(0, 0, "many ")] if number % 2 else [(len(str(other)), len(str(other)), " pieces")])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PeerRefused) as refused:
         await seat.say(protocol.update(other.since(missing)))
     assert refused.value.code == CloseCode.RESUME
     assert str(seat.text) == "text"
@@ -209,7 +209,7 @@ async def test_no_note_is_left_because_of_others_before_it(
             await seat.append(" left behind")
             await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
         for id in (made[0], made[1], made[3]):
-            await dying.notes.delete(OPEN, id, None, None)
+            await dying.notes.delete(UNRESTRICTED, id, None, None)
     survivor = await hire()
     for id in (made[2], made[4], made[5]):
         await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

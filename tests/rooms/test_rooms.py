@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from realtime.settings import Settings
 from tests.harness import eventually
 from tests.rooms.client import Seat, Text, state_of
@@ -57,7 +57,7 @@ async def test_unknown_notes_have_no_room(hire: Hire) -> None:
         await Seat().sit(worker.rooms, 99)
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
-    await worker.notes.delete(OPEN, id, None, None)
+    await worker.notes.delete(UNRESTRICTED, id, None, None)
     worker.rooms.gone(id, 2)
     await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
@@ -74,7 +74,7 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
     async def late(note: int, **more: Any) -> Any:
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
-        await worker.notes.delete(OPEN, id, None, None)
+        await worker.notes.delete(UNRESTRICTED, id, None, None)
         worker.rooms.gone(id, 2)
         return stored
 
@@ -86,14 +86,14 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
 async def test_a_viewer_reads_on_and_writes_nothing(hire: Hire) -> None:
     worker = await hire()
     id = await worker.make("text")
-    writer, viewer = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id, writes=False)
+    writer, principal = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id, writes=False)
     for _ in range(3):
-        await viewer.append("never")
-    assert viewer.text.denied == 1
+        await principal.append("never")
+    assert principal.text.denied == 1
     await writer.append(" more")
-    await eventually(lambda: "more" in str(viewer.text))
+    await eventually(lambda: "more" in str(principal.text))
     assert str(writer.text) == "text more"
-    assert viewer.code is None
+    assert principal.code is None
 
 
 async def test_what_is_told_while_a_room_is_loaded_is_in_it(hire: Hire) -> None:
@@ -137,7 +137,7 @@ async def test_when_it_is_quiet_everything_is_in_one_snapshot(hire: Hire, settin
     seats = [await Seat().sit(worker.rooms, id) for worker in workers]
     for seat in seats:
         await seat.append("more ")
-    await workers[0].notes.edit(OPEN, id, [Append(op="append", text="rest")], None, None)
+    await workers[0].notes.edit(UNRESTRICTED, id, [Append(op="append", text="rest")], None, None)
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
 
@@ -147,7 +147,7 @@ async def test_when_it_is_quiet_everything_is_in_one_snapshot(hire: Hire, settin
 
         await eventually(folded, within=12)
         text = await database.texts.find_one({"note": id}) or {}
-        assert str(Document([text["state"]])) == str(seats[0].text)
+        assert str(TextDocument([text["state"]])) == str(seats[0].text)
 
 
 async def test_a_room_nobody_is_in_is_unloaded_and_loaded_again(hire: Hire) -> None:
@@ -169,7 +169,7 @@ async def test_a_client_back_after_long_merges(hire: Hire) -> None:
     seat.leave()
     text.edit("zero one two three")
     text.edit("zero one 2 three")
-    await worker.notes.patch(OPEN, id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
+    await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
     other = await Seat().sit(worker.rooms, id)
     assert other.room is not None
     await other.room.compact()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import OutcomeUnknown
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
-from realtime.rooms.contributors import Shown
+from realtime.rooms.contributors import TextSnapshot
 from realtime.settings import Settings
 from realtime.store.bson_mapping import Record
 from tests.harness import eventually
@@ -35,13 +35,13 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
     async with original as held:
         base = held.base
 
-        async def slower(record: Record) -> tuple[Shown, bytes]:
+        async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
             found = await base(record)
             await seat.append("typed before the draft ")
             return found
 
         held.base = slower  # type: ignore[method-assign]
-        note = await worker.notes.edit(OPEN, id, [Append(op="append", text="appended ")], None, None)
+        note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")], None, None)
         held.base = base  # type: ignore[method-assign]
     assert note.content == "one two three appended "
     words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
@@ -63,14 +63,14 @@ async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hir
     await eventually(lambda: seat.text.all_acknowledged)
     # Made of version 1, and allowed at version 1 only: what was typed since is not its business.
     note = await worker.notes.patch(
-        OPEN, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None
+        UNRESTRICTED, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None
     )
     assert note.content == "ONE\ntwo\nthree\ntyped\n"
     await eventually(lambda: str(seat.text) == note.content)
     await seat.append("more\n")
     await eventually(lambda: seat.text.all_acknowledged)
     # Where both touch, the write wins, but not before a version has what was typed.
-    note = await worker.notes.restore(OPEN, id, 1, None, None)
+    note = await worker.notes.restore(UNRESTRICTED, id, 1, None, None)
     assert note.content == "one\ntwo\nthree\n"
     before = await worker.store.history.read(id, note.version - 1)
     assert before is not None
@@ -90,7 +90,7 @@ async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire:
 
     await eventually(there)
     note = await other.notes.patch(
-        OPEN, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
+        UNRESTRICTED, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
     )
     assert note.content == "start\ntyped\nand more\n"  # and "typed" not twice
     assert await loaded(settings, id) == note.content
@@ -102,7 +102,7 @@ async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings
     seats = [await Seat().sit(worker.rooms, id) for worker in workers]
 
     async def write(number: int) -> None:
-        await workers[number % 3].notes.edit(OPEN, id, [Append(op="append", text=f"w{number} ")], None, None)
+        await workers[number % 3].notes.edit(UNRESTRICTED, id, [Append(op="append", text=f"w{number} ")], None, None)
 
     async def type_on(number: int) -> None:
         for word in range(5):
@@ -137,8 +137,10 @@ async def test_a_write_of_unknown_outcome_is_found_and_not_written_over(
     with monkeypatch.context() as patch:
         patch.setattr(worker.store.notes, "update", unknown)
         with pytest.raises(OutcomeUnknown):
-            await worker.notes.patch(OPEN, id, NotePatch.model_validate({"content": "text one "}), None, None, None)
-    await worker.notes.edit(OPEN, id, [Append(op="append", text="two ")], None, None)
+            await worker.notes.patch(
+                UNRESTRICTED, id, NotePatch.model_validate({"content": "text one "}), None, None, None
+            )
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="two ")], None, None)
     await eventually(lambda: str(seat.text) == "text one two ", within=10)
     assert await worker.content(id) == "text one two "
     await eventually(lambda: loaded_is(settings, id, "text one two "))

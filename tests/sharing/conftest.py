@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.auth.permissions import OPEN
+from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
 from tests.accounts.conftest import ann, browse, host, root
@@ -80,7 +80,7 @@ def _make(world: World, kind: str, shared: Json | None) -> None:
     ann = world.people["ann"]
     if shared is None:
         note = NoteIn.model_validate(world.note(kind))
-        made = run(world.host, lambda: parts_of(world.host).notes.create(OPEN, note, None))
+        made = run(world.host, lambda: parts_of(world.host).notes.create(UNRESTRICTED, note, None))
         world.notes[kind] = made.id
         return
     world.notes[kind] = ann.post("/notes/", json=world.note(kind)).json()["id"]

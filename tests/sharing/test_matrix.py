@@ -16,7 +16,7 @@ from httpx2 import Response
 from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 
 from realtime.rooms import protocol
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from tests.accounts.people import HERE, Browser, run
 from tests.harness import Json, eventually, take_presence
 from tests.sharing.conftest import World, word_of
@@ -272,12 +272,12 @@ def test_rooms(world: World, person: str) -> None:
             assert refused.value.status_code == 404, (kind, person)
             continue
         with who.websocket_connect(path, headers=headers) as socket:
-            assert protocol.decode(socket.receive_bytes()).kind is protocol.Kind.STATE
-            socket.send_bytes(protocol.state(Document().state))
+            assert protocol.decode(socket.receive_bytes()).kind is protocol.SyncKind.STATE
+            socket.send_bytes(protocol.state(TextDocument().state))
             text = protocol.decode(next(one for one in _received(socket) if one[:2] == b"\0\1")).payload
             assert word_of(kind).encode() in text
             word = f"by{person} "
-            socket.send_bytes(protocol.update(Document(client=PEOPLE.index(person) + 1000).edit([(0, 0, word)])))
+            socket.send_bytes(protocol.update(TextDocument(client=PEOPLE.index(person) + 1000).edit([(0, 0, word)])))
             answer = next(one for one in _received(socket) if one[:2] == b"\0\2" or one[:1] == b"\2")
             assert (answer[:2] == b"\0\2") is (letter in "OE"), (kind, person)
             if letter not in "OE":

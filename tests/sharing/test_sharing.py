@@ -11,11 +11,11 @@ from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime.api.routes.sharing import MOST_MEMBERS
-from realtime.auth.permissions import OPEN, Access, Viewer, key_of
+from realtime.auth.permissions import UNRESTRICTED, Access, Principal, key_of
 from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NoteIn
-from realtime.notes.sharing import Wanted
+from realtime.notes.sharing import AccessRequest
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, parts_of, run
 from tests.harness import Json, eventually, note_in
@@ -100,7 +100,7 @@ def test_a_note_that_is_given_away(ann: Browser, ed: Browser, note: int) -> None
 
 def test_an_admin_takes_over_what_was_made_without_accounts(host: TestClient, root: Browser, ed: Browser) -> None:
     body = NoteIn.model_validate(note_in())
-    made = run(host, lambda: parts_of(host).notes.create(OPEN, body, None))
+    made = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None))
     assert root.get(f"/notes/{made.id}/access").json()["owner"] is None
     shared = share(root, made.id, members=[ED])
     assert (shared["owner"], shared["members"]) == (None, [ED])
@@ -304,13 +304,13 @@ def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
 @pytest.fixture
 def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ann gives the note away between the look at who may write it, and the look at what is written to."""
-    parts, owner = parts_of(host), Viewer(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
+    parts, owner = parts_of(host), Principal(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
     share(ann, note, members=[ED])
     find = parts.store.notes.find
 
     async def late(id: int) -> Any:
         monkeypatch.undo()
-        await parts.sharing.change(owner, id, Wanted(owner="root"), None)
+        await parts.sharing.change(owner, id, AccessRequest(owner="root"), None)
         return await find(id)
 
     monkeypatch.setattr(parts.store.notes, "find", late)
@@ -325,13 +325,13 @@ def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
     host: TestClient, ann: Browser, note: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = parts_of(host)
-    update, viewer = parts.store.notes.update, Viewer(None, ann.name, ann.get("/auth/sessions").json()[0]["id"])
+    update, principal = parts.store.notes.update, Principal(None, ann.name, ann.get("/auth/sessions").json()[0]["id"])
 
     async def beaten(*arguments: Any, **options: Any) -> Any:
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
-        await parts.viewers.end(ann.name)
-        await eventually(lambda: parts.feed._ended(viewer))
+        await parts.authenticator.end(ann.name)
+        await eventually(lambda: parts.feed._ended(principal))
         return await update(*arguments, **options)
 
     monkeypatch.setattr(parts.store.notes, "update", beaten)
@@ -347,6 +347,6 @@ def test_an_owner_who_gave_a_note_away_does_not_take_it_back(
 
     async def take_back() -> None:
         with pytest.raises(NoteNotFound):
-            await parts_of(host).notes.share(Viewer(frozenset({key_of(ann.name)}), ann.name), note, wanted, None)
+            await parts_of(host).notes.share(Principal(frozenset({key_of(ann.name)}), ann.name), note, wanted, None)
 
     run(host, take_back)

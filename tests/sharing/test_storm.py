@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realtime.rooms import protocol
-from realtime.rooms.crdt import Document
+from realtime.rooms.crdt import TextDocument
 from realtime.settings import Settings
 from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.harness import Json, ServerProcess, note_in
@@ -174,7 +174,7 @@ class Storm:
                 assert code in (4503, 4504, 4010), code
 
     async def _type(self, socket: ClientConnection, right: Right) -> None:
-        document = Document(client=self.random.randrange(1, 2**31))
+        document = TextDocument(client=self.random.randrange(1, 2**31))
         length = 0
 
         async def write() -> None:

@@ -11,15 +11,15 @@ from realtime.api.error_handlers import refusal
 from realtime.api.requests import VIEWER, first_part, header_of, host_of, path_of, scheme_of
 from realtime.auth.authenticator import with_links
 from realtime.auth.open_connections import OCCUPANT
-from realtime.auth.permissions import STRANGER
+from realtime.auth.permissions import ANONYMOUS
 from realtime.errors import NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from realtime.auth.authenticator import Viewers
-    from realtime.auth.open_connections import Occupant
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.authenticator import Authenticator
+    from realtime.auth.open_connections import OpenConnection
+    from realtime.auth.permissions import Principal
 
 
 BEARER = "bearer "
@@ -33,8 +33,8 @@ OPERATIONS = {"readyz", "metrics"}
 WITHOUT_MONGODB = FOR_ALL | OPERATIONS
 
 
-class SignIn:
-    """Puts the :class:`Viewer` of each request and WebSocket into its scope.
+class AuthenticationMiddleware:
+    """Puts the :class:`Principal` of each request and WebSocket into its scope.
 
     A token that is wrong, expired or revoked is refused at once; a cookie that is counts as none. On a WebSocket a
     cookie counts only if the page that opened it is of this server, or of one of ``others``: browsers send it always.
@@ -49,28 +49,28 @@ class SignIn:
         if scope["type"] in ("http", "websocket") and (first_part(path_of(scope)) not in FOR_ALL or _is_surplus(scope)):
             try:
                 address = scope["client"][0] if scope.get("client") else None
-                viewer = replace(await self._viewer(scope, address), address=address)
-                scope[VIEWER] = viewer
-                record_token_use(scope["app"].state.parts, viewer)
+                principal = replace(await self._principal(scope, address), address=address)
+                scope[VIEWER] = principal
+                record_token_use(scope["app"].state.parts, principal)
             except (NotSignedIn, Unavailable) as error:
                 if first_part(path_of(scope)) not in OPERATIONS or not isinstance(error, Unavailable):
                     await refusal(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
-    async def _viewer(self, scope: Scope, address: str | None) -> Viewer:
-        viewers: Viewers = scope["app"].state.parts.viewers
+    async def _principal(self, scope: Scope, address: str | None) -> Principal:
+        authenticator: Authenticator = scope["app"].state.parts.authenticator
         authorization = header_of(scope, b"authorization") or ""
         if authorization.lower().startswith(BEARER):
-            viewer = await viewers.of_token(authorization[len(BEARER) :].strip(), address)
-            if viewer is None:
+            principal = await authenticator.of_token(authorization[len(BEARER) :].strip(), address)
+            if principal is None:
                 raise NotSignedIn("The token is wrong, or has expired or been revoked")
-            return viewer
+            return principal
         if scope["type"] == "websocket" and not self._trusted(scope):
-            return STRANGER
+            return ANONYMOUS
         secret = cookie_of(scope)
-        viewer = None if secret is None else await viewers.of_secret(secret, address)
-        return with_links(viewer or STRANGER, links_of(scope))
+        principal = None if secret is None else await authenticator.of_secret(secret, address)
+        return with_links(principal or ANONYMOUS, links_of(scope))
 
     def _trusted(self, scope: Scope) -> bool:
         origin = header_of(scope, b"origin")
@@ -79,5 +79,5 @@ class SignIn:
 
 def _is_surplus(scope: Scope) -> bool:
     """Return whether the connection of a request is beyond a limit, and only of use to signed-in users."""
-    occupant: Occupant | None = scope.get(OCCUPANT)
+    occupant: OpenConnection | None = scope.get(OCCUPANT)
     return occupant is not None and occupant.surplus

@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse
 
 from realtime.api.error_handlers import refusal
 from realtime.api.middleware.origins import SAFE_METHODS
-from realtime.api.requests import caller_of, header_of, path_of, viewer_of
+from realtime.api.requests import caller_of, header_of, path_of, principal_of
 from realtime.auth.permissions import check_author
-from realtime.errors import RealtimeError, TooMany
+from realtime.errors import RealtimeError, TooManyRequests
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,9 +53,9 @@ class BodyLimit:
         connection = HTTPConnection(scope)
         caller = caller_of(connection)
         try:
-            check_author(viewer_of(connection))
+            check_author(principal_of(connection))
             if caller in self._callers:
-                raise TooMany(1.0, "Another import of yours is running, try again when it is done")
+                raise TooManyRequests(1.0, "Another import of yours is running, try again when it is done")
         except RealtimeError as error:
             await refusal(error)(scope, receive, send)
             return

@@ -11,14 +11,14 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from realtime.api.error_handlers import refusal
-from realtime.api.requests import caller_of, path_of, viewer_of
+from realtime.api.requests import caller_of, path_of, principal_of
 from realtime.auth.open_connections import OCCUPANT
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from realtime.auth.open_connections import Occupant
+    from realtime.auth.open_connections import OpenConnection
 
 
 MAX_BUCKETS = 10_000
@@ -29,7 +29,7 @@ SPREAD = 4.0
 """Random extra delay in seconds, so that refused clients do not all reconnect at once."""
 
 
-class AcceptLimit:
+class ConnectLimit:
     """Middleware that limits how many WebSockets and event streams begin per second, and answers 503 to more.
 
     Clients that all reconnect at once would otherwise delay those that are connected. One user, or one network without
@@ -44,10 +44,10 @@ class AcceptLimit:
 
     def __init__(self, app: ASGIApp, per_second: int, per_client: int, guests: int) -> None:
         self._app = app
-        self._all = Bucket(per_second)
-        self._guests = Bucket(guests)
+        self._all = RateBucket(per_second)
+        self._guests = RateBucket(guests)
         self._per_client = per_client
-        self._clients: dict[str, Bucket] = {}
+        self._clients: dict[str, RateBucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if it is within the limits."""
@@ -63,12 +63,12 @@ class AcceptLimit:
             self._clients = {key: bucket for key, bucket in self._clients.items() if not bucket.is_full()}
         bucket = self._clients.get(client)
         if bucket is None:
-            bucket = self._clients[client] = Bucket(self._per_client)
+            bucket = self._clients[client] = RateBucket(self._per_client)
         is_guest = not client.startswith("@")
         return bucket.take() and (not is_guest or self._guests.take()) and self._all.take()
 
 
-class Bucket:
+class RateBucket:
     """Allows a number of things per second; unused ones are kept for one second."""
 
     def __init__(self, per_second: int) -> None:
@@ -107,10 +107,10 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if there is room for its connection."""
-        occupant: Occupant | None = scope.get(OCCUPANT)
+        occupant: OpenConnection | None = scope.get(OCCUPANT)
         if occupant is not None and path_of(scope).rstrip("/") not in HEALTH:
             try:
-                occupant.identify(scope, viewer_of(HTTPConnection(scope)).name)
+                occupant.identify(scope, principal_of(HTTPConnection(scope)).name)
             except Unavailable as error:
                 answer = refusal(error)
                 answer.headers["Connection"] = "close"

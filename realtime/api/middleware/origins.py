@@ -169,7 +169,7 @@ def _is_reachable(address: str) -> bool:
     return not (getattr(place, "ipv4_mapped", None) or place).is_loopback
 
 
-class OtherOrigins(CORSMiddleware):
+class AllowedOrigins(CORSMiddleware):
     """Lets pages of other origins, each named exactly, see what they are answered."""
 
     def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ HSTS = (b"strict-transport-security", b"max-age=31536000")
 """Has a browser that came over https once use nothing else for a year."""
 
 
-class SafeHeaders:
+class SecurityHeaders:
     """Has browsers take an answer for what it says it is, and tell nobody of it; a page has a policy of its own.
 
     Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only. Pages of

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class SocketsFirst:
+class WebSocketRoutes:
     """Middleware that takes WebSockets straight to their routes: what comes around a request's answer is not theirs."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[WebSocketRoute]) -> None:

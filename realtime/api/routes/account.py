@@ -31,13 +31,13 @@ from realtime.api.auth_deps import (
 from realtime.api.cookies import add_device, cookie_of, drop_links, set_cookie
 from realtime.api.deps import only
 from realtime.api.pagination import list_answer
-from realtime.api.requests import viewer_of
+from realtime.api.requests import principal_of
 from realtime.api.responses import TOO_MANY, UNAVAILABLE, Answers, problem
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
-from realtime.auth.accounts import Accounts, Begun, NewAccount, SignUp
-from realtime.auth.permissions import Viewer
-from realtime.auth.users import FailedSignIns as Failed
+from realtime.api.services import services_of
+from realtime.auth.accounts import Accounts, NewAccount, SignUp, StartedSession
+from realtime.auth.permissions import Principal
+from realtime.auth.users import FailedSignInCount as Failed
 from realtime.notes.models import Model, Moment
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
@@ -81,10 +81,10 @@ class Me(BaseModel):
     ] = None
 
 
-def _user(viewer: Viewer) -> User | None:
-    if viewer.name is None:
+def _user(principal: Principal) -> User | None:
+    if principal.name is None:
         return None
-    return User(name=viewer.name, admin=viewer.admin, via="token" if viewer.token else "session")
+    return User(name=principal.name, admin=principal.admin, via="token" if principal.token else "session")
 
 
 def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
@@ -95,11 +95,11 @@ def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
 @router.get("/me", summary="Who am I?", response_model=Me, responses=UNAVAILABLE)
 async def me(request: Request) -> Response:
     """Whether there are accounts, who may sign up, and who is signed in."""
-    accounts = parts_of(request).accounts
+    accounts = services_of(request).accounts
     if accounts is None:
         return private(Me(mode="open", sign_up="closed", user=None))
-    user = _user(viewer_of(request))
-    failed = await accounts.failed_sign_ins(viewer_of(request))
+    user = _user(principal_of(request))
+    failed = await accounts.failed_sign_ins(principal_of(request))
     answer = private(_me(accounts, user, failed))
     if user is None and cookie_of(request.scope) is not None:
         set_cookie(answer, request, None)
@@ -128,7 +128,7 @@ class SignInIn(Model):
     password: Password
 
 
-def _begun(accounts: AccountsPart, request: Request, begun: Begun, status: int) -> Response:
+def _begun(accounts: AccountsPart, request: Request, begun: StartedSession, status: int) -> Response:
     user = User(name=begun.person.name, admin=begun.person.admin, via="session")
     answer = private(_me(accounts, user, begun.failed), status)
     set_cookie(answer, request, begun.secret)
@@ -185,7 +185,7 @@ async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, 
 )
 async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart) -> Response:
     """Ends the session, and all that is open for it. The browser also loses the links that it was given."""
-    await accounts.sign_out(viewer_of(request), caller)
+    await accounts.sign_out(principal_of(request), caller)
     answer = private(None)
     set_cookie(answer, request, None)
     # No Clear-Site-Data: it would also delete the device cookie, and what the page keeps for other people.
@@ -199,9 +199,9 @@ async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart)
     summary="Acknowledge failed sign-ins",
     responses={**OWN_ACT, 204: {"description": "They are not reported again"}},
 )
-async def acknowledge_failed_sign_ins(accounts: AccountsPart, viewer: InPerson) -> Response:
+async def acknowledge_failed_sign_ins(accounts: AccountsPart, principal: InPerson) -> Response:
     """Stops `GET /auth/me` from reporting the failed sign-ins that it reports now. The audit keeps them."""
-    await accounts.acknowledge_failed_sign_ins(viewer)
+    await accounts.acknowledge_failed_sign_ins(principal)
     return private(None)
 
 
@@ -227,7 +227,7 @@ class PasswordChange(Model):
     },
 )
 async def password(
-    request: Request, accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordChange
+    request: Request, accounts: AccountsPart, principal: InPerson, caller: CallerPart, body: PasswordChange
 ) -> Response:
     """Changes the password. All other sessions end, and signed tokens and tickets with them. This session goes on.
 
@@ -236,7 +236,7 @@ async def password(
 
     Other browsers count as unknown devices until somebody signs in there again.
     """
-    device = await accounts.change_password(viewer, body.old, body.new, caller, revoke_tokens=body.revoke_tokens)
+    device = await accounts.change_password(principal, body.old, body.new, caller, revoke_tokens=body.revoke_tokens)
     answer = private(None)
     add_device(answer, request, device)
     return answer
@@ -260,13 +260,15 @@ class PasswordConfirmation(Model):
         403: problem("The password is wrong, or an API token sent this", "The password is wrong"),
     },
 )
-async def confirm(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, body: PasswordConfirmation) -> Response:
+async def confirm(
+    accounts: AccountsPart, principal: InPerson, caller: CallerPart, body: PasswordConfirmation
+) -> Response:
     """Confirms the password, for 10 minutes in this session.
 
     Creating an API token, giving a note to another owner, changing the role of a user and deleting an account need it.
     A request that comes without it gets 403 with `"required": "password_confirmation"`. A sign-in confirms, too.
     """
-    await accounts.confirm_password(viewer, body.password, caller)
+    await accounts.confirm_password(principal, body.password, caller)
     return private(None)
 
 
@@ -293,11 +295,12 @@ class SignIn(BaseModel):
 
 
 @router.get("/sessions", summary="List sessions", response_model=list[SignIn], responses=OWN_READ)
-async def sessions(accounts: AccountsPart, viewer: InPerson) -> Response:
+async def sessions(accounts: AccountsPart, principal: InPerson) -> Response:
     """Where one is signed in, the last one first."""
-    found = [SignIn.model_validate(one) for one in await accounts.sessions(viewer, "session")]
+    found = [SignIn.model_validate(one) for one in await accounts.sessions(principal, "session")]
     return list_answer(
-        [one.model_copy(update={"current": one.id == viewer.session}) for one in found], {"Cache-Control": "no-store"}
+        [one.model_copy(update={"current": one.id == principal.session}) for one in found],
+        {"Cache-Control": "no-store"},
     )
 
 
@@ -307,9 +310,9 @@ async def sessions(accounts: AccountsPart, viewer: InPerson) -> Response:
     summary="End all other sessions",
     responses={**OWN_ACT, 204: {"description": "This one is all that is left"}},
 )
-async def end_others(accounts: AccountsPart, viewer: InPerson, caller: CallerPart) -> Response:
+async def end_others(accounts: AccountsPart, principal: InPerson, caller: CallerPart) -> Response:
     """Signs out everywhere but here."""
-    await accounts.end_others(viewer, caller)
+    await accounts.end_others(principal, caller)
     return private(None)
 
 
@@ -319,7 +322,7 @@ async def end_others(accounts: AccountsPart, viewer: InPerson, caller: CallerPar
     summary="End a session",
     responses={**OWN_ACT, **SESSION_GONE, **ENDED},
 )
-async def end_session(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, id: Digest) -> Response:
+async def end_session(accounts: AccountsPart, principal: InPerson, caller: CallerPart, id: Digest) -> Response:
     """Signs out there, within a second."""
-    await accounts.end(viewer, "session", id, caller)
+    await accounts.end(principal, "session", id, caller)
     return private(None)

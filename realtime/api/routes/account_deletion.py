@@ -22,7 +22,7 @@ from realtime.api.deps import only
 from realtime.api.responses import Answers
 from realtime.api.router import SlashRouter
 from realtime.api.routes.admin import NO_USER, UserName
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.users import Actor
 from realtime.errors import NoAccounts
 
@@ -43,7 +43,7 @@ TransferTo = Annotated[
 
 @router.delete("/auth/account", status_code=204, tags=["accounts"], summary="Delete your account", responses=ANSWERS)
 async def delete_own(
-    request: Request, viewer: Confirmed, caller: CallerPart, transfer_to: TransferTo = None
+    request: Request, principal: Confirmed, caller: CallerPart, transfer_to: TransferTo = None
 ) -> Response:
     """Deletes the account of the signed-in user for good.
 
@@ -52,7 +52,7 @@ async def delete_own(
 
     Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
     """
-    await _delete(request, viewer.name or "", transfer_to, actor(viewer, caller))
+    await _delete(request, principal.name or "", transfer_to, actor(principal, caller))
     answer = private(None)
     set_cookie(answer, request, None)
     drop_links(answer, request)
@@ -76,9 +76,9 @@ async def delete(
 async def _delete(request: Request, name: str, heir: str | None, by: Actor) -> None:
     """Delete an account, and settle its notes as far as that is possible at once.
 
-    Raises :class:`NotThere`, :class:`UnknownHeir`, :class:`LastAdmin`.
+    Raises :class:`ResourceNotFound`, :class:`UnknownHeir`, :class:`LastAdmin`.
     """
-    parts = parts_of(request)
+    parts = services_of(request)
     if parts.accounts is None or parts.deleted_accounts is None:
         raise NoAccounts
     await parts.accounts.users.delete(name, heir, by)

@@ -27,13 +27,13 @@ from realtime.api.auth_deps import (
     shown,
 )
 from realtime.api.deps import only
-from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
 from realtime.api.responses import Answers, problem
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import NAME
 from realtime.auth.permissions import LINK_ID_CHARACTERS
 from realtime.auth.tokens import digest
-from realtime.auth.users import Deed
+from realtime.auth.users import AuditAction
 from realtime.notes.models import Moment
 
 router = SlashRouter(tags=["administration"])
@@ -192,13 +192,13 @@ class AuditQuery(PageQuery):
         StringConstraints(pattern=f"^({NAME}|guest:[0-9a-f]{{{LINK_ID_CHARACTERS}}})$", to_lower=True),
         Field(description="only what this user did, or a guest with this link: `guest:` and its id"),
     ] = None
-    action: Annotated[Deed | None, Field(description="only this")] = None
+    action: Annotated[AuditAction | None, Field(description="only this")] = None
     after: After = None
 
     @field_validator("after")
     @classmethod
     def _goes_on(cls, token: str | None) -> str | None:
-        if token is not None and not re.fullmatch("[0-9a-f]{24}", str(place_of(token, ORDER)[0])):
+        if token is not None and not re.fullmatch("[0-9a-f]{24}", str(decode_page_token(token, ORDER)[0])):
             raise ValueError("is the end of a page in another order")
         return token
 
@@ -223,7 +223,7 @@ class Entry(BaseModel):
             " `null`: somebody unknown, or whoever runs the server"
         ),
     ]
-    action: Deed
+    action: AuditAction
     target: Annotated[
         str | None,
         Field(
@@ -242,10 +242,10 @@ async def audit(accounts: AccountsPart, admin: Admin, query: Annotated[AuditQuer
     Refused requests for notes that exist (`note.access`), exports and uses of API tokens are recorded once an hour, by
     caller, address and target, and at most 50 of each caller.
     """
-    after = None if query.after is None else str(place_of(query.after, ORDER)[0])
+    after = None if query.after is None else str(decode_page_token(query.after, ORDER)[0])
     found = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)
     headers = {"Cache-Control": "no-store"}
     if len(found) == query.limit:
-        token = place_token(ORDER, found[-1].id, 0)
+        token = encode_page_token(ORDER, found[-1].id, 0)
         headers["Link"] = link("/audit", limit=query.limit, who=query.who, action=query.action, after=token)
     return list_answer([Entry.model_validate(entry) for entry in found], headers)

@@ -11,20 +11,20 @@ from fastapi import Header, Query, Request, Response
 from pydantic import Field
 from starlette.responses import JSONResponse
 
-from realtime.api.connection_slots import take_place
+from realtime.api.connection_slots import acquire_slot
 from realtime.api.feed_connection import serve
-from realtime.api.requests import viewer_of
+from realtime.api.requests import principal_of
 from realtime.api.responses import problem
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.feed.asyncapi import asyncapi
-from realtime.feed.query import Wanted
-from realtime.feed.subscriber import Client
+from realtime.feed.query import FeedQuery
+from realtime.feed.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from realtime.auth.permissions import Viewer
+    from realtime.auth.permissions import Principal
     from realtime.core.frames import Frame
 
 
@@ -51,15 +51,15 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, wanted: Wanted, viewer: Viewer) -> None:
+    def __init__(self, request: Request, wanted: FeedQuery, principal: Principal) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        parts = parts_of(request)
+        parts = services_of(request)
         self._request = request
         self._feed = parts.feed
         self._places = parts.places
         self._wanted = wanted
-        self._viewer = viewer
+        self._principal = principal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Streams until the client goes or is to be closed. A browser comes back by itself and resumes."""
@@ -67,20 +67,20 @@ class EventStream(Response):
             refusal = JSONResponse({"detail": "The server is going away, come back"}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
-        place = await take_place(self._request, self._viewer)
-        client = self._feed.join(self._wanted, self._viewer)
+        place = await acquire_slot(self._request, self._principal)
+        client = self._feed.join(self._wanted, self._principal)
         self._feed.metrics.clients["sse"].inc()
         try:
             await serve(client, self._write(client, send), self._listen(receive))
         finally:
             self._feed.leave(client)
-            self._places.leave(place)
+            self._places.release(place)
             self._feed.metrics.clients["sse"].dec()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(LAST_CHUNK_SECONDS):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, client: Client, send: Send) -> None:
+    async def _write(self, client: Subscriber, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
         async with contextlib.aclosing(self._feed.stream(client, self._wanted.cursor)) as frames:
@@ -128,7 +128,9 @@ LastEventId = Annotated[str | None, Header(max_length=64, description="resumes, 
         422: REFUSED,
     },
 )
-async def events(request: Request, wanted: Annotated[Wanted, Query()], last_event_id: LastEventId = None) -> Response:
+async def events(
+    request: Request, wanted: Annotated[FeedQuery, Query()], last_event_id: LastEventId = None
+) -> Response:
     """The same frames as on `/ws`, each as the data of one event whose id is its cursor.
 
     If the stream cannot be served now, because the server is stopping or too many connect, it consists of a `retry:`
@@ -137,10 +139,10 @@ async def events(request: Request, wanted: Annotated[Wanted, Query()], last_even
     """
     if last_event_id is not None:
         wanted = wanted.model_copy(update={"since": last_event_id})
-    return EventStream(request, wanted, viewer_of(request))
+    return EventStream(request, wanted, principal_of(request))
 
 
-class Poll(Wanted):
+class Poll(FeedQuery):
     """The query of a long poll."""
 
     limit: Annotated[int, Field(ge=1, le=1000, description="most changes in one answer")] = 100
@@ -170,10 +172,10 @@ CHANGES_SCHEMA = {
 )
 async def changes(request: Request, query: Annotated[Poll, Query()]) -> Response:
     """What happened since a cursor, the latest event of each note. Without `since`: the cursor to begin with."""
-    parts, viewer = parts_of(request), viewer_of(request)
-    place = await take_place(request, viewer)
+    parts, principal = services_of(request), principal_of(request)
+    place = await acquire_slot(request, principal)
     try:
-        answer = await parts.feed.poll(query, viewer, query.limit, query.timeout)
+        answer = await parts.feed.poll(query, principal, query.limit, query.timeout)
     finally:
-        parts.places.leave(place)
+        parts.places.release(place)
     return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})

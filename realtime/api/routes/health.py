@@ -12,15 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from realtime.api.middleware.origins import proxy_header_of
-from realtime.api.requests import viewer_of
+from realtime.api.requests import principal_of
 from realtime.api.responses import problem
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.errors import Forbidden, NotSignedIn, RealtimeError
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
-    from realtime.api.services import Parts
+    from realtime.api.services import Services
 
 CHECK_TIMEOUT = 3.0
 CONTACT_DAYS = 30
@@ -62,8 +62,8 @@ def _may_inspect(request: Request) -> bool:
 
     A reverse proxy on this machine says that it forwards.
     """
-    viewer = viewer_of(request)
-    if viewer.keys is None or viewer.admin:
+    principal = principal_of(request)
+    if principal.keys is None or principal.admin:
         return True
     return proxy_header_of(request.scope) is None and request.client is not None and is_loopback(request.client.host)
 
@@ -79,7 +79,7 @@ async def _check(check: Awaitable[object], warning: str | None) -> dict[str, Any
     return {"ok": True} if warning is None else {"ok": True, "warning": warning}
 
 
-async def _mongodb(parts: Parts) -> None:
+async def _mongodb(parts: Services) -> None:
     """Raise :class:`Unavailable` if notes cannot be written, or must not be served."""
     await parts.store.readiness.check()
     if parts.open_mode is not None:
@@ -109,7 +109,7 @@ async def readyz(request: Request) -> Response:
 
     With accounts, `checks` is there for administrators and for programs on the same machine only.
     """
-    parts = parts_of(request)
+    parts = services_of(request)
     mongodb, redis = await asyncio.gather(
         _check(_mongodb(parts), parts.store.readiness.warning),
         _check(parts.bus.position(), parts.bus.warning),
@@ -144,8 +144,8 @@ async def metrics(request: Request) -> Response:
     With accounts, they are for administrators and for programs on the same machine only.
     """
     if not _may_inspect(request):
-        raise NotSignedIn if viewer_of(request).name is None else Forbidden(ADMINS_ONLY)
-    return Response(parts_of(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        raise NotSignedIn if principal_of(request).name is None else Forbidden(ADMINS_ONLY)
+    return Response(services_of(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/.well-known/security.txt", include_in_schema=False)

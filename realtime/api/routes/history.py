@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from realtime.api.deps import Id, NotesPart, Once, QueriesPart, RequesterPart, Version, Who, only
 from realtime.api.etags import Allowed
-from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
 from realtime.api.responses import JSON_BODY, NO_VERSION, NOT_FOUND, READ, STALE, TOO_MANY, WRITE, answer, json_of
 from realtime.api.router import SlashRouter
 from realtime.notes.models import MAX_ID, Integral, Model, Note, Revision, RevisionText, example
@@ -30,7 +30,7 @@ class HistoryQuery(PageQuery):
     @classmethod
     def _goes_on(cls, token: str | None) -> str | None:
         if token is not None:
-            place_of(token, ORDER)
+            decode_page_token(token, ORDER)
         return token
 
 
@@ -40,12 +40,12 @@ async def history(who: Who, queries: QueriesPart, id: Id, query: Annotated[Histo
 
     All of the last `REALTIME_HISTORY_DAYS` are there; of the days before, the last of each.
     """
-    before = MAX_ID + 1 if query.after is None else place_of(query.after, ORDER)[1]
+    before = MAX_ID + 1 if query.after is None else decode_page_token(query.after, ORDER)[1]
     revisions, more = await queries.history(who, id, before, query.limit)
     headers = {}
     if more:
         last = revisions[-1].version
-        headers["Link"] = link(f"/notes/{id}/history/", limit=query.limit, after=place_token(ORDER, last, last))
+        headers["Link"] = link(f"/notes/{id}/history/", limit=query.limit, after=encode_page_token(ORDER, last, last))
     return list_answer(revisions, headers)
 
 

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from realtime.api.deps import FeedPart, Id, NotesPart, Once, PoolsPart, QueriesPart, RequesterPart, Who, only
 from realtime.api.etags import Allowed, IfNoneMatch, versions_of
-from realtime.api.fast_route import QuickRoute
-from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.fast_route import FastRoute
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
 from realtime.api.responses import (
     JSON_BODY,
     NOT_FOUND,
@@ -44,7 +44,7 @@ from realtime.notes.preconditions import etag
 from realtime.notes.snippets import snippet
 from realtime.notes.text_operations import Edits
 
-router = SlashRouter(prefix="/notes", tags=["notes"], route_class=QuickRoute)
+router = SlashRouter(prefix="/notes", tags=["notes"], route_class=FastRoute)
 
 PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
 CONFLICT: Answers = {
@@ -161,7 +161,7 @@ class ListQuery(PageQuery):
     def _goes_on(cls, token: str | None, info: ValidationInfo) -> str | None:
         if token is not None:
             order = _order(info.data.get("q"), info.data.get("sort"))
-            key, _ = place_of(token, order)
+            key, _ = decode_page_token(token, order)
             if isinstance(key, str) is not order.endswith("title"):
                 raise ValueError("is the end of a page in another order")
         return token
@@ -169,7 +169,7 @@ class ListQuery(PageQuery):
     def listing(self) -> Listing:
         """What is asked for."""
         sort = _order(self.q, self.sort)
-        after = None if self.after is None else place_of(self.after, sort)
+        after = None if self.after is None else decode_page_token(self.after, sort)
         return Listing(self.q, tuple(dict.fromkeys(self.tag)), sort, after, self.limit, self.content)
 
 
@@ -201,7 +201,7 @@ async def page(
         given = query.model_dump(exclude_unset=True, exclude={"content"})
         if not query.content:
             given["content"] = "false"
-        given |= {"limit": query.limit, "after": place_token(query.listing().sort, *found.after)}
+        given |= {"limit": query.limit, "after": encode_page_token(query.listing().sort, *found.after)}
         headers["Link"] = link("/notes/", **given)
     if query.q is None:
         return Response(found.json, headers=headers, media_type="application/json")

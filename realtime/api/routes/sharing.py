@@ -13,12 +13,12 @@ from realtime.api.deps import Id, Who, only
 from realtime.api.etags import Allowed
 from realtime.api.responses import JSON_BODY, NOT_FOUND, READ, STALE, WRITE
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.permissions import Role
 from realtime.errors import NoAccounts
 from realtime.notes.models import STORABLE, Model, NoteId, example
 from realtime.notes.preconditions import etag
-from realtime.notes.sharing import Shared, Sharing, Wanted
+from realtime.notes.sharing import AccessRequest, Sharing, SharingState
 
 router = SlashRouter(tags=["sharing"])
 
@@ -62,10 +62,10 @@ class AccessIn(Model):
             raise ValueError("names somebody twice")
         return members
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> AccessRequest:
         """What is asked for."""
         members = {member.name: Role[member.role.upper()] for member in self.members}
-        return Wanted(members, None if self.link is None else Role[self.link.upper()], self.public, self.owner)
+        return AccessRequest(members, None if self.link is None else Role[self.link.upper()], self.public, self.owner)
 
 
 class AccessOut(BaseModel):
@@ -85,7 +85,7 @@ class AccessOut(BaseModel):
     public: bool
 
 
-def _answer(shared: Shared) -> Response:
+def _answer(shared: SharingState) -> Response:
     access, token = shared.access, shared.token
     members = [Member(name=name, role=_level(role)) for name, role in sorted(access.members.items())]
     body = AccessOut(
@@ -109,7 +109,7 @@ def _level(role: Role) -> Level:
 
 
 async def _sharing(request: Request) -> Sharing:
-    sharing = parts_of(request).sharing
+    sharing = services_of(request).sharing
     if sharing is None:
         raise NoAccounts
     return sharing

@@ -144,9 +144,9 @@ def _told(session: Session) -> dict[str, Any]:
 
 
 @router.get("/tokens", summary="List API tokens", response_model=list[Token], responses=OWN_READ)
-async def tokens(accounts: AccountsPart, viewer: InPerson) -> Response:
+async def tokens(accounts: AccountsPart, principal: InPerson) -> Response:
     """One's API tokens, the last one first; not the secrets, which are not stored."""
-    found = await accounts.sessions(viewer, "token")
+    found = await accounts.sessions(principal, "token")
     return list_answer([Token(**_told(one)) for one in found], {"Cache-Control": "no-store"})
 
 
@@ -157,12 +157,14 @@ async def tokens(accounts: AccountsPart, viewer: InPerson) -> Response:
     response_model=NewToken,
     responses={**OWN, **CONFIRM},
 )
-async def make_token(accounts: AccountsPart, viewer: Confirmed, caller: CallerPart, body: TokenIn) -> Response:
+async def make_token(accounts: AccountsPart, principal: Confirmed, caller: CallerPart, body: TokenIn) -> Response:
     """A token for a program, for the header `Authorization: Bearer …`. It can be revoked at any time.
 
     Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
     """
-    made, secret = await accounts.make_token(viewer, body.name, body.expires_days, caller, writes=body.scope == "write")
+    made, secret = await accounts.make_token(
+        principal, body.name, body.expires_days, caller, writes=body.scope == "write"
+    )
     return private(NewToken(**_told(made), token=secret), 201)
 
 
@@ -172,9 +174,9 @@ async def make_token(accounts: AccountsPart, viewer: Confirmed, caller: CallerPa
     summary="Revoke an API token",
     responses={**OWN_ACT, **TOKEN_GONE, **ENDED},
 )
-async def end_token(accounts: AccountsPart, viewer: InPerson, caller: CallerPart, id: Digest) -> Response:
+async def end_token(accounts: AccountsPart, principal: InPerson, caller: CallerPart, id: Digest) -> Response:
     """It is refused from now on, and what is open with it is closed within a second."""
-    await accounts.end(viewer, "token", id, caller)
+    await accounts.end(principal, "token", id, caller)
     return private(None)
 
 
@@ -196,6 +198,6 @@ class Ticket(BaseModel):
 
 
 @router.post("/ticket", summary="Make a ticket into a room", response_model=Ticket, responses=OWN)
-async def ticket(accounts: AccountsPart, viewer: SignedIn, body: TicketIn) -> Response:
+async def ticket(accounts: AccountsPart, principal: SignedIn, body: TicketIn) -> Response:
     """For clients that can send no headers and no cookie: good once, for this note, for 30 seconds."""
-    return private(Ticket(ticket=await accounts.ticket(viewer, body.note)))
+    return private(Ticket(ticket=await accounts.ticket(principal, body.note)))

@@ -15,10 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
-from realtime.api.deps import Key, NotesPart, PoolsPart, QueriesPart, RequesterPart, Who, only, operation_of, still
+from realtime.api.deps import (
+    Key,
+    NotesPart,
+    PoolsPart,
+    QueriesPart,
+    RequesterPart,
+    Who,
+    only,
+    operation_of,
+    require_connected,
+)
 from realtime.api.responses import INVALID, READ, WRITE, Answers, problem
 from realtime.api.router import SlashRouter
-from realtime.api.services import parts_of
+from realtime.api.services import services_of
 from realtime.auth.permissions import may_set_ids_and_dates
 from realtime.errors import ImportRefused, NotSignedIn, RealtimeError
 from realtime.notes.models import Note
@@ -53,7 +63,7 @@ async def export(request: Request, who: Who, queries: QueriesPart) -> Response:
     """All notes, one Markdown file each, as a zip that is made while it is sent."""
     count = await queries.count(who)
     pieces = _zipped(request, queries.every(who))
-    audit = parts_of(request).audit
+    audit = services_of(request).audit
     if audit is not None:
         audit.add_hourly("export", who, None)
     first = await anext(pieces)  # before the answer begins, so that a database that is away is told properly
@@ -73,7 +83,7 @@ async def _zipped(request: Request, batches: AsyncIterator[Sequence[Note]]) -> A
         async for notes in batches:
             yield await asyncio.to_thread(bundle.pack, writer, notes)
             try:
-                await still(request)
+                await require_connected(request)
             except NotSignedIn:
                 return  # an archive without its end is none: nobody takes it for all there is
         for piece in writer.end():
@@ -151,7 +161,7 @@ async def bring_in(
     operation = None
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
-    made = notes.bring_in(who, bundle.notes_in(sources), found.count, found.ids if keep_ids else None, operation)
+    made = notes.import_notes(who, bundle.notes_in(sources), found.count, found.ids if keep_ids else None, operation)
     lines = _told(request, made, found)
     if NDJSON in accept.lower():
         first = await anext(lines)  # before the answer begins, so that a refusal has its status
@@ -162,7 +172,7 @@ async def bring_in(
                 async for line in lines:
                     yield line
             except RealtimeError as error:
-                yield json.dumps({"detail": error.detail, **error.more()}).encode() + b"\n"
+                yield json.dumps({"detail": error.detail, **error.extra()}).encode() + b"\n"
 
         return StreamingResponse(body(), media_type=NDJSON)
     async for last in lines:
@@ -170,13 +180,15 @@ async def bring_in(
     return Response(line, media_type="application/json")
 
 
-async def _told(request: Request, made: AsyncIterator[Sequence[int]], found: bundle.Contents) -> AsyncIterator[bytes]:
+async def _told(
+    request: Request, made: AsyncIterator[Sequence[int]], found: bundle.ImportedContents
+) -> AsyncIterator[bytes]:
     ids: list[int] = []
-    await still(request)  # reading the files may have taken its time
+    await require_connected(request)  # reading the files may have taken its time
     async for some in made:
         ids += some
         yield json.dumps({"imported": len(ids), "of": found.count}).encode() + b"\n"
-        await still(request)  # before the next ones are made
+        await require_connected(request)  # before the next ones are made
     answer = {"imported": len(ids), "ids": ids, "skipped": _remarks(found.skipped), "changed": _remarks(found.changed)}
     yield await asyncio.to_thread(to_json, answer) + b"\n"
 

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from realtime.api.deps import Id, NotesPart, Once, QueriesPart, Who, only
 from realtime.api.etags import Allowed
-from realtime.api.pagination import After, PageQuery, link, list_answer, place_of, place_token
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
 from realtime.api.responses import NOT_FOUND, READ, STALE, WRITE, answer
 from realtime.api.router import SlashRouter
 from realtime.notes.models import Note, Trashed
@@ -27,7 +27,7 @@ class TrashQuery(PageQuery):
     @field_validator("after")
     @classmethod
     def _goes_on(cls, token: str | None) -> str | None:
-        if token is not None and isinstance(place_of(token, ORDER)[0], str):
+        if token is not None and isinstance(decode_page_token(token, ORDER)[0], str):
             raise ValueError("is the end of a page in another order")
         return token
 
@@ -35,11 +35,11 @@ class TrashQuery(PageQuery):
 @router.get("/", summary="List the trash", response_model=list[Trashed], responses=READ)
 async def trash(who: Who, queries: QueriesPart, query: Annotated[TrashQuery, Query()]) -> Response:
     """Deleted notes, the last deleted first. After `REALTIME_TRASH_DAYS` they are gone for good."""
-    after = None if query.after is None else place_of(query.after, ORDER)
+    after = None if query.after is None else decode_page_token(query.after, ORDER)
     found, end = await queries.trash(who, after, query.limit)
     headers = {}
     if end is not None:
-        headers["Link"] = link("/trash/", limit=query.limit, after=place_token(ORDER, *end))
+        headers["Link"] = link("/trash/", limit=query.limit, after=encode_page_token(ORDER, *end))
     return list_answer(found, headers)
 
 
