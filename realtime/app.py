@@ -108,7 +108,9 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
             await _announce_setup(settings, parts.accounts, announce)
 
             async def drain() -> None:
-                await asyncio.gather(parts.feed.drain(settings.drain), parts.rooms.drain(settings.drain))
+                await asyncio.gather(
+                    parts.feed.drain(settings.drain_seconds), parts.rooms.drain(settings.drain_seconds)
+                )
 
             with _on_signal(drain):
                 yield {"drain": drain, "turns": parts.rooms.turns}
@@ -146,9 +148,9 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
     others = frozenset(settings.origins.split())
     if settings.auth == "accounts":
-        app.add_middleware(WriteLimit, rule=write_rule(settings.writes))
+        app.add_middleware(WriteLimit, rule=write_rule(settings.max_writes_per_second))
     app.add_middleware(WebSocketRoutes, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
-    if most := settings.most_accepts:
+    if most := settings.connects_per_second_limit:
         accounts = settings.auth == "accounts"
         per_client, guests = (max(1, most // 4), max(1, most * 3 // 4)) if accounts else (most, most)
         app.add_middleware(ConnectLimit, per_second=most, per_client=per_client, guests=guests)
@@ -191,7 +193,7 @@ async def _first_contact(follower: LogConsumer, open_mode: OpenModeCheck | None)
 
 def _is_private(settings: Settings) -> bool:
     """Return whether the server is in open mode, for the people of this machine only."""
-    return settings.auth == "open" and not settings.open
+    return settings.auth == "open" and not settings.allow_public
 
 
 async def _announce_setup(
@@ -237,7 +239,9 @@ async def _parts(
     pools = Pools()
     slots = max(1, round(settings.heartbeat))
     recent = ReplayBuffer(min(RECENT, settings.log_entries))
-    hub = Hub(settings.client_budget, settings.client_stall, CloseCode.TOO_SLOW, slots, replay_buffer=recent)
+    hub = Hub(
+        settings.client_queue_bytes, settings.client_stall_seconds, CloseCode.TOO_SLOW, slots, replay_buffer=recent
+    )
 
     async def tell(data: bytes) -> None:
         await bus.publish(bus.presence, data)
@@ -270,8 +274,8 @@ async def _parts(
         store,
         bus,
         metrics,
-        budget=settings.client_budget,
-        stall=settings.client_stall,
+        budget=settings.client_queue_bytes,
+        stall=settings.client_stall_seconds,
         idle=settings.room_idle,
         pool=pools.merges,
         ended=revocations.ended,
@@ -330,7 +334,7 @@ async def _parts(
         "tend the rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
     }
-    places = ConnectionSlots(bus, settings.sockets, settings.most_guest_sockets)
+    places = ConnectionSlots(bus, settings.max_connections_per_user, settings.connections_per_network_limit)
     tasks["keep places"] = places.run
     open_mode = OpenModeCheck(store.people) if _is_private(settings) else None
     if open_mode is not None:

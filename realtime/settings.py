@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from realtime.failpoints import FailPoints
@@ -16,11 +19,41 @@ MIB = 1024 * 1024
 ORIGIN = re.compile(
     r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII
 )
-"""As browsers send it (RFC 6454): scheme and host in lower case, no port that the scheme implies, no path."""
+"""An origin in the form that browsers send (RFC 6454): lower case, no default port, no path."""
+RENAMED = {
+    "accepts": "max_connects_per_second",
+    "client_budget": "client_queue_bytes",
+    "client_stall": "client_stall_seconds",
+    "drain": "drain_seconds",
+    "guest_sockets": "max_connections_per_network",
+    "open": "allow_public",
+    "sockets": "max_connections_per_user",
+    "writes": "max_writes_per_second",
+}
+"""Renamed settings: old name and new name. The old names work until the next release."""
+
+
+class RenamedSettings(PydanticBaseSettingsSource):
+    """Reads settings from environment variables with old names, and warns about each."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: :meth:`__call__` reads all settings."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values of all settings that the environment has under an old name."""
+        variables = {name.upper(): value for name, value in os.environ.items() if value}
+        found: dict[str, Any] = {}
+        for old, new in RENAMED.items():
+            variable, replacement = f"REALTIME_{old.upper()}", f"REALTIME_{new.upper()}"
+            if variable in variables:
+                warnings.warn(f"{variable} is now {replacement}. Rename it", FutureWarning, stacklevel=2)
+                found[new] = variables[variable]
+        return found
 
 
 class Settings(BaseSettings):
-    """Everything that can be set: by argument, or by ``REALTIME_<NAME>`` in the environment. Times are in seconds."""
+    """All settings: arguments, or variables ``REALTIME_<NAME>`` of the environment. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
@@ -35,13 +68,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read settings from arguments, then from the environment, then from the files of ``REALTIME_SECRETS``."""
         folder = init_settings().get("secrets") or env_settings().get("secrets")
-        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+        renamed = RenamedSettings(settings_cls)
+        return init_settings, env_settings, renamed, SecretsSettingsSource(settings_cls, folder)
 
     secrets: Annotated[
         Path | None,
         Field(
             repr=False,
-            description="folder of files that each hold a setting, such as `realtime_mongo_url`: Docker secrets",
+            description="folder with one file per setting, named like `realtime_mongo_url` (Docker secrets)",
         ),
     ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
@@ -49,123 +83,160 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
     auth: Annotated[
         Literal["open", "accounts"],
-        Field(description="`open`: everything is everyone's; `accounts`: people sign in, and own their notes"),
+        Field(
+            description="`open`: everyone can read and edit every note; `accounts`: users sign in and own their notes"
+        ),
     ] = "open"
-    open: Annotated[
+    allow_public: Annotated[
         bool,
         Field(
-            description="serve without accounts where others can reach it, through a proxy, or a database that has"
-            " accounts; all refused otherwise"
+            description="without accounts: serve on public addresses, behind proxies, and databases that have accounts."
+            " Each of these is refused otherwise"
         ),
     ] = False
     sign_up: Annotated[
-        Literal["open", "invite", "closed"], Field(description="who may make an account: anyone, the invited, nobody")
+        Literal["open", "invite", "closed"],
+        Field(description="who can create an account: anyone, users with an invite, or nobody"),
     ] = "invite"
     secret: Annotated[
         str,
-        Field(repr=False, description="what tokens are signed with, at least 32 characters; without it, one is made"),
+        Field(
+            repr=False,
+            description="key that signs tokens, at least 32 characters. By default one is generated and stored"
+            " in MongoDB",
+        ),
     ] = ""
     password_memory: Annotated[
-        int, Field(ge=8, le=4 * 1024 * 1024, description="KiB of memory that it takes to hash a password")
+        int, Field(ge=8, le=4 * 1024 * 1024, description="KiB of memory for hashing a password (Argon2)")
     ] = 47104
     proxies: Annotated[
         str,
-        Field(description="addresses or networks of proxies, separated by commas, whose headers are trusted"),
+        Field(description="addresses or networks of trusted proxies, separated by commas"),
     ] = "127.0.0.1"
     root_path: Annotated[
         str,
         Field(
             pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$",
-            description="path prefix under which a proxy serves the page, such as `/notes`; stripped by it or not",
+            description="path prefix under which a proxy serves this server, such as `/notes`. The proxy may"
+            " strip it or not",
         ),
     ] = ""
-    data: Annotated[Path, Field(description="folder of the embedded servers")] = Path("data")
+    data: Annotated[Path, Field(description="data folder of the embedded servers")] = Path("data")
     mongo_url: Annotated[
-        str | None, Field(repr=False, description="MongoDB replica set; without it, the embedded one")
+        str | None,
+        Field(repr=False, description="URL of a MongoDB replica set. By default an embedded server is started"),
     ] = None
-    redis_url: Annotated[str | None, Field(repr=False, description="Redis; without it, the embedded one")] = None
+    redis_url: Annotated[
+        str | None, Field(repr=False, description="URL of Redis. By default an embedded server is started")
+    ] = None
     database: Annotated[
         str,
-        Field(pattern=r"^[A-Za-z0-9_-]{1,38}$", description="database in MongoDB, and prefix of the keys in Redis"),
+        Field(pattern=r"^[A-Za-z0-9_-]{1,38}$", description="MongoDB database, and prefix of all keys in Redis"),
     ] = "realtime"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="least severity that is logged")
+        Literal["debug", "info", "warning", "error"], Field(description="lowest severity that is logged")
     ] = "info"
     log_format: Annotated[
-        Literal["auto", "console", "json"], Field(description="`auto`: for people on a terminal, JSON otherwise")
+        Literal["auto", "console", "json"], Field(description="`auto`: `console` on a terminal, `json` otherwise")
     ] = "auto"
-    max_body: Annotated[int, Field(ge=1024, description="largest request body in bytes")] = MIB
+    max_body: Annotated[int, Field(ge=1024, description="maximum size of a request body in bytes")] = MIB
     write_timeout: Annotated[
-        float, Field(gt=0, description="budget for MongoDB to confirm a write; past it, 503 with an unknown outcome")
+        float,
+        Field(
+            gt=0, description="time for MongoDB to confirm a write. After it the answer is 503, and the outcome unknown"
+        ),
     ] = 20.0
-    read_timeout: Annotated[float, Field(gt=0, description="budget for a read of MongoDB; past it, 503")] = 5.0
+    read_timeout: Annotated[
+        float, Field(gt=0, description="time for MongoDB to answer a read. After it the answer is 503")
+    ] = 5.0
     publish_wait: Annotated[
-        float, Field(ge=0, description="how long the answer to a write waits for its event to be published")
+        float, Field(ge=0, description="maximum time that the answer to a write waits until its event is published")
     ] = 0.25
-    heartbeat: Annotated[float, Field(gt=0, description="interval of the feed's heartbeats")] = 25.0
-    log_entries: Annotated[int, Field(ge=100, description="events kept in Redis for clients that resume")] = 100_000
-    log_bytes: Annotated[int, Field(ge=MIB, description="bytes of events kept in Redis, whatever their number")] = (
+    heartbeat: Annotated[float, Field(gt=0, description="interval of heartbeats on the feed")] = 25.0
+    log_entries: Annotated[int, Field(ge=100, description="number of events kept in Redis for clients that resume")] = (
+        100_000
+    )
+    log_bytes: Annotated[int, Field(ge=MIB, description="maximum size in bytes of the events kept in Redis")] = (
         256 * MIB
     )
     history_days: Annotated[
-        int, Field(ge=1, le=36_500, description="days for which all versions are kept; of older ones, one per day")
+        int,
+        Field(
+            ge=1,
+            le=36_500,
+            description="days for which every version of a note is kept. Of older versions, one per day is kept",
+        ),
     ] = 30
     trash_days: Annotated[
-        int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted for good")
+        int, Field(ge=1, le=36_500, description="days after which a note in the trash is deleted permanently")
     ] = 30
-    accepts: Annotated[
+    max_connects_per_second: Annotated[
         int | None,
         Field(
             ge=0,
-            description="WebSockets and event streams that a worker lets in a second, before it answers 503; 0 is all."
-            " Without it: 200 with accounts, else all",
+            description="WebSockets and event streams that one worker accepts per second. More get 503; 0 means"
+            " no limit."
+            " Default: 200 with accounts, otherwise no limit",
         ),
     ] = None
-    writes: Annotated[
-        int, Field(ge=1, description="with accounts: writes a second of one user over REST; four times as many at once")
+    max_writes_per_second: Annotated[
+        int,
+        Field(
+            ge=1, description="with accounts: REST writes per second of one user, with bursts of four times this number"
+        ),
     ] = 30
     user_notes: Annotated[
-        int, Field(ge=0, description="with accounts: notes that a user may own, the trash included; 0 is no limit")
+        int,
+        Field(
+            ge=0,
+            description="with accounts: number of notes that a user can own, including the trash. 0 means no limit",
+        ),
     ] = 100_000
     user_bytes: Annotated[
-        int, Field(ge=0, description="with accounts: bytes of the notes that a user may own; 0 is no limit")
+        int,
+        Field(
+            ge=0, description="with accounts: total size in bytes of the notes that a user can own. 0 means no limit"
+        ),
     ] = 1024 * MIB
-    sockets: Annotated[
-        int, Field(ge=1, description="with accounts: connections of one user that may stay open, over all workers")
+    max_connections_per_user: Annotated[
+        int, Field(ge=1, description="with accounts: open connections of one user, over all workers")
     ] = 20
-    guest_sockets: Annotated[
+    max_connections_per_network: Annotated[
         int | None,
         Field(
             ge=0,
-            description="connections of one network that may stay open without sign-in, over all workers; 0 is all."
-            " Without it: 200 with accounts, else all",
+            description="open connections of one network without sign-in, over all workers; 0 means no limit."
+            " Default: 200 with accounts, otherwise no limit",
         ),
     ] = None
-    max_import: Annotated[int, Field(ge=1024, description="largest import in bytes")] = 256 * MIB
-    origins: Annotated[
-        str, Field(description="other origins whose pages may read, write and connect, separated by spaces")
-    ] = ""
+    max_import: Annotated[int, Field(ge=1024, description="maximum size of an import in bytes")] = 256 * MIB
+    origins: Annotated[str, Field(description="other origins whose pages can use this server, separated by spaces")] = (
+        ""
+    )
     security_contact: Annotated[
         str,
         Field(
             pattern=r"^((mailto:|tel:|https://)[!-~]+)?$",
-            description="where to report vulnerabilities, as `mailto:` or `https:` URL; shown in"
-            " `/.well-known/security.txt`",
+            description="where to report vulnerabilities: a `mailto:` or `https:` URL for `/.well-known/security.txt`",
         ),
     ] = ""
-    client_budget: Annotated[
-        int, Field(ge=1024, description="bytes queued for one client before only the latest event per note is kept")
+    client_queue_bytes: Annotated[
+        int,
+        Field(
+            ge=1024, description="bytes queued for one client. Beyond it, only the latest event of each note is kept"
+        ),
     ] = MIB
-    client_stall: Annotated[
-        float, Field(gt=0, description="how long a client may take nothing before it is closed with 4008")
+    client_stall_seconds: Annotated[
+        float,
+        Field(gt=0, description="time without progress after which a client that does not read is disconnected (4008)"),
     ] = 10.0
     room_idle: Annotated[
-        float, Field(ge=0, description="how long a shared text stays in memory after its last client left")
+        float, Field(ge=0, description="time that a shared text stays in memory after its last client left")
     ] = 30.0
-    drain: Annotated[float, Field(ge=0, description="longest time over which a stopping server closes sockets")] = 10.0
-    failpoint: Annotated[
-        str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`; empty is off")
-    ] = ""
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="time over which a stopping server spreads the closing of its connections")
+    ] = 10.0
+    failpoint: Annotated[str, Field(description="for fault tests: `<point>:<kill|raise|sleep>[:<n-th hit>]`")] = ""
 
     @field_validator("secrets")
     @classmethod
@@ -198,29 +269,29 @@ class Settings(BaseSettings):
         for origin in origins.split():
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"{origin} is no origin as browsers send it, like https://notes.example or http://localhost:3000:"
-                    " name each exactly, in lower case, without a path"
+                    f"{origin} is not a valid origin. Write origins like https://notes.example or http://localhost:3000,"
+                    " in lower case and without a path"
                 )
         return origins
 
     @property
-    def most_accepts(self) -> int:
-        """WebSockets and event streams that a worker lets in a second; 0 is all."""
-        if self.accepts is None:
+    def connects_per_second_limit(self) -> int:
+        """WebSockets and event streams that one worker accepts per second; 0 means no limit."""
+        if self.max_connects_per_second is None:
             return 200 if self.auth == "accounts" else 0
-        return self.accepts
+        return self.max_connects_per_second
 
     @property
-    def most_guest_sockets(self) -> int:
-        """Connections of one network that may stay open without sign-in; 0 is all."""
-        if self.guest_sockets is None:
+    def connections_per_network_limit(self) -> int:
+        """Open connections of one network without sign-in; 0 means no limit."""
+        if self.max_connections_per_network is None:
             return 200 if self.auth == "accounts" else 0
-        return self.guest_sockets
+        return self.max_connections_per_network
 
     @property
     def exposed(self) -> bool:
-        """Whether others can reach it, and nobody said that this is meant."""
-        return self.auth == "open" and not self.open and not is_loopback(self.host)
+        """Whether the server would be public without accounts although this is not allowed."""
+        return self.auth == "open" and not self.allow_public and not is_loopback(self.host)
 
     @field_validator("failpoint")
     @classmethod
@@ -230,7 +301,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -41,7 +41,7 @@ def _settings(embedded: EmbeddedServers) -> Iterator[Settings]:
         mongo_url=embedded.mongo_url,
         redis_url=embedded.redis_url,
         database=name,
-        drain=0.5,
+        drain_seconds=0.5,
         publish_wait=2.5,  # who has its answer finds the event published, on a slow machine too
     )
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:

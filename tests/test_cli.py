@@ -31,7 +31,7 @@ def test_version() -> None:
     [
         (["--help"], ["serve", "watch", "user", "--version"]),
         (["serve", "--help"], ["--host", "--port", "--workers", "--data", "--mongo-url", "--redis-url", "REALTIME_"]),
-        (["serve", "--help"], ["--auth", "--open"]),
+        (["serve", "--help"], ["--auth", "--allow-public"]),
         (["watch", "--help"], ["--url", "--since", "--json", "--token", "REALTIME_URL", "REALTIME_TOKEN"]),
         (["user", "--help"], ["add", "list", "disable", "enable", "reset"]),
         (["user", "add", "--help"], ["--admin", "--password-stdin", "--data", "--mongo-url", "--database"]),
@@ -101,7 +101,7 @@ def test_others_are_let_in_without_accounts_only_if_that_is_meant(host: str) -> 
     settings = Settings.model_construct(host=host)
     assert settings.exposed
     assert not settings.model_copy(update={"auth": "accounts"}).exposed
-    assert not settings.model_copy(update={"open": True}).exposed
+    assert not settings.model_copy(update={"allow_public": True}).exposed
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
@@ -112,7 +112,7 @@ def test_loopback_needs_no_accounts(host: str) -> None:
 def test_refusal_to_let_others_in_names_both_ways_out(tmp_path: Path) -> None:
     message = refusal("serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
     assert "REALTIME_AUTH=accounts" in message
-    assert "--open" in message
+    assert "--allow-public" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -240,7 +240,7 @@ def test_everything_is_restarted() -> None:
 
 
 def test_app_has_the_time_to_drain() -> None:
-    assert _seconds(SERVICES["app"]["stop_grace_period"]) > Settings().drain + GRACE
+    assert _seconds(SERVICES["app"]["stop_grace_period"]) > Settings().drain_seconds + GRACE
 
 
 def test_images_have_no_registry_address() -> None:

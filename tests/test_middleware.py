@@ -45,7 +45,7 @@ def test_answers_are_taken_for_what_they_are(settings: Settings, auth: str) -> N
 
 
 def test_writes_are_limited_for_each_user(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, writes=1)), base_url=HERE) as host:
+    with TestClient(create_app(with_accounts(settings, max_writes_per_second=1)), base_url=HERE) as host:
         ann, bob, stranger = Browser(host).sign_up(), Browser(host).sign_up(), Browser(host)
         answers = [ann.post("/notes/", json=note_in()) for _ in range(8)]
         assert [answer.status_code for answer in answers[:4]] == [201] * 4
@@ -59,7 +59,7 @@ def test_writes_are_limited_for_each_user(settings: Settings) -> None:
 
 
 def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
-    with TestClient(create_app(settings.model_copy(update={"accepts": 2}))) as client:
+    with TestClient(create_app(settings.model_copy(update={"max_connects_per_second": 2}))) as client:
         let_in, started = 0, time.monotonic()
         with pytest.raises(WebSocketDenialResponse) as refused:
             for path in itertools.cycle(["/ws", "/ws/", "/sync/1"]):
@@ -72,7 +72,9 @@ def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
 
 
 def test_client_that_floods_uses_up_its_own_part_of_the_accept_limit(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, accepts=8, drain=0)), base_url=HERE) as host:
+    with TestClient(
+        create_app(with_accounts(settings, max_connects_per_second=8, drain_seconds=0)), base_url=HERE
+    ) as host:
         ann, flood, other = Browser(host).sign_up(), Browser(host), Browser(host)
         for _ in range(40):  # not signed in, so that nothing is let in
             assert flood.get("/events", headers={"Authorization": "Bearer rt_nonsense"}).status_code == 401
@@ -91,7 +93,7 @@ def test_client_that_floods_uses_up_its_own_part_of_the_accept_limit(settings: S
 
 def test_event_stream_over_the_accept_limit_names_a_delay_and_ends(settings: Settings) -> None:
     """A browser's EventSource gives up for good after any status but 200."""
-    with TestClient(create_app(settings.model_copy(update={"accepts": 1}))) as client:
+    with TestClient(create_app(settings.model_copy(update={"max_connects_per_second": 1}))) as client:
         client.head("/events")
         delays = set()
         for path in ("/events", "/events/", "/events?since=none:0"):

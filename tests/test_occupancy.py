@@ -315,7 +315,7 @@ FLOOD, OTHER = "127.0.0.2", "127.0.0.3"
 def few_files(settings: Settings) -> Iterator[ServerProcess]:
     """A server with accounts, the user ann among them, that may open few files."""
     raise_open_files()  # for the strangers
-    settings = with_accounts(settings, port=0, accepts=0)
+    settings = with_accounts(settings, port=0, max_connects_per_second=0)
     asyncio.run(add_user(settings, "ann"))
     server = ServerProcess(settings)
     server.prefix = ["sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh"]

@@ -45,7 +45,7 @@ class TestDatabaseWithAccounts:
     def test_serve_refuses_to_start_and_names_both_ways_out(self, settings: Settings, workers: str) -> None:
         message = refusal("serve", "--workers", workers, **environment_of(settings))
         assert message == HAS_ACCOUNTS
-        for way in ("REALTIME_AUTH=accounts", "--auth accounts", "REALTIME_OPEN=true", "--open"):
+        for way in ("REALTIME_AUTH=accounts", "--auth accounts", "REALTIME_ALLOW_PUBLIC=true", "--allow-public"):
             assert way in message
 
     def test_other_servers_refuse_to_start(self, settings: Settings) -> None:
@@ -65,9 +65,9 @@ class TestDatabaseWithAccounts:
             pass
 
     def test_served_if_that_is_meant(self, settings: Settings, serve: Callable[..., ServerProcess]) -> None:
-        with TestClient(create_app(settings.model_copy(update={"open": True}))) as client:
+        with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
             assert client.get("/notes/").status_code == 200
-        serve(open=True)
+        serve(allow_public=True)
         serve(auth="accounts")
 
 
@@ -135,14 +135,14 @@ class TestProxies:
         for method, path in (("GET", "/notes/"), ("POST", "/notes/"), ("GET", "/"), ("GET", "/events")):
             answer = client.request(method, path, headers=headers)
             assert answer.status_code == 421
-            for named in (header.lower(), "reALTIME_AUTH=accounts", "REALTIME_OPEN=true"):
+            for named in (header.lower(), "reALTIME_AUTH=accounts", "REALTIME_ALLOW_PUBLIC=true"):
                 assert named.lower() in answer.json()["detail"].lower()
         for path in ("/ws", "/sync/1"):
             with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path, headers=headers):
                 pass
             assert refused.value.status_code == 421
 
-    @pytest.mark.parametrize("changes", [{"open": True}, {"auth": "accounts"}])
+    @pytest.mark.parametrize("changes", [{"allow_public": True}, {"auth": "accounts"}])
     def test_request_through_a_proxy_is_served_where_others_are_meant(
         self, settings: Settings, changes: dict[str, object]
     ) -> None:

@@ -47,7 +47,7 @@ def test_ready_names_what_it_needs(client: TestClient) -> None:
 
 
 async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(mongo_url=AWAY, write_timeout=0.5, read_timeout=0.5, open=True)
+    server = serve(mongo_url=AWAY, write_timeout=0.5, read_timeout=0.5, allow_public=True)
     async with rest_client(server.url) as rest:
         write, keyed, read, listed, ready, alive, metrics = await asyncio.gather(
             rest.post("/notes/", json=note_in()),

@@ -220,12 +220,14 @@ def test_who_is_elsewhere_does_not_get_in(settings: Settings, address: str, stat
     """Whatever ``fastapi run`` or uvicorn was told to listen on."""
     with TestClient(create_app(settings), base_url=f"http://{address}:8000") as client:
         assert client.get("/notes/").status_code == status
-    with TestClient(create_app(settings.model_copy(update={"open": True})), base_url=f"http://{address}") as client:
+    with TestClient(
+        create_app(settings.model_copy(update={"allow_public": True})), base_url=f"http://{address}"
+    ) as client:
         assert client.get("/notes/").status_code == 200
 
 
 def test_names_that_are_meant_do(others: TestClient, settings: Settings) -> None:
     assert others.get("/notes/", headers={"Host": "notes.example"}).status_code == 200
-    for changes in ({"open": True}, {"auth": "accounts"}):
+    for changes in ({"allow_public": True}, {"auth": "accounts"}):
         with TestClient(create_app(settings.model_copy(update=changes))) as client:
             assert client.get("/ping", headers={"Host": "notes.example"}).status_code == 200

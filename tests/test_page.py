@@ -61,14 +61,14 @@ def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient) ->
     ],
 )
 def test_images_are_those_of_notes_and_the_icon(settings: Settings, host: str, images: str) -> None:
-    with TestClient(create_app(settings.model_copy(update={"open": True}))) as client:
+    with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
         for path in ("/", "/docs"):
             policy = client.get(path, headers={"Host": host}).headers["Content-Security-Policy"]
             assert re.search(r"img-src ([^;]*?)( data:)?;", policy)[1] == images  # type: ignore[index]  # it is there
 
 
 def test_images_below_a_path_and_behind_a_proxy(settings: Settings) -> None:
-    changes = {"open": True, "root_path": "/notes", "proxies": "*"}
+    changes = {"allow_public": True, "root_path": "/notes", "proxies": "*"}
     with TestClient(create_app(settings.model_copy(update=changes))) as client:
         policy = client.get("/notes/n/1", headers={"X-Forwarded-Host": "notes.example"}).headers[
             "Content-Security-Policy"

@@ -88,7 +88,7 @@ async def test_networks_without_sign_in_have_places_too(settings: Settings) -> N
         await bus.aclose()
 
 
-@pytest.mark.parametrize("viewer", [UNRESTRICTED, ANONYMOUS])
+@pytest.mark.parametrize("principal", [UNRESTRICTED, ANONYMOUS])
 async def test_without_a_limit_who_is_not_signed_in_needs_none(
     workers: list[ConnectionSlots], principal: Principal
 ) -> None:
@@ -134,7 +134,7 @@ async def test_without_redis_each_worker_counts_for_itself() -> None:
 
 @pytest.fixture
 def host(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(with_accounts(settings, sockets=2)), base_url=HERE) as client:
+    with TestClient(create_app(with_accounts(settings, max_connections_per_user=2)), base_url=HERE) as client:
         yield client
 
 
@@ -160,7 +160,7 @@ def test_every_way_in_takes_one(host: TestClient) -> None:
 
 
 def test_guests_of_one_network_have_a_limit(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, guest_sockets=1)), base_url=HERE) as host:
+    with TestClient(create_app(with_accounts(settings, max_connections_per_network=1)), base_url=HERE) as host:
         guest, other, ann = Browser(host), Browser(host), Browser(host).sign_up()
         with guest.websocket_connect("ws://127.0.0.1/ws") as socket:
             socket.send_json({"type": "auth"})
@@ -174,7 +174,7 @@ def test_guests_of_one_network_have_a_limit(settings: Settings) -> None:
 
 
 def test_without_accounts_guests_have_a_limit_if_it_is_set(settings: Settings) -> None:
-    with TestClient(create_app(settings.model_copy(update={"guest_sockets": 1}))) as client:
+    with TestClient(create_app(settings.model_copy(update={"max_connections_per_network": 1}))) as client:
         with client.websocket_connect("/ws") as socket:
             assert socket.receive_json()["type"] == "ready"
             assert client.get("/changes").status_code == 429

@@ -110,7 +110,7 @@ async def imports(url: str) -> None:
 class TestRealProxies:
     @pytest.fixture
     def server(self, serve: Callable[..., ServerProcess]) -> ServerProcess:
-        return serve(open=True)
+        return serve(allow_public=True)
 
     @pytest.mark.parametrize("name", NAMES)
     async def test_documented_configuration_passes_everything(
@@ -155,7 +155,7 @@ class TestRealProxies:
         self, serve: Callable[..., ServerProcess], tmp_path: Path, prefix: str, strips: bool
     ) -> None:
         assert "location /notes/ {" in DOCUMENTED
-        server = serve(root_path=prefix, open=True)
+        server = serve(root_path=prefix, allow_public=True)
         site = documented("nginx").replace("location / {", f"location {prefix}/ {{")
         if strips:
             site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")
@@ -247,7 +247,7 @@ class TestProxyHeaders:
                 assert client.get("/notes/", headers=headers).status_code == 421
 
     def test_page_of_the_forwarded_host_may_write_and_others_may_not(self, settings: Settings) -> None:
-        app = create_app(settings.model_copy(update={"open": True}))
+        app = create_app(settings.model_copy(update={"allow_public": True}))
         with TestClient(app, client=("127.0.0.1", 1)) as client:
             headers = {"Host": "inner:8000", "X-Forwarded-Host": "notes.example"}
             for origin, status in (("https://notes.example", 201), ("http://inner:8000", 403), ("https://evil", 403)):

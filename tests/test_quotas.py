@@ -31,7 +31,7 @@ BESIDES = len("titledescription")
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
     """A server where users may store little."""
-    settings = with_accounts(module_settings, user_notes=NOTES, user_bytes=SIZE, writes=1000)
+    settings = with_accounts(module_settings, user_notes=NOTES, user_bytes=SIZE, max_writes_per_second=1000)
     with TestClient(create_app(settings), base_url=HERE) as client:
         yield client
 

@@ -117,7 +117,7 @@ async def test_says_where_everything_is_and_stops_at_once_on_ctrl_c(server: Serv
 
 
 async def test_frozen_clients_are_dropped_and_nobody_else_notices(serve: Serve) -> None:
-    server = serve(client_stall=1.0, client_budget=MIB)
+    server = serve(client_stall_seconds=1.0, client_queue_bytes=MIB)
     async with rest_client(server.url) as rest:
         await _write_large(rest, 24)  # fills what every server keeps in memory
         async with frozen(server) as dropped, Replica(server.url) as other:
@@ -137,7 +137,7 @@ async def _write_large(rest: httpx.AsyncClient, many: int) -> None:
 
 
 async def test_frozen_clients_do_not_hold_up_the_end(serve: Serve) -> None:
-    server = serve(client_stall=60)
+    server = serve(client_stall_seconds=60)
     async with frozen(server) as frozen_ones, rest_client(server.url) as rest:
         for _ in range(16):
             assert (await rest.post("/notes/", json=note_in(content="x" * (MIB // 2)))).status_code == 201

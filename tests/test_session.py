@@ -212,9 +212,9 @@ async def test_whoever_goes_however_leaves_nothing_behind(
 
         for at_once in (False, True):
             caplog.clear()
-            monkeypatch.setattr("realtime.websocket.feed_endpoint._obey", _Fails(at_once=at_once))
+            monkeypatch.setattr("realtime.websocket.feed_endpoint._handle_command", _Fails(at_once=at_once))
             await gone("/ws", "{}")
-            monkeypatch.setattr("realtime.rooms.room.Room.take", _Fails(at_once=at_once))
+            monkeypatch.setattr("realtime.rooms.room.Room.receive_now", _Fails(at_once=at_once))
             await gone("/sync/1", b"\0\0")
             assert caplog.text.count("_Panic" if at_once else "ZeroDivisionError") >= 2
         monkeypatch.setattr("realtime.rooms.room.Room.join", _Fails(at_once=True))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from realtime.settings import Settings
+from realtime.settings import RENAMED, Settings
 
 
 def test_defaults_serve_on_loopback_with_embedded_servers() -> None:
@@ -26,6 +26,16 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PORT", "1")
     settings = Settings(workers=2)
     assert (settings.port, settings.workers, settings.mongo_url) == (9000, 2, None)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_setting_works_and_warns(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    monkeypatch.setenv(f"REALTIME_{old.upper()}", "1" if old == "open" else "2000")
+    with pytest.warns(FutureWarning, match=f"REALTIME_{old.upper()} is now REALTIME_{new.upper()}"):
+        assert getattr(Settings(), new) == (True if old == "open" else 2000)
+    monkeypatch.setenv(f"REALTIME_{new.upper()}", "0" if old == "open" else "3000")
+    with pytest.warns(FutureWarning):
+        assert getattr(Settings(), new) == (False if old == "open" else 3000)
 
 
 def test_folder_of_secrets_sets_what_nothing_else_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,16 +80,16 @@ def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
         ("publish_wait", -0.1),
         ("heartbeat", 0),
         ("log_entries", 1),
-        ("client_budget", 1),
-        ("client_stall", 0),
-        ("drain", -1),
-        ("drain", "inf"),
+        ("client_queue_bytes", 1),
+        ("client_stall_seconds", 0),
+        ("drain_seconds", -1),
+        ("drain_seconds", "inf"),
         ("heartbeat", "inf"),
         ("security_contact", "security@notes.example"),
         ("security_contact", "mailto:a@b.example\nContact: https://evil.example"),
         ("user_notes", -1),
         ("user_bytes", -1),
-        ("guest_sockets", -1),
+        ("max_connections_per_network", -1),
         ("unknown", 1),
     ],
 )
@@ -105,10 +115,15 @@ def test_every_setting_is_described() -> None:
 
 @pytest.mark.parametrize(
     ("given", "most"),
-    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "accepts": 0}, 0), ({"accepts": 9}, 9)],
+    [
+        ({}, 0),
+        ({"auth": "accounts"}, 200),
+        ({"auth": "accounts", "max_connects_per_second": 0}, 0),
+        ({"max_connects_per_second": 9}, 9),
+    ],
 )
 def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
-    assert Settings(**given).most_accepts == most
+    assert Settings(**given).connects_per_second_limit == most
 
 
 @pytest.mark.parametrize(
@@ -127,10 +142,15 @@ def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "most"),
-    [({}, 0), ({"auth": "accounts"}, 200), ({"auth": "accounts", "guest_sockets": 0}, 0), ({"guest_sockets": 9}, 9)],
+    [
+        ({}, 0),
+        ({"auth": "accounts"}, 200),
+        ({"auth": "accounts", "max_connections_per_network": 0}, 0),
+        ({"max_connections_per_network": 9}, 9),
+    ],
 )
 def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most: int) -> None:
-    assert Settings(**given).most_guest_sockets == most
+    assert Settings(**given).connections_per_network_limit == most
 
 
 @pytest.mark.parametrize(
@@ -144,4 +164,4 @@ def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(origins=f"http://a.example {origin}")
-    assert f"{origin} is no origin as browsers send it" in str(refused.value)
+    assert f"{origin} is not a valid origin" in str(refused.value)

@@ -568,7 +568,7 @@ def test_command_line_says_what_is_wrong(
 
 
 async def test_export_that_is_not_read_is_ended(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(client_stall=1.0 * UNIT)
+    server = serve(client_stall_seconds=1.0 * UNIT)
     async with rest_client(server.url) as rest:
         for _ in range(12):
             content = secrets.token_urlsafe(700_000)  # nothing to compress

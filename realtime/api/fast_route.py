@@ -80,7 +80,12 @@ class Arguments:
         assert not any(field.field_info.is_required() for field in asked if not _model_of(field))
 
     async def of(self, request: Request, body: bytes | None) -> dict[str, Any]:
-        """The arguments for a request. Raises :class:`FallbackNeeded`, ``ValidationError``, and as the dependencies do."""
+        """Return the arguments of the endpoint for a request.
+
+        Raises:
+            FallbackNeeded: FastAPI has to handle the request.
+            ValidationError: The body or the query is invalid.
+        """
         scope = request.scope
         given: dict[str, Any] = {}
         for header, value in scope["headers"]:

@@ -29,7 +29,11 @@ def encode_page_token(*place: Any) -> str:
 
 
 def decode_page_token(token: str, order: str) -> Position:
-    """The place that a token names. Raises ``ValueError`` for what :func:`encode_page_token` did not make for this order."""
+    """Return the position in a page token.
+
+    Raises:
+        ValueError: The token was not made by :func:`encode_page_token` for this order.
+    """
     try:
         text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         made_for, key, id = _place.validate_json(text, strict=True)

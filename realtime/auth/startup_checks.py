@@ -35,7 +35,7 @@ async def inspect(settings: Settings) -> str | None:
     Raises:
         RealtimeError: The database has accounts, and the server would serve it in open mode.
     """
-    if settings.auth == "open" and settings.open:
+    if settings.auth == "open" and settings.allow_public:
         return None
     assert settings.mongo_url
     store = Store(
@@ -72,5 +72,6 @@ def is_first_worker() -> bool:
 
 HAS_ACCOUNTS = (
     "the database has accounts, and without sign-in everyone could read and write all notes: have people sign in"
-    " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (REALTIME_OPEN=true, or --open)"
+    " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (REALTIME_ALLOW_PUBLIC=true, or"
+    " --allow-public)"
 )

@@ -121,12 +121,15 @@ def serve(
     mongo_url: Annotated[str | None, typer.Option(help="MongoDB replica set, instead of the embedded one.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Redis, instead of the embedded one.")] = None,
     auth: Annotated[
-        str | None, typer.Option(help="accounts: people sign in, and own their notes.  \\[default: open]")
+        str | None,
+        typer.Option(help="accounts: users sign in and own their notes.  \\[default: open]"),
     ] = None,
-    open_: Annotated[
+    allow_public: Annotated[
         bool,
         typer.Option(
-            "--open", help="Serve everyone without accounts: other machines, proxies, a database with accounts."
+            "--allow-public",
+            "--open",
+            help="Without accounts: serve other machines, proxied requests, and a database that has accounts.",
         ),
     ] = False,
 ) -> None:
@@ -142,7 +145,7 @@ def serve(
         "mongo_url": mongo_url,
         "redis_url": redis_url,
         "auth": auth,
-        "open": open_ or None,
+        "allow_public": allow_public or None,
     }
     settings = _settings(given)
     from realtime.server.serve import serve as run

@@ -50,7 +50,10 @@ class Requester(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class QueueTicket:
-    """A place in the queue. ``turn`` is done when it is served, and fails with :class:`TooManyRequests` when it is dropped."""
+    """A place in the queue.
+
+    ``turn`` is done when the work can start, and fails with :class:`TooManyRequests` when the ticket is dropped.
+    """
 
     requester: Requester
     turn: asyncio.Future[None]

@@ -116,10 +116,10 @@ def build(settings: Settings) -> FastAPI:
 def config_for(settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration for this program."""
     accounts = settings.auth == "accounts"
-    least_waiting = max(settings.sockets, settings.most_guest_sockets)
+    least_waiting = max(settings.max_connections_per_user, settings.connections_per_network_limit)
     limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
     occupancy = OpenConnections(limits, trusted_hosts(settings.proxies))
-    protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall)
+    protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall_seconds)
     return uvicorn.Config(
         partial(build, settings),
         factory=True,
@@ -170,7 +170,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     if settings.exposed:
         raise RealtimeError(
             f"on {settings.host} everyone who reaches it could read and write all notes: have people sign in"
-            " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (--open)"
+            " (REALTIME_AUTH=accounts, or --auth accounts), or allow it (--allow-public)"
         )
     raise_open_files()  # the embedded servers inherit it
     listener = listen(settings.host, settings.port)

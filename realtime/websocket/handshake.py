@@ -57,7 +57,7 @@ class HandshakeRefused(Exception):
 
 
 def accept_of(method: str, version: str, target: bytes, given: Mapping[bytes, list[bytes]]) -> bytes:
-    """What accepts the handshake that a request is, whose headers are given by their names. Raises :class:`HandshakeRefused`.
+    """Validate an opening handshake and return its ``Sec-WebSocket-Accept`` value.
 
     That it is to be upgraded to a WebSocket is known, as ``Connection`` and ``Upgrade`` say so.
     """

@@ -58,7 +58,7 @@ def _bodies(document: Json, operation: Json) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
     """A server that takes as many writes as come."""
-    with TestClient(create_app(with_accounts(module_settings, writes=10_000)), base_url=HERE) as client:
+    with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as client:
         yield client
 
 

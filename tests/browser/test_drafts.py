@@ -135,7 +135,7 @@ async def test_unsent_words_survive_a_reload_and_a_closed_tab(opened: Open, serv
 async def test_unsent_words_survive_without_a_secure_context(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
-    server = serve(open=True)
+    server = serve(allow_public=True)
     await make(server, note_in("Title", content="before\n"), note_in("Other"))
     context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))
     page = await context.new_page()

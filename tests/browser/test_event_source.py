@@ -28,7 +28,7 @@ async def test_event_sources_come_back_after_a_restart_with_many_clients(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
     """While the server is draining they were answered with 503, which an EventSource takes for final."""
-    server = serve(drain=2)
+    server = serve(drain_seconds=2)
     page = await browser.new_page(base_url=server.url)
     await page.goto("/icon.svg")
     async with AsyncExitStack() as others:
@@ -45,7 +45,7 @@ async def test_event_sources_come_back_after_a_restart_with_many_clients(
 async def test_event_sources_over_the_accept_limit_come_back_later(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
-    server = serve(accepts=1)
+    server = serve(max_connects_per_second=1)
     page = await browser.new_page(base_url=server.url)
     await page.goto("/icon.svg")
     await page.evaluate(OPEN)

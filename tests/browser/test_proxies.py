@@ -19,7 +19,7 @@ NO_LIVE_EDITING = "Live editing is not available here"
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """A server without accounts, which is meant for whoever reaches the proxy."""
-    return serve(open=True)
+    return serve(allow_public=True)
 
 
 async def _open(browser: Browser, url: str, path: str) -> Page:
@@ -73,7 +73,7 @@ async def test_below_a_path_that_looks_like_one_of_ours_the_page_works(
     browser: Browser, serve: object, tmp_path: Path, strips: bool
 ) -> None:
     assert callable(serve)
-    server: ServerProcess = serve(root_path="/notes", open=True)
+    server: ServerProcess = serve(root_path="/notes", allow_public=True)
     site = documented("nginx").replace("location / {", "location /notes/ {")
     if strips:
         site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")

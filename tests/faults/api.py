@@ -112,7 +112,9 @@ async def openapi(run: Run) -> Figures:
             cases += await _cases(run, server, OPEN, [phase for phase in PHASES if phase != "Coverage"])
             cases += await _cases(run, server, f"{OPEN} --include-path /notes/{{id}}/", ["Coverage"])
         server.kill()
-        settings = await run.stand.settings(auth="accounts", sign_up="open", password_memory=8, writes=10_000)
+        settings = await run.stand.settings(
+            auth="accounts", sign_up="open", password_memory=8, max_writes_per_second=10_000
+        )
         await add_user(settings, "ann")
         server = await run.stand.serve(settings)
         async with httpx.AsyncClient(base_url=server.url) as client:

@@ -44,7 +44,7 @@ async def _leave(server: ServerProcess, here: list[ServerProcess]) -> None:
 )
 async def drain(run: Run) -> Figures:
     """One of two servers is asked to stop (SIGTERM) under load, and started again."""
-    settings = await run.stand.settings(drain=DRAIN, log_level="warning")
+    settings = await run.stand.settings(drain_seconds=DRAIN, log_level="warning")
     fleet = await run.stand.fleet(settings, 2, run.random)
     here = list(fleet.servers)
     spread = 1.0

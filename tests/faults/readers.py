@@ -113,7 +113,7 @@ async def frozen(run: Run) -> Figures:
     """One in ten stops reading while notes of half a MiB are written."""
     stall = 10.0 if run.thorough else 1.0
     settings = await run.stand.settings()
-    server = await run.stand.serve(settings, client_stall=stall)
+    server = await run.stand.serve(settings, client_stall_seconds=stall)
     process = psutil.Process(server.pid)
     async with (
         crowd(run, lambda: server.url, settings, writers=1, each=1, typists=1) as load,

@@ -59,7 +59,7 @@ def _browser(host: TestClient, name: str | None = None) -> Browser:
 @pytest.fixture(scope="module")
 def world(module_settings: Settings) -> Iterator[World]:
     """The server with all of it."""
-    with TestClient(create_app(with_accounts(module_settings, writes=10_000)), base_url=HERE) as host:
+    with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as host:
         world = World(host)
         people = world.people
         for name in ("root", "ann", "ed", "vi", "max"):

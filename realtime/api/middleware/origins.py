@@ -138,12 +138,13 @@ def proxy_header_of(scope: Scope) -> str | None:
 PROXY_HEADERS = {b"forwarded", b"x-real-ip", b"via"}
 THROUGH_PROXY = (
     "Without accounts this server does not answer requests that come through a proxy (this one has the header {}):"
-    " set REALTIME_AUTH=accounts to have people sign in, or REALTIME_OPEN=true if everyone who reaches the proxy may"
+    " set REALTIME_AUTH=accounts to have people sign in, or REALTIME_ALLOW_PUBLIC=true if everyone who reaches"
+    " the proxy may"
     " read and write all notes"
 )
 UNKNOWN_HOST = (
     "Without accounts this server answers to this machine, and to its names only:"
-    " REALTIME_ORIGINS names others, REALTIME_OPEN allows all, REALTIME_AUTH=accounts has people sign in"
+    " REALTIME_ORIGINS names others, REALTIME_ALLOW_PUBLIC allows all, REALTIME_AUTH=accounts has people sign in"
 )
 
 
