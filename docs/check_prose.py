@@ -60,8 +60,8 @@ def hits(path: Path) -> Iterator[str]:
         for reason, pattern in COMPILED.items():
             found = pattern.search(text)
             if found and not (reason == WHAT and path.suffix != ".py"):
-                yield f"{path.relative_to(ROOT)}:{line}: {reason}: {text[max(0, found.start() - 20) :"
-                      f" found.end() + 40]}"
+                excerpt = text[max(0, found.start() - 20) : found.end() + 40]
+                yield f"{path.relative_to(ROOT)}:{line}: {reason}: {excerpt}"
 
 
 def main() -> int:
