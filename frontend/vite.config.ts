@@ -68,8 +68,27 @@ function bundledLicences(): Plugin {
   };
 }
 
+/** Fills in the placeholders of the documents, as the server does. */
+function placeholders(): Plugin {
+  return {
+    name: "placeholders",
+    apply: "serve",
+    transformIndexHtml: (html) => html.replaceAll("__ROOT__", ""),
+  };
+}
+
+const PAGE = "(n|new|deleted|account|people|invite)?([/?]|$)";
+const SOURCES = String.raw`src/|@|node_modules/|icon\.svg|index\.html`;
+/** Requests that the development server proxies: all except those for the page, its sources and Vite itself. */
+const API = `^/(?!${PAGE}|${SOURCES})`;
+
 export default defineConfig({
-  plugins: [redoc(), bundledLicences(), compressed()],
+  plugins: [redoc(), bundledLicences(), compressed(), placeholders()],
+  server: {
+    host: "127.0.0.1",
+    port: 5173,
+    proxy: { [API]: { target: process.env.REALTIME_URL ?? "http://127.0.0.1:8000", ws: true } },
+  },
   html: { cspNonce: "__NONCE__" },
   // The server puts its path prefix into a document when it serves it; all else is found relative to its importer.
   experimental: {
