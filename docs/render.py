@@ -48,7 +48,7 @@ def rest(openapi: Json) -> Iterator[str]:
     yield "# REST routes and schemas"
     yield from (
         "",
-        "This page is rendered from `/openapi.json` by `make docs`. Every path works with and without a trailing slash.",
+        "`make docs` renders this page from `/openapi.json`. Every path works with and without a trailing slash.",
         "[REST API](rest.md) has an overview.",
         "",
     )
@@ -107,7 +107,7 @@ def _schema(openapi: Json, name: str, schema: Json) -> Iterator[str]:
 def feed(description: Json) -> Iterator[str]:
     """Yield the lines of the page of feed messages."""
     channel = description["channels"]["feed"]
-    yield from ("# Feed messages", "", "This page is rendered from `/asyncapi.json` (AsyncAPI 3) by `make docs`.")
+    yield from ("# Feed messages", "", "`make docs` renders this page from `/asyncapi.json` (AsyncAPI 3).")
     yield from ("[Feed](feed.md) has an overview.", "")
     yield from (description["info"]["description"], "", f"## `{channel['address']}`", "", channel["description"], "")
     query = channel["bindings"]["ws"]["query"]["properties"]
@@ -145,7 +145,7 @@ def command_line(group: Any, words: tuple[str, ...] = ("realtime",)) -> Iterator
         words: The words that call it.
     """
     if len(words) == 1:
-        yield from ("# Command line", "", "This page is rendered from the program's own help by `make docs`.", "")
+        yield from ("# Command line", "", "`make docs` renders this page from the help of the program.", "")
         yield from (_line(group.help), "", "`realtime --version` prints the version.", "")
     else:
         yield from (f"## `{' '.join(words)}`", "", _line(group.help), "")
