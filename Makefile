@@ -1,9 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
+ARGS ?=
 
-.PHONY: install run test faults check types docs bench bench-docs bench-parts format clean
+.PHONY: help install run test faults check types docs docs-site docs-serve bench bench-docs bench-parts format clean
 
-install: .venv/installed
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## install everything into .venv, and build the page
 
 PAGE := $(wildcard frontend/*.* frontend/.npmrc frontend/src frontend/src/* frontend/src/reference/* frontend/src/views/* frontend/public/*)
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend --silent
@@ -13,16 +17,16 @@ NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend --silent
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-run: install
+run: install ## serve, with embedded databases in ./data
 	$(BIN)/realtime serve
 
-test: install
-	$(BIN)/pytest -n 4 --dist worksteal
+test: install ## run the tests; ARGS='-k outbox' selects some
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
-faults: install
+faults: install ## break the server many times, for hours, and write the results into the documentation
 	$(BIN)/python -m tests.faults --write
 
-check: install
+check: install docs-site ## check formatting, lint, types, layers, generated files, documentation, and the page
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -31,28 +35,36 @@ check: install
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs --check
 	$(NPM) run check
 
-types: install
+types: install ## generate the page's types from the server's own descriptions
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs
 
-docs: install
+docs: install ## render the generated pages of the documentation
 	$(BIN)/python docs/render.py
 
-bench: install
+docs-site: install ## build the documentation into build/site
+	$(BIN)/python docs/vendor.py
+	$(BIN)/zensical build --strict
+
+docs-serve: install ## preview the documentation on http://127.0.0.1:8100/
+	$(BIN)/python docs/vendor.py
+	$(BIN)/zensical serve --dev-addr 127.0.0.1:8100
+
+bench: install ## compare the server with others
 	$(BIN)/python -m benchmarks.compare
 
-bench-docs: install
+bench-docs: install ## compare, and write the figures into the documentation
 	$(BIN)/python -m benchmarks.compare --write
 
-bench-parts: install
+bench-parts: install ## measure lists, co-editing, a long edited text, and the memory of rooms
 	$(BIN)/python -m benchmarks.lists
 	$(BIN)/python -m benchmarks.coediting --most
 	$(BIN)/python -m benchmarks.trace
 	$(BIN)/python -m benchmarks.rooms
 
-format: install
+format: install ## correct the formatting
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(NPM) run format
 
-clean:
-	rm -rf .venv frontend/node_modules build dist .mypy_cache .pytest_cache .ruff_cache realtime/static
+clean: ## delete everything that is installed or built
+	rm -rf .cache .venv frontend/node_modules build dist docs/assets/mermaid.min.js .mypy_cache .pytest_cache .ruff_cache realtime/static

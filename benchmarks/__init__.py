@@ -1,1 +1,1 @@
-"""Measurements: the comparison with others (``docs/performance.md``), and of parts."""
+"""Measurements: the comparison with others (``docs/explanation/performance.md``), and of parts."""

@@ -34,7 +34,7 @@ from benchmarks.report import Report, Row, markdown, show, write_between
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.session import Failed, Session
 
-DOCS = HERE.parent / "docs"
+DOCS = HERE.parent / "docs" / "explanation"
 RUNS = 5
 
 
@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--only", type=_names, default=[], metavar="SCENARIO,…", help="these; 'reads-*' are all of reads")
     told.add_argument("--contenders", type=_names, default=[], metavar="NAME,…", help="these; realtime always is")
     told.add_argument("--json", type=Path, metavar="FILE", help="write the figures of every run into this file")
-    told.add_argument("--write", action="store_true", help="write docs/performance.md and docs/performance.svg")
+    told.add_argument(
+        "--write", action="store_true", help="write performance.md and performance.svg in docs/explanation/"
+    )
     return told
 
 

@@ -1,45 +1,55 @@
-"""Writes ``rest.md`` and ``feed.md`` from the descriptions that the server gives of itself; ``--check`` compares only.
+"""Render the generated pages of ``docs/reference/`` from the server's own descriptions; ``--check`` only compares them.
 
-Run it with ``make docs``; ``make check`` fails when the files are stale.
+Run it with ``make docs``. ``make check`` fails if the pages are out of date.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
+
 from realtime import create_app
+from realtime.cli.main import app
 from realtime.feed.asyncapi import asyncapi
 from realtime.settings import Settings
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "reference"
 Json = dict[str, Any]
 
 
 def main(check: bool) -> int:
-    """Writes or compares the files, and tells the exit code."""
+    """Write or compare the pages, and return the exit code."""
     openapi = create_app(Settings()).openapi()
+    pages = {
+        "rest-routes.md": rest(openapi),
+        "feed-messages.md": feed(asyncapi()),
+        "command-line.md": command_line(get_command(app)),
+    }
     stale = 0
-    for name, lines in {"rest.md": rest(openapi), "feed.md": feed(asyncapi())}.items():
+    for name, lines in pages.items():
         text = "\n".join(lines).rstrip() + "\n"
         path = FOLDER / name
         if not check:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
             stale += 1
-            print(f"docs/{name} is stale: run make docs", file=sys.stderr)
+            print(f"docs/reference/{name} is out of date: run make docs", file=sys.stderr)
     return 1 if stale else 0
 
 
 def rest(openapi: Json) -> Iterator[str]:
-    """The routes, by tag."""
-    yield "# The REST interface"
+    """Yield the lines of the page of routes, grouped by tag."""
+    yield "# REST routes and schemas"
     yield from (
         "",
-        "Rendered from `/openapi.json` by `make docs`. Every path works with and without trailing slash.",
+        "`make docs` renders this page from `/openapi.json`. Every path works with and without a trailing slash.",
+        "[REST API](rest.md) has an overview.",
         "",
     )
     by_tag: dict[str, list[tuple[str, str, Json]]] = {}
@@ -60,7 +70,7 @@ def _route(openapi: Json, method: str, path: str, operation: Json) -> Iterator[s
     yield from (f"### `{method} {path}`", "", f"**{summary}** {_line(operation.get('description', ''))}", "")
     parameters = operation.get("parameters", [])
     if parameters:
-        yield from ("| parameter | in | | |", "|---|---|---|---|")
+        yield from ("| parameter | in | type | meaning |", "|---|---|---|---|")
         for parameter in parameters:
             kind = _kind(openapi, parameter["schema"])
             told = _cell(parameter.get("description") or parameter["schema"].get("description", ""))
@@ -70,7 +80,7 @@ def _route(openapi: Json, method: str, path: str, operation: Json) -> Iterator[s
         yield from (f"Body: `{type}`, {_kind(openapi, content['schema'])}", "")
         examples = [one["value"] for one in content.get("examples", {}).values()] or _examples(openapi, content)
         yield from _code(*examples)
-    yield from ("| answer | |", "|---|---|")
+    yield from ("| answer | meaning |", "|---|---|")
     for status, response in operation["responses"].items():
         yield f"| {status} | {_cell(response.get('description', ''))} |"
     yield ""
@@ -86,7 +96,7 @@ def _route(openapi: Json, method: str, path: str, operation: Json) -> Iterator[s
 def _schema(openapi: Json, name: str, schema: Json) -> Iterator[str]:
     yield from (f"### {name}", "", _line(schema.get("description", "")), "")
     if properties := schema.get("properties"):
-        yield from ("| field | | |", "|---|---|---|")
+        yield from ("| field | type | meaning |", "|---|---|---|")
         required = schema.get("required", [])
         for field, kind in properties.items():
             told = _cell(kind.get("description", ""))
@@ -95,12 +105,13 @@ def _schema(openapi: Json, name: str, schema: Json) -> Iterator[str]:
 
 
 def feed(description: Json) -> Iterator[str]:
-    """The messages of the feed, and its close codes."""
+    """Yield the lines of the page of feed messages."""
     channel = description["channels"]["feed"]
-    yield from ("# The feed", "", "Rendered from `/asyncapi.json` (AsyncAPI 3) by `make docs`.", "")
+    yield from ("# Feed messages", "", "`make docs` renders this page from `/asyncapi.json` (AsyncAPI 3).")
+    yield from ("[Feed](feed.md) has an overview.", "")
     yield from (description["info"]["description"], "", f"## `{channel['address']}`", "", channel["description"], "")
     query = channel["bindings"]["ws"]["query"]["properties"]
-    yield from ("| query | | |", "|---|---|---|")
+    yield from ("| query | type | meaning |", "|---|---|---|")
     for name, schema in query.items():
         yield f"| `{name}` | {_kind(description, schema)} | {_cell(schema.get('description', ''))} |"
     for operation in description["operations"].values():
@@ -109,14 +120,69 @@ def feed(description: Json) -> Iterator[str]:
             name = reference["$ref"].rpartition("/")[2]
             message = description["components"]["messages"][name]
             schema = description["components"]["schemas"][name]
-            yield from (f"### `{message['name']}`", "", message["summary"], "", "| field | | |", "|---|---|---|")
+            yield from (
+                f"### `{message['name']}`",
+                "",
+                message["summary"],
+                "",
+                "| field | type | meaning |",
+                "|---|---|---|",
+            )
             for field, kind in schema["properties"].items():
                 yield f"| `{field}` | {_kind(description, kind)} | {_cell(kind.get('description', ''))} |"
             yield ""
             yield from _code(*(example["payload"] for example in message["examples"]))
-    yield from ("## Close codes", "", "| code | why | come back? |", "|---|---|---|")
+    yield from ("## Close codes", "", "| code | reason | reconnect |", "|---|---|---|")
     for code, meaning in sorted(channel["x-close-codes"].items()):
         yield f"| {code} | {meaning['reason']} | {'yes' if meaning['comeBack'] else 'no'} |"
+
+
+def command_line(group: Any, words: tuple[str, ...] = ("realtime",)) -> Iterator[str]:
+    """Yield the lines of the page of commands.
+
+    Args:
+        group: The Click group of the program, or of a subcommand.
+        words: The words that call it.
+    """
+    if len(words) == 1:
+        yield from ("# Command line", "", "`make docs` renders this page from the help of the program.", "")
+        yield from (_line(group.help), "", "`realtime --version` prints the version.", "")
+    else:
+        yield from (f"## `{' '.join(words)}`", "", _line(group.help), "")
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from command_line(command, (*words, name))
+        else:
+            yield from _command(command, (*words, name))
+
+
+def _command(command: Any, words: tuple[str, ...]) -> Iterator[str]:
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    names = [
+        (argument.metavar or argument.name).upper() + ("..." if argument.nargs == -1 else "") for argument in arguments
+    ]
+    yield from (f"{'#' * len(words)} `{' '.join(words)}`", "")
+    for paragraph in command.help.split("\n\n"):
+        yield from (_line(paragraph), "")
+    yield from ("```", " ".join([*words, "[OPTIONS]", *names]), "```", "")
+    rows = [
+        (f"`{name}`".replace("|", "` or `"), argument.help or "")
+        for name, argument in zip(names, arguments, strict=True)
+    ]
+    for option in options:
+        usage = ", ".join(option.opts) + ("" if option.is_flag else f" {option.name.upper()}")
+        default = option.default
+        text = re.sub(r"\\?\[default: (.*)\]", r"Default: `\1`.", option.help or "")
+        if isinstance(default, str):
+            text += f" Default: `{default}`."
+        if option.envvar:
+            text += f" Environment variable: `{option.envvar}`."
+        rows.append((f"`{usage}`", text))
+    if rows:
+        yield from ("| argument or option | meaning |", "|---|---|")
+        yield from (f"| {usage} | {_cell(text)} |" for usage, text in rows)
+        yield ""
 
 
 def _examples(document: Json, content: Json) -> list[Any]:

@@ -17,7 +17,7 @@ from benchmarks.processes import free_port
 from realtime.embedded import process
 from tests.harness import ServerProcess, eventually
 
-DOCUMENTED = (Path(__file__).parent.parent / "docs" / "proxies.md").read_text()
+DOCUMENTED = (Path(__file__).parent.parent / "docs" / "how-to" / "reverse-proxy.md").read_text()
 NAMES = ("nginx", "apache", "haproxy", "caddy")
 PROGRAMS = {"nginx": "nginx", "apache": "apache2", "haproxy": "haproxy", "caddy": "caddy"}
 

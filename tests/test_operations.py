@@ -24,7 +24,7 @@ from tests.accounts.people import HERE, Browser, with_accounts
 from tests.faults.daemons import Standalone, Valkey
 from tests.harness import ServerProcess, eventually, note_in, rest_client
 
-OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
+SERVICES = Path(__file__).parent.parent / "docs" / "how-to" / "mongodb-and-redis.md"
 AWAY = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
 
 
@@ -71,7 +71,7 @@ async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess
 
 
 async def test_redis_user_with_the_documented_rights_is_enough(settings: Settings, tmp_path: Path) -> None:
-    documented = re.search(r"^ACL SETUSER realtime (on .*)$", OPERATIONS.read_text(), re.MULTILINE)
+    documented = re.search(r"^ACL SETUSER realtime (on .*)$", SERVICES.read_text(), re.MULTILINE)
     assert documented
     async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
         rules = documented[1].replace("{realtime}", f"{{{settings.database}}}").split()
@@ -122,7 +122,7 @@ async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerPr
 def test_versions_of_mongodb_that_leak_memory_are_known(version: str, leaks: bool) -> None:
     assert leaks_memory([*map(int, version.split(".")), 0]) == leaks
     fixed = {".".join(map(str, (*series, patch))) for series, patch in FIXED.items()}
-    assert version not in fixed or version in OPERATIONS.read_text()
+    assert version not in fixed or version in SERVICES.read_text()
 
 
 async def test_mongodb_that_leaks_memory_or_is_standalone_is_warned_of(

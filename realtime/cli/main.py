@@ -135,7 +135,7 @@ def serve(
 ) -> None:
     """Serve notes. Without URLs it brings its own MongoDB and Redis-compatible server.
 
-    Each option is also an environment variable, REALTIME_PORT for example; the README lists all settings.
+    Each option is also an environment variable, for example REALTIME_PORT. See docs/reference/settings.md.
     """
     given: dict[str, Any] = {
         "host": host,

@@ -63,7 +63,9 @@ def main(
     light: Annotated[bool, typer.Option("--light", help="With the load of the slice that the tests take.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Only tells which scenarios there are.")] = False,
     json: Annotated[Path | None, typer.Option(help="Keeps the results here, beside those of other scenarios.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Writes docs/reliability.md from the results.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Writes docs/explanation/reliability.md from the results.")
+    ] = False,
 ) -> None:
     """Breaks things, many times, and holds the promise against what comes of it."""
     scenarios = _chosen(names or [])

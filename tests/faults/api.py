@@ -95,7 +95,7 @@ async def _cases(run: Run, server: ServerProcess, command: str, phases: Sequence
 
 @scenario(
     "openapi",
-    invariant="every answer is as the OpenAPI description says, and no sequence of calls breaks the server",
+    invariant="every answer matches the OpenAPI description, and no sequence of calls breaks the server",
     mark="≥ 20 000 cases, 0",
     unit="cases",
     full=20_000,

@@ -64,8 +64,8 @@ async def lure(victim: ServerProcess, others: Where, load: Crowd, choose: random
 
 @scenario(
     "co-editing",
-    invariant="each token is there exactly once, a stale tab's too",
-    mark="300 deaths during commit, compaction, unload; 0",
+    invariant="each token is stored exactly once, including those of a stale tab",
+    mark="300 deaths during commit, compaction, or unload; 0",
     unit="deaths",
     full=300,
     slice=len(POINTS),

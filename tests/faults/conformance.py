@@ -269,7 +269,7 @@ async def judge(url: str, case: Case, note: int) -> None:
 
 @scenario(
     "conformance",
-    invariant="RFC 6455, as the Autobahn Testsuite sees it",
+    invariant="RFC 6455, with the cases of the Autobahn Testsuite",
     mark="0 failures",
     unit="cases",
     full=2 * len(CASES),

@@ -36,7 +36,7 @@ async def _leave(server: ServerProcess, here: list[ServerProcess]) -> None:
 
 @scenario(
     "drain",
-    invariant="no call fails, and clients come back spread over time",
+    invariant="no call fails, and clients reconnect spread over time",
     mark="20 times, 0 failed",
     unit="drains",
     full=20,
@@ -70,7 +70,7 @@ async def drain(run: Run) -> Figures:
     _none_failed(load)
     figures = load.figures
     figures.faults = run.times
-    figures.extra["spread over"] = f"{spread:.0%} of the time there is"
+    figures.extra["spread over"] = f"{spread:.0%} of the available time"
     figures.must(spread >= 0.5)
     return figures
 

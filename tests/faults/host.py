@@ -28,8 +28,8 @@ ROOM = 420
 
 @scenario(
     "clock",
-    invariant="order and outbox do not depend on clocks",
-    mark="one worker an hour early or late, 0 lost",
+    invariant="ordering and the outbox do not depend on clocks",
+    mark="the clock of one worker is an hour fast or slow, 0 lost",
     unit="changes of the clock",
     full=20,
     slice=1,
@@ -90,7 +90,7 @@ async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
 
 @scenario(
     "disk-full",
-    invariant="503 with a reason, and it recovers",
+    invariant="503 with a reason, and the server recovers",
     mark="5 times, 0 lost",
     unit="times",
     full=5,

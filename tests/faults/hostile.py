@@ -99,7 +99,7 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
 
 @scenario(
     "hostile-clients",
-    invariant="a hostile client costs only itself",
+    invariant="a hostile client affects no other client",
     mark="33 clients with 16 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 2×, nobody else disconnected",
     unit="clients",
     full=33,
@@ -147,8 +147,8 @@ async def _read(socket: ClientConnection) -> None:
 
 @scenario(
     "presence-flood",
-    invariant="a client that floods presence is closed, and the others receive no more than it may send",
-    mark="60 clients with large states: each looker receives ≤ 20 bytes for each byte sent, and is not closed",
+    invariant="a client that floods presence is closed, and the others receive no more than it was allowed to send",
+    mark="60 clients with large states: each viewer receives ≤ 20 bytes for each byte sent, and is not closed",
     unit="clients",
     full=60,
     slice=12,
@@ -196,7 +196,7 @@ async def presence_flood(run: Run) -> Figures:
     figures = Figures(faults=run.times)
     figures.extra |= {
         "sent": f"{sent / 1e6:.1f} MB",
-        "received by a looker": f"{received / 1e6:.1f} MB ({received / sent:.2f}×)",
+        "received by a viewer": f"{received / 1e6:.1f} MB ({received / sent:.2f}×)",
         "closed with 4029": closed,
     }
     figures.must(received <= 20 * sent and closed == run.times)
@@ -295,7 +295,7 @@ async def lockout(run: Run) -> Figures:
 @scenario(
     "expensive-requests",
     invariant="expensive requests of one caller do not hold up other users",
-    mark="40 comparisons by strangers, or 8 hostile imports: a sign-in takes at most 1 s longer",
+    mark="40 comparisons by unknown callers, or 8 hostile imports: a sign-in takes at most 1 s longer",
     unit="comparisons",
     full=40,
     slice=8,

@@ -33,7 +33,7 @@ OURS = "realtime"
 
 @scenario(
     "mongodb-primary",
-    invariant="acknowledged writes survive, none is doubled",
+    invariant="acknowledged writes survive, and none is applied twice",
     mark="3 nodes, 30 step-downs and 30 kills, 0 lost, write gap ≤ 20 s",
     unit="primaries",
     full=60,
@@ -210,7 +210,7 @@ async def _is_ready(rest: httpx.AsyncClient) -> None:
 
 @scenario(
     "mongodb-frozen",
-    invariant="what MongoDB cannot confirm in time is answered with 503, and is there at most once",
+    invariant="a write that MongoDB cannot confirm in time gets 503, and is applied at most once",
     mark="10 times, 0",
     unit="freezes",
     full=10,

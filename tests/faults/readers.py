@@ -25,7 +25,7 @@ LOG = 100
 @scenario(
     "client-drops",
     invariant="resume or reset, never a hole",
-    mark="1 000 drops, for 1 s, 60 s, and beyond the log: 0 holes",
+    mark="1 000 drops, for 1 s, 60 s, and longer than the log reaches back: 0 holes",
     unit="drops",
     full=1000,
     slice=12,
@@ -103,8 +103,8 @@ async def _frozen(url: str) -> socket.socket:
 
 @scenario(
     "frozen-readers",
-    invariant="whoever takes nothing costs only itself",
-    mark="100 of 1 000: p99 of the others ≤ 1.2×, ≤ 2 MiB held per frozen one, closed within 15 s",
+    invariant="a client that reads nothing affects no other client",
+    mark="100 of 1 000: p99 of the other clients ≤ 1.2×, ≤ 2 MiB held per frozen client, closed within 15 s",
     unit="readers",
     full=1000,
     slice=40,
@@ -153,8 +153,8 @@ async def frozen(run: Run) -> Figures:
     figures.faults = len(still)
     ratio = _p99(during) / _p99(before)
     figures.extra |= {
-        "p99 of the others": f"{ratio:.2f}×",
-        "memory per frozen one": f"{grown / MIB / len(still):.2f} MiB",
+        "p99 of the other clients": f"{ratio:.2f}×",
+        "memory per frozen client": f"{grown / MIB / len(still):.2f} MiB",
         "closed after": f"{closed:.1f} s",
     }
     figures.must(closed <= 15)
@@ -182,8 +182,8 @@ def _peers(process: psutil.Process) -> set[int]:
 
 @scenario(
     "storm",
-    invariant="all get in, and have all",
-    mark="10 000 connections at once: all converge within 60 s, no 5xx but 503",
+    invariant="all clients connect and receive everything",
+    mark="10 000 connections at once: all converge within 60 s, no 5xx except 503",
     unit="connections",
     full=10_000,
     slice=200,
@@ -231,6 +231,6 @@ async def storm(run: Run) -> Figures:
     assert all(one.keys() == versions[0].keys() for one in versions), "a hole"
     figures = load.figures
     figures.faults = run.times
-    figures.extra |= {"all had all after": f"{took:.1f} s", "came again": refused}
+    figures.extra |= {"all converged after": f"{took:.1f} s", "retried": refused}
     figures.must(took <= 60)
     return figures

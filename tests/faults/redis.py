@@ -18,7 +18,7 @@ from tests.faults.scenario import Figures, Run, scenario
 from tests.harness import Replica, eventually
 
 RESUME_OR_RESET = "resume or reset, never a silent hole"
-FIFTY = "50 times, 0 lost, all have all within 10 s after it is back"
+FIFTY = "50 times, 0 lost, all clients converge within 10 s after Redis is available again"
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def _repeatedly(run: Run, load: Crowd, fault: Callable[[], Awaitable[None]
         longest = max(longest, time.monotonic() - back)
         run.progress(number + 1)
     load.figures.faults = run.times
-    load.figures.extra["all told after"] = f"{longest:.1f} s at most"
+    load.figures.extra["all updated after"] = f"{longest:.1f} s at most"
     load.figures.must(longest <= 10)
     return load.figures
 
@@ -93,8 +93,8 @@ async def lost_tail(run: Run) -> Figures:
 
 @scenario(
     "redis-frozen",
-    invariant="REST is unaffected, and all are told by way of MongoDB",
-    mark="30 s; write p99 ≤ 1.5× that before, all told within 2 s",
+    invariant="REST is unaffected, and all clients receive changes through MongoDB",
+    mark="30 s; write p99 ≤ 1.5× the value before, all clients updated within 2 s",
     unit="seconds",
     full=30,
     slice=4,
@@ -124,7 +124,7 @@ async def frozen(run: Run) -> Figures:
     figures = load.figures
     figures.faults = run.times
     ratio = _p99(during) / _p99(before)
-    figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "told after": f"{lag:.2f} s at most"}
+    figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "updated after": f"{lag:.2f} s at most"}
     figures.must(lag <= 2)
     figures.must(ratio <= 1.5 or not run.thorough)  # too few writes in a slice
     return figures
@@ -133,7 +133,7 @@ async def frozen(run: Run) -> Figures:
 @scenario(
     "redis-never-there",
     invariant="a server that starts without Redis reads, writes and delivers by way of MongoDB",
-    mark="30 s; all told within 2 s; once Redis is there all start over, and no client gets a frame from before",
+    mark="30 s; all clients updated within 2 s; once Redis is available, all are reset and none gets an earlier frame",
     unit="seconds",
     full=30,
     slice=4,
@@ -164,7 +164,7 @@ async def never_there(run: Run) -> Figures:
     fleet.check()
     figures = load.figures
     figures.faults = run.times
-    figures.extra |= {"told after": f"{lag:.2f} s at most", "deliveries without Redis": delivered}
+    figures.extra |= {"updated after": f"{lag:.2f} s at most", "deliveries without Redis": delivered}
     figures.must(lag <= 2)
     figures.must(delivered > 0)
     return figures
@@ -176,7 +176,7 @@ def _p99(times: list[float]) -> float:
 
 @scenario(
     "pubsub-black-hole",
-    invariant="a subscription that delivers nothing is noticed",
+    invariant="a subscription that delivers nothing is detected",
     mark="20 times, ≤ 10 s",
     unit="holes",
     full=20,
@@ -202,6 +202,6 @@ async def black_hole(run: Run) -> Figures:
             run.progress(number + 1)
     figures = load.figures
     figures.faults = run.times
-    figures.extra["all told after"] = f"{longest:.1f} s at most"
+    figures.extra["all updated after"] = f"{longest:.1f} s at most"
     figures.must(longest <= 10)
     return figures

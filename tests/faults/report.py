@@ -1,4 +1,4 @@
-"""The results of the fault suite: kept as JSON, and told in ``docs/reliability.md``."""
+"""The results of the fault suite: kept as JSON, and rendered into ``docs/explanation/reliability.md``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 from benchmarks.compare import machine
 from tests.faults.scenario import Figures, Result, Scenario
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-HEAD = ("fault", "times", "acknowledged", "lost", "doubled", "p50", "p99", "longest", "else", "seed", "took")
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
+HEAD = ("fault", "times", "acknowledged", "lost", "doubled", "p50", "p99", "longest", "other", "seed", "time")
 ABOUT = """\
 # Reliability
 
-Rendered by `make faults`, which breaks things under load and holds the promise against what comes of it: no
-acknowledged write is lost or applied twice, and every client converges.
+`make faults` breaks the server under load and checks its guarantees: no acknowledged write is lost or applied twice,
+and every client converges. It also writes this page.
 
-Every operation carries a token and is recorded as acknowledged, unknown or never sent. In the end each acknowledged
-token is in MongoDB exactly once, each unknown one at most once, and the clients of the feed (`/ws`), of `/events` and
-of `/changes`, and the texts of those who type, are what MongoDB has. Versions have no holes, neither in the history
-nor in MongoDB's change stream, which audits all runs. p50, p99 and longest are from an acknowledgement to each client.
-"30 of 300" is a shorter run than the mark asks for. The soak runs for two hours, and others may run beside it: their
-times are those of a busy machine.
+Every operation carries a token and is recorded as acknowledged, unknown, or never sent. At the end, each acknowledged
+token must be in MongoDB exactly once, and each unknown one at most once. The clients of the feed (`/ws`), of
+`/events`, and of `/changes`, and the texts of the clients that type, must be equal to MongoDB. Versions must have no
+holes, neither in the history nor in the change stream of MongoDB, which audits all runs.
+
+p50, p99, and longest are the times from an acknowledgement to each client. "30 of 300" is a shorter run than the
+target requires. The soak runs for two hours, possibly beside other scenarios: their times are those of a busy
+machine.
 """
 
 
@@ -64,7 +66,7 @@ def row(one: Scenario, result: Result) -> list[str]:
         str(figures.lost),
         str(figures.doubled),
         *("" if value is None else f"{value:.2f} s" for value in (figures.p50, figures.p99, figures.longest)),
-        extra if figures.reached else f"mark missed {extra}",
+        extra if figures.reached else f"target missed {extra}",
         str(result.seed),
         f"{result.seconds:.0f} s",
     ]
@@ -77,9 +79,9 @@ def render(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> str:
 
 def _page(scenarios: list[Scenario], results: Mapping[str, Result]) -> Iterator[str]:
     yield ABOUT
-    yield f"Machine: {machine()['Machine']}. {machine()['Versions']}. The seed repeats a run: `--seed`. In all, it took"
+    yield f"Machine: {machine()['Machine']}. {machine()['Versions']}. `--seed` repeats a run. All runs together took"
     yield f"{sum(result.seconds for result in results.values()) / 60:.0f} minutes."
-    yield from ("", "| fault | what must hold | mark |", "|---|---|---|")
+    yield from ("", "| fault | guarantee | target |", "|---|---|---|")
     for one in scenarios:
         yield f"| `{one.name}` | {one.invariant} | {one.mark} |"
     yield from ("", f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|")

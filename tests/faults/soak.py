@@ -30,8 +30,8 @@ CALLS = (
 
 @scenario(
     "soak",
-    invariant="nothing grows but notes and history",
-    mark="2 h of mixed load; resident memory drifts < 5 %, the outbox empties",
+    invariant="only notes and history grow",
+    mark="2 h of mixed load; resident memory drifts by < 5 %, and the outbox empties",
     unit="seconds",
     full=7200,
     slice=6,

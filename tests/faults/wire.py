@@ -174,7 +174,7 @@ class Mob:
 
 @scenario(
     "nonsense",
-    invariant="the right code for each, and nobody else notices",
+    invariant="each is closed with the correct code, and other clients are unaffected",
     mark="10⁶ frames, 0 crashes, resident memory + ≤ 4 MiB",
     unit="frames",
     full=1_000_000,
@@ -237,8 +237,8 @@ async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> i
 
 @scenario(
     "slow-requests",
-    invariant="a head or body that does not end is refused, and nobody else waits for it",
-    mark="1 000 at once, 100 000 headers: 408 and 431; another 1 000 take ≤ 4 MiB more memory",
+    invariant="a head or body that does not end is refused, and other clients do not wait for it",
+    mark="1 000 at once, 100 000 headers: 408 and 431; another 1 000 take ≤ 4 MiB of additional memory",
     unit="peers",
     full=1000,
     slice=40,

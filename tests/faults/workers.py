@@ -52,7 +52,7 @@ async def worker_kill(run: Run) -> Figures:
 
 @scenario(
     "fail-points",
-    invariant="acknowledged tokens survive a death at any named instant, clients converge",
+    invariant="acknowledged tokens survive a crash at every fail point, clients converge",
     mark="each point 20 times, 0 lost",
     unit="deaths",
     full=20 * len(POINTS),
@@ -81,7 +81,7 @@ async def fail_points(run: Run) -> Figures:
 
 @scenario(
     "worker-frozen",
-    invariant="what is written meanwhile reaches the clients of a frozen worker without a reset",
+    invariant="changes reach the clients of a worker that was frozen without a reset",
     mark="20 times, 0 lost, no reset",
     unit="freezes",
     full=20,
@@ -106,7 +106,7 @@ async def worker_frozen(run: Run) -> Figures:
 
 @scenario(
     "publishes-reversed",
-    invariant="no client goes backwards",
+    invariant="no client goes back to an earlier version",
     mark="10 000 races, 0 backwards",
     unit="races",
     full=10_000,
