@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install run test faults check types docs docs-site docs-serve bench bench-docs bench-parts format clean
+.PHONY: help install run dev test test-fast coverage faults check types docs docs-site docs-serve bench bench-docs bench-parts format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,20 @@ NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix frontend --silent
 run: install ## serve, with embedded databases in ./data
 	$(BIN)/realtime serve
 
+dev: install ## serve with reload on port 8000, and the page with live edits on http://127.0.0.1:5173/
+	@trap 'kill 0' EXIT; \
+	$(BIN)/watchfiles --filter python "$(BIN)/realtime serve" realtime & \
+	$(NPM) run dev & \
+	wait
+
 test: install ## run the tests; ARGS='-k outbox' selects some
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+
+test-fast: install ## run the unit tests, in about a minute
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow" tests/unit $(ARGS)
+
+coverage: install ## run the tests with branch coverage, without browsers and faults
+	$(BIN)/pytest -n 4 --dist worksteal --cov --cov-report term:skip-covered tests/unit tests/integration $(ARGS)
 
 faults: install ## break the server many times, for hours, and write the results into the documentation
 	$(BIN)/python -m tests.faults --write
