@@ -71,12 +71,13 @@ class TextDocument:
                 self._take(one, scan_update(one))
 
     def _take(self, update: bytes, walk: UpdateSummary) -> None:
-        self.revision += 1
         try:
             self._doc.apply_update(update)
-        except ValueError as error:
+            self.revision += 1
+        except ValueError as error:  # while it was decoded, before anything was applied
             raise MalformedUpdate(f"cannot be decoded: {error}") from None
         except BaseException as error:
+            self.revision += 1
             # Rust's panics do not derive from Exception, and leave the document in any state.
             if type(error).__name__ != "PanicException":
                 raise

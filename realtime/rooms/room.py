@@ -185,6 +185,8 @@ class Room:
         self.participants.members.add(member)
         self.last_used = time.monotonic()
         member.send(FrameBatch([protocol.state(self._document.state), *self.participants.everyone()]))
+        if self.given_up:  # since the client was let in
+            member.close(CloseCode.RESUME)
 
     def leave(self, member: Peer) -> None:
         """Takes a client for gone."""
@@ -328,18 +330,29 @@ class Room:
         return news
 
     def _enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
+        """Apply an update and queue it for the journal, as :meth:`_take`.
+
+        Others build upon what is applied, so the room is given up if it is applied and, whatever the reason, not
+        queued: their changes would be journaled without it.
+        """
+        revision = self._document.revision
         try:
             if brought and not self._document.offer(update):
                 return False
             if not brought:
                 self._document.apply(update)
+            self._space.use(len(update))
+            name = self.participants.name_of(member)
+            self.credits.add([name] if name is not None else ())
+            self._staged = self._journal.write(self, update, name)
         except DocumentBroken as error:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
-        self._space.use(len(update))
-        name = self.participants.name_of(member)
-        self.credits.add([name] if name is not None else ())
-        self._staged = self._journal.write(self, update, name)
+        except BaseException as error:
+            if self._document.revision != revision:
+                log.warning("an update was not journaled", extra={"note": self.id, "error": repr(error)})
+                self.give_up(CloseCode.RESUME)
+            raise
         return True
 
     async def durable(self) -> bool:
