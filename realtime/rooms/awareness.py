@@ -7,6 +7,7 @@ the client's own choice, and are passed on unchanged.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -155,13 +156,13 @@ def checked(told: ClientState, name: str | None = None) -> ClientState:
     Without ``name``, the returned state carries the name that the client chose (``user.name``, as editors set it).
 
     Raises:
-        MalformedUpdate: The state is too large, is not JSON, or is nested too deeply: clients that read it would
-            fail.
+        MalformedUpdate: The state is too large, is not JSON, is nested too deeply, or has a number that JavaScript
+            cannot represent: clients that read it would fail.
     """
     if len(told.state) > MAX_STATE_CHARACTERS:
         raise MalformedUpdate(f"holds a state of more than {MAX_STATE_CHARACTERS} characters")
     try:
-        state = json.loads(told.state, parse_constant=_refuse)
+        state = json.loads(told.state, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise MalformedUpdate("holds a state that is not JSON") from None
     # The count is an upper bound, and mostly enough.
@@ -172,7 +173,7 @@ def checked(told: ClientState, name: str | None = None) -> ClientState:
     user = state["user"] if isinstance(state["user"], dict) else {}
     if name is None:
         return told._replace(name=_chosen_name(user))
-    signed = json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":"))
+    signed = json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":"), allow_nan=False)
     return told._replace(state=signed)
 
 
@@ -199,3 +200,11 @@ def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
 def _refuse(constant: str) -> None:
     """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
     raise ValueError(constant)
+
+
+def _finite(digits: str) -> float:
+    """Refuse numbers such as ``1e999``, which Python reads as infinity and writes as ``Infinity``."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
