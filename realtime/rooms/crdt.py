@@ -34,6 +34,8 @@ class TextDocument:
         self._text = self._doc.get(ROOT, type=pycrdt.Text)
         self.revision = 0
         """Changes whenever the document does."""
+        self.pieces = 0
+        """An estimate of the number of pieces that the text is made of, rather too high."""
         self._known: dict[int, int] = {}
         self._waiting = PendingUpdates()
         self._pairs: dict[int, set[int]] = {}
@@ -83,6 +85,9 @@ class TextDocument:
                 raise
             raise DocumentBroken(str(error)) from None
         known = self._known
+        # Each cut can make two pieces of one. What is appended continues a piece.
+        cuts = set(walk.cuts)
+        self.pieces += len(cuts) - sum((client, known.get(client, 0)) in cuts for client in walk.ends)
         for client, pairs in walk.pairs.items():
             before = known.get(client, 0)  # what is known stays as it is
             self._pairs.setdefault(client, set()).update(clock for clock in pairs if clock > before)
@@ -135,6 +140,11 @@ class TextDocument:
     def state(self) -> bytes:
         """What is here, as Yjs's state vector."""
         return self._doc.get_state()
+
+    @property
+    def clocks(self) -> dict[int, int]:
+        """How far the pieces of each client are here."""
+        return dict(self._known)
 
     @property
     def clients(self) -> int:

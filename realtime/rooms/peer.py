@@ -20,7 +20,9 @@ UPDATES_PER_SECOND = 60
 BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
 UPDATE_SECONDS = 0.004
-"""Time that counts as one update more."""
+"""Time that counts as one update of a caller's allowance for a note."""
+BURST_OF_SECONDS = 500
+"""Updates by their time that a caller may send to a note at once: 2 seconds of the event loop."""
 LARGE = 16 * 1024
 """Bytes that count as one update more: reading them takes time."""
 STATES_PER_SECOND = 120
@@ -108,14 +110,6 @@ class Peer:
         """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` when there were too many."""
         if not self._updates.take(1 + size // LARGE, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
-
-    def charge_seconds(self, seconds: float) -> None:
-        """Charge for the time that applying an update took, which depends on the text as well.
-
-        The update is applied by then, so a client that used up its allowance is refused the next one.
-        """
-        if seconds > UPDATE_SECONDS:
-            self._updates.take(seconds / UPDATE_SECONDS, time.monotonic())
 
     def charge_states(self, size: int | None = None) -> None:
         """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
