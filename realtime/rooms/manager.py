@@ -259,7 +259,11 @@ class Rooms:
                 self._heard(told)
 
     def _heard(self, told: RelayMessage) -> None:
-        if room := self._rooms.get(told.note):
+        room = self._rooms.get(told.note)
+        if told.kind is RelayKind.QUERY_AWARENESS:
+            nothing = RelayMessage(RelayKind.AWARENESS, told.note, told.row)
+            self._relay.enqueue(nothing if room is None else room.participants.answer(told))
+        elif room is not None:
             room.receive_relayed(told)
 
     def _missed(self) -> None:

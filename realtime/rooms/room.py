@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +56,8 @@ SLOW_WAITING = 0.02
 """Seconds that the text may need to place what waits, and an update that would wait: it is all placed at once."""
 RECOUNT_COST = 50
 """Updates that counting the pieces of a text counts as."""
+ANSWERS_WITHIN = 0.2
+"""Seconds for which a new room waits for the awareness of the other workers."""
 QUIET = 2.0
 
 
@@ -109,6 +112,10 @@ class Room:
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[RelayMessage] = []
         self._catching_up = asyncio.Lock()
+        self._query = ""
+        self._expected: int | None = None
+        self._answers = 0
+        self._answered_all = asyncio.Event()
 
     async def ready(self) -> None:
         """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
@@ -121,7 +128,26 @@ class Room:
         loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
         return loaded
 
+    def _ask_others(self) -> None:
+        """Ask the other workers which awareness clients belong to whom, unless that was done before."""
+        if self._query:
+            return
+        self._query = secrets.token_hex(6)
+        self._expected = self._relay.others
+        if self._expected == 0:
+            self._answered_all.set()
+        else:
+            self._relay.enqueue(RelayMessage(RelayKind.QUERY_AWARENESS, self.id, self._query))
+
+    async def _wait_for_others(self) -> None:
+        """Wait for the answers, as a client that comes in before them could take over clients of other callers."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await self._answered_all.wait()
+        self._answered_all.set()
+
     async def _load(self) -> None:
+        self._ask_others()
         while True:
             stored = await self._texts.read(self.id)
             if stored is None:
@@ -130,7 +156,9 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        self._document = await loader.made_of(updates)
+        document = await loader.made_of(updates)
+        await self._wait_for_others()
+        self._document = document
         self._space = SizeQuota(self._document, sum(map(len, updates)))
         self._counted = (0, -1)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
@@ -449,6 +477,9 @@ class Room:
         """Takes what another worker tells of this room."""
         if told.kind is RelayKind.AWARENESS:
             self.participants.receive(told)
+            self._answers += told.row == self._query
+            if self._answers == self._expected:
+                self._answered_all.set()
         elif self._loaded is None or not self._loaded.done():
             self._early.append(told)
         else:
