@@ -16,6 +16,8 @@ from realtime.rooms.yjs_update import ROOT, PendingUpdates, UpdateSummary, clock
 
 EMPTY = b"\0\0"
 """The update without any change."""
+SINGLE_CUTS = 4
+"""Cuts of an update of a single piece: its ends and its origins."""
 NOTHING = b"\0"
 """The state of a document without any change."""
 
@@ -85,9 +87,12 @@ class TextDocument:
                 raise
             raise DocumentBroken(str(error)) from None
         known = self._known
-        # Each cut can make two pieces of one. What is appended continues a piece.
-        cuts = set(walk.cuts)
-        self.pieces += len(cuts) - sum((client, known.get(client, 0)) in cuts for client in walk.ends)
+        # Each cut can make two pieces of one, and what is appended continues a piece. A single piece adds two at most.
+        if len(walk.cuts) <= SINGLE_CUTS:
+            self.pieces += 2
+        else:
+            cuts = set(walk.cuts)
+            self.pieces += len(cuts) - sum((client, known.get(client, 0)) in cuts for client in walk.ends)
         for client, pairs in walk.pairs.items():
             before = known.get(client, 0)  # what is known stays as it is
             self._pairs.setdefault(client, set()).update(clock for clock in pairs if clock > before)

@@ -19,7 +19,7 @@ from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavail
 from realtime.notes.merge import merged
 from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.journal import Journal
-from realtime.rooms.peer import BURST_OF_SECONDS, UPDATES_PER_SECOND, Peer
+from realtime.rooms.peer import TIMED_BURST, TIMED_UPDATES_PER_SECOND, Peer
 from realtime.rooms.relay import Relay, RelayKind, RelayMessage
 from realtime.rooms.room import Room, Scheduler
 
@@ -84,7 +84,7 @@ class Rooms:
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
         self.turns = Turns()
-        self._scheduler = Scheduler(self.turns, TokenBuckets(UPDATES_PER_SECOND, BURST_OF_SECONDS))
+        self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST))
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,

@@ -21,8 +21,10 @@ BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
 UPDATE_SECONDS = 0.004
 """Time that counts as one update of a caller's allowance for a note."""
-BURST_OF_SECONDS = 500
-"""Updates by their time that a caller may send to a note at once: 2 seconds of the event loop."""
+TIMED_UPDATES_PER_SECOND = 25
+"""Updates by their time of a caller to a note: a tenth of the event loop."""
+TIMED_BURST = 500
+"""Updates by their time that may come at once: 2 seconds."""
 LARGE = 16 * 1024
 """Bytes that count as one update more: reading them takes time."""
 STATES_PER_SECOND = 120

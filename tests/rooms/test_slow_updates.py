@@ -17,29 +17,10 @@ from realtime.rooms.room import Room
 from realtime.rooms.yjs_update import count_pieces, parts, recount_pieces
 from realtime.settings import Settings
 from tests.harness import eventually
-from tests.rooms.client import Seat
+from tests.rooms.client import Seat, alternating, without_origins
 from tests.rooms.conftest import Hire, loaded
 
 ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for name in ("ann", "ben"))
-
-
-def without_origins(client: int, pieces: int, first: int = 0) -> bytes:
-    """An update of pieces that say nothing of their place: the library looks at the whole text for each."""
-    piece = bytes((4, 1)) + lib0.string("content") + lib0.string("z")
-    return b"\1" + lib0.number(pieces) + lib0.number(client) + lib0.number(first) + piece * pieces + b"\0"
-
-
-def alternating(pieces: int) -> bytes:
-    """An update of two clients, each of whose letters continues a letter of the other."""
-    letters = [bytes((4, 1)) + lib0.string("content") + lib0.string("a")]
-    for number in range(1, pieces):
-        other = 12 if number % 2 == 0 else 11
-        letters.append(b"\x84" + lib0.number(other) + lib0.number((number - 1) // 2) + lib0.string("a"))
-    sections = (
-        lib0.number(len(own)) + lib0.number(client) + b"\0" + b"".join(own)
-        for client, own in ((12, letters[1::2]), (11, letters[::2]))
-    )
-    return b"\2" + b"".join(sections) + b"\0"
 
 
 class TestParts:
