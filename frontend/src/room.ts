@@ -225,13 +225,22 @@ export class Room {
         this.#sync(decoder);
         break;
       case AWARENESS:
-        awarenessProtocol.applyAwarenessUpdate(this.awareness, decoding.readVarUint8Array(decoder), this);
+        this.#takeStates(decoding.readVarUint8Array(decoder));
         break;
       case AUTH:
         this.denied.value = true;
         break;
       case QUERY_AWARENESS:
         this.#tellStates([...this.awareness.getStates().keys()]);
+    }
+  }
+
+  /** Applies awareness states. A message that cannot be read is ignored: the connection and its timers go on. */
+  #takeStates(states: Uint8Array): void {
+    try {
+      awarenessProtocol.applyAwarenessUpdate(this.awareness, states, this);
+    } catch {
+      // The next message of the same clients replaces it.
     }
   }
 

@@ -316,6 +316,24 @@ describe("a room", () => {
     gone.destroy();
   });
 
+  it("ignores awareness states that it cannot read, and goes on", () => {
+    const made = room();
+    const socket = greet(server("hello"));
+    const states = (state: string): Uint8Array => {
+      const message = encoding.createEncoder();
+      for (const number of [1, 77, 1]) encoding.writeVarUint(message, number);
+      encoding.writeVarString(message, state);
+      return encoding.toUint8Array(message);
+    };
+    vi.advanceTimersByTime(39_000);
+    for (const bad of [states('{"n":Infinity}'), new Uint8Array([9, 1])])
+      expect(() => socket.announce(bad)).not.toThrow();
+    vi.advanceTimersByTime(39_000); // hearing it counted: the connection is not taken for dead
+    expect(made.state.value).toBe("live");
+    socket.announce(states('{"user":{"name":"Ben"}}'));
+    expect(made.awareness.getStates().get(77)).toEqual({ user: { name: "Ben" } });
+  });
+
   it("keeps its client id for a short time offline, and takes a new one after a longer time", () => {
     const made = room();
     greet(server("hello"));

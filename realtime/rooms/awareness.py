@@ -7,8 +7,9 @@ the client's own choice, and are passed on unchanged.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from realtime.errors import MalformedUpdate
 from realtime.rooms import lib0
@@ -19,6 +20,8 @@ MAX_CLOCK = 2**31
 OUTDATED = 30.0
 """Seconds without a message after which a client counts as gone; clients repeat themselves every 15."""
 MAX_NAME = 40
+MAX_NESTING = 50
+"""Levels of arrays and objects in a state."""
 GONE = "null"
 _LARGEST = 2**53 - 1
 
@@ -29,12 +32,15 @@ class ClientState(NamedTuple):
     client: int
     clock: int
     state: str
+    name: str | None = None
+    """The name that the client chose, if :func:`checked` read it."""
 
 
 class _Entry(NamedTuple):
     clock: int
     state: str
     heard: float
+    name: str | None = None
 
 
 class Awareness:
@@ -58,7 +64,7 @@ class Awareness:
         for told in states:
             if self.is_news(told):
                 news.append(told)
-                self._store(told.client, _Entry(told.clock, told.state, now))
+                self._store(told.client, _Entry(told.clock, told.state, now, told.name))
             elif told.state != GONE and told.client in self._entries and not self.is_here(told.client):
                 gone[told.client] = self._entries[told.client]
         return news, _encoded(gone.items()) if gone else b""
@@ -120,14 +126,11 @@ class Awareness:
         return self.leave(late - forgotten, now), forgotten
 
     def name_of(self, clients: Iterable[int]) -> str | None:
-        """Return the name in the states of some clients (``user.name``, as editors set it), if there is one."""
+        """Return the name that came with the states of some clients, if there is one."""
         for client in clients:
             entry = self._entries.get(client)
-            state = None if entry is None else json.loads(entry.state)
-            user = state.get("user") if isinstance(state, dict) else None
-            name = user.get("name") if isinstance(user, dict) else None
-            if isinstance(name, str) and name.strip():
-                return name.strip()[:MAX_NAME]
+            if entry is not None and entry.name is not None:
+                return entry.name
         return None
 
 
@@ -150,18 +153,43 @@ def decoded(data: bytes) -> list[ClientState]:
 def checked(told: ClientState, name: str | None = None) -> ClientState:
     """Check a client's state, and return it with ``name`` as its ``user.name`` if it has one.
 
-    Raises :class:`MalformedUpdate` for a state that is not JSON: the clients that read it would fail.
+    Without ``name``, the returned state carries the name that the client chose (``user.name``, as editors set it).
+
+    Raises:
+        MalformedUpdate: The state is too large, is not JSON, is nested too deeply, or has a number that JavaScript
+            cannot represent: clients that read it would fail.
     """
     if len(told.state) > MAX_STATE_CHARACTERS:
         raise MalformedUpdate(f"holds a state of more than {MAX_STATE_CHARACTERS} characters")
     try:
-        state = json.loads(told.state, parse_constant=_refuse)
+        state = json.loads(told.state, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise MalformedUpdate("holds a state that is not JSON") from None
-    if name is None or not isinstance(state, dict) or "user" not in state:
+    # The count is an upper bound, and mostly enough.
+    if told.state.count("[") + told.state.count("{") > MAX_NESTING and _nests_deeper(state, MAX_NESTING):
+        raise MalformedUpdate(f"holds a state with more than {MAX_NESTING} levels")
+    if not isinstance(state, dict) or "user" not in state:
         return told
     user = state["user"] if isinstance(state["user"], dict) else {}
-    return told._replace(state=json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":")))
+    if name is None:
+        return told._replace(name=_chosen_name(user))
+    signed = json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":"), allow_nan=False)
+    return told._replace(state=signed)
+
+
+def _nests_deeper(value: Any, limit: int) -> bool:
+    """Return whether a JSON value has more than ``limit`` levels of arrays and objects."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return items is not None and (limit == 0 or any(_nests_deeper(item, limit - 1) for item in items))
+
+
+def _chosen_name(user: dict[str, Any]) -> str | None:
+    """Return the name of a state's user as it can be stored, or ``None`` if there is none."""
+    name = user.get("name")
+    if not isinstance(name, str):
+        return None
+    # JSON can hold half of a surrogate pair; UTF-8, and so the journal, cannot.
+    return name.encode(errors="replace").decode().strip()[:MAX_NAME].strip() or None
 
 
 def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
@@ -172,3 +200,11 @@ def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
 def _refuse(constant: str) -> None:
     """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
     raise ValueError(constant)
+
+
+def _finite(digits: str) -> float:
+    """Refuse numbers such as ``1e999``, which Python reads as infinity and writes as ``Infinity``."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number

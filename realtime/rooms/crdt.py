@@ -16,6 +16,8 @@ from realtime.rooms.yjs_update import ROOT, PendingUpdates, UpdateSummary, clock
 
 EMPTY = b"\0\0"
 """The update without any change."""
+SINGLE_CUTS = 4
+"""Cuts of an update of a single piece: its ends and its origins."""
 NOTHING = b"\0"
 """The state of a document without any change."""
 
@@ -34,6 +36,8 @@ class TextDocument:
         self._text = self._doc.get(ROOT, type=pycrdt.Text)
         self.revision = 0
         """Changes whenever the document does."""
+        self.pieces = 0
+        """An estimate of the number of pieces that the text is made of, rather too high."""
         self._known: dict[int, int] = {}
         self._waiting = PendingUpdates()
         self._pairs: dict[int, set[int]] = {}
@@ -71,17 +75,24 @@ class TextDocument:
                 self._take(one, scan_update(one))
 
     def _take(self, update: bytes, walk: UpdateSummary) -> None:
-        self.revision += 1
         try:
             self._doc.apply_update(update)
-        except ValueError as error:
+            self.revision += 1
+        except ValueError as error:  # while it was decoded, before anything was applied
             raise MalformedUpdate(f"cannot be decoded: {error}") from None
         except BaseException as error:
+            self.revision += 1
             # Rust's panics do not derive from Exception, and leave the document in any state.
             if type(error).__name__ != "PanicException":
                 raise
             raise DocumentBroken(str(error)) from None
         known = self._known
+        # Each cut can make two pieces of one, and what is appended continues a piece. A single piece adds two at most.
+        if len(walk.cuts) <= SINGLE_CUTS:
+            self.pieces += 2
+        else:
+            cuts = set(walk.cuts)
+            self.pieces += len(cuts) - sum((client, known.get(client, 0)) in cuts for client in walk.ends)
         for client, pairs in walk.pairs.items():
             before = known.get(client, 0)  # what is known stays as it is
             self._pairs.setdefault(client, set()).update(clock for clock in pairs if clock > before)
@@ -134,6 +145,11 @@ class TextDocument:
     def state(self) -> bytes:
         """What is here, as Yjs's state vector."""
         return self._doc.get_state()
+
+    @property
+    def clocks(self) -> dict[int, int]:
+        """How far the pieces of each client are here."""
+        return dict(self._known)
 
     @property
     def clients(self) -> int:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from realtime.auth.permissions import Permission, can, check, sees
 from realtime.core.close_codes import CloseCode
 from realtime.core.fair_queue import Requester
+from realtime.core.token_bucket import TokenBuckets
 from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavailable
 from realtime.notes.merge import merged
 from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.journal import Journal
-from realtime.rooms.peer import Peer
+from realtime.rooms.peer import TIMED_BURST, TIMED_UPDATES_PER_SECOND, Peer
 from realtime.rooms.relay import Relay, RelayKind, RelayMessage
-from realtime.rooms.room import Room
+from realtime.rooms.room import Room, Scheduler
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import NoteAccess, Principal
@@ -83,6 +84,7 @@ class Rooms:
         self._busy: set[int] = set()
         self._limit = asyncio.Semaphore(AT_ONCE)
         self.turns = Turns()
+        self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST))
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,
@@ -174,7 +176,7 @@ class Rooms:
         while room is None or room.given_up:  # it may be, while it is loaded
             room = self._rooms.get(id)
             if room is None or room.given_up:
-                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self.turns)
+                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self._scheduler)
             room.holds += 1
             try:
                 await room.ready()
@@ -257,7 +259,11 @@ class Rooms:
                 self._heard(told)
 
     def _heard(self, told: RelayMessage) -> None:
-        if room := self._rooms.get(told.note):
+        room = self._rooms.get(told.note)
+        if told.kind is RelayKind.QUERY_AWARENESS:
+            nothing = RelayMessage(RelayKind.AWARENESS, told.note, told.row)
+            self._relay.enqueue(nothing if room is None else room.participants.answer(told))
+        elif room is not None:
             room.receive_relayed(told)
 
     def _missed(self) -> None:

@@ -157,24 +157,38 @@ class Participants:
         self._news, self._own_news = set(), set()
 
     def _tell_others(self, clients: set[int]) -> None:
-        """Send states to the other workers, with the callers that they belong to."""
+        self._relay.enqueue(self._claims(clients))
+
+    def answer(self, query: RelayMessage) -> RelayMessage:
+        """Return all states that are known here, for another worker that asked for them."""
+        return self._claims(set(self._speakers))._replace(row=query.row)
+
+    def _claims(self, clients: set[int]) -> RelayMessage:
+        """Return the states of clients for the other workers, with the callers that they belong to."""
         callers: dict[str, set[int]] = {}
         for client in clients & self._speakers.keys():
             callers.setdefault(self._speakers[client].caller, set()).add(client)
         states = [self._awareness.states(own) for own in callers.values()]
-        self._relay.enqueue(RelayMessage(RelayKind.AWARENESS, self._note, updates=states, names=list(callers)))
+        return RelayMessage(RelayKind.AWARENESS, self._note, updates=states, names=list(callers))
 
     def receive(self, told: RelayMessage) -> None:
-        """Store the states that another worker sent."""
+        """Store the states that another worker sent, without those for clients that belong to other callers."""
         for states, caller in zip_longest(told.updates, told.names, fillvalue=""):
             assert isinstance(states, bytes)
-            news, _ = self._awareness.take(decoded(states), time.monotonic())
+            claimed = [one for one in decoded(states) if self._may_claim(str(caller), one.client)]
+            news, _ = self._awareness.take(claimed, time.monotonic())
             for one in news:
                 before = self._speakers.get(one.client)
                 if before is not None and before.member is not None:
                     before.member.clients.discard(one.client)
                 self._speakers[one.client] = _Speaker(str(caller), None)
-            self._gather({one.client for one in news})
+            if news:
+                self._gather({one.client for one in news})
+
+    def _may_claim(self, caller: str, client: int) -> bool:
+        """Return whether a caller at another worker may speak for a client."""
+        speaker = self._speakers.get(client)
+        return speaker is None or speaker.caller == caller or not self._awareness.is_here(client)
 
     def expire(self) -> None:
         """Take for gone the clients that were silent for too long."""

@@ -20,7 +20,11 @@ UPDATES_PER_SECOND = 60
 BURST = 180
 """Updates that may come at once, for example from a client that was held up."""
 UPDATE_SECONDS = 0.004
-"""Time that counts as one update more."""
+"""Time that counts as one update of a caller's allowance for a note."""
+TIMED_UPDATES_PER_SECOND = 25
+"""Updates by their time of a caller to a note: a tenth of the event loop."""
+TIMED_BURST = 500
+"""Updates by their time that may come at once: 2 seconds."""
 LARGE = 16 * 1024
 """Bytes that count as one update more: reading them takes time."""
 STATES_PER_SECOND = 120
@@ -108,14 +112,6 @@ class Peer:
         """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` when there were too many."""
         if not self._updates.take(1 + size // LARGE, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
-
-    def charge_seconds(self, seconds: float) -> None:
-        """Charge for the time that applying an update took, which depends on the text as well.
-
-        The update is applied by then, so a client that used up its allowance is refused the next one.
-        """
-        if seconds > UPDATE_SECONDS:
-            self._updates.take(seconds / UPDATE_SECONDS, time.monotonic())
 
     def charge_states(self, size: int | None = None) -> None:
         """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""

@@ -40,6 +40,8 @@ class RelayKind(IntEnum):
     AWARENESS = 1
     COMPACTED = 2
     """The snapshot is of this generation, and holds these rows."""
+    QUERY_AWARENESS = 3
+    """A request for the awareness of a room. Every worker answers with :attr:`AWARENESS` and the same row."""
 
 
 class RelayMessage(NamedTuple):
@@ -91,6 +93,7 @@ class Relay:
         self._queue: deque[bytes] = deque()
         self._due = asyncio.Event()
         self._senders: dict[str, _Sender] = {}
+        self._subscribed = 0.0
 
     def enqueue(self, told: RelayMessage) -> None:
         """Tells the other workers, soon."""
@@ -105,6 +108,14 @@ class Relay:
             del self._senders[name]  # it has ended
         own = self._senders.get(self._name)
         return own is not None and all(now - sender.heard < DEAF_AFTER for sender in self._senders.values())
+
+    @property
+    def others(self) -> int | None:
+        """The number of other workers that are running; ``None`` if it is not known (yet)."""
+        now = asyncio.get_running_loop().time()
+        if self._name not in self._senders or now - self._subscribed < 1.5 * BEAT:
+            return None
+        return sum(name != self._name and now - last.heard < DEAF_AFTER for name, last in self._senders.items())
 
     async def send(self) -> None:
         """Sends what is queued, and a beat when there is nothing, for ever."""
@@ -135,6 +146,7 @@ class Relay:
         async with self._bus.subscribe(self._bus.sync) as messages:
             async for message in messages:
                 if message.data is None:
+                    self._subscribed = asyncio.get_running_loop().time()
                     self._senders.clear()  # subscribed, perhaps again: nobody knows what was missed
                     self._hole()
                     continue

@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime.core.close_codes import CloseCode
 from realtime.core.frames import FrameBatch
+from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.models import iso
-from realtime.rooms import crdt, loader, protocol
+from realtime.rooms import crdt, loader, peer, protocol, yjs_update
 from realtime.rooms.applied_rows import AppliedRows
 from realtime.rooms.contributors import Contributors, TextSnapshot
 from realtime.rooms.crdt import TextDocument
@@ -30,6 +32,7 @@ from realtime.rooms.relay import RelayKind, RelayMessage
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
+    from realtime.core.token_bucket import TokenBuckets
     from realtime.core.turns import Turns
     from realtime.rooms.journal import Journal
     from realtime.rooms.relay import Relay
@@ -49,6 +52,12 @@ CHECK_AFTER = (2.0, 3.0)
 MOST_WAITING = 1000
 """Pieces that may wait for others; of so many, or one update of so many bytes, nobody may add more."""
 LARGE_WAITING = 64 * 1024
+SLOW_WAITING = 0.02
+"""Seconds that the text may need to place what waits, and an update that would wait: it is all placed at once."""
+RECOUNT_COST = 50
+"""Updates that counting the pieces of a text counts as."""
+ANSWERS_WITHIN = 0.2
+"""Seconds for which a new room waits for the awareness of the other workers."""
 QUIET = 2.0
 
 
@@ -60,10 +69,21 @@ class _Answer(NamedTuple):
     changes: bytes
 
 
+class Scheduler(NamedTuple):
+    """What the rooms of a worker share to divide the event loop."""
+
+    turns: Turns
+    allowances: TokenBuckets
+    """The time for updates that each caller has for each note, in units of ``UPDATE_SECONDS``.
+
+    They are kept apart from connections and rooms, so that reconnecting does not refill them.
+    """
+
+
 class Room:
     """The room of one note in one worker."""
 
-    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, turns: Turns) -> None:
+    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, scheduler: Scheduler) -> None:
         self.id = id
         self.participants = Participants(id, relay)
         self.writing = asyncio.Lock()
@@ -79,9 +99,10 @@ class Room:
         self._texts = texts
         self._journal = journal
         self._relay = relay
-        self._turns = turns
+        self._turns, self._allowances = scheduler
         self._answered = _Answer(crdt.NOTHING, -1, b"")
         self._slow = False
+        self._counted = (0, -1)
         self._document = TextDocument()
         self._client = crdt.new_client()
         self._lineage = ""
@@ -91,6 +112,10 @@ class Room:
         self._loaded: asyncio.Future[None] | None = None
         self._early: list[RelayMessage] = []
         self._catching_up = asyncio.Lock()
+        self._query = ""
+        self._expected: int | None = None
+        self._answers = 0
+        self._answered_all = asyncio.Event()
 
     async def ready(self) -> None:
         """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
@@ -103,7 +128,26 @@ class Room:
         loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
         return loaded
 
+    def _ask_others(self) -> None:
+        """Ask the other workers which awareness clients belong to whom, unless that was done before."""
+        if self._query:
+            return
+        self._query = secrets.token_hex(6)
+        self._expected = self._relay.others
+        if self._expected == 0:
+            self._answered_all.set()
+        else:
+            self._relay.enqueue(RelayMessage(RelayKind.QUERY_AWARENESS, self.id, self._query))
+
+    async def _wait_for_others(self) -> None:
+        """Wait for the answers, as a client that comes in before them could take over clients of other callers."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await self._answered_all.wait()
+        self._answered_all.set()
+
     async def _load(self) -> None:
+        self._ask_others()
         while True:
             stored = await self._texts.read(self.id)
             if stored is None:
@@ -112,8 +156,11 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        self._document = await loader.made_of(updates)
+        document = await loader.made_of(updates)
+        await self._wait_for_others()
+        self._document = document
         self._space = SizeQuota(self._document, sum(map(len, updates)))
+        self._counted = (0, -1)
         self._client = crdt.new_client()  # what is drafted under the one before may be missing here
         self._lineage, self.version = stored.lineage, stored.note.version
         self.created = iso(stored.note.created_date)
@@ -185,6 +232,8 @@ class Room:
         self.participants.members.add(member)
         self.last_used = time.monotonic()
         member.send(FrameBatch([protocol.state(self._document.state), *self.participants.everyone()]))
+        if self.given_up:  # since the client was let in
+            member.close(CloseCode.RESUME)
 
     def leave(self, member: Peer) -> None:
         """Takes a client for gone."""
@@ -208,6 +257,7 @@ class Room:
         if (
             not typed
             or self._slow
+            or self._needs_parts(payload)
             or self._needs_base(payload)
             or self._journal.crowded
             or not self._space.surely_has(len(payload))
@@ -272,32 +322,70 @@ class Room:
             if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
                 member.notify_read_only()
             return
-        news = await (self._take_parts if len(update) > LARGE else self._take)(member, update, brought=brought)
+        take = self._take_parts if len(update) > LARGE or self._needs_parts(update) else self._take
+        news = await take(member, update, brought=brought)
         if not news and await self.durable():  # who comes back brings all deletions there ever were
             member.send(FrameBatch([protocol.update(update)]))
 
     async def _take_parts(self, member: Peer, update: bytes, *, brought: bool) -> bool:
-        """Takes an update as :meth:`_take`: if it is of many pieces, some at a time, each journaled before the next.
+        """Takes an update as :meth:`_take`: if that may take long, in parts, each in a turn of its own.
 
-        The library's time for one can grow with the square of the pieces, and everyone would wait.
+        The library's time for an update can grow with the square of its pieces, and with its pieces multiplied by those
+        of the text, and everyone would wait.
         """
-        walk, parts = await loader.parts(update)
+        if self._document.pieces > loader.MAX_PIECES and yjs_update.count_pieces(update):
+            await self._require_few_pieces(member)
+        walk, parts = await loader.parts(update, self._document)
         if len(parts) == 1:
             await self.ready()
             return await self._take(member, update, brought=brought)
         if not self._document.follows(walk):
             raise PeerRefused(CloseCode.RESUME)
+        size, in_turn = 0, self._needs_parts(update)
         for part in parts:
             await self.ready()
-            if await self._take(member, part, brought=True):
+            if await self._take(member, part, brought=True, in_turn=in_turn):
+                size += len(part)
+            if size > LARGE:
+                size = 0
                 member.charge_update()
                 await self.durable()
         return False  # nobody gets it as it was sent but its sender
 
-    def _needs_base(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
-        return self._document.waiting > MOST_WAITING or len(update) > LARGE_WAITING
+    async def _require_few_pieces(self, member: Peer) -> None:
+        """Raise :class:`PeerRefused` if the text is made of so many pieces that adding one takes too long."""
+        revision = self._counted[1]
+        if revision != self._document.revision:
+            self._allowances.take((member.caller, self.id), RECOUNT_COST, time.monotonic())
+            async with self._turns.turn(member.caller):
+                state, revision = self._document.since(), self._document.revision
+            await self._recount(state, revision)
+            await self.ready()
+        if self._document.pieces > loader.MAX_PIECES:
+            member.reject_too_large()
 
-    async def _take(self, member: Peer, update: bytes, *, brought: bool) -> bool:
+    async def _recount(self, state: bytes, revision: int) -> None:
+        await loader.recount(self._document, state)
+        self._counted = (self._document.pieces, revision)
+
+    def _needs_parts(self, update: bytes) -> bool:
+        """Return whether the text may take long for an update, or has too many pieces for it."""
+        pieces = yjs_update.count_pieces(update)
+        return (
+            (pieces > 1 and loader.search_seconds(self._document, pieces) > SLICE_SECONDS)
+            or (pieces > 0 and self._document.pieces > loader.MAX_PIECES)
+            or loader.deletion_seconds(self._document, update) > SLICE_SECONDS
+        )
+
+    def _needs_base(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
+        waiting = self._document.waiting
+        return (
+            waiting > MOST_WAITING
+            or len(update) > LARGE_WAITING
+            or loader.search_seconds(self._document, waiting + yjs_update.count_pieces(update)) > SLOW_WAITING
+        )
+
+    async def _take(self, member: Peer, update: bytes, *, brought: bool, in_turn: bool = False) -> bool:
         """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
         member.require_write_access()  # after what was waited for, and between parts
         if self._needs_base(update) and not self._document.follows(update):
@@ -308,38 +396,57 @@ class Room:
             if not await self._space.has(state, update):
                 member.reject_too_large()
             await self.ready()  # it may have been loaded anew meanwhile
-        if self._slow:
+        if in_turn or self._slow:
             async with self._turns.turn(member.caller):
                 member.require_write_access()
-                news = self._timed_enter(member, update, brought=brought)
+                news = self._timed_enter(member, update, brought=brought, in_turn=in_turn)
         else:
             news = self._timed_enter(member, update, brought=brought)
         if self._journal.crowded:
             await self.durable()
         return news
 
-    def _timed_enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
-        """Apply an update, and charge for the time. A text whose updates take long gets the next ones in turns."""
+    def _timed_enter(self, member: Peer, update: bytes, *, brought: bool, in_turn: bool = False) -> bool:
+        """Apply an update, and charge for the time. A text whose updates take long gets the next ones in turns.
+
+        The time is known afterwards, so a caller that used up its allowance is refused the next update, or the next
+        part of this one. Raises :class:`PeerRefused` then.
+        """
+        account = (member.caller, self.id)
+        if self._allowances.left(account, time.monotonic()) < 0:
+            raise PeerRefused(CloseCode.TOO_MANY)
         started = time.thread_time()  # not the time that other processes take
         news = self._enter(member, update, brought=brought)
         seconds = time.thread_time() - started
         self._slow = seconds > SLOW_SECONDS
-        member.charge_seconds(seconds)
+        if in_turn or seconds > peer.UPDATE_SECONDS:
+            self._allowances.take(account, seconds / peer.UPDATE_SECONDS, time.monotonic())
         return news
 
     def _enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
+        """Apply an update and queue it for the journal, as :meth:`_take`.
+
+        Others build upon what is applied, so the room is given up if it is applied and, whatever the reason, not
+        queued: their changes would be journaled without it.
+        """
+        revision = self._document.revision
         try:
             if brought and not self._document.offer(update):
                 return False
             if not brought:
                 self._document.apply(update)
+            self._space.use(len(update))
+            name = self.participants.name_of(member)
+            self.credits.add([name] if name is not None else ())
+            self._staged = self._journal.write(self, update, name)
         except DocumentBroken as error:
             self._reload(error)
             raise MalformedUpdate("breaks the text") from None
-        self._space.use(len(update))
-        name = self.participants.name_of(member)
-        self.credits.add([name] if name is not None else ())
-        self._staged = self._journal.write(self, update, name)
+        except BaseException as error:
+            if self._document.revision != revision:
+                log.warning("an update was not journaled", extra={"note": self.id, "error": repr(error)})
+                self.give_up(CloseCode.RESUME)
+            raise
         return True
 
     async def durable(self) -> bool:
@@ -370,6 +477,9 @@ class Room:
         """Takes what another worker tells of this room."""
         if told.kind is RelayKind.AWARENESS:
             self.participants.receive(told)
+            self._answers += told.row == self._query
+            if self._answers == self._expected:
+                self._answered_all.set()
         elif self._loaded is None or not self._loaded.done():
             self._early.append(told)
         else:
@@ -458,6 +568,8 @@ class Room:
         state, rows, generation = self._document.since(), set(self.ledger.rows), self.ledger.generation
         if not await self.durable():
             return
+        if self._document.pieces > self._counted[0] * 1.2 + loader.RECOUNT_PIECES:
+            await self._recount(state, self._document.revision)
         if await self._texts.compact(self._lineage, generation, state, rows):
             self.ledger.fold(rows, generation + 1)
             self._space.size = len(state)

@@ -9,7 +9,7 @@ its order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +22,8 @@ ROOT = "content"
 _GC, _DELETED, _STRING, _FORMAT, _SKIP = 0, 1, 4, 6, 10
 _OTHERS = {2: "JSON", 3: "binary data", 5: "embedded objects", 7: "nested types", 8: "values", 9: "documents"}
 _ORIGIN, _RIGHT_ORIGIN, _KEYED = 0x80, 0x40, 0x20
+_SMALLEST = 2
+"""Bytes of a piece at least."""
 T = TypeVar("T")
 
 _LARGEST_CLIENT = 2**53 - 1
@@ -284,14 +286,51 @@ def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tu
     return taken, sorted((piece for queue in queues.values() for piece in queue), key=_place)
 
 
-def parts(update: bytes, most: int) -> tuple[UpdateSummary, list[bytes]]:
-    """What an update holds, and the same as several of ``most`` pieces or deletions, to be taken one after the other.
+def count_pieces(update: bytes) -> int:
+    """Return the number of pieces of an update; at least as many if they are of several clients. It is not scanned.
 
-    They are as if they had been sent so. Raises :class:`MalformedUpdate`.
+    Raises :class:`MalformedUpdate`.
+    """
+    reader = Reader(update)
+    clients = reader.count()
+    return 0 if clients == 0 else reader.count() if clients == 1 else len(update) // _SMALLEST
+
+
+def recount_pieces(update: bytes) -> int:
+    """Return the number of pieces of an update. Raises :class:`MalformedUpdate`."""
+    return len(_apart(update)[0])
+
+
+def parts(
+    update: bytes, most: int, known: Mapping[int, int] | None = None, held: int = 0, search: float = 0.0
+) -> tuple[UpdateSummary, list[bytes]]:
+    """Split an update into parts that are as if they had been sent so, to be applied one after the other.
+
+    Args:
+        update: The update.
+        most: The cost of a part at most, unless it is of one piece: 1 for each piece or deletion, and
+            for a search.
+        known: How far the document has the pieces of each client.
+        held: The pieces of the document.
+        search: The cost, for each piece of the document and the update, of a piece whose place is searched for.
+
+    Returns:
+        What the update holds, and the parts.
+
+    Raises:
+        MalformedUpdate: The update cannot be read.
     """
     walk = scan_update(update)
     pieces, deletions = _apart(update)
-    if len(pieces) + len(deletions) <= most:
+    known = known or {}
+    costs = (
+        {piece[:2]: 1 + search * _needs_search(piece, known) * (held + len(pieces)) for piece in pieces}
+        if search
+        else {}
+    )
+    joined = _joined(deletions)  # overlapping ones would be applied again and again
+    few = len(pieces) + len(deletions) <= most and sum(costs.values()) + len(deletions) <= most
+    if few and len(joined) == len(deletions):
         return walk, [update]
     pieces.sort(key=_place)
     begun: dict[int, int] = {}
@@ -299,15 +338,38 @@ def parts(update: bytes, most: int) -> tuple[UpdateSummary, list[bytes]]:
         begun.setdefault(piece.client, piece.clock)
     # What is not in it counts as known; behind a gap in it, that can be wrong, and pieces wait for others.
     taken, left = _ordered(pieces, begun, _LARGEST_CLOCK)
-    deletions.sort()
     return walk, [
-        *(encoded(some, ()) for some in _chunks([*taken, *left], most)),
-        *(encoded((), some) for some in _chunks(deletions, most)),
+        *(encoded(some, ()) for some in _chunks([*taken, *left], most, lambda piece: costs.get(piece[:2], 1))),
+        *(encoded((), some) for some in _chunks(joined, most, lambda _: 1)),
     ]
 
 
-def _chunks(things: list[T], most: int) -> Iterable[list[T]]:
-    return (things[at : at + most] for at in range(0, len(things), most))
+def _chunks(things: list[T], most: float, cost: Callable[[T], float]) -> Iterable[list[T]]:
+    chunk: list[T] = []
+    total = 0.0
+    for thing in things:
+        total += cost(thing)
+        if chunk and total > most:
+            yield chunk
+            chunk, total = [], cost(thing)
+        chunk.append(thing)
+    if chunk:
+        yield chunk
+
+
+def _needs_search(piece: Piece, known: Mapping[int, int]) -> bool:
+    """Return whether the library may look at many pieces of the document to find the place of this one (YATA).
+
+    It does not for a piece that continues one that is new: nothing else is behind that yet.
+    """
+    reader = Reader(piece.data)
+    info = reader.byte()
+    if info & 0x1F == _GC:
+        return False
+    if not info & _ORIGIN:
+        return True
+    client, clock = reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK)
+    return client != piece.client or clock != piece.clock - 1 or clock < known.get(client, 0)
 
 
 def _place(piece: Piece) -> tuple[int, int, int]:

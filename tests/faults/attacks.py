@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from realtime.rooms import lib0, protocol
 from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
-from tests.rooms.client import Text, state_of, states_of
+from tests.rooms.client import Text, alternating, state_of, states_of, without_origins
 
 PAUSE = 0.05
 """Seconds before a client whose connection ended connects again."""
@@ -75,6 +75,13 @@ def _cycle(note: int) -> Iterator[bytes]:
         yield frame(TEXT, b'{"type":"presence","id":%d,"state":%s}' % (note, state.encode()))
 
 
+def _searches() -> Iterator[bytes]:
+    """Pieces whose place the library searches for in the whole text, of a new client each time."""
+    yield frame(BINARY, protocol.update(alternating(10_000)))
+    for _ in range(20):
+        yield frame(BINARY, protocol.update(without_origins(random.randrange(2**31, 2**32), 480)))
+
+
 def _same(piece: bytes, times: int) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([piece] * times)
 
@@ -102,6 +109,7 @@ def attacks(target: Target) -> dict[str, Attack]:
         "pings": Attack("/ws", _same(frame(PING, b"x" * 100) * 2000, 50)),
         "pongs": Attack("/ws", _same(frame(PONG) * 5000, 50)),
         "fragments": Attack(small, _same(fragments, 5)),
+        "pieces without origins": Attack(large, _searches, 1 / 20),
         "nonsense": Attack(small, lambda: (frame(BINARY, random.randbytes(60)) for _ in range(50))),
     }
 

@@ -100,10 +100,10 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
 @scenario(
     "hostile-clients",
     invariant="a hostile client affects no other client",
-    mark="33 clients with 16 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 2×, nobody else disconnected",
+    mark="34 clients with 17 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 2×, nobody else disconnected",
     unit="clients",
-    full=33,
-    slice=16,
+    full=34,
+    slice=17,
 )
 async def hostile(run: Run) -> Figures:
     """Hostile clients make every attack, on the note with people in it and on one with a large text."""

@@ -35,6 +35,25 @@ def states_of(clients: Iterable[int]) -> bytes:
     return protocol.awareness(lib0.number(len(states)) + b"".join(states))
 
 
+def without_origins(client: int, pieces: int, first: int = 0) -> bytes:
+    """An update of pieces that say nothing of their place: the library looks at the whole text for each."""
+    piece = bytes((4, 1)) + lib0.string("content") + lib0.string("z")
+    return b"\1" + lib0.number(pieces) + lib0.number(client) + lib0.number(first) + piece * pieces + b"\0"
+
+
+def alternating(pieces: int) -> bytes:
+    """An update of two clients, each of whose letters continues a letter of the other."""
+    letters = [bytes((4, 1)) + lib0.string("content") + lib0.string("a")]
+    for number in range(1, pieces):
+        other = 12 if number % 2 == 0 else 11
+        letters.append(b"\x84" + lib0.number(other) + lib0.number((number - 1) // 2) + lib0.string("a"))
+    sections = (
+        lib0.number(len(own)) + lib0.number(client) + b"\0" + b"".join(own)
+        for client, own in ((12, letters[1::2]), (11, letters[::2]))
+    )
+    return b"\2" + b"".join(sections) + b"\0"
+
+
 class Text:
     """What a client has of a text: it answers what a server says, and knows what of its own came back."""
 

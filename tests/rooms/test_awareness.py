@@ -31,7 +31,7 @@ def test_take_ignores_clocks_that_leave_no_room_to_go_on() -> None:
     room = Awareness()
     last = ClientState(1, MAX_CLOCK, "{}")
     assert room.take([ClientState(2, MAX_CLOCK + 1, "{}"), last], 0) == ([last], b"")
-    assert room.everyone() == states(last)
+    assert room.everyone() == states((1, MAX_CLOCK, "{}"))
 
 
 def test_client_that_left_is_gone_at_its_clock_and_returns_with_the_next() -> None:
@@ -75,10 +75,31 @@ def test_characters_are_those_of_all_states() -> None:
     assert room.characters == len("null") + 2
 
 
-@pytest.mark.parametrize("state", ["", "{", "NaN", '[1, -Infinity, "a"]', "'a'", "[" * 8000, '"' + "x" * 8192 + '"'])
-def test_state_that_clients_cannot_read_is_refused(state: str) -> None:
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "{",
+        "NaN",
+        '[1, -Infinity, "a"]',
+        "'a'",
+        "[" * 8000,
+        '"' + "x" * 8192 + '"',
+        '{"user":{},"n":1e999}',
+        '{"user":{},"n":[-1E400]}',
+        "[" * 965 + "]" * 965,
+        '{"a":' * 51 + "1" + "}" * 51,
+    ],
+)
+@pytest.mark.parametrize("name", [None, "ann"])
+def test_state_that_clients_cannot_read_is_refused(state: str, name: str | None) -> None:
     with pytest.raises(MalformedUpdate):
-        checked(ClientState(2, 1, state))
+        checked(ClientState(2, 1, state), name)
+
+
+@pytest.mark.parametrize("state", ["[" * 50 + "]" * 50, "[" + "[]," * 2000 + "1e308]"])
+def test_state_of_few_levels_is_accepted(state: str) -> None:
+    assert checked(ClientState(2, 1, state)) == ClientState(2, 1, state)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +124,12 @@ def test_count_is_known_before_the_states_are_decoded() -> None:
         ("[]", None),
         ("null", None),
         ('{"user":{"name":"  "}}', None),
+        ('{"user":{"name":"A\\ud800"}}', "A?"),
     ],
 )
 def test_names(state: str, name: str | None) -> None:
     room = Awareness()
-    room.take([ClientState(1, 1, state)], 0)
+    room.take([checked(ClientState(1, 1, state))], 0)
     assert room.name_of([9, 1]) == name
 
 

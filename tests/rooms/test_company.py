@@ -10,9 +10,10 @@ import pytest
 
 from realtime.auth.permissions import UNOWNED, Principal, key_of
 from realtime.core.close_codes import CloseCode
-from realtime.rooms import participants
+from realtime.rooms import lib0, participants
 from realtime.rooms.awareness import MAX_CLOCK
 from realtime.rooms.peer import STATES_BURST, PeerRefused
+from realtime.rooms.relay import RelayKind, RelayMessage
 from tests.harness import eventually
 from tests.rooms.client import Seat, state_of, states_of
 from tests.rooms.conftest import Hire
@@ -147,6 +148,50 @@ async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
     await stranger.say(state_of(2, 1, "{}"))
     await owner.say(state_of(1, 2, "[]"))
     await eventually(lambda: stranger.text.states == {1: (2, "[]"), 2: (1, "{}")})
+
+
+async def test_worker_that_opens_a_room_asks_whose_clients_there_are(hire: Hire) -> None:
+    """Neither a client that is there, nor one that left, can be used by others at a worker that had no room yet."""
+    here, there = await hire(), await hire()
+    id = await here.make()
+    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
+    left = await Seat().sit(here.rooms, id, principal=user("cy"))
+    await owner.say(state_of(1, 1, "{}"))
+    await left.say(state_of(3, 1, "{}"))
+    left.leave()
+    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
+    assert stranger.text.here == {1}
+    for client in (1, 3):
+        await stranger.say(state_of(client, 9, '"forged"'))
+    await stranger.say(state_of(2, 1, "{}"))
+    await eventually(lambda: owner.text.here == {1, 2})
+    await owner.say(state_of(1, 2, "[]"))
+    await eventually(lambda: stranger.text.states[1] == (2, "[]"))
+    assert owner.text.states[1] == (2, "[]")
+
+
+async def test_workers_that_do_not_answer_hold_up_nobody(hire: Hire) -> None:
+    here, there = await hire(), await hire("tell other workers")
+    id = await here.make()
+    await Seat().sit(there.rooms, id)
+    seat = await Seat().sit(here.rooms, id)
+    await seat.say(state_of(1, 1, "{}"))
+    await eventually(lambda: seat.text.here == {1})
+
+
+async def test_states_of_another_worker_do_not_replace_a_client_of_another_caller(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make(), principal=user("ann"))
+    assert seat.room is not None
+    await seat.say(state_of(1, 1, "{}"))
+    for caller, clock, state in (("ben", 5, "[]"), ("ben", 6, "null"), ("ann", 3, "2")):
+        entry = lib0.number(1) + lib0.number(1) + lib0.number(clock) + lib0.string(state)
+        message = RelayMessage(RelayKind.AWARENESS, seat.room.id, updates=[entry], names=[caller])
+        seat.room.receive_relayed(message)
+        if caller == "ben":
+            await seat.say(state_of(1, 2, "1"))
+            await eventually(lambda: seat.text.states[1] == (2, "1"))
+    await eventually(lambda: seat.text.states[1] == (3, "2"))
 
 
 async def test_clock_that_leaves_no_room_to_go_on_is_ignored(hire: Hire) -> None:

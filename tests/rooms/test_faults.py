@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from realtime.core.close_codes import CloseCode
 from realtime.errors import DocumentBroken, MalformedUpdate, OutcomeUnknown
 from realtime.rooms import manager, protocol
+from realtime.rooms.contributors import Contributors
 from realtime.rooms.crdt import TextDocument
+from realtime.rooms.journal import Journal
+from realtime.rooms.participants import Participants
 from realtime.settings import Settings
 from tests.harness import eventually
-from tests.rooms.client import Seat
+from tests.rooms.client import Seat, state_of
 from tests.rooms.conftest import Hire, content_is, loaded, working
 
 
@@ -145,6 +149,54 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
     good.leave()
     bad.leave()
     assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+
+
+async def test_update_that_is_applied_and_not_journaled_is_seen_by_nobody(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails in between: a newcomer would build upon it, and its acknowledged words would be lost with it."""
+    worker = await hire()
+    id = await worker.make("text")
+    places: list[tuple[type, str]] = [(Participants, "name_of"), (Contributors, "add"), (Journal, "write")]
+    for owner, method in places:
+        bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, _fails)
+            with pytest.raises(RecursionError):
+                await bad.append(" never")
+        assert bad.code == good.code == CloseCode.RESUME
+        newcomer = await Seat().sit(worker.rooms, id)
+        assert "never" not in str(newcomer.text)
+        await newcomer.append(" kept")
+        await eventually(lambda newcomer=newcomer: newcomer.text.all_acknowledged)  # type: ignore[misc]
+        newcomer.leave()
+    assert await loaded(settings, id) == "text kept kept kept"
+
+
+def _fails(*_: Any) -> None:
+    raise RecursionError
+
+
+async def test_refused_update_gives_nothing_up(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(MalformedUpdate):
+        await bad.say(protocol.update(b"\1\1\7\0\x84\1\0\1\xff\0"))
+    assert good.code is None
+
+
+@pytest.mark.parametrize("state", ['{"a":' + "[" * 965 + "]" * 965 + "}", '{"user":{"name":"\\ud800"}}'])
+async def test_strange_states_keep_no_update_from_the_journal(hire: Hire, settings: Settings, state: str) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    strange, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with contextlib.suppress(MalformedUpdate):
+        await strange.say(state_of(1, 1, state))
+    await strange.append(" words")
+    await eventually(lambda: strange.text.all_acknowledged and str(other.text) == "text words")
+    assert strange.code is other.code is None
+    assert await loaded(settings, id) == "text words"
 
 
 async def test_a_worker_takes_up_what_another_left(
