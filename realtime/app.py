@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, wires them, runs their tasks."""
+"""The composition root: creates the services, connects them, and runs their background tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from realtime.api.middleware.security_headers import SecurityHeaders
 from realtime.api.middleware.websocket_routes import WebSocketRoutes
 from realtime.api.middleware.write_limit import WriteLimit
 from realtime.api.openapi import with_security, without_null_parameters
-from realtime.api.router import other_form
+from realtime.api.router import toggle_slash
 from realtime.api.routes import feed, health
 from realtime.api.services import Services
 from realtime.auth.accounts import Accounts
@@ -51,6 +52,7 @@ from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.codec import decode_event, event_at
 from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
+from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
 from realtime.eventlog.outbox import Outbox
 from realtime.eventlog.outbox_poller import OutboxPoller
@@ -77,11 +79,11 @@ from realtime.websocket import feed_endpoint, sync_endpoint
 log = logging.getLogger(__name__)
 
 
-FIRST_CONTACT = 2.0
-RECENT = 10_000
-"""Events that a worker keeps at hand, for those who come back."""
+STARTUP_WAIT_SECONDS = 2.0
+REPLAY_BUFFER_EVENTS = 10_000
+"""Recent events that a worker keeps in memory, for clients that resume."""
 DESCRIPTION = (
-    "Notes that are live everywhere: write over REST, see every change at once on `/ws`, `/events` or `/changes`."
+    "Shared notes with real-time updates: write over REST, and receive every change on `/ws`, `/events` or `/changes`."
 )
 
 
@@ -89,110 +91,114 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     """Return the application.
 
     Args:
-        settings: The settings. By default they come from the environment. Without URLs the application starts its own
-            servers.
-        announce: Called with a line for the operator, if the first administrator has to be set up.
+        settings: The settings. By default they are read from the environment. Without URLs of MongoDB and Redis the
+            application starts embedded servers.
+        announce: Called with a line for the operator if the first administrator has to be set up.
     """
     settings = settings or Settings()
     metrics = Metrics()
+    app = FastAPI(
+        title="realtime",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=_lifespan(settings, metrics, announce),
+        redirect_slashes=False,  # every path has a route with and without the slash
+        docs_url=None,  # FastAPI's pages load scripts from a CDN; ours are in `docs_pages`
+        redoc_url=None,
+        license_info={"name": "MIT", "identifier": "MIT"},
+    )
+    app.state.security_contact = settings.security_contact
+    app.state.anyone = UNRESTRICTED if settings.auth == "open" else ANONYMOUS
+    _add_routes(app)
+    add_error_handlers(app)
+    _extend_openapi(app, settings)
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]
+
+
+def _lifespan(settings: Settings, metrics: Metrics, announce: Callable[[str], None] | None) -> Lifespan:
+    """Return the context manager that runs the services while the application serves."""
     failpoints = FailPoints(settings.failpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         raise_open_files()
         async with (
-            _servers(settings) as (mongo_url, redis_url),
-            _parts(settings, mongo_url, redis_url, failpoints, metrics) as parts,
+            _databases(settings) as (mongo_url, redis_url),
+            _running_services(_infrastructure(settings, mongo_url, redis_url, failpoints, metrics)) as services,
         ):
-            app.state.parts = parts
-            await _announce_setup(settings, parts.accounts, announce)
+            app.state.services = services
+            await _announce_setup(settings, services.accounts, announce)
 
             async def drain() -> None:
                 await asyncio.gather(
-                    parts.feed.drain(settings.drain_seconds), parts.rooms.drain(settings.drain_seconds)
+                    services.feed.drain(settings.drain_seconds), services.rooms.drain(settings.drain_seconds)
                 )
 
             with _on_signal(drain):
-                yield {"drain": drain, "turns": parts.rooms.turns}
+                yield {"drain": drain, "turns": services.rooms.turns}
 
-    app = FastAPI(
-        title="realtime",
-        description=DESCRIPTION,
-        version=__version__,
-        lifespan=lifespan,
-        redirect_slashes=False,  # both forms of each path are there
-        docs_url=None,  # FastAPI's are made of scripts from elsewhere; ours are in `reference`
-        redoc_url=None,
-        license_info={"name": "MIT", "identifier": "MIT"},
-    )
+    return lifespan
+
+
+def _add_routes(app: FastAPI) -> None:
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
-            app.add_route(other_form(route.path), route.endpoint, include_in_schema=False)
-    # As the application's own: a router that is included looks for its route twice. What is asked for most comes first.
+            app.add_route(toggle_slash(route.path), route.endpoint, include_in_schema=False)
+    # Not with include_router, which matches each request twice. The most frequent routes come first.
     for router in (*routers.routers, feed_endpoint.router, feed.router, sync_endpoint.router, health.router):
         app.routes.extend(router.routes)
-    add_error_handlers(app)
-    describe = app.openapi
+    app.routes.extend([*webapp.routes(), *docs_pages.routes()])
+
+
+def _extend_openapi(app: FastAPI, settings: Settings) -> None:
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            described = without_null_parameters(describe())
+            schema = without_null_parameters(generate())
             if settings.auth == "accounts":
-                described = with_security(described, settings.root_path)
-            app.openapi_schema = described
+                schema = with_security(schema, settings.root_path)
+            app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.routes.extend([*webapp.routes(), *docs_pages.routes()])
 
-    app.add_middleware(BodyLimit, most=settings.max_body, others={"/import": settings.max_import})
-    others = frozenset(settings.origins.split())
-    if settings.auth == "accounts":
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add the middleware. The one that is added last sees a request first."""
+    has_accounts = settings.auth == "accounts"
+    origins = frozenset(settings.origins.split())
+    app.add_middleware(BodyLimit, limit=settings.max_body, overrides={"/import": settings.max_import})
+    if has_accounts:
         app.add_middleware(WriteLimit, rule=write_rule(settings.max_writes_per_second))
     app.add_middleware(WebSocketRoutes, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
-    if most := settings.connects_per_second_limit:
-        accounts = settings.auth == "accounts"
-        per_client, guests = (max(1, most // 4), max(1, most * 3 // 4)) if accounts else (most, most)
-        app.add_middleware(ConnectLimit, per_second=most, per_client=per_client, guests=guests)
+    if limit := settings.connects_per_second_limit:
+        per_client, guests = (max(1, limit // 4), max(1, limit * 3 // 4)) if has_accounts else (limit, limit)
+        app.add_middleware(ConnectLimit, per_second=limit, per_client=per_client, guests=guests)
     app.add_middleware(Admission)
-    if settings.auth == "accounts":
-        app.add_middleware(AuthenticationMiddleware, others=others)
-    app.state.security_contact = settings.security_contact
-    app.state.anyone = UNRESTRICTED if settings.auth == "open" else ANONYMOUS
-    app.add_middleware(SameOrigin, others=others, any_port=settings.auth == "open")
-    if others:
-        app.add_middleware(AllowedOrigins, origins=others)
+    if has_accounts:
+        app.add_middleware(AuthenticationMiddleware, origins=origins)
+    app.add_middleware(SameOrigin, allowed=origins, any_port=not has_accounts)
+    if origins:
+        app.add_middleware(AllowedOrigins, origins=origins)
     if _is_private(settings):
         app.add_middleware(OpenModeGate)
-        app.add_middleware(KnownHost, others=others)
+        app.add_middleware(KnownHost, origins=origins)
     app.add_middleware(HttpSemantics)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(StreamRetry)
-    app.add_middleware(SecurityHeaders, kept=settings.auth == "open", others=bool(others))
+    app.add_middleware(SecurityHeaders, cacheable=not has_accounts, cross_origin=bool(origins))
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
     app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
     app.add_middleware(ProxyHeaders, proxies=settings.proxies)
-    return app
-
-
-async def _first_contact(follower: LogConsumer, open_mode: OpenModeCheck | None) -> None:
-    """Wait for Redis and MongoDB to answer, but not for long. Raises :class:`RealtimeError` if it must not serve."""
-
-    async def wait_for(contact: Awaitable[None]) -> None:
-        with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(FIRST_CONTACT):
-                await contact
-
-    if open_mode is None:
-        await wait_for(follower.ready())
-        return
-    await asyncio.gather(wait_for(follower.ready()), wait_for(open_mode.read()))
-    if open_mode.has_accounts:
-        raise RealtimeError(HAS_ACCOUNTS)
 
 
 def _is_private(settings: Settings) -> bool:
-    """Return whether the server is in open mode, for the people of this machine only."""
+    """Return whether the server is in open mode, for users of this machine only."""
     return settings.auth == "open" and not settings.allow_public
 
 
@@ -211,8 +217,8 @@ async def _announce_setup(
 
 
 @asynccontextmanager
-async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
-    """The URLs of MongoDB and Redis: those that are set, else those of servers of our own while the block lasts."""
+async def _databases(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """Yield the URLs of MongoDB and Redis. Databases without a configured URL run embedded while the block lasts."""
     if settings.mongo_url and settings.redis_url:
         yield settings.mongo_url, settings.redis_url
         return
@@ -224,10 +230,33 @@ async def _servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
         await asyncio.to_thread(embedded.stop)
 
 
-@asynccontextmanager
-async def _parts(
+@dataclass(frozen=True, slots=True)
+class _Infrastructure:
+    """The settings, the connections to the databases, and everything else that most services need."""
+
+    settings: Settings
+    store: Store
+    bus: Bus
+    pools: Pools
+    failpoints: FailPoints
+    metrics: Metrics
+    authenticator: Authenticator
+    audit: NoteAudit
+
+    @property
+    def has_accounts(self) -> bool:
+        """Return whether the server has accounts."""
+        return self.settings.auth == "accounts"
+
+    async def aclose(self) -> None:
+        """Close the connections to the databases."""
+        await self.bus.aclose()
+        await self.store.aclose()
+
+
+def _infrastructure(
     settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
-) -> AsyncIterator[Services]:
+) -> _Infrastructure:
     store = Store(
         mongo_url,
         settings.database,
@@ -235,150 +264,302 @@ async def _parts(
         read_timeout=settings.read_timeout,
         failpoints=failpoints,
     )
-    bus = Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes)
-    pools = Pools()
-    slots = max(1, round(settings.heartbeat))
-    recent = ReplayBuffer(min(RECENT, settings.log_entries))
-    hub = Hub(
-        settings.client_queue_bytes, settings.client_stall_seconds, CloseCode.TOO_SLOW, slots, replay_buffer=recent
+    return _Infrastructure(
+        settings=settings,
+        store=store,
+        bus=Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes),
+        pools=Pools(),
+        failpoints=failpoints,
+        metrics=metrics,
+        authenticator=Authenticator(store, settings.secret),
+        audit=NoteAudit(store.audit),
     )
 
-    async def tell(data: bytes) -> None:
-        await bus.publish(bus.presence, data)
 
-    presence = Presence(hub, tell)
-    authenticator = Authenticator(store, settings.secret)
+@dataclass(frozen=True, slots=True)
+class _EventPipeline:
+    """The services on the way of an event from the log to the clients."""
 
-    async def end(sessions: EndedSubjects) -> None:
-        authenticator.forget(sessions)
-        hub.end(sessions, CloseCode.NOT_SIGNED_IN)
-        rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
+    hub: Hub
+    presence: Presence
+    rooms: Rooms
+    consumer: LogConsumer
+    poller: OutboxPoller
+    feed: Feed
+    revocations: Revocations
 
-    async def change_role(sessions: EndedSubjects) -> None:
-        # Clients start over on a new connection, with the rights that the session has from now on.
-        authenticator.forget(sessions)
-        hub.end(sessions, CloseCode.RESUME, reset(follower.position))
-        rooms.end(sessions, CloseCode.RESUME)
 
-    async def check(notes: EndedSubjects) -> None:
+class _Dispatcher:
+    """Delivers events to the hub, the rooms and presence."""
+
+    def __init__(self, hub: Hub, rooms: Rooms, presence: Presence) -> None:
+        self._hub = hub
+        self._rooms = rooms
+        self._presence = presence
+
+    def deliver(self, event: Event, *, logged: bool = True) -> None:
+        """Deliver an event; ``logged`` tells whether it has a position in the log."""
+        self._hub.publish(event, logged=logged)
+        if event.deleted:
+            self._rooms.gone(event.id, event.full.version)
+        if event.audience.since > 1:
+            self._rooms.shared(event.id, event.audience.since)
+            self._presence.check(event.id)
+
+    def reset(self, position: Cursor) -> None:
+        """Tell the clients to start over at a position of the log."""
+        self._hub.reset(reset(position))
+
+
+class _Revoker:
+    """Applies revocations to the open connections of this worker.
+
+    The rooms and the feed ask ``Revocations`` whether a caller's rights have ended, so they are created after it, and
+    attached here.
+    """
+
+    def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
+        self._hub = hub
+        self._authenticator = authenticator
+        self._rooms: Rooms
+        self._feed: Feed
+        self._consumer: LogConsumer
+
+    def attach(self, rooms: Rooms, feed: Feed, consumer: LogConsumer) -> None:
+        """Set the services whose connections are checked. Called once, before the tasks start."""
+        self._rooms = rooms
+        self._feed = feed
+        self._consumer = consumer
+
+    def sessions(self) -> frozenset[str]:
+        """Return the sessions that have open connections."""
+        return frozenset(self._hub.sessions() | self._rooms.sessions())
+
+    async def end_sessions(self, sessions: EndedSubjects) -> None:
+        """Close the connections of ended sessions."""
+        self._authenticator.forget(sessions)
+        self._hub.end(sessions, CloseCode.NOT_SIGNED_IN)
+        self._rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
+
+    async def restart_sessions(self, sessions: EndedSubjects) -> None:
+        """Close the connections of sessions whose role changed. Clients reconnect, with the new role."""
+        self._authenticator.forget(sessions)
+        self._hub.end(sessions, CloseCode.RESUME, reset(self._consumer.position))
+        self._rooms.end(sessions, CloseCode.RESUME)
+
+    async def check_notes(self, notes: EndedSubjects) -> None:
+        """Close the connections that lost access to any of the notes."""
         for id in notes:
-            await rooms.check(id)
-            await feed.check(id)
+            await self._rooms.check(id)
+            await self._feed.check(id)
 
+
+def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
+    settings, store, bus = infra.settings, infra.store, infra.bus
+    hub = Hub(
+        settings.client_queue_bytes,
+        settings.client_stall_seconds,
+        CloseCode.TOO_SLOW,
+        max(1, round(settings.heartbeat)),
+        replay_buffer=ReplayBuffer(min(REPLAY_BUFFER_EVENTS, settings.log_entries)),
+    )
+    presence = Presence(hub, partial(bus.publish, bus.presence))
+    revoker = _Revoker(hub, infra.authenticator)
     revocations = Revocations(
         store.revocations,
-        {"session": end, "note": check, "promoted": change_role, "demoted": change_role},
-        LiveSessions(lambda: hub.sessions() | rooms.sessions(), authenticator.ended),
+        {
+            "session": revoker.end_sessions,
+            "note": revoker.check_notes,
+            "promoted": revoker.restart_sessions,
+            "demoted": revoker.restart_sessions,
+        },
+        LiveSessions(revoker.sessions, infra.authenticator.ended),
     )
     rooms = Rooms(
         store,
         bus,
-        metrics,
+        infra.metrics,
         budget=settings.client_queue_bytes,
         stall=settings.client_stall_seconds,
         idle=settings.room_idle,
-        pool=pools.merges,
+        pool=infra.pools.merges,
         ended=revocations.ended,
     )
-
-    def deliver(event: Event, *, logged: bool = True) -> None:
-        hub.publish(event, logged=logged)
-        if event.deleted:
-            rooms.gone(event.id, event.full.version)
-        if event.audience.since > 1:
-            rooms.shared(event.id, event.audience.since)
-            presence.check(event.id)
-
-    follower = LogConsumer(
+    dispatcher = _Dispatcher(hub, rooms, presence)
+    consumer = LogConsumer(
         bus,
         ConsumerHandlers(
-            decode=decode_event,
-            deliver=deliver,
-            reset=lambda position: hub.reset(reset(position)),
-            presence=presence.receive,
+            decode=decode_event, deliver=dispatcher.deliver, reset=dispatcher.reset, presence=presence.receive
         ),
     )
-    detour = OutboxPoller(store, bus, lambda change: deliver(event_at(change, follower.position), logged=False))
-    queries = NoteQueries(store, pools.reads)
+    poller = OutboxPoller(
+        store, bus, lambda change: dispatcher.deliver(event_at(change, consumer.position), logged=False)
+    )
     feed = Feed(
         hub,
-        follower,
+        consumer,
         bus,
         presence,
-        metrics,
+        infra.metrics,
         standing=store.notes.standing,
         interval=settings.heartbeat,
         ended=revocations.ended,
     )
-    outbox = Outbox(store, bus, failpoints, metrics, wait=settings.publish_wait)
-    audit = NoteAudit(store.audit)
-    noted = audit if settings.auth == "accounts" else None
-    limit = (
-        StorageUsage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else StorageUsage(0, 0)
+    revoker.attach(rooms, feed, consumer)
+    return _EventPipeline(hub, presence, rooms, consumer, poller, feed, revocations)
+
+
+@dataclass(frozen=True, slots=True)
+class _AccountServices:
+    """The services that only a server with accounts has."""
+
+    accounts: Accounts
+    sharing: Sharing
+    deleted_accounts: DeletedAccounts
+    rate_limiter: RateLimiter
+
+
+def _account_services(infra: _Infrastructure, notes: NoteService, queries: NoteQueries) -> _AccountServices:
+    authenticator = infra.authenticator
+    rate_limiter = RateLimiter(infra.bus)
+    guard = SignInGuard(rate_limiter, Passwords(infra.settings.password_memory), authenticator.key)
+    return _AccountServices(
+        accounts=Accounts(infra.store, authenticator, guard, infra.settings.sign_up),
+        sharing=Sharing(infra.store, notes, queries, authenticator),
+        deleted_accounts=DeletedAccounts(infra.store, notes),
+        rate_limiter=rate_limiter,
     )
-    quotas = Quotas(store, limit)
-    writes_ended, pool = revocations.ended, pools.merges
-    notes = NoteService(store, outbox, rooms, failpoints, metrics, noted, ended=writes_ended, quotas=quotas, pool=pool)
-    housekeeping = Retention(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
-    tasks = {
-        "prepare the database": lambda: store.prepare(accounts=settings.auth == "accounts"),
+
+
+def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
+    """Create the services that serve requests."""
+    settings, store, bus = infra.settings, infra.store, infra.bus
+    audit = infra.audit if infra.has_accounts else None
+    usage_limit = StorageUsage(settings.user_notes, settings.user_bytes) if infra.has_accounts else StorageUsage(0, 0)
+    quotas = Quotas(store, usage_limit)
+    queries = NoteQueries(store, infra.pools.reads)
+    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, wait=settings.publish_wait)
+    notes = NoteService(
+        store,
+        outbox,
+        events.rooms,
+        infra.failpoints,
+        infra.metrics,
+        audit,
+        ended=events.revocations.ended,
+        quotas=quotas,
+        pool=infra.pools.merges,
+    )
+    accounts = _account_services(infra, notes, queries) if infra.has_accounts else None
+    return Services(
+        store=store,
+        bus=bus,
+        consumer=events.consumer,
+        feed=events.feed,
+        outbox=outbox,
+        notes=notes,
+        rooms=events.rooms,
+        queries=queries,
+        metrics=infra.metrics,
+        connection_slots=ConnectionSlots(
+            bus, settings.max_connections_per_user, settings.connections_per_network_limit
+        ),
+        quotas=quotas,
+        pools=infra.pools,
+        authenticator=infra.authenticator if accounts else None,
+        accounts=accounts.accounts if accounts else None,
+        sharing=accounts.sharing if accounts else None,
+        deleted_accounts=accounts.deleted_accounts if accounts else None,
+        audit=audit,
+        rate_limiter=accounts.rate_limiter if accounts else None,
+        open_mode=OpenModeCheck(store.people) if _is_private(settings) else None,
+    )
+
+
+Tasks = dict[str, Callable[[], Awaitable[None]]]
+
+
+def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -> Tasks:
+    """Return the background tasks of a worker by their names."""
+    settings, bus, notes, rooms = infra.settings, infra.bus, services.notes, events.rooms
+    retention = Retention(infra.store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
+    tasks: Tasks = {
+        "prepare the database": lambda: infra.store.prepare(accounts=infra.has_accounts),
         "append to the log": bus.run,
-        "check the configuration of Redis": bus.inspect,
-        "follow the feed": follower.run,
-        "go around Redis": detour.run,
-        "clear the outbox": outbox.clear,
-        "sweep the outbox": outbox.sweep,
-        "tick": feed.tick,
-        "presence": presence.run,
-        "keep house": housekeeping.run,
-        "tend the rooms": lambda: rooms.run(notes.project),
+        "check the Redis configuration": bus.inspect,
+        "consume the log": events.consumer.run,
+        "poll the outbox": events.poller.run,
+        "clear the outbox": services.outbox.clear,
+        "sweep the outbox": services.outbox.sweep,
+        "send heartbeats": events.feed.tick,
+        "publish presence": events.presence.run,
+        "apply retention": retention.run,
+        "maintain rooms": lambda: rooms.run(notes.project),
         **rooms.tasks,
+        "renew connection slots": services.connection_slots.run,
     }
-    places = ConnectionSlots(bus, settings.max_connections_per_user, settings.connections_per_network_limit)
-    tasks["keep places"] = places.run
-    open_mode = OpenModeCheck(store.people) if _is_private(settings) else None
-    if open_mode is not None:
+    if services.open_mode is not None:
+        tasks["check for accounts"] = partial(services.open_mode.run, partial(_disconnect_clients, services))
+    if services.deleted_accounts is not None:
+        tasks["settle deleted accounts"] = services.deleted_accounts.run
+    if services.accounts is not None:
+        tasks["write the audit"] = infra.audit.run
+        tasks["count failed sign-ins"] = services.accounts.failures.run
+        tasks["poll revocations"] = events.revocations.run
+    return tasks
 
-        async def refuse() -> None:
-            await asyncio.gather(feed.drain(0), rooms.drain(0))
 
-        tasks["look for accounts"] = partial(open_mode.run, refuse)
-    accounts = sharing = deleted_accounts = limits = None
-    if settings.auth == "accounts":
-        limits = RateLimiter(bus)
-        sharing = Sharing(store, notes, queries, authenticator)
-        guard = SignInGuard(limits, Passwords(settings.password_memory), authenticator.key)
-        accounts = Accounts(store, authenticator, guard, settings.sign_up)
-        deleted_accounts = DeletedAccounts(store, notes)
-        tasks["settle deleted accounts"] = deleted_accounts.run
-        tasks["audit"] = audit.run
-        tasks["count failed sign-ins"] = accounts.failures.run
-        tasks["hear of revocations"] = revocations.run
+@asynccontextmanager
+async def _running_services(infra: _Infrastructure) -> AsyncIterator[Services]:
+    """Yield the services, with their background tasks running, and close them after the block."""
+    events = _event_pipeline(infra)
+    services = _services(infra, events)
     try:
-        async with running(tasks):
-            # So that the first answers carry a real cursor; without Redis the server starts all the same.
-            await _first_contact(follower, open_mode)
-            known = None if accounts is None else authenticator
-            common = (store, bus, follower, feed, outbox, notes, rooms, queries, metrics, places, quotas, pools)
-            yield Services(*common, known, accounts, sharing, deleted_accounts, noted, limits, open_mode)
-            await asyncio.gather(feed.drain(0), rooms.drain(0))
-            await rooms.aclose(notes.project)
-            await presence.aclose()
-            await outbox.aclose()
-            await audit.aclose()
-            await pools.aclose()
+        async with running(_tasks(infra, events, services)):
+            await _wait_for_databases(services)
+            yield services
+            await _disconnect_clients(services)
+            await services.rooms.aclose(services.notes.project)
+            await events.presence.aclose()
+            await services.outbox.aclose()
+            await infra.audit.aclose()
+            await infra.pools.aclose()
     finally:
-        if accounts is not None:
-            await accounts.aclose()
-        await bus.aclose()
-        await store.aclose()
+        if services.accounts is not None:
+            await services.accounts.aclose()
+        await infra.aclose()
+
+
+async def _disconnect_clients(services: Services) -> None:
+    await asyncio.gather(services.feed.drain(0), services.rooms.drain(0))
+
+
+async def _wait_for_databases(services: Services) -> None:
+    """Wait a short time for the databases, so that the first responses have a valid cursor. They may be down.
+
+    Raises:
+        RealtimeError: The server is in open mode, and the database has accounts.
+    """
+
+    async def wait_for(contact: Awaitable[None]) -> None:
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(STARTUP_WAIT_SECONDS):
+                await contact
+
+    open_mode = services.open_mode
+    if open_mode is None:
+        await wait_for(services.consumer.ready())
+        return
+    await asyncio.gather(wait_for(services.consumer.ready()), wait_for(open_mode.read()))
+    if open_mode.has_accounts:
+        raise RealtimeError(HAS_ACCOUNTS)
 
 
 @contextmanager
 def _on_signal(drain: Callable[[], Any]) -> Iterator[None]:
-    """Begins to drain as soon as the process is asked to stop.
+    """Start to drain when the process gets SIGINT or SIGTERM.
 
-    A server waits for open streams before it stops the application, and streams do not end by themselves.
+    A server waits for open streams before it stops the application, and streams do not end on their own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -390,18 +571,18 @@ def _on_signal(drain: Callable[[], Any]) -> Iterator[None]:
         if not tasks:
             tasks.add(loop.create_task(drain()))
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, frame: Any) -> None:
         loop.call_soon_threadsafe(begin)
-        earlier = before[signal.Signals(number)]
-        if callable(earlier):
-            earlier(number, frame)
+        previous = previous_handlers[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
 
-    for number in before:
+    for number in previous_handlers:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, previous in previous_handlers.items():
+            signal.signal(number, previous)

@@ -1,42 +1,41 @@
-"""Domain errors, their HTTP status, and the WebSocket close codes.
+"""Domain errors and their HTTP status.
 
-::
+The tree of classes::
 
-    RealtimeError
-     ├── NoteNotFound            404
-     ├── VersionNotFound         404, the history does not have it
-     ├── NoAccounts              404, the server has none
-     ├── NotThere                404, a session, token or user
-     ├── Insecure                400, a password came where others can read it
-     ├── NotSignedIn             401
-     ├── Forbidden               403
-     │    └── ConfirmationNeeded 403, tells that the password has to be confirmed first
-     ├── NameTaken               409
-     ├── LastAdmin               409, there would be no administrator any more
-     ├── UnknownHeir             422, nobody who can get the notes of a deleted account
-     ├── PasswordRefused         422, says what it must be
-     ├── QuotaExceeded           413, the owner of a note has no room left
-     ├── TooMany                 429, carries when to try again
-     ├── Behind                  carries the current note
-     │    ├── VersionMismatch    412
-     │    ├── BaseNotFound       409, nothing to merge with
-     │    └── MergeConflict      409, carries both texts and the conflicting ranges, too
-     ├── EditRefused             409, the text is not there as often as said
-     ├── IdsTaken                409
-     ├── WouldNotFit             422, what a write would make of a field
-     │    └── ContentTooLong     422
-     ├── ImportRefused           422, nothing can be imported, or too much at once
-     ├── FileSkipped             422, one file of an import is not a note; the others are imported
-     ├── KeyReused               422
-     ├── UnknownPeople           422, names nobody goes by
-     ├── NoRoom                  503, the note holds too many revisions that are not archived yet
-     ├── Unavailable             503
-     │    └── OutcomeUnknown     503, the write may or may not have been committed
-     ├── MalformedUpdate         what a co-editing client sent is no update of a text
-     ├── DocumentBroken          a shared text cannot be used any more, and has to be loaded anew
-     ├── BusUnavailable          Redis is away: never reaches a client
-     ├── TransferFailed          `realtime export` or `import` failed
-     └── EmbeddedError           the embedded servers could not be started
+    RealtimeError               500
+     ├── NoteNotFound           404
+     ├── VersionNotFound        404
+     ├── NoAccounts             404
+     ├── ResourceNotFound       404
+     ├── HttpsRequired          400
+     ├── NotSignedIn            401
+     ├── Forbidden              403
+     │    └── ConfirmationNeeded
+     ├── NameTaken              409
+     ├── LastAdmin              409
+     ├── UnknownHeir            422
+     ├── PasswordRefused        422
+     ├── TooManyRequests        429, with the seconds until a retry
+     ├── StaleWrite             with the current note
+     │    ├── VersionMismatch   412
+     │    ├── BaseNotFound      409
+     │    └── MergeConflict     409, with both texts and the conflicting ranges
+     ├── EditRefused            409
+     ├── FieldTooLong           422
+     │    └── ContentTooLong
+     ├── IdsTaken               409
+     ├── ImportRefused          422
+     ├── FileSkipped            422
+     ├── KeyReused              422
+     ├── QuotaExceeded          413
+     ├── UnknownPeople          422
+     ├── TooManyPendingRevisions 503
+     ├── Unavailable            503
+     │    └── OutcomeUnknown    503, with ``"outcome": "unknown"``
+     ├── MalformedUpdate        closes a co-editing connection
+     ├── DocumentBroken         handled inside the room
+     ├── BusUnavailable         handled inside the server
+     └── EmbeddedError          ends the program
 """
 
 from __future__ import annotations
@@ -45,10 +44,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 PASSWORD_CONFIRMATION = "password_confirmation"
+MAX_LISTED_IDS = 1000
+MAX_IDS_IN_MESSAGE = 10
 
 
 class RealtimeError(Exception):
-    """Whatever goes wrong in a way that has a name."""
+    """Base class of the domain errors.
+
+    Attributes:
+        status: The HTTP status of the response.
+        detail: The message for the user.
+    """
 
     status: ClassVar[int] = 500
 
@@ -57,12 +63,12 @@ class RealtimeError(Exception):
         self.detail = detail
 
     def extra(self) -> dict[str, Any]:
-        """What an answer tells besides ``detail``."""
+        """Return the JSON fields of the response besides ``detail``."""
         return {}
 
 
 class NoteNotFound(RealtimeError):
-    """There is no note with this id, or it was deleted."""
+    """Raised if there is no note with this id, or the caller cannot see it."""
 
     status = 404
 
@@ -71,7 +77,7 @@ class NoteNotFound(RealtimeError):
 
 
 class VersionNotFound(RealtimeError):
-    """The history of a note does not have this version: it never was, or it was thinned out."""
+    """Raised if the history of a note does not have this version: it never existed, or it was thinned out."""
 
     status = 404
 
@@ -80,7 +86,7 @@ class VersionNotFound(RealtimeError):
 
 
 class NoAccounts(RealtimeError):
-    """Something that only a server with accounts has."""
+    """Raised if a request needs accounts and the server runs without them."""
 
     status = 404
 
@@ -89,22 +95,22 @@ class NoAccounts(RealtimeError):
 
 
 class ResourceNotFound(RealtimeError):
-    """There is no such session, token or user, or it is not one's own; the message says which."""
+    """Raised if a session, token, invite or user does not exist, or does not belong to the caller."""
 
     status = 404
 
 
 class HttpsRequired(RealtimeError):
-    """A password came over plain HTTP, from another machine."""
+    """Raised if a password was sent over plain HTTP from another machine."""
 
     status = 400
 
     def __init__(self) -> None:
-        super().__init__("Use https: on the way here others could read the password, and the session")
+        super().__init__("Use HTTPS: others on the network could read your password and session")
 
 
 class NotSignedIn(RealtimeError):
-    """Nobody is known to have sent this, or what it came with is wrong, expired or revoked."""
+    """Raised if the caller is not signed in, or its credentials are wrong, expired or revoked."""
 
     status = 401
 
@@ -113,42 +119,42 @@ class NotSignedIn(RealtimeError):
 
 
 class Forbidden(RealtimeError):
-    """Whoever sent this may not do it; the message says why."""
+    """Raised if the caller lacks a permission; the message names it."""
 
     status = 403
 
 
 class ConfirmationNeeded(Forbidden):
-    """The user has not proved the password in this session lately, which the action takes."""
+    """Raised if the action needs a password that was confirmed recently in this session."""
 
     def __init__(self) -> None:
         super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
 
     def extra(self) -> dict[str, Any]:
-        """Return the mark by which programs recognize this refusal."""
+        """Return the field ``required``, by which programs recognize this error."""
         return {"required": PASSWORD_CONFIRMATION}
 
 
 class NameTaken(RealtimeError):
-    """Somebody has this name."""
+    """Raised if a user with this name exists, or existed."""
 
     status = 409
 
     def __init__(self) -> None:
-        super().__init__("Somebody has this name already")
+        super().__init__("This name is already taken")
 
 
 class LastAdmin(RealtimeError):
-    """There would be no administrator any more."""
+    """Raised if a change would leave the server without an administrator."""
 
     status = 409
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is the last administrator. Make somebody else an administrator first")
+        super().__init__(f"{name} is the last administrator. Make another user an administrator first")
 
 
 class UnknownHeir(RealtimeError):
-    """The user who is to get the notes of a deleted account does not exist, is disabled, or is the account itself."""
+    """Raised if the user to receive the notes of a deleted account is unknown, disabled, or that account itself."""
 
     status = 422
 
@@ -157,13 +163,17 @@ class UnknownHeir(RealtimeError):
 
 
 class PasswordRefused(RealtimeError):
-    """A password is too easy to guess, or too long; the message says what it must be."""
+    """Raised if a password is too easy to guess or too long; the message states the rule."""
 
     status = 422
 
 
 class TooManyRequests(RealtimeError):
-    """Somebody did something too often; in so many seconds it can be done again."""
+    """Raised if a rate limit is exceeded.
+
+    Attributes:
+        seconds: The time until a retry can succeed.
+    """
 
     status = 429
 
@@ -173,7 +183,7 @@ class TooManyRequests(RealtimeError):
 
 
 class CurrentNote(Protocol):
-    """A note as it is now. This module does not import the models."""
+    """The current note, as an error carries it. This module does not import the note models."""
 
     version: int
 
@@ -182,19 +192,23 @@ class CurrentNote(Protocol):
 
 
 class StaleWrite(RealtimeError):
-    """A write was meant for another version than the current one, which it carries."""
+    """Base class of the errors for a write based on another version than the current one.
+
+    Attributes:
+        current: The current note.
+    """
 
     def __init__(self, detail: str, current: CurrentNote) -> None:
         super().__init__(detail)
         self.current = current
 
     def extra(self) -> dict[str, Any]:
-        """The note as it is."""
+        """Return the current note."""
         return {"note": self.current.model_dump(mode="json")}
 
 
 class VersionMismatch(StaleWrite):
-    """The current version is not one that ``If-Match`` or ``If-None-Match`` allows."""
+    """Raised if ``If-Match`` or ``If-None-Match`` does not allow a write at the current version."""
 
     status = 412
 
@@ -206,94 +220,109 @@ class VersionMismatch(StaleWrite):
 
 
 class BaseNotFound(StaleWrite):
-    """``base_version`` names a version that the history does not have, so nothing can be merged."""
+    """Raised if the history does not have the version that ``base_version`` names, so nothing can be merged."""
 
     status = 409
 
     def __init__(self, base: int, current: CurrentNote) -> None:
         super().__init__(
-            f"The note is at version {current.version}, and version {base}, which base_version names, is not in its"
-            " history: read the note and write again",
+            f"Cannot merge: version {base} (base_version) is not in the note's history, and the note is at version"
+            f" {current.version}. Read the note and repeat your change",
             current,
         )
 
 
 class MergeConflict(StaleWrite):
-    """Others changed the same words since ``base_version``."""
+    """Raised if others changed the same words since ``base_version``."""
 
     status = 409
 
     def __init__(
         self, conflicts: list[dict[str, Any]], yours: dict[str, Any], merged: dict[str, Any], current: CurrentNote
     ) -> None:
-        super().__init__("Others changed the same words: choose, and write again", current)
+        super().__init__("Someone else changed the same words. Resolve the conflicts, then send the result", current)
         self.conflicts = conflicts
         self.yours = yours
         self.merged = merged
 
     def extra(self) -> dict[str, Any]:
-        """The note, the fields that were sent, these merged as far as they can be, and each range in conflict."""
-        told = {"yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
-        return {**super().extra(), **told}
+        """Return the current note, the fields that were sent, the fields as far as merged, and the conflicts."""
+        return {**super().extra(), "yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
 
 
 class EditRefused(RealtimeError):
-    """A text operation does not fit: what it is to change is not there as often as it says."""
+    """Raised if the text that an operation refers to does not occur as often as expected.
+
+    Args:
+        number: The index of the operation.
+        op: The kind of operation.
+        subject: The text or heading, as named in the message.
+        expected: The expected number of occurrences.
+        actual: The actual number of occurrences.
+        offsets: The offsets of the first occurrences, in characters.
+    """
 
     status = 409
 
-    def __init__(self, number: int, op: str, what: str, *, expected: int, found: int, at: Sequence[int]) -> None:
-        times = "once" if expected == 1 else f"{expected} times"
-        super().__init__(f"Operation {number} ({op}): {what} must be there {times}, and is there {found} times")
-        self._more = {"operation": number, "expected": expected, "found": found, "at": list(at)}
+    def __init__(
+        self, number: int, op: str, subject: str, *, expected: int, actual: int, offsets: Sequence[int]
+    ) -> None:
+        super().__init__(
+            f"Operation {number} ({op}): expected {subject} exactly {_times(expected)}, found it {_times(actual)}"
+        )
+        self._fields = {"operation": number, "expected": expected, "found": actual, "at": list(offsets)}
 
     def extra(self) -> dict[str, Any]:
-        """Which operation, how often its text is there, and the first places, in characters."""
-        return self._more
+        """Return the index of the operation, and the number and offsets of the occurrences."""
+        return self._fields
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 class FieldTooLong(RealtimeError):
-    """What a write would make of a field is more than a note can hold; the message names the field."""
+    """Raised if a write would make a field too long; the message names the field."""
 
     status = 422
 
 
 class ContentTooLong(FieldTooLong):
-    """A write would make the content longer than a note's may be."""
+    """Raised if a write would make the content too long."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"content: would be longer than {limit} bytes of UTF-8")
 
 
 class IdsTaken(RealtimeError):
-    """Notes were to keep their ids, and there are, or were, others with some of them."""
+    """Raised if an import with ``keep_ids`` has ids of notes that exist, or existed."""
 
     status = 409
 
     def __init__(self, ids: Sequence[int]) -> None:
-        shown = ", ".join(map(str, ids[:10])) + (", …" if len(ids) > 10 else "")
-        super().__init__(f"keep_ids: there are, or were, notes with these ids: {shown}")
+        listed = ", ".join(map(str, ids[:MAX_IDS_IN_MESSAGE])) + (", …" if len(ids) > MAX_IDS_IN_MESSAGE else "")
+        super().__init__(f"keep_ids: these ids are already used: {listed}. Import without keep_ids to assign new ids")
         self._ids = ids
 
     def extra(self) -> dict[str, Any]:
-        """The ids, at most 1000."""
-        return {"ids": list(self._ids[:1000])}
+        """Return the first 1000 ids."""
+        return {"ids": list(self._ids[:MAX_LISTED_IDS])}
 
 
 class ImportRefused(RealtimeError):
-    """Nothing can be imported, or a limit on the whole import is exceeded; the message says why."""
+    """Raised if nothing can be imported, or the import exceeds a limit; the message gives the reason."""
 
     status = 422
 
 
 class FileSkipped(RealtimeError):
-    """One file of an import cannot become a note; the message says why. The other files are imported."""
+    """Raised if one file cannot be imported; the message gives the reason. The other files are imported."""
 
     status = 422
 
 
 class KeyReused(RealtimeError):
-    """An ``Idempotency-Key`` came with another request than the first time."""
+    """Raised if an ``Idempotency-Key`` was sent with a different request before."""
 
     status = 422
 
@@ -302,42 +331,42 @@ class KeyReused(RealtimeError):
 
 
 class QuotaExceeded(RealtimeError):
-    """The owner of a note stores as much as a user may."""
+    """Raised if a write would exceed the storage quota of the note's owner."""
 
     status = 413
 
     def __init__(self, limit: str) -> None:
         super().__init__(
-            f"The owner of the note has reached the limit of {limit}, the trash included. Delete notes, also from the"
-            " trash, or ask whoever runs this server for a higher limit"
+            f"The owner of the note has reached the limit of {limit}, including the trash. Delete notes, also from the"
+            " trash, or ask the operator of this server for a higher limit"
         )
 
 
 class UnknownPeople(RealtimeError):
-    """A note cannot be shared with who is not there."""
+    """Raised if a note is to be shared with users that do not exist."""
 
     status = 422
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"There is nobody with the name {', '.join(names)}")
+        super().__init__(f"No such user: {', '.join(names)}")
         self._names = names
 
     def extra(self) -> dict[str, Any]:
-        """The names."""
+        """Return the unknown names."""
         return {"unknown": list(self._names)}
 
 
 class TooManyPendingRevisions(RealtimeError):
-    """The note holds so many revisions that are not archived yet that another one has no room."""
+    """Raised if too many revisions of a note wait to be archived."""
 
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("Too much was written to this note at once, try again")
+        super().__init__("Too many changes to this note at once, try again")
 
 
 class Unavailable(RealtimeError):
-    """MongoDB did not answer in time. Nothing was written."""
+    """Raised if a service does not answer in time. Nothing was written."""
 
     status = 503
 
@@ -346,7 +375,7 @@ class Unavailable(RealtimeError):
 
 
 class OutcomeUnknown(Unavailable):
-    """MongoDB did not confirm a write in time: it may or may not have been committed."""
+    """Raised if MongoDB does not confirm a write in time. The write may or may not have been committed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -355,21 +384,21 @@ class OutcomeUnknown(Unavailable):
         )
 
     def extra(self) -> dict[str, Any]:
-        """That the outcome is unknown."""
+        """Return the field ``outcome``, by which programs recognize this error."""
         return {"outcome": "unknown"}
 
 
 class MalformedUpdate(RealtimeError):
-    """A co-editing client sent something that is no update of a text; the message says what is wrong."""
+    """Raised if a co-editing client sends invalid data; the message gives the reason."""
 
 
 class DocumentBroken(RealtimeError):
-    """An update brought a shared text into an unknown state."""
+    """Raised if an update left a shared text in an unknown state. The text has to be loaded again."""
 
 
 class BusUnavailable(RealtimeError):
-    """Redis did not answer."""
+    """Raised if Redis does not answer. Clients get ``Unavailable`` instead."""
 
 
 class EmbeddedError(RealtimeError):
-    """The embedded servers could not be started; the message says what to do."""
+    """Raised if the embedded database servers cannot be started; the message says what to do."""

@@ -1,4 +1,4 @@
-"""Named points at which a fault test can make the process die, fail or wait. Off unless the settings name one."""
+"""Named points at which a fault test can kill the process, raise an error or wait. Off by default."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ Point = Literal[
 ]
 Action = Literal["kill", "raise", "sleep"]
 
-SLEEP = 30.0
+SLEEP_SECONDS = 30.0
 
 
 class FailPointError(Exception):
-    """The fault that ``raise`` makes."""
+    """Raised at a failpoint with the action ``raise``."""
 
 
 class FailPoints:
-    """At most one armed point: ``<point>:<action>`` acts at every hit, ``<point>:<action>:<n>`` at the n-th only."""
+    """Holds at most one armed failpoint: ``<point>:<action>`` for every hit, or ``<point>:<action>:<n>`` for the n-th.
+
+    Raises:
+        ValueError: The specification is invalid.
+    """
 
     def __init__(self, spec: str = "") -> None:
-        self._point, self._action, self._at = self._parse(spec) if spec else ("", "", None)
+        self._point, self._action, self._nth = self._parse(spec) if spec else ("", "", None)
         self._hits = 0
 
     @staticmethod
     def _parse(spec: str) -> tuple[str, str, int | None]:
-        point, _, rest = spec.partition(":")
-        action, *nth = rest.split(":")
+        point, _, remainder = spec.partition(":")
+        action, *nth = remainder.split(":")
         if (
             point not in get_args(Point)
             or action not in get_args(Action)
@@ -45,24 +49,24 @@ class FailPoints:
             or not "".join(nth or "1").isdigit()
         ):
             raise ValueError(
-                f"failpoint {spec!r}: write <point>:<action>[:<n>], with a point of {', '.join(get_args(Point))}"
+                f"failpoint {spec!r}: expected <point>:<action>[:<n>], with a point of {', '.join(get_args(Point))}"
                 f" and an action of {', '.join(get_args(Action))}"
             )
         return point, action, int(nth[0]) if nth else None
 
     async def hit(self, point: Point) -> None:
-        """Acts if this point is armed."""
+        """Run the action if this point is armed."""
         if point != self._point:
             return
         self._hits += 1
-        if self._at not in (None, self._hits):
+        if self._nth not in (None, self._hits):
             return
         if self._action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._action == "raise":
             raise FailPointError(point)
         else:
-            await asyncio.sleep(SLEEP)
+            await asyncio.sleep(SLEEP_SECONDS)
 
 
 OFF = FailPoints()

@@ -1,4 +1,4 @@
-"""The application for ``uvicorn realtime.main:app`` and ``fastapi run``, set by the environment."""
+"""The application for ``uvicorn realtime.main:app`` and ``fastapi run``, configured by environment variables."""
 
 from __future__ import annotations
 

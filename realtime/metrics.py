@@ -1,4 +1,4 @@
-"""What ``/metrics`` shows, in the format of Prometheus."""
+"""The metrics of ``/metrics``, in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # the library's own variable: with it, any worker answers for all
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable: if set, any worker reports the metrics of all
 
 
 class FeedStats(Protocol):
-    """What the hub counted since it started."""
+    """The counts of the hub since it started."""
 
     deliveries: int
     resets: int
@@ -20,53 +20,55 @@ class FeedStats(Protocol):
 
 
 class Metrics:
-    """The metrics of one application. With several workers the values are sums over all of them, or the largest."""
+    """The metrics of one application. With several workers, values are the sum, the maximum or the minimum of all."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it open
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
         self._registry = CollectorRegistry()
         names: Any = {"namespace": "realtime", "registry": self._registry}
-        self.writes = Counter("writes", "Committed writes of notes", ["action"], **names)
+        self.writes = Counter("writes", "Committed writes to notes", ["action"], **names)
         self.publishes = Counter("publishes", "Events appended to the log in Redis", ["result"], **names)
-        self.requests = Histogram("request_seconds", "Time to answer an HTTP request", ["method", "status"], **names)
-        self.dirty = Gauge(
-            "dirty_notes", "Notes whose last change may not be published", multiprocess_mode="max", **names
+        self.requests = Histogram(
+            "request_seconds", "Duration of HTTP requests in seconds", ["method", "status"], **names
         )
-        clients = Gauge("clients", "Connected clients of the feed", ["transport"], multiprocess_mode="livesum", **names)
+        self.dirty = Gauge(
+            "dirty_notes", "Notes whose latest change may not be published yet", multiprocess_mode="max", **names
+        )
+        clients = Gauge("clients", "Connected clients", ["transport"], multiprocess_mode="livesum", **names)
         self.clients = {transport: clients.labels(transport) for transport in ("ws", "sse", "sync")}
-        self.rooms = Gauge("rooms", "Shared texts that are open", multiprocess_mode="livesum", **names)
+        self.rooms = Gauge("rooms", "Open rooms of shared texts", multiprocess_mode="livesum", **names)
         self._lag = Gauge(
-            "feed_lag_events", "Events in the log not handed out yet", multiprocess_mode="livemax", **names
+            "feed_lag_events", "Events in the log that were not delivered yet", multiprocess_mode="livemax", **names
         )
         self._connected = Gauge(
-            "feed_connected", "Whether the worker follows the feed", multiprocess_mode="livemin", **names
+            "feed_connected", "Whether the worker is connected to the event log", multiprocess_mode="livemin", **names
         )
-        self._deliveries = Counter("deliveries", "Events handed to clients", **names)
-        self._resets = Counter("resets", "Clients told to start over", **names)
-        self._too_slow = Counter("too_slow", "Clients closed because they took nothing", **names)
-        self._seen = (0, 0, 0)
+        self._deliveries = Counter("deliveries", "Events delivered to clients", **names)
+        self._resets = Counter("resets", "Resets sent to clients", **names)
+        self._too_slow = Counter("too_slow", "Clients disconnected because they read too slowly", **names)
+        self._previous = (0, 0, 0)
 
     def sample(self, stats: FeedStats, *, lag: int, connected: bool) -> None:
-        """Take over the counts of the hub. Called once a second, so that a delivery costs an addition only.
+        """Update the metrics of the feed. Called once a second, to keep deliveries fast.
 
         Args:
-            stats: The counts since the start.
+            stats: The counts of the hub.
             lag: Events in the log that this worker has not delivered yet.
             connected: Whether this worker receives events.
         """
         counts = (stats.deliveries, stats.resets, stats.too_slow)
-        for counter, now, before in zip(
-            (self._deliveries, self._resets, self._too_slow), counts, self._seen, strict=True
+        for counter, count, previous in zip(
+            (self._deliveries, self._resets, self._too_slow), counts, self._previous, strict=True
         ):
-            counter.inc(now - before)
-        self._seen = counts
+            counter.inc(count - previous)
+        self._previous = counts
         self._lag.set(lag)
         self._connected.set(connected)
 
     def render(self) -> bytes:
-        """All metrics as text."""
+        """Return all metrics as text."""
         if MULTIPROCESS not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library leaves it open
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
         return generate_latest(registry)

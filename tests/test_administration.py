@@ -45,7 +45,7 @@ def test_users_are_added_and_listed(administer: User) -> None:
 @pytest.mark.parametrize(
     ("arguments", "given", "said"),
     [
-        (["add", "ann", "--password-stdin"], PASSWORD, "Somebody has this name already"),
+        (["add", "ann", "--password-stdin"], PASSWORD, "This name is already taken"),
         (["add", "bob", "--password-stdin"], "too short", "at least 15 characters"),
         (["add", "bob", "--password-stdin"], "qwertyuiopasdfgh", "too easy to guess"),
         (["add", "not a name", "--password-stdin"], PASSWORD, "a name has"),
@@ -113,7 +113,7 @@ def test_roles_and_accounts_are_changed(administer: User) -> None:
         ["reset", "ann", "--password-stdin"],
     ):
         assert "User not found" in administer(*gone, given=PASSWORD).stderr
-    assert "Somebody has this name" in administer("add", "ann", "--password-stdin", given=PASSWORD).stderr
+    assert "This name is already taken" in administer("add", "ann", "--password-stdin", given=PASSWORD).stderr
 
 
 def test_notes_of_a_deleted_account_are_settled_by_the_server(settings: Settings, administer: User) -> None:

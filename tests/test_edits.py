@@ -209,7 +209,7 @@ def test_all_or_none(shared: TestClient, path: str) -> None:
     answer = shared.post(f"{path}content", json=[append("eggs\n"), replace("bread", "rolls"), append("tea\n")])
     assert answer.status_code == 409
     told = answer.json()
-    assert told.pop("detail") == "Operation 1 (replace): the text must be there once, and is there 0 times"
+    assert told.pop("detail") == "Operation 1 (replace): expected the text exactly once, found it 0 times"
     assert told == {"operation": 1, "expected": 1, "found": 0, "at": []}
     assert shared.get(path).json() == before
     assert len(shared.get(f"{path}history/").json()) == 1

@@ -27,7 +27,9 @@ from realtime.failpoints import FailPointError, FailPoints
     ],
 )
 def test_nonsense_is_refused_with_what_to_write(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"write <point>:<action>\[:<n>\], with a point of before_write, ") as refused:
+    with pytest.raises(
+        ValueError, match=r"expected <point>:<action>\[:<n>\], with a point of before_write, "
+    ) as refused:
         FailPoints(spec)
     assert repr(spec) in str(refused.value)
 

@@ -116,7 +116,7 @@ async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
 
 
 def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient) -> None:
-    client.app.state.parts.feed.draining = True  # type: ignore[attr-defined]  # what SIGTERM does
+    client.app.state.services.feed.draining = True  # type: ignore[attr-defined]  # what SIGTERM does
     with client.websocket_connect("/ws") as socket, pytest.raises(WebSocketDisconnect) as closed:
         socket.receive_json()
     assert closed.value.code == CloseCode.DRAIN

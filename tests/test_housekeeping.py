@@ -30,7 +30,7 @@ async def parts(settings: Settings) -> AsyncIterator[Services]:
     """The parts of a running application."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        yield app.state.parts
+        yield app.state.services
 
 
 @pytest.fixture

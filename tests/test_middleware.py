@@ -128,13 +128,13 @@ async def _sent(pieces: list[bytes], pause: float) -> int:
         return Response()
 
     app = Starlette(routes=[Route("/", read, methods=["POST"])])
-    app.add_middleware(BodyLimit, most=1000, others={})
+    app.add_middleware(BodyLimit, limit=1000, overrides={})
     await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
     return int(answer[0]["status"])
 
 
 async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_limit, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(body_limit, "BODY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(body_limit, "BYTES_PER_SECOND", 500)
     assert await _sent([b"a"] * 8, 0.1) == 408
     assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes refill 0.2 s"
@@ -144,7 +144,7 @@ async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_large_bodies_are_taken_one_at_a_time_from_each_caller() -> None:
     app = Starlette(routes=[Route("/import", _read, methods=["POST"])])
-    app.add_middleware(BodyLimit, most=10, others={"/import": 1000})
+    app.add_middleware(BodyLimit, limit=10, overrides={"/import": 1000})
     app.state.anyone = UNRESTRICTED
     arrived, end = asyncio.Event(), asyncio.Event()
 

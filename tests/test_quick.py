@@ -28,7 +28,7 @@ class Ways:
     def __init__(self, client: TestClient) -> None:
         self._client = client
         routes = [route for route in client.app.routes if isinstance(route, FastRoute)]  # type: ignore[attr-defined]
-        self._ways = [(route, (route.app, route._thorough)) for route in routes]
+        self._ways = [(route, (route.app, route._fallback)) for route in routes]
         self._spare = self.note()
 
     def note(self) -> int:
@@ -280,7 +280,7 @@ def test_ordinary_requests_take_the_short_way(ways: Ways, monkeypatch: pytest.Mo
         raise AssertionError(scope["path"])
 
     for route, _ in ways._ways:
-        monkeypatch.setattr(route, "_thorough", refuse)
+        monkeypatch.setattr(route, "_fallback", refuse)
     id = ways.note()
     body = {"content": BODIES["ordinary"], "headers": {"Content-Type": JSON}}
     edits = {"content": EDITS["append"], "headers": {"Content-Type": JSON}}

@@ -60,4 +60,7 @@ def test_without_a_build_it_says_so(
 ) -> None:
     monkeypatch.setattr(webapp, "STATIC", tmp_path)
     answer = client.get(path)
-    assert (answer.status_code, answer.json()) == (503, {"detail": "The page is not built: install the package again"})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"detail": "The web app is not built: install the package again"},
+    )

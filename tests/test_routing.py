@@ -8,8 +8,8 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime.api.error_handlers import problems
-from realtime.api.router import other_form
+from realtime.api.error_handlers import validation_errors
+from realtime.api.router import toggle_slash
 from tests.harness import note_in
 
 
@@ -27,7 +27,7 @@ def test_every_path_works_in_both_forms(client: TestClient) -> None:
         if "get" in operations and "401" not in operations["get"]["responses"]
     } - {"/events", "/notes/1/access"}  # one never ends, and the other is not there without accounts
     for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
-        given, other = (client.get(form, follow_redirects=False) for form in (path, other_form(path)))
+        given, other = (client.get(form, follow_redirects=False) for form in (path, toggle_slash(path)))
         assert (given.status_code, other.status_code) == (200, 200), path
         assert given.headers["Content-Type"] == other.headers["Content-Type"], path
 
@@ -199,5 +199,5 @@ def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: Tes
 
 def test_problems_leave_out_the_input_and_keep_their_place_encodable() -> None:
     error = {"type": "t", "loc": ("body", "\ud800" + "x" * 1000, 3), "msg": "m", "input": "secret", "ctx": {}}
-    (told,) = problems([error])
+    (told,) = validation_errors([error])
     assert told == {"type": "t", "loc": ["body", ("\\ud800" + "x" * 1000)[:100], 3], "msg": "m"}

@@ -197,7 +197,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
         url = f"127.0.0.1:{listener.getsockname()[1]}"
         async with rest_client(f"http://{url}") as rest:
             await rest.post("/notes/", json=note_in())
-        parts = app.state.parts
+        parts = app.state.services
 
         def clients() -> list[int]:
             members = [len(room.company.members) for room in parts.rooms._rooms.values()]

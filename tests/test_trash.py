@@ -225,7 +225,7 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
 ) -> None:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        store = app.state.parts.store
+        store = app.state.services.store
         await store.prepare()
         await store.notes.create(note_in(content=SECRET, tags=[]), None)
         await store.notes.delete(1, None, None)
@@ -233,8 +233,8 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
 
         async def take_late(notes: Any) -> Any:
             monkeypatch.setattr(store.history, "archive", take)
-            await app.state.parts.notes.purge(UNRESTRICTED, 1, None, None)
-            await app.state.parts.outbox.flush()
+            await app.state.services.notes.purge(UNRESTRICTED, 1, None, None)
+            await app.state.services.outbox.flush()
             return await take(notes)
 
         monkeypatch.setattr(store.history, "archive", take_late)

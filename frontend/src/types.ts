@@ -271,7 +271,7 @@ export interface NotePatch {
   tags?: string[] | null;
 }
 /**
- * A note that was written; with `base_version` it tells whether the write was merged.
+ * A note after a write, and whether the write was merged with other changes.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Merged".
@@ -376,31 +376,31 @@ export interface RevisionText {
   content: string;
 }
 /**
- * What a page has to know before it can show anything.
+ * The mode of the server and the signed-in user.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Me".
  */
 export interface Me {
   /**
-   * `open`: everything is everyone's
+   * `open`: no accounts, everyone has access to all notes
    */
   mode: "open" | "accounts";
   /**
-   * who may make an account
+   * who can create an account
    */
   sign_up: "open" | "invite" | "closed";
   /**
-   * who is signed in
+   * the signed-in user
    */
   user: User | null;
   /**
-   * to report to the user, until they are acknowledged or the next sign-in
+   * to be shown to the user, until acknowledged or until the next sign-in
    */
   failed_sign_ins?: FailedSignIns | null;
 }
 /**
- * Who is signed in, and whether in person or by an API token.
+ * The signed-in user, and the kind of credentials.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "User".
@@ -411,7 +411,7 @@ export interface User {
   via: "session" | "token";
 }
 /**
- * Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that.
+ * Failed sign-ins of a user between the last two successful sign-ins in a browser.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "FailedSignIns".
@@ -419,12 +419,12 @@ export interface User {
 export interface FailedSignIns {
   count: number;
   /**
-   * time of the latest one
+   * time of the latest failed sign-in
    */
   last_date: string;
 }
 /**
- * A session: where and when somebody signed in.
+ * A session of a user.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "SignIn".
@@ -433,20 +433,20 @@ export interface SignIn {
   id: string;
   created_date: string;
   /**
-   * to a minute
+   * time of the last use, to the minute
    */
   used_date: string;
   /**
-   * unless it is used: 14 days later, at most 90 after the sign-in
+   * extended by each use: 14 days after the last use, at most 90 days after the sign-in
    */
   expires_date: string;
   address: string | null;
   /**
-   * what the browser says it is
+   * the `User-Agent` of the browser
    */
   agent: string | null;
   /**
-   * whether it is the one that this was asked with
+   * whether this request uses it
    */
   current?: boolean;
 }
@@ -458,24 +458,24 @@ export interface SignIn {
  */
 export interface SignUpIn {
   /**
-   * 2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same
+   * 2–32 characters of a–z, 0–9, `.`, `_` and `-`; case-insensitive
    */
   name: string;
   /**
-   * at least 15 characters, and not easy to guess; a few words will do
+   * at least 15 characters, and not easy to guess, for example a few words
    */
   password: string;
   /**
-   * what an admin made for you
+   * the invite from an administrator
    */
   invite?: string | null;
   /**
-   * what the server printed when it started, to make the first user, an admin
+   * the setup token that the server printed at startup, to create the first administrator
    */
   setup?: string | null;
 }
 /**
- * What is known of an API token.
+ * An API token, without its secret.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Token".
@@ -486,13 +486,13 @@ export interface Token {
   scope: "read" | "write";
   created_date: string;
   /**
-   * to a minute; `null`: never
+   * time of the last use, to the minute; `null` if never used
    */
   used_date: string | null;
   expires_date: string;
 }
 /**
- * A new API token, which is shown this once.
+ * A new API token. `token` is returned only once.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NewToken".
@@ -503,14 +503,14 @@ export interface NewToken {
   scope: "read" | "write";
   created_date: string;
   /**
-   * to a minute; `null`: never
+   * time of the last use, to the minute; `null` if never used
    */
   used_date: string | null;
   expires_date: string;
   token: string;
 }
 /**
- * A user, as admins see them.
+ * A user, as shown to administrators.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "UserListed".
@@ -529,7 +529,7 @@ export interface UserListed {
  */
 export interface Invite {
   /**
-   * to be given when signing up
+   * the secret, to be sent on sign-up
    */
   invite: string;
   /**
@@ -554,7 +554,7 @@ export interface InviteListed {
   expires_date: string;
 }
 /**
- * One thing that somebody did, or with `"ok": false` tried to.
+ * An entry of the audit: an action, or with `"ok": false` a failed attempt.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Entry".
@@ -562,7 +562,7 @@ export interface InviteListed {
 export interface Entry {
   date: string;
   /**
-   * a user; `guest:` and the id of a link, for somebody who has that link and is not signed in; `null`: somebody unknown, or whoever runs the server
+   * the user; `guest:` and the id of a share link for a guest; `null` for an unknown caller or the operator of the server
    */
   who: string | null;
   action:
@@ -593,17 +593,17 @@ export interface Entry {
     | "export"
     | "token.use";
   /**
-   * a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use`: there were too many of this caller in an hour to record all
+   * a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use` if the caller had too many in an hour to record each
    */
   target: string | null;
   /**
-   * where it came from; `null` for text that was typed in an editor
+   * the address of the caller; `null` for text typed in an editor
    */
   address: string | null;
   ok: boolean;
 }
 /**
- * Who shall be able to do what with a note; what is left out is taken back.
+ * The new access rights of a note. Omitted rights are revoked.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "AccessIn".
@@ -614,44 +614,44 @@ export interface AccessIn {
    */
   members?: Member[];
   /**
-   * a secret address; `null` takes it back for good
+   * the role of the share link; `null` permanently revokes the link
    */
   link?: ("viewer" | "editor") | null;
   /**
-   * whether everyone may read it
+   * whether everyone can read the note
    */
   public?: boolean;
   /**
-   * gives the note away
+   * the new owner, to transfer the note
    */
   owner?: string | null;
 }
 /**
- * Somebody with whom a note is shared.
+ * A user that a note is shared with.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Member".
  */
 export interface Member {
   /**
-   * 2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same
+   * 2–32 characters of a–z, 0–9, `.`, `_` and `-`; case-insensitive
    */
   name: string;
   role: "viewer" | "editor";
 }
 /**
- * Who may do what with a note. `members` and `link` are for the owner only, else `null`.
+ * The access rights of a note. `members` and `link` are `null` unless the caller is the owner.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "AccessOut".
  */
 export interface AccessOut {
   /**
-   * `null`: made without accounts, and the admins'
+   * `null` for a note created without accounts, which belongs to the administrators
    */
   owner: string | null;
   /**
-   * what one is to it oneself; `null`: it was given away by this
+   * the caller's role; `null` if the request transferred the note
    */
   role: ("viewer" | "editor" | "owner") | null;
   members: Member[] | null;
@@ -659,7 +659,7 @@ export interface AccessOut {
   public: boolean;
 }
 /**
- * The link to a note: whoever has its token has the role.
+ * The share link of a note. Everyone who has its token has the role.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "LinkOut".
@@ -667,12 +667,12 @@ export interface AccessOut {
 export interface LinkOut {
   role: "viewer" | "editor";
   /**
-   * for `POST /auth/links`, or `Authorization: Bearer …`
+   * to be sent to `POST /auth/links`, or as `Authorization: Bearer …`
    */
   token: string;
 }
 /**
- * The password as it is, and as it shall be.
+ * The old and the new password.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PasswordChange".
@@ -680,11 +680,11 @@ export interface LinkOut {
 export interface PasswordChange {
   old: string;
   /**
-   * at least 15 characters, and not easy to guess; a few words will do
+   * at least 15 characters, and not easy to guess, for example a few words
    */
   new: string;
   /**
-   * whether all your API tokens end, too
+   * whether to revoke all your API tokens
    */
   revoke_tokens?: boolean;
 }
@@ -696,35 +696,35 @@ export interface PasswordChange {
  */
 export interface Imported {
   /**
-   * how many notes
+   * number of imported notes
    */
   imported: number;
   /**
-   * their ids, in the order of the files
+   * ids of the imported notes, in the order of the files
    */
   ids: number[];
   /**
-   * every file that did not become a note
+   * files that were not imported
    */
   skipped: FileRemark[];
   /**
-   * every file that became a note, but not just as it was
+   * files that were imported with changes
    */
   changed: FileRemark[];
 }
 /**
- * A file of an import that was skipped or changed, and why.
+ * A file of an import that was skipped or changed, with the reason.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "FileRemark".
  */
 export interface FileRemark {
   /**
-   * the name, within its archive if it has one; cut in the middle if long
+   * the name, inside its archive if there is one; long names are shortened
    */
   file: string;
   /**
-   * one or more reasons, with semicolons between them
+   * the reasons, separated by semicolons
    */
   reason: string;
 }
@@ -763,7 +763,7 @@ export interface PresenceSet {
   } | null;
 }
 /**
- * What changed between two versions: for each field that did, its hunks.
+ * The changes between two versions: the hunks of each changed field.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "DifferenceOut".
@@ -777,7 +777,7 @@ export interface DifferenceOut {
   };
 }
 /**
- * Changed lines and some around them, each with a blank, `-` or `+` before it. Lines count from 1.
+ * Changed lines and their context, each prefixed with a space, `-` or `+`. Line numbers start at 1.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "HunkOut".

@@ -1,4 +1,4 @@
-"""What the routes of accounts share: who may use them, what names and passwords are, and how they answer."""
+"""FastAPI dependencies, field types and responses shared by the account routes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from realtime.api.cookies import devices_of
-from realtime.api.deps import Who
-from realtime.api.requests import host_of, may_sign_in
+from realtime.api.deps import CurrentPrincipal
+from realtime.api.requests import host_of, is_secure_connection
 from realtime.api.responses import (
     BODY,
     FOREIGN,
@@ -18,9 +18,9 @@ from realtime.api.responses import (
     SIGNED_OUT,
     TOO_MANY,
     UNAVAILABLE,
-    Answers,
+    Responses,
+    error_response,
     json_of,
-    problem,
 )
 from realtime.api.services import services_of
 from realtime.auth.accounts import NAME, Accounts
@@ -34,7 +34,7 @@ from realtime.notes.models import STORABLE
 Name = Annotated[
     str,
     StringConstraints(pattern=f"^{NAME}$", to_lower=True),
-    Field(description="2–32 of a–z, 0–9, `.`, `_`, `-`; small and capital letters are the same", examples=["ann"]),
+    Field(description="2–32 characters of a–z, 0–9, `.`, `_` and `-`; case-insensitive", examples=["ann"]),
 ]
 Password = Annotated[
     str,
@@ -51,55 +51,58 @@ NewPassword = Annotated[
     Field(
         min_length=SHORTEST,
         max_length=LONGEST,
-        description=f"at least {SHORTEST} characters, and not easy to guess; a few words will do",
+        description=f"at least {SHORTEST} characters, and not easy to guess, for example a few words",
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),
     *STORABLE,
 ]
 Secret = Annotated[str, Field(max_length=200), *STORABLE]
-AGENT = 200
+MAX_USER_AGENT_CHARS = 200
 
-NO_ACCOUNTS: Answers = {404: problem("The server has no accounts", "This server has no accounts")}
-FORBIDDEN: Answers = {
-    403: problem(
-        "The caller is not an administrator, uses an API token, or is a page of another origin", "Only for admins"
+ADMINS_ONLY = "Only administrators can do this"
+NO_ACCOUNTS: Responses = {404: error_response("The server has no accounts", "This server has no accounts")}
+FORBIDDEN: Responses = {
+    403: error_response(
+        "The caller is not an administrator, uses an API token, or is a page of another origin",
+        ADMINS_ONLY,
     )
 }
-CONFIRM: Answers = {
-    403: problem(
-        "With `required`, the password has to be confirmed first: `POST /auth/confirm`. Otherwise the request came from"
-        " an API token, from somebody who may not do it, or from a page of another origin",
+CONFIRM: Responses = {
+    403: error_response(
+        "With `required`, confirm the password first: `POST /auth/confirm`. Otherwise the caller lacks the permission,"
+        " uses an API token, or is a page of another origin",
         "Confirm your password first: send it to POST /auth/confirm, then repeat this request",
         {"required": PASSWORD_CONFIRMATION},
         required={"const": PASSWORD_CONFIRMATION},
     )
 }
-OWN_READ: Answers = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
-OWN_ACT: Answers = {**OWN_READ, **BODY, **TOO_MANY}
-OWN: Answers = {**OWN_ACT, **JSON_BODY}
-ANYONE: Answers = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
+USER_READ: Responses = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
+USER_ACTION: Responses = {**USER_READ, **BODY, **TOO_MANY}
+USER_JSON: Responses = {**USER_ACTION, **JSON_BODY}
+PUBLIC_JSON: Responses = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 
-LAST_ADMIN: Answers = {
-    409: problem(
-        "It is the last administrator", "ann is the last administrator. Make somebody else an administrator first"
+LAST_ADMIN: Responses = {
+    409: error_response(
+        "The user is the last administrator",
+        "ann is the last administrator. Make another user an administrator first",
     )
 }
-INSECURE: Answers = {
-    400: problem(
-        "Over plain HTTP, and not on the machine itself; or the body is not JSON",
-        "Use https: on the way here others could read the password, and the session",
+INSECURE: Responses = {
+    400: error_response(
+        "The request came over plain HTTP from another machine, or the body is not valid JSON",
+        "Use HTTPS: others on the network could read your password and session",
     )
 }
-ENDED: Answers = {204: {"description": "It ended"}}
+ENDED: Responses = {204: {"description": "Ended"}}
 EXAMPLE_ID = "5b0c3a0d5b0c3a0d5b0c3a0d5b0c3a0d"
 EXAMPLE_PASSWORD = "correct horse battery staple"
-Digest = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[EXAMPLE_ID])]
+DigestId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=[EXAMPLE_ID])]
 
 
-def shown(**fields: Any) -> ConfigDict:
-    """The configuration of a model with an example."""
+def with_example(**fields: Any) -> ConfigDict:
+    """Return the configuration of a model with an example."""
     return ConfigDict(from_attributes=True, json_schema_extra={"examples": [fields]})
 
 
@@ -110,30 +113,29 @@ async def _accounts(request: Request) -> Accounts:
     return accounts
 
 
-AccountsPart = Annotated[Accounts, Depends(_accounts)]
+AccountsDep = Annotated[Accounts, Depends(_accounts)]
 
 
-async def _signed_in(_: AccountsPart, principal: Who) -> Principal:
+async def _signed_in(_: AccountsDep, principal: CurrentPrincipal) -> Principal:
     if principal.name is None:
         raise NotSignedIn
     return principal
 
 
-SignedIn = Annotated[Principal, Depends(_signed_in)]
+SignedInUser = Annotated[Principal, Depends(_signed_in)]
 
 
-async def _in_person(principal: SignedIn) -> Principal:
-    if (
-        principal.token or not principal.writes
-    ):  # it could make others like it, or better ones, and outlive being revoked
-        raise Forbidden("Not by an API token, nor by one that may only read: sign in")
+async def _session_user(principal: SignedInUser) -> Principal:
+    # A token could otherwise create further tokens and survive its revocation.
+    if principal.token or not principal.writes:
+        raise Forbidden("API tokens and read-only tokens cannot do this. Sign in with your password")
     return principal
 
 
-InPerson = Annotated[Principal, Depends(_in_person)]
+SessionUser = Annotated[Principal, Depends(_session_user)]
 
 
-async def _confirmed(request: Request, principal: InPerson) -> Principal:
+async def _confirmed(request: Request, principal: SessionUser) -> Principal:
     authenticator = services_of(request).authenticator
     if authenticator is None:
         raise NoAccounts
@@ -141,22 +143,22 @@ async def _confirmed(request: Request, principal: InPerson) -> Principal:
     return principal
 
 
-Confirmed = Annotated[Principal, Depends(_confirmed)]
+ConfirmedUser = Annotated[Principal, Depends(_confirmed)]
 
 
-async def _admin(principal: SignedIn) -> Principal:
+async def _admin(principal: SignedInUser) -> Principal:
     if not principal.admin:
-        raise Forbidden("Only for admins")
+        raise Forbidden(ADMINS_ONLY)
     return principal
 
 
 async def _writing_admin(principal: Annotated[Principal, Depends(_admin)]) -> Principal:
     if not principal.writes:
-        raise Forbidden("This token may only read")
+        raise Forbidden("This token is read-only")
     return principal
 
 
-async def _confirmed_admin(_: Annotated[Principal, Depends(_writing_admin)], principal: Confirmed) -> Principal:
+async def _confirmed_admin(_: Annotated[Principal, Depends(_writing_admin)], principal: ConfirmedUser) -> Principal:
     return principal
 
 
@@ -165,34 +167,34 @@ WritingAdmin = Annotated[Principal, Depends(_writing_admin)]
 ConfirmedAdmin = Annotated[Principal, Depends(_confirmed_admin)]
 
 
-async def _caller(request: Request) -> ClientInfo:
+async def _client_info(request: Request) -> ClientInfo:
     agent = request.headers.get("user-agent")
     return ClientInfo(
         request.client.host if request.client else None,
-        None if agent is None else agent[:AGENT],
+        None if agent is None else agent[:MAX_USER_AGENT_CHARS],
         devices_of(request.scope),
         host_of(request.scope),
     )
 
 
-CallerPart = Annotated[ClientInfo, Depends(_caller)]
+ClientInfoDep = Annotated[ClientInfo, Depends(_client_info)]
 
 
 def actor(principal: Principal, caller: ClientInfo) -> Actor:
-    """Return the user who sent a request, for the audit."""
+    """Return the user and address of a request, for the audit."""
     return Actor(principal.name, caller.address)
 
 
-async def _safely(request: Request, _: AccountsPart) -> None:
-    if not may_sign_in(request):
+async def _require_https(request: Request, _: AccountsDep) -> None:
+    if not is_secure_connection(request):
         raise HttpsRequired
 
 
-SAFELY = Depends(_safely)
+REQUIRE_HTTPS = Depends(_require_https)
 
 
-def private(model: BaseModel | None, status: int = 200) -> Response:
-    """An answer that nobody but who asked is to keep."""
+def private_response(model: BaseModel | None, status: int = 200) -> Response:
+    """Return a response that must not be cached; without a model, an empty one (204)."""
     headers = {"Cache-Control": "no-store"}
     if model is None:
         return Response(status_code=204, headers=headers)

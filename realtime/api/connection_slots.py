@@ -1,4 +1,4 @@
-"""Take a slot for a connection that stays open, for its user or its network."""
+"""Connection slots: the limit on open connections per user or network."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 
 
 async def acquire_slot(connection: HTTPConnection, principal: Principal) -> Slot | None:
-    """Return a place for a connection that stays open; ``None`` where there is no limit.
+    """Acquire a slot for a connection that stays open.
 
     Args:
         connection: The WebSocket or request.
-        viewer: The user, who may have signed in on the WebSocket itself.
+        principal: The caller, who may have signed in on the WebSocket itself.
+
+    Returns:
+        The slot, or ``None`` if there is no limit.
 
     Raises:
-        TooMany: The user or network has as many open connections as it may.
+        TooManyRequests: The user or network has too many open connections.
         Unavailable: The server has too many connections.
     """
     occupant: OpenConnection | None = connection.scope.get(OCCUPANT)
     if occupant is not None:
         occupant.identify(connection.scope, principal.name)
-    return await services_of(connection).places.acquire(principal, connection.client.host if connection.client else "")
+    return await services_of(connection).connection_slots.acquire(
+        principal, connection.client.host if connection.client else ""
+    )

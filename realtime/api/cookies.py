@@ -1,4 +1,4 @@
-"""The cookies of browsers: session, links, known devices."""
+"""Cookies: the session, share links, and known devices."""
 
 from __future__ import annotations
 
@@ -15,76 +15,78 @@ if TYPE_CHECKING:
 
 
 HOST_COOKIE = "__Host-realtime"
-"""A browser takes it from this very host over https only, whatever else may set cookies (RFC 6265bis)."""
+"""The session cookie over HTTPS. With this prefix, only this exact host can set it (RFC 6265bis)."""
 PLAIN_COOKIE = "realtime"
-"""The cookie where there is no https: on the machine itself."""
-LINKS = "-links"
-"""The cookie of links goes by the name of the other one and this."""
-MOST_LINKS = 50
-DEVICES = "-device"
-"""The suffix of the cookie with device tokens. Signing out leaves it."""
+"""The session cookie without HTTPS, on the local machine."""
+LINKS_SUFFIX = "-links"
+"""The suffix of the cookie with the tokens of share links."""
+MAX_LINKS = 50
+DEVICES_SUFFIX = "-device"
+"""The suffix of the cookie with device tokens. Signing out keeps it."""
 MAX_DEVICES = 8
-"""Users of one browser whose devices are kept."""
+"""Maximum number of users of one browser that are remembered."""
 COOKIE_SECONDS = 90 * 24 * 3600
 
 
 def cookie_of(scope: Scope) -> str | None:
-    """The secret in the cookie of a request."""
+    """Return the session secret from the cookie of a request."""
     header = header_of(scope, b"cookie")
-    return None if header is None else cookie_parser(header).get(_cookie(scope)) or None
+    return None if header is None else cookie_parser(header).get(_cookie_name(scope)) or None
 
 
 def links_of(scope: Scope) -> list[str]:
-    """The tokens of the links that a browser was given."""
-    return _tokens_of(scope, LINKS, MOST_LINKS)
+    """Return the tokens of the share links that a browser opened."""
+    return _tokens_of(scope, LINKS_SUFFIX, MAX_LINKS)
 
 
 def add_link(response: Response, connection: HTTPConnection, token: str) -> None:
-    """Gives a browser the token of a link, beside those that it has."""
-    others = [one for one in links_of(connection.scope) if one != token]
-    _set(response, connection, LINKS, ".".join([*others, token][-MOST_LINKS:]), COOKIE_SECONDS)
+    """Add the token of a share link to the cookie."""
+    others = [other for other in links_of(connection.scope) if other != token]
+    _set(response, connection, LINKS_SUFFIX, ".".join([*others, token][-MAX_LINKS:]), COOKIE_SECONDS)
 
 
 def drop_links(response: Response, connection: HTTPConnection) -> None:
-    """Take all links away from a browser."""
-    _delete(response, connection, LINKS)
+    """Delete the cookie with share links."""
+    _delete(response, connection, LINKS_SUFFIX)
 
 
 def devices_of(scope: Scope) -> list[str]:
-    """Return the device tokens that a browser has, one for each user who signed in there."""
-    return _tokens_of(scope, DEVICES, MAX_DEVICES)
+    """Return the device tokens of a browser, one for each user who signed in there."""
+    return _tokens_of(scope, DEVICES_SUFFIX, MAX_DEVICES)
 
 
 def add_device(response: Response, connection: HTTPConnection, token: str) -> None:
-    """Give a browser a device token, in the place of the earlier token of the device."""
-    others = [one for one in devices_of(connection.scope) if not same_device(one, token)]
-    _set(response, connection, DEVICES, ".".join([*others, token][-MAX_DEVICES:]), DEVICE_SECONDS)
+    """Add a device token to the cookie, replacing the earlier token of the same user."""
+    others = [other for other in devices_of(connection.scope) if not same_device(other, token)]
+    _set(response, connection, DEVICES_SUFFIX, ".".join([*others, token][-MAX_DEVICES:]), DEVICE_SECONDS)
 
 
 def _tokens_of(scope: Scope, suffix: str, limit: int) -> list[str]:
     header = header_of(scope, b"cookie")
-    value = None if header is None else cookie_parser(header).get(_cookie(scope) + suffix)
+    value = None if header is None else cookie_parser(header).get(_cookie_name(scope) + suffix)
     return value.split(".")[-limit:] if value else []
 
 
 def _set(response: Response, connection: HTTPConnection, suffix: str, value: str, seconds: int) -> None:
     scope = connection.scope
     secure = scheme_of(scope) == "https"
-    response.set_cookie(_cookie(scope) + suffix, value, max_age=seconds, secure=secure, httponly=True, samesite="lax")
+    response.set_cookie(
+        _cookie_name(scope) + suffix, value, max_age=seconds, secure=secure, httponly=True, samesite="lax"
+    )
 
 
 def _delete(response: Response, connection: HTTPConnection, suffix: str) -> None:
     scope = connection.scope
     secure = scheme_of(scope) == "https"
-    response.delete_cookie(_cookie(scope) + suffix, secure=secure, httponly=True, samesite="lax")
+    response.delete_cookie(_cookie_name(scope) + suffix, secure=secure, httponly=True, samesite="lax")
 
 
-def _cookie(scope: Scope) -> str:
+def _cookie_name(scope: Scope) -> str:
     return HOST_COOKIE if scheme_of(scope) == "https" else PLAIN_COOKIE
 
 
 def set_cookie(response: Response, connection: HTTPConnection, secret: str | None) -> None:
-    """Gives a browser the secret of its session, or takes it away."""
+    """Set the session cookie, or delete it if ``secret`` is ``None``."""
     if secret is None:
         _delete(response, connection, "")
     else:

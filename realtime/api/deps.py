@@ -1,4 +1,4 @@
-"""Dependencies of the routes: services, path parameters, idempotency keys."""
+"""FastAPI dependencies of the routes: services, path parameters, idempotency keys."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from realtime.notes.service import NoteService
 
 
 async def require_connected(request: Request) -> Principal:
-    """Who sent this, if what their rights come from still holds: bodies may take their time, both ways.
+    """Return the caller after checking that its session is still valid: it may have ended while the body arrived.
 
-    Raises :class:`NotSignedIn`, :class:`Unavailable`.
+    Raises:
+        NotSignedIn: The session has ended.
+        Unavailable: The database is not available.
     """
     principal, authenticator = principal_of(request), services_of(request).authenticator
     if authenticator is not None:
@@ -35,7 +37,7 @@ async def require_connected(request: Request) -> Principal:
     return principal
 
 
-# Asynchronous, though they wait for nothing: FastAPI has others run in a thread, for each request.
+# Asynchronous although they await nothing: FastAPI would run synchronous ones in a thread.
 async def _notes(request: Request) -> NoteService:
     return services_of(request).notes
 
@@ -56,24 +58,24 @@ async def _requester(request: Request) -> Requester:
     return requester_of(principal_of(request), address_of(request))
 
 
-Key = Annotated[
+IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
         pattern=r"^[!-~]+$",
-        description="makes a repeat of this request safe",
+        description="makes it safe to repeat this request",
         examples=["c0ffee-1"],
     ),
 ]
 
 
-async def _operation(request: Request, idempotency_key: Key = None) -> Operation | None:
+async def _operation(request: Request, idempotency_key: IdempotencyKey = None) -> Operation | None:
     return None if idempotency_key is None else operation_of(request, idempotency_key, [await request.body()])
 
 
 def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation:
-    """A key, which is its user's own, and the digest of all that the outcome of its request depends on."""
+    """Return the key of a request, scoped to its user, and a digest of all that the result depends on."""
     digest = hashlib.sha256()
     head = (
         request.method.encode(),
@@ -85,40 +87,43 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
     for part in (*head, *body):
         digest.update(b"%d:%b" % (len(part), part))
     principal = principal_of(request)
-    whose = principal.name or min(
+    owner = principal.name or min(
         (key for key in principal.keys or () if key and key.startswith("link:")), default=None
     )
-    return Operation(key if whose is None else f"{whose} {key}", digest.digest())
+    return Operation(key if owner is None else f"{owner} {key}", digest.digest())
 
 
 def _digits(id: str) -> str:
-    # A number is understood in many spellings; a note has one address.
+    # Python parses many spellings of a number, but a note has one path.
     if not (id.isascii() and id.isdigit() and (id == "0" or id[0] != "0")):
         raise ValueError("must be a positive integer in plain digits")
     return id
 
 
-Who = Annotated[Principal, Depends(require_connected)]
-NotesPart = Annotated[NoteService, Depends(_notes)]
-QueriesPart = Annotated[NoteQueries, Depends(_queries)]
-FeedPart = Annotated[Feed, Depends(_feed)]
-PoolsPart = Annotated[Pools, Depends(_pools)]
-RequesterPart = Annotated[Requester, Depends(_requester)]
+CurrentPrincipal = Annotated[Principal, Depends(require_connected)]
+NotesDep = Annotated[NoteService, Depends(_notes)]
+QueriesDep = Annotated[NoteQueries, Depends(_queries)]
+FeedDep = Annotated[Feed, Depends(_feed)]
+PoolsDep = Annotated[Pools, Depends(_pools)]
+RequesterDep = Annotated[Requester, Depends(_requester)]
 
-Once = Annotated[Operation | None, Depends(_operation)]
+IdempotentOperation = Annotated[Operation | None, Depends(_operation)]
 Number = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits)]
 Id = Annotated[Number, Path(examples=[1])]
 Version = Annotated[Number, Path(examples=[3])]
 
 
-def only(*known: str) -> Any:
-    """A dependency that refuses a query with anything else in it: a misspelt option must not be left out silently."""
+def allow_query(*names: str) -> Any:
+    """Return a dependency that rejects unknown and repeated query parameters.
+
+    A misspelled option would otherwise be ignored silently.
+    """
 
     async def check(request: Request) -> None:
         errors = [
-            {"type": "extra_forbidden", "loc": ("query", name), "msg": "There is no such option, or it came twice"}
-            for name, times in Counter(name for name, _ in request.query_params.multi_items()).items()
-            if name not in known or times > 1
+            {"type": "extra_forbidden", "loc": ("query", name), "msg": "Unknown or repeated query parameter"}
+            for name, count in Counter(name for name, _ in request.query_params.multi_items()).items()
+            if name not in names or count > 1
         ]
         if errors:
             raise RequestValidationError(errors)

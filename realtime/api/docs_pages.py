@@ -1,4 +1,4 @@
-"""The reference of the REST interface, to try out (Swagger UI) and to read (ReDoc), with nothing from elsewhere."""
+"""The API reference in Swagger UI and ReDoc, without resources from other hosts."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from realtime.api.router import other_form
+from realtime.api.router import toggle_slash
 from realtime.api.webapp import document
 
 POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src {images} data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SEARCHED = POLICY + "; worker-src blob:"
-"""ReDoc searches in a worker that it makes of its own text."""
+REDOC_POLICY = POLICY + "; worker-src blob:"
+"""The policy of ReDoc, which searches in a web worker created from a blob."""
 DOCUMENTS = {
     "/docs": ("docs.html", POLICY),
     "/docs/oauth2-redirect": ("oauth2-redirect.html", POLICY),
-    "/redoc": ("redoc.html", SEARCHED),
+    "/redoc": ("redoc.html", REDOC_POLICY),
 }
 
 
 def routes() -> list[BaseRoute]:
-    """The documents, in both slash forms."""
+    """Return the routes of the pages, with and without a trailing slash."""
     return [
-        Route(form, _show(name, policy), include_in_schema=False)
+        Route(form, _endpoint(name, policy), include_in_schema=False)
         for path, (name, policy) in DOCUMENTS.items()
-        for form in (path, other_form(path))
+        for form in (path, toggle_slash(path))
     ]
 
 
-def _show(name: str, policy: str) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(name: str, policy: str) -> Callable[[Request], Awaitable[Response]]:
     async def show(request: Request) -> Response:
         return document(name, policy, request)
 

@@ -1,4 +1,4 @@
-"""Run one connection to the feed: write and read until one of them ends."""
+"""Runs one connection to the feed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from realtime.feed.subscriber import Subscriber, SubscriberClosed
 
 
 class BadFrame(Exception):
-    """A client sent what it must not send."""
+    """Raised to close a connection with a code and a detail, by default for an invalid frame."""
 
     def __init__(self, detail: str, code: CloseCode = CloseCode.BAD_FRAME) -> None:
         super().__init__(detail)
@@ -25,8 +25,17 @@ class BadFrame(Exception):
 async def serve(
     client: Subscriber, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]
 ) -> BadFrame | None:
-    """Writes and reads until one of them ends or the client is to be closed. Returns why to close, if at all."""
-    if client.closing.done():  # the server is stopping: not a word before the close
+    """Write and read until one of them ends or the server closes the client.
+
+    Args:
+        client: The subscriber.
+        write: Sends frames to the client.
+        read: Receives frames from the client.
+
+    Returns:
+        The close code and detail to send, or ``None`` if the client disconnected.
+    """
+    if client.closing.done():  # the server is stopping: send only the close frame
         write.close()
         read.close()
         return BadFrame("", client.closing.result())

@@ -1,4 +1,4 @@
-"""Corrections of the OpenAPI description that FastAPI makes."""
+"""Corrections of the OpenAPI schema that FastAPI generates."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from typing import Any
 
 
 def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:
-    """The description with optional parameters as what they are: a query or a header can be left out, but not null."""
+    """Return the schema without ``null`` as a type of optional parameters: they can be omitted, but not null."""
     for operations in openapi["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
-                kinds = [kind for kind in parameter["schema"].pop("anyOf", ()) if kind != {"type": "null"}]
-                if len(kinds) == 1:
-                    parameter["schema"] |= kinds[0]
-                elif kinds:
-                    parameter["schema"]["anyOf"] = kinds
+                types = [type_ for type_ in parameter["schema"].pop("anyOf", ()) if type_ != {"type": "null"}]
+                if len(types) == 1:
+                    parameter["schema"] |= types[0]
+                elif types:
+                    parameter["schema"]["anyOf"] = types
     return openapi
 
 
 SCHEMES: dict[str, Any] = {
     "password": {
         "type": "oauth2",
-        "description": "A name and a password, for 15 minutes.",
+        "description": "A name and a password, exchanged for a token that is valid for 15 minutes.",
         "flows": {
             "password": {
                 "tokenUrl": "/auth/token",
-                "scopes": {"read": "a token that only reads", "write": "a token that writes, too"},
+                "scopes": {"read": "read notes", "write": "read and write notes"},
             }
         },
     },
-    "token": {"type": "http", "scheme": "bearer", "description": "An API token: `rt_…`."},
+    "token": {"type": "http", "scheme": "bearer", "description": "An API token (`rt_…`)."},
 }
-"""The ways for a program to say who it is; a page has its cookie."""
+"""The security schemes for programs; the web app uses a cookie."""
 
 
 def with_security(openapi: dict[str, Any], root_path: str) -> dict[str, Any]:
-    """The description of a server with accounts: what can answer 401 needs somebody who is signed in."""
+    """Return the schema for a server with accounts: operations that can respond with 401 need authentication."""
     schemes = deepcopy(SCHEMES)
     password = schemes["password"]["flows"]["password"]
     password["tokenUrl"] = root_path + password["tokenUrl"]
     openapi["components"]["securitySchemes"] = schemes
-    needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
+    required: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
     for operations in openapi["paths"].values():
         for operation in operations.values():
-            operation.setdefault("security", needed if "401" in operation["responses"] else [{}, *needed])
+            operation.setdefault("security", required if "401" in operation["responses"] else [{}, *required])
     return openapi

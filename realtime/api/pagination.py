@@ -1,4 +1,4 @@
-"""Pages of lists: the ``after`` token and the ``Link`` header."""
+"""Pagination: the ``after`` token and the ``Link`` header."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from pydantic_core import to_json
 from realtime.notes.listing import Position
 from realtime.notes.models import MAX_ID
 
-_place: TypeAdapter[tuple[str, int | float | str, int]] = TypeAdapter(tuple[str, int | float | str, int])
+_token_adapter: TypeAdapter[tuple[str, int | float | str, int]] = TypeAdapter(tuple[str, int | float | str, int])
 
 
-def encode_page_token(*place: Any) -> str:
-    """A place in a list, as the opaque token of ``after``: the order, what the last note is ordered by, and its id."""
+def encode_page_token(*position: Any) -> str:
+    """Return a position in a list as an opaque token.
+
+    Args:
+        position: The order, the sort key of the last item, and its id.
+    """
     return (
-        base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":"), ensure_ascii=False).encode())
+        base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":"), ensure_ascii=False).encode())
         .decode()
         .rstrip("=")
     )
@@ -36,36 +40,39 @@ def decode_page_token(token: str, order: str) -> Position:
     """
     try:
         text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        made_for, key, id = _place.validate_json(text, strict=True)
+        token_order, key, id = _token_adapter.validate_json(text, strict=True)
         json.dumps(key, ensure_ascii=False).encode()
     except (ValueError, binascii.Error):
-        raise ValueError("is not the end of a page, as `Link` gives it") from None
-    if made_for != order:
-        raise ValueError("is the end of a page in another order")
+        raise ValueError("is not a page token. Use the one from the `Link` header") from None
+    if token_order != order:
+        raise ValueError("is a page token for another order")
     if not 0 <= id <= MAX_ID or (not isinstance(key, str) and not abs(key) <= MAX_ID):
-        raise ValueError("is not the end of a page, as `Link` gives it")
+        raise ValueError("is not a page token. Use the one from the `Link` header")
     return key, id
 
 
 After = Annotated[
-    str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,3000}$", description="from `Link`: where the page before ended")
+    str | None,
+    Field(pattern=r"^[A-Za-z0-9_-]{1,3000}$", description="page token from the `Link` header of the previous page"),
 ]
 
 
 class PageQuery(BaseModel):
-    """The part of a query that all lists share; ``after`` comes last in each, so that its order is known by then."""
+    """Base of the query parameters of all lists. Subclasses add ``after`` last, as its validation needs the order."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=1000, description="most in one answer; large ones make it fewer")] = 100
+    limit: Annotated[
+        int, Field(ge=1, le=1000, description="maximum number of items; a page has fewer if they are large")
+    ] = 100
 
 
 def link(path: str, **query: Any) -> str:
-    """The header that leads to the next page."""
-    given = {name: value for name, value in query.items() if value is not None}
-    return f'<{path}?{urlencode(given, doseq=True)}>; rel="next"'
+    """Return the ``Link`` header for the next page."""
+    parameters = {name: value for name, value in query.items() if value is not None}
+    return f'<{path}?{urlencode(parameters, doseq=True)}>; rel="next"'
 
 
-def list_answer(items: Sequence[BaseModel | Mapping[str, Any]], headers: dict[str, str]) -> Response:
-    """A JSON array."""
+def list_response(items: Sequence[BaseModel | Mapping[str, Any]], headers: dict[str, str]) -> Response:
+    """Return a JSON array as a response."""
     return Response(to_json(items), headers=headers, media_type="application/json")

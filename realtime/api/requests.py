@@ -1,4 +1,4 @@
-"""The facts of a request: who sends it, from where, to which host and path."""
+"""Properties of a request: its principal, address, host, path and scheme."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
 
 
-VIEWER = "realtime.viewer"
-"""Where a scope has who is behind it."""
+PRINCIPAL = "realtime.principal"
+"""Scope key: the authenticated caller."""
 FORWARDED_HOST = "realtime.forwarded_host"
 """Scope key: the host that the client requested from a trusted proxy."""
 PROXIED = "realtime.proxied"
@@ -26,18 +26,18 @@ PROXIED = "realtime.proxied"
 
 
 def principal_of(connection: HTTPConnection) -> Principal:
-    """Who sent this request or opened this socket."""
-    principal: Principal = connection.scope.get(VIEWER, connection.app.state.anyone)
+    """Return the caller of a request or WebSocket."""
+    principal: Principal = connection.scope.get(PRINCIPAL, connection.app.state.anyone)
     return principal
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Return the address that a request came from; empty if it is not known."""
+    """Return the client's address, or an empty string if it is not known."""
     return connection.client.host if connection.client else ""
 
 
 def caller_of(connection: HTTPConnection, principal: Principal | None = None) -> str:
-    """Return what the requests of one caller are counted for: a user as ``@name``, or the network of an address."""
+    """Return the key that rate limits count a caller by: ``@name`` for a user, else its network."""
     name = (principal or principal_of(connection)).name
     if name is not None:
         return key_of(name)
@@ -45,16 +45,16 @@ def caller_of(connection: HTTPConnection, principal: Principal | None = None) ->
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:
-    """A header of a request, by its name in lower case."""
-    for given, value in scope["headers"]:
-        if given == name:
+    """Return the value of a header, or ``None``. The name is in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
             text: str = value.decode("latin-1")
             return text
     return None
 
 
 def host_of(scope: Scope) -> str:
-    """Return the host that the client asked for, with its port if it named one."""
+    """Return the host that the client requested, with the port if there is one."""
     forwarded: str | None = scope.get(FORWARDED_HOST)
     return forwarded or header_of(scope, b"host") or ""
 
@@ -65,19 +65,20 @@ def path_of(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def first_part(path: str) -> str:
-    """Return the first part of a path."""
+def first_segment(path: str) -> str:
+    """Return the first segment of a path."""
     return path.lstrip("/").partition("/")[0]
 
 
 def scheme_of(scope: Scope) -> str:
+    """Return ``http`` or ``https``, also for WebSockets."""
     return "https" if scope["scheme"] in ("https", "wss") else "http"
 
 
-def may_sign_in(connection: HTTPConnection) -> bool:
-    """Whether a browser can be given a session without others on its way reading it."""
+def is_secure_connection(connection: HTTPConnection) -> bool:
+    """Return whether a connection is safe for passwords: over HTTPS, or from this machine."""
     try:
         host = urlsplit(f"//{host_of(connection.scope)}").hostname or ""
-    except ValueError:  # it may be anything
+    except ValueError:  # the header may contain anything
         host = ""
     return scheme_of(connection.scope) == "https" or is_loopback(host)

@@ -1,4 +1,4 @@
-"""Responses and their descriptions in OpenAPI, shared by the routes."""
+"""Responses shared by the routes, and their OpenAPI descriptions."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ from realtime.notes.models import EXAMPLE, Note
 from realtime.notes.preconditions import etag
 
 
-def problem(description: str, example: Any, more: dict[str, Any] | None = None, **properties: Any) -> dict[str, Any]:
-    """An error answer: what it means, an example of its detail, and what it tells besides."""
+def error_response(
+    description: str, example: Any, fields: dict[str, Any] | None = None, **properties: Any
+) -> dict[str, Any]:
+    """Return the OpenAPI description of an error response.
+
+    Args:
+        description: The cause of the error.
+        example: An example of ``detail``.
+        fields: Examples of other fields.
+        properties: The schemas of the other fields.
+    """
     schema = {"type": "object", "required": ["detail"], "properties": {"detail": {}, **properties}}
-    content = {"schema": schema, "example": {"detail": example, **(more or {})}}
+    content = {"schema": schema, "example": {"detail": example, **(fields or {})}}
     return {"description": description, "content": {"application/json": content}}
 
 
-Answers = dict[int | str, dict[str, Any]]
+Responses = dict[int | str, dict[str, Any]]
 
 
 NOTE_SCHEMA = {"$ref": "#/components/schemas/Note"}
 
 
-UNAVAILABLE: Answers = {
-    503: problem(
-        "The database did not answer in time; `Retry-After` tells when to try again",
+UNAVAILABLE: Responses = {
+    503: error_response(
+        "The database did not respond in time; retry after `Retry-After` seconds",
         "The database is not available, try again",
     )
 }
-INVALID: Answers = {
-    422: problem(
-        "The request is not valid: a list of what is wrong and where, or a text",
+INVALID: Responses = {
+    422: error_response(
+        "The request is invalid; `detail` is a list of errors with their locations, or a text",
         [
             {
                 "type": "string_too_short",
@@ -43,47 +52,47 @@ INVALID: Answers = {
         ],
     )
 }
-READ: Answers = {**UNAVAILABLE, **INVALID}
-FOREIGN: Answers = {
-    403: problem(
-        "A page of another origin sent it, which `REALTIME_ORIGINS` does not name; or it is a note, or a token, that is"
-        " only for reading",
+READ: Responses = {**UNAVAILABLE, **INVALID}
+FOREIGN: Responses = {
+    403: error_response(
+        "The caller has read-only access, or the request is from a page of an origin that `REALTIME_ORIGINS` does not"
+        " list",
         "Requests from this origin are not allowed. Behind a proxy, pass on the Host header or send X-Forwarded-Host."
         " To allow other origins, set REALTIME_ORIGINS",
     )
 }
-SIGNED_OUT: Answers = {401: problem("Not signed in", "Not signed in")}
-TOO_MANY: Answers = {
-    429: problem("Too often; `Retry-After` tells when to try again", "Too many requests, try again later")
+SIGNED_OUT: Responses = {401: error_response("Not signed in", "Not signed in")}
+TOO_MANY: Responses = {
+    429: error_response("Too many requests; retry after `Retry-After` seconds", "Too many requests, try again later")
 }
-BODY: Answers = {
-    408: problem("The body came too slowly", "The body came too slowly"),
-    413: problem(
-        "The body is larger than allowed, or the owner of the note has reached a quota",
+BODY: Responses = {
+    408: error_response("The request body arrived too slowly", "The request body arrived too slowly"),
+    413: error_response(
+        "The body is too large, or the owner of the note has reached a storage quota",
         "The body must be at most 1048576 bytes",
     ),
-    415: problem("The body has a `Content-Encoding`", ENCODED.format("gzip")),
+    415: error_response("The body has a `Content-Encoding`", ENCODED.format("gzip")),
 }
-WRITE: Answers = {
+WRITE: Responses = {
     **SIGNED_OUT,
     **FOREIGN,
     **TOO_MANY,
     **BODY,
     **INVALID,
-    503: problem(
-        "The database did not confirm the write in time: with `outcome` it may or may not have been saved",
+    503: error_response(
+        "The database did not respond in time; with `outcome`, the write may or may not have been saved",
         "The database did not confirm the write in time. It may have been saved: read the note, or repeat the request"
         " with the same Idempotency-Key",
         {"outcome": "unknown"},
         outcome={"const": "unknown"},
     ),
 }
-JSON_BODY: Answers = {400: problem("The body is not JSON", "There was an error parsing the body")}
-NOT_FOUND: Answers = {404: problem("There is no such note", "Note not found")}
-NO_VERSION: Answers = {404: problem("There is no such note, or no such version of it", "Version not found")}
-STALE: Answers = {
-    412: problem(
-        "The note is not at a version that `If-Match` names, or at one that `If-None-Match` names",
+JSON_BODY: Responses = {400: error_response("The body is not valid JSON", "There was an error parsing the body")}
+NOT_FOUND: Responses = {404: error_response("The note does not exist", "Note not found")}
+NO_VERSION: Responses = {404: error_response("The note or the version does not exist", "Version not found")}
+STALE: Responses = {
+    412: error_response(
+        "The current version of the note does not match `If-Match`, or matches `If-None-Match`",
         "The note is at version 3, which the request's If-Match or If-None-Match does not allow",
         {"note": EXAMPLE},
         note=NOTE_SCHEMA,
@@ -92,11 +101,11 @@ STALE: Answers = {
 
 
 def json_of(model: BaseModel) -> bytes:
-    """A model as JSON."""
+    """Return a model as JSON."""
     return model.__pydantic_serializer__.to_json(model)
 
 
-def answer(note: Note, status: int = 200, **headers: str) -> Response:
-    """A note, with its version as ``ETag``."""
+def note_response(note: Note, status: int = 200, **headers: str) -> Response:
+    """Return a note as a response, with its version as ``ETag``."""
     headers["ETag"] = etag(note.version)
     return Response(json_of(note), status, headers, "application/json")

@@ -1,4 +1,4 @@
-"""Routes with and without a trailing slash."""
+"""A router that serves paths with and without a trailing slash."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ if TYPE_CHECKING:
 
 
 class SlashRouter(APIRouter):
-    """Serves every path with and without the trailing slash, without a redirect; documents the form that was given."""
+    """Router that serves every path with and without a trailing slash, without a redirect.
+
+    The OpenAPI schema has only the declared form.
+    """
 
     def __init__(self, **options: Any) -> None:
-        # A body without Content-Type is taken as JSON, as the tutorial's clients send it.
+        # A body without Content-Type is parsed as JSON: the tutorial's clients send none.
         super().__init__(strict_content_type=False, **options)
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Adds both forms of a route."""
+        """Add both forms of a route."""
         super().add_api_route(path, endpoint, **options)
-        super().add_api_route(other_form(path), endpoint, **{**options, "include_in_schema": False})
+        super().add_api_route(toggle_slash(path), endpoint, **{**options, "include_in_schema": False})
 
     def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """Adds both forms of a WebSocket's route. It gets the socket and the path's parameters, and nothing else."""
-        for form in (path, other_form(path)):
+        """Add both forms of a WebSocket route. Its endpoint gets the WebSocket and the path parameters only."""
+        for form in (path, toggle_slash(path)):
             self.routes.append(WebSocketRoute(form, _WebSocketEndpoint(endpoint)))
 
 
 class _WebSocketEndpoint:
-    """An endpoint for WebSockets, as an ASGI application."""
+    """ASGI application that calls the endpoint of a WebSocket route."""
 
     def __init__(self, endpoint: Callable[..., Any]) -> None:
         self._endpoint = endpoint
@@ -41,6 +44,6 @@ class _WebSocketEndpoint:
         await self._endpoint(WebSocket(scope, receive, send), **scope["path_params"])
 
 
-def other_form(path: str) -> str:
-    """The path with the trailing slash if it has none, and the other way round."""
+def toggle_slash(path: str) -> str:
+    """Return the path without its trailing slash, or with one if it has none."""
     return path.removesuffix("/") if path.endswith("/") else path + "/"

@@ -1,4 +1,4 @@
-"""The routes: parse, one action or read, public model."""
+"""The routers of the REST API."""
 
 from realtime.api.routes import account, account_deletion, admin, history, notes, sharing, tags, tokens, transfer, trash
 

@@ -31,32 +31,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of a running application."""
+    """The services of one worker.
+
+    ``authenticator``, ``accounts``, ``sharing``, ``deleted_accounts``, ``audit`` and ``rate_limiter`` are ``None`` on a
+    server without accounts. ``open_mode`` is ``None`` except on such a server that is not public.
+    """
 
     store: Store
     bus: Bus
-    follower: LogConsumer
+    consumer: LogConsumer
     feed: Feed
     outbox: Outbox
     notes: NoteService
     rooms: Rooms
     queries: NoteQueries
     metrics: Metrics
-    places: ConnectionSlots
+    connection_slots: ConnectionSlots
     quotas: Quotas
     pools: Pools
     authenticator: Authenticator | None
-    """This and what follows: without accounts there are none."""
     accounts: Accounts | None
     sharing: Sharing | None
     deleted_accounts: DeletedAccounts | None
     audit: NoteAudit | None
-    limits: RateLimiter | None
+    rate_limiter: RateLimiter | None
     open_mode: OpenModeCheck | None
-    """Only in open mode, unless it is meant for others, too."""
 
 
 def services_of(connection: HTTPConnection) -> Services:
-    """The parts of the application that this request or socket belongs to."""
-    parts: Services = connection.app.state.parts
-    return parts
+    """Return the services of the application that serves a request or WebSocket."""
+    services: Services = connection.app.state.services
+    return services

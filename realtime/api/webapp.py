@@ -1,4 +1,4 @@
-"""The web page: its files, and the rules that the browser is to keep with them."""
+"""The web app: its files and their security headers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parents[1] / "static"
 PATHS = ("/", "/n/{id}", "/n/{id}/history", "/new/{key}", "/deleted", "/account", "/people", "/invite")
-"""What the page shows by itself: deep links."""
+"""The paths of the web app's views."""
 NONCE = "__NONCE__"
+"""The placeholder for the nonce."""
 ROOT = "__ROOT__"
-"""Where a document has the path prefix that the server is mounted below."""
+"""The placeholder for the path prefix of the server."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src {images};"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types dompurify"
 )
 IMAGES = ("/icon.svg", "/files/")
-"""The paths of images that the page may show: its icon, and the files of notes."""
+"""The paths of images that the web app may load: its icon, and the files of notes."""
 PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?", re.IGNORECASE)
-"""A host that can be named in a policy; an IPv6 address cannot (CSP Level 3, section 2.3.1)."""
+"""A host that a policy can name; an IPv6 address cannot be named (CSP Level 3, section 2.3.1)."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -45,20 +46,23 @@ ENCODINGS = {"br": ".br", "gzip": ".gz"}
 
 
 async def page(request: Request) -> Response:
-    """The page, with a nonce of its own for the styles that the editor makes."""
+    """Return the web app. Its nonce allows the styles that the editor creates."""
     return document("index.html", POLICY, request)
 
 
 def document(name: str, policy: str, request: Request) -> Response:
-    """Return a document that the bundler made, under a policy.
+    """Return an HTML document of the bundle, with a new nonce and the request's ``root_path`` in its URLs.
 
-    It has a new nonce each time, and the request's ``root_path`` in its addresses.
+    Args:
+        name: The file name.
+        policy: The Content-Security-Policy, with the placeholders ``{nonce}`` and ``{images}``.
+        request: The request.
     """
     nonce = secrets.token_urlsafe(16)
     try:
         text = (STATIC / name).read_text()
     except FileNotFoundError:
-        raise HTTPException(503, "The page is not built: install the package again") from None
+        raise HTTPException(503, "The web app is not built: install the package again") from None
     policy = policy.format(nonce=nonce, images=_images(request.scope))
     headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     root = html.escape(request.scope.get("root_path", ""))
@@ -66,10 +70,10 @@ def document(name: str, policy: str, request: Request) -> Response:
 
 
 def _images(scope: Scope) -> str:
-    """Return the sources of images that a policy allows.
+    """Return the allowed image sources of a policy.
 
-    ``'self'`` would include the API. A path needs a host before it, which the request names. Where it cannot be named,
-    the API itself refuses what is embedded.
+    ``'self'`` would include the API, and a path needs a host, which is taken from the request. If the policy cannot
+    name the host, only the API's own check rejects embedded requests.
     """
     host = host_of(scope)
     if not PLAIN_HOST.fullmatch(host):
@@ -80,42 +84,47 @@ def _images(scope: Scope) -> str:
 
 
 class Assets:
-    """The files beside the page, as the bundler compressed them. Their names change with what is in them."""
+    """ASGI application that serves the files of a folder, precompressed where the client accepts it.
 
-    def __init__(self, folder: Path, caching: str) -> None:
-        # By name: what is not in the folder cannot be asked for.
+    Args:
+        folder: The folder.
+        cache_control: The ``Cache-Control`` header of the responses.
+    """
+
+    def __init__(self, folder: Path, cache_control: str) -> None:
+        # By name, so that no path can lead out of the folder.
         self._files = {path.name: path for path in folder.glob("*") if path.is_file()}
-        self._caching = caching
+        self._caching = cache_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers with a file in the best form that the browser takes."""
+        """Send a file in the best encoding that the client accepts."""
         name = scope["path"].rpartition("/")[2]
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or name not in self._files:
             raise HTTPException(404)
         path = self._files[name]
         headers = {**HEADERS, "Cache-Control": self._caching, "Vary": "Accept-Encoding"}
-        accepted = _accepted(Headers(scope=scope).get("accept-encoding", ""))
+        accepted = _accepted_encodings(Headers(scope=scope).get("accept-encoding", ""))
         for encoding, suffix in ENCODINGS.items():
             if encoding in accepted and name + suffix in self._files:
                 headers["Content-Encoding"] = encoding
                 path = self._files[name + suffix]
                 break
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        await FileResponse(path, headers=headers, media_type=kind)(scope, receive, send)
+        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        await FileResponse(path, headers=headers, media_type=media_type)(scope, receive, send)
 
 
-def _accepted(header: str) -> set[str]:
-    """The encodings that a browser takes (RFC 9110, section 12.5.3)."""
-    taken = set()
+def _accepted_encodings(header: str) -> set[str]:
+    """Return the encodings in an ``Accept-Encoding`` header (RFC 9110, section 12.5.3)."""
+    encodings = set()
     for part in header.lower().split(","):
         encoding, _, quality = part.replace(" ", "").partition(";q=")
         if not re.fullmatch(r"0(\.0*)?", quality):
-            taken.add(encoding)
-    return taken
+            encodings.add(encoding)
+    return encodings
 
 
 def routes() -> list[BaseRoute]:
-    """The page under all its addresses, and its files."""
+    """Return the routes of the web app and its files."""
     icon = Assets(STATIC, "max-age=86400")
     return [
         *(Route(path, page, include_in_schema=False) for path in PATHS),

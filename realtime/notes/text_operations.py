@@ -102,4 +102,4 @@ def _places(content: str, find: str) -> Iterator[int]:
 
 def _expect(number: int, op: str, what: str, expected: int, found: int, places: Iterable[int]) -> None:
     if found != expected:
-        raise EditRefused(number, op, what, expected=expected, found=found, at=list(islice(places, SHOWN)))
+        raise EditRefused(number, op, what, expected=expected, actual=found, offsets=list(islice(places, SHOWN)))

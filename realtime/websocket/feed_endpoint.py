@@ -41,7 +41,7 @@ router = SlashRouter(tags=["feed"])
 async def websocket(socket: WebSocket) -> None:
     """The feed over a WebSocket."""
     parts = services_of(socket)
-    feed, places = parts.feed, parts.places
+    feed, places = parts.feed, parts.connection_slots
     await socket.accept()
     try:
         wanted = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()

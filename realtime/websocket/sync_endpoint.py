@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.api.access_records import record_refusal
 from realtime.api.connection_slots import acquire_slot
-from realtime.api.error_handlers import refusal
+from realtime.api.error_handlers import response_for
 from realtime.api.requests import caller_of, principal_of
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
@@ -63,12 +63,12 @@ async def sync(socket: WebSocket, id: str) -> None:
     except (NoteNotFound, NotSignedIn, QuotaExceeded, TooManyRequests, Unavailable) as error:
         record_refusal(socket, principal, error)
         # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
-        await socket.send_denial_response(refusal(error))
+        await socket.send_denial_response(response_for(error))
         return
     try:
         await socket.accept()
     except BaseException:  # the client is gone
-        parts.places.release(place)
+        parts.connection_slots.release(place)
         raise
     caller = caller_of(socket, principal)
     way = direct(socket)
@@ -86,7 +86,7 @@ async def sync(socket: WebSocket, id: str) -> None:
         ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        parts.places.release(place)
+        parts.connection_slots.release(place)
         parts.metrics.clients["sync"].dec()
         for task in tasks:
             task.cancel()
@@ -150,7 +150,7 @@ class SyncHandler(Handler):
         """Forgets the client."""
         if self._room is not None:
             self._room.leave(self._member)
-        self._parts.places.release(self._place)
+        self._parts.connection_slots.release(self._place)
         self._parts.metrics.clients["sync"].dec()
 
     def _close(self, why: Exception) -> None:

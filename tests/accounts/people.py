@@ -119,7 +119,7 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
 
 def parts_of(host: TestClient) -> Any:
     """The parts of a server that runs in this process."""
-    return host.app.state.parts  # type: ignore[attr-defined]  # it is an application, of any kind
+    return host.app.state.services  # type: ignore[attr-defined]  # it is an application, of any kind
 
 
 def run(host: TestClient, make: Callable[[], Awaitable[T]]) -> T:

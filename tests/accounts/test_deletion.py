@@ -55,7 +55,7 @@ def test_everything_ends_and_the_name_stays_taken(browse: Browse, ann: Browser, 
         assert browse().get("/auth/me", headers=header).status_code == 401
     assert browse().try_sign_in(ann.name).status_code == 401
     taken = browse().post("/auth/sign-up", json={"name": ann.name, "password": PASSWORD})
-    assert (taken.status_code, taken.json()) == (409, {"detail": "Somebody has this name already"})
+    assert (taken.status_code, taken.json()) == (409, {"detail": "This name is already taken"})
     assert ann.name not in [one["name"] for one in root.get("/users").json()]
     for act in ("enable", "disable", "promote", "demote"):
         assert root.post(f"/users/{ann.name}/{act}").status_code == 404
@@ -119,7 +119,7 @@ def test_without_an_heir_shared_notes_stay_and_others_go_into_the_trash(
 
 def test_account_of_another_user_is_deleted_by_an_administrator(ann: Browser, bob: Browser, root: Browser) -> None:
     note = make(ann, "Of ann")
-    assert bob.delete(f"/users/{ann.name}").json() == {"detail": "Only for admins"}
+    assert bob.delete(f"/users/{ann.name}").json() == {"detail": "Only administrators can do this"}
     assert root.delete(f"/users/{ann.name}?transfer_to={bob.name}").status_code == 204
     assert not ann.user
     assert bob.get(f"/notes/{note['id']}/").status_code == 200

@@ -41,14 +41,14 @@ async def test_export_import_and_watch_take_a_token(
             code, said = await asyncio.to_thread(
                 run, command, target + ("" if command == "import" else "2"), token="rt_x"
             )
-            assert (code, said) == (1, "realtime: The token is wrong, or has expired or been revoked\n")
+            assert (code, said) == (1, "realtime: The token is invalid, expired or revoked\n")
 
         async with asyncio.timeout(10 * UNIT):
             async with aclosing(follow(server.url, None, print, token)) as frames:
                 assert (await anext(frames))["type"] == "ready"
                 await ann.put(f"/notes/{made['id']}/", json=note_in("other"))
                 assert (await anext(frames))["note"]["title"] == "other"
-            with pytest.raises(ConnectionRefused, match="The token is wrong"):
+            with pytest.raises(ConnectionRefused, match="The token is invalid"):
                 await anext(follow(server.url, None, print, "rt_x"))
     assert token not in server.log()
     assert "rt_x" not in server.log()

@@ -48,7 +48,7 @@ def test_role_is_given_and_taken_in_the_same_session(root: Browser, ann: Browser
 
 def test_last_administrator_keeps_the_role(root: Browser, ann: Browser) -> None:
     refused = root.post("/users/root/demote")
-    said = "root is the last administrator. Make somebody else an administrator first"
+    said = "root is the last administrator. Make another user an administrator first"
     assert (refused.status_code, refused.json()) == (409, {"detail": said})
     promote(root, ann.name)
     run(root, lambda: parts_of(root).accounts.users.set_disabled(ann.name, True))  # does not count
@@ -69,7 +69,7 @@ def test_role_takes_an_administrator_in_person_with_a_confirmed_password(
 ) -> None:
     path = f"/users/{ann.name}/promote"
     assert browse().post(path).status_code == 401
-    assert ann.post(path).json() == {"detail": "Only for admins"}
+    assert ann.post(path).json() == {"detail": "Only administrators can do this"}
     assert browse().post(path, headers=bearer(root.token()["token"])).status_code == 403
     other = browse().sign_in("root")
     forget_proof(other)

@@ -173,7 +173,7 @@ def test_difference_as_json(shared: TestClient, still: str) -> None:
 
 
 def _flush(client: TestClient) -> None:
-    parts: Any = client.app.state.parts  # type: ignore[attr-defined]  # an ASGI application has no state to the types
+    parts: Any = client.app.state.services  # type: ignore[attr-defined]  # an ASGI application has no state to the types
     assert client.portal
     client.portal.call(parts.outbox.flush)
 

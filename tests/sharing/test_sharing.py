@@ -10,7 +10,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from realtime.api.routes.sharing import MOST_MEMBERS
+from realtime.api.routes.sharing import MAX_MEMBERS
 from realtime.auth.permissions import UNRESTRICTED, Access, Principal, key_of
 from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
@@ -190,7 +190,7 @@ def test_a_link_is_nowhere_but_in_its_answer(ann: Browser, note: int, host: Test
         ({"members": [ED, ED]}, "twice"),
         ({"members": [{"name": "ed", "role": "owner"}]}, "role"),
         ({"members": [{"name": {"$gt": ""}, "role": "viewer"}]}, "name"),
-        ({"members": [{"name": f"user{number}", "role": "viewer"} for number in range(MOST_MEMBERS + 1)]}, "members"),
+        ({"members": [{"name": f"user{number}", "role": "viewer"} for number in range(MAX_MEMBERS + 1)]}, "members"),
         ({"link": "owner"}, "link"),
         ({"link": {"$gt": ""}}, "link"),
         ({"public": "yes"}, "public"),

@@ -1,4 +1,4 @@
-"""Authentication middleware: find out who sends a request, from a cookie or a token."""
+"""Middleware that authenticates requests by a session cookie or a bearer token."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from realtime.api.access_records import record_token_use
 from realtime.api.cookies import cookie_of, links_of
-from realtime.api.error_handlers import refusal
-from realtime.api.requests import VIEWER, first_part, header_of, host_of, path_of, scheme_of
+from realtime.api.error_handlers import response_for
+from realtime.api.requests import PRINCIPAL, first_segment, header_of, host_of, path_of, scheme_of
 from realtime.auth.authenticator import with_links
 from realtime.auth.open_connections import OCCUPANT
 from realtime.auth.permissions import ANONYMOUS
@@ -23,61 +23,68 @@ if TYPE_CHECKING:
 
 
 BEARER = "bearer "
-FOR_ALL = {
+PUBLIC_SEGMENTS = {
     "", "n", "new", "deleted", "account", "people", "invite", "assets", "icon.svg",
     "docs", "redoc", "openapi.json", "asyncapi.json", "ping", "healthz", ".well-known",
 }  # fmt: skip
-"""First parts of the paths that are the same for everyone, and answer without MongoDB."""
-OPERATIONS = {"readyz", "metrics"}
-"""First parts of the paths that tell more to administrators, and answer without MongoDB, too."""
-WITHOUT_MONGODB = FOR_ALL | OPERATIONS
+"""First segments of paths that need no authentication and no MongoDB."""
+OPERATIONS_SEGMENTS = {"readyz", "metrics"}
+"""First segments of paths that show more to administrators, and work without MongoDB."""
+WITHOUT_MONGODB = PUBLIC_SEGMENTS | OPERATIONS_SEGMENTS
+"""First segments of paths that work without MongoDB."""
 
 
 class AuthenticationMiddleware:
-    """Puts the :class:`Principal` of each request and WebSocket into its scope.
+    """Middleware that puts the :class:`Principal` of each request and WebSocket into its scope.
 
-    A token that is wrong, expired or revoked is refused at once; a cookie that is counts as none. On a WebSocket a
-    cookie counts only if the page that opened it is of this server, or of one of ``others``: browsers send it always.
+    A wrong, expired or revoked token is rejected with 401; such a cookie is ignored. The cookie of a WebSocket counts
+    only if the page has the origin of this server or an allowed one, because browsers always send the cookie.
+
+    Args:
+        app: The application.
+        origins: Other origins that are allowed.
     """
 
-    def __init__(self, app: ASGIApp, others: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
         self._app = app
-        self._others = others
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with its viewer."""
-        if scope["type"] in ("http", "websocket") and (first_part(path_of(scope)) not in FOR_ALL or _is_surplus(scope)):
+        """Pass the request on with its principal, or reject it."""
+        if scope["type"] in ("http", "websocket") and (
+            first_segment(path_of(scope)) not in PUBLIC_SEGMENTS or _is_surplus(scope)
+        ):
             try:
                 address = scope["client"][0] if scope.get("client") else None
                 principal = replace(await self._principal(scope, address), address=address)
-                scope[VIEWER] = principal
-                record_token_use(scope["app"].state.parts, principal)
+                scope[PRINCIPAL] = principal
+                record_token_use(scope["app"].state.services, principal)
             except (NotSignedIn, Unavailable) as error:
-                if first_part(path_of(scope)) not in OPERATIONS or not isinstance(error, Unavailable):
-                    await refusal(error)(scope, receive, send)
+                if first_segment(path_of(scope)) not in OPERATIONS_SEGMENTS or not isinstance(error, Unavailable):
+                    await response_for(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
-        authenticator: Authenticator = scope["app"].state.parts.authenticator
+        authenticator: Authenticator = scope["app"].state.services.authenticator
         authorization = header_of(scope, b"authorization") or ""
         if authorization.lower().startswith(BEARER):
             principal = await authenticator.of_token(authorization[len(BEARER) :].strip(), address)
             if principal is None:
-                raise NotSignedIn("The token is wrong, or has expired or been revoked")
+                raise NotSignedIn("The token is invalid, expired or revoked")
             return principal
-        if scope["type"] == "websocket" and not self._trusted(scope):
+        if scope["type"] == "websocket" and not self._has_allowed_origin(scope):
             return ANONYMOUS
         secret = cookie_of(scope)
         principal = None if secret is None else await authenticator.of_secret(secret, address)
         return with_links(principal or ANONYMOUS, links_of(scope))
 
-    def _trusted(self, scope: Scope) -> bool:
+    def _has_allowed_origin(self, scope: Scope) -> bool:
         origin = header_of(scope, b"origin")
-        return origin in self._others or origin == f"{scheme_of(scope)}://{host_of(scope)}"
+        return origin in self._origins or origin == f"{scheme_of(scope)}://{host_of(scope)}"
 
 
 def _is_surplus(scope: Scope) -> bool:
-    """Return whether the connection of a request is beyond a limit, and only of use to signed-in users."""
+    """Return whether the connection is beyond the limit for clients without sign-in."""
     occupant: OpenConnection | None = scope.get(OCCUPANT)
     return occupant is not None and occupant.surplus

@@ -1,4 +1,4 @@
-"""Limits on request bodies: size, rate, and one import at a time for each caller."""
+"""Middleware that limits request bodies: their size, their rate, and one import at a time per caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-from realtime.api.error_handlers import refusal
+from realtime.api.error_handlers import response_for
 from realtime.api.middleware.origins import SAFE_METHODS
 from realtime.api.requests import caller_of, header_of, path_of, principal_of
 from realtime.auth.permissions import check_author
@@ -20,77 +20,82 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-PATIENCE_SECONDS = 10.0
-"""Seconds that a body may be waited for. What arrives refills them, at the rate below."""
+BODY_TIMEOUT_SECONDS = 10.0
+"""Time budget for waiting for a body. Received bytes refill it, at the rates below."""
 BYTES_PER_SECOND = 1024
 LARGE_BYTES_PER_SECOND = 8 * 1024
-"""The same for large bodies, which are stored while they arrive."""
+"""The rate for large bodies, which are stored while they arrive."""
 
 
 class BodyLimit:
-    """Refuses request bodies over a size with 413: by their announced length, and counted as they arrive.
+    """Middleware that rejects request bodies that are too large (413) or arrive too slowly (408).
 
-    A body that arrives too slowly is refused with 408. ``others`` are paths with a size of their own. Bodies for them
-    are not read from clients that may not create notes, and only one at a time from each caller.
+    The size is checked against ``Content-Length`` and counted while the body arrives. Bodies for the paths in
+    ``overrides`` are read only from callers who may create notes, and one at a time per caller.
+
+    Args:
+        app: The application.
+        limit: The maximum size in bytes.
+        overrides: Paths with a different maximum size.
     """
 
-    def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, limit: int, overrides: Mapping[str, int]) -> None:
         self._app = app
-        self._most = most
-        self._others = others
-        self._callers: set[str] = set()
-        """Those that are sending a large body."""
+        self._limit = limit
+        self._overrides = overrides
+        self._uploading: set[str] = set()
+        """Callers that are sending a large body."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with its body counted, and timed while the program waits for it."""
+        """Pass the request on with a limited body, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         path = path_of(scope).rstrip("/")
-        if path not in self._others or scope["method"] in SAFE_METHODS:
-            await self._limited(scope, receive, send, self._most, BYTES_PER_SECOND)
+        if path not in self._overrides or scope["method"] in SAFE_METHODS:
+            await self._limited(scope, receive, send, self._limit, BYTES_PER_SECOND)
             return
         connection = HTTPConnection(scope)
         caller = caller_of(connection)
         try:
             check_author(principal_of(connection))
-            if caller in self._callers:
-                raise TooManyRequests(1.0, "Another import of yours is running, try again when it is done")
+            if caller in self._uploading:
+                raise TooManyRequests(1.0, "You have another import running, try again when it has finished")
         except RealtimeError as error:
-            await refusal(error)(scope, receive, send)
+            await response_for(error)(scope, receive, send)
             return
-        self._callers.add(caller)
+        self._uploading.add(caller)
         try:
-            await self._limited(scope, receive, send, self._others[path], LARGE_BYTES_PER_SECOND)
+            await self._limited(scope, receive, send, self._overrides[path], LARGE_BYTES_PER_SECOND)
         finally:
-            self._callers.discard(caller)
+            self._uploading.discard(caller)
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send, most: int, rate: float) -> None:
-        large = HTTPException(413, f"The body must be at most {most} bytes")
-        late = HTTPException(408, "The body came too slowly")
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, limit: int, rate: float) -> None:
+        too_large = HTTPException(413, f"The body must be at most {limit} bytes")
+        too_slow = HTTPException(408, "The request body arrived too slowly")
         announced = header_of(scope, b"content-length") or "0"
-        if announced.isdigit() and int(announced) > most:
-            await JSONResponse({"detail": large.detail}, 413)(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await JSONResponse({"detail": too_large.detail}, 413)(scope, receive, send)
             return
         clock = asyncio.get_running_loop().time
-        size, patience, whole = 0, PATIENCE_SECONDS, False
+        size, budget, complete = 0, BODY_TIMEOUT_SECONDS, False
 
-        async def counted() -> Message:
-            nonlocal size, patience, whole
-            if whole:  # what comes now is that the client went away, whenever it does
+        async def receive_limited() -> Message:
+            nonlocal size, budget, complete
+            if complete:  # only a disconnect can follow, at any time
                 return await receive()
             started = clock()
             try:
-                async with asyncio.timeout_at(started + patience):
+                async with asyncio.timeout_at(started + budget):
                     message = await receive()
             except TimeoutError:
-                raise late from None
+                raise too_slow from None
             arrived = len(message.get("body", b""))
-            patience = min(PATIENCE_SECONDS, patience - (clock() - started) + arrived / rate)
+            budget = min(BODY_TIMEOUT_SECONDS, budget - (clock() - started) + arrived / rate)
             size += arrived
-            whole = not message.get("more_body", False)
-            if size > most:
-                raise large
+            complete = not message.get("more_body", False)
+            if size > limit:
+                raise too_large
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_limited, send)

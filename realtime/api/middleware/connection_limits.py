@@ -1,4 +1,4 @@
-"""Limits on connections: how many begin per second, and how many one client has."""
+"""Middleware that limits new connections per second and open connections per client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from realtime.api.error_handlers import refusal
+from realtime.api.error_handlers import response_for
 from realtime.api.requests import caller_of, path_of, principal_of
 from realtime.auth.open_connections import OCCUPANT
 from realtime.errors import Unavailable
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 MAX_BUCKETS = 10_000
-"""Clients whose rate is known at the same time."""
+"""Maximum number of clients whose rate is tracked."""
 HEALTH = {"/ping", "/healthz", "/readyz"}
-"""Paths that are answered as long as there is a connection at all: the process would be restarted otherwise."""
-SPREAD = 4.0
-"""Random extra delay in seconds, so that refused clients do not all reconnect at once."""
+"""Paths without a limit: an orchestrator would otherwise restart a busy process."""
+MAX_RETRY_JITTER_SECONDS = 4.0
+"""Maximum random delay, so that rejected clients do not all reconnect at once."""
 
 
 class ConnectLimit:
-    """Middleware that limits how many WebSockets and event streams begin per second, and answers 503 to more.
+    """Middleware that limits new WebSockets and event streams per second, and rejects others with 503.
 
-    Clients that all reconnect at once would otherwise delay those that are connected. One user, or one network without
-    sign-in, gets a part of the limit only, so that it cannot use up that of the others.
+    Many clients that reconnect at once would otherwise delay the connected ones. A single user, or a single network
+    without sign-in, gets only a part of the limit.
 
     Args:
         app: The application.
-        per_second: WebSockets and event streams that may begin per second.
-        per_client: Those of one user or network among them.
-        guests: Those of all clients without sign-in among them.
+        per_second: The limit for all clients.
+        per_client: The limit for one user or network.
+        guests: The limit for all clients without sign-in.
     """
 
     def __init__(self, app: ASGIApp, per_second: int, per_client: int, guests: int) -> None:
@@ -51,55 +51,56 @@ class ConnectLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if it is within the limits."""
-        if (scope["type"] == "websocket" or is_event_stream(scope)) and not self._take(
+        if (scope["type"] == "websocket" or is_event_stream(scope)) and not self._acquire(
             caller_of(HTTPConnection(scope))
         ):
-            await refusal(Unavailable("Too many connect at once, try again"))(scope, receive, send)
+            await response_for(Unavailable("Too many clients are connecting, try again"))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _take(self, client: str) -> bool:
+    def _acquire(self, client: str) -> bool:
         if len(self._clients) >= MAX_BUCKETS:
             self._clients = {key: bucket for key, bucket in self._clients.items() if not bucket.is_full()}
         bucket = self._clients.get(client)
         if bucket is None:
             bucket = self._clients[client] = RateBucket(self._per_client)
         is_guest = not client.startswith("@")
-        return bucket.take() and (not is_guest or self._guests.take()) and self._all.take()
+        return bucket.acquire() and (not is_guest or self._guests.acquire()) and self._all.acquire()
 
 
 class RateBucket:
-    """Allows a number of things per second; unused ones are kept for one second."""
+    """A token bucket with a capacity of one second."""
 
     def __init__(self, per_second: int) -> None:
         self._rate = per_second
-        self._left = float(per_second)
-        self._counted = time.monotonic()
+        self._tokens = float(per_second)
+        self._refilled = time.monotonic()
 
-    def take(self) -> bool:
-        """Return whether one more is allowed, and count it if so."""
+    def acquire(self) -> bool:
+        """Take a token and return ``True``, or return ``False`` if there is none."""
         if self._refill() < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True
 
     def is_full(self) -> bool:
-        """Return whether nothing was taken for a second."""
+        """Return whether the bucket is full."""
         return self._refill() >= self._rate
 
     def _refill(self) -> float:
         now = time.monotonic()
-        self._left = min(self._rate, self._left + (now - self._counted) * self._rate)
-        self._counted = now
-        return self._left
+        self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
+        self._refilled = now
+        return self._tokens
 
 
 class Admission:
     """Middleware that counts each connection for the client that sends requests on it.
 
-    A client with too many connections, or one without sign-in while the reserve for signed-in users is touched, is
-    answered with 503. See :mod:`realtime.auth.open_connections`. Servers other than ``realtime serve`` do not count
-    connections.
+    A client with too many connections is rejected with 503, and so is one without sign-in if only the connections
+    reserved for signed-in users remain. See :mod:`realtime.auth.open_connections`.
+
+    Servers other than ``realtime serve`` do not count connections.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -112,20 +113,20 @@ class Admission:
             try:
                 occupant.identify(scope, principal_of(HTTPConnection(scope)).name)
             except Unavailable as error:
-                answer = refusal(error)
-                answer.headers["Connection"] = "close"
-                await answer(scope, receive, send)
+                response = response_for(error)
+                response.headers["Connection"] = "close"
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def is_event_stream(scope: Scope) -> bool:
-    """Return whether a request is for the feed as Server-Sent Events."""
+    """Return whether a request is for the Server-Sent Events of the feed."""
     return scope["type"] == "http" and path_of(scope).rstrip("/") == "/events"
 
 
 class StreamRetry:
-    """Middleware that replaces 429 and 503 answers of the event stream by a stream with only a ``retry:`` delay.
+    """Middleware that replaces a 429 or 503 response of the event stream with a stream of one ``retry:`` field.
 
     A browser's ``EventSource`` does not reconnect after any status but 200 (HTML standard, section 9.2.3). The delay is
     random, so that clients do not all reconnect at once.
@@ -135,23 +136,23 @@ class StreamRetry:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and replace a refusal that is not final."""
+        """Pass the request on, and replace a temporary rejection."""
         if not is_event_stream(scope):
             await self._app(scope, receive, send)
             return
         replaced = False
 
-        async def retrying(message: Message) -> None:
+        async def send_retry(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start" and message["status"] in (429, 503):
                 replaced = True
-                refused = Headers(raw=message["headers"])
-                seconds = float(refused.get("retry-after", "1")) + random.random() * SPREAD
-                kept = {name: value for name, value in refused.items() if name.startswith(("access-control-", "vary"))}
+                original = Headers(raw=message["headers"])
+                seconds = float(original.get("retry-after", "1")) + random.random() * MAX_RETRY_JITTER_SECONDS
+                kept = {name: value for name, value in original.items() if name.startswith(("access-control-", "vary"))}
                 headers = {**kept, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
                 stream = Response(f"retry: {seconds * 1000:.0f}\n\n", 200, headers, "text/event-stream")
                 await stream(scope, receive, send)
             elif not replaced:
                 await send(message)
 
-        await self._app(scope, receive, retrying)
+        await self._app(scope, receive, send_retry)

@@ -1,4 +1,4 @@
-"""The parts of HTTP semantics (RFC 9110) that neither uvicorn nor FastAPI apply, for all routes."""
+"""Middleware for parts of HTTP semantics (RFC 9110) that neither uvicorn nor FastAPI implement."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ LISTS = {
     b"if-none-match": b", ",
     b"x-forwarded-host": b", ",
 }
-"""Headers whose value may be spread over several lines, with what joins the lines (section 5.3)."""
+"""List-valued headers that may occur on several lines, with the separator that joins them (section 5.3)."""
 ENCODED = "Content-Encoding {} is not supported. Send the body uncompressed"
 
 
 class HeadAnswered(OSError):
-    """The answer to a ``HEAD`` request was sent. An ``OSError``, as when a client disconnects: responses stop at it."""
+    """Raised into a response once its ``HEAD`` request has been answered.
+
+    An ``OSError``, as for a disconnected client, because streaming responses stop at it.
+    """
 
 
 class HttpSemantics:
-    """Middleware that answers ``HEAD``, joins repeated header lines, and refuses encoded bodies (415)."""
+    """Middleware that answers ``HEAD``, joins repeated header lines, and rejects encoded bodies (415)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on as the routes expect it, or refuse it."""
+        """Pass the request on in the form that the routes expect, or reject it."""
         if scope["type"] in ("http", "websocket"):
-            scope["headers"] = joined(scope["headers"])
+            scope["headers"] = join_repeated_headers(scope["headers"])
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
                 await self._head(scope, send)
                 return
             encoding = None if scope["method"] in SAFE_METHODS else _encoding_of(scope["headers"])
             if encoding is not None:
-                refusal = JSONResponse({"detail": ENCODED.format(encoding)}, 415, {"Accept-Encoding": "identity"})
-                await refusal(scope, receive, send)
+                response = JSONResponse({"detail": ENCODED.format(encoding)}, 415, {"Accept-Encoding": "identity"})
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     async def _head(self, scope: Scope, send: Send) -> None:
-        """Answer as to ``GET``, without the body. A streamed body is not generated."""
+        """Respond as to ``GET``, without a body. A streamed body is not generated."""
         answered = asyncio.Event()
         received = False
 
@@ -82,8 +85,8 @@ class HttpSemantics:
                 raise
 
 
-def joined(headers: Sequence[Header]) -> Sequence[Header]:
-    """Return the headers with the lines of each list joined into one."""
+def join_repeated_headers(headers: Sequence[Header]) -> Sequence[Header]:
+    """Return the headers with the lines of each list-valued header joined into one."""
     names = [name for name, _ in headers if name in LISTS]
     if len(names) == len(set(names)):
         return headers
@@ -91,11 +94,11 @@ def joined(headers: Sequence[Header]) -> Sequence[Header]:
     return [*(header for header in headers if header[0] not in LISTS), *lists]
 
 
-def _lines(headers: Iterable[Header], wanted: bytes) -> Iterable[bytes]:
-    return (value for name, value in headers if name == wanted)
+def _lines(headers: Iterable[Header], header: bytes) -> Iterable[bytes]:
+    return (value for name, value in headers if name == header)
 
 
 def _encoding_of(headers: Iterable[Header]) -> str | None:
-    """Return the encoding of a body as its headers name it, or ``None`` if it has none."""
-    named = b", ".join(_lines(headers, b"content-encoding")).decode("latin-1").strip()
-    return None if named.lower() in ("", "identity") else named[:100]
+    """Return the ``Content-Encoding`` of a body, or ``None`` if it is not encoded."""
+    encoding = b", ".join(_lines(headers, b"content-encoding")).decode("latin-1").strip()
+    return None if encoding.lower() in ("", "identity") else encoding[:100]

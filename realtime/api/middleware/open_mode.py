@@ -1,12 +1,12 @@
-"""Open mode, without accounts, for the people of one machine only: what a server in it refuses to serve."""
+"""Middleware that protects a database with accounts from a server in open mode."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realtime.api.error_handlers import refusal
+from realtime.api.error_handlers import response_for
 from realtime.api.middleware.authentication import WITHOUT_MONGODB
-from realtime.api.requests import first_part, path_of
+from realtime.api.requests import first_segment, path_of
 from realtime.auth.open_mode import OpenModeCheck
 from realtime.errors import Unavailable
 
@@ -21,13 +21,13 @@ class OpenModeGate:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, if it may be served."""
+        """Pass the request on, or reject it."""
         if scope["type"] in ("http", "websocket"):
-            open_mode: OpenModeCheck = scope["app"].state.parts.open_mode
-            if open_mode.has_accounts is not False and first_part(path_of(scope)) not in WITHOUT_MONGODB:
+            open_mode: OpenModeCheck = scope["app"].state.services.open_mode
+            if open_mode.has_accounts is not False and first_segment(path_of(scope)) not in WITHOUT_MONGODB:
                 try:
                     await open_mode.check()
                 except Unavailable as error:
-                    await refusal(error)(scope, receive, send)
+                    await response_for(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Reverse proxies: the client address, scheme, host and path prefix of a request."""
+"""Middleware for reverse proxies: client address, scheme, host and path prefix."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class ProxyHeaders:
 
     def __init__(self, app: ASGIApp, proxies: str) -> None:
         self._app = app
-        uvicorns: Any = ProxyHeadersMiddleware  # it has types of its own for ASGI
+        uvicorns: Any = ProxyHeadersMiddleware  # uvicorn has its own ASGI types
         self._forwarded_for = uvicorns(self._forwarded, proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on as the client made it."""
+        """Pass the request on with the address, scheme and host that the client used."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        # The headers first: most requests have none of them, and an address takes longer to look up.
+        # The headers first: few requests have them, and looking up an address takes longer.
         forwarded = any(name in FORWARDED for name, _ in scope["headers"])
         address = scope["client"][0] if scope.get("client") else None
         if not forwarded or address not in self._forwarded_for.trusted_hosts:
@@ -58,7 +58,7 @@ def _first(value: str | None) -> str:
 
 def trusted_hosts(proxies: str) -> Container[str]:
     """Return the addresses of the proxies whose headers are trusted."""
-    uvicorns: Any = ProxyHeadersMiddleware  # it has types of its own for ASGI
+    uvicorns: Any = ProxyHeadersMiddleware  # uvicorn has its own ASGI types
     hosts: Container[str] = uvicorns(None, proxies).trusted_hosts
     return hosts
 
@@ -76,39 +76,39 @@ class RootPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its root path."""
-        prefix = self._prefix or scope.get("root_path", "")  # the setting, or what another server was told
+        prefix = self._prefix or scope.get("root_path", "")  # the setting, or the root path of another ASGI server
         if not prefix or scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        scope["path"] = prefix + self._own(prefix, scope)
+        scope["path"] = prefix + self._path_below(prefix, scope)
         scope["root_path"] = prefix
 
-        async def prefixed(message: Message) -> None:
+        async def send_prefixed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [_below(prefix.encode(), *header) for header in message["headers"]]
+                headers = [_with_prefix(prefix.encode(), *header) for header in message["headers"]]
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self._app(scope, receive, prefixed)
+        await self._app(scope, receive, send_prefixed)
 
-    def _own(self, prefix: str, scope: Scope) -> str:
+    def _path_below(self, prefix: str, scope: Scope) -> str:
         """Return the path below the prefix.
 
-        The prefix can equal one of the application's own paths (``/notes``). Then the next segment decides whether the
-        prefix is still there; for the bare prefix, the ``Accept`` header decides.
+        The prefix can equal one of the application's own paths (``/notes``). The next segment then decides whether the
+        proxy stripped the prefix; for the bare prefix, the ``Accept`` header decides.
         """
         path: str = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if path != prefix and not path.startswith(prefix + "/"):
             return path
-        rest = path.removeprefix(prefix) or "/"
-        first = rest.split("/")[1]
+        remainder = path.removeprefix(prefix) or "/"
+        first = remainder.split("/")[1]
         if first:
-            return rest if first in self._first_segments else path
+            return remainder if first in self._first_segments else path
         conflict = prefix.split("/")[1] in self._first_segments
-        return path if conflict and "text/html" not in (header_of(scope, b"accept") or "") else rest
+        return path if conflict and "text/html" not in (header_of(scope, b"accept") or "") else remainder
 
 
-def _below(prefix: bytes, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+def _with_prefix(prefix: bytes, name: bytes, value: bytes) -> tuple[bytes, bytes]:
     if name == b"location" and value.startswith(b"/"):
         return name, prefix + value
     if name == b"link" and value.startswith(b"</"):

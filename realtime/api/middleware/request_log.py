@@ -1,4 +1,4 @@
-"""Log and measure requests."""
+"""Middleware that logs and measures requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Measures and logs. No bodies, no queries, no headers."""
+    """Middleware that logs and measures requests, without their bodies, query strings and headers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Measures and logs a request when it ends; a WebSocket when it closes, or is taken over by its session."""
+        """Log a request when it ends, a WebSocket when it closes or is taken over by its handler."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Security headers of all answers."""
+"""Middleware that adds security headers."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ if TYPE_CHECKING:
 
 
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-"""Has a browser that came over https once use nothing else for a year."""
+"""Make browsers use only HTTPS for a year."""
 
 
 class SecurityHeaders:
-    """Has browsers take an answer for what it says it is, and tell nobody of it; a page has a policy of its own.
+    """Middleware that adds ``nosniff``, ``no-referrer`` and, to JSON, a restrictive Content-Security-Policy.
 
-    Where there are accounts, nothing is ``kept`` that does not say so itself: it may be for one person only. Pages of
-    other origins can load answers only if there are ``others`` that may.
+    Args:
+        app: The application.
+        cacheable: Whether responses without ``Cache-Control`` may be cached. With accounts they may be for one user
+            only.
+        cross_origin: Whether pages of other origins may load responses.
     """
 
-    def __init__(self, app: ASGIApp, *, kept: bool, others: bool) -> None:
+    def __init__(self, app: ASGIApp, *, cacheable: bool, cross_origin: bool) -> None:
         self._app = app
         self._all = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-        if not others:
+        if not cross_origin:
             self._all.append((b"cross-origin-resource-policy", b"same-origin"))
-        if not kept:
+        if not cacheable:
             self._all.append((b"cache-control", b"no-store"))
         self._json = [*self._all, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, and adds what its answer lacks."""
+        """Pass the request on, and add the missing headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def safely(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = dict(message["headers"])
-                wanted = self._json if given.get(b"content-type") == b"application/json" else self._all
-                lacking = [header for header in wanted if header[0] not in given]
+                present = dict(message["headers"])
+                headers = self._json if present.get(b"content-type") == b"application/json" else self._all
+                missing = [header for header in headers if header[0] not in present]
                 if scope["scheme"] == "https":
-                    lacking.append(HSTS)
-                message = {**message, "headers": [*message["headers"], *lacking]}
+                    missing.append(HSTS)
+                message = {**message, "headers": [*message["headers"], *missing]}
             await send(message)
 
-        await self._app(scope, receive, safely)
+        await self._app(scope, receive, send_secured)

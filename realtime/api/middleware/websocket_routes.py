@@ -1,4 +1,4 @@
-"""Middleware that takes WebSockets straight to their routes."""
+"""Middleware that routes WebSockets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class WebSocketRoutes:
-    """Middleware that takes WebSockets straight to their routes: what comes around a request's answer is not theirs."""
+    """Middleware that passes WebSockets directly to their routes, without FastAPI's wrappers for responses."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[WebSocketRoute]) -> None:
         self._app = app
         self._routes = tuple(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is no WebSocket; one for none of them is refused."""
+        """Pass a WebSocket to its route, or reject it; pass other requests on."""
         if scope["type"] == "websocket":
             for route in self._routes:
-                match, found = route.matches(scope)
+                match, child_scope = route.matches(scope)
                 if match is Match.FULL:
-                    scope.update(found)
+                    scope.update(child_scope)
                     await route.app(scope, receive, send)
                     return
             await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The limit on writes per second."""
+"""Middleware that limits writes per second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
-from realtime.api.error_handlers import refusal
+from realtime.api.error_handlers import response_for
 from realtime.api.middleware.origins import SAFE_METHODS
 from realtime.api.requests import caller_of
 from realtime.api.services import services_of
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class WriteLimit:
-    """Refuses writes of whoever sends too many (429): a user, or an address if nobody is signed in."""
+    """Middleware that rejects writes above a rate (429), per user, or per network without sign-in."""
 
     def __init__(self, app: ASGIApp, rule: RateRule) -> None:
         self._app = app
         self._rule = rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is within the limit."""
+        """Pass the request on, or reject it."""
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-            limits = services_of(HTTPConnection(scope)).limits
+            limits = services_of(HTTPConnection(scope)).rate_limiter
             assert limits is not None
             try:
                 await limits.acquire(self._rule, caller_of(HTTPConnection(scope)))
             except TooManyRequests as error:
-                await refusal(error)(scope, receive, send)
+                await response_for(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The routes of one's own account: signing up, in and out, the password, sessions."""
+"""Routes for the caller's own account: sign-up, sign-in, sign-out, password, sessions."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from realtime.api.auth_deps import (
-    ANYONE,
     ENDED,
     EXAMPLE_ID,
     EXAMPLE_PASSWORD,
     INSECURE,
-    OWN,
-    OWN_ACT,
-    OWN_READ,
-    SAFELY,
-    AccountsPart,
-    CallerPart,
-    Digest,
-    InPerson,
+    PUBLIC_JSON,
+    REQUIRE_HTTPS,
+    USER_ACTION,
+    USER_JSON,
+    USER_READ,
+    AccountsDep,
+    ClientInfoDep,
+    DigestId,
     Name,
     NewPassword,
     Password,
     Secret,
-    private,
-    shown,
+    SessionUser,
+    private_response,
+    with_example,
 )
 from realtime.api.cookies import add_device, cookie_of, drop_links, set_cookie
-from realtime.api.deps import only
-from realtime.api.pagination import list_answer
+from realtime.api.deps import allow_query
+from realtime.api.pagination import list_response
 from realtime.api.requests import principal_of
-from realtime.api.responses import TOO_MANY, UNAVAILABLE, Answers, problem
+from realtime.api.responses import TOO_MANY, UNAVAILABLE, Responses, error_response
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.accounts import Accounts, NewAccount, SignUp, StartedSession
@@ -40,13 +40,15 @@ from realtime.auth.permissions import Principal
 from realtime.auth.users import FailedSignInCount as Failed
 from realtime.notes.models import Model, Moment
 
-router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
+router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[allow_query()])
 
-SESSION_GONE: Answers = {404: problem("There is no such session, or there are no accounts", "Session not found")}
+SESSION_GONE: Responses = {
+    404: error_response("The session does not exist, or the server has no accounts", "Session not found")
+}
 
 
 class User(BaseModel):
-    """Who is signed in, and whether in person or by an API token."""
+    """The signed-in user, and the kind of credentials."""
 
     name: str
     admin: bool
@@ -54,30 +56,32 @@ class User(BaseModel):
 
 
 class FailedSignIns(BaseModel):
-    """Failed sign-ins with the name of a user, before the last sign-in in a browser and since the one before that."""
+    """Failed sign-ins of a user between the last two successful sign-ins in a browser."""
 
     model_config = ConfigDict(from_attributes=True)
 
     count: int
-    last_date: Annotated[Moment, Field(description="time of the latest one")]
+    last_date: Annotated[Moment, Field(description="time of the latest failed sign-in")]
 
 
 class Me(BaseModel):
-    """What a page has to know before it can show anything."""
+    """The mode of the server and the signed-in user."""
 
-    model_config = shown(
+    model_config = with_example(
         mode="accounts",
         sign_up="invite",
         user={"name": "ann", "admin": True, "via": "session"},
         failed_sign_ins={"count": 3, "last_date": "2026-01-02T03:04:05.000Z"},
     )
 
-    mode: Annotated[Literal["open", "accounts"], Field(description="`open`: everything is everyone's")]
-    sign_up: Annotated[SignUp, Field(description="who may make an account")]
-    user: Annotated[User | None, Field(description="who is signed in")]
+    mode: Annotated[
+        Literal["open", "accounts"], Field(description="`open`: no accounts, everyone has access to all notes")
+    ]
+    sign_up: Annotated[SignUp, Field(description="who can create an account")]
+    user: Annotated[User | None, Field(description="the signed-in user")]
     failed_sign_ins: Annotated[
         FailedSignIns | None,
-        Field(description="to report to the user, until they are acknowledged or the next sign-in"),
+        Field(description="to be shown to the user, until acknowledged or until the next sign-in"),
     ] = None
 
 
@@ -88,75 +92,76 @@ def _user(principal: Principal) -> User | None:
 
 
 def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
-    told = None if failed is None else FailedSignIns.model_validate(failed)
-    return Me(mode="accounts", sign_up=accounts.sign_up_mode, user=user, failed_sign_ins=told)
+    failed_sign_ins = None if failed is None else FailedSignIns.model_validate(failed)
+    return Me(mode="accounts", sign_up=accounts.sign_up_mode, user=user, failed_sign_ins=failed_sign_ins)
 
 
-@router.get("/me", summary="Who am I?", response_model=Me, responses=UNAVAILABLE)
+@router.get("/me", summary="Read the signed-in user", response_model=Me, responses=UNAVAILABLE)
 async def me(request: Request) -> Response:
-    """Whether there are accounts, who may sign up, and who is signed in."""
+    """Return the mode of the server, who can sign up, and the signed-in user."""
     accounts = services_of(request).accounts
     if accounts is None:
-        return private(Me(mode="open", sign_up="closed", user=None))
+        return private_response(Me(mode="open", sign_up="closed", user=None))
     user = _user(principal_of(request))
     failed = await accounts.failed_sign_ins(principal_of(request))
-    answer = private(_me(accounts, user, failed))
+    response = private_response(_me(accounts, user, failed))
     if user is None and cookie_of(request.scope) is not None:
-        set_cookie(answer, request, None)
-    return answer
+        set_cookie(response, request, None)
+    return response
 
 
 class SignUpIn(Model):
     """A new account."""
 
-    model_config = shown(name="ann", password=EXAMPLE_PASSWORD, invite="6pLO2M1s…")
+    model_config = with_example(name="ann", password=EXAMPLE_PASSWORD, invite="6pLO2M1s…")
 
     name: Name
     password: NewPassword
-    invite: Annotated[Secret | None, Field(description="what an admin made for you")] = None
+    invite: Annotated[Secret | None, Field(description="the invite from an administrator")] = None
     setup: Annotated[
-        Secret | None, Field(description="what the server printed when it started, to make the first user, an admin")
+        Secret | None,
+        Field(description="the setup token that the server printed at startup, to create the first administrator"),
     ] = None
 
 
 class SignInIn(Model):
-    """A name and its password."""
+    """The credentials of a user."""
 
-    model_config = shown(name="ann", password=EXAMPLE_PASSWORD)
+    model_config = with_example(name="ann", password=EXAMPLE_PASSWORD)
 
     name: Name
     password: Password
 
 
-def _begun(accounts: AccountsPart, request: Request, begun: StartedSession, status: int) -> Response:
-    user = User(name=begun.person.name, admin=begun.person.admin, via="session")
-    answer = private(_me(accounts, user, begun.failed), status)
-    set_cookie(answer, request, begun.secret)
-    add_device(answer, request, begun.device)
-    return answer
+def _session_response(accounts: AccountsDep, request: Request, started: StartedSession, status: int) -> Response:
+    user = User(name=started.person.name, admin=started.person.admin, via="session")
+    response = private_response(_me(accounts, user, started.failed), status)
+    set_cookie(response, request, started.secret)
+    add_device(response, request, started.device)
+    return response
 
 
 @router.post(
     "/sign-up",
     status_code=201,
-    summary="Make an account",
+    summary="Create an account",
     response_model=Me,
-    dependencies=[SAFELY],
+    dependencies=[REQUIRE_HTTPS],
     responses={
-        **ANYONE,
+        **PUBLIC_JSON,
         **INSECURE,
-        403: problem("Nobody may, or not without an invite that holds", "To sign up here takes an invite"),
-        409: problem("Somebody has this name", "Somebody has this name already"),
+        403: error_response("Sign-up is closed, or the invite is missing or invalid", "You need an invite to sign up"),
+        409: error_response("The name is taken", "This name is already taken"),
     },
 )
-async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignUpIn) -> Response:
-    """Makes an account, and signs in with it. Only whoever has the setup token can make the first one, an admin's.
+async def sign_up(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignUpIn) -> Response:
+    """Create an account and sign in. The first account, an administrator's, requires the setup token.
 
-    A name stays as it is.
+    A name cannot be changed later.
     """
     new = NewAccount(body.name, body.password, body.invite, body.setup)
-    begun = await accounts.sign_up(new, caller, cookie_of(request.scope))
-    return _begun(accounts, request, begun, 201)
+    started = await accounts.sign_up(new, caller, cookie_of(request.scope))
+    return _session_response(accounts, request, started, 201)
 
 
 @router.post(
@@ -164,55 +169,57 @@ async def sign_up(request: Request, accounts: AccountsPart, caller: CallerPart, 
     summary="Sign in",
     response_model=Me,
     openapi_extra={"security": []},
-    dependencies=[SAFELY],
+    dependencies=[REQUIRE_HTTPS],
     responses={
-        **ANYONE,
+        **PUBLIC_JSON,
         **INSECURE,
-        401: problem("A wrong name or password, or a disabled account", "The name or the password is wrong"),
+        401: error_response(
+            "The name or password is wrong, or the account is disabled", "The name or the password is wrong"
+        ),
     },
 )
-async def sign_in(request: Request, accounts: AccountsPart, caller: CallerPart, body: SignInIn) -> Response:
-    """Begins a session, whose secret is in a cookie that scripts cannot read; one that the browser had before ends."""
-    begun = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
-    return _begun(accounts, request, begun, 200)
+async def sign_in(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignInIn) -> Response:
+    """Start a session, with an HttpOnly cookie. A session that the browser had before ends."""
+    started = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
+    return _session_response(accounts, request, started, 200)
 
 
 @router.post(
     "/sign-out",
     status_code=204,
     summary="Sign out",
-    responses={**ANYONE, 204: {"description": "Nobody is signed in any more"}},
+    responses={**PUBLIC_JSON, 204: {"description": "Signed out"}},
 )
-async def sign_out(request: Request, accounts: AccountsPart, caller: CallerPart) -> Response:
-    """Ends the session, and all that is open for it. The browser also loses the links that it was given."""
+async def sign_out(request: Request, accounts: AccountsDep, caller: ClientInfoDep) -> Response:
+    """End the session, close its connections, and remove the share links from the browser."""
     await accounts.sign_out(principal_of(request), caller)
-    answer = private(None)
-    set_cookie(answer, request, None)
-    # No Clear-Site-Data: it would also delete the device cookie, and what the page keeps for other people.
-    drop_links(answer, request)
-    return answer
+    response = private_response(None)
+    set_cookie(response, request, None)
+    # No Clear-Site-Data: it would also delete the device cookie, and the drafts of other users of the browser.
+    drop_links(response, request)
+    return response
 
 
 @router.delete(
     "/failed-sign-ins",
     status_code=204,
     summary="Acknowledge failed sign-ins",
-    responses={**OWN_ACT, 204: {"description": "They are not reported again"}},
+    responses={**USER_ACTION, 204: {"description": "Acknowledged"}},
 )
-async def acknowledge_failed_sign_ins(accounts: AccountsPart, principal: InPerson) -> Response:
-    """Stops `GET /auth/me` from reporting the failed sign-ins that it reports now. The audit keeps them."""
+async def acknowledge_failed_sign_ins(accounts: AccountsDep, principal: SessionUser) -> Response:
+    """Remove the current failed sign-ins from `GET /auth/me`. The audit keeps them."""
     await accounts.acknowledge_failed_sign_ins(principal)
-    return private(None)
+    return private_response(None)
 
 
 class PasswordChange(Model):
-    """The password as it is, and as it shall be."""
+    """The old and the new password."""
 
-    model_config = shown(old=EXAMPLE_PASSWORD, new="nine lives of a patient cat")
+    model_config = with_example(old=EXAMPLE_PASSWORD, new="nine lives of a patient cat")
 
     old: Password
     new: NewPassword
-    revoke_tokens: Annotated[bool, Field(description="whether all your API tokens end, too")] = False
+    revoke_tokens: Annotated[bool, Field(description="whether to revoke all your API tokens")] = False
 
 
 @router.post(
@@ -220,32 +227,32 @@ class PasswordChange(Model):
     status_code=204,
     summary="Change the password",
     responses={
-        **OWN,
+        **USER_JSON,
         **TOO_MANY,
         204: {"description": "Changed"},
-        403: problem("The old password is wrong, or an API token sent this", "The old password is wrong"),
+        403: error_response("The old password is wrong, or the caller uses an API token", "The old password is wrong"),
     },
 )
 async def password(
-    request: Request, accounts: AccountsPart, principal: InPerson, caller: CallerPart, body: PasswordChange
+    request: Request, accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep, body: PasswordChange
 ) -> Response:
-    """Changes the password. All other sessions end, and signed tokens and tickets with them. This session goes on.
+    """Change the password and end all other sessions, with their signed tokens and tickets.
 
-    API tokens stay valid unless `revoke_tokens` is set. Set it if somebody else may know the password, or have used one
-    of your sessions: they may have created a token. Links to notes stay as they are.
+    API tokens stay valid unless `revoke_tokens` is set. Set it if someone else may know the password or has used one of
+    your sessions: they may have created a token. Share links stay valid.
 
-    Other browsers count as unknown devices until somebody signs in there again.
+    Other browsers count as unknown devices until the next sign-in there.
     """
     device = await accounts.change_password(principal, body.old, body.new, caller, revoke_tokens=body.revoke_tokens)
-    answer = private(None)
-    add_device(answer, request, device)
-    return answer
+    response = private_response(None)
+    add_device(response, request, device)
+    return response
 
 
 class PasswordConfirmation(Model):
     """The password of the signed-in user."""
 
-    model_config = shown(password=EXAMPLE_PASSWORD)
+    model_config = with_example(password=EXAMPLE_PASSWORD)
 
     password: Password
 
@@ -255,27 +262,28 @@ class PasswordConfirmation(Model):
     status_code=204,
     summary="Confirm the password",
     responses={
-        **OWN,
+        **USER_JSON,
         204: {"description": "Confirmed"},
-        403: problem("The password is wrong, or an API token sent this", "The password is wrong"),
+        403: error_response("The password is wrong, or the caller uses an API token", "The password is wrong"),
     },
 )
 async def confirm(
-    accounts: AccountsPart, principal: InPerson, caller: CallerPart, body: PasswordConfirmation
+    accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep, body: PasswordConfirmation
 ) -> Response:
-    """Confirms the password, for 10 minutes in this session.
+    """Confirm the password for 10 minutes in this session.
 
-    Creating an API token, giving a note to another owner, changing the role of a user and deleting an account need it.
-    A request that comes without it gets 403 with `"required": "password_confirmation"`. A sign-in confirms, too.
+    Required to create an API token, to transfer a note to another owner, to change the role of a user, and to delete an
+    account. Without it, these requests get 403 with `"required": "password_confirmation"`. A sign-in counts as a
+    confirmation.
     """
     await accounts.confirm_password(principal, body.password, caller)
-    return private(None)
+    return private_response(None)
 
 
 class SignIn(BaseModel):
-    """A session: where and when somebody signed in."""
+    """A session of a user."""
 
-    model_config = shown(
+    model_config = with_example(
         id=EXAMPLE_ID,
         created_date="2026-01-01T09:00:00.000Z",
         used_date="2026-01-02T18:30:00.000Z",
@@ -287,19 +295,21 @@ class SignIn(BaseModel):
 
     id: str
     created_date: Moment
-    used_date: Annotated[Moment, Field(description="to a minute")]
-    expires_date: Annotated[Moment, Field(description="unless it is used: 14 days later, at most 90 after the sign-in")]
+    used_date: Annotated[Moment, Field(description="time of the last use, to the minute")]
+    expires_date: Annotated[
+        Moment, Field(description="extended by each use: 14 days after the last use, at most 90 days after the sign-in")
+    ]
     address: str | None
-    agent: Annotated[str | None, Field(description="what the browser says it is")]
-    current: Annotated[bool, Field(default_factory=bool, description="whether it is the one that this was asked with")]
+    agent: Annotated[str | None, Field(description="the `User-Agent` of the browser")]
+    current: Annotated[bool, Field(default_factory=bool, description="whether this request uses it")]
 
 
-@router.get("/sessions", summary="List sessions", response_model=list[SignIn], responses=OWN_READ)
-async def sessions(accounts: AccountsPart, principal: InPerson) -> Response:
-    """Where one is signed in, the last one first."""
-    found = [SignIn.model_validate(one) for one in await accounts.sessions(principal, "session")]
-    return list_answer(
-        [one.model_copy(update={"current": one.id == principal.session}) for one in found],
+@router.get("/sessions", summary="List sessions", response_model=list[SignIn], responses=USER_READ)
+async def sessions(accounts: AccountsDep, principal: SessionUser) -> Response:
+    """Return the sessions of the signed-in user, newest first."""
+    sign_ins = [SignIn.model_validate(session) for session in await accounts.sessions(principal, "session")]
+    return list_response(
+        [sign_in.model_copy(update={"current": sign_in.id == principal.session}) for sign_in in sign_ins],
         {"Cache-Control": "no-store"},
     )
 
@@ -308,21 +318,21 @@ async def sessions(accounts: AccountsPart, principal: InPerson) -> Response:
     "/sessions",
     status_code=204,
     summary="End all other sessions",
-    responses={**OWN_ACT, 204: {"description": "This one is all that is left"}},
+    responses={**USER_ACTION, 204: {"description": "The other sessions ended"}},
 )
-async def end_others(accounts: AccountsPart, principal: InPerson, caller: CallerPart) -> Response:
-    """Signs out everywhere but here."""
+async def end_others(accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep) -> Response:
+    """End all sessions except the current one."""
     await accounts.end_others(principal, caller)
-    return private(None)
+    return private_response(None)
 
 
 @router.delete(
     "/sessions/{id}",
     status_code=204,
     summary="End a session",
-    responses={**OWN_ACT, **SESSION_GONE, **ENDED},
+    responses={**USER_ACTION, **SESSION_GONE, **ENDED},
 )
-async def end_session(accounts: AccountsPart, principal: InPerson, caller: CallerPart, id: Digest) -> Response:
-    """Signs out there, within a second."""
+async def end_session(accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep, id: DigestId) -> Response:
+    """End a session and close its connections within a second."""
     await accounts.end(principal, "session", id, caller)
-    return private(None)
+    return private_response(None)

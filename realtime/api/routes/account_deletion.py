@@ -1,4 +1,4 @@
-"""The routes that delete accounts: one's own, and as an administrator those of others."""
+"""Routes that delete accounts: the caller's own, or any account as an administrator."""
 
 from __future__ import annotations
 
@@ -9,77 +9,80 @@ from fastapi import Query, Request, Response
 from realtime.api.auth_deps import (
     CONFIRM,
     LAST_ADMIN,
-    OWN_ACT,
-    CallerPart,
-    Confirmed,
+    USER_ACTION,
+    ClientInfoDep,
     ConfirmedAdmin,
+    ConfirmedUser,
     Name,
     actor,
-    private,
+    private_response,
 )
 from realtime.api.cookies import drop_links, set_cookie
-from realtime.api.deps import only
-from realtime.api.responses import Answers
+from realtime.api.deps import allow_query
+from realtime.api.responses import Responses
 from realtime.api.router import SlashRouter
 from realtime.api.routes.admin import NO_USER, UserName
 from realtime.api.services import services_of
 from realtime.auth.users import Actor
 from realtime.errors import NoAccounts
 
-router = SlashRouter(dependencies=[only("transfer_to")])
+router = SlashRouter(dependencies=[allow_query("transfer_to")])
 
 SETTLE_SECONDS = 5.0
-"""How long the answer waits for the notes to be settled; the rest is settled in the background."""
-ANSWERS: Answers = {**OWN_ACT, **CONFIRM, **LAST_ADMIN, **NO_USER, 204: {"description": "Deleted"}}
+"""Maximum time that the response waits for the notes to be settled; the rest is settled in the background."""
+RESPONSES: Responses = {**USER_ACTION, **CONFIRM, **LAST_ADMIN, **NO_USER, 204: {"description": "Deleted"}}
 
 TransferTo = Annotated[
     Name | None,
     Query(
-        description="the user who gets the notes; without one, notes that are public or shared with members become the"
-        " administrators', and all others go into the trash"
+        description="the user who gets the notes; otherwise public notes and notes shared with members go to the"
+        " administrators, and all others to the trash"
     ),
 ]
 
 
-@router.delete("/auth/account", status_code=204, tags=["accounts"], summary="Delete your account", responses=ANSWERS)
+@router.delete("/auth/account", status_code=204, tags=["accounts"], summary="Delete your account", responses=RESPONSES)
 async def delete_own(
-    request: Request, principal: Confirmed, caller: CallerPart, transfer_to: TransferTo = None
+    request: Request, principal: ConfirmedUser, caller: ClientInfoDep, transfer_to: TransferTo = None
 ) -> Response:
-    """Deletes the account of the signed-in user for good.
+    """Permanently delete the account of the signed-in user.
 
-    All sessions, signed tokens and API tokens end at once, and the links to the notes with them. Nobody can take the
-    name again, and the history of notes goes on naming it. Notes in the trash stay there until they are purged.
+    All its sessions, signed tokens, API tokens and share links end at once. The name cannot be used again, and stays in
+    the history of notes. Notes in the trash stay there until they are purged.
 
-    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
     await _delete(request, principal.name or "", transfer_to, actor(principal, caller))
-    answer = private(None)
-    set_cookie(answer, request, None)
-    drop_links(answer, request)
-    return answer
+    response = private_response(None)
+    set_cookie(response, request, None)
+    drop_links(response, request)
+    return response
 
 
 @router.delete(
-    "/users/{name}", status_code=204, tags=["administration"], summary="Delete an account", responses=ANSWERS
+    "/users/{name}", status_code=204, tags=["administration"], summary="Delete an account", responses=RESPONSES
 )
 async def delete(
-    request: Request, admin: ConfirmedAdmin, caller: CallerPart, name: UserName, transfer_to: TransferTo = None
+    request: Request, admin: ConfirmedAdmin, caller: ClientInfoDep, name: UserName, transfer_to: TransferTo = None
 ) -> Response:
-    """Deletes the account of a user for good, as `DELETE /auth/account` does. To keep a way back, disable it instead.
+    """Permanently delete the account of a user, like `DELETE /auth/account`. Disabling a user can be undone.
 
-    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
     await _delete(request, name, transfer_to, actor(admin, caller))
-    return private(None)
+    return private_response(None)
 
 
 async def _delete(request: Request, name: str, heir: str | None, by: Actor) -> None:
-    """Delete an account, and settle its notes as far as that is possible at once.
+    """Delete an account, and settle its notes for up to ``SETTLE_SECONDS``.
 
-    Raises :class:`ResourceNotFound`, :class:`UnknownHeir`, :class:`LastAdmin`.
+    Raises:
+        ResourceNotFound: The user does not exist.
+        UnknownHeir: ``heir`` cannot get the notes.
+        LastAdmin: The user is the last administrator.
     """
-    parts = services_of(request)
-    if parts.accounts is None or parts.deleted_accounts is None:
+    services = services_of(request)
+    if services.accounts is None or services.deleted_accounts is None:
         raise NoAccounts
-    await parts.accounts.users.delete(name, heir, by)
-    await parts.deleted_accounts.settle(SETTLE_SECONDS)
+    await services.accounts.users.delete(name, heir, by)
+    await services.deleted_accounts.settle(SETTLE_SECONDS)

@@ -1,4 +1,4 @@
-"""The routes for admins: users, invites, and what was done."""
+"""Routes for administrators: users, invites and the audit."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from realtime.api.auth_deps import (
     ENDED,
     EXAMPLE_ID,
     LAST_ADMIN,
-    OWN_ACT,
-    OWN_READ,
-    AccountsPart,
+    USER_ACTION,
+    USER_READ,
+    AccountsDep,
     Admin,
-    CallerPart,
+    ClientInfoDep,
     ConfirmedAdmin,
-    Digest,
+    DigestId,
     Name,
     WritingAdmin,
     actor,
-    private,
-    shown,
+    private_response,
+    with_example,
 )
-from realtime.api.deps import only
-from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
-from realtime.api.responses import Answers, problem
+from realtime.api.deps import allow_query
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
+from realtime.api.responses import Responses, error_response
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import NAME
 from realtime.auth.permissions import LINK_ID_CHARACTERS
@@ -39,10 +39,11 @@ from realtime.notes.models import Moment
 router = SlashRouter(tags=["administration"])
 
 ORDER = "audit"
-NO_USER: Answers = {404: problem("There is no such user, or there are no accounts", "User not found")}
-NO_INVITE: Answers = {
-    404: problem(
-        "It was used, has expired, or was revoked", "Invite not found: it was used, has expired, or was revoked"
+NO_USER: Responses = {404: error_response("The user does not exist, or the server has no accounts", "User not entries")}
+NO_INVITE: Responses = {
+    404: error_response(
+        "The invite was used, has expired, or was revoked",
+        "Invite not entries: it was used, has expired, or was revoked",
     )
 }
 
@@ -50,9 +51,9 @@ UserName = Annotated[Name, Path()]
 
 
 class UserListed(BaseModel):
-    """A user, as admins see them."""
+    """A user, as shown to administrators."""
 
-    model_config = shown(name="ann", admin=True, disabled=False, created_date="2026-01-01T09:00:00.000Z")
+    model_config = with_example(name="ann", admin=True, disabled=False, created_date="2026-01-01T09:00:00.000Z")
 
     name: str
     admin: bool
@@ -60,73 +61,81 @@ class UserListed(BaseModel):
     created_date: Moment
 
 
-@router.get("/users", dependencies=[only()], summary="List users", response_model=list[UserListed], responses=OWN_READ)
-async def users(accounts: AccountsPart, admin: Admin) -> Response:
-    """All users, by name."""
-    found = [UserListed.model_validate(person) for person in await accounts.users.all()]
-    return list_answer(found, {"Cache-Control": "no-store"})
+@router.get(
+    "/users", dependencies=[allow_query()], summary="List users", response_model=list[UserListed], responses=USER_READ
+)
+async def users(accounts: AccountsDep, admin: Admin) -> Response:
+    """Return all users, ordered by name."""
+    listed = [UserListed.model_validate(user) for user in await accounts.users.all()]
+    return list_response(listed, {"Cache-Control": "no-store"})
 
 
 @router.post(
     "/users/{name}/disable",
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="Disable a user",
     response_model=UserListed,
-    responses={**OWN_ACT, **NO_USER, **LAST_ADMIN},
+    responses={**USER_ACTION, **NO_USER, **LAST_ADMIN},
 )
-async def disable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
-    """Nothing of theirs lets them in any more: sessions and tokens end, and what is open is closed within a second."""
-    return private(UserListed.model_validate(await accounts.users.set_disabled(name, True, actor(admin, caller))))
+async def disable(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep, name: UserName) -> Response:
+    """Disable a user: sessions and tokens end, and open connections are closed within a second."""
+    return private_response(
+        UserListed.model_validate(await accounts.users.set_disabled(name, True, actor(admin, caller)))
+    )
 
 
 @router.post(
     "/users/{name}/enable",
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="Enable a user",
     response_model=UserListed,
-    responses={**OWN_ACT, **NO_USER},
+    responses={**USER_ACTION, **NO_USER},
 )
-async def enable(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, name: UserName) -> Response:
-    """They can sign in again; sessions and tokens of before stay ended."""
-    return private(UserListed.model_validate(await accounts.users.set_disabled(name, False, actor(admin, caller))))
+async def enable(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep, name: UserName) -> Response:
+    """Enable a user again. Earlier sessions and tokens stay ended."""
+    return private_response(
+        UserListed.model_validate(await accounts.users.set_disabled(name, False, actor(admin, caller)))
+    )
 
 
 @router.post(
     "/users/{name}/promote",
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="Make a user an administrator",
     response_model=UserListed,
-    responses={**OWN_ACT, **CONFIRM, **NO_USER},
+    responses={**USER_ACTION, **CONFIRM, **NO_USER},
 )
-async def promote(accounts: AccountsPart, admin: ConfirmedAdmin, caller: CallerPart, name: UserName) -> Response:
-    """Gives a user the administrator role, within a second also in everything that the user has open.
+async def promote(accounts: AccountsDep, admin: ConfirmedAdmin, caller: ClientInfoDep, name: UserName) -> Response:
+    """Give a user the administrator role. It applies to open connections within a second.
 
-    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
-    return private(UserListed.model_validate(await accounts.users.set_admin(name, True, actor(admin, caller))))
+    return private_response(UserListed.model_validate(await accounts.users.set_admin(name, True, actor(admin, caller))))
 
 
 @router.post(
     "/users/{name}/demote",
-    dependencies=[only()],
-    summary="Take the administrator role",
+    dependencies=[allow_query()],
+    summary="Remove the administrator role",
     response_model=UserListed,
-    responses={**OWN_ACT, **CONFIRM, **NO_USER, **LAST_ADMIN},
+    responses={**USER_ACTION, **CONFIRM, **NO_USER, **LAST_ADMIN},
 )
-async def demote(accounts: AccountsPart, admin: ConfirmedAdmin, caller: CallerPart, name: UserName) -> Response:
-    """Takes the administrator role from a user, within a second also in everything that the user has open.
+async def demote(accounts: AccountsDep, admin: ConfirmedAdmin, caller: ClientInfoDep, name: UserName) -> Response:
+    """Remove the administrator role from a user. It applies to open connections within a second.
 
-    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
-    return private(UserListed.model_validate(await accounts.users.set_admin(name, False, actor(admin, caller))))
+    return private_response(
+        UserListed.model_validate(await accounts.users.set_admin(name, False, actor(admin, caller)))
+    )
 
 
 class Invite(BaseModel):
     """An invite for one person."""
 
-    model_config = shown(invite="6pLO2M1s…", id=EXAMPLE_ID, expires="2026-01-08T09:00:00.000Z")
+    model_config = with_example(invite="6pLO2M1s…", id=EXAMPLE_ID, expires="2026-01-08T09:00:00.000Z")
 
-    invite: Annotated[str, Field(description="to be given when signing up")]
+    invite: Annotated[str, Field(description="the secret, to be sent on sign-up")]
     id: Annotated[str, Field(description="for `DELETE /invites/{id}`")]
     expires: Moment
 
@@ -134,7 +143,7 @@ class Invite(BaseModel):
 class InviteListed(BaseModel):
     """An invite that can still be used. Its secret is not stored."""
 
-    model_config = shown(
+    model_config = with_example(
         id=EXAMPLE_ID, by="ann", created_date="2026-01-01T09:00:00.000Z", expires_date="2026-01-08T09:00:00.000Z"
     )
 
@@ -146,67 +155,69 @@ class InviteListed(BaseModel):
 
 @router.get(
     "/invites",
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="List invites",
     response_model=list[InviteListed],
-    responses=OWN_READ,
+    responses=USER_READ,
 )
-async def invites(accounts: AccountsPart, admin: Admin) -> Response:
-    """The invites that can still be used, the latest first."""
-    found = [InviteListed.model_validate(one) for one in await accounts.users.invites()]
-    return list_answer(found, {"Cache-Control": "no-store"})
+async def invites(accounts: AccountsDep, admin: Admin) -> Response:
+    """Return the invites that can still be used, newest first."""
+    listed = [InviteListed.model_validate(entry) for entry in await accounts.users.invites()]
+    return list_response(listed, {"Cache-Control": "no-store"})
 
 
 @router.post(
     "/invites",
     status_code=201,
-    dependencies=[only()],
-    summary="Invite somebody",
+    dependencies=[allow_query()],
+    summary="Create an invite",
     response_model=Invite,
-    responses=OWN_ACT,
+    responses=USER_ACTION,
 )
-async def invite(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart) -> Response:
-    """Good for one account, for a week."""
+async def invite(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep) -> Response:
+    """Create an invite, which is valid for one account and for a week."""
     secret, expires = await accounts.users.invite(actor(admin, caller))
-    return private(Invite(invite=secret, id=digest(secret), expires=expires), 201)
+    return private_response(Invite(invite=secret, id=digest(secret), expires=expires), 201)
 
 
 @router.delete(
     "/invites/{id}",
     status_code=204,
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="Revoke an invite",
-    responses={**OWN_ACT, **NO_INVITE, **ENDED},
+    responses={**USER_ACTION, **NO_INVITE, **ENDED},
 )
-async def revoke_invite(accounts: AccountsPart, admin: WritingAdmin, caller: CallerPart, id: Digest) -> Response:
-    """Nobody can sign up with it any more."""
+async def revoke_invite(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep, id: DigestId) -> Response:
+    """Revoke an invite, so that it can no longer be used."""
     await accounts.users.revoke_invite(id, actor(admin, caller))
-    return private(None)
+    return private_response(None)
 
 
 class AuditQuery(PageQuery):
-    """The query of the audit."""
+    """The query parameters of the audit."""
 
     who: Annotated[
         str | None,
         StringConstraints(pattern=f"^({NAME}|guest:[0-9a-f]{{{LINK_ID_CHARACTERS}}})$", to_lower=True),
-        Field(description="only what this user did, or a guest with this link: `guest:` and its id"),
+        Field(
+            description="only entries of this user, or of guests with this share link: `guest:` and the id of the link"
+        ),
     ] = None
-    action: Annotated[AuditAction | None, Field(description="only this")] = None
+    action: Annotated[AuditAction | None, Field(description="only entries of this action")] = None
     after: After = None
 
     @field_validator("after")
     @classmethod
-    def _goes_on(cls, token: str | None) -> str | None:
+    def _check_token(cls, token: str | None) -> str | None:
         if token is not None and not re.fullmatch("[0-9a-f]{24}", str(decode_page_token(token, ORDER)[0])):
-            raise ValueError("is the end of a page in another order")
+            raise ValueError("is a page token for another order")
         return token
 
 
 class Entry(BaseModel):
-    """One thing that somebody did, or with `"ok": false` tried to."""
+    """An entry of the audit: an action, or with `"ok": false` a failed attempt."""
 
-    model_config = shown(
+    model_config = with_example(
         date="2026-01-01T09:00:00.000Z",
         who="ann",
         action="user.disable",
@@ -219,33 +230,33 @@ class Entry(BaseModel):
     who: Annotated[
         str | None,
         Field(
-            description="a user; `guest:` and the id of a link, for somebody who has that link and is not signed in;"
-            " `null`: somebody unknown, or whoever runs the server"
+            description="the user; `guest:` and the id of a share link for a guest; `null` for an unknown caller or the"
+            " operator of the server"
         ),
     ]
     action: AuditAction
     target: Annotated[
         str | None,
         Field(
-            description="a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use`:"
-            " there were too many of this caller in an hour to record all"
+            description="a user, a note, a session, a token or an invite; `null` for `note.access` and `token.use` if"
+            " the caller had too many in an hour to record each"
         ),
     ]
-    address: Annotated[str | None, Field(description="where it came from; `null` for text that was typed in an editor")]
+    address: Annotated[str | None, Field(description="the address of the caller; `null` for text typed in an editor")]
     ok: bool
 
 
-@router.get("/audit", summary="Read the audit", response_model=list[Entry], responses=OWN_READ)
-async def audit(accounts: AccountsPart, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Sign-ins, failed ones among them, changes of accounts and of access, the latest first. Kept for 90 days.
+@router.get("/audit", summary="Read the audit", response_model=list[Entry], responses=USER_READ)
+async def audit(accounts: AccountsDep, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
+    """Return sign-ins, failed sign-ins, and changes to accounts and access, newest first. They are kept for 90 days.
 
-    Refused requests for notes that exist (`note.access`), exports and uses of API tokens are recorded once an hour, by
-    caller, address and target, and at most 50 of each caller.
+    Denied access to existing notes (`note.access`), exports and uses of API tokens are recorded once an hour per
+    caller, address and target, at most 50 per caller.
     """
     after = None if query.after is None else str(decode_page_token(query.after, ORDER)[0])
-    found = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)
+    entries = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)
     headers = {"Cache-Control": "no-store"}
-    if len(found) == query.limit:
-        token = encode_page_token(ORDER, found[-1].id, 0)
+    if len(entries) == query.limit:
+        token = encode_page_token(ORDER, entries[-1].id, 0)
         headers["Link"] = link("/audit", limit=query.limit, who=query.who, action=query.action, after=token)
-    return list_answer([Entry.model_validate(entry) for entry in found], headers)
+    return list_response([Entry.model_validate(entry) for entry in entries], headers)

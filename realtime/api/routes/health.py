@@ -1,4 +1,4 @@
-"""Routes for whoever runs the server: liveness, readiness, metrics."""
+"""Routes for operators: liveness, readiness, metrics, `security.txt`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from realtime.api.middleware.origins import proxy_header_of
 from realtime.api.requests import principal_of
-from realtime.api.responses import problem
+from realtime.api.responses import error_response
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.errors import Forbidden, NotSignedIn, RealtimeError
@@ -22,9 +22,9 @@ from realtime.settings import is_loopback
 if TYPE_CHECKING:
     from realtime.api.services import Services
 
-CHECK_TIMEOUT = 3.0
+CHECK_TIMEOUT_SECONDS = 3.0
 CONTACT_DAYS = 30
-"""For how long ``security.txt`` may be taken as current."""
+"""Validity of ``security.txt``."""
 
 CHECKS = {
     "mongodb": {"ok": True},
@@ -32,36 +32,35 @@ CHECKS = {
     "feed": {"ok": True, "cursor": "c2c16b7c2e32:17", "lag": 0},
     "accepting": {"ok": True},
 }
-"""The checks of the examples."""
-AWAY = {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"}
+"""Example of the checks."""
+MONGODB_DOWN = {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"}
 
-ADMINS_ONLY = "The metrics are for administrators, and for programs on the machine of the server"
-NO_CONTACT = "This server names no contact for reports of vulnerabilities: REALTIME_SECURITY_CONTACT sets it"
+ADMINS_ONLY = "Only administrators, and programs on the same machine, can read the metrics"
+NO_CONTACT = "No security contact is configured. Set REALTIME_SECURITY_CONTACT"
 
 router = SlashRouter(tags=["operations"])
 
 
-def _example(description: str, example: Any, kind: str = "application/json") -> dict[str, Any]:
-    return {"description": description, "content": {kind: {"example": example}}}
+def _example(description: str, example: Any, media_type: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {"example": example}}}
 
 
-@router.get("/ping", summary="Is anybody there?", responses={200: _example("There is", {"ping": "pong!"})})
+@router.get("/ping", summary="Ping the server", responses={200: _example("The server responds", {"ping": "pong!"})})
 async def ping() -> dict[str, str]:
-    """Always `{"ping": "pong!"}`."""
+    """Return `{"ping": "pong!"}`."""
     return {"ping": "pong!"}
 
 
-@router.get("/healthz", summary="Is the process alive?", responses={200: _example("It is", {"status": "alive"})})
+@router.get(
+    "/healthz", summary="Check liveness", responses={200: _example("The process is alive", {"status": "alive"})}
+)
 async def healthz() -> dict[str, str]:
-    """200 as long as the process can answer at all, whatever it depends on."""
+    """Return 200 as long as the process can respond, independently of MongoDB and Redis."""
     return {"status": "alive"}
 
 
 def _may_inspect(request: Request) -> bool:
-    """Return whether details are for whoever asks: an administrator, or a program on this machine.
-
-    A reverse proxy on this machine says that it forwards.
-    """
+    """Return whether the caller may see details: an administrator, or a program on this machine but not a proxy."""
     principal = principal_of(request)
     if principal.keys is None or principal.admin:
         return True
@@ -70,78 +69,81 @@ def _may_inspect(request: Request) -> bool:
 
 async def _check(check: Awaitable[object], warning: str | None) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await check
     except RealtimeError as error:
         return {"ok": False, "detail": error.detail}
     except TimeoutError:
-        return {"ok": False, "detail": f"no answer within {CHECK_TIMEOUT:.0f} s"}
+        return {"ok": False, "detail": f"no response within {CHECK_TIMEOUT_SECONDS:.0f} s"}
     return {"ok": True} if warning is None else {"ok": True, "warning": warning}
 
 
-async def _mongodb(parts: Services) -> None:
-    """Raise :class:`Unavailable` if notes cannot be written, or must not be served."""
-    await parts.store.readiness.check()
-    if parts.open_mode is not None:
-        await parts.open_mode.check()
+async def _mongodb(services: Services) -> None:
+    """Check that notes can be written and may be served.
+
+    Raises:
+        Unavailable: They cannot, or may not.
+    """
+    await services.store.readiness.check()
+    if services.open_mode is not None:
+        await services.open_mode.check()
 
 
 @router.get(
     "/readyz",
-    summary="Can it serve?",
+    summary="Check readiness",
     responses={
-        200: _example("It can", {"status": "ready", "checks": CHECKS}),
+        200: _example("The server is ready", {"status": "ready", "checks": CHECKS}),
         503: _example(
-            "Not now: `checks` tells why",
+            "The server is not ready; `checks` has the reason",
             {
                 "status": "not ready",
-                "checks": {
-                    **CHECKS,
-                    "mongodb": {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"},
-                },
+                "checks": {**CHECKS, "mongodb": MONGODB_DOWN},
             },
         ),
     },
 )
 async def readyz(request: Request) -> Response:
-    """200 when a majority of MongoDB's members confirms a write, Redis answers, the feed is followed and the server is
-    not stopping. Each is named; a `warning` is about a deployment that works, but keeps fewer promises.
+    """Report whether the server is ready.
 
-    With accounts, `checks` is there for administrators and for programs on the same machine only.
+    It is if MongoDB confirms a majority write, Redis responds, the feed is connected and the server is not stopping.
+    Each check can have a `warning` about a configuration that works but gives weaker guarantees.
+
+    On a server with accounts, only administrators and programs on the same machine get `checks`.
     """
-    parts = services_of(request)
+    services = services_of(request)
     mongodb, redis = await asyncio.gather(
-        _check(_mongodb(parts), parts.store.readiness.warning),
-        _check(parts.bus.position(), parts.bus.warning),
+        _check(_mongodb(services), services.store.readiness.warning),
+        _check(services.bus.position(), services.bus.warning),
     )
-    if redis["ok"] and not parts.bus.appending:
+    if redis["ok"] and not services.bus.appending:
         redis = {"ok": False, "detail": "events cannot be published"}
-    follower = parts.follower
-    feed = {"ok": follower.connected, "cursor": str(follower.position), "lag": follower.lag}
-    checks = {"mongodb": mongodb, "redis": redis, "feed": feed, "accepting": {"ok": not parts.feed.draining}}
+    consumer = services.consumer
+    feed = {"ok": consumer.connected, "cursor": str(consumer.position), "lag": consumer.lag}
+    checks = {"mongodb": mongodb, "redis": redis, "feed": feed, "accepting": {"ok": not services.feed.draining}}
     ready = all(check["ok"] for check in checks.values())
     headers = {} if ready else {"Retry-After": "1"}
-    answer: dict[str, Any] = {"status": "ready" if ready else "not ready"}
+    body: dict[str, Any] = {"status": "ready" if ready else "not ready"}
     if _may_inspect(request):
-        answer["checks"] = checks
-    return JSONResponse(answer, 200 if ready else 503, headers)
+        body["checks"] = checks
+    return JSONResponse(body, 200 if ready else 503, headers)
 
 
 @router.get(
     "/metrics",
-    summary="Metrics for Prometheus",
+    summary="Read the metrics",
     response_class=Response,
-    openapi_extra={"security": []},  # programs on the same machine need none
+    openapi_extra={"security": []},  # programs on the same machine need no credentials
     responses={
         200: _example("The metrics", 'realtime_writes_total{action="create"} 1.0\n', "text/plain"),
-        401: problem("Not signed in", "Not signed in"),
-        403: problem("Not an administrator", ADMINS_ONLY),
+        401: error_response("Not signed in", "Not signed in"),
+        403: error_response("The caller is not an administrator", ADMINS_ONLY),
     },
 )
 async def metrics(request: Request) -> Response:
-    """All metrics in Prometheus' text format, over all workers of this server.
+    """Return the metrics of all workers of this server in the Prometheus text format.
 
-    With accounts, they are for administrators and for programs on the same machine only.
+    On a server with accounts, only administrators and programs on the same machine can read them.
     """
     if not _may_inspect(request):
         raise NotSignedIn if principal_of(request).name is None else Forbidden(ADMINS_ONLY)
@@ -150,7 +152,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/.well-known/security.txt", include_in_schema=False)
 async def security_txt(request: Request) -> Response:
-    """The contact that `REALTIME_SECURITY_CONTACT` names (RFC 9116)."""
+    """Return the contact from `REALTIME_SECURITY_CONTACT` (RFC 9116)."""
     contact = request.app.state.security_contact
     if not contact:
         raise HTTPException(404, NO_CONTACT)

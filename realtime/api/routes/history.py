@@ -1,4 +1,4 @@
-"""The routes of a note's history."""
+"""Routes for the history of a note."""
 
 from __future__ import annotations
 
@@ -9,10 +9,29 @@ from fastapi import Header, Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 from starlette.responses import PlainTextResponse
 
-from realtime.api.deps import Id, NotesPart, Once, QueriesPart, RequesterPart, Version, Who, only
-from realtime.api.etags import Allowed
-from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
-from realtime.api.responses import JSON_BODY, NO_VERSION, NOT_FOUND, READ, STALE, TOO_MANY, WRITE, answer, json_of
+from realtime.api.deps import (
+    CurrentPrincipal,
+    Id,
+    IdempotentOperation,
+    NotesDep,
+    QueriesDep,
+    RequesterDep,
+    Version,
+    allow_query,
+)
+from realtime.api.etags import AllowedVersions
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
+from realtime.api.responses import (
+    JSON_BODY,
+    NO_VERSION,
+    NOT_FOUND,
+    READ,
+    STALE,
+    TOO_MANY,
+    WRITE,
+    json_of,
+    note_response,
+)
 from realtime.api.router import SlashRouter
 from realtime.notes.models import MAX_ID, Integral, Model, Note, Revision, RevisionText, example
 
@@ -22,31 +41,33 @@ ORDER = "history"
 
 
 class HistoryQuery(PageQuery):
-    """The query of a history."""
+    """The query parameters of a history."""
 
     after: After = None
 
     @field_validator("after")
     @classmethod
-    def _goes_on(cls, token: str | None) -> str | None:
+    def _check_token(cls, token: str | None) -> str | None:
         if token is not None:
             decode_page_token(token, ORDER)
         return token
 
 
 @router.get("/history/", summary="List the versions", response_model=list[Revision], responses={**READ, **NOT_FOUND})
-async def history(who: Who, queries: QueriesPart, id: Id, query: Annotated[HistoryQuery, Query()]) -> Response:
-    """The versions of a note, the newest first: when, by whom, how, and which fields changed.
+async def history(
+    principal: CurrentPrincipal, queries: QueriesDep, id: Id, query: Annotated[HistoryQuery, Query()]
+) -> Response:
+    """Return the versions of a note, newest first, with their date, author, action and changed fields.
 
-    All of the last `REALTIME_HISTORY_DAYS` are there; of the days before, the last of each.
+    All versions of the last `REALTIME_HISTORY_DAYS` days are kept, and the last version of each day before.
     """
     before = MAX_ID + 1 if query.after is None else decode_page_token(query.after, ORDER)[1]
-    revisions, more = await queries.history(who, id, before, query.limit)
+    revisions, more = await queries.history(principal, id, before, query.limit)
     headers = {}
     if more:
         last = revisions[-1].version
         headers["Link"] = link(f"/notes/{id}/history/", limit=query.limit, after=encode_page_token(ORDER, last, last))
-    return list_answer(revisions, headers)
+    return list_response(revisions, headers)
 
 
 @router.get(
@@ -55,13 +76,13 @@ async def history(who: Who, queries: QueriesPart, id: Id, query: Annotated[Histo
     response_model=RevisionText,
     responses={**READ, **NO_VERSION},
 )
-async def version(who: Who, queries: QueriesPart, id: Id, version: Version) -> Response:
-    """A note as it was at a version."""
-    return Response(json_of(await queries.version(who, id, version)), media_type="application/json")
+async def version(principal: CurrentPrincipal, queries: QueriesDep, id: Id, version: Version) -> Response:
+    """Return the note as it was at a version."""
+    return Response(json_of(await queries.version(principal, id, version)), media_type="application/json")
 
 
 class HunkOut(BaseModel):
-    """Changed lines and some around them, each with a blank, `-` or `+` before it. Lines count from 1."""
+    """Changed lines and their context, each prefixed with a space, `-` or `+`. Line numbers start at 1."""
 
     from_line: int
     from_lines: int
@@ -71,7 +92,7 @@ class HunkOut(BaseModel):
 
 
 class DifferenceOut(BaseModel):
-    """What changed between two versions: for each field that did, its hunks."""
+    """The changes between two versions: the hunks of each changed field."""
 
     model_config = example(
         "id",
@@ -117,55 +138,57 @@ DIFF = """\
         **NO_VERSION,
         **TOO_MANY,
         200: {
-            "description": "As `Accept` asks: a unified diff (`text/x-diff`, `text/plain`; the default), or JSON",
+            "description": "A unified diff, or JSON if `Accept` prefers it",
             "content": {"text/x-diff": {"schema": {"type": "string"}, "example": DIFF}},
         },
     },
 )
 async def difference(
-    who: Who,
-    requester: RequesterPart,
-    queries: QueriesPart,
+    principal: CurrentPrincipal,
+    requester: RequesterDep,
+    queries: QueriesDep,
     id: Id,
     versions: Annotated[str, Path(pattern=RANGE, description="`<a>..<b>`", examples=["2..3"])],
-    accept: Annotated[str, Header(description="`application/json` for hunks")] = "",
+    accept: Annotated[str, Header(description="`application/json` for JSON")] = "",
 ) -> Response:
-    """What changed from one version to another, in each field, by lines."""
+    """Return the changed lines of each field between two versions."""
     match = re.match(RANGE, versions)
     assert match is not None
     before, after = map(int, match.groups())
-    found = await queries.difference(who, id, before, after, requester)
+    diff = await queries.difference(principal, id, before, after, requester)
     headers = {"Vary": "Accept"}
     if _wants_json(accept):
         fields = {
             name: [HunkOut.model_validate(hunk, from_attributes=True) for hunk in hunks]
-            for name, hunks in found.fields.items()
+            for name, hunks in diff.fields.items()
         }
-        body = DifferenceOut(id=id, before=found.before, after=found.after, fields=fields)
+        body = DifferenceOut(id=id, before=diff.before, after=diff.after, fields=fields)
         return Response(json_of(body), headers=headers, media_type="application/json")
     text = "".join(
-        f"--- {id}/{name} version {found.before}\n+++ {id}/{name} version {found.after}\n{''.join(map(str, hunks))}"
-        for name, hunks in found.fields.items()
+        f"--- {id}/{name} version {diff.before}\n+++ {id}/{name} version {diff.after}\n{''.join(map(str, hunks))}"
+        for name, hunks in diff.fields.items()
     )
     return PlainTextResponse(text, headers=headers, media_type="text/x-diff")
 
 
 def _wants_json(accept: str) -> bool:
-    """Whether JSON is liked better than text (RFC 9110, section 12.5.1)."""
-    likes = {"json": 0.0, "text": 0.0}
+    """Return whether an ``Accept`` header prefers JSON to text (RFC 9110, section 12.5.1)."""
+    qualities = {"json": 0.0, "text": 0.0}
     for part in accept.lower().split(","):
-        kind, *parameters = (piece.strip() for piece in part.split(";"))
-        match = next((re.fullmatch(r"q=([01](?:\.[0-9]{0,3})?)", one) for one in parameters if one[:2] == "q="), None)
+        media_type, *parameters = (item.strip() for item in part.split(";"))
+        match = next(
+            (re.fullmatch(r"q=([01](?:\.[0-9]{0,3})?)", item) for item in parameters if item[:2] == "q="), None
+        )
         quality = float(match[1]) if match else 1.0
-        if kind == "application/json":
-            likes["json"] = quality
-        elif kind in ("text/x-diff", "text/plain", "text/*", "*/*"):
-            likes["text"] = max(likes["text"], quality)
-    return likes["json"] > 0 and likes["json"] >= likes["text"]
+        if media_type == "application/json":
+            qualities["json"] = quality
+        elif media_type in ("text/x-diff", "text/plain", "text/*", "*/*"):
+            qualities["text"] = max(qualities["text"], quality)
+    return qualities["json"] > 0 and qualities["json"] >= qualities["text"]
 
 
 class Restore(Model):
-    """The version to go back to."""
+    """The version to restore."""
 
     model_config = example(version=2)
 
@@ -174,11 +197,18 @@ class Restore(Model):
 
 @router.post(
     "/restore",
-    dependencies=[only()],
-    summary="Go back to a version",
+    dependencies=[allow_query()],
+    summary="Restore a version",
     response_model=Note,
     responses={**JSON_BODY, **WRITE, **NO_VERSION, **STALE},
 )
-async def restore(who: Who, notes: NotesPart, id: Id, wanted: Restore, versions: Allowed, operation: Once) -> Response:
-    """Makes an earlier version the newest one. Nothing is lost: what was there stays in the history."""
-    return answer(await notes.restore(who, id, wanted.version, versions, operation))
+async def restore(
+    principal: CurrentPrincipal,
+    notes: NotesDep,
+    id: Id,
+    body: Restore,
+    versions: AllowedVersions,
+    operation: IdempotentOperation,
+) -> Response:
+    """Write the content of an earlier version as a new version. The history keeps all versions."""
+    return note_response(await notes.restore(principal, id, body.version, versions, operation))

@@ -1,4 +1,4 @@
-"""The routes of the notes themselves."""
+"""Routes for notes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from fastapi import Body, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationInfo, field_validator
 
-from realtime.api.deps import FeedPart, Id, NotesPart, Once, PoolsPart, QueriesPart, RequesterPart, Who, only
-from realtime.api.etags import Allowed, IfNoneMatch, versions_of
+from realtime.api.deps import (
+    CurrentPrincipal,
+    FeedDep,
+    Id,
+    IdempotentOperation,
+    NotesDep,
+    PoolsDep,
+    QueriesDep,
+    RequesterDep,
+    allow_query,
+)
+from realtime.api.etags import AllowedVersions, IfNoneMatch, versions_of
 from realtime.api.fast_route import FastRoute
-from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
 from realtime.api.responses import (
     JSON_BODY,
     NOT_FOUND,
@@ -20,10 +30,10 @@ from realtime.api.responses import (
     STALE,
     TOO_MANY,
     WRITE,
-    Answers,
-    answer,
+    Responses,
+    error_response,
     json_of,
-    problem,
+    note_response,
 )
 from realtime.api.router import SlashRouter
 from realtime.notes.listing import Listing, Sort
@@ -46,12 +56,12 @@ from realtime.notes.text_operations import Edits
 
 router = SlashRouter(prefix="/notes", tags=["notes"], route_class=FastRoute)
 
-PART = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
-CONFLICT: Answers = {
-    409: problem(
-        "With `base_version`: others changed the same words, or that version is not in the history. `merged` is what"
-        " the fields would be with the others' words in the `conflicts`, whose ranges are in characters",
-        "Others changed the same words: choose, and write again",
+EXCERPT = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
+CONFLICT: Responses = {
+    409: error_response(
+        "With `base_version`: others changed the same words, or the history does not have that version. `merged` has"
+        " the fields with the others' words at the `conflicts`. Ranges are in characters",
+        "Someone else changed the same words. Resolve the conflicts, then send the result",
         {
             "note": EXAMPLE,
             "yours": {"content": "# To buy\nmilk\nrye bread\n"},
@@ -75,16 +85,16 @@ CONFLICT: Answers = {
                 "type": "object",
                 "properties": {
                     "field": {"type": "string"},
-                    **dict.fromkeys(("base", "current", "yours", "merged"), PART),
+                    **dict.fromkeys(("base", "current", "yours", "merged"), EXCERPT),
                 },
             },
         },
     )
 }
-REFUSED: Answers = {
-    409: problem(
-        "What an operation is to change is not there as often as it says; nothing was written",
-        "Operation 0 (replace): the text must be there once, and is there 2 times",
+EDIT_REFUSED: Responses = {
+    409: error_response(
+        "The text of an operation does not occur as often as expected; nothing was written",
+        "Operation 0 (replace): expected the text exactly once, found it 2 times",
         {"operation": 0, "expected": 1, "found": 2, "at": [12, 40]},
         operation={"type": "integer"},
         expected={"type": "integer"},
@@ -97,15 +107,15 @@ Base = Annotated[
     Query(
         ge=1,
         le=MAX_ID,
-        description="the version that this was written on: what happened since is merged in, and the answer has"
-        " `merged`, which tells whether anything had",
+        description="the version that the change is based on; later changes are merged, and `merged` in the response"
+        " says whether there were any",
         examples=[2],
     ),
 ]
 
 
 class Merged(Note):
-    """A note that was written; with `base_version` it tells whether the write was merged."""
+    """A note after a write, and whether the write was merged with other changes."""
 
     model_config = example(*EXAMPLE, merged=True)
 
@@ -115,59 +125,59 @@ class Merged(Note):
 @router.post(
     "/",
     status_code=201,
-    dependencies=[only()],
-    summary="Make a note",
+    dependencies=[allow_query()],
+    summary="Create a note",
     response_model=Note,
-    responses={**JSON_BODY, **WRITE, 201: {"description": "Made; `Location` and `ETag` tell where and which version"}},
+    responses={**JSON_BODY, **WRITE, 201: {"description": "Created; `Location` has the path, `ETag` the version"}},
 )
-async def create(who: Who, notes: NotesPart, note: NoteIn, operation: Once) -> Response:
-    """Makes a note under the next id."""
-    made = await notes.create(who, note, operation)
-    return answer(made, 201, Location=f"/notes/{made.id}/")
+async def create(
+    principal: CurrentPrincipal, notes: NotesDep, note: NoteIn, operation: IdempotentOperation
+) -> Response:
+    """Create a note with the next id."""
+    created = await notes.create(principal, note, operation)
+    return note_response(created, 201, Location=f"/notes/{created.id}/")
 
 
 class ListQuery(PageQuery):
-    """The query of a list of notes."""
+    """The query parameters of a list of notes."""
 
     q: Annotated[
         str | None,
         Field(
             min_length=1,
             max_length=200,
-            description='words to find in title, description, content and tags; `"a phrase"`, `-without`',
+            description='words to find in title, description, content and tags; `"a phrase"` and `-excluded` work, too',
             examples=["milk -bread"],
         ),
         *STORABLE,
     ] = None
-    tag: Annotated[
-        list[Tag], Field(default_factory=list, max_length=32, description="only notes with all of these tags")
-    ]
+    tag: Annotated[list[Tag], Field(default_factory=list, max_length=32, description="only notes with all these tags")]
     sort: Annotated[
         Sort | None,
-        Field(description="`-` is backwards; by default `id`, and `relevance` (then `id`) with `q`"),
+        Field(description="the order, descending with `-`; by default `id`, with `q` `relevance` and then `id`"),
     ] = None
-    content: Annotated[bool, Field(description="`false` leaves the texts out")] = True
+    content: Annotated[bool, Field(description="`false` omits the content")] = True
     after: After = None
 
     @field_validator("sort")
     @classmethod
-    def _sortable(cls, sort: Sort | None, info: ValidationInfo) -> Sort | None:
+    def _check_sort(cls, sort: Sort | None, info: ValidationInfo) -> Sort | None:
         if sort == "relevance" and info.data.get("q") is None:
-            raise ValueError("relevance is an order of what q finds: without q there is none")
+            raise ValueError("relevance requires q")
         return sort
 
     @field_validator("after")
     @classmethod
-    def _goes_on(cls, token: str | None, info: ValidationInfo) -> str | None:
+    def _check_token(cls, token: str | None, info: ValidationInfo) -> str | None:
         if token is not None:
             order = _order(info.data.get("q"), info.data.get("sort"))
             key, _ = decode_page_token(token, order)
             if isinstance(key, str) is not order.endswith("title"):
-                raise ValueError("is the end of a page in another order")
+                raise ValueError("is a page token for another order")
         return token
 
     def listing(self) -> Listing:
-        """What is asked for."""
+        """Return the listing for this query."""
         sort = _order(self.q, self.sort)
         after = None if self.after is None else decode_page_token(self.after, sort)
         return Listing(self.q, tuple(dict.fromkeys(self.tag)), sort, after, self.limit, self.content)
@@ -179,123 +189,135 @@ def _order(q: str | None, sort: Sort | None) -> Sort:
 
 @router.get("/", summary="List or search notes", response_model=list[NoteListed], responses={**READ, **TOO_MANY})
 async def page(
-    who: Who,
-    requester: RequesterPart,
-    queries: QueriesPart,
-    feed: FeedPart,
-    pools: PoolsPart,
+    principal: CurrentPrincipal,
+    requester: RequesterDep,
+    queries: QueriesDep,
+    feed: FeedDep,
+    pools: PoolsDep,
     query: Annotated[ListQuery, Query()],
 ) -> Response:
-    """Notes in an order. `Link: <…>; rel="next"` leads to the next page; the feed goes on from here at `X-Cursor`.
+    """Return a page of notes. `Link: <…>; rel="next"` has the next page; `X-Cursor` is the feed's current cursor.
 
-    Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
-    A search for words that are in very many notes is cut short if it would take too long: `X-Incomplete: true` says
-    that there may be more notes than this page has, and that only these were put in order.
+    Notes that do not change between pages are neither skipped nor repeated; changes are on the feed after `X-Cursor`.
+    A search with too many matches is stopped: with `X-Incomplete: true` there may be more notes than the page has, and
+    only those were sorted.
     """
-    cursor = feed.position  # before the notes: what changes while they are read comes again over the feed
-    found = await queries.page(who, query.listing())
+    cursor = feed.position  # before the notes, so that the feed repeats changes made during the query
+    result = await queries.page(principal, query.listing())
     headers = {"X-Cursor": str(cursor)}
-    if not found.complete:
+    if not result.complete:
         headers["X-Incomplete"] = "true"
-    if found.after is not None:
-        given = query.model_dump(exclude_unset=True, exclude={"content"})
+    if result.after is not None:
+        parameters = query.model_dump(exclude_unset=True, exclude={"content"})
         if not query.content:
-            given["content"] = "false"
-        given |= {"limit": query.limit, "after": encode_page_token(query.listing().sort, *found.after)}
-        headers["Link"] = link("/notes/", **given)
+            parameters["content"] = "false"
+        parameters |= {"limit": query.limit, "after": encode_page_token(query.listing().sort, *result.after)}
+        headers["Link"] = link("/notes/", **parameters)
     if query.q is None:
-        return Response(found.json, headers=headers, media_type="application/json")
-    # In a thread: the words are looked for in all of the texts.
-    notes = await pools.reads.run(requester, lambda: [_excerpted(note, query) for note in found.notes])
-    return list_answer(notes, headers)
+        return Response(result.json, headers=headers, media_type="application/json")
+    # In a thread, because the snippets scan the whole texts.
+    notes = await pools.reads.run(requester, lambda: [_with_snippet(note, query) for note in result.notes])
+    return list_response(notes, headers)
 
 
-def _excerpted(note: dict[str, Any], query: ListQuery) -> dict[str, Any]:
+def _with_snippet(note: dict[str, Any], query: ListQuery) -> dict[str, Any]:
     texts = (note["content"], note["description"], note["title"], " ".join(note["tags"]))
-    shown = note if query.content else {name: value for name, value in note.items() if name != "content"}
-    return {**shown, "snippet": snippet(query.q or "", *texts)}
+    fields = note if query.content else {name: value for name, value in note.items() if name != "content"}
+    return {**fields, "snippet": snippet(query.q or "", *texts)}
 
 
 @router.get(
     "/{id}/",
     summary="Read a note",
     response_model=Note,
-    responses={**READ, **NOT_FOUND, 304: {"description": "Still at a version that `If-None-Match` names"}},
+    responses={**READ, **NOT_FOUND, 304: {"description": "The note is at a version in `If-None-Match`"}},
 )
 async def read(
-    who: Who,
-    queries: QueriesPart,
+    principal: CurrentPrincipal,
+    queries: QueriesDep,
     id: Id,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """A note, with its version as `ETag`."""
+    """Return a note, with its version as `ETag`."""
     if if_none_match is not None:
-        versions, version = versions_of(if_none_match, weak=True), await queries.current(who, id)
+        versions, version = versions_of(if_none_match, weak=True), await queries.current(principal, id)
         if versions is None or version in versions:
             return Response(status_code=304, headers={"ETag": etag(version)})
-    return answer(await queries.get(who, id))
+    return note_response(await queries.get(principal, id))
 
 
-CHANGES: dict[str, Any] = {
-    "dependencies": [only("base_version")],
+WRITE_OPTIONS: dict[str, Any] = {
+    "dependencies": [allow_query("base_version")],
     "response_model": Merged,
     "responses": {**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **CONFLICT},
 }
 
 
-def _written(note: Note, base: int | None) -> Response:
+def _write_response(note: Note, base: int | None) -> Response:
     if base is None:
-        return answer(note)
-    # A write at its base makes the very next version; a later one was merged.
+        return note_response(note)
+    # An unmerged write creates the version right after its base.
     merged = Merged.model_construct(**dict(note), merged=note.version > base + 1)
-    return answer(merged)
+    return note_response(merged)
 
 
 def _check_id(note: NoteFields, id: int) -> None:
-    """Reject a body whose ``id`` differs from the path."""
+    """Raise an error if the ``id`` in the body differs from the path."""
     if note.id is not None and (note.id != id or isinstance(note.id, bool)):
-        message = f"does not match the id in the path. Omit it, or send {id}"
+        message = f"does not match the id in the path. Omit it or send {id}"
         raise RequestValidationError([{"type": "value_error", "loc": ("body", "id"), "msg": message}])
 
 
-@router.put("/{id}/", summary="Replace a note", **CHANGES)
+@router.put("/{id}/", summary="Replace a note", **WRITE_OPTIONS)
 async def replace(
-    who: Who, notes: NotesPart, id: Id, note: NotePut, versions: Allowed, operation: Once, base_version: Base = None
+    principal: CurrentPrincipal,
+    notes: NotesDep,
+    id: Id,
+    note: NotePut,
+    versions: AllowedVersions,
+    operation: IdempotentOperation,
+    base_version: Base = None,
 ) -> Response:
-    """Sets title and description; content and tags too when they are sent, else they stay."""
+    """Replace title and description, and content and tags if they are sent."""
     _check_id(note, id)
-    return _written(await notes.replace(who, id, note, versions, base_version, operation), base_version)
+    return _write_response(await notes.replace(principal, id, note, versions, base_version, operation), base_version)
 
 
 @router.patch(
     "/{id}/",
-    summary="Change some fields",
+    summary="Update a note",
     openapi_extra={
         "requestBody": {
             "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/NotePatch"}}}
         }
     },
-    **CHANGES,
+    **WRITE_OPTIONS,
 )
 async def patch(
-    who: Who, notes: NotesPart, id: Id, patch: NotePatch, versions: Allowed, operation: Once, base_version: Base = None
+    principal: CurrentPrincipal,
+    notes: NotesDep,
+    id: Id,
+    patch: NotePatch,
+    versions: AllowedVersions,
+    operation: IdempotentOperation,
+    base_version: Base = None,
 ) -> Response:
-    """A JSON merge patch (RFC 7396): sets what is sent; `null` empties content or tags."""
+    """Apply a JSON merge patch (RFC 7396): set the fields that are sent. `null` clears content or tags."""
     _check_id(patch, id)
-    note = await notes.patch(who, id, patch, versions, base_version, operation)
-    return _written(note, base_version if patch.changes else None)
+    note = await notes.patch(principal, id, patch, versions, base_version, operation)
+    return _write_response(note, base_version if patch.changes else None)
 
 
 @router.post(
     "/{id}/content",
-    dependencies=[only()],
-    summary="Edit the text",
+    dependencies=[allow_query()],
+    summary="Edit the content",
     response_model=Note,
-    responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **REFUSED},
+    responses={**JSON_BODY, **WRITE, **NOT_FOUND, **STALE, **EDIT_REFUSED},
 )
 async def edit(
-    who: Who,
-    notes: NotesPart,
+    principal: CurrentPrincipal,
+    notes: NotesDep,
     id: Id,
     edits: Annotated[
         Edits,
@@ -307,20 +329,22 @@ async def edit(
             }
         ),
     ],
-    versions: Allowed,
-    operation: Once,
+    versions: AllowedVersions,
+    operation: IdempotentOperation,
 ) -> Response:
-    """Applies text operations to the content, one after the other: all of them or none, in one version."""
-    return answer(await notes.edit(who, id, edits, versions, operation))
+    """Apply text operations to the content in order, as one version. If one fails, none is applied."""
+    return note_response(await notes.edit(principal, id, edits, versions, operation))
 
 
 @router.delete(
     "/{id}/",
-    dependencies=[only()],
+    dependencies=[allow_query()],
     summary="Delete a note",
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def delete(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
-    """Moves a note into the trash and answers with it as it was."""
-    return Response(json_of(await notes.delete(who, id, versions, operation)), media_type="application/json")
+async def delete(
+    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
+) -> Response:
+    """Move a note to the trash, and return it as it was."""
+    return Response(json_of(await notes.delete(principal, id, versions, operation)), media_type="application/json")

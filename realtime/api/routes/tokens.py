@@ -1,4 +1,4 @@
-"""The routes of programs: signed tokens, API tokens, tickets."""
+"""Routes for the credentials of programs: signed tokens, API tokens, tickets."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ from fastapi import Form, Response
 from pydantic import BaseModel, Field
 
 from realtime.api.auth_deps import (
-    ANYONE,
     CONFIRM,
     ENDED,
     EXAMPLE_ID,
     EXAMPLE_PASSWORD,
     INSECURE,
-    OWN,
-    OWN_ACT,
-    OWN_READ,
-    SAFELY,
-    AccountsPart,
-    CallerPart,
-    Confirmed,
-    Digest,
-    InPerson,
+    PUBLIC_JSON,
+    REQUIRE_HTTPS,
+    USER_ACTION,
+    USER_JSON,
+    USER_READ,
+    AccountsDep,
+    ClientInfoDep,
+    ConfirmedUser,
+    DigestId,
     Name,
     Password,
     Secret,
-    SignedIn,
-    private,
-    shown,
+    SessionUser,
+    SignedInUser,
+    private_response,
+    with_example,
 )
-from realtime.api.deps import only
-from realtime.api.pagination import list_answer
-from realtime.api.responses import Answers, problem
+from realtime.api.deps import allow_query
+from realtime.api.pagination import list_response
+from realtime.api.responses import Responses, error_response
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import TICKET
 from realtime.auth.tokens import JWT_SECONDS
 from realtime.auth.users import Session
 from realtime.notes.models import STORABLE, Integral, Model, Moment, NoteId
 
-router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[only()])
+router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[allow_query()])
 
-TOKEN_GONE: Answers = {404: problem("There is no such token, or there are no accounts", "Token not found")}
+TOKEN_GONE: Responses = {
+    404: error_response("The token does not exist, or the server has no accounts", "Token not found")
+}
 
 
 class PasswordGrant(BaseModel):
-    """The form of OAuth2's password flow (RFC 6749, section 4.3)."""
+    """The form of the OAuth2 password flow (RFC 6749, section 4.3)."""
 
-    model_config = shown(grant_type="password", username="ann", password=EXAMPLE_PASSWORD)
+    model_config = with_example(grant_type="password", username="ann", password=EXAMPLE_PASSWORD)
 
     grant_type: Literal["password"] = "password"
     username: Name
     password: Password
     scope: Annotated[
-        Literal["", "read", "write", "read write", "write read"], Field(description="`read`: the token may only read")
+        Literal["", "read", "write", "read write", "write read"], Field(description="`read` for a read-only token")
     ] = ""
     client_id: Secret | None = None
     client_secret: Secret | None = None
@@ -62,13 +64,13 @@ class PasswordGrant(BaseModel):
 class Grant(BaseModel):
     """A signed token (JWT), for the header `Authorization: Bearer …`."""
 
-    model_config = shown(
+    model_config = with_example(
         access_token="eyJhbGciOiJIUzI1NiIs…", token_type="bearer", expires_in=JWT_SECONDS, scope="read write"
     )
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"
-    expires_in: Annotated[int, Field(description="seconds")] = JWT_SECONDS
+    expires_in: Annotated[int, Field(description="validity in seconds")] = JWT_SECONDS
     scope: Literal["read", "read write"]
 
 
@@ -77,28 +79,30 @@ class Grant(BaseModel):
     summary="Sign in as a program",
     response_model=Grant,
     openapi_extra={"security": []},
-    dependencies=[SAFELY],
+    dependencies=[REQUIRE_HTTPS],
     responses={
-        **ANYONE,
+        **PUBLIC_JSON,
         **INSECURE,
-        401: problem("A wrong name or password, or a disabled account", "The name or the password is wrong"),
+        401: error_response(
+            "The name or password is wrong, or the account is disabled", "The name or the password is wrong"
+        ),
     },
 )
-async def token(accounts: AccountsPart, caller: CallerPart, form: Annotated[PasswordGrant, Form()]) -> Response:
-    """A token for 15 minutes, of a session that can be ended before. For longer there are API tokens."""
+async def token(accounts: AccountsDep, caller: ClientInfoDep, form: Annotated[PasswordGrant, Form()]) -> Response:
+    """Return a signed token that is valid for 15 minutes, or until its session ends. API tokens are valid longer."""
     writes = form.scope != "read"
     signed = await accounts.sign_in_program(form.username, form.password, caller, writes=writes)
-    return private(Grant(access_token=signed, scope="read write" if writes else "read"))
+    return private_response(Grant(access_token=signed, scope="read write" if writes else "read"))
 
 
 class TokenIn(Model):
     """A new API token."""
 
-    model_config = shown(name="backup", scope="read", expires_days=90)
+    model_config = with_example(name="backup", scope="read", expires_days=90)
 
-    name: Annotated[str, Field(min_length=1, max_length=50, description="what it is for"), *STORABLE]
-    scope: Annotated[Literal["read", "write"], Field(description="`write` may read, too")] = "write"
-    expires_days: Annotated[int, Field(ge=1, le=366, description="days for which it is good"), Integral] = 90
+    name: Annotated[str, Field(min_length=1, max_length=50, description="the purpose of the token"), *STORABLE]
+    scope: Annotated[Literal["read", "write"], Field(description="`write` includes reading")] = "write"
+    expires_days: Annotated[int, Field(ge=1, le=366, description="validity in days"), Integral] = 90
 
 
 _TOKEN: dict[str, Any] = {
@@ -112,27 +116,27 @@ _TOKEN: dict[str, Any] = {
 
 
 class Token(BaseModel):
-    """What is known of an API token."""
+    """An API token, without its secret."""
 
-    model_config = shown(**_TOKEN)
+    model_config = with_example(**_TOKEN)
 
     id: str
     name: str
     scope: Literal["read", "write"]
     created_date: Moment
-    used_date: Annotated[Moment | None, Field(description="to a minute; `null`: never")]
+    used_date: Annotated[Moment | None, Field(description="time of the last use, to the minute; `null` if never used")]
     expires_date: Moment
 
 
 class NewToken(Token):
-    """A new API token, which is shown this once."""
+    """A new API token. `token` is returned only once."""
 
-    model_config = shown(**_TOKEN, token="rt_3q2-7wF0…")
+    model_config = with_example(**_TOKEN, token="rt_3q2-7wF0…")
 
     token: str
 
 
-def _told(session: Session) -> dict[str, Any]:
+def _token_fields(session: Session) -> dict[str, Any]:
     return {
         "id": session.id,
         "name": session.label,
@@ -143,61 +147,61 @@ def _told(session: Session) -> dict[str, Any]:
     }
 
 
-@router.get("/tokens", summary="List API tokens", response_model=list[Token], responses=OWN_READ)
-async def tokens(accounts: AccountsPart, principal: InPerson) -> Response:
-    """One's API tokens, the last one first; not the secrets, which are not stored."""
-    found = await accounts.sessions(principal, "token")
-    return list_answer([Token(**_told(one)) for one in found], {"Cache-Control": "no-store"})
+@router.get("/tokens", summary="List API tokens", response_model=list[Token], responses=USER_READ)
+async def tokens(accounts: AccountsDep, principal: SessionUser) -> Response:
+    """Return the caller's API tokens, newest first. The secrets are not stored."""
+    sessions = await accounts.sessions(principal, "token")
+    return list_response([Token(**_token_fields(session)) for session in sessions], {"Cache-Control": "no-store"})
 
 
 @router.post(
     "/tokens",
     status_code=201,
-    summary="Make an API token",
+    summary="Create an API token",
     response_model=NewToken,
-    responses={**OWN, **CONFIRM},
+    responses={**USER_JSON, **CONFIRM},
 )
-async def make_token(accounts: AccountsPart, principal: Confirmed, caller: CallerPart, body: TokenIn) -> Response:
-    """A token for a program, for the header `Authorization: Bearer …`. It can be revoked at any time.
+async def make_token(accounts: AccountsDep, principal: ConfirmedUser, caller: ClientInfoDep, body: TokenIn) -> Response:
+    """Create a token for a program, to be sent as `Authorization: Bearer …`. It can be revoked at any time.
 
-    Needs a password that was confirmed in this session in the last 10 minutes: `POST /auth/confirm`.
+    Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
-    made, secret = await accounts.make_token(
+    session, secret = await accounts.make_token(
         principal, body.name, body.expires_days, caller, writes=body.scope == "write"
     )
-    return private(NewToken(**_told(made), token=secret), 201)
+    return private_response(NewToken(**_token_fields(session), token=secret), 201)
 
 
 @router.delete(
     "/tokens/{id}",
     status_code=204,
     summary="Revoke an API token",
-    responses={**OWN_ACT, **TOKEN_GONE, **ENDED},
+    responses={**USER_ACTION, **TOKEN_GONE, **ENDED},
 )
-async def end_token(accounts: AccountsPart, principal: InPerson, caller: CallerPart, id: Digest) -> Response:
-    """It is refused from now on, and what is open with it is closed within a second."""
+async def end_token(accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep, id: DigestId) -> Response:
+    """Revoke an API token, and close its connections within a second."""
     await accounts.end(principal, "token", id, caller)
-    return private(None)
+    return private_response(None)
 
 
 class TicketIn(Model):
-    """What a ticket shall be for."""
+    """The note that a ticket is for."""
 
-    model_config = shown(note=1)
+    model_config = with_example(note=1)
 
     note: Annotated[NoteId, Integral]
 
 
 class Ticket(BaseModel):
-    """A ticket for one connection to `/sync/{note}`, in its query: `?ticket=…`."""
+    """A ticket for one connection to `/sync/{note}`, to be sent in the query: `?ticket=…`."""
 
-    model_config = shown(ticket="6pLO2M1s…", expires_in=int(TICKET.total_seconds()))
+    model_config = with_example(ticket="6pLO2M1s…", expires_in=int(TICKET.total_seconds()))
 
     ticket: str
-    expires_in: Annotated[int, Field(description="seconds")] = int(TICKET.total_seconds())
+    expires_in: Annotated[int, Field(description="validity in seconds")] = int(TICKET.total_seconds())
 
 
-@router.post("/ticket", summary="Make a ticket into a room", response_model=Ticket, responses=OWN)
-async def ticket(accounts: AccountsPart, principal: SignedIn, body: TicketIn) -> Response:
-    """For clients that can send no headers and no cookie: good once, for this note, for 30 seconds."""
-    return private(Ticket(ticket=await accounts.ticket(principal, body.note)))
+@router.post("/ticket", summary="Create a ticket for a room", response_model=Ticket, responses=USER_JSON)
+async def ticket(accounts: AccountsDep, principal: SignedInUser, body: TicketIn) -> Response:
+    """Create a ticket for clients that cannot send headers or cookies. It is valid once, for 30 seconds."""
+    return private_response(Ticket(ticket=await accounts.ticket(principal, body.note)))

@@ -1,4 +1,4 @@
-"""The routes of export and import."""
+"""Routes for export and import."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
 from realtime.api.deps import (
-    Key,
-    NotesPart,
-    PoolsPart,
-    QueriesPart,
-    RequesterPart,
-    Who,
-    only,
+    CurrentPrincipal,
+    IdempotencyKey,
+    NotesDep,
+    PoolsDep,
+    QueriesDep,
+    RequesterDep,
+    allow_query,
     operation_of,
     require_connected,
 )
-from realtime.api.responses import INVALID, READ, WRITE, Answers, problem
+from realtime.api.responses import INVALID, READ, WRITE, Responses, error_response
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.permissions import may_set_ids_and_dates
@@ -54,49 +54,49 @@ IMPORTED: dict[str, Any] = {
     responses={
         **READ,
         200: {
-            "description": "A zip of Markdown files with YAML front matter; `X-Total-Count` is about how many",
+            "description": "A zip archive of Markdown files with YAML front matter; `X-Total-Count` is about how many",
             "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}},
         },
     },
 )
-async def export(request: Request, who: Who, queries: QueriesPart) -> Response:
-    """All notes, one Markdown file each, as a zip that is made while it is sent."""
-    count = await queries.count(who)
-    pieces = _zipped(request, queries.every(who))
+async def export(request: Request, principal: CurrentPrincipal, queries: QueriesDep) -> Response:
+    """Return all notes as Markdown files in a zip archive, which is created while it is sent."""
+    count = await queries.count(principal)
+    chunks = _zip_chunks(request, queries.every(principal))
     audit = services_of(request).audit
     if audit is not None:
-        audit.add_hourly("export", who, None)
-    first = await anext(pieces)  # before the answer begins, so that a database that is away is told properly
+        audit.add_hourly("export", principal, None)
+    first = await anext(chunks)  # before the response starts, so that a database error gets its status
 
     async def body() -> AsyncIterator[bytes]:
         yield first
-        async for piece in pieces:
-            yield piece
+        async for chunk in chunks:
+            yield chunk
 
     name = f"notes-{datetime.now(UTC):%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Total-Count": str(count)}
     return StreamingResponse(body(), headers=headers, media_type=ZIP)
 
 
-async def _zipped(request: Request, batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
+async def _zip_chunks(request: Request, batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
     with contextlib.closing(ZipWriter()) as writer:
         async for notes in batches:
             yield await asyncio.to_thread(bundle.pack, writer, notes)
             try:
                 await require_connected(request)
             except NotSignedIn:
-                return  # an archive without its end is none: nobody takes it for all there is
-        for piece in writer.end():
-            yield piece
+                return  # without its end, the archive is invalid and cannot be mistaken for a complete one
+        for chunk in writer.end():
+            yield chunk
 
 
 class FileRemark(BaseModel):
-    """A file of an import that was skipped or changed, and why."""
+    """A file of an import that was skipped or changed, with the reason."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"file": "image.png", "reason": NOT_MARKDOWN}]})
 
-    file: Annotated[str, Field(description="the name, within its archive if it has one; cut in the middle if long")]
-    reason: Annotated[str, Field(description="one or more reasons, with semicolons between them")]
+    file: Annotated[str, Field(description="the name, inside its archive if there is one; long names are shortened")]
+    reason: Annotated[str, Field(description="the reasons, separated by semicolons")]
 
 
 class Imported(BaseModel):
@@ -104,25 +104,25 @@ class Imported(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [IMPORTED]})
 
-    imported: Annotated[int, Field(description="how many notes")]
-    ids: Annotated[list[int], Field(description="their ids, in the order of the files")]
-    skipped: Annotated[list[FileRemark], Field(description="every file that did not become a note")]
-    changed: Annotated[list[FileRemark], Field(description="every file that became a note, but not just as it was")]
+    imported: Annotated[int, Field(description="number of imported notes")]
+    ids: Annotated[list[int], Field(description="ids of the imported notes, in the order of the files")]
+    skipped: Annotated[list[FileRemark], Field(description="files that were not imported")]
+    changed: Annotated[list[FileRemark], Field(description="files that were imported with changes")]
 
 
-IMPORT: Answers = {
-    400: problem("The body is no form with files", "There was an error parsing the body"),
+IMPORT: Responses = {
+    400: error_response("The body is not a valid multipart form", "There was an error parsing the body"),
     **WRITE,
     **INVALID,
-    409: problem(
-        "With `keep_ids`: there are, or were, notes with some of the ids",
-        "keep_ids: there are, or were, notes with these ids: 1, 2",
+    409: error_response(
+        "With `keep_ids`: some of the ids are already used",
+        "keep_ids: these ids are already used: 1, 2. Import without keep_ids to assign new ids",
         {"ids": [1, 2]},
         ids={"type": "array", "items": {"type": "integer"}},
     ),
     200: {
-        "description": f"Imported. With `Accept: {NDJSON}` a line of JSON tells how far it is, again and again, and the"
-        " last one is the answer, or has a `detail` if it failed on the way",
+        "description": f"Imported. With `Accept: {NDJSON}`, lines of JSON report the progress. The last line is the"
+        " result, or has a `detail` if the import failed",
         "content": {
             "application/json": {"example": IMPORTED},
             NDJSON: {"example": f'{{"imported": 2, "of": 2}}\n{json.dumps(IMPORTED)}\n'},
@@ -132,39 +132,44 @@ IMPORT: Answers = {
 
 
 @router.post(
-    "/import", dependencies=[only("keep_ids")], summary="Import notes", response_model=Imported, responses=IMPORT
+    "/import", dependencies=[allow_query("keep_ids")], summary="Import notes", response_model=Imported, responses=IMPORT
 )
 async def bring_in(
     request: Request,
-    who: Who,
-    requester: RequesterPart,
-    notes: NotesPart,
-    pools: PoolsPart,
+    principal: CurrentPrincipal,
+    requester: RequesterDep,
+    notes: NotesDep,
+    pools: PoolsDep,
     files: Annotated[list[UploadFile], File(min_length=1, description="Markdown files, or zip archives of them")],
-    keep_ids: Annotated[bool, Query(description="under the ids in the front matter, else under the next ones")] = False,
-    idempotency_key: Key = None,
-    accept: Annotated[str, Header(description=f"`{NDJSON}` to be told how far it is")] = "",
+    keep_ids: Annotated[
+        bool, Query(description="use the ids in the front matter instead of the next free ones")
+    ] = False,
+    idempotency_key: IdempotencyKey = None,
+    accept: Annotated[str, Header(description=f"`{NDJSON}` for progress reports")] = "",
 ) -> Response:
-    """Makes notes from Markdown files, as an export has them or of any other program.
+    """Create notes from Markdown files of an export or of any other program.
 
-    A file that can be adapted is adapted, one that cannot become a note is skipped, and the answer lists all of them
-    with a reason. If nothing can be imported, or a limit on the whole import is exceeded, the answer is 422. All files
-    are read before anything is written. With an `Idempotency-Key`, a repeat makes what is missing and has the same
-    answer.
+    Files are adapted if necessary, and skipped if they cannot be imported; the response lists both with the reasons. If
+    nothing can be imported, or the import exceeds a limit, the response is 422. All files are read before anything is
+    written. With an `Idempotency-Key`, a repeated request creates only the missing notes, and has the same response.
     """
-    others = sorted({name for name, _ in (await request.form()).multi_items()} - {"files"})
-    if others:
-        raise ImportRefused(f"{others[0][:100]}: there is no such field; send each file in a field named files")
+    unknown = sorted({name for name, _ in (await request.form()).multi_items()} - {"files"})
+    if unknown:
+        raise ImportRefused(f"{unknown[0][:100]}: unknown field. Send each file in a field named files")
     sources = [(file.filename or "", file.file) for file in files]
-    keep_dates = may_set_ids_and_dates(who)
-    found = await pools.imports.run(requester, partial(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates))
+    keep_dates = may_set_ids_and_dates(principal)
+    contents = await pools.imports.run(
+        requester, partial(bundle.check, sources, keep_ids=keep_ids, keep_dates=keep_dates)
+    )
     operation = None
     if idempotency_key is not None:
         operation = await asyncio.to_thread(operation_of, request, idempotency_key, bundle.chunks(sources))
-    made = notes.import_notes(who, bundle.notes_in(sources), found.count, found.ids if keep_ids else None, operation)
-    lines = _told(request, made, found)
+    created = notes.import_notes(
+        principal, bundle.notes_in(sources), contents.count, contents.ids if keep_ids else None, operation
+    )
+    lines = _progress(request, created, contents)
     if NDJSON in accept.lower():
-        first = await anext(lines)  # before the answer begins, so that a refusal has its status
+        first = await anext(lines)  # before the response starts, so that an error gets its status
 
         async def body() -> AsyncIterator[bytes]:
             yield first
@@ -180,17 +185,22 @@ async def bring_in(
     return Response(line, media_type="application/json")
 
 
-async def _told(
-    request: Request, made: AsyncIterator[Sequence[int]], found: bundle.ImportedContents
+async def _progress(
+    request: Request, created: AsyncIterator[Sequence[int]], contents: bundle.ImportedContents
 ) -> AsyncIterator[bytes]:
     ids: list[int] = []
-    await require_connected(request)  # reading the files may have taken its time
-    async for some in made:
-        ids += some
-        yield json.dumps({"imported": len(ids), "of": found.count}).encode() + b"\n"
-        await require_connected(request)  # before the next ones are made
-    answer = {"imported": len(ids), "ids": ids, "skipped": _remarks(found.skipped), "changed": _remarks(found.changed)}
-    yield await asyncio.to_thread(to_json, answer) + b"\n"
+    await require_connected(request)  # the session may have ended while the files were read
+    async for chunk in created:
+        ids += chunk
+        yield json.dumps({"imported": len(ids), "of": contents.count}).encode() + b"\n"
+        await require_connected(request)  # before the next notes are created
+    result = {
+        "imported": len(ids),
+        "ids": ids,
+        "skipped": _remarks(contents.skipped),
+        "changed": _remarks(contents.changed),
+    }
+    yield await asyncio.to_thread(to_json, result) + b"\n"
 
 
 def _remarks(remarks: Sequence[bundle.Remark]) -> list[dict[str, str]]:

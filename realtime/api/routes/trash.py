@@ -1,4 +1,4 @@
-"""The routes of the trash."""
+"""Routes for the trash."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import field_validator
 
-from realtime.api.deps import Id, NotesPart, Once, QueriesPart, Who, only
-from realtime.api.etags import Allowed
-from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_answer
-from realtime.api.responses import NOT_FOUND, READ, STALE, WRITE, answer
+from realtime.api.deps import CurrentPrincipal, Id, IdempotentOperation, NotesDep, QueriesDep, allow_query
+from realtime.api.etags import AllowedVersions
+from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
+from realtime.api.responses import NOT_FOUND, READ, STALE, WRITE, note_response
 from realtime.api.router import SlashRouter
 from realtime.notes.models import Note, Trashed
 
@@ -20,55 +20,59 @@ ORDER = "trash"
 
 
 class TrashQuery(PageQuery):
-    """The query of the trash."""
+    """The query parameters of the trash."""
 
     after: After = None
 
     @field_validator("after")
     @classmethod
-    def _goes_on(cls, token: str | None) -> str | None:
+    def _check_token(cls, token: str | None) -> str | None:
         if token is not None and isinstance(decode_page_token(token, ORDER)[0], str):
-            raise ValueError("is the end of a page in another order")
+            raise ValueError("is a page token for another order")
         return token
 
 
 @router.get("/", summary="List the trash", response_model=list[Trashed], responses=READ)
-async def trash(who: Who, queries: QueriesPart, query: Annotated[TrashQuery, Query()]) -> Response:
-    """Deleted notes, the last deleted first. After `REALTIME_TRASH_DAYS` they are gone for good."""
+async def trash(principal: CurrentPrincipal, queries: QueriesDep, query: Annotated[TrashQuery, Query()]) -> Response:
+    """Return deleted notes, latest deletion first. They are purged after `REALTIME_TRASH_DAYS` days."""
     after = None if query.after is None else decode_page_token(query.after, ORDER)
-    found, end = await queries.trash(who, after, query.limit)
+    notes, end = await queries.trash(principal, after, query.limit)
     headers = {}
     if end is not None:
         headers["Link"] = link("/trash/", limit=query.limit, after=encode_page_token(ORDER, *end))
-    return list_answer(found, headers)
+    return list_response(notes, headers)
 
 
 @router.get("/{id}/", summary="Read a deleted note", response_model=Trashed, responses={**READ, **NOT_FOUND})
-async def read(who: Who, queries: QueriesPart, id: Id) -> Response:
-    """A note in the trash, with its version as `ETag`."""
-    return answer(await queries.trashed(who, id))
+async def read(principal: CurrentPrincipal, queries: QueriesDep, id: Id) -> Response:
+    """Return a note in the trash, with its version as `ETag`."""
+    return note_response(await queries.trashed(principal, id))
 
 
 @router.post(
     "/{id}/restore",
-    dependencies=[only()],
-    summary="Take a note out of the trash",
+    dependencies=[allow_query()],
+    summary="Restore a deleted note",
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def restore(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
-    """The note is back under its id, and goes on counting its version."""
-    return answer(await notes.undelete(who, id, versions, operation))
+async def restore(
+    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
+) -> Response:
+    """Restore a note with its id; its version number continues."""
+    return note_response(await notes.undelete(principal, id, versions, operation))
 
 
 @router.delete(
     "/{id}/",
     status_code=204,
-    dependencies=[only()],
-    summary="Delete a note for good",
-    responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Gone, with its history"}},
+    dependencies=[allow_query()],
+    summary="Purge a deleted note",
+    responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Purged"}},
 )
-async def purge(who: Who, notes: NotesPart, id: Id, versions: Allowed, operation: Once) -> Response:
-    """Deletes a note in the trash and its history. Its id is not used again."""
-    await notes.purge(who, id, versions, operation)
+async def purge(
+    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
+) -> Response:
+    """Permanently delete a note in the trash and its history. Its id is not used again."""
+    await notes.purge(principal, id, versions, operation)
     return Response(status_code=204)
