@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from starlette.testclient import TestClient
 
-from realtime.core.close_codes import CLOSE_REASONS, CloseCode, may_come_back
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode, may_reconnect
 from realtime.feed import messages
 from realtime.settings import Settings
 
@@ -40,7 +40,7 @@ def test_every_close_code_says_what_to_do(code: CloseCode) -> None:
     assert len(table_rows(str(code.value))) == 1
     come_back, stay_away = README.index("Come back, after"), README.index("Do not come back:")
     row = README.index(f"| {code.value} |")
-    assert (come_back < row < stay_away) is may_come_back(code)
+    assert (come_back < row < stay_away) is may_reconnect(code)
     assert code in CLOSE_REASONS
 
 

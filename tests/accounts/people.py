@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from realtime.auth.authenticator import CONFIRMED
 from realtime.auth.tokens import digest
-from realtime.cli.users import act
+from realtime.cli.users import run_action
 from realtime.settings import Settings
 from tests.harness import Json
 
@@ -30,7 +30,7 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
 
 async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
     """Add a user as ``realtime user add`` does."""
-    await act(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
+    await run_action(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
 
 
 class Browser(TestClient):
