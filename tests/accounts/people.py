@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from realtime.auth.authenticator import CONFIRMED
+from realtime.auth.authenticator import CONFIRMATION_LIFETIME
 from realtime.auth.tokens import digest
 from realtime.cli.users import run_action
 from realtime.settings import Settings
@@ -84,7 +84,7 @@ class Browser(TestClient):
 def forget_proof(who: Browser) -> None:
     """Make the last proof of a browser's password too old to count."""
     sessions = parts_of(who).store.sessions._sessions
-    then = datetime.now(UTC) - CONFIRMED - timedelta(seconds=1)
+    then = datetime.now(UTC) - CONFIRMATION_LIFETIME - timedelta(seconds=1)
     run(who, lambda: sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}}))
 
 

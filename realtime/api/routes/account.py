@@ -129,7 +129,7 @@ class SignInIn(Model):
 
 
 def _begun(accounts: AccountsPart, request: Request, begun: StartedSession, status: int) -> Response:
-    user = User(name=begun.person.name, admin=begun.person.admin, via="session")
+    user = User(name=begun.user.name, admin=begun.user.admin, via="session")
     answer = private(_me(accounts, user, begun.failed), status)
     set_cookie(answer, request, begun.secret)
     add_device(answer, request, begun.device)

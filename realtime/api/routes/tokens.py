@@ -34,7 +34,7 @@ from realtime.api.deps import only
 from realtime.api.pagination import list_answer
 from realtime.api.responses import Answers, problem
 from realtime.api.router import SlashRouter
-from realtime.auth.accounts import TICKET
+from realtime.auth.accounts import TICKET_LIFETIME
 from realtime.auth.tokens import JWT_SECONDS
 from realtime.auth.users import Session
 from realtime.notes.models import STORABLE, Integral, Model, Moment, NoteId
@@ -191,10 +191,10 @@ class TicketIn(Model):
 class Ticket(BaseModel):
     """A ticket for one connection to `/sync/{note}`, in its query: `?ticket=…`."""
 
-    model_config = shown(ticket="6pLO2M1s…", expires_in=int(TICKET.total_seconds()))
+    model_config = shown(ticket="6pLO2M1s…", expires_in=int(TICKET_LIFETIME.total_seconds()))
 
     ticket: str
-    expires_in: Annotated[int, Field(description="seconds")] = int(TICKET.total_seconds())
+    expires_in: Annotated[int, Field(description="seconds")] = int(TICKET_LIFETIME.total_seconds())
 
 
 @router.post("/ticket", summary="Make a ticket into a room", response_model=Ticket, responses=OWN)
