@@ -96,7 +96,7 @@ class EmbeddedServer:
             free = shutil.disk_usage(self._folder).free // 2**20
             sys.stderr.write(
                 f"realtime: the embedded {self.name} stopped (exit code {code}), restarting;"
-                f" {free} MiB of disk space free; {self._last_log_line()}\n"
+                f" {free} MiB free on its disk; {self._last_log_line()}\n"
             )
 
     def terminate(self) -> None:

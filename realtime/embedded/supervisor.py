@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from realtime.embedded.commands import _mongod, _valkey
+from realtime.embedded.commands import mongod_command, valkey_command
 from realtime.embedded.lock import lock_folder, owner_has_ended, read_ports
 from realtime.embedded.process import START_TIMEOUT_SECONDS, EmbeddedServer
 from realtime.embedded.programs import REDIS_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
@@ -43,14 +43,14 @@ def supervise(folder: Path, owner: int, wanted: Sequence[str], report: Callable[
             "MongoDB",
             folder / "mongodb",
             ports.get("mongo", 0),
-            _mongod(find_mongod(packaged_mongod(), folder / "mongodb")),
+            mongod_command(find_mongod(packaged_mongod(), folder / "mongodb")),
             lock,
         ),
         "redis": lambda: EmbeddedServer(
             "Valkey",
             folder / "valkey",
             ports.get("redis", 0),
-            _valkey(find_program(packaged_valkey(), ["valkey-server", "redis-server"], REDIS_HELP)),
+            valkey_command(find_program(packaged_valkey(), ["valkey-server", "redis-server"], REDIS_HELP)),
             lock,
         ),
     }
