@@ -28,8 +28,8 @@ class FailedSignInRecorder:
     failures of a second are stored with one command.
     """
 
-    def __init__(self, people: UserStore) -> None:
-        self._people = people
+    def __init__(self, users: UserStore) -> None:
+        self._users = users
         self._pending: dict[str, FailedSignInCount] = {}
 
     def add(self, name: str) -> None:
@@ -52,7 +52,7 @@ class FailedSignInRecorder:
         if not pending:
             return
         try:
-            await self._people.add_failed_sign_ins(pending)
+            await self._users.add_failed_sign_ins(pending)
         except Unavailable:
             for name, failed in self._pending.items():
                 before = pending.get(name)

@@ -27,13 +27,13 @@ class OpenModeCheck:
         has_accounts: ``None`` until MongoDB has answered.
     """
 
-    def __init__(self, people: UserStore) -> None:
-        self._people = people
+    def __init__(self, users: UserStore) -> None:
+        self._users = users
         self.has_accounts: bool | None = None
 
     async def read(self) -> None:
         """Read from MongoDB whether there are accounts. Raises :class:`Unavailable`."""
-        self.has_accounts = self.has_accounts or await self._people.any()
+        self.has_accounts = self.has_accounts or await self._users.any()
 
     async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
         """Poll until there are accounts, which can be added at any time; then call ``stop`` and return."""

@@ -93,13 +93,13 @@ class RateLimiter:
         """
         key = network_of(key) if ":" in key else key
 
-        async def take(limiter: Strategy) -> None:
+        async def hit(limiter: Strategy) -> None:
             item = self._item_of(rule)
             if not await limiter.hit(item, key):
                 stats = await limiter.get_window_stats(item, key)
                 raise TooManyRequests(_seconds_until(stats.reset_time))
 
-        await self._call(take)
+        await self._call(hit)
 
     async def add(self, rule: RateRule, key: str) -> None:
         """Count an event even if the rule does not allow it."""
