@@ -312,30 +312,30 @@ def add(
 ) -> None:
     """Add a user. Prompts for a password of at least 15 characters."""
     name, password = _checked_name(name), _password(password_stdin)
-    person = _run(lambda accounts: accounts.users.add(name, password, admin=admin), data, mongo_url, database)
-    output.print(f"{person.name} was added{' as an administrator' if person.admin else ''}")
+    user = _run(lambda accounts: accounts.users.add(name, password, admin=admin), data, mongo_url, database)
+    output.print(f"{user.name} was added{' as an administrator' if user.admin else ''}")
 
 
 @users.command("list")
 def list_(data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """List the users."""
-    for person in _run(lambda accounts: accounts.users.all(), data, mongo_url, database):
-        marks = [word for word, true in (("admin", person.admin), ("disabled", person.disabled)) if true]
-        output.print(" ".join([person.name, *marks]))
+    for user in _run(lambda accounts: accounts.users.all(), data, mongo_url, database):
+        marks = [word for word, true in (("admin", user.admin), ("disabled", user.disabled)) if true]
+        output.print(" ".join([user.name, *marks]))
 
 
 @users.command("disable")
 def disable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Disable a user. Ends all sessions and API tokens, and closes open connections within a second."""
-    person = _run(lambda accounts: accounts.users.set_disabled(_checked_name(name), True), data, mongo_url, database)
-    output.print(f"{person.name} is disabled")
+    user = _run(lambda accounts: accounts.users.set_disabled(_checked_name(name), True), data, mongo_url, database)
+    output.print(f"{user.name} is disabled")
 
 
 @users.command("enable")
 def enable(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Enable a user again."""
-    person = _run(lambda accounts: accounts.users.set_disabled(_checked_name(name), False), data, mongo_url, database)
-    output.print(f"{person.name} is enabled")
+    user = _run(lambda accounts: accounts.users.set_disabled(_checked_name(name), False), data, mongo_url, database)
+    output.print(f"{user.name} is enabled")
 
 
 @users.command("reset")
@@ -357,15 +357,15 @@ def reset(
 @users.command("promote")
 def promote(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Make a user an administrator. Takes effect at once, also in open sessions."""
-    person = _run(lambda accounts: accounts.users.set_admin(_checked_name(name), True), data, mongo_url, database)
-    output.print(f"{person.name} is now an administrator")
+    user = _run(lambda accounts: accounts.users.set_admin(_checked_name(name), True), data, mongo_url, database)
+    output.print(f"{user.name} is now an administrator")
 
 
 @users.command("demote")
 def demote(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
     """Remove the administrator role from a user. The last administrator cannot be demoted."""
-    person = _run(lambda accounts: accounts.users.set_admin(_checked_name(name), False), data, mongo_url, database)
-    output.print(f"{person.name} is no longer an administrator")
+    user = _run(lambda accounts: accounts.users.set_admin(_checked_name(name), False), data, mongo_url, database)
+    output.print(f"{user.name} is no longer an administrator")
 
 
 @users.command("delete")
