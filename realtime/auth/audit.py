@@ -62,7 +62,7 @@ class HourlyLimit:
         self._seen: dict[str, set[Hashable]] = {}
         self._count = 0
 
-    def take(self, caller: str, event: Hashable) -> bool | None:
+    def admit(self, caller: str, event: Hashable) -> bool | None:
         """Return whether to record an event, or ``None`` for the first event above the limit of a caller."""
         if time.monotonic() - self._started > HOUR_SECONDS:
             self._started, self._seen, self._count = time.monotonic(), {}, 0
@@ -107,7 +107,7 @@ class NoteAudit:
         """
         user = principal.name or guest_name(principal.keys or ())
         caller = user or wide_network_of(principal.address or "")
-        recorded = self._hourly.take(caller, (action, principal.address, target))
+        recorded = self._hourly.admit(caller, (action, principal.address, target))
         if recorded is not False:
             recorded_target = target if recorded else None
             self._add(AuditEntry("", datetime.now(UTC), user, action, recorded_target, principal.address, ok=ok))
