@@ -20,13 +20,13 @@ class TokenBucket:
         self._tokens = burst
         self._updated = now
 
-    def left(self, now: float) -> float:
+    def remaining(self, now: float) -> float:
         """Return the number of tokens, which is negative after more were taken than available."""
         self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_second)
         self._updated = now
         return self._tokens
 
-    def take(self, cost: float, now: float) -> bool:
+    def consume(self, cost: float, now: float) -> bool:
         """Take tokens, and return whether there were enough. If not, the balance becomes negative."""
-        self._tokens = self.left(now) - cost
+        self._tokens = self.remaining(now) - cost
         return self._tokens >= 0
