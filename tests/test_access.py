@@ -7,7 +7,7 @@ import pytest
 from realtime.auth.permissions import (
     ANONYMOUS,
     EVERYONE,
-    MOST_FORMER,
+    MAX_FORMER_KEYS,
     UNOWNED,
     UNRESTRICTED,
     Access,
@@ -75,7 +75,7 @@ def test_who_lost_a_note_is_remembered_until_it_is_theirs_again() -> None:
 
 
 def test_only_the_last_who_lost_a_note_are_remembered() -> None:
-    crowd = Access("ann", {f"user{number}": Role.VIEWER for number in range(MOST_FORMER)})
+    crowd = Access("ann", {f"user{number}": Role.VIEWER for number in range(MAX_FORMER_KEYS)})
     later = Access("ann").followed_by(Access("ann", public=True), 2).followed_by(crowd, 3).followed_by(Access("ann"), 4)
-    assert len(later.former) == MOST_FORMER
+    assert len(later.former) == MAX_FORMER_KEYS
     assert EVERYONE not in later.former

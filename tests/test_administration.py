@@ -34,7 +34,7 @@ def administer(settings: Settings) -> User:
 
 def test_users_are_added_and_listed(administer: User) -> None:
     added = administer("add", "Ann", "--password-stdin", given=f"{PASSWORD}\n")
-    assert (added.exit_code, added.stdout) == (0, "ann was added, as an admin\n"), added.stderr
+    assert (added.exit_code, added.stdout) == (0, "ann was added as an administrator\n"), added.stderr
     assert administer("add", "bob", given=f"{PASSWORD}\n{PASSWORD}\n").stdout.endswith("bob was added\n")
     assert administer("add", "cid", "--admin", "--password-stdin", given=PASSWORD).exit_code == 0
     assert administer("disable", "bob").stdout == "bob is disabled\n"
@@ -84,7 +84,7 @@ def test_reset_keeps_api_tokens_on_request(settings: Settings, administer: User)
         token = bearer(ann.token()["token"])
         new = "another horse and another staple"
         ended = administer("reset", ann.name, "--keep-tokens", "--password-stdin", given=new)
-        said = f"{ann.name} has a new password, and is signed out everywhere. The API tokens stay valid\n"
+        said = f"{ann.name} has a new password and was signed out everywhere. Their API tokens stay valid\n"
         assert (ended.exit_code, ended.stdout) == (0, said)
         assert any(ann.user is None for _ in range(1000))
         assert Browser(host).get("/auth/me", headers=token).status_code == 200
@@ -94,7 +94,7 @@ def test_roles_and_accounts_are_changed(administer: User) -> None:
     for name in ("ann", "bob"):
         administer("add", name, "--password-stdin", given=PASSWORD)
     assert administer("demote", "ann").stderr.startswith("realtime: ann is the last administrator")
-    assert administer("promote", "BOB").stdout == "bob is an administrator\n"
+    assert administer("promote", "BOB").stdout == "bob is now an administrator\n"
     assert administer("demote", "ann").stdout == "ann is no longer an administrator\n"
     refused = administer("delete", "bob", "--yes")
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -102,7 +102,7 @@ def test_roles_and_accounts_are_changed(administer: User) -> None:
     assert administer("delete", "ann", given="n\n").exit_code == 1
     assert administer("list").stdout == "ann\nbob admin\n"
     deleted = administer("delete", "ann", "--transfer-to", "bob", given="y\n")
-    said = "ann is deleted. The server settles the notes within seconds, or when it starts\n"
+    said = "ann was deleted. The server transfers the notes within seconds, or at its next start\n"
     assert deleted.exit_code == 0, deleted.stderr
     assert deleted.stdout.endswith(said)
     assert administer("list").stdout == "bob admin\n"
@@ -131,7 +131,7 @@ def test_invites_are_listed_and_revoked(settings: Settings, administer: User) ->
         invite = root.post("/invites").json()
         listed = administer("invites").stdout
         assert listed.startswith(f"{invite['id']} by {root.name} until 20")
-        assert administer("revoke-invite", invite["id"]).stdout == "The invite is revoked\n"
+        assert administer("revoke-invite", invite["id"]).stdout == "The invite was revoked\n"
         assert administer("invites").stdout == ""
         assert "Invite not found" in administer("revoke-invite", invite["id"]).stderr
         assert root.get("/invites").json() == []
@@ -140,9 +140,9 @@ def test_invites_are_listed_and_revoked(settings: Settings, administer: User) ->
 def test_on_a_data_folder_whose_servers_run(embedded: EmbeddedServers, settings: Settings) -> None:
     place = ["--data", str(embedded._folder), "--database", settings.database]
     added = user("add", "ann", "--password-stdin", *place, given=PASSWORD)
-    assert (added.stdout, added.stderr) == ("ann was added, as an admin\n", "")
+    assert (added.stdout, added.stderr) == ("ann was added as an administrator\n", "")
 
 
 def test_on_a_data_folder_whose_servers_do_not_run(tmp_path: Path) -> None:
     added = user("add", "ann", "--password-stdin", "--data", str(tmp_path), given=PASSWORD)
-    assert (added.stdout, added.stderr) == ("ann was added, as an admin\n", "")
+    assert (added.stdout, added.stderr) == ("ann was added as an administrator\n", "")

@@ -9,16 +9,16 @@ from realtime.rooms.peer import STATES_BURST, STATES_PER_SECOND
 
 def test_tokens_refill_at_a_constant_rate() -> None:
     allowance = TokenBucket(10, 30, 0)
-    assert allowance.take(30, 0)
-    assert allowance.take(10, 1)
-    assert not allowance.take(1, 1)
-    assert allowance.left(1) == -1
-    assert not allowance.take(0, 1.05)
-    assert allowance.take(0, 1.15)
+    assert allowance.consume(30, 0)
+    assert allowance.consume(10, 1)
+    assert not allowance.consume(1, 1)
+    assert allowance.remaining(1) == -1
+    assert not allowance.consume(0, 1.05)
+    assert allowance.consume(0, 1.15)
 
 
 def test_tokens_are_saved_up_to_the_limit_only() -> None:
-    assert not TokenBucket(10, 30, 0).take(31, 100)
+    assert not TokenBucket(10, 30, 0).consume(31, 100)
 
 
 def test_stock_client_may_move_its_cursor_with_every_frame_among_many() -> None:
@@ -26,4 +26,4 @@ def test_stock_client_may_move_its_cursor_with_every_frame_among_many() -> None:
     allowance = TokenBucket(STATES_PER_SECOND, STATES_BURST, 0)
     moves = [frame / 60 for frame in range(60 * 60)]
     echoes = [number * GATHERED for number in range(int(60 / GATHERED))]
-    assert all(allowance.take(1, now) for now in sorted([*moves, *echoes]))
+    assert all(allowance.consume(1, now) for now in sorted([*moves, *echoes]))

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from realtime.errors import FileSkipped, ImportRefused
 from realtime.transfer.note_file import SUFFIXES
-from realtime.transfer.zip_stream import MOST_FILES, ImportBudget, ZipMember, ZipWriter, read_zip
+from realtime.transfer.zip_stream import MAX_FILES, ImportBudget, ZipMember, ZipWriter, read_zip
 
 MIB = 1024 * 1024
 MOMENT = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
@@ -297,14 +297,14 @@ def test_special_files_are_skipped(kind: int) -> None:
     entry.create_system = 3
     entry.external_attr = (kind | 0o777) << 16
     archive = _zipped((entry, b"/etc/passwd"), ("b.md", b"text"))
-    assert _skipped(archive) == {"a.md": "is a link or another special file"}
+    assert _skipped(archive) == {"a.md": "is a link or a special file"}
     assert _read(archive)[1:] == [("b.md", b"text")]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_unusual_compression_is_skipped(method: int) -> None:
     archive = _zipped(("a.md", b"text"), method=method)
-    assert _skipped(archive) == {"a.md": "is compressed in a way that is not supported; use deflate"}
+    assert _skipped(archive) == {"a.md": "is compressed with an unsupported method; use deflate"}
 
 
 def test_password_is_skipped() -> None:
@@ -457,8 +457,8 @@ def test_endless_list_of_files_is_refused(make: Callable[[], bytes]) -> None:
 
 
 def test_more_files_than_may_be() -> None:
-    with pytest.raises(ImportRefused, match=str(MOST_FILES)):
-        _read(_listing(_entry(b"a") * (MOST_FILES + 1), MOST_FILES + 1))
+    with pytest.raises(ImportRefused, match=str(MAX_FILES)):
+        _read(_listing(_entry(b"a") * (MAX_FILES + 1), MAX_FILES + 1))
 
 
 SEEDS = [_written(FILES), _zipped(*FILES.items()), ONE, _zipped(("a.md", b"a"), method=zipfile.ZIP_STORED)]

@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.embedded.programs import find_program, packaged_mongod, packaged_valkey
-from realtime.server.serve import GRACE
+from realtime.server.serve import SHUTDOWN_TIMEOUT_SECONDS
 from realtime.settings import Settings
 from realtime.store.readiness import leaks_memory
 from tests.harness import eventually
@@ -240,7 +240,7 @@ def test_everything_is_restarted() -> None:
 
 
 def test_app_has_the_time_to_drain() -> None:
-    assert _seconds(SERVICES["app"]["stop_grace_period"]) > Settings().drain_seconds + GRACE
+    assert _seconds(SERVICES["app"]["stop_grace_period"]) > Settings().drain_seconds + SHUTDOWN_TIMEOUT_SECONDS
 
 
 def test_images_have_no_registry_address() -> None:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from realtime.core.close_codes import CLOSE_REASONS, CloseCode, may_come_back
+from realtime.core.close_codes import CLOSE_REASONS, CloseCode, may_reconnect
 from realtime.feed import messages
 from realtime.metrics import Metrics
 from realtime.settings import Settings
@@ -52,7 +52,7 @@ def test_close_code_is_documented_for_each_reader(code: CloseCode) -> None:
     general, sync, operators = re.split(r"^## On `/sync`$|^## For operators$", page, flags=re.MULTILINE)
     ((_, reason, reconnect, cause),) = table_rows(general, str(code.value))
     assert reason == CLOSE_REASONS[code]
-    assert reconnect == ("yes" if may_come_back(code) else "no")
+    assert reconnect == ("yes" if may_reconnect(code) else "no")
     assert cause
     for part in (sync, operators):
         assert len(table_rows(part, str(code.value))) == 1

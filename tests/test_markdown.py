@@ -187,7 +187,7 @@ def test_text_that_begins_with_a_rule_is_all_content(text: str) -> None:
         (f"description: {'x' * 5000}", "description: was cut to 50 characters"),
         ("tags: {a: b}", "tags: are not a list"),
         (f"tags: [{'x' * 51}]", "tags: were cut to 50 characters"),
-        (f"tags: [{', '.join(map(str, range(33)))}]", "tags: only the first 32 were taken"),
+        (f"tags: [{', '.join(map(str, range(33)))}]", "tags: only the first 32 were used"),
         ("created: yesterday", "created: is not a date"),
         ("updated: 2021-02-30", "updated: is not a date"),
         ("created: 1969-12-31", "created: is not a date"),
@@ -398,7 +398,7 @@ class TestOtherPrograms:
         text = f"---\n{matter}\n---\n# Heading\ntext"
         file = _read("a.md", text)
         assert (file.note.title, file.note.content) == (title, text)
-        longer = "front matter: is longer than 65536 characters; its beginning was read line by line"
+        longer = "front matter: is longer than 65536 characters; only its beginning was read, line by line"
         assert (longer in file.changes) is (title != "Note a")
 
     @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_clients_behind_a_proxy_are_counted_by_their_own_address(taken: OpenConn
     with pytest.raises(Unavailable):
         late.identify(scope("1.1.1.1"), None)
     late.identify(scope("1.1.1.2"), None)
-    assert late.key == "1.1.1.2"
+    assert late.client_key == "1.1.1.2"
 
 
 def test_connections_that_stay_open_count_as_guests_but_not_as_waiting(taken: OpenConnections) -> None:

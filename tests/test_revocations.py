@@ -90,7 +90,7 @@ async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
 
 
 async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocations, "COMPARE_EVERY", 0)
+    monkeypatch.setattr(revocations, "CHECK_INTERVAL_SECONDS", 0)
     found = asyncio.get_running_loop().create_future()
 
     async def expired(sessions: object) -> set[str]:

@@ -38,7 +38,7 @@ async def test_runs_again_until_it_works_and_logs_each_failure(caplog: pytest.Lo
             await eventually(lambda: task.working)
     assert task.runs == 4
     assert [record.__dict__["error"] for record in caplog.records] == ["failure 1", "failure 2", "failure 3"]
-    assert {record.getMessage() for record in caplog.records} == {"flaky failed, runs again"}
+    assert {record.getMessage() for record in caplog.records} == {"flaky failed, restarting"}
 
 
 async def test_returns_when_the_task_does() -> None:

@@ -80,7 +80,7 @@ def test_odd_files_are_imported_or_skipped(server: ServerProcess, odd: Path, env
         "skipped  pipe.md: is not a regular file",
         ".txt: is not a Markdown file (.md)",
         ".png: is not a Markdown file (.md)",
-        ".md: its name is not in UTF-8, and was read as Windows-1252",
+        ".md: its name is not in UTF-8 and was read as Windows-1252",
         "5 files skipped, 1 file changed",
     ):
         assert line in told
@@ -101,7 +101,7 @@ def test_odd_files_that_are_named_one_by_one(server: ServerProcess, odd: Path, t
     ended = _run(["import", *named, tmp_path / "notes.zip", tmp_path / "broken.zip", "--url", server.url])
     assert ended.stdout == b"3 notes imported\n", ended.stderr
     told = ended.stderr.decode()
-    assert f"skipped  {odd / 'missing.md'}: there is no such file or folder" in told
+    assert f"skipped  {odd / 'missing.md'}: no such file or folder" in told
     assert "pic\u00ff.png: is neither a Markdown file (.md) nor a zip archive" in told
     assert "skipped  broken.zip: the archive cannot be read: File is not a zip file" in told
     assert "4 files skipped" in told

@@ -50,7 +50,7 @@ def test_wide_text_needs_no_mark(codec: str, named: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", [TEXT, "naïve café", "Â° and Ã©, as well as ÄÖÜ äöü"])
 def test_windows_1252(text: str) -> None:
-    assert decode(text.encode("cp1252")) == (text, ["encoding: was read as Windows-1252, as it is not UTF-8"])
+    assert decode(text.encode("cp1252")) == (text, ["encoding: is not UTF-8 and was read as Windows-1252"])
 
 
 def test_some_bytes_that_are_not_utf_8_leave_the_rest_alone() -> None:
@@ -60,7 +60,7 @@ def test_some_bytes_that_are_not_utf_8_leave_the_rest_alone() -> None:
 
 
 def test_bytes_that_windows_1252_leaves_undefined() -> None:
-    assert decode(b"a\x81\x9d") == ("a\x81\x9d", ["encoding: was read as Windows-1252, as it is not UTF-8"])
+    assert decode(b"a\x81\x9d") == ("a\x81\x9d", ["encoding: is not UTF-8 and was read as Windows-1252"])
 
 
 @pytest.mark.parametrize("data", [b"a\0b", b"ab\0c", b"text\0", b"\0text \0text"])

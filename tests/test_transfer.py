@@ -262,11 +262,11 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
     ("matter", "reason"),
     [
         ("", "id: missing or invalid; a new id was assigned"),
-        ("id: 4", "id: another file has 4, too, so a new id was assigned"),
+        ("id: 4", "id: another file has the same id 4; a new id was assigned"),
         ("id: 0", "id: missing or invalid; a new id was assigned"),
         ("id: my-slug", "id: missing or invalid; a new id was assigned"),
-        (f"id: {2**52}", f"id: is larger than {2**52 - 1}, so a new id was assigned"),
-        (f"id: {2**53}", f"id: is larger than {2**52 - 1}, so a new id was assigned"),
+        (f"id: {2**52}", f"id: is larger than {2**52 - 1}; a new id was assigned"),
+        (f"id: {2**53}", f"id: is larger than {2**52 - 1}; a new id was assigned"),
     ],
 )
 def test_note_without_an_id_to_keep_has_the_next_one(client: TestClient, matter: str, reason: str) -> None:
@@ -360,7 +360,7 @@ def test_every_file_that_is_skipped_or_changed_is_named(client: TestClient) -> N
         **{f"{number}.png": "is not a Markdown file (.md)" for number in range(150)},
     }
     assert answer["changed"] == [
-        {"file": "old.md", "reason": "encoding: was read as Windows-1252, as it is not UTF-8"},
+        {"file": "old.md", "reason": "encoding: is not UTF-8 and was read as Windows-1252"},
         {"file": "wide.md", "reason": "encoding: was read as UTF-16 LE"},
         {"file": "long.md", "reason": "title: was cut to 50 characters"},
     ]
@@ -509,7 +509,7 @@ def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> N
     made = run.invoke(app, ["import", str(vault), *at])
     assert (made.exit_code, made.stdout) == (0, "2 notes imported\n"), made.output
     assert made.stderr.splitlines() == [
-        "skipped  .hidden/: is a hidden folder, so nothing in it was read",
+        "skipped  .hidden/: is a hidden folder; its files were not read",
         "skipped  image.png: is not a Markdown file (.md)",
         "2 files skipped",
     ]
@@ -517,7 +517,7 @@ def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> N
     packed, folder = tmp_path / "out" / "all.zip", tmp_path / "files"
     for target in (packed, folder):
         saved = run.invoke(app, ["export", str(target), *at])
-        assert (saved.exit_code, saved.stdout) == (0, f"2 notes in {target}\n"), saved.output
+        assert (saved.exit_code, saved.stdout) == (0, f"2 notes exported to {target}\n"), saved.output
     assert _files(packed.read_bytes()) == {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     assert [path.name for path in sorted(folder.iterdir())] == ["000001-two-notes.md", "000002-one-note.md"]
 
@@ -546,7 +546,7 @@ def test_command_line_keeps_what_is_there(server: ServerProcess, tmp_path: Path)
         (["import", "notes.txt"], "neither a Markdown file"),
         (["import", "bad.md"], "bad.md: is not a text file"),
         (["import", "bad.md", "--url", "http://127.0.0.1:1"], "refused"),
-        (["export", "bad.md"], "no folder, and no .zip"),
+        (["export", "bad.md"], "neither a folder nor a .zip file"),
         (["export", "x.zip", "--url", "http://127.0.0.1:1"], "refused"),
     ],
 )

@@ -24,7 +24,7 @@ from realtime.api.responses import (
 )
 from realtime.api.services import services_of
 from realtime.auth.accounts import NAME, Accounts
-from realtime.auth.password_rules import LONGEST, SHORTEST
+from realtime.auth.password_rules import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS
 from realtime.auth.permissions import Principal
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.users import Actor
@@ -40,7 +40,7 @@ Password = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=LONGEST,
+        max_length=MAX_PASSWORD_BYTES,
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),
@@ -49,9 +49,9 @@ Password = Annotated[
 NewPassword = Annotated[
     str,
     Field(
-        min_length=SHORTEST,
-        max_length=LONGEST,
-        description=f"at least {SHORTEST} characters, and not easy to guess, for example a few words",
+        min_length=MIN_PASSWORD_CHARACTERS,
+        max_length=MAX_PASSWORD_BYTES,
+        description=f"at least {MIN_PASSWORD_CHARACTERS} characters, and not easy to guess, for example a few words",
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),

@@ -1,4 +1,4 @@
-"""The actions on accounts: who may be here, how they prove it, and how that ends."""
+"""The actions of users on their own accounts: sign up, sign in, sign out, passwords, sessions and API tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from realtime.auth.authenticator import IDLE, TOKEN
+from realtime.auth.authenticator import SESSION_IDLE_TIMEOUT, TOKEN_PREFIX
 from realtime.auth.devices import issue_device
 from realtime.auth.failed_sign_ins import FailedSignInRecorder
 from realtime.auth.sign_in_guard import ClientInfo
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from realtime.auth.users import FailedSignInCount, Kind, User
     from realtime.store.database import Store
 
-LONGEST = timedelta(days=90)
-"""However much it is used a session ends."""
-TICKET = timedelta(seconds=30)
-MOST_TOKENS = 100
-WRONG = "The name or the password is wrong"
-NO_SIGN_UP = "Nobody can sign up here; whoever runs the server adds people"
-NO_SETUP = "This setup link does not work, or not any more: sign in, or ask whoever runs the server for an invite"
+MAX_SESSION_AGE = timedelta(days=90)
+"""The age at which a session ends, even if it is in use."""
+TICKET_LIFETIME = timedelta(seconds=30)
+MAX_TOKENS = 100
+WRONG_CREDENTIALS = "The name or the password is wrong"
+NO_SIGN_UP = "Sign-up is closed. Ask an administrator of this server for an account"
+NO_SETUP = (
+    "This setup link is not valid, or no longer valid. Sign in, or ask an administrator of this server for an invite"
+)
 
 SignUp = Literal["open", "invite", "closed"]
 
@@ -40,7 +42,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{1,31}"
 
 
 def checked_name(name: str) -> str:
-    """A name as it is kept: small and capital letters are the same. Raises ``ValueError`` for what is none."""
+    """Return a user name in lower case, as it is stored. Raises ``ValueError`` if it is not valid."""
     if not re.fullmatch(NAME, name):
         raise ValueError("a name has 2–32 of a–z, 0–9, '.', '_' and '-', and begins with a letter or digit")
     return name.lower()
@@ -48,7 +50,7 @@ def checked_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """A request for an account, with an invite or the setup token of the server, if one was given."""
+    """A request for an account, with an optional invite or setup token of the server."""
 
     name: str
     password: str = field(repr=False)
@@ -58,170 +60,199 @@ class NewAccount:
 
 @dataclass(frozen=True, slots=True)
 class StartedSession:
-    """A browser that has just signed in: the user, the secret of the session, and the token of the device.
+    """A session that has just started in a browser.
 
-    ``failed`` are the failed sign-ins since the user's last visit.
+    Attributes:
+        user: The user.
+        secret: The secret of the session.
+        device: The token of the device.
+        failed: The failed sign-ins since the previous visit of the user.
     """
 
-    person: User
+    user: User
     secret: str = field(repr=False)
     device: str = field(repr=False)
     failed: FailedSignInCount | None = None
 
 
 class Accounts:
-    """The actions of users on their own accounts, sessions and tokens. ``sign_up`` says who may make an account.
+    """The actions of users on their own accounts, sessions and API tokens.
 
-    ``users`` has those of administrators on the accounts of others.
+    ``users`` has the actions of administrators on the accounts of others.
+
+    Args:
+        store: The database.
+        authenticator: Finds and ends sessions.
+        guard: Checks and hashes passwords.
+        sign_up: Whether accounts can be created by everyone, with an invite, or only by administrators.
     """
 
     def __init__(self, store: Store, authenticator: Authenticator, guard: SignInGuard, sign_up: SignUp) -> None:
         self._store = store
-        self._viewers = authenticator
+        self._authenticator = authenticator
         self._guard = guard
         self.sign_up_mode = sign_up
         self.failures = FailedSignInRecorder(store.people)
         self.users = UserManagement(store, authenticator, guard)
-        self._anyone = False
+        self._has_users = False
 
     async def aclose(self) -> None:
-        """Store the failed sign-ins, and stop the thread that hashes passwords."""
+        """Store the counts of failed sign-ins, and stop the thread that hashes passwords."""
         await self.failures.aclose()
         await self._guard.aclose()
 
-    async def anyone(self) -> bool:
-        """Whether there is a user yet."""
-        self._anyone = self._anyone or await self._store.people.any()
-        return self._anyone
+    async def has_users(self) -> bool:
+        """Return whether there are users."""
+        self._has_users = self._has_users or await self._store.people.any()
+        return self._has_users
 
     async def setup_token(self) -> str | None:
-        """Return the secret that makes the first user, or ``None`` if there is a user. Raises :class:`Unavailable`."""
-        return None if await self.anyone() else setup_token(await self._viewers.key())
+        """Return the token to create the first user, or ``None`` if there are users. Raises :class:`Unavailable`."""
+        return None if await self.has_users() else setup_token(await self._authenticator.key())
 
-    async def sign_up(self, new: NewAccount, caller: ClientInfo, before: str | None) -> StartedSession:
-        """Make an account, and sign in. The session with the secret ``before`` ends.
+    async def sign_up(self, new: NewAccount, caller: ClientInfo, previous_secret: str | None) -> StartedSession:
+        """Create an account and sign in.
+
+        Args:
+            new: The account.
+            caller: The origin of the request.
+            previous_secret: The secret of the current session of the browser, which is ended.
 
         Raises:
-            Forbidden: The caller may not make an account.
-            NameTaken: Somebody has this name.
+            Forbidden: The caller cannot create an account.
+            NameTaken: The name is in use.
             PasswordRefused: The password is too easy to guess, or too long.
-            TooMany: Too many accounts were made from this address.
+            TooManyRequests: Too many accounts were created from this address.
         """
         await self._guard.count_sign_up(caller)
-        person = await (self._make(new, caller) if new.setup is None else self._make_first(new, new.setup, caller))
-        await self._store.audit.add("sign-up", person.name, address=caller.address)
-        return await self._begin(person, caller, before)
+        user = await (
+            self._create_user(new, caller) if new.setup is None else self._create_first_user(new, new.setup, caller)
+        )
+        await self._store.audit.add("sign-up", user.name, address=caller.address)
+        return await self._start_browser_session(user, caller, previous_secret)
 
-    async def _make_first(self, new: NewAccount, setup: str, caller: ClientInfo) -> User:
-        """Make the account of the first user, an admin, for whoever has the setup token."""
+    async def _create_first_user(self, new: NewAccount, setup: str, caller: ClientInfo) -> User:
+        """Create the account of the first user, an administrator, if the setup token is right."""
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
             raise Forbidden(NO_SETUP)
-        person = await self._store.people.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
-        if person is None:
+        user = await self._store.people.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
+        if user is None:
             raise Forbidden(NO_SETUP)
-        return person
+        return user
 
-    async def _make(self, new: NewAccount, caller: ClientInfo) -> User:
-        # Without a user nobody has an invite, so that "invite" needs no check of its own.
-        if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.anyone()):
+    async def _create_user(self, new: NewAccount, caller: ClientInfo) -> User:
+        # Without users there are no invites, so that "invite" needs no check of its own.
+        if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.has_users()):
             raise Forbidden(NO_SIGN_UP)
         invited = self.sign_up_mode == "invite"
         if invited and new.invite is None:
-            raise Forbidden("To sign up here takes an invite")
+            raise Forbidden("You need an invite to sign up")
         hash = await self._guard.hash(new.name, new.password, caller)
-        passed = None
+        invite = None
         if invited and new.invite is not None:
-            passed = await self._store.passes.take("invite", digest(new.invite))
-            by = None if passed is None else await self._store.people.get(passed[1]["by"])
-            if by is None or by.disabled or not by.admin:  # they would let themselves in again
-                raise Forbidden("This invite was used, has expired, or never was one")
+            invite = await self._store.passes.take("invite", digest(new.invite))
+            by = None if invite is None else await self._store.people.get(invite[1]["by"])
+            if by is None or by.disabled or not by.admin:  # a former administrator must not get in again
+                raise Forbidden("This invite is not valid: it was used, has expired, or was revoked")
         try:
             return await self._store.people.add(new.name, hash, admin=False)
         except NameTaken:
-            if passed is not None and new.invite is not None:
-                await self._store.passes.add("invite", digest(new.invite), *passed)
+            if invite is not None and new.invite is not None:
+                await self._store.passes.add("invite", digest(new.invite), *invite)
             raise
 
-    async def sign_in(self, name: str, password: str, caller: ClientInfo, before: str | None) -> StartedSession:
-        """Signs in, with a new session; that with the secret ``before`` ends.
+    async def sign_in(
+        self, name: str, password: str, caller: ClientInfo, previous_secret: str | None
+    ) -> StartedSession:
+        """Sign in with a new session.
 
-        Raises :class:`NotSignedIn`, :class:`TooManyRequests`.
+        Args:
+            name: The user.
+            password: The password.
+            caller: The origin of the request.
+            previous_secret: The secret of the current session of the browser, which is ended.
+
+        Raises:
+            NotSignedIn: The name or the password is wrong.
+            TooManyRequests: There were too many failed attempts.
         """
-        person = await self._prove(name, password, caller)
-        begun = await self._begin(person, caller, before)
+        user = await self._authenticate(name, password, caller)
+        started = await self._start_browser_session(user, caller, previous_secret)
         await self.failures.flush()
-        return replace(begun, failed=await self._store.people.begin_visit(name))
+        return replace(started, failed=await self._store.people.begin_visit(name))
 
     async def failed_sign_ins(self, principal: Principal) -> FailedSignInCount | None:
-        """Return the failed sign-ins to report to a user; an API token gets none. Raises :class:`Unavailable`."""
+        """Return the failed sign-ins to report to a user, or ``None`` for an API token. Raises :class:`Unavailable`."""
         if principal.name is None or principal.token:
             return None
         return await self._store.people.failed_sign_ins(principal.name)
 
     async def acknowledge_failed_sign_ins(self, principal: Principal) -> None:
-        """Do not report the failed sign-ins again. Raises :class:`OutcomeUnknown`."""
+        """Reset the count of failed sign-ins to report. Raises :class:`OutcomeUnknown`."""
         await self._store.people.acknowledge_failed_sign_ins(_name(principal))
 
     async def sign_in_program(self, name: str, password: str, caller: ClientInfo, *, writes: bool) -> str:
-        """Signs in for as long as a signed token lasts, and makes one. Raises as :meth:`sign_in`."""
-        person = await self._prove(name, password, caller)
-        moment = timedelta(seconds=JWT_SECONDS)
-        session, _ = await self._start(person, "session", caller, moment, moment, writes=writes)
-        return make_jwt(await self._viewers.key(), TokenClaims(person.name, session.id))
+        """Sign in for :data:`JWT_SECONDS`, and return a signed token. Raises the exceptions of :meth:`sign_in`."""
+        user = await self._authenticate(name, password, caller)
+        lifetime = timedelta(seconds=JWT_SECONDS)
+        session, _ = await self._create_session(user, "session", caller, lifetime, lifetime, writes=writes)
+        return make_jwt(await self._authenticator.key(), TokenClaims(user.name, session.id))
 
-    async def _prove(self, name: str, password: str, caller: ClientInfo) -> User:
-        person = await self._store.people.get(name)
-        right, hash = await self._guard.verify(name, password, person, caller)
-        if person is None or not right:
-            # A name that nobody has is not kept: it may be a password in the wrong field.
-            known = None if person is None else person.name
+    async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> User:
+        user = await self._store.people.get(name)
+        right, hash = await self._guard.verify(name, password, user, caller)
+        if user is None or not right:
+            # An unknown name is not recorded: it may be a password in the wrong field.
+            known = None if user is None else user.name
             await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
             if known is not None:
                 self.failures.add(known)
-            raise NotSignedIn(WRONG)
+            raise NotSignedIn(WRONG_CREDENTIALS)
         if hash is not None:
-            await self._store.people.rehash(name, person.hash, hash)
+            await self._store.people.rehash(name, user.hash, hash)
         await self._store.audit.add("sign-in", name, address=caller.address)
-        return person
+        return user
 
-    async def _begin(self, person: User, caller: ClientInfo, before: str | None) -> StartedSession:
-        """A new session in place of the one that the browser had, whose secret others may know."""
-        if before is not None:
-            earlier = await self._viewers.of_secret(before, None)
+    async def _start_browser_session(
+        self, user: User, caller: ClientInfo, previous_secret: str | None
+    ) -> StartedSession:
+        """Start a session, and end the previous one of the browser, whose secret others may know."""
+        if previous_secret is not None:
+            earlier = await self._authenticator.of_secret(previous_secret, None)
             if earlier is not None and earlier.name is not None:
-                await self._viewers.end(earlier.name, id=earlier.session)
-        _, secret = await self._start(person, "session", caller, IDLE, LONGEST)
-        return StartedSession(person, secret, await self._device(person, caller, person.token_generations["session"]))
+                await self._authenticator.end(earlier.name, id=earlier.session)
+        _, secret = await self._create_session(user, "session", caller, SESSION_IDLE_TIMEOUT, MAX_SESSION_AGE)
+        return StartedSession(user, secret, await self._issue_device(user, caller, user.token_generations["session"]))
 
-    async def _device(self, person: User, caller: ClientInfo, generation: int) -> str:
-        """Return a device token for a browser; a known device keeps its id, and so its count of failures."""
-        known = await self._guard.device_of(person, caller)
-        return issue_device(await self._viewers.key(), person.name, generation, known)
+    async def _issue_device(self, user: User, caller: ClientInfo, generation: int) -> str:
+        """Return a device token for a browser. A known device keeps its id, and so its count of failures."""
+        known = await self._guard.device_of(user, caller)
+        return issue_device(await self._authenticator.key(), user.name, generation, known)
 
-    async def _start(
+    async def _create_session(
         self,
-        person: User,
+        user: User,
         kind: Kind,
         caller: ClientInfo,
-        idle: timedelta,
-        longest: timedelta,
+        idle_timeout: timedelta,
+        max_age: timedelta,
         *,
         writes: bool = True,
         label: str | None = None,
     ) -> tuple[Session, str]:
-        secret = (TOKEN if kind == "token" else "") + new_secret()
+        secret = (TOKEN_PREFIX if kind == "token" else "") + new_secret()
         now = datetime.now(UTC)
         session = Session(
             id=digest(secret),
             kind=kind,
-            user=person.name,
-            token_generation=person.token_generations[kind],
+            user=user.name,
+            token_generation=user.token_generations[kind],
             writes=writes,
             created_date=now,
             used_date=now if kind == "session" else None,
-            expires_date=now + idle,
-            ends_date=now + longest,
+            expires_date=now + idle_timeout,
+            ends_date=now + max_age,
             label=label,
             address=caller.address,
             agent=caller.agent,
@@ -231,21 +262,23 @@ class Accounts:
         return session, secret
 
     async def sign_out(self, principal: Principal, caller: ClientInfo) -> None:
-        """Ends the session that this came with."""
-        if principal.name is not None and await self._viewers.end(principal.name, "session", id=principal.session):
+        """End the session of the request."""
+        if principal.name is not None and await self._authenticator.end(
+            principal.name, "session", id=principal.session
+        ):
             await self._store.audit.add("sign-out", principal.name, address=caller.address)
 
     async def change_password(
         self, principal: Principal, old: str, new: str, caller: ClientInfo, *, revoke_tokens: bool = False
     ) -> str:
-        """Set another password. All other sessions end, and all devices are unknown again but this one.
+        """Change the password. All other sessions end, and all devices except this one become unknown.
 
         Args:
-            viewer: The user, in the session that goes on.
-            old: The password so far.
+            principal: The user, in the session that continues.
+            old: The old password.
             new: The new password.
             caller: The origin of the request.
-            revoke_tokens: Whether all API tokens of the user end, too.
+            revoke_tokens: Whether all API tokens of the user are revoked.
 
         Returns:
             The new token of this device.
@@ -253,89 +286,106 @@ class Accounts:
         Raises:
             Forbidden: The old password is wrong.
             PasswordRefused: The new password is too easy to guess, or too long.
-            TooMany: The old password was wrong too often in this session.
+            TooManyRequests: The old password was wrong too often in this session.
         """
         name = _name(principal)
-        person = await self._prove_again(principal, old, caller)
+        user = await self._verify_password(principal, old, caller)
         device = None
-        if person is not None and principal.session is not None:
+        if user is not None and principal.session is not None:
             hash = await self._guard.hash(name, new, caller, principal.session)
-            generation = person.token_generations["session"] + 1
-            # First, so that it is valid at every moment.
+            generation = user.token_generations["session"] + 1
+            # Before the change of the user, so that the session is valid at any time.
             await self._store.sessions.enter_era(principal.session, generation)
-            if await self._store.people.change_password(name, person.hash, hash, tokens=revoke_tokens):
-                device = await self._device(person, caller, generation)
+            if await self._store.people.change_password(name, user.hash, hash, tokens=revoke_tokens):
+                device = await self._issue_device(user, caller, generation)
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
             raise Forbidden("The old password is wrong")
-        await self._viewers.end(name, None if revoke_tokens else "session", but=principal.session)
+        await self._authenticator.end(name, None if revoke_tokens else "session", except_id=principal.session)
         return device
 
     async def confirm_password(self, principal: Principal, password: str, caller: ClientInfo) -> None:
-        """Let this session do what needs the password to be confirmed, for some minutes.
+        """Confirm the password, which some actions require, for :data:`CONFIRMATION_LIFETIME`.
 
         Raises:
             Forbidden: The password is wrong.
-            TooMany: It was wrong too often in this session.
+            TooManyRequests: The password was wrong too often in this session.
         """
-        right = await self._prove_again(principal, password, caller) is not None
+        right = await self._verify_password(principal, password, caller) is not None
         await self._store.audit.add("password.confirm", principal.name, address=caller.address, ok=right)
         if not right:
             raise Forbidden("The password is wrong")
 
-    async def _prove_again(self, principal: Principal, password: str, caller: ClientInfo) -> User | None:
-        """Return the user of a session if the password is right, which this session then has confirmed."""
-        person = await self._store.people.get(_name(principal))
-        if principal.session is None or not await self._guard.verify_old(person, password, principal.session, caller):
+    async def _verify_password(self, principal: Principal, password: str, caller: ClientInfo) -> User | None:
+        """Return the user of a session if the password is right, and mark the session as confirmed."""
+        user = await self._store.people.get(_name(principal))
+        if principal.session is None or not await self._guard.verify_old(user, password, principal.session, caller):
             return None
         await self._store.sessions.confirm(principal.session)
-        return person
+        return user
 
     async def sessions(self, principal: Principal, kind: Kind) -> Sequence[Session]:
-        """One's sign-ins, or tokens."""
+        """Return the sessions or the API tokens of the user."""
         return await self._store.sessions.of(_name(principal), kind)
 
     async def end(self, principal: Principal, kind: Kind, id: str, caller: ClientInfo) -> None:
-        """Ends one of one's sessions, or a token. Raises :class:`ResourceNotFound`."""
-        if not await self._viewers.end(_name(principal), kind, id=id):
+        """End a session or an API token of the user. Raises :class:`ResourceNotFound`."""
+        if not await self._authenticator.end(_name(principal), kind, id=id):
             raise ResourceNotFound(f"{kind.capitalize()} not found")
         action: Literal["session.end", "token.end"] = "session.end" if kind == "session" else "token.end"
         await self._store.audit.add(action, principal.name, target=id, address=caller.address)
 
     async def end_others(self, principal: Principal, caller: ClientInfo) -> None:
-        """Ends all of one's sessions but this one."""
-        if await self._viewers.end(_name(principal), "session", but=principal.session):
+        """End all sessions of the user except this one."""
+        if await self._authenticator.end(_name(principal), "session", except_id=principal.session):
             await self._store.audit.add("session.end", principal.name, target="others", address=caller.address)
 
     async def make_token(
         self, principal: Principal, label: str, days: int, caller: ClientInfo, *, writes: bool
     ) -> tuple[Session, str]:
-        """Makes an API token: what is known of it, and the token itself, which is not stored."""
-        # In one read: a token of the era of a session that holds ends with whatever ends both.
-        held = await self._store.sessions.valid([principal.session] if principal.session else [])
-        if not held:
+        """Create an API token.
+
+        Args:
+            principal: The user.
+            label: The user's name for the token.
+            days: Days until the token expires.
+            caller: The origin of the request.
+            writes: Whether the token can change notes.
+
+        Returns:
+            The record of the token, and the token, which is not stored.
+
+        Raises:
+            NotSignedIn: The session has ended.
+            Forbidden: The user has too many tokens.
+        """
+        # A single read of session and user: the token gets their token generation, and ends with it.
+        valid = await self._store.sessions.valid([principal.session] if principal.session else [])
+        if not valid:
             raise NotSignedIn
-        person = held[0][1]
-        if len(await self.sessions(principal, "token")) >= MOST_TOKENS:
-            raise Forbidden(f"Nobody may have more than {MOST_TOKENS} tokens: revoke one first")
-        span = timedelta(days=days)
-        token, secret = await self._start(person, "token", ClientInfo(), span, span, writes=writes, label=label)
-        await self._store.audit.add("token.make", person.name, target=token.id, address=caller.address)
+        user = valid[0][1]
+        if len(await self.sessions(principal, "token")) >= MAX_TOKENS:
+            raise Forbidden(f"You cannot have more than {MAX_TOKENS} API tokens. Revoke one first")
+        lifetime = timedelta(days=days)
+        token, secret = await self._create_session(
+            user, "token", ClientInfo(), lifetime, lifetime, writes=writes, label=label
+        )
+        await self._store.audit.add("token.make", user.name, target=token.id, address=caller.address)
         return token, secret
 
     async def ticket(self, principal: Principal, note: int) -> str:
-        """A ticket for one connection to the room of a note, soon."""
+        """Return a ticket for one connection to the room of a note, valid for :data:`TICKET_LIFETIME`."""
         secret = new_secret()
-        what = {"session": principal.session, "note": note}
-        await self._store.passes.add("ticket", digest(secret), datetime.now(UTC) + TICKET, what)
+        contents = {"session": principal.session, "note": note}
+        await self._store.passes.add("ticket", digest(secret), datetime.now(UTC) + TICKET_LIFETIME, contents)
         return secret
 
     async def redeem(self, ticket: str, note: int) -> Principal | None:
-        """Who has a ticket for a note; it is used up by that, even if it is for another one."""
-        found = await self._store.passes.take("ticket", digest(ticket))
-        if found is None or found[1]["note"] != note:
+        """Use up a ticket, and return its owner, or ``None`` if it is not valid for the note."""
+        ticket_record = await self._store.passes.take("ticket", digest(ticket))
+        if ticket_record is None or ticket_record[1]["note"] != note:
             return None
-        return await self._viewers.of_session(found[1]["session"])
+        return await self._authenticator.of_session(ticket_record[1]["session"])
 
 
 def _name(principal: Principal) -> str:

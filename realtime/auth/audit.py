@@ -1,7 +1,7 @@
-"""What people do with notes, kept for the admins: noted at once, and stored a moment later, many at a time.
+"""Records actions on notes in the audit log, which administrators can read. Entries are buffered and stored in batches.
 
-That who wrote a version is known for good does not hang on it: the history tells. Events that anybody can cause as
-often as they like, such as refused requests, are recorded once an hour, up to a limit (:class:`HourlyLimit`).
+Authorship does not depend on this log: the history records it. Events that clients can cause without limit, such as
+refused requests, are recorded once an hour, up to a limit (:class:`HourlyLimit`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 0.2
-MOST_WAITING = 100_000
-AT_ONCE = 1000
-CLOSE_TIMEOUT = 1.0
+FLUSH_INTERVAL_SECONDS = 0.2
+MAX_PENDING = 100_000
+BATCH_SIZE = 1000
+CLOSE_TIMEOUT_SECONDS = 1.0
 
-DEEDS: dict[str, AuditAction] = {
+ACTIONS: dict[str, AuditAction] = {
     "create": "note.create",
     "import": "note.create",
     "update": "note.change",
@@ -44,28 +44,28 @@ DEEDS: dict[str, AuditAction] = {
     "purge": "note.purge",
     "share": "note.share",
 }
-"""What each write of a note is called here."""
+"""The action in the audit log for each kind of write."""
 
 
 HOUR_SECONDS = 3600.0
 MAX_PER_CALLER = 50
-"""Entries of a user, a link or a network in an hour."""
+"""Entries per hour for a user, a link or a network."""
 MAX_PER_WORKER = 2000
-"""Entries of all callers in an hour."""
+"""Entries per hour for all callers."""
 
 
 class HourlyLimit:
-    """Decides which of many alike events are recorded: the first of each hour, and a limited number of each caller."""
+    """Selects the events to record: the first of its kind in each hour, and a limited number for each caller."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._seen: dict[str, set[Hashable]] = {}
         self._count = 0
 
-    def take(self, caller: str, event: Hashable) -> bool | None:
-        """Return whether to record an event; ``None`` for the one with which a caller exceeds the limit of the hour."""
-        if time.monotonic() - self._began > HOUR_SECONDS:
-            self._began, self._seen, self._count = time.monotonic(), {}, 0
+    def admit(self, caller: str, event: Hashable) -> bool | None:
+        """Return whether to record an event, or ``None`` for the first event above the limit of a caller."""
+        if time.monotonic() - self._started > HOUR_SECONDS:
+            self._started, self._seen, self._count = time.monotonic(), {}, 0
         seen = self._seen.get(caller, set())
         if event in seen or len(seen) > MAX_PER_CALLER or self._count >= MAX_PER_WORKER:
             return False
@@ -75,21 +75,21 @@ class HourlyLimit:
 
 
 class NoteAudit:
-    """The entries of one worker that are still to be stored."""
+    """The audit log of one worker, with the entries that are not stored yet."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        self._waiting: deque[AuditEntry] = deque(maxlen=MOST_WAITING)
+        self._pending: deque[AuditEntry] = deque(maxlen=MAX_PENDING)
         self._hourly = HourlyLimit()
 
     def add(self, action: str, name: str | None, principal: Principal | None, change: NoteChange) -> None:
         """Record a write of a note.
 
         Args:
-            action: The write.
-            name: Its author. People who are not signed in are recorded by the link that they have.
-            viewer: Whoever sent the request. ``None`` for text that was typed.
-            change: The note as it was written.
+            action: The kind of write.
+            name: The author. Guests are recorded by their link.
+            principal: The caller, or ``None`` for text typed in the editor.
+            change: The note after the write.
         """
         link = change.access.link
         if name == GUEST_NAME or name is None:
@@ -98,41 +98,41 @@ class NoteAudit:
             )
             name = guest_name([link.key]) if link is not None and by_link else None
         address = None if principal is None else principal.address
-        self._add(AuditEntry("", datetime.now(UTC), name, DEEDS[action], str(change.note.id), address, ok=True))
+        self._add(AuditEntry("", datetime.now(UTC), name, ACTIONS[action], str(change.note.id), address, ok=True))
 
     def add_hourly(self, action: AuditAction, principal: Principal, target: str | None, *, ok: bool = True) -> None:
-        """Record an event that may be frequent: the first of each hour, by caller, address and target.
+        """Record an event that can be frequent, once an hour for each caller, address and target.
 
-        Once a caller has reached the limit, an entry without a target stands for all others of this hour.
+        When a caller reaches the limit, one entry without a target represents all further events of this hour.
         """
-        who = principal.name or guest_name(principal.keys or ())
-        caller = who or wide_network_of(principal.address or "")
-        recorded = self._hourly.take(caller, (action, principal.address, target))
+        user = principal.name or guest_name(principal.keys or ())
+        caller = user or wide_network_of(principal.address or "")
+        recorded = self._hourly.admit(caller, (action, principal.address, target))
         if recorded is not False:
-            told = target if recorded else None
-            self._add(AuditEntry("", datetime.now(UTC), who, action, told, principal.address, ok=ok))
+            recorded_target = target if recorded else None
+            self._add(AuditEntry("", datetime.now(UTC), user, action, recorded_target, principal.address, ok=ok))
 
     def _add(self, entry: AuditEntry) -> None:
-        self._waiting.append(entry)
+        self._pending.append(entry)
 
     async def run(self) -> None:
-        """Stores what is noted, for ever."""
+        """Store the pending entries periodically until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Stores what is noted so far. Raises :class:`Unavailable`, with what is not stored still noted."""
-        while self._waiting:
-            some = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        """Store the pending entries. Raises :class:`Unavailable`, and keeps the entries that were not stored."""
+        while self._pending:
+            batch = [self._pending.popleft() for _ in range(min(BATCH_SIZE, len(self._pending)))]
             try:
-                await self._audit.add_many(some)
+                await self._audit.add_many(batch)
             except Unavailable:
-                self._waiting.extendleft(reversed(some))
+                self._pending.extendleft(reversed(batch))
                 raise
 
     async def aclose(self) -> None:
-        """Stores what is noted, if that can be done at once."""
+        """Store the pending entries, or give up after a timeout."""
         with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self.flush()

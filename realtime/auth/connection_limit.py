@@ -1,6 +1,6 @@
-"""How many connections of a user or of a network without sign-in are open, over all workers.
+"""Limits the number of open connections per user, or per network for guests, across all workers.
 
-They are counted in Redis; while it is away, each worker counts for itself.
+Redis counts the connections. While it is unavailable, each worker counts only its own.
 """
 
 from __future__ import annotations
@@ -19,98 +19,103 @@ if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
     from realtime.eventlog.bus import Bus
 
-PATIENCE = 0.25
-"""Seconds that Redis has to answer in before somebody is let in without it."""
-BATCH = 500
+REDIS_TIMEOUT_SECONDS = 0.25
+"""Seconds after which a connection is accepted without a response from Redis."""
+MAX_BATCH = 500
 
 Slot = tuple[str, str]
-"""The key of a user or a network, and who of the connections holds it."""
-Act = Literal["take", "keep", "leave"]
+"""The Redis key of a user or network, and the id of the connection that holds the slot."""
+SlotOperation = Literal["take", "keep", "leave"]
 
 
 class ConnectionSlots:
-    """The open connections of this worker, each with a place of its user or network.
+    """The open connections of this worker, each of which holds a slot of its user or network.
 
     Args:
-        bus: Redis, where the places of all workers are counted.
-        most: Places of each user.
-        most_guests: Places of each network, for connections without sign-in; 0 is all.
-        lease: Seconds after which the places of a worker that was killed are free.
+        bus: Redis, which counts the slots of all workers.
+        limit: The number of slots of each user. 0 means no limit.
+        guest_limit: The number of slots of each network for connections without sign-in. 0 means no limit.
+        lease: Seconds after which the slots of a killed worker become free.
     """
 
-    def __init__(self, bus: Bus, most: int, most_guests: int = 0, lease: float = 15.0) -> None:
+    def __init__(self, bus: Bus, limit: int, guest_limit: int = 0, lease: float = 15.0) -> None:
         self._bus = bus
-        self._most = most
-        self._most_guests = most_guests
+        self._limit = limit
+        self._guest_limit = guest_limit
         self._lease = lease
         self._script = bus.script("places.lua")
         self._held: defaultdict[str, set[str]] = defaultdict(set)
-        self._left: list[Slot] = []
-        self._due = asyncio.Event()
+        self._released: list[Slot] = []
+        self._release_pending = asyncio.Event()
 
     async def acquire(self, principal: Principal, address: str = "") -> Slot | None:
-        """Return a place, to :meth:`release` in the end; ``None`` where there is no limit.
+        """Acquire a slot, which has to be released with :meth:`release`.
 
         Args:
-            viewer: The user. One who is not signed in takes a place of the network.
+            principal: The user. A guest acquires a slot of the network.
             address: The address of the client.
 
+        Returns:
+            The slot, or ``None`` if there is no limit.
+
         Raises:
-            TooMany: All places are taken.
+            TooManyRequests: All slots are in use.
         """
-        most = self._most if principal.name is not None else self._most_guests
-        if not most:
+        limit = self._limit if principal.name is not None else self._guest_limit
+        if not limit:
             return None
         name = principal.name if principal.name is not None else f"~{network_of(address)}"
-        place = self._bus.key(f"places:{name}"), secrets.token_hex(8)
-        key, holder = place
+        slot = self._bus.key(f"places:{name}"), secrets.token_hex(8)
+        key, holder = slot
         self._held[key].add(holder)
         try:
-            if len(self._held[key]) > most or not await self._is_free(place, most):
+            if len(self._held[key]) > limit or not await self._is_free(slot, limit):
                 raise TooManyRequests(self._lease / 3)
         except BaseException:
-            self.release(place)
+            self.release(slot)
             raise
-        return place
+        return slot
 
-    def release(self, place: Slot | None) -> None:
-        """Gives a place up."""
-        if place is None:
+    def release(self, slot: Slot | None) -> None:
+        """Release a slot."""
+        if slot is None:
             return
-        key, holder = place
+        key, holder = slot
         self._held[key].remove(holder)
         if not self._held[key]:
             del self._held[key]
-        self._left.append(place)
-        self._due.set()
+        self._released.append(slot)
+        self._release_pending.set()
 
-    async def _is_free(self, place: Slot, most: int) -> bool:
+    async def _is_free(self, slot: Slot, limit: int) -> bool:
         if self._bus.available:
             with suppress(BusUnavailable, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    return await self._tell("take", [place], most)
+                async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
+                    return await self._call("take", [slot], limit)
         return True
 
-    async def _tell(self, act: Act, places: Sequence[Slot], most: int = 0) -> bool:
-        arguments = [act, most, self._lease, *(holder for _, holder in places)]
-        return all(await self._bus.call(self._script, [key for key, _ in places], arguments))
+    async def _call(self, operation: SlotOperation, slots: Sequence[Slot], limit: int = 0) -> bool:
+        arguments = [operation, limit, self._lease, *(holder for _, holder in slots)]
+        return all(await self._bus.call(self._script, [key for key, _ in slots], arguments))
 
     async def run(self) -> None:
-        """Gives up places that were left, and keeps the others, for ever."""
+        """Release slots in Redis, and renew the leases of all others, until cancelled."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._lease / 3
+        next_renewal = loop.time() + self._lease / 3
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._due.wait()
-            self._due.clear()
-            left, self._left = self._left, []
-            await self._tell_all("leave", left)
-            if loop.time() >= due:
-                due = loop.time() + self._lease / 3
-                await self._tell_all("keep", [(key, one) for key, holders in self._held.items() for one in holders])
+                async with asyncio.timeout_at(next_renewal):
+                    await self._release_pending.wait()
+            self._release_pending.clear()
+            released, self._released = self._released, []
+            await self._call_in_batches("leave", released)
+            if loop.time() >= next_renewal:
+                next_renewal = loop.time() + self._lease / 3
+                await self._call_in_batches(
+                    "keep", [(key, holder) for key, holders in self._held.items() for holder in holders]
+                )
 
-    async def _tell_all(self, act: Act, places: Sequence[Slot]) -> None:
-        with suppress(BusUnavailable):  # what was left is free when its lease ends, and the rest is kept next time
-            for start in range(0, len(places), BATCH):
-                await self._tell(act, places[start : start + BATCH])
+    async def _call_in_batches(self, operation: SlotOperation, slots: Sequence[Slot]) -> None:
+        with suppress(BusUnavailable):  # released slots become free when their lease ends; the next run renews the rest
+            for start in range(0, len(slots), MAX_BATCH):
+                await self._call(operation, slots[start : start + MAX_BATCH])

@@ -1,4 +1,4 @@
-"""Counts failed sign-ins by user, so that users can be told of them: at once in memory, a moment later in MongoDB."""
+"""Counts failed sign-ins per user, to show them to the user. Counts are buffered and stored periodically."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class FailedSignInRecorder:
-    """The failures that one worker has not stored yet.
+    """The failed sign-ins that one worker has not stored yet.
 
-    They are stored apart from the answer to a sign-in, so that the time of the answer does not show whether the name
-    exists. Those of a second are stored with one command, however many there are.
+    They are not stored during the sign-in, so that the response time does not reveal whether the name exists. All
+    failures of a second are stored with one command.
     """
 
-    def __init__(self, people: UserStore) -> None:
-        self._people = people
+    def __init__(self, users: UserStore) -> None:
+        self._users = users
         self._pending: dict[str, FailedSignInCount] = {}
 
     def add(self, name: str) -> None:
-        """Count a failure for a user."""
+        """Count a failed sign-in of a user."""
         known = self._pending.get(name)
         if known is None and len(self._pending) >= MAX_PENDING_USERS:
-            log.warning("a failed sign-in is not counted: too many wait to be stored")
+            log.warning("a failed sign-in was not counted: too many are waiting to be stored")
             return
         self._pending[name] = FailedSignInCount(1 if known is None else known.count + 1, datetime.now(UTC))
 
     async def run(self) -> None:
-        """Store the failures every second, until it is cancelled."""
+        """Store the counts every second until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Store the failures. Raises :class:`Unavailable`, and keeps them for the next time."""
+        """Store the counts. Raises :class:`Unavailable`, and keeps the counts for the next attempt."""
         pending, self._pending = self._pending, {}
         if not pending:
             return
         try:
-            await self._people.add_failed_sign_ins(pending)
+            await self._users.add_failed_sign_ins(pending)
         except Unavailable:
             for name, failed in self._pending.items():
                 before = pending.get(name)
@@ -61,7 +61,7 @@ class FailedSignInRecorder:
             raise
 
     async def aclose(self) -> None:
-        """Store the failures, if that is possible at once."""
+        """Store the counts, or give up after a timeout."""
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self.flush()

@@ -1,4 +1,4 @@
-"""Checks whether a database that is served without accounts has accounts."""
+"""Checks that a database that is served without accounts does not contain accounts."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ CHECK_INTERVAL_SECONDS = 5.0
 
 
 class OpenModeCheck:
-    """Tells whether the database of a server in open mode has accounts.
+    """Watches whether the database of a server in open mode contains accounts.
 
     Attributes:
-        has_accounts: ``None`` as long as MongoDB has not answered.
+        has_accounts: ``None`` until MongoDB has answered.
     """
 
-    def __init__(self, people: UserStore) -> None:
-        self._people = people
+    def __init__(self, users: UserStore) -> None:
+        self._users = users
         self.has_accounts: bool | None = None
 
     async def read(self) -> None:
-        """Ask MongoDB. Raises :class:`Unavailable`."""
-        self.has_accounts = self.has_accounts or await self._people.any()
+        """Read from MongoDB whether there are accounts. Raises :class:`Unavailable`."""
+        self.has_accounts = self.has_accounts or await self._users.any()
 
     async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
-        """Ask again and again until there are accounts, which may be added later; then call ``stop`` and return."""
+        """Poll until there are accounts, which can be added at any time; then call ``stop`` and return."""
         while not self.has_accounts:
             await self.read()
             if not self.has_accounts:
                 await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-        log.error("nothing is served any more: %s", HAS_ACCOUNTS)
+        log.error("the notes are no longer served: %s", HAS_ACCOUNTS)
         await stop()
 
     async def check(self) -> None:

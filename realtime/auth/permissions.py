@@ -1,7 +1,7 @@
-"""Who may do what with a note. One function decides: :func:`can`.
+"""Authorization checks. A note the caller cannot see raises `NoteNotFound`; one it can see but not change, `Forbidden`.
 
-Rights hang on keys: a note names the role of each key that opens it, and whoever asks has some keys. So a list, a feed
-and a search need only the keys to tell what may be in them.
+Access rights are based on keys: a note has a role for each key that gives access to it, and a principal has a set of
+keys. Lists, feeds and searches therefore filter notes by key. :func:`can` makes all decisions about a single note.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import NamedTuple
 from realtime.errors import Forbidden, NoteNotFound, NotSignedIn
 
 EVERYONE = "*"
-"""The key that everyone has, signed in or not."""
+"""The key of all principals, signed in or not."""
 UNOWNED = None
-"""The key to notes that were made without accounts; the admins have it."""
+"""The key to notes that were created without accounts. Administrators have it."""
 
-MOST_FORMER = 200
+MAX_FORMER_KEYS = 200
 GUEST_NAME = "Guest"
-"""How somebody is shown who has a link and is not signed in."""
+"""The name that others see for a user with a link who is not signed in."""
 LINK_KEY = "link:"
-"""The beginning of the keys of links."""
+"""The prefix of the keys of links."""
 LINK_ID_CHARACTERS = 12
-"""Hexadecimal digits of the digest of a link, by which the audit tells one link from others."""
+"""The number of hexadecimal digits of a link's digest by which the audit log identifies the link."""
 Key = str | None
 
 
 class Role(IntEnum):
-    """What somebody is to a note; each may do all that the ones before may."""
+    """The role of a principal for a note. Each role includes the rights of the lower ones."""
 
     VIEWER = 1
     EDITOR = 2
@@ -37,25 +37,31 @@ class Role(IntEnum):
 
 
 class Permission(Enum):
-    """What can be done with a note, by the role that it needs."""
+    """An action on a note, with the role that it requires."""
 
     READ = "read", Role.VIEWER
     WRITE = "write", Role.EDITOR
     DELETE = "delete", Role.OWNER
-    """Into the trash, out of it, and for good; the trash shows a note to who may do this."""
+    """Move to the trash, restore, and delete permanently. It is also required to see a note in the trash."""
     SHARE = "share", Role.OWNER
 
-    def __init__(self, word: str, needs: Role) -> None:
-        self.word = word
-        self.needs = needs
+    def __init__(self, verb: str, required_role: Role) -> None:
+        self.verb = verb
+        self.required_role = required_role
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. ``keys`` is ``None`` where there are no accounts, and everything is everyone's.
+    """The caller of an action.
 
-    ``session`` names what the rights come from, a session or a ``token``, and ends with it; ``writes`` is false for a
-    token that only reads. ``address`` is where the request came from; it decides nothing.
+    Attributes:
+        keys: The keys of the caller. ``None`` gives access to all notes, on servers without accounts.
+        name: The name of the user, if signed in.
+        session: The id of the session or API token from which the rights derive, and with which they end.
+        admin: Whether the user is an administrator.
+        writes: Whether the caller can change notes. It is false for a read-only API token.
+        token: Whether ``session`` is an API token.
+        address: The address of the client, which has no influence on the rights.
     """
 
     keys: frozenset[Key] | None
@@ -68,40 +74,46 @@ class Principal:
 
     @property
     def anonymous(self) -> bool:
-        """Whether it is somebody who is not signed in, and has no link."""
+        """Whether the caller is not signed in and has no link."""
         return self.session is None and self.keys == ANONYMOUS.keys
 
     @property
     def shown_as(self) -> str | None:
-        """The name that others see; ``None`` where everybody chooses one."""
+        """The name that others see, or ``None`` on servers without accounts, where users choose a name."""
         return None if self.keys is None else self.name or GUEST_NAME
 
 
 UNRESTRICTED = Principal(keys=None)
-"""Anyone, where there are no accounts."""
+"""All callers, on servers without accounts."""
 ANONYMOUS = Principal(keys=frozenset({EVERYONE}), writes=False)
-"""Anyone who is not signed in, where there are accounts."""
+"""Callers that are not signed in, on servers with accounts."""
 
 
 def key_of(name: str) -> str:
-    """The key that a user has by name."""
+    """Return the key of a user."""
     return f"@{name}"
 
 
 def link_key(digest: str) -> str:
-    """The key that whoever has a link has, by the digest of its token."""
+    """Return the key of a link, by the digest of its token."""
     return LINK_KEY + digest
 
 
 def guest_name(keys: Iterable[Key]) -> str | None:
-    """Return the name of somebody who is not signed in, by the first of the links that they have."""
+    """Return the name of a guest in the audit log, based on the first of its links, or ``None`` without a link."""
     link = min((key for key in keys if key is not None and key.startswith(LINK_KEY)), default=None)
     return None if link is None else f"guest:{link.removeprefix(LINK_KEY)[:LINK_ID_CHARACTERS]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A secret that opens a note to whoever has it. ``nonce`` is what it is made of, ``key`` what it opens with."""
+    """A secret link that gives access to a note.
+
+    Attributes:
+        role: The role of users with the link.
+        nonce: The value from which the token of the link is derived.
+        key: The key of users with the link.
+    """
 
     role: Role
     nonce: str
@@ -110,9 +122,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may do what with one note; ``since`` is the version that says so.
+    """The access rights of one note.
 
-    ``former`` are keys that opened it once, each with the version that took it away, the latest :data:`MOST_FORMER`.
+    Attributes:
+        owner: The name of the owner, or ``None`` for a note that was created without accounts.
+        members: The role of each user with whom the note is shared.
+        link: The link to the note, if there is one.
+        public: Whether everyone can read the note.
+        since: The version of the note that introduced these rights.
+        former: The latest :data:`MAX_FORMER_KEYS` keys that lost access, each with the version that removed it.
     """
 
     owner: str | None = None
@@ -124,7 +142,7 @@ class Access:
 
     @property
     def roles(self) -> Mapping[Key, Role]:
-        """The role of each key that opens it."""
+        """The role of each key that gives access."""
         roles: dict[Key, Role] = {key_of(name): role for name, role in self.members.items()}
         roles[UNOWNED if self.owner is None else key_of(self.owner)] = Role.OWNER
         if self.link is not None:
@@ -133,93 +151,111 @@ class Access:
             roles[EVERYONE] = Role.VIEWER
         return roles
 
-    def followed_by(self, other: Access, version: int) -> Access:
-        """The other one as what holds from a version on, with the keys that open it no more."""
-        now = other.roles.keys()
-        former = {key: at for key, at in self.former.items() if key not in now}
-        former |= {key: version for key in self.roles if key not in now}
-        latest = sorted(former.items(), key=lambda item: item[1])[-MOST_FORMER:]
-        return replace(other, since=version, former=dict(latest))
+    def followed_by(self, new_access: Access, version: int) -> Access:
+        """Return new access rights as of a version, with the keys that have lost access."""
+        current = new_access.roles.keys()
+        former = {key: lost for key, lost in self.former.items() if key not in current}
+        former |= {key: version for key in self.roles if key not in current}
+        latest = sorted(former.items(), key=lambda item: item[1])[-MAX_FORMER_KEYS:]
+        return replace(new_access, since=version, former=dict(latest))
 
 
 UNSHARED_ACCESS: Access = Access()
-"""That of a note that was made without accounts."""
+"""The access rights of a note that was created without accounts."""
 
 
 def role_of(principal: Principal, access: Access) -> Role | None:
-    """What somebody is to a note; ``None`` for nothing."""
+    """Return the role of a principal for a note, or ``None`` without access."""
     if principal.keys is None:
         return Role.OWNER
     return max((role for key, role in access.roles.items() if key in principal.keys), default=None)
 
 
 def owners_of(principal: Principal) -> frozenset[str | None] | None:
-    """Whose notes somebody has all rights to, ``None`` for those without an owner; and ``None`` for everybody's."""
+    """Return the owners over whose notes a principal has all rights.
+
+    Returns:
+        The names of owners, in which ``None`` stands for notes without an owner; or ``None`` for all notes.
+    """
     if principal.keys is None:
         return None
     unowned = {None} if UNOWNED in principal.keys else set()
     return frozenset(unowned if principal.name is None else {principal.name, *unowned})
 
 
-def can(principal: Principal, access: Access, act: Permission) -> bool:
-    """Whether somebody may do something with a note."""
+def can(principal: Principal, access: Access, permission: Permission) -> bool:
+    """Return whether a principal has a permission for a note."""
     role = role_of(principal, access)
-    return role is not None and role >= act.needs and (principal.writes or act is Permission.READ)
+    return role is not None and role >= permission.required_role and (principal.writes or permission is Permission.READ)
 
 
 class NoteHidden(NoteNotFound):
-    """There is a note with this id, but not for this user. The answer is the same as if there were none."""
+    """The note exists, but the caller cannot see it. The response is the same as for a note that does not exist."""
 
 
 class NoteForbidden(Forbidden):
-    """The user can see the note, but may not do this with it."""
+    """The caller can see the note, but does not have the permission."""
 
 
 class NoteAccess(NamedTuple):
-    """What decides over a note: who may do what with it, and whether it is not in the trash, or gone."""
+    """The access rights of a note, and whether it is live, that is, neither in the trash nor deleted."""
 
     access: Access
     live: bool
 
 
 def check(
-    principal: Principal, standing: NoteAccess | None, act: Permission = Permission.READ, *, of_trash: bool = False
+    principal: Principal,
+    note_access: NoteAccess | None,
+    permission: Permission = Permission.READ,
+    *,
+    of_trash: bool = False,
 ) -> None:
-    """Lets somebody do something with a note, or with one in the trash.
+    """Check that a principal has a permission for a note.
 
-    Raises :class:`NotSignedIn` for whoever can change nothing at all, :class:`NoteNotFound`, :class:`Forbidden`.
+    Args:
+        principal: The caller.
+        note_access: The access rights of the note, or ``None`` if it does not exist.
+        permission: The required permission.
+        of_trash: Whether the action is on a note in the trash.
+
+    Raises:
+        NotSignedIn: The caller is not signed in, and the action is not reading.
+        NoteNotFound: The note does not exist, or the caller cannot see it.
+        Forbidden: The caller can see the note, but does not have the permission.
     """
-    if principal.anonymous and act is not Permission.READ:
+    if principal.anonymous and permission is not Permission.READ:
         raise NotSignedIn
-    if standing is None:
+    if note_access is None:
         raise NoteNotFound
-    if not sees(principal, standing):
+    if not sees(principal, note_access):
         raise NoteHidden
-    if not can(principal, standing.access, act):
-        if standing.live is of_trash:
+    if not can(principal, note_access.access, permission):
+        if note_access.live is of_trash:
             raise NoteNotFound
-        raise NoteForbidden(f"You may not {act.word} this note")
+        raise NoteForbidden(f"You may not {permission.verb} this note")
 
 
-def sees(principal: Principal, standing: NoteAccess) -> bool:
-    """Whether a note is there for somebody; in the trash it is for who may take it out."""
-    role = role_of(principal, standing.access)
-    return role is not None and role >= (Permission.READ if standing.live else Permission.DELETE).needs
+def sees(principal: Principal, note_access: NoteAccess) -> bool:
+    """Return whether a principal can see a note. A note in the trash is visible to principals that can restore it."""
+    role = role_of(principal, note_access.access)
+    return role is not None and role >= (Permission.READ if note_access.live else Permission.DELETE).required_role
 
 
 def check_author(principal: Principal) -> None:
-    """Lets somebody make notes. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
+    """Check that a principal can create notes. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
     if principal.keys is None:
         return
     if principal.name is None:
         raise NotSignedIn
     if not principal.writes:
-        raise Forbidden("This token only reads")
+        raise Forbidden("This API token is read-only")
 
 
 def may_set_ids_and_dates(principal: Principal) -> bool:
-    """Whether the notes that a viewer imports may keep the ids and dates that they had elsewhere.
+    """Return whether imported notes can keep their ids and dates.
 
-    Only admins may where there are accounts: ids tell which others exist, and dates can be made up.
+    On servers with accounts, only administrators can keep them: ids reveal which other notes exist, and dates can be
+    forged.
     """
     return principal.keys is None or principal.admin

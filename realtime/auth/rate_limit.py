@@ -1,4 +1,4 @@
-"""How often somebody may do something: counted in Redis, over all workers; by each for itself while Redis is away."""
+"""Rate limits, counted in Redis across all workers. Without Redis, each worker counts only its own events."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-PATIENCE = 0.25
-"""Seconds that Redis has to answer in."""
-PAUSE = 1.0
-"""Seconds without a question to a Redis that did not."""
-AT_ONCE = 16
-"""Questions to Redis under way; each takes a connection."""
-BURST = 4
-"""Seconds' worth of writes that may come at once."""
+REDIS_TIMEOUT_SECONDS = 0.25
+"""Seconds to wait for a response from Redis."""
+REDIS_RETRY_DELAY_SECONDS = 1.0
+"""Seconds without calls to Redis after a call has failed."""
+MAX_CONCURRENT_CALLS = 16
+"""Concurrent calls to Redis, each of which uses a connection."""
+BURST_SECONDS = 4
+"""The window of the rule for writes: a user can send the writes of this time at once."""
 
 
 class RateRule(NamedTuple):
-    """At most so many, in so many seconds; a sliding window, so that they come back one by one."""
+    """A limit of events per time, with a sliding window.
+
+    Attributes:
+        name: The name of the rule, which is part of the Redis key.
+        limit: The maximum number of events in the window.
+        seconds: The length of the window.
+    """
 
     name: str
     limit: int
@@ -42,22 +48,27 @@ class RateRule(NamedTuple):
 
 
 def write_rule(per_second: int) -> RateRule:
-    """The rule for the writes of one user."""
-    return RateRule("writes", per_second * BURST, BURST)
+    """Return the rule for the writes of one user."""
+    return RateRule("writes", per_second * BURST_SECONDS, BURST_SECONDS)
 
 
 class RateUsage(NamedTuple):
-    """The events that a rule counted for a key, at most as many as it allows, and the seconds until one expires."""
+    """The usage of a rule by one key.
+
+    Attributes:
+        used: The number of events, at most the limit.
+        seconds: The seconds until the oldest event expires.
+    """
 
     used: int
     seconds: float
 
 
 class RateLimiter:
-    """What is left of each rule, by key. It never fails for want of Redis, nor waits for it for long."""
+    """Counts events by rule and key. If Redis does not respond in time, the events are counted in this process."""
 
     def __init__(self, bus: Bus) -> None:
-        # Here, not at the top: the library is slow to import, and not needed where there are no accounts.
+        # Imported here because the library is slow to import, and servers without accounts do not need it.
         from limits import RateLimitItemPerSecond
         from limits.aio.storage import MemoryStorage, RedisStorage
         from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -67,57 +78,62 @@ class RateLimiter:
         shared = RedisStorage("async+redis://", key_prefix=bus.key("limit"), **options)
         self._bus = bus
         self._shared = SlidingWindowCounterRateLimiter(shared)
-        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._item = RateLimitItemPerSecond
         self._failures = (StorageError, OSError, TimeoutError)
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._ask_again = 0.0
+        self._concurrency = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._retry_time = 0.0
 
     async def acquire(self, rule: RateRule, key: str) -> None:
-        """Takes one; an address is counted with its :func:`network_of`. Raises :class:`TooManyRequests`."""
+        """Count an event. Raises :class:`TooManyRequests` if the rule does not allow it.
+
+        Args:
+            rule: The rule.
+            key: The key. An IPv6 address is replaced by its :func:`network_of`.
+        """
         key = network_of(key) if ":" in key else key
 
-        async def take(limiter: Strategy) -> None:
+        async def hit(limiter: Strategy) -> None:
             item = self._item_of(rule)
             if not await limiter.hit(item, key):
-                again = await limiter.get_window_stats(item, key)
-                raise TooManyRequests(_seconds_until(again.reset_time))
+                stats = await limiter.get_window_stats(item, key)
+                raise TooManyRequests(_seconds_until(stats.reset_time))
 
-        await self._ask(take)
+        await self._call(hit)
 
     async def add(self, rule: RateRule, key: str) -> None:
-        """Count an event under a key, whether or not the rule allows more."""
+        """Count an event even if the rule does not allow it."""
 
         async def add(limiter: Strategy) -> None:
             await limiter.hit(self._item_of(rule), key)
 
-        await self._ask(add)
+        await self._call(add)
 
     async def usage(self, rule: RateRule, key: str) -> RateUsage:
-        """Return how many events were counted under a key, without counting one."""
+        """Return the usage of a rule by a key."""
 
         async def read(limiter: Strategy) -> RateUsage:
             stats = await limiter.get_window_stats(self._item_of(rule), key)
             return RateUsage(rule.limit - stats.remaining, _seconds_until(stats.reset_time))
 
-        return await self._ask(read)
+        return await self._call(read)
 
     def _item_of(self, rule: RateRule) -> Any:
         return self._item(rule.limit, rule.seconds, namespace=rule.name)
 
-    async def _ask(self, question: Callable[[Strategy], Awaitable[T]]) -> T:
-        """Return the answer of the limiter in Redis, or of that of this worker if Redis does not answer in time."""
-        async with self._turns:
-            if self._bus.available and time.monotonic() > self._ask_again:
+    async def _call(self, operation: Callable[[Strategy], Awaitable[T]]) -> T:
+        """Run an operation in Redis, or in this process if Redis does not respond in time."""
+        async with self._concurrency:
+            if self._bus.available and time.monotonic() > self._retry_time:
                 try:
-                    async with asyncio.timeout(PATIENCE):
-                        return await question(self._shared)
+                    async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
+                        return await operation(self._shared)
                 except self._failures as error:
-                    if time.monotonic() > self._ask_again:
-                        told = {"error": str(error) or repr(error)}
-                        log.warning("limits are counted by this worker alone", extra=told)
-                    self._ask_again = time.monotonic() + PAUSE
-        return await question(self._own)
+                    if time.monotonic() > self._retry_time:
+                        reason = {"error": str(error) or repr(error)}
+                        log.warning("rate limits are counted by this worker only", extra=reason)
+                    self._retry_time = time.monotonic() + REDIS_RETRY_DELAY_SECONDS
+        return await operation(self._local)
 
 
 def _seconds_until(time_of_day: float) -> float:

@@ -1,4 +1,4 @@
-"""The parties that work is done for, so that they can take turns."""
+"""The requesters of expensive work, which take turns in a :class:`realtime.core.fair_queue.FairQueue`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def requester_of(principal: Principal, address: str) -> Requester:
-    """Return the party that work is done for: a user or an address, in a network."""
+    """Return the requester for a user or an address, in the group of its network."""
     member = network_of(address) if principal.name is None else key_of(principal.name)
     return Requester(wide_network_of(address), member, trusted=principal.name is not None)
 
 
 def writer_of(principal: Principal, note: int) -> Requester:
-    """Return the party that a write is merged for: a user, or everyone who writes to a note without sign-in."""
+    """Return the requester of a write: a user, or all guests of a note together."""
     name = f"note {note}" if principal.name is None else key_of(principal.name)
     return Requester(name, name, trusted=principal.name is not None)

@@ -1,8 +1,8 @@
-"""Rights that end while something is open: every worker reads which, again and again, and tells whoever it concerns.
+"""Applies revocations to open connections: each worker polls the revocations in MongoDB and handles new ones.
 
-It takes no Redis and no clock. All that are kept are read each time, so that none can be overlooked for having come
-late; and what is open is compared with what holds, now and then, in case a worker was held up for longer than they are
-kept, or a session has expired.
+Polling needs neither Redis nor synchronized clocks. Each poll reads all stored revocations, so that none is missed
+because it was stored late. In addition, the sessions of open connections are checked periodically, in case a worker was
+blocked for longer than revocations are stored, or a session has expired.
 """
 
 from __future__ import annotations
@@ -16,36 +16,41 @@ if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
     from realtime.store.revocations import Kind, RevocationStore
 
-INTERVAL = 0.25
-COMPARE_EVERY = 10.0
+POLL_INTERVAL_SECONDS = 0.25
+CHECK_INTERVAL_SECONDS = 10.0
 
 EndedSubjects = frozenset[Any]
-"""Subjects of one kind: the ids of sessions, or those of notes."""
+"""The subjects of revocations of one kind: ids of sessions, or ids of notes."""
 Handler = Callable[[EndedSubjects], Awaitable[None]]
 
 
 class LiveSessions(NamedTuple):
-    """What is open: the sessions that it is open for, and which of some have ended."""
+    """Access to the sessions of open connections.
+
+    Attributes:
+        sessions: Returns the ids of the sessions.
+        ended: Returns those of the given sessions that have ended.
+    """
 
     sessions: Callable[[], Set[str]]
     ended: Callable[[Set[str]], Awaitable[Set[str]]]
 
 
 class Revocations:
-    """The revocations as one worker hears of them. A handler gets those of its kind that are news."""
+    """Polls revocations in one worker, and calls the handler for the kind of each new one."""
 
-    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], open: LiveSessions) -> None:
+    def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], live: LiveSessions) -> None:
         self._store = store
         self._handlers = handlers
-        self._open = open
+        self._live = live
         self._seen: Set[str] = frozenset()
         self._sessions: Set[Any] = frozenset()
         self._admins: Mapping[Any, bool] = {}
 
     def ended(self, principal: Principal) -> bool:
-        """Whether the rights of a viewer ended lately: of one who was known before that, and comes in after it.
+        """Return whether a principal is outdated: its session has ended, or its administrator role has changed.
 
-        So it is for a viewer who was read before its user became an administrator, or ceased to be one.
+        A request can be authenticated before a revocation and open its connection after it.
         """
         return (
             principal.session in self._sessions
@@ -53,22 +58,22 @@ class Revocations:
         )
 
     async def run(self) -> None:
-        """Hears of what ended, for ever."""
-        compared = time.monotonic()
+        """Poll revocations, and check the sessions of open connections, until cancelled."""
+        checked = time.monotonic()
         while True:
             await self.read()
-            if time.monotonic() - compared > COMPARE_EVERY:
-                compared = time.monotonic()
-                await self._handlers["session"](frozenset(await self._open.ended(self._open.sessions())))
-            await asyncio.sleep(INTERVAL)
+            if time.monotonic() - checked > CHECK_INTERVAL_SECONDS:
+                checked = time.monotonic()
+                await self._handlers["session"](frozenset(await self._live.ended(self._live.sessions())))
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def read(self) -> None:
-        """Reads what ended, and hands on what is news. Raises :class:`Unavailable`."""
-        kept = await self._store.all()
-        self._sessions = {of for kind, of in kept.values() if kind == "session"}
-        self._admins = {of: kind == "promoted" for kind, of in kept.values() if kind in ("promoted", "demoted")}
-        news = [subject for id, subject in kept.items() if id not in self._seen]
+        """Read all revocations, and call the handlers for new ones. Raises :class:`Unavailable`."""
+        revocations = await self._store.all()
+        self._sessions = {of for kind, of in revocations.values() if kind == "session"}
+        self._admins = {of: kind == "promoted" for kind, of in revocations.values() if kind in ("promoted", "demoted")}
+        new = [subject for id, subject in revocations.items() if id not in self._seen]
         for kind, handle in self._handlers.items():
-            if subjects := frozenset(of for of_kind, of in news if of_kind == kind):
+            if subjects := frozenset(of for of_kind, of in new if of_kind == kind):
                 await handle(subjects)
-        self._seen = kept.keys()  # now, so that what could not be handled comes again
+        self._seen = revocations.keys()  # after the handlers, so that failed ones are called again

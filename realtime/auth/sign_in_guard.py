@@ -1,9 +1,9 @@
-"""Slows down guesses of passwords without locking anyone out.
+"""Slows down password guessing without locking out users.
 
-Failed attempts are counted, right passwords are not. An attempt from a browser in which the user has signed in before
-(:mod:`realtime.auth.devices`) is counted for that device alone and served first. All other attempts are counted by
-name and network and by network, and wait longer after each failure. So an attacker can slow down their own networks
-only.
+Only failed attempts are counted. An attempt from a browser in which the user has signed in before
+(:mod:`realtime.auth.devices`) is counted for that device only, and served first. All other attempts are counted by name
+and network, and by network, with a longer delay after each failure. Attackers therefore slow down only their own
+networks.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ MAX_DELAY_SECONDS = 20.0
 
 
 class Slowdown(NamedTuple):
-    """Failures of one kind: the number without a delay, and the rule that counts them.
+    """The delay for failures of one kind. It doubles with each failure, from 1 s to :data:`MAX_DELAY_SECONDS`.
 
-    The delay doubles with each further failure, from 1 s up to :data:`MAX_DELAY_SECONDS`.
+    Attributes:
+        rule: The rule that counts the failures.
+        free: The number of failures without a delay.
     """
 
     rule: RateRule
@@ -40,27 +42,31 @@ class Slowdown(NamedTuple):
 
 
 BY_DEVICE = Slowdown(RateRule("sign-in-device", 10, WINDOW_SECONDS), 3)
-"""A device that has used this up counts as unknown."""
+"""For a device. At the limit, the device counts as unknown."""
 BY_NAME = Slowdown(RateRule("sign-in-name", 10, WINDOW_SECONDS), 3)
-"""Of one name from one provider's network. When it is used up, attempts are refused."""
+"""For a name and a network (IPv4 /24 or IPv6 /48). At the limit, attempts are refused."""
 BY_NETWORK = Slowdown(RateRule("sign-in-network", 40, WINDOW_SECONDS), 20)
-"""Of all names from one address, or one IPv6 /64."""
+"""For all names from an IPv4 address or an IPv6 /64."""
 BY_WIDE_NETWORK = Slowdown(RateRule("sign-in-wide-network", 200, WINDOW_SECONDS), 100)
-"""Of all names from one IPv4 /24 or IPv6 /48."""
+"""For all names from an IPv4 /24 or an IPv6 /48."""
 SIGN_UP = RateRule("sign-up", 20, 60)
-"""Accounts that are made from one address."""
+"""Sign-ups from an address."""
 PASSWORD_CHANGE = RateRule("password-change", 5, 60)
-"""Wrong passwords of one session, when it changes the password or confirms it."""
+"""Wrong passwords in a session, when the user changes or confirms the password."""
 OPERATOR_REQUESTER = Requester("operator", "operator", trusted=True)
-"""Whoever has the machine."""
+"""The operator of the server, on the command line."""
 UNKNOWN_ADDRESS = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """The origin of a request: its address, the name of the browser, and the device tokens that the browser holds.
+    """The origin of a request.
 
-    ``host`` is the name under which it reached the server.
+    Attributes:
+        address: The address of the client.
+        agent: The user agent of the client.
+        devices: The device tokens of the browser.
+        host: The host name of the server in the request.
     """
 
     address: str | None = None
@@ -70,16 +76,16 @@ class ClientInfo:
 
 
 class Counters(Protocol):
-    """Counts events by rule and key. :class:`realtime.auth.rate_limit.RateLimiter` does it over all workers."""
+    """Counts events by rule and key, such as :class:`realtime.auth.rate_limit.RateLimiter`."""
 
     async def acquire(self, rule: RateRule, key: str) -> None:
         """Count an event. Raises :class:`TooManyRequests` if the rule does not allow it."""
 
     async def add(self, rule: RateRule, key: str) -> None:
-        """Count an event, whether or not the rule allows more."""
+        """Count an event even if the rule does not allow it."""
 
     async def usage(self, rule: RateRule, key: str) -> RateUsage:
-        """Return how many events were counted."""
+        """Return the usage of a rule by a key."""
 
 
 class UnlimitedCounters:
@@ -92,20 +98,20 @@ class UnlimitedCounters:
         """Count nothing."""
 
     async def usage(self, rule: RateRule, key: str) -> RateUsage:
-        """Return no events."""
+        """Return zero usage."""
         return RateUsage(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _AttemptPriority:
-    """The queue that an attempt waits in, and the counters of its failures."""
+    """The position of an attempt in the queue, and the counters for its failure."""
 
     requester: Requester
-    counted: Sequence[tuple[Slowdown, str]]
+    counters: Sequence[tuple[Slowdown, str]]
 
 
 class SignInGuard:
-    """Checks and hashes passwords, and decides how long each caller has to wait for it."""
+    """Checks and hashes passwords, with a delay that depends on the failures of the caller."""
 
     def __init__(self, counters: Counters, passwords: Passwords, key: Callable[[], Awaitable[str]]) -> None:
         self._counters = counters
@@ -113,61 +119,70 @@ class SignInGuard:
         self._key = key
 
     async def aclose(self) -> None:
-        """Stop the thread that hashes."""
+        """Stop the thread that hashes passwords."""
         await self._passwords.aclose()
 
-    async def device_of(self, person: User, caller: ClientInfo) -> str | None:
-        """Return the id of the device from which a user has signed in before, or ``None``."""
-        return find_device(await self._key(), caller.devices, person.name, person.token_generations["session"])
+    async def device_of(self, user: User, caller: ClientInfo) -> str | None:
+        """Return the id of the caller's device if the user has signed in on it before, or ``None``."""
+        return find_device(await self._key(), caller.devices, user.name, user.token_generations["session"])
 
-    async def verify(
-        self, name: str, password: str, person: User | None, caller: ClientInfo
-    ) -> tuple[bool, str | None]:
-        """Return whether a password is that of a user, and a new hash if the stored one is out of date.
+    async def verify(self, name: str, password: str, user: User | None, caller: ClientInfo) -> tuple[bool, str | None]:
+        """Check the password of a user. For an unknown name, the work and the result are those of a wrong password.
 
-        The work and the answer are the same for a name that nobody has. Raises :class:`TooManyRequests`.
+        Args:
+            name: The name in the request.
+            password: The password.
+            user: The user with this name, or ``None``.
+            caller: The origin of the request.
+
+        Returns:
+            Whether the password is right and the user enabled, and a new hash if the stored one is outdated.
+
+        Raises:
+            TooManyRequests: There were too many failed attempts, or too many requests are waiting.
         """
-        standing = await self._standing(name, person, caller)
-        usages = await asyncio.gather(*(self._counters.usage(kind.rule, key) for kind, key in standing.counted))
-        for (kind, _), usage in zip(standing.counted, usages, strict=True):
+        priority = await self._priority_of(name, user, caller)
+        usages = await asyncio.gather(*(self._counters.usage(kind.rule, key) for kind, key in priority.counters))
+        for (kind, _), usage in zip(priority.counters, usages, strict=True):
             if kind is BY_NAME and usage.used >= kind.rule.limit:
                 raise TooManyRequests(usage.seconds)
-        delay = max(_delay(kind, usage) for (kind, _), usage in zip(standing.counted, usages, strict=True))
-        stored = None if person is None else person.hash
-        right, hash = await self._passwords.verify(password, stored, standing.requester, delay)
-        right = right and person is not None and not person.disabled
-        if not right:
-            await asyncio.gather(*(self._counters.add(kind.rule, key) for kind, key in standing.counted))
-        return right, hash
+        delay = max(_delay(kind, usage) for (kind, _), usage in zip(priority.counters, usages, strict=True))
+        stored = None if user is None else user.hash
+        is_right, hash = await self._passwords.verify(password, stored, priority.requester, delay)
+        is_right = is_right and user is not None and not user.disabled
+        if not is_right:
+            await asyncio.gather(*(self._counters.add(kind.rule, key) for kind, key in priority.counters))
+        return is_right, hash
 
-    async def _standing(self, name: str, person: User | None, caller: ClientInfo) -> _AttemptPriority:
+    async def _priority_of(self, name: str, user: User | None, caller: ClientInfo) -> _AttemptPriority:
         requester = _requester_of(caller)
-        device = None if person is None else await self.device_of(person, caller)
+        device = None if user is None else await self.device_of(user, caller)
         if device is not None:
             usage = await self._counters.usage(BY_DEVICE.rule, device)
             if usage.used < BY_DEVICE.rule.limit:
                 return _AttemptPriority(Requester(requester.group, device, trusted=True), [(BY_DEVICE, device)])
         # A digest: the name may be a password in the wrong field.
-        of_name = digest(f"{await self._key()} {name} {requester.group}")
-        counted = [(BY_NAME, of_name), (BY_NETWORK, requester.member), (BY_WIDE_NETWORK, requester.group)]
-        return _AttemptPriority(requester, counted)
+        name_key = digest(f"{await self._key()} {name} {requester.group}")
+        counters = [(BY_NAME, name_key), (BY_NETWORK, requester.member), (BY_WIDE_NETWORK, requester.group)]
+        return _AttemptPriority(requester, counters)
 
-    async def verify_old(self, person: User | None, password: str, session: str, caller: ClientInfo) -> bool:
-        """Return whether a password is that of a signed-in user, whose failures are counted by session.
+    async def verify_old(self, user: User | None, password: str, session: str, caller: ClientInfo) -> bool:
+        """Return whether a password is that of a signed-in user. Failures are counted by session.
 
-        Raises :class:`TooManyRequests`.
+        Raises:
+            TooManyRequests: There were too many failures in this session, or too many requests are waiting.
         """
         usage = await self._counters.usage(PASSWORD_CHANGE, session)
         if usage.used >= PASSWORD_CHANGE.limit:
             raise TooManyRequests(usage.seconds)
-        stored = None if person is None else person.hash
-        right, _ = await self._passwords.verify(password, stored, _of_session(session, caller))
-        if not right:
+        stored = None if user is None else user.hash
+        is_right, _ = await self._passwords.verify(password, stored, _of_session(session, caller))
+        if not is_right:
             await self._counters.add(PASSWORD_CHANGE, session)
-        return right
+        return is_right
 
     async def count_sign_up(self, caller: ClientInfo) -> None:
-        """Count an attempt to make an account. Raises :class:`TooManyRequests`."""
+        """Count an attempt to sign up. Raises :class:`TooManyRequests`."""
         if caller.address is not None:
             await self._counters.acquire(SIGN_UP, caller.address)
 
@@ -177,12 +192,12 @@ class SignInGuard:
         Args:
             name: The user.
             password: The new password.
-            caller: The origin of the request. ``None`` is the operator of the server.
+            caller: The origin of the request, or ``None`` for the operator of the server.
             session: The session of a signed-in user.
 
         Raises:
             PasswordRefused: The password is too short, too long, or too easy to guess.
-            TooMany: Too many requests are waiting.
+            TooManyRequests: Too many requests are waiting.
         """
         if caller is None:
             requester = OPERATOR_REQUESTER
@@ -202,6 +217,6 @@ def _of_session(session: str, caller: ClientInfo) -> Requester:
 
 
 def _delay(kind: Slowdown, usage: RateUsage) -> float:
-    """Return the seconds to wait after the failures that were counted."""
+    """Return the delay in seconds for the counted failures."""
     excess = usage.used - kind.free
     return 0.0 if excess < 0 else min(MAX_DELAY_SECONDS, 2.0**excess)

@@ -1,4 +1,4 @@
-"""Checks of the database before a server starts: whether it may be served, and how to set it up."""
+"""Checks of the database before a server starts: whether it is safe to serve, and whether it needs an administrator."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 2.0
 NO_ANSWER = (
-    "The database does not answer. If it has no users yet, add the first administrator with: realtime user add --admin"
+    "the database does not answer. If it has no users yet, add the first administrator with: realtime user add --admin"
     " NAME"
 )
 
 
 async def inspect(settings: Settings) -> str | None:
-    """Look at the database of a server that is about to start.
+    """Check the database of a server that is about to start.
 
     Args:
         settings: The settings, with the URL of MongoDB.
 
     Returns:
-        A line to print, if the first administrator has to be set up: the path of the page with the setup token.
+        The path of the setup page with the setup token if there are no users yet, otherwise ``None``.
 
     Raises:
-        RealtimeError: The database has accounts, and the server would serve it in open mode.
+        RealtimeError: The database has accounts, but the server would serve it in open mode.
     """
     if settings.auth == "open" and settings.allow_public:
         return None
@@ -52,7 +52,7 @@ async def inspect(settings: Settings) -> str | None:
             if settings.auth == "open" or has_users:
                 return None
             return setup_path(settings, setup_token(settings.secret or await store.people.secret()))
-    except (TimeoutError, Unavailable):  # the server starts all the same, and looks again
+    except (TimeoutError, Unavailable):  # the server starts nevertheless, and checks again
         if settings.auth == "accounts":
             log.warning(NO_ANSWER)
         return None
@@ -61,17 +61,17 @@ async def inspect(settings: Settings) -> str | None:
 
 
 def setup_path(settings: Settings, token: str) -> str:
-    """Return the path of the page at which the first administrator signs up."""
+    """Return the path of the page on which the first administrator signs up."""
     return f"{settings.root_path}/#setup={token}"
 
 
 def is_first_worker() -> bool:
-    """Return whether this is the only process of a server, or the first one that uvicorn started."""
+    """Return whether this is the only process of a server, or the first worker of uvicorn."""
     return multiprocessing.parent_process() is None or multiprocessing.current_process().name.endswith("-1")
 
 
 HAS_ACCOUNTS = (
-    "the database has accounts, and without sign-in everyone could read and write all notes: have people sign in"
-    " (REALTIME_AUTH=accounts, or --auth accounts), or say that it is meant (REALTIME_ALLOW_PUBLIC=true, or"
+    "the database has accounts, but without sign-in everyone could read and write all notes. Require sign-in"
+    " (REALTIME_AUTH=accounts, or --auth accounts), or allow public access (REALTIME_ALLOW_PUBLIC=true, or"
     " --allow-public)"
 )

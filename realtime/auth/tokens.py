@@ -9,67 +9,67 @@ from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-PASSES = 1
-"""With 46 MiB one of OWASP's recommendations for Argon2id (Password Storage Cheat Sheet)."""
+ARGON2_PASSES = 1
+"""With 46 MiB of memory, this is one of OWASP's recommendations for Argon2id (Password Storage Cheat Sheet)."""
 JWT_SECONDS = 900
-LINK = "ln_"
-"""What the token of a link begins with."""
+LINK_PREFIX = "ln_"
+"""The prefix of link tokens."""
 ALGORITHM = "HS256"
 
 
 def new_secret() -> str:
-    """256 bits that nobody can guess, as text that can stand anywhere."""
+    """Return a random secret of 256 bits as URL-safe text."""
     return secrets.token_urlsafe(32)
 
 
 def digest(secret: str) -> str:
-    """What is stored in place of a secret, and can be told to anyone: nobody finds the secret that it is of.
+    """Return the digest that is stored instead of a secret, and that can be shown to users.
 
-    Half of a SHA-256 is enough, since secrets are random: there is nothing to try but 2^128 others.
+    Half of a SHA-256 is enough: secrets are random, so an attack needs 2^128 attempts.
     """
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
 def link_token(key: str, note: int, nonce: str) -> str:
-    """The secret in a link to a note: 256 bits that are made again when they are to be shown, and stored nowhere."""
-    code = hmac.digest(key.encode(), f"link {note} {nonce}".encode(), "sha256")
-    return LINK + urlsafe_b64encode(code).decode().rstrip("=")
+    """Return the secret of a link to a note: 256 bits that are derived when needed and not stored."""
+    mac = hmac.digest(key.encode(), f"link {note} {nonce}".encode(), "sha256")
+    return LINK_PREFIX + urlsafe_b64encode(mac).decode().rstrip("=")
 
 
 def setup_token(key: str) -> str:
-    """Return the secret that whoever signs up first has to know. All workers on one database have the same."""
-    code = hmac.digest(key.encode(), b"setup", "sha256")
-    return urlsafe_b64encode(code).decode().rstrip("=")
+    """Return the secret for the sign-up of the first user, which is the same on all workers of a database."""
+    mac = hmac.digest(key.encode(), b"setup", "sha256")
+    return urlsafe_b64encode(mac).decode().rstrip("=")
 
 
 class TokenClaims(NamedTuple):
-    """What a signed token says: whose it is, and the session that it lives with."""
+    """The claims of a signed token: the user, and the session with which the token ends."""
 
     name: str
     session: str
 
 
 def make_jwt(key: str, claims: TokenClaims) -> str:
-    """A token for :data:`JWT_SECONDS`, signed (RFC 7519, HMAC with SHA-256)."""
+    """Return a signed token that is valid for :data:`JWT_SECONDS` (RFC 7519, HMAC with SHA-256)."""
     import jwt
 
-    told = {
+    payload = {
         "sub": claims.name,
         "sid": claims.session,
         "jti": secrets.token_urlsafe(12),
         "exp": datetime.now(UTC) + timedelta(seconds=JWT_SECONDS),
     }
-    return jwt.encode(told, key, ALGORITHM)
+    return jwt.encode(payload, key, ALGORITHM)
 
 
 def read_jwt(key: str, token: str) -> TokenClaims:
-    """What a token says. Raises ``ValueError`` for one that was not made with this key, or has expired."""
+    """Verify a token, and return its claims. Raises ``ValueError`` if the signature is wrong, or it has expired."""
     import jwt
 
     try:
-        told = jwt.decode(token, key, [ALGORITHM], options={"require": ["sub", "sid", "jti", "exp"]})
+        payload = jwt.decode(token, key, [ALGORITHM], options={"require": ["sub", "sid", "jti", "exp"]})
     except jwt.InvalidTokenError as error:
         raise ValueError(str(error)) from None
-    if not isinstance(told["sid"], str):
+    if not isinstance(payload["sid"], str):
         raise ValueError("no session")
-    return TokenClaims(told["sub"], told["sid"])
+    return TokenClaims(payload["sub"], payload["sid"])

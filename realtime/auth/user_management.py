@@ -1,4 +1,4 @@
-"""The actions of administrators, and of the operator of the server, on accounts: users, roles, invites, the audit."""
+"""The actions of administrators and of the operator on accounts: users, roles, invites and the audit log."""
 
 from __future__ import annotations
 
@@ -16,123 +16,142 @@ if TYPE_CHECKING:
     from realtime.auth.users import Actor, AuditAction, AuditEntry, User
     from realtime.store.database import Store
 
-INVITE = timedelta(days=7)
+INVITE_LIFETIME = timedelta(days=7)
 NO_USER = "User not found"
 
 
 class UserManagement:
-    """Changes accounts of others. Who may do so is checked before."""
+    """Manages the accounts of other users. Callers check permissions."""
 
     def __init__(self, store: Store, authenticator: Authenticator, guard: SignInGuard) -> None:
         self._store = store
-        self._viewers = authenticator
+        self._authenticator = authenticator
         self._guard = guard
 
     async def all(self) -> Sequence[User]:
-        """Return all users, by name. Raises :class:`Unavailable`."""
+        """Return all users, sorted by name. Raises :class:`Unavailable`."""
         return await self._store.people.all()
 
     async def audit(
         self, limit: int, *, after: str | None = None, who: str | None = None, action: AuditAction | None = None
     ) -> Sequence[AuditEntry]:
-        """Return the entries of the audit before one, the latest first. Raises :class:`Unavailable`."""
+        """Return entries of the audit log, newest first.
+
+        Args:
+            limit: The maximum number of entries.
+            after: Return only entries that are older than the one with this id.
+            who: Return only the actions of this user.
+            action: Return only this action.
+
+        Raises:
+            Unavailable: The database did not answer.
+        """
         return await self._store.audit.page(limit, after=after, who=who, action=action)
 
     async def add(self, name: str, password: str, *, admin: bool) -> User:
-        """Add a user. The very first one is an administrator. Raises :class:`NameTaken`, :class:`PasswordRefused`."""
-        person = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
-        await self._store.audit.add("user.add", None, target=name)
-        return person
-
-    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> User:
-        """Disable a user, which ends all that they have open and their invites, or enable one.
+        """Add a user. The first one is always an administrator.
 
         Raises:
-            NotThere: There is no such user.
+            NameTaken: The name is in use.
+            PasswordRefused: The password is too easy to guess, or too long.
+        """
+        user = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
+        await self._store.audit.add("user.add", None, target=name)
+        return user
+
+    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> User:
+        """Enable or disable a user. Disabling ends all sessions, API tokens, connections and invites of the user.
+
+        Raises:
+            ResourceNotFound: There is no such user.
             Forbidden: Users cannot disable themselves.
-            LastAdmin: It is the last administrator. The operator can disable that one, too.
+            LastAdmin: It is the last administrator, whom only the operator can disable.
         """
         if disabled and by.name == name:
             raise Forbidden("You cannot disable your own account")
-        person = await self._store.people.set_disabled(name, disabled, keep_admin=by.name is not None)
-        if person is None:
+        user = await self._store.people.set_disabled(name, disabled, keep_admin=by.name is not None)
+        if user is None:
             raise ResourceNotFound(NO_USER)
         if disabled:
-            await self._viewers.end(name)
+            await self._authenticator.end(name)
             await self._store.passes.drop_invites(name)
-        await self._note("user.disable" if disabled else "user.enable", name, by)
-        return person
+        await self._record("user.disable" if disabled else "user.enable", name, by)
+        return user
 
     async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> User:
-        """Make a user an administrator, or no longer one. It takes effect on everything that the user has open.
+        """Give or remove the administrator role, which takes effect in open sessions. Removing it revokes invites.
 
-        Without the role the user's invites end.
-
-        Raises :class:`ResourceNotFound`, :class:`LastAdmin`.
+        Raises:
+            ResourceNotFound: There is no such user.
+            LastAdmin: It is the last administrator.
         """
-        person = await self._store.people.set_admin(name, admin)
-        if person is None:
+        user = await self._store.people.set_admin(name, admin)
+        if user is None:
             raise ResourceNotFound(NO_USER)
-        await self._viewers.change_role(name, admin=admin)
+        await self._authenticator.change_role(name, admin=admin)
         if not admin:
             await self._store.passes.drop_invites(name)
-        await self._note("user.promote" if admin else "user.demote", name, by)
-        return person
+        await self._record("user.promote" if admin else "user.demote", name, by)
+        return user
 
     async def reset(self, name: str, password: str, *, keep_tokens: bool = False) -> None:
-        """Set a password. All sessions of the user end, and all API tokens unless they are kept.
+        """Set a password. All sessions of the user end, and all API tokens unless ``keep_tokens`` is set.
 
-        Raises :class:`ResourceNotFound`, :class:`PasswordRefused`.
+        Raises:
+            ResourceNotFound: There is no such user.
+            PasswordRefused: The password is too easy to guess, or too long.
         """
         hash = await self._guard.hash(name, password, None)
         if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
             raise ResourceNotFound(NO_USER)
-        await self._viewers.end(name, "session" if keep_tokens else None)
-        await self._note("user.reset", name, OPERATOR)
+        await self._authenticator.end(name, "session" if keep_tokens else None)
+        await self._record("user.reset", name, OPERATOR)
 
     async def delete(self, name: str, heir: str | None, by: Actor = OPERATOR) -> None:
-        """Delete an account: sessions, API tokens and invites end, and nobody can take the name.
+        """Delete an account. Its sessions, API tokens and invites end, and its name cannot be used again.
 
-        The notes are settled afterwards (:mod:`realtime.notes.deleted_accounts`).
+        The notes are transferred later (:mod:`realtime.notes.deleted_accounts`).
 
         Args:
             name: The user.
-            heir: The user who gets the notes. Without one, shared notes become the administrators', and all other notes
-                go into the trash.
-            by: Whoever does it.
+            heir: The new owner of the notes. Without one, shared notes become those of the administrators, and all
+                other notes are moved to the trash.
+            by: The user who deletes the account.
 
         Raises:
-            NotThere: There is no such user.
+            ResourceNotFound: There is no such user.
             UnknownHeir: The heir does not exist, is disabled, or is the account itself.
             LastAdmin: It is the last administrator.
         """
         if heir is not None:
-            person = await self._store.people.get(heir)
-            if person is None or person.disabled or heir == name:
+            user = await self._store.people.get(heir)
+            if user is None or user.disabled or heir == name:
                 raise UnknownHeir(heir)
         if await self._store.people.delete(name, heir, by.name) is None:
             raise ResourceNotFound(NO_USER)
-        await self._viewers.end(name)
+        await self._authenticator.end(name)
         await self._store.passes.drop_invites(name)
-        await self._note("user.delete", name, by)
+        await self._record("user.delete", name, by)
 
     async def invite(self, by: Actor) -> tuple[str, datetime]:
-        """Create an invite for one account, and return its secret and its expiry."""
-        secret, expires = new_secret(), datetime.now(UTC) + INVITE
+        """Create an invite for one account, and return its secret and expiry date."""
+        secret, expires = new_secret(), datetime.now(UTC) + INVITE_LIFETIME
         await self._store.passes.add("invite", digest(secret), expires, {"by": by.name})
         await self._store.audit.add("invite", by.name, target=digest(secret), address=by.address)
         return secret, expires
 
     async def invites(self) -> Sequence[PendingInvite]:
-        """Return the invites that can still be used, the latest first. Raises :class:`Unavailable`."""
-        found = await self._store.passes.all("invite")
-        return [PendingInvite(id, what["by"], expires - INVITE, expires) for id, expires, what in found]
+        """Return the pending invites, newest first. Raises :class:`Unavailable`."""
+        invites = await self._store.passes.all("invite")
+        return [
+            PendingInvite(id, contents["by"], expires - INVITE_LIFETIME, expires) for id, expires, contents in invites
+        ]
 
     async def revoke_invite(self, id: str, by: Actor = OPERATOR) -> None:
-        """Revoke an invite. Raises :class:`ResourceNotFound` if it was used, has expired, or never existed."""
+        """Revoke an invite. Raises :class:`ResourceNotFound` if it is not pending."""
         if await self._store.passes.take("invite", id) is None:
             raise ResourceNotFound("Invite not found: it was used, has expired, or was revoked")
-        await self._note("invite.revoke", id, by)
+        await self._record("invite.revoke", id, by)
 
-    async def _note(self, action: AuditAction, target: str, by: Actor) -> None:
+    async def _record(self, action: AuditAction, target: str, by: Actor) -> None:
         await self._store.audit.add(action, by.name, target=target, address=by.address)

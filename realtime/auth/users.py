@@ -1,4 +1,4 @@
-"""People, what their rights come from, and what is kept of what they did."""
+"""The records of users, sessions, API tokens, invites and audit entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ class FailedSignInCount:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user. ``eras`` end rights at once: a session or token of an earlier one, by its kind, is none any more."""
+    """A user.
+
+    Attributes:
+        name: The name in lower case.
+        hash: The hash of the password.
+        admin: Whether the user is an administrator.
+        disabled: Whether the user cannot sign in.
+        created_date: The time of the sign-up.
+        token_generations: The current generation of sessions and of API tokens. Those of earlier generations are not
+            valid, so that increasing the number ends all of them at once.
+    """
 
     name: str
     hash: str = field(repr=False)
@@ -32,7 +42,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user who does something, and the address; without a name it is the operator of the server."""
+    """The user who performs an action, and the client's address. Without a name, it is the operator of the server."""
 
     name: str | None = None
     address: str | None = None
@@ -43,9 +53,13 @@ OPERATOR = Actor()
 
 @dataclass(frozen=True, slots=True)
 class DeletedAccount:
-    """An account that was deleted, whose notes are still to be settled.
+    """A deleted account whose notes have not been transferred yet.
 
-    ``heir`` is the user who gets the notes, if there is one; ``by`` is the user who deleted the account.
+    Attributes:
+        name: The name of the account.
+        date: The time of the deletion.
+        heir: The new owner of the notes, if any.
+        by: The user who deleted the account, or ``None`` for the operator.
     """
 
     name: str
@@ -56,7 +70,7 @@ class DeletedAccount:
 
 @dataclass(frozen=True, slots=True)
 class PendingInvite:
-    """An invite that can still be used. ``id`` is the digest of its secret."""
+    """A pending invite. ``id`` is the digest of its secret."""
 
     id: str
     by: str | None
@@ -66,10 +80,22 @@ class PendingInvite:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A sign-in, or an API token. ``id`` is the digest of its secret; ``label`` is what its owner calls a token.
+    """A session of a signed-in user, or an API token.
 
-    It ends at ``expires_date``, which use puts off for a sign-in, but not beyond ``ends_date``. ``used_date`` is right
-    to a minute. ``proven_date`` is the last time that the user proved the password in a sign-in.
+    Attributes:
+        id: The digest of the secret.
+        kind: Whether it is a session or a token.
+        user: The name of the user.
+        token_generation: The generation of the user's sessions or tokens in which it was created.
+        writes: Whether it can change notes.
+        created_date: The time of creation.
+        used_date: The time of the last use, to the minute.
+        expires_date: The time at which it expires. Using a session postpones it.
+        ends_date: The time at which a session ends even if it is used.
+        label: The user's name for a token.
+        address: The address of the client.
+        agent: The user agent of the client.
+        proven_date: The last time that the user entered the password in a session.
     """
 
     id: str
@@ -98,7 +124,7 @@ AuditAction = Literal[
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One thing that somebody did, to what, from which address; without ``ok`` it was refused."""
+    """An entry of the audit log: an action with its user, target and client address. ``ok`` is false if it failed."""
 
     id: str
     date: datetime

@@ -1,4 +1,4 @@
-"""Addresses of servers, as users write them on the command line."""
+"""Server addresses that users pass on the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from realtime.settings import is_loopback
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether a URL leads to this machine itself, where no proxy may be used.
+    """Return whether a URL points to this machine, which must be reached without a proxy.
 
-    That are the names ``localhost`` and below it, and the addresses of loopback in every spelling that connects.
+    This is the case for ``localhost``, its subdomains, and loopback addresses in every spelling that connects.
     """
     try:
         host = (urlsplit(url).hostname or "").rstrip(".").partition("%")[0]
@@ -33,9 +33,9 @@ def is_this_machine(url: str) -> bool:
 
 
 def proxy_problem(error: Exception) -> str:
-    """Return what to tell users about a proxy in the environment that a client library refuses."""
+    """Return an error message for proxy settings of the environment that a client library rejects."""
     reason = str(error).rstrip(".")
     return (
         f"the proxy settings of the environment cannot be used: {reason}."
-        " Correct or unset the variables http_proxy, https_proxy and all_proxy, or name the server in no_proxy"
+        " Correct or unset http_proxy, https_proxy and all_proxy, or add the server to no_proxy"
     )

@@ -1,4 +1,4 @@
-"""The terminal that the command line writes to, which may know few characters or be closed."""
+"""Terminal output that tolerates limited encodings and closed streams."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 
 
 def prepare() -> None:
-    """Let every text be written to standard output and standard error.
+    """Make the standard streams accept any text.
 
-    Characters that the encoding of the terminal does not have are replaced. A stream that is closed discards what is
-    written to it, and an input that is closed is empty.
+    Characters that the encoding of the terminal lacks are replaced. A closed output discards all text, and a closed
+    input is empty.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115  # for as long as the process runs
@@ -21,12 +21,12 @@ def prepare() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
-            with contextlib.suppress(OSError):  # it may turn out not to be what it was when Python started
+            with contextlib.suppress(OSError):  # the descriptor may have changed since Python started
                 stream.reconfigure(errors="replace")
 
 
 def discard_output() -> None:
-    """Discard what is still to be written to standard output, which may be what failed."""
+    """Discard the buffered standard output if it cannot be written, so that Python can exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         return
@@ -35,5 +35,5 @@ def discard_output() -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line that cannot control the terminal."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+    """Return a text on one line, with control characters replaced by U+FFFD."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,4 +1,4 @@
-"""``realtime export`` and ``realtime import``: the notes of a server as Markdown files on this machine, and back."""
+"""Client side of ``realtime export`` and ``realtime import``: transfers notes as Markdown files over HTTP."""
 
 from __future__ import annotations
 
@@ -23,88 +23,100 @@ from realtime.notes.validation import describe
 from realtime.transfer.bundle import NO_NOTES, Remark, is_archive
 from realtime.transfer.note_file import FILE_BYTES, SUFFIXES
 from realtime.transfer.text_encoding import from_windows_1252
-from realtime.transfer.zip_stream import ZipWriter, listed, read_zip, skip_reason
+from realtime.transfer.zip_stream import ZipWriter, count_entries, read_zip, skip_reason
 
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 TIMEOUT = httpx.Timeout(30.0, read=120.0)
 LINK = "is a symbolic link"
-OTHER_VERSION = "does not answer as a realtime server of this version; what it imported is in its list of notes"
+OTHER_VERSION = (
+    "the response is not from a realtime server of this version. Check its list of notes: some may have been imported"
+)
 
 
 class TransferProgress(NamedTuple):
-    """How far a step is, and how far it has to go if that is known."""
+    """The progress of a step. ``total`` is ``None`` if it is not known."""
 
     step: str
     done: int
     total: int | None
 
 
-Tell = Callable[[TransferProgress], None]
+ProgressCallback = Callable[[TransferProgress], None]
 
 
 class TransferFailed(RealtimeError):
-    """An export or import failed; the message says why."""
+    """An export or import failed. The message gives the reason."""
 
 
-def export_notes(url: str, target: Path, tell: Tell, *, overwrite: bool = False, token: str | None = None) -> int:
-    """Writes all notes of a server to a ``.zip`` file, or as files into a folder; returns how many.
+def export_notes(
+    url: str, target: Path, on_progress: ProgressCallback, *, overwrite: bool = False, token: str | None = None
+) -> int:
+    """Write all notes of a server to a ``.zip`` file or into a folder, and return their number.
 
-    What is there is kept unless ``overwrite`` is set. Raises :class:`TransferFailed`.
+    Args:
+        url: The address of the server.
+        target: The ``.zip`` file, or the folder.
+        on_progress: Called with the progress.
+        overwrite: Whether to replace existing files.
+        token: An API token, for servers with accounts.
+
+    Raises:
+        TransferFailed: The server or the file system reported an error, or files exist already.
     """
     zipped = target.suffix.lower() == ".zip"
     if not overwrite and (target.exists() if zipped else target.is_dir() and any(target.iterdir())):
-        raise TransferFailed(f"{target} exists already; --overwrite replaces what has the same name")
+        raise TransferFailed(f"{target} already exists; use --overwrite to replace existing files")
     if target.exists() and target.is_dir() is zipped:
-        raise TransferFailed(f"{target} is {'a folder' if zipped else 'no folder, and no .zip'}")
+        raise TransferFailed(f"{target} is {'a folder' if zipped else 'neither a folder nor a .zip file'}")
     folder = target.parent if zipped else target
     try:
         folder.mkdir(exist_ok=True)
-        # Beside the target, so that it takes its name only once it is whole.
-        part = folder / f".{uuid.uuid4().hex}.part"
+        # In the folder of the target, so that the complete file can be renamed.
+        partial = folder / f".{uuid.uuid4().hex}.part"
         try:
-            with part.open("w+b") as file:
-                count = _download(url, file, tell, token)
+            with partial.open("w+b") as file:
+                count = _download(url, file, on_progress, token)
                 if not zipped:
-                    _unpack(file, target, lambda number: tell(TransferProgress("Writing", number, count)))
+                    _unpack(file, target, lambda number: on_progress(TransferProgress("Writing", number, count)))
             if zipped:
-                part.replace(target)
+                partial.replace(target)
         finally:
-            part.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except (OSError, ImportRefused, FileSkipped) as error:
         raise TransferFailed(f"{target}: {error}") from error
     return count
 
 
-def _download(url: str, file: IO[bytes], tell: Tell, token: str | None) -> int:
-    """Writes an export to a file, and returns how many notes it has."""
+def _download(url: str, file: IO[bytes], on_progress: ProgressCallback, token: str | None) -> int:
+    """Write the zip archive of an export to a file, and return the number of notes in it."""
     try:
         with (
             _client(url) as client,
-            client.stream("GET", f"{_base(url)}/export", headers=_signed(token)) as answer,
+            client.stream("GET", f"{_base_url(url)}/export", headers=_auth_headers(token)) as response,
         ):
-            if answer.status_code != 200:
-                answer.read()
-                raise TransferFailed(_refusal(url, answer))
-            total = int(answer.headers.get("X-Total-Count", "0")) or None
+            if response.status_code != 200:
+                response.read()
+                raise TransferFailed(_error_detail(url, response))
+            total = int(response.headers.get("X-Total-Count", "0")) or None
             done = 0
-            for chunk in answer.iter_bytes(CHUNK):
+            for chunk in response.iter_bytes(CHUNK_BYTES):
                 file.write(chunk)
-                done += chunk.count(b"PK\x03\x04")  # what each file in a zip begins with
-                tell(TransferProgress("Downloading", done if total is None else min(done, total), total))
+                done += chunk.count(b"PK\x03\x04")  # the signature of a local file header
+                on_progress(TransferProgress("Downloading", done if total is None else min(done, total), total))
         file.flush()
-        return listed(file)
+        return count_entries(file)
     except UnicodeError as error:
         raise TransferFailed(f"{url} is not the address of a server: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransferFailed(f"{url}: {str(error) or type(error).__name__}") from error
 
 
-def _unpack(file: IO[bytes], folder: Path, tell: Callable[[int], None]) -> None:
+def _unpack(file: IO[bytes], folder: Path, on_written: Callable[[int], None]) -> None:
     for number, (name, data, _) in enumerate(read_zip(file, FILE_BYTES, SUFFIXES, None), 1):
         if data is None or "/" in name:
-            raise ImportRefused(f"{printable(name)} should not be in an export")
+            raise ImportRefused(f"unexpected file in the export: {printable(name)}")
         (folder / name).write_bytes(data)
-        tell(number)
+        on_written(number)
 
 
 @dataclass
@@ -115,67 +127,67 @@ class ImportReport:
     changed: list[Remark] = field(default_factory=list)
 
     def skip(self, name: str, reason: str) -> None:
-        """Add a file that is not sent to the server."""
+        """Record a file that is not sent to the server."""
         self.skipped.append(Remark(name, reason))
 
 
 def import_notes(
     url: str,
     sources: list[Path],
-    tell: Tell,
+    on_progress: ProgressCallback,
     report: ImportReport,
     *,
     keep_ids: bool = False,
     token: str | None = None,
 ) -> int:
-    """Send Markdown files, folders of them, or zip archives to a server, and return how many notes it made of them.
+    """Send Markdown files, folders, or zip archives to a server, and return the number of notes that it created.
 
     Args:
         url: The address of the server.
         sources: The files and folders.
-        tell: Called with the progress.
+        on_progress: Called with the progress.
         report: Receives the files that were skipped or changed, also when the import fails.
-        keep_ids: Whether the notes keep the ids that the files name.
-        token: An API token, where there are accounts.
+        keep_ids: Whether the notes keep the ids in the files.
+        token: An API token, for servers with accounts.
 
     Raises:
-        TransferFailed: Nothing was written unless the message says otherwise.
+        TransferFailed: The import failed. No note was created unless the message says otherwise.
     """
-    with contextlib.ExitStack() as opened:
-        packed = opened.enter_context(tempfile.TemporaryFile())
+    with contextlib.ExitStack() as stack:
+        packed = stack.enter_context(tempfile.TemporaryFile())
         files: list[tuple[str, IO[bytes]]] = []
         loose: list[tuple[str, Path]] = []
         for source in sources:
             try:
                 if source.is_dir():
-                    loose += _markdown_in(source, report)
+                    loose += _find_markdown(source, report)
                 elif source.suffix.lower() in SUFFIXES and source.exists():
                     loose.append((source.name, source))
-                elif archive := _archive(source, report):
-                    files.append((_readable(source.name), opened.enter_context(archive)))
+                elif archive := _open_archive(source, report):
+                    files.append((_readable(source.name), stack.enter_context(archive)))
             except OSError as error:
                 report.skip(_readable(str(source)), f"cannot be read: {error.strerror or error}")
         try:
-            if loose and _pack(loose, packed, tell, report):
+            if loose and _pack(loose, packed, on_progress, report):
                 files.insert(0, ("notes.zip", packed))
         except OSError as error:
             raise TransferFailed(str(error)) from error
         if not files:
             reason = f" ({report.skipped[0].file}: {report.skipped[0].reason})" if len(report.skipped) == 1 else ""
             raise TransferFailed(f"there is no Markdown file (.md) to import{reason}")
-        answer = _upload(url, files, keep_ids, tell, token)
+        response = _upload(url, files, keep_ids, on_progress, token)
         try:
-            report.skipped += [Remark(remark["file"], remark["reason"]) for remark in answer["skipped"]]
-            report.changed += [Remark(remark["file"], remark["reason"]) for remark in answer["changed"]]
-            return int(answer["imported"])
+            report.skipped += [Remark(remark["file"], remark["reason"]) for remark in response["skipped"]]
+            report.changed += [Remark(remark["file"], remark["reason"]) for remark in response["changed"]]
+            return int(response["imported"])
         except (KeyError, TypeError, ValueError) as error:
             raise TransferFailed(f"{url}: {OTHER_VERSION}") from error
 
 
-def _archive(source: Path, report: ImportReport) -> IO[bytes] | None:
-    """Open a file that is given directly and is not Markdown; ``None``, with a report, if it is not an archive."""
+def _open_archive(source: Path, report: ImportReport) -> IO[bytes] | None:
+    """Open a zip archive. Report any other file as skipped, and return ``None``."""
     if not source.exists():
-        report.skip(_readable(str(source)), "there is no such file or folder")
+        report.skip(_readable(str(source)), "no such file or folder")
         return None
     if not source.is_file():
         report.skip(_readable(str(source)), "is not a regular file")
@@ -188,15 +200,15 @@ def _archive(source: Path, report: ImportReport) -> IO[bytes] | None:
     return None
 
 
-def _markdown_in(folder: Path, report: ImportReport) -> list[tuple[str, Path]]:
-    """Return the Markdown files of a folder by name, and report all others."""
-    found: list[tuple[str, Path]] = []
+def _find_markdown(folder: Path, report: ImportReport) -> list[tuple[str, Path]]:
+    """Return the Markdown files in a folder with their relative paths, sorted, and report all other files."""
+    files: list[tuple[str, Path]] = []
 
-    def unreadable(error: OSError) -> None:
+    def report_unreadable(error: OSError) -> None:
         name = Path(error.filename).relative_to(folder).as_posix() if error.filename else str(folder)
         report.skip(_readable(name), f"the folder cannot be read: {error.strerror}")
 
-    for root, folders, names in os.walk(folder, onerror=unreadable):
+    for root, folders, names in os.walk(folder, onerror=report_unreadable):
         folders.sort()
         for name in sorted(folders):
             path = Path(root, name)
@@ -204,7 +216,7 @@ def _markdown_in(folder: Path, report: ImportReport) -> list[tuple[str, Path]]:
             if path.is_symlink():
                 report.skip(_readable(relative), LINK)
             elif name.startswith("."):
-                report.skip(f"{_readable(relative)}/", "is a hidden folder, so nothing in it was read")
+                report.skip(f"{_readable(relative)}/", "is a hidden folder; its files were not read")
                 folders.remove(name)
         for name in sorted(names):
             path = Path(root, name)
@@ -212,12 +224,12 @@ def _markdown_in(folder: Path, report: ImportReport) -> list[tuple[str, Path]]:
             if reason := skip_reason(relative.split("/"), SUFFIXES) or ("" if not path.is_symlink() else LINK):
                 report.skip(_readable(relative), reason)
             else:
-                found.append((relative, path))
-    return sorted(found)
+                files.append((relative, path))
+    return sorted(files)
 
 
-def _pack(files: list[tuple[str, Path]], packed: IO[bytes], tell: Tell, report: ImportReport) -> int:
-    """Write an archive of files, and return how many there are in it."""
+def _pack(files: list[tuple[str, Path]], packed: IO[bytes], on_progress: ProgressCallback, report: ImportReport) -> int:
+    """Write a zip archive of files, and return the number of files in it."""
     writer = ZipWriter()
     count = 0
     for number, (name, path) in enumerate(files, 1):
@@ -229,23 +241,23 @@ def _pack(files: list[tuple[str, Path]], packed: IO[bytes], tell: Tell, report: 
             elif status.st_size > FILE_BYTES:
                 report.skip(readable, f"is larger than {FILE_BYTES} bytes")
             else:
-                packed.write(writer.file(readable, path.read_bytes(), _modified(status.st_mtime)))
+                packed.write(writer.file(readable, path.read_bytes(), _modified_date(status.st_mtime)))
                 count += 1
                 if not _is_utf_8(name):
-                    report.changed.append(Remark(readable, "its name is not in UTF-8, and was read as Windows-1252"))
+                    report.changed.append(Remark(readable, "its name is not in UTF-8 and was read as Windows-1252"))
         except OSError as error:
-            if error.filename is None:  # not of this file, but of the archive
+            if error.filename is None:  # the archive failed, not this file
                 raise
             report.skip(readable, f"cannot be read: {error.strerror}")
-        tell(TransferProgress("Packing", number, len(files)))
-    for piece in writer.end():
-        packed.write(piece)
+        on_progress(TransferProgress("Packing", number, len(files)))
+    for chunk in writer.end():
+        packed.write(chunk)
     packed.seek(0)
     return count
 
 
-def _modified(seconds: float) -> datetime:
-    """Return the time at which a file was modified; file systems can hold times that Python cannot."""
+def _modified_date(seconds: float) -> datetime:
+    """Return the modification time of a file, clamped to the range of ``datetime``."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
@@ -253,7 +265,7 @@ def _modified(seconds: float) -> datetime:
 
 
 def _readable(name: str) -> str:
-    """Return the name of a file as text; the system may hold any bytes."""
+    """Return a file name as valid text: file systems allow any bytes."""
     data = os.fsencode(name)
     return data.decode() if _is_utf_8(name) else from_windows_1252(data)
 
@@ -266,17 +278,17 @@ def _is_utf_8(name: str) -> bool:
     return True
 
 
-class _Watched:
-    """A file that tells how far it was read."""
+class _ProgressFile:
+    """A file that reports the progress of reading it."""
 
-    def __init__(self, file: IO[bytes], tell: Tell) -> None:
+    def __init__(self, file: IO[bytes], on_progress: ProgressCallback) -> None:
         self._file = file
-        self._tell = tell
+        self._on_progress = on_progress
         self._size = os.fstat(file.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        self._tell(TransferProgress("Uploading", self._file.tell(), self._size))
+        self._on_progress(TransferProgress("Uploading", self._file.tell(), self._size))
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -284,47 +296,48 @@ class _Watched:
 
 
 def _upload(
-    url: str, files: list[tuple[str, IO[bytes]]], keep_ids: bool, tell: Tell, token: str | None
+    url: str, files: list[tuple[str, IO[bytes]]], keep_ids: bool, on_progress: ProgressCallback, token: str | None
 ) -> dict[str, Any]:
-    parts: Any = [("files", (name, _Watched(file, tell))) for name, file in files]
-    headers = {"Accept": "application/x-ndjson", "Idempotency-Key": uuid.uuid4().hex, **_signed(token)}
+    """Upload files, and return the final report of the server."""
+    parts: Any = [("files", (name, _ProgressFile(file, on_progress))) for name, file in files]
+    headers = {"Accept": "application/x-ndjson", "Idempotency-Key": uuid.uuid4().hex, **_auth_headers(token)}
     options: Any = {"params": {"keep_ids": "true"} if keep_ids else {}, "headers": headers}
-    made = 0
+    imported = 0
     try:
         with (
             _client(url) as client,
-            client.stream("POST", f"{_base(url)}/import", files=parts, **options) as answer,
+            client.stream("POST", f"{_base_url(url)}/import", files=parts, **options) as response,
         ):
-            if answer.status_code != 200:
-                answer.read()
-                raise TransferFailed(_refusal(url, answer))
-            for line in answer.iter_lines():
-                told: dict[str, Any] = json.loads(line)
-                if "detail" in told:
-                    raise TransferFailed(f"{told['detail']} ({made} notes were imported before)")
-                made = told["imported"]
-                if "ids" in told:
-                    return told
-                tell(TransferProgress("Importing", made, told["of"]))
+            if response.status_code != 200:
+                response.read()
+                raise TransferFailed(_error_detail(url, response))
+            for line in response.iter_lines():
+                message: dict[str, Any] = json.loads(line)
+                if "detail" in message:
+                    raise TransferFailed(f"{message['detail']} ({imported} notes were imported before the error)")
+                imported = message["imported"]
+                if "ids" in message:
+                    return message
+                on_progress(TransferProgress("Importing", imported, message["of"]))
     except UnicodeError as error:
         raise TransferFailed(f"{url} is not the address of a server: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:  # what is no JSON, or not such an answer
+    except (ValueError, KeyError, TypeError) as error:  # not JSON, or fields are missing
         raise TransferFailed(f"{url}: {OTHER_VERSION}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransferFailed(
-            f"{url}: {str(error) or type(error).__name__} ({made} notes or more were imported before)"
-            if made
+            f"{url}: {str(error) or type(error).__name__} (at least {imported} notes were imported before the error)"
+            if imported
             else f"{url}: {str(error) or type(error).__name__}"
         ) from error
-    raise TransferFailed(f"{url}: the answer ended early ({made} notes or more were imported)")
+    raise TransferFailed(f"{url}: the response ended early (at least {imported} notes were imported)")
 
 
 def _client(url: str) -> httpx.Client:
-    """Return a client for a server, which uses the proxy of the environment unless the server is on this machine."""
+    """Return an HTTP client that uses the proxy of the environment, unless the server is on this machine."""
     if not url.strip():
-        raise TransferFailed("the address of the server is empty: write for example http://127.0.0.1:8000")
+        raise TransferFailed("the address of the server is empty; use for example http://127.0.0.1:8000")
     try:
-        transport = httpx.HTTPTransport() if is_this_machine(_base(url)) else None
+        transport = httpx.HTTPTransport() if is_this_machine(_base_url(url)) else None
         return httpx.Client(transport=transport, timeout=TIMEOUT)
     except OSError as error:
         raise TransferFailed(f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from error
@@ -332,19 +345,19 @@ def _client(url: str) -> httpx.Client:
         raise TransferFailed(proxy_problem(error)) from error
 
 
-def _signed(token: str | None) -> dict[str, str]:
+def _auth_headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def _base(url: str) -> str:
+def _base_url(url: str) -> str:
     return (url if "://" in url else f"http://{url}").rstrip("/")
 
 
-def _refusal(url: str, answer: httpx.Response) -> str:
+def _error_detail(url: str, response: httpx.Response) -> str:
     try:
-        detail = answer.json()["detail"]
+        detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        return f"{url}: answered {answer.status_code}, not as a realtime server"
+        return f"{url}: not a realtime server (status {response.status_code})"
     if isinstance(detail, list):
         detail = describe(detail)
     return str(detail)

@@ -1,4 +1,4 @@
-"""The accounts of a database from outside the server, for whoever has the machine: ``realtime user``."""
+"""Access to user accounts from outside the server, for the operator of the machine: ``realtime user``."""
 
 from __future__ import annotations
 
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def act(settings: Settings, do: Callable[[Accounts], Awaitable[T]]) -> T:
-    """Does something with the accounts of the database that a server with these settings uses, running or not.
+async def run_action(settings: Settings, action: Callable[[Accounts], Awaitable[T]]) -> T:
+    """Run an action on the accounts in the database that these settings select.
 
-    Raises :class:`RealtimeError`.
+    Args:
+        settings: The settings. Without a MongoDB URL, the embedded MongoDB is used, and started if it is not running.
+        action: Called with the accounts.
+
+    Returns:
+        The result of the action.
+
+    Raises:
+        RealtimeError: The database cannot be used, or the action failed.
     """
     with _mongo_url(settings) as url:
         async with _accounts(settings, url) as accounts:
-            return await do(accounts)
+            return await action(accounts)
 
 
 @contextmanager
 def _mongo_url(settings: Settings) -> Iterator[str]:
-    """The URL that is set, else that of the embedded server: of the one that runs, or of one for the moment."""
+    """Yield the configured URL, else that of the embedded MongoDB, which is started if it is not running."""
     if settings.mongo_url:
         try:
             check_url(settings.mongo_url)
@@ -41,9 +49,9 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
             raise RealtimeError(f"mongo_url: {error}") from None
         yield settings.mongo_url
         return
-    found = running(settings.data)
-    if found is not None and found[0]:
-        yield found[0]
+    urls = running(settings.data)
+    if urls is not None and urls[0]:
+        yield urls[0]
         return
     embedded = EmbeddedServers(settings.data, redis=False)
     embedded.start()

@@ -1,4 +1,4 @@
-"""WebSocket close codes, which say what a client should do next."""
+"""WebSocket close codes, which tell a client whether to reconnect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes. Below 4500 a client comes back, from 4500 on (and for 1009) it does not."""
+    """WebSocket close codes. Clients reconnect after codes below 4500, except 1009."""
 
     DRAIN = 1012
     TOO_BIG = 1009
@@ -20,13 +20,13 @@ class CloseCode(IntEnum):
     NOTE_GONE = 4504
 
 
-def may_come_back(code: int) -> bool:
-    """Whether a client that was closed with this code should connect again."""
+def may_reconnect(code: int) -> bool:
+    """Return whether a client should reconnect after this close code."""
     return code < 4500 and code != CloseCode.TOO_BIG
 
 
 CLOSE_REASONS: dict[CloseCode, str] = {
-    CloseCode.DRAIN: "the server is going away, come back",
+    CloseCode.DRAIN: "the server is going away, reconnect",
     CloseCode.TOO_BIG: "message too big",
     CloseCode.TOO_SLOW: "too slow, resume with the last cursor",
     CloseCode.RESUME: "resume with the last cursor",

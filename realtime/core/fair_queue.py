@@ -1,4 +1,4 @@
-"""A bounded queue for expensive work that is shared fairly between networks, and the pool that works it off."""
+"""A bounded queue that schedules expensive work fairly between networks, and a thread pool that uses it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ T = TypeVar("T")
 
 
 class QueueLimits(NamedTuple):
-    """The most requests that may wait.
+    """The maximum number of waiting requests.
 
     Attributes:
         member: Requests of one subscriber, device or session.
         group: Requests of one network.
-        lane: Requests in all, trusted ones and others apart. At 0.2 s of work each, the last one waits for less than
-            half a minute.
+        lane: All requests of one lane, trusted or not. At 0.2 s of work each, the last one waits for less than 30 s.
     """
 
     member: int = 8
@@ -30,17 +29,17 @@ class QueueLimits(NamedTuple):
 
 
 TRUSTED_IN_A_ROW = 3
-"""Turns that the trusted lane gets before the other one gets one, so that neither can block the other."""
+"""Consecutive turns of the trusted lane before the other lane gets one, so that neither can block the other."""
 RETRY_SECONDS = 5.0
 
 
 class Requester(NamedTuple):
-    """The party that work is done for.
+    """The origin of a request for work.
 
     Attributes:
-        group: The network that the request comes from. Groups take turns.
+        group: The network of the client. Groups take turns.
         member: The subscriber in that network, or the known device or session. Members of a group take turns.
-        trusted: Whether the request is served before those that are not trusted.
+        trusted: Whether the request is served before untrusted ones.
     """
 
     group: str
@@ -50,9 +49,12 @@ class Requester(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class QueueTicket:
-    """A place in the queue.
+    """A request in the queue.
 
-    ``turn`` is done when the work can start, and fails with :class:`TooManyRequests` when the ticket is dropped.
+    Attributes:
+        requester: The origin of the request.
+        turn: Completes when the work can start. Fails with :class:`TooManyRequests` if the ticket is dropped.
+        ready: Whether the ticket can be served.
     """
 
     requester: Requester
@@ -64,7 +66,7 @@ Members = OrderedDict[str, deque[QueueTicket]]
 
 
 class _Lane:
-    """The tickets of one priority, by group and member, both in the order in which they are served next."""
+    """The tickets of one priority, by group and member, each in the order of their next turn."""
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
@@ -72,7 +74,11 @@ class _Lane:
         self._size = 0
 
     def admit(self, ticket: QueueTicket) -> None:
-        """Add a ticket, if necessary in the place of one of a party that has more. Raises :class:`TooManyRequests`."""
+        """Add a ticket. In a full lane, it replaces a ticket of the requester with the most tickets.
+
+        Raises:
+            TooManyRequests: The limit is reached, and no other requester has more tickets.
+        """
         group, member, _ = ticket.requester
         members = self._groups.get(group, OrderedDict())
         own = len(members.get(member, ()))
@@ -91,14 +97,14 @@ class _Lane:
         self._size += 1
 
     def _drop_newest(self, members: Members) -> None:
-        """Drop the newest ticket of the member that has most."""
+        """Drop the newest ticket of the member with the most tickets."""
         dropped = max(members.values(), key=len)[-1]
         self.discard(dropped)
         if not dropped.turn.done():
             dropped.turn.set_exception(TooManyRequests(RETRY_SECONDS))
 
     def discard(self, ticket: QueueTicket) -> None:
-        """Remove a ticket, if it is still there."""
+        """Remove a ticket if it is in the lane."""
         group, member, _ = ticket.requester
         members = self._groups.get(group)
         tickets = None if members is None else members.get(member)
@@ -112,7 +118,7 @@ class _Lane:
             del self._groups[group]
 
     def pop(self) -> QueueTicket | None:
-        """Remove and return the ticket that is served next, or ``None`` if none is ready."""
+        """Remove and return the next ticket, or ``None`` if none is ready."""
         ticket = next(self._ready(), None)
         if ticket is None:
             return None
@@ -135,28 +141,28 @@ def _count(members: Members) -> int:
 
 
 class FairQueue:
-    """Tickets of trusted and other requesters. Bounded per member, per group and in all.
+    """A queue of tickets with a trusted and an untrusted lane, bounded per member, per group and per lane.
 
-    Within a lane groups are served in turn, and within a group its members: a flood from some networks delays a request
-    from another network by one ticket of each. When a lane is full, the requester with most tickets loses one.
+    The groups in a lane take turns, and so do the members of a group: a flood from some networks delays a request from
+    another network by one ticket of each. When a lane is full, the requester with the most tickets loses one.
     """
 
-    def __init__(self, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # it cannot be changed
+    def __init__(self, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # immutable
         self._lanes = {True: _Lane(limits), False: _Lane(limits)}
         self._in_a_row = 0
 
     def admit(self, requester: Requester) -> QueueTicket:
-        """Return a ticket, which is served once it is marked as ready. Raises :class:`TooManyRequests`."""
+        """Return a new ticket, which is served once it is marked as ready. Raises :class:`TooManyRequests`."""
         ticket = QueueTicket(requester, asyncio.get_running_loop().create_future())
         self._lanes[requester.trusted].admit(ticket)
         return ticket
 
     def discard(self, ticket: QueueTicket) -> None:
-        """Remove a ticket, if it is still there."""
+        """Remove a ticket if it is in the queue."""
         self._lanes[ticket.requester.trusted].discard(ticket)
 
     def pop(self) -> QueueTicket | None:
-        """Remove and return the ticket that is served next, or ``None`` if none is ready."""
+        """Remove and return the next ticket, or ``None`` if none is ready."""
         trusted_first = self._in_a_row < TRUSTED_IN_A_ROW
         for trusted in (trusted_first, not trusted_first):
             ticket = self._lanes[trusted].pop()
@@ -167,44 +173,44 @@ class FairQueue:
 
 
 class FairPool:
-    """Runs functions in a thread of its own, one at a time, in the order of a :class:`FairQueue`."""
+    """Runs functions in one dedicated thread, in the order of a :class:`FairQueue`."""
 
-    def __init__(self, name: str, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # it cannot be changed
+    def __init__(self, name: str, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # immutable
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._queue = FairQueue(limits)
         self._busy = False
 
     async def aclose(self) -> None:
-        """Stop the thread, after the function that it runs."""
+        """Stop the thread after the function that is running."""
         await asyncio.to_thread(self._executor.shutdown)
 
     async def run(self, requester: Requester, work: Callable[[], T], delay: float = 0.0) -> T:
-        """Return the result of a function, which runs when it is this requester's turn.
+        """Run a function in the thread when it is the requester's turn, and return its result.
 
         Args:
-            requester: The party that the work is done for.
+            requester: The origin of the request.
             work: The function.
-            delay: Seconds to wait first. A waiting request counts as one in the queue.
+            delay: Seconds to wait first. A delayed request occupies a place in the queue.
 
         Raises:
-            TooMany: Too many requests are waiting.
+            TooManyRequests: Too many requests are waiting.
         """
         ticket = self._queue.admit(requester)
         try:
             if delay > 0:
-                await asyncio.wait([ticket.turn], timeout=delay)  # until it is dropped
+                await asyncio.wait([ticket.turn], timeout=delay)  # returns early if the ticket is dropped
             ticket.ready = True
             self._serve_next()
             await ticket.turn
         except BaseException:
             self._queue.discard(ticket)
             if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
-                self._release()  # it was cancelled in the moment of its turn
+                self._release()  # cancelled after the turn began
             raise
-        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        # The thread goes on when the caller is cancelled, so the turn ends with the thread's work.
-        running.add_done_callback(lambda _: self._release())
-        return await asyncio.shield(running)
+        result = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        # The thread continues if the caller is cancelled, so the turn ends with the work of the thread.
+        result.add_done_callback(lambda _: self._release())
+        return await asyncio.shield(result)
 
     def _serve_next(self) -> None:
         while not self._busy:

@@ -1,15 +1,15 @@
-"""WebSocket messages as the bytes on the wire (RFC 6455, section 5.2), made once for all who get them."""
+"""WebSocket messages as encoded frames (RFC 6455, section 5.2), which are encoded once for all recipients."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
-"""The first byte of a whole message in one frame."""
+"""The first byte of an unfragmented message: FIN and the opcode."""
 
 
 def framed(kind: int, message: bytes) -> bytes:
-    """A whole message in one frame, as a server sends it."""
+    """Return a message as one unmasked frame, as servers send it."""
     size = len(message)
     if size < 126:
         return bytes((kind, size)) + message
@@ -19,7 +19,7 @@ def framed(kind: int, message: bytes) -> bytes:
 
 
 class FrameBatch:
-    """Binary messages that go out together."""
+    """Binary messages that are sent together."""
 
     __slots__ = ("framed", "messages")
 
@@ -29,10 +29,13 @@ class FrameBatch:
 
 
 class Frame:
-    """A message of the feed, made once and shared by all clients.
+    """A message of the feed, encoded once and shared by all subscribers.
 
-    ``key`` names what the frame is the state of: under pressure a later frame replaces an earlier one of the same key.
-    ``cursor`` is the position that a client may resume from once it has the frame.
+    Args:
+        data: The message as UTF-8.
+        key: The conflation key. Under backpressure, a later frame replaces an earlier one with the same key.
+        version: The version of the note.
+        cursor: The position from which a client can resume once it has received the frame.
     """
 
     __slots__ = ("_framed", "cursor", "data", "key", "size", "version")
@@ -54,7 +57,7 @@ class Frame:
 
     @property
     def framed(self) -> bytes:
-        """The message as it goes over the wire."""
+        """The message as an encoded frame."""
         if self._framed is None:
             self._framed = framed(TEXT, self.data)
         return self._framed

@@ -1,6 +1,6 @@
-"""The threads for work that takes long: comparing and merging texts, reading imports. Each kind has its own.
+"""Threads for slow work, such as comparing and merging texts, and reading imports.
 
-So a flood of one kind does not hold up another one, and within a kind callers take turns
+Each kind of work has a thread, so that a flood of one kind does not delay another. Callers of one kind take turns
 (:class:`realtime.core.fair_queue.FairQueue`).
 """
 
@@ -10,8 +10,8 @@ import asyncio
 
 from realtime.core.fair_queue import FairPool, QueueLimits
 
-MERGES = QueueLimits(member=64, group=256, lane=1024)
-"""A write that waits is one that somebody has to send again otherwise."""
+MERGE_LIMITS = QueueLimits(member=64, group=256, lane=1024)
+"""Larger than the default: a client has to repeat a write that is refused."""
 
 
 class Pools:
@@ -25,9 +25,9 @@ class Pools:
 
     def __init__(self) -> None:
         self.reads = FairPool("reads")
-        self.merges = FairPool("merges", MERGES)
+        self.merges = FairPool("merges", MERGE_LIMITS)
         self.imports = FairPool("imports")
 
     async def aclose(self) -> None:
-        """Stop the threads, after what they do now."""
+        """Stop the threads after the functions that are running."""
         await asyncio.gather(self.reads.aclose(), self.merges.aclose(), self.imports.aclose())

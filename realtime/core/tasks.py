@@ -1,4 +1,4 @@
-"""Background tasks that cannot die quietly: each has an owner, is run again when it fails, and says so in the log."""
+"""Background tasks that are restarted when they fail. Each failure is logged, and each task has an owner."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
+FIRST_DELAY_SECONDS = 0.1
+MAX_DELAY_SECONDS = 2.0
 
 
 async def keep_running(name: str, run: Callable[[], Awaitable[None]], stopping: asyncio.Event | None = None) -> None:
-    """Runs ``run`` until it returns; when it raises, runs it again after a pause that grows while it keeps failing.
+    """Run a coroutine function until it returns. Restart it with exponential backoff when it raises.
 
-    Not once it is ``stopping``: a library may make an error of its own of a cancellation.
+    Args:
+        name: The name of the task in the log.
+        run: The coroutine function.
+        stopping: Once set, exceptions end the task: a library may turn a cancellation into its own exception.
     """
     loop = asyncio.get_running_loop()
-    pause = FIRST_PAUSE
+    delay = FIRST_DELAY_SECONDS
     while True:
         started = loop.time()
         try:
             await run()
-        except Exception as error:  # the one place where a task's failure is heard, whatever it is
+        except Exception as error:  # logged here, whatever it is
             if stopping is not None and stopping.is_set():
                 return
-            if loop.time() - started > 10 * LONGEST_PAUSE:
-                pause = FIRST_PAUSE
-            log.warning("%s failed, runs again", name, extra={"error": str(error) or repr(error), "pause": pause})
+            if loop.time() - started > 10 * MAX_DELAY_SECONDS:
+                delay = FIRST_DELAY_SECONDS
+            log.warning("%s failed, restarting", name, extra={"error": str(error) or repr(error), "pause": delay})
             log.debug("%s failed", name, exc_info=True)
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
         else:
             return
 
 
 @asynccontextmanager
 async def running(tasks: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
-    """Keeps the named tasks running while the block lasts, then cancels them and waits for their end."""
+    """Keep the named tasks running until the block ends, then cancel them and wait for them."""
     stopping = asyncio.Event()
-    running = [asyncio.create_task(keep_running(name, run, stopping), name=name) for name, run in tasks.items()]
+    started = [asyncio.create_task(keep_running(name, run, stopping), name=name) for name, run in tasks.items()]
     try:
         yield
     finally:
         stopping.set()
-        for task in running:
+        for task in started:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*started, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Token buckets: how much a connection may do per second."""
+"""Token buckets, which limit the rate of events."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ from collections.abc import Hashable
 
 
 class TokenBucket:
-    """Tokens that refill at a constant rate, up to a limit. Times are in seconds, of any clock that only goes forward.
+    """A token bucket. Times are in seconds, of any monotonic clock.
 
     Args:
         per_second: Tokens added per second.
-        burst: Tokens at the start, and the most that can be saved up.
+        burst: The initial and maximum number of tokens.
         now: The current time.
     """
 
-    __slots__ = ("_burst", "_counted", "_left", "_per_second")
+    __slots__ = ("_burst", "_per_second", "_tokens", "_updated")
 
     def __init__(self, per_second: float, burst: float, now: float) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._left = burst
-        self._counted = now
+        self._tokens = burst
+        self._updated = now
 
-    def left(self, now: float) -> float:
-        """Return the number of tokens left; negative after more were taken than there were."""
-        self._left = min(self._burst, self._left + (now - self._counted) * self._per_second)
-        self._counted = now
-        return self._left
+    def remaining(self, now: float) -> float:
+        """Return the number of tokens, which is negative after more were taken than available."""
+        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_second)
+        self._updated = now
+        return self._tokens
 
-    def take(self, cost: float, now: float) -> bool:
-        """Take tokens, and return whether enough of them were left. If not, the missing ones are owed."""
-        self._left = self.left(now) - cost
-        return self._left >= 0
+    def consume(self, cost: float, now: float) -> bool:
+        """Take tokens, and return whether there were enough. If not, the balance becomes negative."""
+        self._tokens = self.remaining(now) - cost
+        return self._tokens >= 0
 
 
 class TokenBuckets:
-    """Token buckets by key, which outlive the connections that use them. At most ``limit`` are kept.
+    """Token buckets by key, which outlive the connections that use them.
 
-    A bucket that is full is not kept, as a new one is the same. If there are more, the ones that were used longest ago
-    are dropped.
+    Args:
+        per_second: Tokens added to each bucket per second.
+        burst: The initial and maximum number of tokens of a bucket.
+        limit: The number of buckets that are kept. Full buckets and those that were used longest ago are dropped.
     """
 
     def __init__(self, per_second: float, burst: float, limit: int = 10_000) -> None:
@@ -51,18 +53,18 @@ class TokenBuckets:
         """Return the number of buckets that are kept."""
         return len(self._buckets)
 
-    def left(self, key: Hashable, now: float) -> float:
-        """Return the number of tokens left in a bucket; negative after more were taken than there were."""
+    def remaining(self, key: Hashable, now: float) -> float:
+        """Return the number of tokens in a bucket, which is negative after more were taken than available."""
         bucket = self._buckets.get(key)
-        return self._burst if bucket is None else bucket.left(now)
+        return self._burst if bucket is None else bucket.remaining(now)
 
-    def take(self, key: Hashable, cost: float, now: float) -> None:
-        """Take tokens from a bucket. If there are not enough, the missing ones are owed."""
+    def consume(self, key: Hashable, cost: float, now: float) -> None:
+        """Take tokens from a bucket. If there are not enough, the balance becomes negative."""
         bucket = self._buckets.pop(key, None) or TokenBucket(self._per_second, self._burst, now)
-        bucket.take(cost, now)
+        bucket.consume(cost, now)
         self._buckets[key] = bucket
         if len(self._buckets) > self._limit:
-            self._buckets = {key: kept for key, kept in self._buckets.items() if kept.left(now) < self._burst}
+            self._buckets = {key: kept for key, kept in self._buckets.items() if kept.remaining(now) < self._burst}
             excess = len(self._buckets) - self._limit // 2 if len(self._buckets) > self._limit else 0
             for oldest in list(self._buckets)[:excess]:
                 del self._buckets[oldest]

@@ -9,40 +9,44 @@ if TYPE_CHECKING:
 
 
 class MessageSink(Protocol):
-    """Where messages for a client go. Nothing here ever waits."""
+    """Accepts messages for one client. No method blocks."""
 
     def send(self, packet: FrameBatch, limit: int) -> bool:
-        """Sends messages, or drops them if the client is gone; false, with nothing sent, if more than that waits."""
+        """Send messages, or drop them if the client has disconnected.
+
+        Returns:
+            False, with nothing sent, if more than ``limit`` bytes are buffered.
+        """
 
     def probe(self) -> None:
-        """Find out soon whether the client is still connected, if the connection can tell."""
+        """Start to check whether the client is still connected, if the connection supports it."""
 
     @property
     def buffered(self) -> int:
-        """Bytes that the client has not taken yet."""
+        """Bytes that the client has not read yet."""
 
 
 class DirectTransport(MessageSink, Protocol):
-    """An outlet straight into a client's transport."""
+    """A sink that writes directly to the transport of a client."""
 
     full: bool
-    """Whether so much waits there that nothing should be added."""
+    """Whether the write buffer is above its high-water mark, so that nothing should be written."""
 
     def write(self, data: bytes) -> None:
-        """Writes what is framed already."""
+        """Write encoded frames."""
 
 
 class ConnectionHandler(Protocol):
-    """Who hears what happens on a connection. All of it is called in the loop, and must not wait."""
+    """Receives the events of a connection. The methods are called in the event loop and must not block."""
 
     def received(self, message: str | bytes) -> None:
-        """A whole message came."""
+        """Handle a complete message."""
 
     def full(self) -> None:
-        """So much waits in the transport that nothing should be written."""
+        """Stop writing: the write buffer is above its high-water mark."""
 
     def writable(self) -> None:
-        """There is room in the transport again."""
+        """Resume writing: the write buffer is below its low-water mark."""
 
     def lost(self) -> None:
-        """The connection is gone. The last call."""
+        """Handle the end of the connection. This is the last call."""

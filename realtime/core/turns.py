@@ -9,71 +9,71 @@ from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 
 SLICE_SECONDS = 0.005
-"""How long the event loop may be kept from other clients at a time."""
+"""The longest time for which one client should block the event loop."""
 
 
 class Turns:
-    """Lets callers use the event loop for expensive work, one at a time and each in turn.
+    """Lets callers block the event loop with expensive work, one at a time and in turn.
 
-    After a turn, the loop belongs to everyone else for as long as the turn took. A caller that always has more work
-    to do therefore takes at most half of the loop's time, and delays another caller by one turn at most.
+    After a turn, the next one starts only after the same time has passed again. A caller with endless work therefore
+    uses at most half of the event loop's time, and delays another caller by at most one turn.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
-        self._taken = False
-        self._owed = 0.0
+        self._busy = False
+        self._pending_delay = 0.0
 
     @asynccontextmanager
     async def turn(self, caller: Hashable) -> AsyncGenerator[None]:
-        """Wait for a turn, and keep it until the block ends. The block must not await anything slow."""
-        turn = self._next(caller)
+        """Wait for a turn and hold it until the block ends. The block must not await anything slow."""
+        turn = self._request_turn(caller)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._pass_on()
+                self._start_next()
             raise
         started = time.perf_counter()
         try:
             yield
         finally:
-            self._rest(time.perf_counter() - started)
+            self._end_turn(time.perf_counter() - started)
 
     def call_soon(self, caller: Hashable, work: Callable[[], None]) -> None:
-        """Call ``work`` when it is the caller's turn, but not before this method returns."""
+        """Call ``work`` when it is the caller's turn, never before this method returns."""
 
         def run(_: asyncio.Future[None]) -> None:
             started = time.perf_counter()
             try:
                 work()
             finally:
-                self._rest(time.perf_counter() - started)
+                self._end_turn(time.perf_counter() - started)
 
-        self._next(caller).add_done_callback(run)
+        self._request_turn(caller).add_done_callback(run)
 
-    def _next(self, caller: Hashable) -> asyncio.Future[None]:
+    def _request_turn(self, caller: Hashable) -> asyncio.Future[None]:
         """Return a future that is done when it is the caller's turn."""
         turn = asyncio.get_running_loop().create_future()
-        if self._taken:
+        if self._busy:
             self._waiting.setdefault(caller, deque()).append(turn)
         else:
-            self._taken = True
+            self._busy = True
             turn.set_result(None)
         return turn
 
-    def _rest(self, seconds: float) -> None:
-        """Leave the loop to everyone else. Short turns are added up: timers are too coarse for them."""
+    def _end_turn(self, seconds: float) -> None:
+        """Start the next turn after a delay. The delays of short turns are added up: timers are too coarse for them."""
         loop = asyncio.get_running_loop()
-        self._owed += seconds
-        if self._owed < SLICE_SECONDS:
-            loop.call_soon(self._pass_on)
+        self._pending_delay += seconds
+        if self._pending_delay < SLICE_SECONDS:
+            loop.call_soon(self._start_next)
         else:
-            loop.call_later(self._owed, self._pass_on)
-            self._owed = 0.0
+            loop.call_later(self._pending_delay, self._start_next)
+            self._pending_delay = 0.0
 
-    def _pass_on(self) -> None:
-        """Give the turn to the caller that has waited longest, and move that caller to the end of the line."""
+    def _start_next(self) -> None:
+        """Start the turn of the caller that has waited longest, and move that caller to the end of the line."""
         while self._waiting:
             caller = next(iter(self._waiting))
             turns = self._waiting.pop(caller)
@@ -83,4 +83,4 @@ class Turns:
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._taken = False
+        self._busy = False

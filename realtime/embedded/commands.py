@@ -9,18 +9,20 @@ from pathlib import Path
 from realtime.embedded.lock import SECRETS
 
 
-def _keep_secret(file: Path, before: str = "") -> str:
-    """Makes a server's secret if there is none yet, and sees to it that only its user can read it. Names the file."""
+def _ensure_secret_file(file: Path, prefix: str = "") -> str:
+    """Create the secret of a server if there is none, restrict access to the user, and return the path of the file."""
     if not file.exists() or not file.stat().st_size:
-        new = file.with_suffix(".new")
-        new.touch(0o600)
-        new.write_text(f"{before}{secrets.token_hex(32)}\n")
-        new.replace(file)
+        temporary = file.with_suffix(".new")
+        temporary.touch(0o600)
+        temporary.write_text(f"{prefix}{secrets.token_hex(32)}\n")
+        temporary.replace(file)
     file.chmod(0o600)
     return str(file)
 
 
-def _mongod(program: str) -> Callable[[int, Path], list[str]]:
+def mongod_command(program: str) -> Callable[[int, Path], list[str]]:
+    """Return a function that returns the command line of MongoDB for a port and a folder."""
+
     def command(port: int, folder: Path) -> list[str]:
         (folder / "data").mkdir(exist_ok=True)
         options = {
@@ -28,34 +30,36 @@ def _mongod(program: str) -> Callable[[int, Path], list[str]]:
             "--port": str(port),
             "--dbpath": str(folder / "data"),
             "--logpath": str(folder / "log.txt"),
-            "--keyFile": _keep_secret(folder / SECRETS["mongo"].name),
+            "--keyFile": _ensure_secret_file(folder / SECRETS["mongo"].name),
             "--replSet": "realtime",
             "--oplogSize": "512",
             "--wiredTigerCacheSizeGB": "0.5",
             "--setParameter": "diagnosticDataCollectionEnabled=false",
-            # Unpatched versions send uninitialized memory to anyone who sends a malformed compressed message, before
-            # authentication (CVE-2025-14847). On loopback compression is of no use anyway.
+            # Unpatched versions respond to malformed compressed messages with uninitialized memory, even before
+            # authentication (CVE-2025-14847). Compression is useless on loopback.
             "--networkMessageCompressors": "disabled",
         }
-        # Without the last, the first on this machine to call could make himself a user.
+        # The last flag prevents that any local process can create the first user without authentication.
         flags = ["--logappend", "--quiet", "--nounixsocket", "--setParameter=enableLocalhostAuthBypass=false"]
         return [program, *(word for option in options.items() for word in option), *flags]
 
     return command
 
 
-def _valkey(program: str) -> Callable[[int, Path], list[str]]:
+def valkey_command(program: str) -> Callable[[int, Path], list[str]]:
+    """Return a function that returns the command line of Valkey for a port and a folder."""
+
     def command(port: int, folder: Path) -> list[str]:
         options = {
             "--bind": "127.0.0.1",
             "--port": str(port),
             "--dir": str(folder),
-            # Nothing to keep: the log of events is a cache, and a server that comes back begins a new epoch anyway.
+            # No persistence: the event log is a cache, and a restarted server begins a new epoch in any case.
             "--save": "",
             "--appendonly": "no",
             "--logfile": str(folder / "log.txt"),
         }
-        secret = _keep_secret(folder / SECRETS["redis"].name, before="requirepass ")
+        secret = _ensure_secret_file(folder / SECRETS["redis"].name, prefix="requirepass ")
         return [program, secret, *(word for option in options.items() for word in option)]
 
     return command

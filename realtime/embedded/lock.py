@@ -1,4 +1,4 @@
-"""The lock of a data folder: one set of embedded servers at a time."""
+"""The lock of a data folder, which allows one set of embedded servers at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from realtime.errors import EmbeddedError
 
-PREDECESSOR_TIMEOUT = 30.0
-
+OWNER_TIMEOUT_SECONDS = 1.0
+"""A process that was just killed may still exist for a moment."""
+ORPHANS_TIMEOUT_SECONDS = 30.0
+"""Seconds to wait for the servers of a dead owner to stop."""
 SECRETS = {"mongo": Path("mongodb", "key"), "redis": Path("valkey", "secret.conf")}
-"""Where a data folder has the secret of each server: the last word of a file that the server reads, too."""
+"""The file in a data folder with the secret of each server, which is its last word. The server reads it, too."""
 
 
 def _is_running(pid: int) -> bool:
@@ -29,28 +31,35 @@ def _is_running(pid: int) -> bool:
 
 
 def lock_folder(folder: Path, owner: int) -> int:
-    """Locks the folder and returns the descriptor that holds the lock.
+    """Lock a data folder. Wait for the servers of an owner that has ended.
 
-    Raises :class:`EmbeddedError` if a living process has it; waits for the servers of a dead one.
+    Args:
+        folder: The data folder, which is created if it does not exist.
+        owner: The id of the process that owns the lock.
+
+    Returns:
+        The file descriptor that holds the lock.
+
+    Raises:
+        EmbeddedError: A running process owns the lock, or the folder cannot be used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise EmbeddedError(f"the data folder {folder} cannot be used: {error.strerror}") from error
-    refusal = time.monotonic() + DYING_TIMEOUT
-    deadline = time.monotonic() + PREDECESSOR_TIMEOUT
+    owner_deadline = time.monotonic() + OWNER_TIMEOUT_SECONDS
+    deadline = time.monotonic() + ORPHANS_TIMEOUT_SECONDS
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode(errors="replace").split("\n")[0]
-            running = not holder.isdigit() or _is_running(int(holder))
-            # One that was just killed is still there for a moment.
-            if time.monotonic() > (refusal if running else deadline):
+            owner_pid = os.pread(lock, 32, 0).decode(errors="replace").split("\n")[0]
+            running = not owner_pid.isdigit() or _is_running(int(owner_pid))
+            if time.monotonic() > (owner_deadline if running else deadline):
                 raise EmbeddedError(
-                    f"the data folder {folder} is in use by process {holder or 'unknown'}."
-                    " Stop it, or give this server another folder with --data"
+                    f"the data folder {folder} is in use by process {owner_pid or 'unknown'}."
+                    " Stop it, or use another folder with --data"
                 ) from None
             time.sleep(0.05)
         else:
@@ -60,9 +69,10 @@ def lock_folder(folder: Path, owner: int) -> int:
 
 
 def ports_in_use(folder: Path) -> dict[str, int] | None:
-    """The ports of the servers that run in a folder by now, by kind; ``None`` if none do.
+    """Return the ports of the servers that run in a data folder, by kind, or ``None`` if none are running.
 
-    Raises ``OSError`` if the folder is somebody else's.
+    Raises:
+        OSError: The folder cannot be read.
     """
     try:
         lock = os.open(folder / "lock", os.O_RDONLY)
@@ -71,25 +81,24 @@ def ports_in_use(folder: Path) -> dict[str, int] | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder, _, ports = os.pread(lock, 256, 0).decode().partition("\n")
-        return json.loads(ports) if ports and _is_running(int(holder)) else None
+        owner_pid, _, ports = os.pread(lock, 256, 0).decode().partition("\n")
+        return json.loads(ports) if ports and _is_running(int(owner_pid)) else None
     else:
         return None
     finally:
         os.close(lock)
 
 
-def _owner_is_gone(timeout: float) -> bool:
+def owner_has_ended(timeout: float) -> bool:
+    """Wait up to ``timeout`` seconds for the end of standard input, and return whether it was reached."""
     ready, _, _ = select.select([sys.stdin], [], [], timeout)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1024)
 
 
-def _known_ports(file: Path) -> dict[str, int]:
+def read_ports(file: Path) -> dict[str, int]:
+    """Return the ports of an earlier start by kind, or an empty mapping if the file cannot be read."""
     try:
         ports: dict[str, int] = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return ports
-
-
-DYING_TIMEOUT = 1.0

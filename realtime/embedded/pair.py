@@ -1,4 +1,4 @@
-"""A private MongoDB and Valkey for one machine: real servers, journaled, that live exactly as long as this process."""
+"""An embedded MongoDB and Valkey: real servers, journaled, that stop when this process ends."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from realtime.errors import EmbeddedError
 
 
 class EmbeddedServers:
-    """The embedded servers of one data folder. A keeper process runs them, so that they never outlive their owner."""
+    """The embedded servers of one data folder. A supervisor process stops them even if this process is killed."""
 
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:
         self._folder = folder.absolute()
         self._wanted = [kind for kind, wanted in (("mongo", mongo), ("redis", redis)) if wanted]
         self._urls = ("", "")
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
     @property
     def mongo_url(self) -> str:
-        """The URL of the replica set, with its secret."""
+        """The URL of the replica set, including its secret."""
         return self._urls[0]
 
     @property
     def redis_url(self) -> str:
-        """The URL of the Redis-compatible server, with its secret."""
+        """The URL of the Redis-compatible server, including its secret."""
         return self._urls[1]
 
     def start(self) -> None:
-        """Starts the servers and waits until they answer. Raises :class:`EmbeddedError`."""
+        """Start the servers and wait until they accept connections. Raises :class:`EmbeddedError`."""
         order = {"folder": str(self._folder), "owner": os.getpid(), "wanted": self._wanted}
-        self._keeper = subprocess.Popen(
+        self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "realtime.embedded.supervisor", json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in a terminal is for the server, which stops these when it has drained
+            start_new_session=True,  # Ctrl-C must reach only the server, which stops these processes after its drain
         )
-        assert self._keeper.stdout is not None
-        line = self._keeper.stdout.readline()
-        said: dict[str, Any] = (
-            json.loads(line) if line else {"error": "the keeper of the embedded servers ended without a word"}
+        assert self._supervisor.stdout is not None
+        line = self._supervisor.stdout.readline()
+        reply: dict[str, Any] = (
+            json.loads(line) if line else {"error": "the supervisor of the embedded servers ended unexpectedly"}
         )
-        if "error" in said:
+        if "error" in reply:
             self.stop()
-            raise EmbeddedError(said["error"])
-        self._urls = _urls(self._folder, said["ports"])
+            raise EmbeddedError(reply["error"])
+        self._urls = _urls(self._folder, reply["ports"])
         if self.mongo_url:
-            # Here, not at the top: the driver is slow to import and not needed to print a help text.
+            # Imported here because the driver is slow to import, and not needed to print a help text.
             from realtime.store.bootstrap import ensure_replica_set
 
             try:
@@ -62,21 +62,25 @@ class EmbeddedServers:
                 raise
 
     def stop(self) -> None:
-        """Stops the servers and waits for their end."""
-        if self._keeper is None:
+        """Stop the servers, and wait until they have ended."""
+        if self._supervisor is None:
             return
-        keeper, self._keeper = self._keeper, None
-        assert keeper.stdin is not None
-        assert keeper.stdout is not None
-        keeper.stdin.close()
-        keeper.wait()
-        keeper.stdout.close()
+        supervisor, self._supervisor = self._supervisor, None
+        assert supervisor.stdin is not None
+        assert supervisor.stdout is not None
+        supervisor.stdin.close()
+        supervisor.wait()
+        supervisor.stdout.close()
 
 
 def running(folder: Path) -> tuple[str, str] | None:
-    """The URLs of MongoDB and Redis, with their secrets, of the server that runs on a data folder now.
+    """Return the URLs of the embedded MongoDB and Redis that run in a data folder, including their secrets.
 
-    One of the two is empty when that server has the other one elsewhere. Raises :class:`EmbeddedError`.
+    Returns:
+        The two URLs, of which one is empty if only the other server is embedded. ``None`` if none is running.
+
+    Raises:
+        EmbeddedError: The folder cannot be used.
     """
     try:
         ports = ports_in_use(folder)
@@ -87,7 +91,7 @@ def running(folder: Path) -> tuple[str, str] | None:
 
 def _urls(folder: Path, ports: Mapping[str, int]) -> tuple[str, str]:
     secrets = {kind: (folder / SECRETS[kind]).read_text().split()[-1] for kind in ports}
-    # MongoDB's own user, whose password its key file is: so there is nothing to make or to keep in the database.
+    # The internal user of MongoDB, whose password is the key file, so that no user has to be created.
     mongo = "mongodb://__system:{}@127.0.0.1:{}/?directConnection=true&authSource=local"
     redis = "redis://:{}@127.0.0.1:{}/0"
     return (

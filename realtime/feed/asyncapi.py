@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from realtime.core.close_codes import CLOSE_REASONS, may_come_back
+from realtime.core.close_codes import CLOSE_REASONS, may_reconnect
 from realtime.feed import messages
 from realtime.feed.query import FeedQuery
 from realtime.notes.models import EXAMPLE, Note
@@ -67,7 +67,7 @@ def asyncapi() -> dict[str, Any]:
                 "messages": {message.__name__: _ref("messages", message) for message in (*sent, *taken)},
                 "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
                 "x-close-codes": {
-                    str(code.value): {"reason": reason, "comeBack": may_come_back(code)}
+                    str(code.value): {"reason": reason, "comeBack": may_reconnect(code)}
                     for code, reason in CLOSE_REASONS.items()
                 },
             }

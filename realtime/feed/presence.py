@@ -118,7 +118,7 @@ class Presence:
         allowance = self._allowances.get(client)
         if allowance is None:
             allowance = self._allowances[client] = TokenBucket(CHANGES_PER_SECOND, CHANGES_BURST, now)
-        if not allowance.take(cost, now):
+        if not allowance.consume(cost, now):
             raise TooManyRequests(1.0)
 
     def check(self, note: int) -> None:

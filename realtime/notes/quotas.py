@@ -180,10 +180,10 @@ class Quotas:
                 del self._history[next(iter(self._history))]
             per_second = self._limit.size / DAY_SECONDS
             allowance = self._history[writer] = TokenBucket(per_second, self._limit.size, now)
-        left = allowance.left(now)
+        left = allowance.remaining(now)
         if left <= 0:
             raise TooManyRequests(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)
-        allowance.take(cost, now)  # a single content may be larger than what is left
+        allowance.consume(cost, now)  # a single content may be larger than what is left
 
     async def _read(self, owner: str, seconds: float, *, exact: bool = False) -> StorageUsage:
         """Return what an owner stores.

@@ -61,7 +61,7 @@ class Sharing:
 
     async def _shown(self, principal: Principal, id: int, access: Access, version: int) -> SharingState:
         role = role_of(principal, access)
-        whole = role is not None and role >= Permission.SHARE.needs
+        whole = role is not None and role >= Permission.SHARE.required_role
         token = None
         if whole and access.link is not None:
             token = link_token(await self._viewers.key(), id, access.link.nonce)

@@ -110,22 +110,22 @@ class Peer:
 
     def charge_update(self, size: int = 0) -> None:
         """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` when there were too many."""
-        if not self._updates.take(1 + size // LARGE, time.monotonic()):
+        if not self._updates.consume(1 + size // LARGE, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
 
     def charge_states(self, size: int | None = None) -> None:
         """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
-        if not self._states.take(1 if size is None else size // LARGE_STATES, time.monotonic()):
+        if not self._states.consume(1 if size is None else size // LARGE_STATES, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
 
     def check_answers(self) -> None:
         """Raise :class:`PeerRefused` if the client already had more bytes of answers than it may have."""
-        if self._answers.left(time.monotonic()) <= 0:
+        if self._answers.remaining(time.monotonic()) <= 0:
             raise PeerRefused(CloseCode.TOO_MANY)
 
     def charge_answer(self, size: int) -> None:
         """Charge for the bytes of an answer. A single one may be of any size: a text has to be readable."""
-        self._answers.take(size, time.monotonic())
+        self._answers.consume(size, time.monotonic())
 
     def probe(self) -> None:
         """Find out soon whether the client is still connected, at most once a minute."""

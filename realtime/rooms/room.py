@@ -356,7 +356,7 @@ class Room:
         """Raise :class:`PeerRefused` if the text is made of so many pieces that adding one takes too long."""
         revision = self._counted[1]
         if revision != self._document.revision:
-            self._allowances.take((member.caller, self.id), RECOUNT_COST, time.monotonic())
+            self._allowances.consume((member.caller, self.id), RECOUNT_COST, time.monotonic())
             async with self._turns.turn(member.caller):
                 state, revision = self._document.since(), self._document.revision
             await self._recount(state, revision)
@@ -413,14 +413,14 @@ class Room:
         part of this one. Raises :class:`PeerRefused` then.
         """
         account = (member.caller, self.id)
-        if self._allowances.left(account, time.monotonic()) < 0:
+        if self._allowances.remaining(account, time.monotonic()) < 0:
             raise PeerRefused(CloseCode.TOO_MANY)
         started = time.thread_time()  # not the time that other processes take
         news = self._enter(member, update, brought=brought)
         seconds = time.thread_time() - started
         self._slow = seconds > SLOW_SECONDS
         if in_turn or seconds > peer.UPDATE_SECONDS:
-            self._allowances.take(account, seconds / peer.UPDATE_SECONDS, time.monotonic())
+            self._allowances.consume(account, seconds / peer.UPDATE_SECONDS, time.monotonic())
         return news
 
     def _enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Running the application under uvicorn: the sockets, the workers, the drain."""
+"""Runs the application under uvicorn: opens the socket, starts the workers, and drains connections on shutdown."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTLE = 0.5
-GRACE = 30
-BACKLOG = 4096
+SETTLE_SECONDS = 0.5
+SHUTDOWN_TIMEOUT_SECONDS = 30
+LISTEN_BACKLOG = 4096
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server that drains: open feeds are closed a few at a time before the rest is shut down."""
+    """A uvicorn server that closes open feeds gradually before it shuts down."""
 
     def __init__(
         self, config: uvicorn.Config, on_started: Callable[[], None] | None = None, parent: int | None = None
@@ -50,44 +50,44 @@ class DrainingServer(uvicorn.Server):
         self._parent = parent
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves until it is told to stop."""
-        sweep = asyncio.create_task(self._drop_frozen())
+        """Serve until a signal stops the server."""
+        dropper = asyncio.create_task(self._drop_stalled_connections())
         try:
             await super().serve(sockets)
         finally:
-            sweep.cancel()
+            dropper.cancel()
 
-    async def _drop_frozen(self) -> None:
-        """Drops connections that are to be closed, even if their peers take nothing any more.
+    async def _drop_stalled_connections(self) -> None:
+        """Abort connections that have been closing for too long.
 
-        A plain ``close()`` waits for the write buffer to empty, for a frozen peer for ever.
+        ``close()`` waits until the write buffer is empty, which never happens if the peer has stopped reading.
         """
-        before: set[Any] = set()
+        previous: set[Any] = set()
         while True:
             await asyncio.sleep(ABORT_AFTER)
-            closing: set[Any] = {one for one in self.server_state.connections if one.transport.is_closing()}
-            for connection in closing & before:
+            closing = {connection for connection in self.server_state.connections if connection.transport.is_closing()}
+            for connection in closing & previous:
                 drop(connection.transport)
-            before = closing
+            previous = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts the application and the listeners, and tells when both are up."""
+        """Start the application and the listeners, then call ``on_started``."""
         await super().startup(sockets)
-        # What is loaded by now stays: walking through it, every collection would stop all clients for some 50 ms.
+        # Freeze objects loaded at startup: a full collection would scan them and stall the loop for about 50 ms.
         gc.collect()
         gc.freeze()
         if self.started and self._on_started is not None:
             self._on_started()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ends a worker whose parent is gone: nobody would ever stop it."""
+        """Return whether to stop. A worker also stops when its parent process has ended: no signal would reach it."""
         if self._parent is not None and os.getppid() != self._parent:
             return True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drains, then stops as uvicorn does. A second Ctrl-C cuts the drain short."""
-        # Whoever keeps a connection open is told with each answer to come back on another one.
+        """Drain, then shut down as uvicorn does. A second Ctrl-C skips the drain."""
+        # Clients with keep-alive connections reconnect to another server after their next response.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         drain = asyncio.ensure_future(self.lifespan.state["drain"]())
         while not drain.done() and not self.force_exit:
@@ -97,8 +97,8 @@ class DrainingServer(uvicorn.Server):
             await drain
         for server in self.servers:
             server.close()
-        # A connection may have been taken a moment ago, its request still on the way: closing it would fail the call.
-        for _ in range(round(SETTLE / 0.02)):
+        # A connection may have just been accepted, with its request still on the way: closing it would fail the call.
+        for _ in range(round(SETTLE_SECONDS / 0.02)):
             if not self.server_state.connections or self.force_exit:
                 break
             await asyncio.sleep(0.02)
@@ -106,7 +106,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def build(settings: Settings) -> FastAPI:
-    """The application of a server process, with its logs set up."""
+    """Configure logging, and return the application of a server process."""
     from realtime.app import create_app
 
     logs.configure(settings)
@@ -114,7 +114,7 @@ def build(settings: Settings) -> FastAPI:
 
 
 def config_for(settings: Settings) -> uvicorn.Config:
-    """uvicorn's configuration for this program."""
+    """Return the uvicorn configuration for these settings."""
     accounts = settings.auth == "accounts"
     least_waiting = max(settings.max_connections_per_user, settings.connections_per_network_limit)
     limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
@@ -124,27 +124,27 @@ def config_for(settings: Settings) -> uvicorn.Config:
         partial(build, settings),
         factory=True,
         http=protocol,
-        ws=Handshake,  # which the other one begins
+        ws=Handshake,  # HttpProtocol upgrades to it
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # the application reads them: `proxies.py`
+        proxy_headers=False,  # read by realtime.api.middleware.proxies
         server_header=False,
-        backlog=BACKLOG,
+        backlog=LISTEN_BACKLOG,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
     )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ``OSError`` with a message for people."""
+    """Return a listening socket. Raises ``OSError`` with a message for the user."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            # At once: several sockets may be bound to one port until one of them listens.
-            listener.listen(BACKLOG)
+            # Listen immediately: several sockets can be bound to one port until one of them listens.
+            listener.listen(LISTEN_BACKLOG)
             stack.pop_all()
     except OSError as error:
         raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
@@ -152,27 +152,34 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(settings: Settings, listener: socket.socket, on_started: Callable[[], None], parent: int | None = None) -> None:
-    """Runs one server process until a signal comes, or until ``parent`` is gone."""
-    # uvicorn raises the signal that stopped it once more when it is done, which would end us before we have cleaned up.
-    # One that comes before uvicorn listens to signals counts, too.
+    """Run one server process until it gets a signal, or until the process ``parent`` has ended."""
+    # After its shutdown uvicorn raises the signal again, which would end the process before cleanup. The handler also
+    # covers signals that arrive before uvicorn installs its own.
     server = DrainingServer(config_for(settings), on_started, parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: setattr(server, "should_exit", True))
     server.run([listener])
 
 
-def serve(settings: Settings, say: Callable[[str], None]) -> None:
-    """Serves until a signal comes. Says the address once it can be used.
+def serve(settings: Settings, report: Callable[[str], None]) -> None:
+    """Run the server until it gets a signal.
 
-    Raises ``OSError`` if it cannot listen, :class:`EmbeddedError`, and :class:`RealtimeError` if it must not serve.
+    Args:
+        settings: The settings. Without database URLs, the embedded databases are started.
+        report: Called with the addresses of the server when it accepts requests.
+
+    Raises:
+        OSError: The server cannot listen on the address.
+        EmbeddedError: The embedded databases cannot be started.
+        RealtimeError: A URL is invalid, or the notes would be exposed to everyone.
     """
     _check_urls(settings)
     if settings.exposed:
         raise RealtimeError(
-            f"on {settings.host} everyone who reaches it could read and write all notes: have people sign in"
-            " (REALTIME_AUTH=accounts, or --auth accounts), or allow it (--allow-public)"
+            f"on {settings.host}, everyone who can reach the server could read and write all notes. Require sign-in"
+            " (REALTIME_AUTH=accounts, or --auth accounts), or allow public access (--allow-public)"
         )
-    raise_open_files()  # the embedded servers inherit it
+    raise_open_files()  # the embedded databases inherit the limit
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     with contextlib.ExitStack() as stack:
@@ -188,7 +195,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
                 }
             )
 
-        # Here, not at the top: the driver is slow to import.
+        # Imported here because the driver is slow to import.
         from realtime.auth.startup_checks import inspect
 
         logs.configure(settings)
@@ -196,9 +203,11 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
         def started() -> None:
             try:
-                say(address(host, port, setup))
-            except OSError as error:  # standard output is full or closed; the server works all the same
-                log.warning("the address cannot be shown", extra={"address": address(host, port), "error": str(error)})
+                report(address(host, port, setup))
+            except OSError as error:  # standard output is full or closed, which does not affect the server
+                log.warning(
+                    "the address cannot be printed", extra={"address": address(host, port), "error": str(error)}
+                )
 
         if settings.workers == 1:
             run(settings, listener, started)
@@ -208,7 +217,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def _check_urls(settings: Settings) -> None:
-    # Here, not at the top: the drivers are slow to import and not needed to refuse a port.
+    # Imported here because the drivers are slow to import, and not needed to report a port in use.
     from realtime.eventlog import bus
     from realtime.store import bootstrap as mongo
 
@@ -222,16 +231,16 @@ def _check_urls(settings: Settings) -> None:
 
 
 def address(host: str, port: int, setup: str | None = None) -> str:
-    """Return the addresses of a server that is up, as lines for its user.
+    """Return the URLs of a running server, as lines to print.
 
     Args:
-        host: The address that it listens on.
-        port: Its port.
-        setup: The path with the setup token, if there is no user yet.
+        host: The address that the server listens on.
+        port: The port that the server listens on.
+        setup: The path with the setup token, if there are no users yet.
     """
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
-    lines = [f"Page  http://{place}/", f"Docs  http://{place}/docs", f"Feed  ws://{place}/ws"]
+    host_and_port = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    lines = [f"Page  http://{host_and_port}/", f"Docs  http://{host_and_port}/docs", f"Feed  ws://{host_and_port}/ws"]
     if setup is not None:
-        lines.append(f"Setup http://{place}{setup}  (there is no user yet: make the first administrator here)")
+        lines.append(f"Setup http://{host_and_port}{setup}  (no users yet: create the first administrator here)")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Bundles of notes: Markdown files, alone or in zip archives, made of notes and read into notes.
+"""Converts notes to Markdown files in a zip archive, and Markdown files and zip archives to notes.
 
-One rule holds for every import: a file that can be adapted is adapted, one that cannot become a note is skipped, and
-both are reported with a reason. Only limits on the whole import refuse it, before anything is written.
+An import adapts files where possible and skips all others. It reports both with a reason. It fails as a whole only if a
+limit on the whole import is exceeded, and then before anything is written.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from realtime.notes.models import MAX_ID, DatedNote, Note
 from realtime.transfer.note_file import FILE_BYTES, SUFFIXES, NoteFile, file_name, from_markdown, to_markdown
 from realtime.transfer.zip_stream import NOT_MARKDOWN, ImportBudget, ZipWriter, read_zip, skip_reason
 
-NOT_DATED = "created, updated: only admins can keep dates, so the notes of this import have the time of the import"
-CHUNK = 1024 * 1024
+DATES_DISCARDED = "created, updated: only administrators can keep dates; the notes got the time of the import"
+CHUNK_BYTES = 1024 * 1024
 MAX_KEPT_ID = MAX_ID // 2
-"""The largest id that an import may keep: the next notes count on from it, and never reach the end."""
-MAX_SHOWN_NAME = 200
+"""The largest id that an import can keep. It leaves enough ids for new notes, which get the next higher ones."""
+MAX_DISPLAYED_NAME = 200
 REASONS_IN_REFUSAL = 5
 NO_NOTES = "is neither a Markdown file (.md) nor a zip archive"
 
 Source = tuple[str, IO[bytes]]
-"""A file's name, and what is in it."""
+"""The name and the contents of a file."""
 
 _ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
 class Remark(NamedTuple):
-    """A file of an import that was skipped or changed, and why."""
+    """A file of an import that was skipped or changed, and the reason."""
 
     file: str
     reason: str
@@ -38,13 +38,13 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ImportedContents:
-    """The contents of all files of an import.
+    """A summary of all files of an import.
 
     Attributes:
-        count: How many notes there are.
-        ids: With ``keep_ids``, the id that each note keeps; ``None`` where it gets the next one.
-        skipped: The files that are no notes.
-        changed: The files that become notes, but not just as they are.
+        count: The number of notes.
+        ids: With ``keep_ids``, the id that each note keeps, or ``None`` if it gets a new id.
+        skipped: The files that cannot become notes.
+        changed: The files that become notes with changes.
     """
 
     count: int
@@ -54,12 +54,17 @@ class ImportedContents:
 
 
 def pack(writer: ZipWriter, notes: Iterable[Note]) -> bytes:
-    """The next files of an archive."""
+    """Return the bytes of the next files in an archive, one for each note."""
     return b"".join(writer.file(file_name(note), to_markdown(note).encode(), note.updated_date) for note in notes)
 
 
 def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> ImportedContents:
-    """Read all files, and keep none.
+    """Check all files of an import without keeping their contents.
+
+    Args:
+        sources: The files.
+        keep_ids: Whether the notes keep the ids in the files.
+        keep_dates: Whether the notes keep the dates in the files.
 
     Raises:
         ImportRefused: There is nothing to import, or a limit on the whole import is exceeded.
@@ -72,7 +77,7 @@ def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Imp
     changed: list[Remark] = []
     for name, file, reason in _read(sources):
         if file is None:
-            skipped.append(Remark(_shown(name), reason))
+            skipped.append(Remark(_displayed(name), reason))
             continue
         count += 1
         changes = list(file.changes)
@@ -82,31 +87,31 @@ def check(sources: Sequence[Source], *, keep_ids: bool, keep_dates: bool) -> Imp
             changes += change
         if not keep_dates and (file.created or file.updated):
             if not undated:
-                changes.append(NOT_DATED)
+                changes.append(DATES_DISCARDED)
             undated = True
         if changes:
-            changed.append(Remark(_shown(name), "; ".join(changes)))
+            changed.append(Remark(_displayed(name), "; ".join(changes)))
     if not count:
-        raise ImportRefused(_nothing(skipped))
+        raise ImportRefused(_nothing_to_import(skipped))
     return ImportedContents(count, ids, skipped, changed)
 
 
 def notes_in(sources: Sequence[Source]) -> Iterator[DatedNote]:
-    """The notes that files hold, in the order in which :func:`check` counts them."""
+    """Yield the notes in the files, in the same order as :func:`check`."""
     return (DatedNote(file.note, file.created, file.updated) for _, file, _ in _read(sources) if file is not None)
 
 
 def chunks(sources: Sequence[Source]) -> Iterator[bytes]:
-    """All that is in the files, and their names."""
+    """Yield the names and the contents of the files, for a digest of the import."""
     for name, file in sources:
         yield name.encode(errors="replace")
         file.seek(0)
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
 def _read(sources: Sequence[Source]) -> Iterator[tuple[str, NoteFile | None, str]]:
-    """Every file: its name, and the note in it or else why it is skipped."""
+    """Yield the name of each file, and either its note or the reason why it is skipped."""
     budget = ImportBudget()
     for source, file in sources:
         name = source.replace("\\", "/")
@@ -115,33 +120,33 @@ def _read(sources: Sequence[Source]) -> Iterator[tuple[str, NoteFile | None, str
                 empty = True
                 for member in read_zip(file, FILE_BYTES, SUFFIXES, budget):
                     empty = False
-                    yield _parsed(*member)
+                    yield _parse(*member)
                 if empty:
                     yield name, None, "is an archive without files"
             else:
-                budget.take_files(1)
-                yield _parsed(name, *_content(name, file, budget))
+                budget.spend_files(1)
+                yield _parse(name, *_read_file(name, file, budget))
         except FileSkipped as error:
             yield name, None, error.detail
 
 
 def is_archive(name: str, file: IO[bytes]) -> bool:
-    """Whether a file is to be read as a zip archive, by its first bytes or its name."""
+    """Return whether a file is a zip archive, according to its signature or its name."""
     file.seek(0)
     return file.read(4) in _ZIP_SIGNATURES or name.lower().endswith(".zip")
 
 
-def _content(name: str, file: IO[bytes], budget: ImportBudget) -> tuple[bytes | None, str]:
+def _read_file(name: str, file: IO[bytes], budget: ImportBudget) -> tuple[bytes | None, str]:
     reason = skip_reason(name.split("/"), SUFFIXES)
     if reason:
         return None, NO_NOTES if reason == NOT_MARKDOWN else reason
     file.seek(0)
     data = file.read(FILE_BYTES + 1)
-    budget.take_unpacked(len(data))
+    budget.spend_bytes(len(data))
     return (data, "") if len(data) <= FILE_BYTES else (None, f"is larger than {FILE_BYTES} bytes")
 
 
-def _parsed(name: str, data: bytes | None, reason: str) -> tuple[str, NoteFile | None, str]:
+def _parse(name: str, data: bytes | None, reason: str) -> tuple[str, NoteFile | None, str]:
     if data is None:
         return name, None, reason
     try:
@@ -151,26 +156,30 @@ def _parsed(name: str, data: bytes | None, reason: str) -> tuple[str, NoteFile |
 
 
 def _kept_id(id: int | None, used: set[int]) -> tuple[int | None, list[str]]:
-    """The id that a note keeps, and what to report where it keeps none."""
+    """Return the id that a note keeps, or ``None`` and the reason why it gets a new id."""
     if id is None:
         return None, ["id: missing or invalid; a new id was assigned"]
     if id > MAX_KEPT_ID:
-        return None, [f"id: is larger than {MAX_KEPT_ID}, so a new id was assigned"]
+        return None, [f"id: is larger than {MAX_KEPT_ID}; a new id was assigned"]
     if id in used:
-        return None, [f"id: another file has {id}, too, so a new id was assigned"]
+        return None, [f"id: another file has the same id {id}; a new id was assigned"]
     used.add(id)
     return id, []
 
 
-def _nothing(skipped: Sequence[Remark]) -> str:
+def _nothing_to_import(skipped: Sequence[Remark]) -> str:
     if not skipped:
-        return "files: there is no Markdown file (.md) among them"
+        return "files: none of them is a Markdown file (.md)"
     reasons = "; ".join(f"{file or 'a file without a name'}: {reason}" for file, reason in skipped[:REASONS_IN_REFUSAL])
     more = len(skipped) - REASONS_IN_REFUSAL
     return f"files: none of them can be imported. {reasons}" + (f"; and {more} more" if more > 0 else "")
 
 
-def _shown(name: str) -> str:
-    """A name as the report has it: text that can be stored, and not too long."""
-    shown = name if len(name) <= MAX_SHOWN_NAME else f"{name[: MAX_SHOWN_NAME // 2 - 1]}…{name[-MAX_SHOWN_NAME // 2 :]}"
-    return shown.encode(errors="replace").decode().replace("\0", "\ufffd")
+def _displayed(name: str) -> str:
+    """Return a file name for the report: valid text without NUL, shortened in the middle if it is long."""
+    displayed = (
+        name
+        if len(name) <= MAX_DISPLAYED_NAME
+        else f"{name[: MAX_DISPLAYED_NAME // 2 - 1]}…{name[-MAX_DISPLAYED_NAME // 2 :]}"
+    )
+    return displayed.encode(errors="replace").decode().replace("\0", "\ufffd")

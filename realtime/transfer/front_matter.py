@@ -1,4 +1,4 @@
-"""Front matter of Markdown files: split it from the text, read it, and write the front matter of an export."""
+"""Reads and writes the front matter of Markdown files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 10
 MARKER = "realtime"
-"""The key that marks a file of an export; its value is the version of the format."""
+"""The key that marks an exported file. Its value is the version of the format."""
 FORMAT_VERSION = 1
 KEYS = {
     "title": "title",
@@ -33,7 +33,7 @@ KEYS = {
     "lastmod": "updated",
     "last_modified_at": "updated",
 }
-"""The keys that set a field of the note, in lower case. Of several keys for one field, the earliest here wins."""
+"""The keys for the fields of a note, in lower case. If a file has several keys for a field, the first one here wins."""
 
 _YAML = re.compile(r"---[ \t]*\r?\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?\n)??\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -52,11 +52,11 @@ _DATE = re.compile(
     r"(?:[T ]+([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?)[ ]*(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?)?",
     re.IGNORECASE,
 )
-_EPOCH = re.compile(r"[0-9]{10}(?:[0-9]{3})?")
+_TIMESTAMP = re.compile(r"[0-9]{10}(?:[0-9]{3})?")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 
 Value = Any
-"""A text, ``None`` for an empty value, a list of values, or a mapping of texts to values."""
+"""A string, ``None`` for an empty value, a list of values, or a mapping of strings to values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class FrontMatter:
     """The parsed front matter of a file.
 
     Attributes:
-        values: The values by key, in lower case. Of a key that appears twice, the first value that is not empty.
-        exact: Whether ``values`` holds everything that is written there. It does not if there are comments, keys that
-            appear twice or lines that cannot be read.
+        values: The values by key in lower case. For a duplicate key, this is the first value that is not empty.
+        exact: Whether ``values`` represents the front matter completely, without comments, duplicate keys and lines
+            that cannot be parsed.
         exported: Whether it was written by an export of this program.
-        problems: What a user should know about how it was read.
+        problems: Problems to report to the user.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -77,13 +77,13 @@ class FrontMatter:
     problems: tuple[str, ...] = ()
 
     def get(self, name: str) -> Value:
-        """Return the value for a field of the note; ``None`` where there is none or it is empty."""
-        keys = (key for key, meant in KEYS.items() if meant == name)
+        """Return the value for a field of the note, or ``None`` if it is missing or empty."""
+        keys = (key for key, field in KEYS.items() if field == name)
         return next((value for key in keys if (value := self.values.get(key)) is not None), None)
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return YAML for values, one key a line, with what may be misread in quotes."""
+    """Return values as YAML, with one key per line and quotes around ambiguous strings."""
     dumped: str = yaml.dump(
         dict(values),
         Dumper=yaml.CSafeDumper,
@@ -96,7 +96,7 @@ def dump(values: Mapping[str, Any]) -> str:
 
 
 def with_title(text: str, title: str) -> str:
-    """Return a text with a title in its front matter, which has none yet."""
+    """Add a title to the front matter of a text, and create the front matter if there is none."""
     line = dump({"title": title})
     opening = _OPENING.match(text) if split(text)[1] != text else None
     if opening is None:
@@ -105,10 +105,10 @@ def with_title(text: str, title: str) -> str:
 
 
 def split(text: str) -> tuple[FrontMatter, str]:
-    """Split a text into its front matter and what follows it.
+    """Split a text into its front matter and its body.
 
-    The front matter is empty, and all of the text follows, where there is none or where it cannot be read at all.
-    TOML front matter is read for its title, tags and dates only; it is never ``exact``.
+    If there is no front matter, or it cannot be parsed, the front matter is empty and the body is the whole text. TOML
+    front matter is never ``exact``, so it stays in the content of the note.
     """
     for pattern, read in ((_YAML, _read_yaml), (_TOML, _read_toml)):
         match = pattern.match(text, 0, MAX_CHARACTERS)
@@ -121,40 +121,40 @@ def split(text: str) -> tuple[FrontMatter, str]:
 
 
 def _split_long(text: str) -> tuple[FrontMatter, str] | None:
-    """Read the beginning of front matter that is longer than it may be."""
+    """Parse the beginning of front matter that is longer than :data:`MAX_CHARACTERS`."""
     opening = _OPENING.match(text)
     closing = _CLOSING.search(text, MAX_CHARACTERS) if opening else None
     matter = _read_lines(text[opening.end() : MAX_CHARACTERS], ":") if opening and closing else None
     if matter is None or closing is None:
         return None
-    problem = f"front matter: is longer than {MAX_CHARACTERS} characters; its beginning was read line by line"
+    problem = f"front matter: is longer than {MAX_CHARACTERS} characters; only its beginning was read, line by line"
     return FrontMatter(matter.values, exact=False, problems=(problem,)), text[closing.end() :]
 
 
-def _read_yaml(written: str) -> FrontMatter | None:
+def _read_yaml(source: str) -> FrontMatter | None:
     try:
-        _check_shape(written)
-        node = yaml.compose(written, Loader=yaml.CBaseLoader)
+        _check_shape(source)
+        node = yaml.compose(source, Loader=yaml.CBaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
-        return _read_lines(written, ":")
+        return _read_lines(source, ":")
     if node is None:
-        return FrontMatter(exact=not written.strip())
+        return FrontMatter(exact=not source.strip())
     if not isinstance(node, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
         return None
     pairs = [(key.value, _value_of(value)) for key, value in node.value]
-    values, twice = _first_of_each(pairs)
+    values, duplicates = _first_of_each(pairs)
     exported = _is_exported([key for key, _ in pairs], values)
-    exact = not twice and (not _COMMENT.search(written) or (exported and _is_as_dumped(values, written)))
-    return FrontMatter(values, exact, exported, twice)
+    exact = not duplicates and (not _COMMENT.search(source) or (exported and _is_as_dumped(values, source)))
+    return FrontMatter(values, exact, exported, duplicates)
 
 
-def _check_shape(written: str) -> None:
-    """Refuse nesting that is too deep, and aliases, before anything is built: both could take all time or memory."""
+def _check_shape(source: str) -> None:
+    """Raise ``ValueError`` for deep nesting and aliases, which could exhaust CPU time or memory."""
     depth = 0
-    for event in yaml.parse(written, Loader=yaml.CBaseLoader):
+    for event in yaml.parse(source, Loader=yaml.CBaseLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-            raise ValueError("it is too deep, or refers to itself")
+            raise ValueError("nesting is too deep, or there are aliases")
 
 
 def _value_of(node: yaml.Node) -> Value:
@@ -162,26 +162,26 @@ def _value_of(node: yaml.Node) -> Value:
         return [_value_of(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
         return {str(key.value): _value_of(value) for key, value in node.value}
-    # Every other scalar is a text: a title of 2026 is no number.
+    # Every other scalar is a string: a title of 2026 is not a number.
     assert isinstance(node, yaml.ScalarNode)
     return None if not node.style and node.value in _NULLS else node.value
 
 
 def _first_of_each(pairs: list[tuple[str, Value]]) -> tuple[dict[str, Value], tuple[str, ...]]:
     values: dict[str, Value] = {}
-    twice: dict[str, None] = {}
+    duplicates: dict[str, None] = {}
     for key, value in pairs:
         folded = key.strip().lower()
         if folded in values:
-            twice[folded] = None
+            duplicates[folded] = None
         if values.get(folded) in (None, ""):
             values[folded] = value
     return values, tuple(
-        f"front matter: has {_shown(key)} twice; the first value that is not empty was used" for key in twice
+        f"front matter: has {_quoted(key)} twice; the first value that is not empty was used" for key in duplicates
     )
 
 
-def _shown(key: str) -> str:
+def _quoted(key: str) -> str:
     return f"'{key}'" if len(key) <= 30 else f"'{key[:29]}…'"
 
 
@@ -189,49 +189,50 @@ def _is_exported(keys: list[str], values: Mapping[str, Value]) -> bool:
     marker = values.get(MARKER)
     if isinstance(marker, str):
         return re.fullmatch(r"[1-9][0-9]{0,8}", marker) is not None
-    # Exports had no marker at first: they have just these keys, in this order, with dates in this form.
+    # Old exports have no marker, but exactly these keys in this order, with dates in this format.
     dates = (values.get("created"), values.get("updated"))
     return tuple(keys) == _EXPORTED and all(isinstance(date, str) and _EXPORTED_DATE.fullmatch(date) for date in dates)
 
 
-def _is_as_dumped(values: Mapping[str, Value], written: str) -> bool:
+def _is_as_dumped(values: Mapping[str, Value], source: str) -> bool:
     numbers = {
         key: int(value) for key in (MARKER, "id") if (value := values.get(key)) and re.fullmatch("[0-9]{1,16}", value)
     }
-    return dump({**values, **numbers}) == written.replace("\r\n", "\n")
+    return dump({**values, **numbers}) == source.replace("\r\n", "\n")
 
 
-def _read_toml(written: str) -> FrontMatter | None:
+def _read_toml(source: str) -> FrontMatter | None:
     try:
-        values = {key.lower(): _plain(value) for key, value in tomllib.loads(written).items()}
+        values = {key.lower(): _plain_toml(value) for key, value in tomllib.loads(source).items()}
     except (tomllib.TOMLDecodeError, RecursionError):
-        matter = _read_lines(written, "=")
+        matter = _read_lines(source, "=")
         return FrontMatter({} if matter is None else matter.values, exact=False)
-    taxonomies = values.get("taxonomies")  # as Zola has its tags
+    taxonomies = values.get("taxonomies")  # the tags of Zola
     if isinstance(taxonomies, dict):
         values = {**taxonomies, **values}
     return FrontMatter(values, exact=False)
 
 
-def _plain(value: Any) -> Value:
-    """Return a value of TOML as one of YAML is read: every scalar is a text."""
+def _plain_toml(value: Any) -> Value:
+    """Convert a TOML value to the form of YAML values, with strings as scalars."""
     if isinstance(value, dict):
-        return {key.lower(): _plain(item) for key, item in value.items()}
+        return {key.lower(): _plain_toml(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain_toml(item) for item in value]
     text = value.isoformat() if isinstance(value, date) else str(value)
     return text or None
 
 
-def _read_lines(written: str, separator: str) -> FrontMatter | None:
-    """Read what one can of front matter that is not valid YAML: a key and its value in a line, and lists below a key.
+def _read_lines(source: str, separator: str) -> FrontMatter | None:
+    """Parse front matter that is not valid YAML line by line: keys with values, and lists below keys.
 
-    Returns ``None`` if it does not look like front matter: none of its keys is one that we know.
+    Returns:
+        The front matter, or ``None`` if it has no known key.
     """
     pairs: list[tuple[str, Value]] = []
-    for line in written.replace("\r\n", "\n").split("\n"):
+    for line in source.replace("\r\n", "\n").split("\n"):
         if match := _PAIR[separator].fullmatch(line):
-            pairs.append((match[1].strip("'\""), _plain_value(match[2] or "")))
+            pairs.append((match[1].strip("'\""), _scalar_or_list(match[2] or "")))
         elif (match := _ITEM.fullmatch(line)) and pairs:
             key, value = pairs[-1]
             items = [] if value is None else value
@@ -239,40 +240,43 @@ def _read_lines(written: str, separator: str) -> FrontMatter | None:
                 pairs[-1] = key, [*items, _unquoted(match[1] or "")] if len(items) < 1000 else items
         elif not pairs and line.strip() and not line.startswith("#"):
             return None
-    values, twice = _first_of_each(pairs)
+    values, duplicates = _first_of_each(pairs)
     if not KEYS.keys() & values.keys():
         return None
     return FrontMatter(
         values,
         False,
         False,
-        ("front matter: is not valid YAML, and was read line by line; it stays in the content", *twice),
+        ("front matter: is not valid YAML and was read line by line; it stays in the content", *duplicates),
     )
 
 
-def _plain_value(written: str) -> Value:
-    written = written.strip()
-    if written in _NULLS:
+def _scalar_or_list(source: str) -> Value:
+    source = source.strip()
+    if source in _NULLS:
         return None
-    if written.startswith("[") and written.endswith("]"):
-        return [_unquoted(item) for item in written[1:-1].split(",") if item.strip()]
-    # The beginnings of mappings, lists over several lines, blocks of text, aliases and tags of YAML.
-    return {} if written[0] in "{[|>*&!" else _unquoted(written)
+    if source.startswith("[") and source.endswith("]"):
+        return [_unquoted(item) for item in source[1:-1].split(",") if item.strip()]
+    # The first characters of mappings, multi-line lists, block scalars, aliases and tags in YAML.
+    return {} if source[0] in "{[|>*&!" else _unquoted(source)
 
 
-def _unquoted(written: str) -> str:
-    written = _COMMENT_AFTER_QUOTES.sub(r"\1", written.strip())
-    if len(written) > 1 and written[0] == written[-1] and written[0] in "'\"":
-        inner = written[1:-1]
-        return inner.replace("''", "'") if written[0] == "'" else inner.replace('\\"', '"').replace("\\\\", "\\")
-    return written
+def _unquoted(source: str) -> str:
+    source = _COMMENT_AFTER_QUOTES.sub(r"\1", source.strip())
+    if len(source) > 1 and source[0] == source[-1] and source[0] in "'\"":
+        inner = source[1:-1]
+        return inner.replace("''", "'") if source[0] == "'" else inner.replace('\\"', '"').replace("\\\\", "\\")
+    return source
 
 
 def date_of(value: Value) -> datetime | None:
-    """Return the moment that a value names, in UTC and milliseconds; ``None`` if it is no date from 1970 to 9999.
+    """Parse a date, and return it in UTC, truncated to milliseconds.
 
-    A date without a time is its first moment, a time without a zone is in UTC, and a number of 10 or 13 digits counts
-    seconds or milliseconds since 1970.
+    A date without a time means midnight, a time without a zone is in UTC, and a number of 10 or 13 digits is a Unix
+    timestamp in seconds or milliseconds.
+
+    Returns:
+        The date, or ``None`` if the value is not a date from 1970 to 9999.
     """
     if not isinstance(value, str):
         return None
@@ -285,11 +289,11 @@ def date_of(value: Value) -> datetime | None:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _moment_of(written: str) -> datetime | None:
-    if _EPOCH.fullmatch(written):
-        seconds, milliseconds = int(written[:10]), int(written[10:] or 0)
+def _moment_of(source: str) -> datetime | None:
+    if _TIMESTAMP.fullmatch(source):
+        seconds, milliseconds = int(source[:10]), int(source[10:] or 0)
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
-    match = _DATE.fullmatch(written)
+    match = _DATE.fullmatch(source)
     if match is None:
         return None
     year, month, day, time, zone = match.groups()

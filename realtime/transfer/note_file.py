@@ -1,4 +1,4 @@
-"""A note as a Markdown file with YAML front matter, and back: the content, byte for byte, is what follows it."""
+"""Converts a note to a Markdown file with YAML front matter, and back. An export keeps the content byte for byte."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from realtime.transfer.front_matter import (
 from realtime.transfer.text_encoding import WIDEST_CHARACTER, decode
 
 FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT + MAX_CHARACTERS)
-"""The largest file that can hold a note, in the widest encoding."""
+"""The maximum size of a file, for a note of the maximum size in the widest encoding."""
 SUFFIXES = (".md", ".markdown")
 
-CUT = f"title: was cut to {LINE_LENGTH[1]} characters"
+TITLE_CUT = f"title: was cut to {LINE_LENGTH[1]} characters"
 _NOTION_ID = re.compile(r"\s[0-9a-f]{32}$")
 
 
@@ -42,10 +42,10 @@ class NoteFile:
 
     Attributes:
         note: The note.
-        id: The id in the front matter, if it is one that a note can have.
-        created: When the note was made, if the front matter says so.
-        updated: When the note was changed last, if the front matter says so.
-        changes: What of the file is not in the note as it was in the file.
+        id: The id in the front matter, if it is valid.
+        created: The creation date in the front matter, if it is valid.
+        updated: The modification date in the front matter, if it is valid.
+        changes: The differences between the file and the note, for the report.
     """
 
     note: NoteIn
@@ -56,40 +56,39 @@ class NoteFile:
 
 
 def file_name(note: Note) -> str:
-    """The name of a note's file, unique by its id."""
+    """Return the file name for a note, which is unique because it contains the id."""
     slug = re.sub(r"[^a-z0-9]+", "-", note.title.lower()).strip("-")
     return f"{note.id:06d}{'-' * bool(slug)}{slug}.md"
 
 
 def to_markdown(note: Note) -> str:
-    """The text of a note's file."""
-    shown = note.model_dump(mode="json", include={"created_date", "updated_date"})
+    """Return a note as Markdown with YAML front matter."""
+    dates = note.model_dump(mode="json", include={"created_date", "updated_date"})
     matter = {
         MARKER: FORMAT_VERSION,
         "id": note.id,
         "title": note.title,
         "description": note.description,
         "tags": list(note.tags),
-        "created": shown["created_date"],
-        "updated": shown["updated_date"],
+        "created": dates["created_date"],
+        "updated": dates["updated_date"],
     }
     return f"---\n{dump(matter)}---\n{note.content}"
 
 
 def from_markdown(name: str, data: bytes) -> NoteFile:
-    """Make a note from a Markdown file, which may be of any program.
+    """Convert a Markdown file, written by any program, to a note.
 
-    What the note has a field for goes there: the title is the one of the front matter, else the first heading, else
-    the name of the file; the description is the one of the front matter, else the first line of text. What does not fit
-    into its field is cut. The front matter stays in the content unless all that it says is in the note's fields, so
-    nothing is lost.
+    The title comes from the front matter, else from the first heading, else from the file name. The description comes
+    from the front matter, else from the first line of text. Values that are too long are cut. The front matter stays in
+    the content unless the fields of the note represent it completely, so that nothing is lost.
 
     Args:
-        name: The name of the file, with ``/`` between folders.
-        data: What is in the file, in any encoding that :func:`realtime.transfer.text_encoding.decode` knows.
+        name: The path of the file, with ``/`` between folders.
+        data: The contents of the file, in any encoding that :func:`realtime.transfer.text_encoding.decode` supports.
 
     Raises:
-        FileSkipped: The file is not a text, or too long.
+        FileSkipped: The file is not a text file, or too long.
     """
     text, changes = decode(data)
     matter, body = split(text)
@@ -97,15 +96,15 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
     title, whole_name = _title(name, matter, body, changes)
     fields: dict[str, Any] = {
         "title": title,
-        "description": _given_line(matter, "description", title, changes) or _fitted(first_line(body), title),
+        "description": _line(matter, "description", title, changes) or _fit_line(first_line(body), title),
         "tags": _tags(matter, changes),
     }
-    fields["content"] = body if _holds(matter, fields) else text
+    fields["content"] = body if _is_redundant(matter, fields) else text
     if whole_name is not None:
         kept = with_title(fields["content"], whole_name)
         if len(kept.encode(errors="replace")) <= MAX_CONTENT:
             fields["content"] = kept
-            changes[changes.index(CUT)] = f"{CUT}; the full file name was added to the front matter"
+            changes[changes.index(TITLE_CUT)] = f"{TITLE_CUT}; the full file name was added to the front matter"
     dates: dict[str, datetime | None] = {}
     for field in ("created", "updated"):
         value = matter.get(field)
@@ -119,15 +118,15 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
     return NoteFile(note, _id(matter.get("id")), **dates, changes=tuple(changes))
 
 
-def _holds(matter: FrontMatter, fields: dict[str, Any]) -> bool:
-    """Whether all that the front matter says is in the fields of the note, so that it need not stay in the text."""
+def _is_redundant(matter: FrontMatter, fields: dict[str, Any]) -> bool:
+    """Return whether the fields of the note represent the front matter completely, so that it can be removed."""
     return matter.exact and all(
-        _is_empty(value) or _is_held(key, value, fields, exported=matter.exported)
+        _is_empty(value) or _is_field_value(key, value, fields, exported=matter.exported)
         for key, value in matter.values.items()
     )
 
 
-def _is_held(key: str, value: Any, fields: dict[str, Any], *, exported: bool) -> bool:
+def _is_field_value(key: str, value: Any, fields: dict[str, Any], *, exported: bool) -> bool:
     match key:
         case "title" | "description":
             return bool(value == fields[key])
@@ -146,28 +145,25 @@ def _is_empty(value: Any) -> bool:
 
 
 def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> tuple[str, str | None]:
-    """Return the title, and the name of the file where it was cut and is nowhere in the text."""
-    given = _given_line(matter, "title", "Note", changes)
+    """Return the title, and the full file name if the title is a part of it that was cut."""
+    given = _line(matter, "title", "Note", changes)
     if given:
         return given, None
-    # Archives of macOS have names in decomposed form.
+    # macOS stores file names in decomposed form.
     path = PurePosixPath(name.encode(errors="replace").decode())
     bundled = path.stem.lower() == "text" and path.parent.suffix.lower() == ".textbundle"
     stem = normalize("NFC", path.parent.stem if bundled else path.stem)
     heading = first_heading(body)
-    found = heading or _NOTION_ID.sub("", stem) or stem
-    title = _fitted(found, "Note")
-    if len(" ".join(found.split())) <= LINE_LENGTH[1]:
+    full = heading or _NOTION_ID.sub("", stem) or stem
+    title = _fit_line(full, "Note")
+    if len(" ".join(full.split())) <= LINE_LENGTH[1]:
         return title, None
-    if heading or matter.values.get("title") is not None:
-        changes.append(CUT)
-        return title, None
-    changes.append(CUT)
-    return title, found
+    changes.append(TITLE_CUT)
+    return title, None if heading or matter.values.get("title") is not None else full
 
 
-def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str]) -> str:
-    """The title or description of the front matter; empty if there is none."""
+def _line(matter: FrontMatter, field: str, other: str, changes: list[str]) -> str:
+    """Return the title or description in the front matter, or an empty string."""
     value = matter.get(field)
     if value is None:
         return ""
@@ -179,7 +175,7 @@ def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str])
         return value
     if not value.strip():
         return ""
-    line = _fitted(value, other)
+    line = _fit_line(value, other)
     if line != value:
         joined = " ".join(value.split())
         kind = (
@@ -190,41 +186,42 @@ def _given_line(matter: FrontMatter, field: str, other: str, changes: list[str])
 
 
 def _tags(matter: FrontMatter, changes: list[str]) -> list[str]:
-    """The tags of the front matter: a list, lists in lists, or a text with commas between them."""
+    """Return the tags in the front matter: a list, nested lists, or a string with commas or hashtags."""
     value = matter.get("tags")
     if isinstance(value, dict):
         changes.append("tags: are not a list; they stay in the content")
     if isinstance(value, str):
-        hashed = value.split()
-        given = hashed if len(hashed) > 1 and all(word.startswith("#") for word in hashed) else value.split(",")
+        words = value.split()
+        is_hashtags = len(words) > 1 and all(word.startswith("#") for word in words)
+        tags = words if is_hashtags else value.split(",")
     else:
-        given = list(_flat(value)) if isinstance(value, list) else []
-    if matter.exported and isinstance(value, list) and given == value:
-        texts = [tag for tag in given if tag]
+        tags = list(_flatten(value)) if isinstance(value, list) else []
+    if matter.exported and isinstance(value, list) and tags == value:
+        texts = [tag for tag in tags if tag]
     else:
-        texts = [tag for tag in dict.fromkeys(tag.strip().removeprefix("#").strip() for tag in given) if tag]
+        texts = [tag for tag in dict.fromkeys(tag.strip().removeprefix("#").strip() for tag in tags) if tag]
     if any(len(tag) > MAX_TAG for tag in texts):
         changes.append(f"tags: were cut to {MAX_TAG} characters")
     if len(texts) > MAX_TAGS:
-        changes.append(f"tags: only the first {MAX_TAGS} were taken; the others stay in the text")
+        changes.append(f"tags: only the first {MAX_TAGS} were used; the others stay in the content")
     return [tag[:MAX_TAG] for tag in texts[:MAX_TAGS]]
 
 
-def _flat(values: list[Any]) -> Iterable[str]:
+def _flatten(values: list[Any]) -> Iterable[str]:
     for value in values:
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            yield from _flat(value)
+            yield from _flatten(value)
 
 
-def _id(given: Any) -> int | None:
-    """A note's id; ``None`` for what is none."""
-    return int(given) if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,15}", given) else None
+def _id(value: Any) -> int | None:
+    """Return the id in the front matter, or ``None`` if it is not valid."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,15}", value) else None
 
 
-def _fitted(text: str, other: str) -> str:
-    """A text as a line of a note, cut where it is too long; with ``other`` before it where it is too short."""
+def _fit_line(text: str, other: str) -> str:
+    """Return a text as a title or description: cut if it is too long, and with a prefix if it is too short."""
     low, high = LINE_LENGTH
     line = " ".join(text.split())
     if len(line) < low:

@@ -247,7 +247,7 @@ class WebSocketConnection(asyncio.Protocol):
             if len(self._buffer) < self._needed:
                 return
             data, self._buffer = bytes(self._buffer), None
-        if self._waits or (self._fragments is not None and self._fragments.left(time.monotonic()) < 0):
+        if self._waits or (self._fragments is not None and self._fragments.remaining(time.monotonic()) < 0):
             self._continue_later(data)
         else:
             self._process(data)
@@ -289,7 +289,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Count a frame that arrived, and close the connection if there are too many."""
         if self._frames is None:
             self._frames = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
-        if self._closing or self._frames.take(1, now):
+        if self._closing or self._frames.consume(1, now):
             return True
         self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY)
         return False
@@ -297,7 +297,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _count_fragment(self, now: float) -> None:
         if self._fragments is None:
             self._fragments = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
-        self._fragments.take(1, now)
+        self._fragments.consume(1, now)
 
     def _continue_later(self, data: bytes) -> bytes:
         """Read the rest of what arrived when it is this client's turn, so that others have the event loop first."""

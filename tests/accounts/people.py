@@ -11,9 +11,9 @@ from typing import Any, Self, TypeVar
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from realtime.auth.authenticator import CONFIRMED
+from realtime.auth.authenticator import CONFIRMATION_LIFETIME
 from realtime.auth.tokens import digest
-from realtime.cli.users import act
+from realtime.cli.users import run_action
 from realtime.settings import Settings
 from tests.harness import Json
 
@@ -30,7 +30,7 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
 
 async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
     """Add a user as ``realtime user add`` does."""
-    await act(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
+    await run_action(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
 
 
 class Browser(TestClient):
@@ -84,7 +84,7 @@ class Browser(TestClient):
 def forget_proof(who: Browser) -> None:
     """Make the last proof of a browser's password too old to count."""
     sessions = parts_of(who).store.sessions._sessions
-    then = datetime.now(UTC) - CONFIRMED - timedelta(seconds=1)
+    then = datetime.now(UTC) - CONFIRMATION_LIFETIME - timedelta(seconds=1)
     run(who, lambda: sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}}))
 
 

@@ -133,20 +133,20 @@ def test_exports_and_uses_of_tokens_are_recorded_once(root: Browser, ann: Browse
 
 def test_flood_of_refused_requests_does_not_fill_the_database() -> None:
     limit = HourlyLimit()
-    taken = [limit.take("bob", number) for number in range(1000)]
+    taken = [limit.admit("bob", number) for number in range(1000)]
     assert taken == [True] * MAX_PER_CALLER + [None] + [False] * (999 - MAX_PER_CALLER)
-    assert limit.take("ann", 1) is True
-    assert limit.take("ann", 1) is False
-    others = [limit.take(f"user{number}", 1) for number in range(5000)]
+    assert limit.admit("ann", 1) is True
+    assert limit.admit("ann", 1) is False
+    others = [limit.admit(f"user{number}", 1) for number in range(5000)]
     assert others.count(True) == MAX_PER_WORKER - MAX_PER_CALLER - 2
     assert not any(others[MAX_PER_WORKER:])
 
 
 def test_limit_begins_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = HourlyLimit()
-    assert [limit.take("bob", 1) for _ in range(2)] == [True, False]
-    monkeypatch.setattr(limit, "_began", limit._began - HOUR_SECONDS - 1)
-    assert [limit.take("bob", 1) for _ in range(2)] == [True, False]
+    assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
+    monkeypatch.setattr(limit, "_began", limit._started - HOUR_SECONDS - 1)
+    assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
 
 
 async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -> None:

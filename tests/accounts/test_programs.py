@@ -35,7 +35,7 @@ async def test_export_import_and_watch_take_a_token(
             return ended.exit_code, ended.output
 
         target = str(tmp_path / "notes.zip")
-        assert await asyncio.to_thread(run, "export", target, token=token) == (0, f"1 notes in {target}\n")
+        assert await asyncio.to_thread(run, "export", target, token=token) == (0, f"1 note exported to {target}\n")
         assert await asyncio.to_thread(run, "import", target, token=token) == (0, "1 note imported\n")
         for command in ("import", "export"):
             code, said = await asyncio.to_thread(

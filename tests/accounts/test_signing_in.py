@@ -163,7 +163,7 @@ def test_unknown_users_get_the_same_answer_for_the_same_work(
     verify = Passwords.verify
 
     async def noted(self: Passwords, password: str, stored: str | None, *more: Any) -> Any:
-        hash = self._nobody if stored is None else stored
+        hash = self._placeholder if stored is None else stored
         compared.append("$".join(hash.split("$")[:4]))  # kind, version, memory and passes
         return await verify(self, password, stored, *more)
 
@@ -201,7 +201,7 @@ def test_passwords_that_are_refused(browse: Browse, password: str, said: str) ->
 
 def test_names_of_the_user_and_the_server_do_not_count_in_a_password(browse: Browse) -> None:
     name = "a-rather-long-name"
-    said = "password: too easy to guess. Your name and the name of this server do not count. " + ADVICE
+    said = "password: too easy to guess. Your name and the name of this server are ignored. " + ADVICE
     for password in (
         name,
         name.upper(),
@@ -254,7 +254,7 @@ def test_invites(settings: Settings) -> None:
         assert host.get("/auth/me").json()["sign_up"] == "invite"
         body = {"name": "ann", "password": PASSWORD}
         answer = host.post("/auth/sign-up", json=body)
-        assert (answer.status_code, answer.json()["detail"]) == (403, "To sign up here takes an invite")
+        assert (answer.status_code, answer.json()["detail"]) == (403, "You need an invite to sign up")
         run(host, lambda: parts_of(host).accounts.users.add("root", PASSWORD, admin=False))
         root = Browser(host).sign_in("root")
         assert root.user == {"name": "root", "admin": True, "via": "session"}

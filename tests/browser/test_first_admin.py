@@ -37,7 +37,7 @@ async def test_setup_link_makes_the_first_administrator(opened: Open, server: Se
     late = await opened(link.removeprefix(server.url))
     await fill(late, "late")
     await button(late, "Sign up").click()
-    await expect(late.get_by_role("alert")).to_contain_text("This setup link does not work")
+    await expect(late.get_by_role("alert")).to_contain_text("This setup link is not valid")
     # Into the address bar of a page that is open.
     await stranger.evaluate("location.hash = '#setup=abc'")
     await expect(stranger.get_by_role("heading", name="Make an account")).to_be_visible()

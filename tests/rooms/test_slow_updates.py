@@ -144,12 +144,12 @@ async def test_allowance_is_of_the_caller_and_the_note(hire: Hire, monkeypatch: 
 def test_buckets_are_bounded_and_full_ones_are_dropped_first() -> None:
     buckets = TokenBuckets(1, 10, limit=4)
     for key in range(3):
-        buckets.take(key, 5, 0)
-    buckets.take("owes", 100, 0)
-    assert buckets.left("owes", 1) == -89
-    assert buckets.left("new", 1) == 10
-    buckets.take("later", 1, 20)  # by then the first ones are full again
+        buckets.consume(key, 5, 0)
+    buckets.consume("owes", 100, 0)
+    assert buckets.remaining("owes", 1) == -89
+    assert buckets.remaining("new", 1) == 10
+    buckets.consume("later", 1, 20)  # by then the first ones are full again
     assert len(buckets) == 2
     for key in range(100):
-        buckets.take(key, 1, 20)
+        buckets.consume(key, 1, 20)
         assert len(buckets) <= 4

@@ -246,8 +246,8 @@ def test_only_admins_keep_dates(ann: Browser, root: Browser) -> None:
             else [
                 {
                     "file": "0.md",
-                    "reason": "created, updated: only admins can keep dates, so the notes of this import have the time"
-                    " of the import",
+                    "reason": "created, updated: only administrators can keep dates; the notes got the time of the"
+                    " import",
                 }
             ]
         )

@@ -134,7 +134,7 @@ class SignInIn(Model):
 
 
 def _session_response(accounts: AccountsDep, request: Request, started: StartedSession, status: int) -> Response:
-    user = User(name=started.person.name, admin=started.person.admin, via="session")
+    user = User(name=started.user.name, admin=started.user.admin, via="session")
     response = private_response(_me(accounts, user, started.failed), status)
     set_cookie(response, request, started.secret)
     add_device(response, request, started.device)

@@ -34,7 +34,7 @@ from realtime.api.deps import allow_query
 from realtime.api.pagination import list_response
 from realtime.api.responses import Responses, error_response
 from realtime.api.router import SlashRouter
-from realtime.auth.accounts import TICKET
+from realtime.auth.accounts import TICKET_LIFETIME
 from realtime.auth.tokens import JWT_SECONDS
 from realtime.auth.users import Session
 from realtime.notes.models import STORABLE, Integral, Model, Moment, NoteId
@@ -195,10 +195,10 @@ class TicketIn(Model):
 class Ticket(BaseModel):
     """A ticket for one connection to `/sync/{note}`, to be sent in the query: `?ticket=…`."""
 
-    model_config = with_example(ticket="6pLO2M1s…", expires_in=int(TICKET.total_seconds()))
+    model_config = with_example(ticket="6pLO2M1s…", expires_in=int(TICKET_LIFETIME.total_seconds()))
 
     ticket: str
-    expires_in: Annotated[int, Field(description="validity in seconds")] = int(TICKET.total_seconds())
+    expires_in: Annotated[int, Field(description="validity in seconds")] = int(TICKET_LIFETIME.total_seconds())
 
 
 @router.post("/ticket", summary="Create a ticket for a room", response_model=Ticket, responses=USER_JSON)
