@@ -313,6 +313,7 @@ async def _parts(
         StorageUsage(settings.user_notes, settings.user_bytes) if settings.auth == "accounts" else StorageUsage(0, 0)
     )
     quotas = Quotas(store, limit)
+    store.history.on_stored = quotas.charge_history
     writes_ended, pool = revocations.ended, pools.merges
     notes = NoteService(store, outbox, rooms, failpoints, metrics, noted, ended=writes_ended, quotas=quotas, pool=pool)
     housekeeping = Retention(store, notes, history_days=settings.history_days, trash_days=settings.trash_days)
