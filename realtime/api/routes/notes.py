@@ -190,7 +190,8 @@ async def page(
 
     Notes that do not change while pages are read are neither skipped nor repeated; those that change are on the feed.
     A search for words that are in very many notes is cut short if it would take too long: `X-Incomplete: true` says
-    that there may be more notes than this page has, and that only these were put in order.
+    that there may be more notes than this page has, and that only these were put in order. Of a content, the text up to
+    the 5,000th different word is searched.
     """
     cursor = feed.position  # before the notes: what changes while they are read comes again over the feed
     found = await queries.page(who, query.listing())
