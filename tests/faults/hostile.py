@@ -301,7 +301,7 @@ async def lockout(run: Run) -> Figures:
     invariant="contents with very many different words do not hold up the writes of other users",
     mark="4 writers replace 950 kB of random words: other writes within 2 s (p99), and all within 2 s 5 s later",
     unit="writes",
-    full=30,
+    full=50,
     slice=2,
 )
 async def words(run: Run) -> Figures:
