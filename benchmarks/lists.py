@@ -41,12 +41,14 @@ def notes(many: int, example: Json) -> Iterator[Json]:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for id in range(1, many + 1):
         title = " ".join(draw.choices(WORDS, k=3))
+        content = " ".join(draw.choices(WORDS, k=100))
         yield {
             **example,
             "_id": id,
             "title": title,
             "title_key": folded(title),
-            "content": " ".join(draw.choices(WORDS, k=100)),
+            "content": content,
+            "words": content,
             "tags": ["even" if id % 2 else "odd", draw.choice(WORDS)],
             "created_date": start + timedelta(seconds=draw.randrange(10**7)),
             "updated_date": start + timedelta(seconds=draw.randrange(10**7)),

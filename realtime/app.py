@@ -437,6 +437,7 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
     audit = infra.audit if infra.has_accounts else None
     usage_limit = StorageUsage(settings.user_notes, settings.user_bytes) if infra.has_accounts else StorageUsage(0, 0)
     quotas = Quotas(store, usage_limit)
+    store.history.on_stored = quotas.charge_history
     queries = NoteQueries(store, infra.pools.reads)
     outbox = Outbox(store, bus, infra.failpoints, infra.metrics, wait=settings.publish_wait)
     notes = NoteService(

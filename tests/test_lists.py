@@ -51,6 +51,8 @@ def _document(id: int) -> Json:
         "operations": [],
         "recent": [],
         "text_version": 1,
+        "words": fields["content"],
+        "words_version": 1,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -46,8 +47,10 @@ class Idle:
         self.closed = False
 
     def close_if_idle(self) -> bool:
-        self.closed = self.closed or self.idle
-        return self.idle
+        if not self.idle or self.closed:
+            return False
+        self.closed = True
+        return True
 
 
 def scope(address: str) -> dict[str, Any]:
@@ -115,10 +118,13 @@ def test_closed_connections_make_room(taken: OpenConnections) -> None:
 
 def test_idle_connections_are_closed_to_make_room(taken: OpenConnections) -> None:
     idle = Idle(idle=True)
-    assert taken.enter("1.1.1.1", idle)
+    occupant = taken.enter("1.1.1.1", idle)
+    assert occupant is not None
     for _ in range(4):
         assert not enter(taken, "1.1.1.1").surplus
     assert idle.closed
+    assert enter(taken, "1.1.1.1").surplus  # the closed one counts until its socket is gone
+    occupant.leave()
     assert enter(taken, "1.1.1.1").surplus
 
 
@@ -218,23 +224,31 @@ def test_limit_that_the_system_does_not_raise_stays(
 
 # Over the wire
 
+LARGE = 30_000
+"""Bytes of an answer that is too small to pause writing."""
+BUFFER = 2048
+"""Bytes of the socket buffers of a server and a client that leave such an answer unsent."""
+
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/slow":
         await receive()
     if scope["path"] == "/known":
         scope[open_connections.OCCUPANT].identify(scope, "ann")
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body"})
+    body = b"x" * LARGE if scope["path"] == "/large" else b""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def listening(limits: ConnectionLimits) -> AsyncIterator[int]:
+async def listening(limits: ConnectionLimits, *, stall: float = http_protocol.WITHIN) -> AsyncIterator[int]:
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.load()
     counted = OpenConnections(limits, {PROXY})
-    make: Any = lambda: HttpProtocol(config, ServerState(), {}, occupancy=counted)  # noqa: E731
+    make: Any = lambda: HttpProtocol(config, ServerState(), {}, occupancy=counted, stall=stall)  # noqa: E731
     async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
+        for listener in server.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         yield server.sockets[0].getsockname()[1]
 
 
@@ -295,6 +309,40 @@ async def test_idle_connection_is_closed_for_a_new_one() -> None:
         assert await reader.read() == b""
         async with opened(port):  # one that has not sent anything is not idle
             await eventually(lambda: _full(port))
+
+
+@asynccontextmanager
+async def reading_nothing(port: int, *, last: bool) -> AsyncIterator[socket.socket]:
+    """A client that leaves most of an answer unread, of its last request or of one that others may follow."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        ending = "Connection: close\r\n" if last else ""
+        await loop.sock_sendall(client, f"GET /large HTTP/1.1\r\nHost: test\r\n{ending}\r\n".encode())
+        assert await loop.sock_recv(client, 8) == b"HTTP/1.1"
+        yield client
+
+
+async def test_connection_with_an_unsent_answer_is_not_closed_for_a_new_one() -> None:
+    """Its socket would stay open uncounted, for as long as its peer reads nothing."""
+    limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
+    async with listening(limits) as port, reading_nothing(port, last=False) as client:
+        for _ in range(3):
+            await _full(port)
+        size = 0
+        while size < LARGE:
+            size += len(await asyncio.get_running_loop().sock_recv(client, LARGE))
+        await eventually(lambda: _served(port))
+
+
+async def test_closed_connection_counts_until_its_unread_answer_is_dropped() -> None:
+    limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
+    async with listening(limits) as port, reading_nothing(port, last=True):
+        await _full(port)
+    async with listening(limits, stall=0.2) as port, reading_nothing(port, last=True):
+        await eventually(lambda: _served(port))
 
 
 def test_answer_without_a_request_is_an_error() -> None:

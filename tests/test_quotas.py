@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
@@ -20,6 +21,7 @@ from realtime.notes.quotas import Quotas
 from realtime.settings import Settings
 from tests.accounts.people import HERE, Browser, parts_of, run, with_accounts
 from tests.harness import Json, eventually, note_in
+from tests.rooms.client import Text
 
 MIB = 1024 * 1024
 NOTES, SIZE = 3, 100_000
@@ -120,21 +122,68 @@ def test_restored_version_counts(ann: Browser) -> None:
     refused(ann.post(f"/notes/{first}/restore", json={"version": 1}))
 
 
-def test_text_that_is_replaced_again_and_again_is_limited(ann: Browser, ben: Browser) -> None:
-    """The history keeps it, and the owner of a note cannot delete that alone."""
-    note = make(ann, "x" * 30_000)
+@pytest.fixture
+def database(module_settings: Settings) -> Iterator[Database[Json]]:
+    with MongoClient[Json](module_settings.mongo_url) as mongo:
+        yield mongo[module_settings.database]
+
+
+def replaced(database: Database[Json], who: Browser, note: int, content: str) -> Any:
+    """Replace the content of a note, and return the answer once the history has it."""
+    answer = who.patch(f"/notes/{note}/", json={"content": content})
+    asyncio.run(eventually(lambda: database.notes.find_one({"_id": note})["recent"] == []))  # type: ignore[index]  # it is there
+    return answer
+
+
+def open_to_editor(ann: Browser, ben: Browser, note: int) -> None:
     shared = {"members": [{"name": ben.name, "role": "editor"}]}
     assert ann.put(f"/notes/{note}/access", json=shared).status_code == 200
-    answers = [ann.patch(f"/notes/{note}/", json={"content": letter * 30_000}) for letter in "abcdef"]
+
+
+def test_text_that_is_replaced_again_and_again_is_limited(ann: Browser, ben: Browser, database: Database[Json]) -> None:
+    """The history keeps it, and the owner of a note cannot delete that alone."""
+    note = make(ann, "x" * 30_000)
+    open_to_editor(ann, ben, note)
+    answers = [replaced(database, ann, note, letter * 30_000) for letter in "abcdef"]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429, 429]
     assert "replaced too much text" in answers[4].json()["detail"]
     assert int(answers[4].headers["Retry-After"]) > 60
+    assert ann.patch(f"/notes/{note}/", json={"content": "short"}).status_code == 429
     for answer in (
         ann.patch(f"/notes/{note}/", json={"title": "other"}),
-        ann.patch(f"/notes/{note}/", json={"content": "short"}),
-        ben.patch(f"/notes/{note}/", json={"content": "y" * 30_000}),  # the others have an allowance of their own
+        replaced(database, ben, note, "y" * 30_000),  # the others have an allowance of their own
     ):
         assert answer.status_code == 200, answer.text
+
+
+def test_short_contents_count_for_the_limit_too(ann: Browser, database: Database[Json]) -> None:
+    note = make(ann)
+    answers = [ann.patch(f"/notes/{note}/", json={"content": f"{number:0500}"}) for number in range(SIZE // 500 + 5)]
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    replaced(database, ann, note, "")
+    assert ann.patch(f"/notes/{note}/", json={"content": "one more"}).status_code == 429
+
+
+def test_typed_text_counts_for_the_limit_and_is_always_stored(
+    host: TestClient, ann: Browser, ben: Browser, database: Database[Json]
+) -> None:
+    note = make(ann)
+    open_to_editor(ann, ben, note)
+    text = Text()
+    with ben.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as room:
+        room.send_bytes(text.hello())
+        while not text.synced:
+            answer = text.take(room.receive_bytes())
+            if answer is not None:
+                room.send_bytes(answer)
+        for letter in "abcdefg":
+            content = letter * 25_000
+            room.send_bytes(text.edit(content))
+            path = f"/notes/{note}/"
+            asyncio.run(eventually(lambda path=path, content=content: ann.get(path).json()["content"] == content))  # type: ignore[misc]  # the arguments are those of this turn
+    asyncio.run(eventually(lambda: database.notes.find_one({"_id": note})["recent"] == []))  # type: ignore[index]  # it is there
+    assert ben.patch(f"/notes/{note}/", json={"content": "refused"}).status_code == 429
+    assert ann.patch(f"/notes/{note}/", json={"content": "accepted"}).status_code == 200
 
 
 def test_changes_of_a_long_text_cost_their_own_size_only(ann: Browser) -> None:

@@ -21,6 +21,7 @@ from tests.harness import Json, eventually, note_in
 
 NOT_FOUND = {"detail": "Note not found"}
 BOOKKEEPING = {"operations", "text_version", "deleted", "dirty", "recent", "created_date", "updated_date", "title_key"}
+BOOKKEEPING |= {"words_version"}
 SECRET = "xyzzy"
 
 

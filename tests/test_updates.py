@@ -152,7 +152,7 @@ async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None
 
 async def test_note_without_room_holds_no_other_up(stores: list[Store]) -> None:
     store = stores[0]
-    for number in range(15):
+    for number in range(14):
         await store.notes.update(1, {"content": f"{number}" + "x" * 1_000_000}, None, None)
     full, other = await together(
         store.notes.update(1, {"content": "y" * 1_048_576}, None, None),

@@ -138,11 +138,8 @@ class OpenConnection:
         self._registry.leave(self)
 
     def close_if_idle(self) -> bool:
-        """Close the connection if it waits for another request. Returns whether it did."""
-        closed = self._connection is not None and self._connection.close_if_idle()
-        if closed:
-            self.leave()
-        return closed
+        """Close the connection if it waits for another request. Returns whether it did. It counts until it is gone."""
+        return self._connection is not None and self._connection.close_if_idle()
 
 
 class OpenConnections:

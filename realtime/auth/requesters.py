@@ -9,6 +9,8 @@ from realtime.core.fair_queue import Requester
 from realtime.core.networks import network_of, wide_network_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from realtime.auth.permissions import Principal
 
 
@@ -20,5 +22,10 @@ def requester_of(principal: Principal, address: str) -> Requester:
 
 def writer_of(principal: Principal, note: int) -> Requester:
     """Return the requester of a write: a user, or all guests of a note together."""
-    name = f"note {note}" if principal.name is None else key_of(principal.name)
+    (name,) = writers_of([] if principal.name is None else [principal.name], note)
     return Requester(name, name, trusted=principal.name is not None)
+
+
+def writers_of(names: Sequence[str], note: int) -> list[str]:
+    """Return the groups of the users with these names; without names that of everyone without sign-in at a note."""
+    return [key_of(name) for name in names] or [f"note {note}"]

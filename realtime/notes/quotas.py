@@ -5,7 +5,9 @@ index, at most once per :data:`FRESH`, and what is written is added to it until 
 workers receive at the same moment can exceed a quota by their own size, and no more.
 
 The history keeps replaced contents. It does not count for the owner, who could not make room again. Instead, each
-worker limits the text that one writer may replace per day to the size that a user may own.
+worker limits what one writer may add to the history per day to the size that a user may own. The bytes are charged when
+they are stored, which is a moment after the write and normally in the worker that made it. So an allowance can become
+negative, and then no content is accepted from that writer over REST until it is paid back. Typed text is always stored.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from realtime.auth.permissions import Permission, can
+from realtime.auth.requesters import writers_of
 from realtime.core.token_bucket import TokenBucket
 from realtime.errors import QuotaExceeded, TooManyRequests
 from realtime.notes.models import StorageUsage, size_of
-from realtime.store.history import REWRITTEN_SHARE, SHORT, common_prefix
+from realtime.store.history import SHORT
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
     from realtime.notes.models import Note, NoteIn
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
+    from realtime.store.history import StoredContent
 
     Compute = Callable[[Note], Awaitable[Mapping[str, Any]]]
 
@@ -97,7 +101,7 @@ class Quotas:
             raise problem
 
     async def admit(self, record: Record, note: Note, fields: Mapping[str, Any], writer: str) -> None:
-        """Count what fields add to a note and to its history.
+        """Count what fields add to a note.
 
         Args:
             record: The note as it is stored.
@@ -107,18 +111,18 @@ class Quotas:
 
         Raises:
             QuotaExceeded: The note grows, and its owner has no room left.
-            TooMany: The writer replaced too much text.
+            TooManyRequests: The writer added too much to histories.
             Unavailable: What the owner stores is not known.
         """
         if not any(self._limit):
             return
+        self._check_history(writer, fields)
         before = {name: getattr(note, name) for name in SIZED}
         growth = size_of({**before, **fields}) - size_of(before)
         if growth > 0:
             await self.reserve(record.access.owner, 0, growth)
         else:
             self.forget(record.access.owner)
-        self._charge_history(writer, note.content, fields.get("content"))
 
     def within(self, record: Record, compute: Compute, writer: str) -> Compute:
         """Return a function that computes the fields of a write and counts them, as :meth:`admit` does."""
@@ -138,6 +142,7 @@ class Quotas:
         standing = await self._store.notes.standing(id) if any(self._limit) else None
         if standing is None or standing.access.owner is None:
             return
+        self._check_history(writer, fields)
         if len(fields.get("content") or "") <= SHORT:
             try:
                 await self.reserve(standing.access.owner, 0, size_of(fields), estimated=True)
@@ -168,22 +173,29 @@ class Quotas:
         if owner is not None:
             self._known.pop(owner, None)
 
-    def _charge_history(self, writer: str, before: str, content: str | None) -> None:
-        """Charge for the part of a content that the history has to store. Raises :class:`TooManyRequests`."""
-        if not self._limit.size or content is None or len(content) <= SHORT:
+    def charge_history(self, stored: StoredContent) -> None:
+        """Charge a content that was added to the history to its authors, in equal shares."""
+        if not self._limit.size:
             return
-        cost = min(len(content.encode()), REWRITTEN_SHARE * _changed_bytes(before, content))
         now = time.monotonic()
+        writers = writers_of(stored.authors, stored.note)
+        for writer in writers:
+            allowance = self._history.get(writer)
+            if allowance is None:
+                if len(self._history) >= MAX_KNOWN:
+                    del self._history[next(iter(self._history))]
+                per_second = self._limit.size / DAY_SECONDS
+                allowance = self._history[writer] = TokenBucket(per_second, self._limit.size, now)
+            allowance.consume(stored.size / len(writers), now)
+
+    def _check_history(self, writer: str, fields: Mapping[str, Any]) -> None:
+        """Raise :class:`TooManyRequests` if a writer who sends a content added too much to the history."""
         allowance = self._history.get(writer)
-        if allowance is None:
-            if len(self._history) >= MAX_KNOWN:
-                del self._history[next(iter(self._history))]
-            per_second = self._limit.size / DAY_SECONDS
-            allowance = self._history[writer] = TokenBucket(per_second, self._limit.size, now)
-        left = allowance.remaining(now)
+        if allowance is None or fields.get("content") is None:
+            return
+        left = allowance.remaining(time.monotonic())
         if left <= 0:
             raise TooManyRequests(1 - left * DAY_SECONDS / self._limit.size, REPLACED_TOO_MUCH)
-        allowance.consume(cost, now)  # a single content may be larger than what is left
 
     async def _read(self, owner: str, seconds: float, *, exact: bool = False) -> StorageUsage:
         """Return what an owner stores.
@@ -212,10 +224,3 @@ class Quotas:
         if size and 0 < self._limit.size < usage.size + size:
             return QuotaExceeded(f"{self._limit.size / MIB:g} MiB of notes")
         return None
-
-
-def _changed_bytes(before: str, after: str) -> int:
-    """Return the size of the part of a text that is between its common beginning and end with another one."""
-    start = common_prefix(before, after)
-    end = common_prefix(before[start:][::-1], after[start:][::-1])
-    return len(after[start : len(after) - end].encode())

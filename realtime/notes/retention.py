@@ -49,8 +49,10 @@ class Retention:
         swept = await self.sweep()
         thinned = await self.thin(now)
         resized = await self._store.sizes.repair()
-        if thinned or purged or swept or resized:
-            log.info("tidied up", extra={"versions": thinned, "notes": purged, "texts": swept, "sizes": resized})
+        searched = await self._store.searched.repair()
+        if thinned or purged or swept or resized or searched:
+            counts = {"versions": thinned, "notes": purged, "texts": swept, "sizes": resized, "searched": searched}
+            log.info("tidied up", extra=counts)
 
     async def thin(self, now: datetime) -> int:
         """Thins out old versions, days as a whole, and returns how many went."""

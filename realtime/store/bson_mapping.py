@@ -4,6 +4,7 @@ A note's document holds, beside its fields:
 
 - ``deleted``; ``deleted_date`` while it is in the trash; ``purged`` once only its id and version are left
 - ``title_key``: what titles are ordered by, the title without case and accents
+- ``words``: the part of the content that is searched; ``words_version``: the ``text_version`` that it is of
 - ``dirty``: its last change may not be published
 - ``operations``, ``origin``: tokens of the last keyed writes, and of the keyed write that made it
 - ``recent``: the last revisions, each with the ``mark`` of its update, until they are archived in ``history``
@@ -28,7 +29,7 @@ BsonDocument = dict[str, Any]
 
 LIVE: BsonDocument = {"deleted": False}
 TRASHED: BsonDocument = {"deleted_date": {"$exists": True}}
-NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False}
+NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False, "words": False}
 """The projection to what :func:`note_of` and :func:`change_of` read."""
 RECORD = {name: False for name in NOTE if name != "operations"}
 """The projection to what :func:`record_of` reads."""

@@ -46,14 +46,20 @@ def is_refusal(error: BaseException) -> bool:
     )
 
 
-async def insert_again(collection: Any, documents: Sequence[BsonDocument]) -> None:
-    """Inserts documents of which some may be there: another worker, or an attempt that was cut off, did the same."""
+async def insert_again(collection: Any, documents: Sequence[BsonDocument]) -> Sequence[BsonDocument]:
+    """Insert documents of which some may be there, and return the others.
+
+    Those that are there were inserted by another worker, or by an attempt that was interrupted.
+    """
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
         failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
         if failed or error.details["writeConcernErrors"]:
             raise
+        there = {one["index"] for one in error.details["writeErrors"]}
+        return [document for number, document in enumerate(documents) if number not in there]
+    return documents
 
 
 class MongoConnection:

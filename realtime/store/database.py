@@ -15,6 +15,7 @@ from realtime.store.notes import NoteStore
 from realtime.store.one_time_tokens import OneTimeTokens
 from realtime.store.readiness import Readiness
 from realtime.store.revocations import RevocationStore
+from realtime.store.searched_text import SearchedText
 from realtime.store.sessions import SessionStore
 from realtime.store.sizes import Sizes
 from realtime.store.texts import TextStore
@@ -39,6 +40,7 @@ class Store:
         self.history = History(self._connection)
         self.notes = NoteStore(self._connection, self.history)
         self.lists = Lists(self._connection)
+        self.searched = SearchedText(self._connection)
         self.sizes = Sizes(self._connection)
         self.texts = TextStore(self._connection, failpoints)
         self.archive = Archiver(self._connection, self.history, self.texts, failpoints)
@@ -67,6 +69,7 @@ class Store:
         await self.readiness.inspect()
         with self._connection.reading(BUILD_TIMEOUT):
             await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=accounts)])
+            await self.searched.prepare()
             await self.history.prepare()
             await self.texts.prepare()
             await self.claims.prepare()

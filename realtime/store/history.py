@@ -4,13 +4,17 @@ A write keeps its revision in the note itself, in the same commit, so none is ev
 archived, in batches, as documents of their own under ``{note, version}``. A revision holds title, description and tags;
 and the content if it changed the content, else ``text_version`` names the revision that does. A long content is stored
 as the difference to a keyframe, an earlier revision that is stored whole, so that any is read back with three reads.
+
+A difference is ``{start, text, end}``: ``text`` between what stays at the beginning and at the end of the keyframe. If
+distant places changed it is ``{parts}``, which alternates between new text and ``[offset, length]`` of the keyframe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING, DESCENDING
 
@@ -25,6 +29,27 @@ REWRITTEN_SHARE = 4
 THINNED = 5000
 """Revisions that are looked at, at once, to thin them out."""
 BATCH_BYTES = 8 * 1024 * 1024
+BLOCK = 64
+"""Characters that a part of a keyframe must have in common with a content to be found in it."""
+MAX_PARTS = 256
+"""Parts of a difference. It bounds the time that it takes to find them."""
+OFFSET_BYTES = 8
+THREAD_CHARACTERS = 64 * 1024
+"""Characters of revisions from which on differences are computed in a thread."""
+
+
+class StoredContent(NamedTuple):
+    """A content that was added to the history, as it is stored.
+
+    Attributes:
+        note: The id of its note.
+        authors: The names of the users who wrote it; empty if they are not known.
+        size: Its size in bytes, which is that of the difference if only that is stored.
+    """
+
+    note: int
+    authors: Sequence[str]
+    size: int
 
 
 class History:
@@ -34,6 +59,8 @@ class History:
         self._connection = connection
         self._notes = connection.database.notes
         self._rows = connection.database.history
+        self.on_stored: Callable[[StoredContent], None] = lambda _: None
+        """Called with each content that this process adds, except the first of a note."""
 
     async def prepare(self) -> None:
         """Makes the indexes."""
@@ -67,7 +94,7 @@ class History:
         with self._connection.reading():
             # The note first: what is archived meanwhile is then seen twice, and not missed.
             note = await self._notes.find_one(
-                {"_id": id, **LIVE}, {"content": False, "operations": False, "recent.content": False}
+                {"_id": id, **LIVE}, {"content": False, "words": False, "operations": False, "recent.content": False}
             )
             if note is None:
                 return None
@@ -123,17 +150,29 @@ class History:
         rows: list[BsonDocument] = []
         size = 0
         for note in notes:
-            made, keyframe = _rows(note, texts.get(note["_id"]))
+            length = sum(len(entry.get("content", "")) for entry in note["recent"])
+            text = texts.get(note["_id"])
+            made, keyframe = (
+                await asyncio.to_thread(_rows, note, text) if length > THREAD_CHARACTERS else _rows(note, text)
+            )
             if keyframe is not None:
                 keyframes[note["_id"]] = keyframe
             rows += made
-            size += sum(len(entry.get("content", "")) for entry in note["recent"])
+            size += length
             if size > BATCH_BYTES:
-                await insert_again(self._rows, rows)
+                await self._insert(rows)
                 rows, size = [], 0
         if rows:
-            await insert_again(self._rows, rows)
+            await self._insert(rows)
         return keyframes
+
+    async def _insert(self, rows: Sequence[BsonDocument]) -> None:
+        for row in await insert_again(self._rows, rows):
+            # The first content is deleted with its note, and counts for the owner until then.
+            if "content" in row and row["_id"]["version"] > 1:
+                authors = dict.fromkeys([row["author"], *row.get("authors", ())])
+                names = [name for name in authors if name is not None]
+                self.on_stored(StoredContent(row["_id"]["note"], names, _size(row["content"])))
 
     async def _keyframes(self, notes: Iterable[BsonDocument]) -> dict[int, str]:
         """The texts of the keyframes of those notes that have a long text to be archived."""
@@ -211,18 +250,66 @@ def _rows(note: BsonDocument, text: str | None) -> tuple[list[BsonDocument], int
 
 
 def _difference(base: str, text: str) -> BsonDocument | None:
-    """What turns ``base`` into ``text``: how much stays at both ends, and what is between. ``None`` if not worth it."""
+    """Return what turns ``base`` into ``text``, or ``None`` if that is not much smaller than ``text``."""
     if len(text) <= SHORT:
         return None
     start = common_prefix(base, text)
     end = common_prefix(base[start:][::-1], text[start:][::-1])
     middle = text[start : len(text) - end]
-    return None if len(middle) > len(text) // REWRITTEN_SHARE else {"start": start, "text": middle, "end": end}
+    if len(middle) <= len(text) // REWRITTEN_SHARE:
+        return {"start": start, "text": middle, "end": end}
+    parts = _parts(base, middle, len(text) // REWRITTEN_SHARE)
+    return None if parts is None else {"parts": [[0, start], *parts, [len(base) - end, end]]}
+
+
+def _parts(base: str, text: str, limit: int) -> list[str | list[int]] | None:
+    """Return the parts of a text: new ones, and ``[offset, length]`` of those that are in ``base``.
+
+    ``None`` if there would be more than ``limit`` new characters, or too many parts. The work is bounded by both.
+    """
+    blocks: dict[str, int] = {}
+    for offset in range(0, len(base) - BLOCK + 1, BLOCK):
+        blocks.setdefault(base[offset : offset + BLOCK], offset)
+    parts: list[str | list[int]] = []
+    position = copied = new = 0
+    while position < len(text):
+        offset = blocks.get(text[position : position + BLOCK], -1)
+        if offset < 0:
+            position += 1
+            if new + position - copied > limit + BLOCK:
+                return None
+            continue
+        length = common_prefix(base[offset:], text[position:])
+        while position > copied and offset and base[offset - 1] == text[position - 1]:
+            position, offset, length = position - 1, offset - 1, length + 1
+        if position > copied:
+            parts.append(text[copied:position])
+            new += position - copied
+        parts.append([offset, length])
+        position = copied = position + length
+        if len(parts) > MAX_PARTS:
+            return None
+    if copied < len(text):
+        parts.append(text[copied:])
+        new += len(text) - copied
+    return parts if new <= limit else None
 
 
 def _applied(base: str, difference: Mapping[str, Any]) -> str:
+    if "parts" in difference:
+        parts = difference["parts"]
+        return "".join(one if isinstance(one, str) else base[one[0] : one[0] + one[1]] for one in parts)
     text: str = difference["text"]
     return base[: difference["start"]] + text + base[len(base) - difference["end"] :]
+
+
+def _size(content: str | Mapping[str, Any]) -> int:
+    """Return the size in bytes of a content as it is stored."""
+    if isinstance(content, str):
+        return len(content.encode())
+    if "text" in content:
+        return len(content["text"].encode())
+    return sum(len(one.encode()) if isinstance(one, str) else 2 * OFFSET_BYTES for one in content["parts"])
 
 
 def common_prefix(a: str, b: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from realtime.auth.permissions import Access, Key
 from realtime.errors import Unavailable
@@ -27,7 +27,6 @@ BATCH = 101
 """Notes that one answer of MongoDB holds."""
 EXPORTED = 25
 """Notes that are read at once where all are."""
-WEIGHTS = {"title": 10, "tags": 5, "description": 5, "content": 1}
 TAGGED: BsonDocument = {**LIVE, "tags.0": {"$exists": True}}
 ORDERS = {"id": [], "title": ["title_key"], "created": ["created_date"], "updated": ["updated_date"]}
 NEWEST_TRASH = [("deleted_date", DESCENDING), ("_id", DESCENDING)]
@@ -37,7 +36,7 @@ LAST = 253_402_300_799_999
 
 
 def indexes(*, accounts: bool) -> list[IndexModel]:
-    """An index for every order, of all notes and of those with a tag; for words, and for the trash.
+    """An index for every order, of all notes and of those with a tag; and for the trash.
 
     With accounts, for every order of what a key opens, too.
     """
@@ -52,16 +51,8 @@ def indexes(*, accounts: bool) -> list[IndexModel]:
     if accounts:
         owned = [("access.owner", ASCENDING), ("deleted_date", ASCENDING), ("_id", ASCENDING)]
         made.append(IndexModel(owned, name="owned_trash", partialFilterExpression=TRASHED))
-    words = IndexModel(
-        [(field, TEXT) for field in WEIGHTS],
-        name="words",
-        weights=WEIGHTS,
-        default_language="none",  # all words count, as they are written: notes are in any language
-        language_override="no_such_field",
-        partialFilterExpression=LIVE,
-    )
     trash = IndexModel([("deleted_date", ASCENDING), ("_id", ASCENDING)], name="trash", partialFilterExpression=TRASHED)
-    return [*made, words, trash]
+    return [*made, trash]
 
 
 def ordered(listing: Listing, first: tuple[str, Any]) -> BsonDocument:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from realtime.auth.permissions import Access, Key, NoteAccess, key_of
+from realtime.core.turns import Turns
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.notes.models import Action, NoteChange, size_of
 from realtime.notes.preconditions import KEPT_OPERATIONS, AllBut, Versions
@@ -36,6 +39,7 @@ from realtime.store.bson_mapping import (
 )
 from realtime.store.connection import MongoConnection
 from realtime.store.note_updates import NoteUpdate, NoteUpdates
+from realtime.store.searched_text import searched_part
 from realtime.store.sizes import SIZE
 from realtime.store.texts import Row, edit_of
 
@@ -56,6 +60,7 @@ class NoteStore:
         self._connection = connection
         self._notes = connection.database.notes
         self._counters = connection.database.counters
+        self._turns = Turns()
         self._updates = NoteUpdates(connection, history)
         self._ids: Batcher[object, int] = Batcher(
             self._some_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
@@ -125,6 +130,7 @@ class NoteStore:
         if token is not None:
             # Only the unique index keeps a repeated creation from making a second note.
             await self._connection.until_prepared(OutcomeUnknown)
+        words, wordy = await searched_part(fields["content"])
         moment = now()
         created, updated = dates
         document: BsonDocument = {
@@ -151,18 +157,21 @@ class NoteStore:
                 }
             ],
             "text_version": 1,
+            "words": words,
+            "words_version": 1,
         }
         if token is not None:
             document["origin"] = token
         if author is not None:
             document |= shared(Access(author))
-        with self._connection.writing():
-            try:
-                await self._notes.insert_one(document)
-            except DuplicateKeyError as error:
-                if "origin" in (error.details or {}).get("keyPattern", {}):
-                    return None
-                raise IdsTaken([id]) from None
+        async with self._turn(wordy, author or id):
+            with self._connection.writing():
+                try:
+                    await self._notes.insert_one(document)
+                except DuplicateKeyError as error:
+                    if "origin" in (error.details or {}).get("keyPattern", {}):
+                        return None
+                    raise IdsTaken([id]) from None
         return change_of(document)
 
     async def update(
@@ -253,9 +262,32 @@ class NoteStore:
         if token is not None:
             condition = {**condition, "operations": {"$ne": token}}
         mark = ObjectId().binary
-        update = NoteUpdate(id, condition, _advanced(fields, state, token, mark, action, entry), mark)
-        document = await (self._updates.put(update) if together else self._updates.alone(update))
+        pipeline = _advanced(fields, state, token, mark, action, entry)
+        wordy = False
+        if "content" in fields:
+            words, wordy = await searched_part(fields["content"])
+            whole = len(words) == len(fields["content"])
+            pipeline.append({"$set": {"words": "$content" if whole else {"$literal": words}}})
+            pipeline.append({"$set": {"words_version": "$text_version"}})
+        update = NoteUpdate(id, condition, pipeline, mark)
+        async with self._turn(wordy, entry.get("author") or id):
+            document = await (self._updates.put(update) if together and not wordy else self._updates.alone(update))
         return None if document is None else change_of(document)
+
+    @asynccontextmanager
+    async def _turn(self, wordy: bool, writer: Hashable) -> AsyncGenerator[None]:
+        """Wait for a turn to write a content with many different words: one at a time, and writers in turn.
+
+        After each one, MongoDB belongs to the other writes for as long. Raises :class:`Unavailable`.
+        """
+        async with AsyncExitStack() as stack:
+            if wordy:
+                try:
+                    async with asyncio.timeout(self._connection.write_timeout):
+                        await stack.enter_async_context(self._turns.turn(writer))
+                except TimeoutError:
+                    raise Unavailable from None
+            yield
 
     async def state(self, id: int) -> NoteState | None:
         """What is asked of a note most, its text left aside, if there is or was one. Raises :class:`Unavailable`.

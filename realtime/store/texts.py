@@ -72,7 +72,9 @@ class TextStore:
         ``None`` if there is no such note. Raises :class:`Unavailable`.
         """
         with self._connection.reading():
-            document = await self._notes.find_one({"_id": id, **LIVE}, {"recent": False, "operations": False})
+            document = await self._notes.find_one(
+                {"_id": id, **LIVE}, {"recent": False, "operations": False, "words": False}
+            )
             if document is None:
                 return None
             lineage = document.get("lineage")

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 1024 * 1024
 ABORT_AFTER = 2.0
+CLOSE_TIMEOUT = 10.0
+"""Seconds that the peer of a connection has to read the last bytes after it is closed."""
 RECONNECT_DELAY = 1.0
 """Seconds before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because
 a successful handshake resets their backoff."""
@@ -68,6 +70,13 @@ def drop(transport: asyncio.Transport) -> None:
         ):
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def close(transport: asyncio.Transport) -> None:
+    """Close a connection, and drop it if its peer does not read the last bytes in time."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, drop, transport)
 
 
 def untaken(transport: asyncio.Transport) -> int:
@@ -237,7 +246,7 @@ class WebSocketConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Called when the server stops."""
         self.close(GONE_AWAY, "")
-        self.transport.close()
+        close(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Called with what the peer sent."""
@@ -384,7 +393,7 @@ class WebSocketConnection(asyncio.Protocol):
             if parser.parser_exc is None:
                 if first:
                     self.write(answer)
-                self.transport.close()
+                close(self.transport)
             elif first:
                 too_big = parser.close_sent is not None and parser.close_sent.code == CloseCode.TOO_BIG
                 self._send_close(answer, RECONNECT_DELAY if too_big else 0)
@@ -446,7 +455,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         if not self._heard and self.transport.is_reading():  # or a pong may be there, unread
             self.close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
-            self.transport.close()
+            close(self.transport)
             return
         self._heard = False
         self.write(framed(PING, b""))

@@ -20,7 +20,7 @@ from realtime.auth.open_connections import OCCUPANT
 from realtime.core.frames import BINARY, TEXT, framed
 from realtime.core.turns import Turns
 from realtime.websocket.asgi_adapter import DIRECT
-from realtime.websocket.connection import WebSocketConnection
+from realtime.websocket.connection import WebSocketConnection, close
 from realtime.websocket.handler import MOST, SMALL
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def upgrade(http: HttpToolsProtocol, release: Callable[[], OpenConnection | None
     except HandshakeRefused as refused:
         headers = [*server.default_headers, *refused.headers]
         http.transport.write(problem(refused.status, refused.detail, headers))
-        http.transport.close()
+        close(http.transport)
         return
     occupant = release()
     turns = asked["state"].get("turns") or Turns()
@@ -228,7 +228,7 @@ class Handshake(asyncio.Protocol):
         """Called when the server stops."""
         if not self._answered:
             self._answer(problem(HTTPStatus.SERVICE_UNAVAILABLE, "The server is going away, come back"))
-        self.transport.close()
+        close(self.transport)
 
     def _switch(self, message: Message) -> None:
         """Answers that it is a WebSocket now."""
@@ -253,7 +253,7 @@ class Handshake(asyncio.Protocol):
         """Answers with anything else; that is the end."""
         self._answered = True
         self.transport.write(answer)
-        self.transport.close()
+        close(self.transport)
         self._ended(ABNORMAL, "")
 
     # From then on

@@ -108,6 +108,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_stall_check()
         self._may_hold(0)
         super().resume_writing()
+        if self.transport.is_closing():
+            self._watch_close()
 
     def _may_hold(self, unread: int) -> bool:
         return self._occupant is None or self._occupant.hold(unread)
@@ -115,7 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _check_stall(self) -> None:
         """Drop the connection if its peer took too little since this was checked last."""
         unread = untaken(self.transport)
-        if self._unread - unread < self._stall * UNREAD_BYTES_PER_SECOND:
+        if self._unread - unread < min(self._unread, self._stall * UNREAD_BYTES_PER_SECOND):
             drop(self.transport)
             return
         self._unread = unread
@@ -132,7 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refused = True
         if occupancy.turned_away >= MAX_REFUSED:
             self.transport.write(no_room(b""))
-            self.transport.close()
+            self._close()
             return
         self._turned_away = True
         occupancy.turned_away += 1
@@ -142,14 +144,45 @@ class HttpProtocol(HttpToolsProtocol):
         self._set_deadline(waiting=False)
         if not self.transport.is_closing():
             self.transport.write(no_room(request))
-            self.transport.close()
+            self._close()
 
     def close_if_idle(self) -> bool:
-        """Close the connection if it waits for another request after it has answered one. Returns whether it did."""
-        idle = self._at == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
-        if idle:
-            self.transport.close()
-        return idle
+        """Close the connection if it waits for another request after it has answered one. Returns whether it did.
+
+        One with unsent bytes is not idle: its socket would stay open until the peer has read them.
+        """
+        answered = self._at == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
+        if not answered or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return False
+        self.transport.close()
+        return True
+
+    def on_response_complete(self) -> None:
+        """Called after each answer."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called when no other request came in time."""
+        self._close()
+
+    def shutdown(self) -> None:
+        """Called when the server stops."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._watch_close()
+
+    def _close(self) -> None:
+        """Close the connection once its peer has read what is sent, which it must do at a minimum rate."""
+        self.transport.close()
+        self._watch_close()
+
+    def _watch_close(self) -> None:
+        """Drop the connection, which is being closed, when its peer does not read what is left."""
+        if self._stall_check is None and self.transport.get_write_buffer_size():
+            self._unread = untaken(self.transport)
+            self._stall_check = self.loop.call_later(self._stall, self._check_stall)
 
     def release_occupant(self) -> OpenConnection | None:
         """Return what counts the connection, which is another protocol's from now on."""
@@ -242,13 +275,13 @@ class HttpProtocol(HttpToolsProtocol):
         detail, self._fault = self._fault or msg, None
         if not self._answering:  # else it would be read as part of the other answer
             self.transport.write(problem(HTTPStatus.BAD_REQUEST, detail))
-        self.transport.close()
+        self._close()
 
     def handle_websocket_upgrade(self) -> None:
         """Called when the connection is to be a WebSocket; what is read of its request already is enough for that."""
         self._at = AFTER
         if self._answering:  # nobody could tell the two answers apart
-            self.transport.close()
+            self._close()
         else:
             upgrade(self, self.release_occupant)
             self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
@@ -268,7 +301,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._at != HEAD or self._answering:  # there is nothing to answer, or something else
-            self.transport.close()
+            self._close()
             return
         self._refused = True
         self.transport.write(problem(status, status.description or status.phrase))

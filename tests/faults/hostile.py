@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import random
 import sys
 import time
 import zipfile
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +31,8 @@ from tests.harness import Json, ServerProcess, eventually, note_in, rest_client,
 from tests.rooms.client import Wire
 
 PIECES_PER_MESSAGE = 400
+WRITERS = 4
+"""Large writes at the same time."""
 
 
 class Innocent:
@@ -289,6 +293,63 @@ async def lockout(run: Run) -> Figures:
         "new browser": f"{first:.1f} s",
     }
     figures.must(set(statuses) <= {401, 429} and max(times) <= 5 and first <= 60)
+    return figures
+
+
+@scenario(
+    "word-flood",
+    invariant="contents with very many different words do not hold up the writes of other users",
+    mark="4 writers replace 950 kB of random words: other writes within 2 s (p99), and all within 2 s 5 s later",
+    unit="writes",
+    full=50,
+    slice=2,
+)
+async def words(run: Run) -> Figures:
+    """Replace large contents of random words over and over, while another user changes a small note."""
+    server, settings = await _with_accounts(run)
+    await add_user(settings, "flooder", admin=False)
+    size = 950_000 if run.thorough else 200_000
+    texts = [" ".join(b64encode(run.random.randbytes(6)).decode() for _ in range(size // 9)) for _ in range(9)]
+    statuses: Counter[int] = Counter()
+    async with contextlib.AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(_browser(server, "192.0.2.1"))
+        flooder = await stack.enter_async_context(_browser(server, "198.51.100.1"))
+        await _sign_in(ann, "root")
+        await _sign_in(flooder, "flooder")
+        ids = [(await who.post("/notes/", json=note_in())).json()["id"] for who in (*[flooder] * WRITERS, ann)]
+
+        def replace(id: int) -> Callable[[], Awaitable[None]]:
+            turns = itertools.count(id)
+
+            async def once() -> None:
+                content = texts[next(turns) % len(texts)]
+                answer = await flooder.patch(f"/notes/{id}/", json={"content": content}, timeout=60)
+                statuses[answer.status_code] += 1
+
+            return once
+
+        async def change(id: int, who: httpx.AsyncClient) -> float:
+            started = time.perf_counter()
+            answer = await who.patch(f"/notes/{id}/", json={"content": f"small {started}"}, timeout=60)
+            assert answer.status_code == 200, answer.text
+            return time.perf_counter() - started
+
+        times = []
+        async with _going_on([replace(id) for id in ids[:-1]]):
+            while statuses.total() < run.times:
+                times.append(await change(ids[-1], ann))
+                run.progress(statuses.total())
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(5)
+        after = [await change(id, ann if id == ids[-1] else flooder) for id in ids]
+    figures = Figures(faults=statuses.total())
+    late = sorted(times)[len(times) * 99 // 100 - 1]
+    figures.extra |= {
+        "other writes": f"{len(times)}, p99 {late:.2f} s",
+        "5 s later": f"{max(after):.2f} s at most",
+        "answers": ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items())),
+    }
+    figures.must(set(statuses) <= {200, 429} and late <= 2 and max(after) <= 2)
     return figures
 
 

@@ -19,7 +19,7 @@ from realtime.settings import Settings
 from realtime.store.archiver import Archiver
 from realtime.store.bson_mapping import BsonDocument
 from realtime.store.connection import MongoConnection
-from realtime.store.history import History
+from realtime.store.history import History, StoredContent
 from realtime.store.texts import TextStore
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 from tests.history.conftest import Part, some_text, start, write
@@ -52,6 +52,43 @@ async def test_small_changes_of_a_long_text_take_little_room(worker: Part, datab
             await worker.outbox.flush()
     await worker.outbox.flush()
     assert database.command("collStats", "history")["size"] < 4 * len(text.encode())
+
+
+async def test_changes_of_distant_places_take_little_room(worker: Part, database: Database[Json]) -> None:
+    """None of them makes the history store the whole content again."""
+    pick = random.Random(2)
+    text = some_text(pick, 50_000)
+    written = await start(worker, f"AAAA{text}BBBB")
+    places = [pick.randrange(100, 50_000) for _ in range(20)]
+    for number in range(40):
+        content = written[max(written)]["content"]
+        content = f"A{number:03}{content[4:]}" if number % 2 else f"{content[:-4]}B{number:03}"
+        for place in places[: number // 2]:
+            content = f"{content[:place]}{number:02}{content[place:]}"
+        written[max(written) + 1] = written[1] | {"content": content}
+        await worker.patch(content=content)
+        if number % 3 == 0:
+            await worker.outbox.flush()
+    await worker.outbox.flush()
+    whole = database.history.count_documents({"content": {"$type": "string"}})
+    assert whole == 1
+    for version, note in written.items():
+        assert await worker.read(version) == note, version
+
+
+async def test_stored_contents_are_reported_once_with_their_authors(workers: list[Part]) -> None:
+    reported: list[StoredContent] = []
+    for one in workers:
+        one.store.history.on_stored = reported.append
+    await start(workers[0], "a" * 1000)
+    await workers[0].patch(title="title only")
+    await workers[0].patch(content="b" * 1000)
+    await workers[0].store.notes.update(
+        1, {"content": "b" * 1000 + "\N{GREEK SMALL LETTER ALPHA}"}, None, None, author="ann", authors=["ben", "ann"]
+    )
+    await workers[0].patch(content="short")
+    await asyncio.gather(*(one.store.archive.archive({1}) for one in workers))
+    assert sorted(reported) == [(1, [], 5), (1, [], 1000), (1, ["ann", "ben"], 2)]
 
 
 async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part]) -> None:
@@ -98,7 +135,7 @@ class _SlowHistory(History):
         self._before = before
         self.reached, self.go = asyncio.Event(), asyncio.Event()
 
-    async def take(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
+    async def archive(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
         """Keeps the revisions, before or after it is let go on."""
         if self._before:
             self.reached.set()

@@ -200,7 +200,7 @@ async def page(
 
     Notes that do not change between pages are neither skipped nor repeated; changes are on the feed after `X-Cursor`.
     A search with too many matches is stopped: with `X-Incomplete: true` there may be more notes than the page has, and
-    only those were sorted.
+    only those were sorted. Of a long content, the text up to the 5,000th different word is searched.
     """
     cursor = feed.position  # before the notes, so that the feed repeats changes made during the query
     result = await queries.page(principal, query.listing())
