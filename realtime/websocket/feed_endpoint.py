@@ -133,11 +133,11 @@ class FeedHandler(Handler):
 
     def full(self) -> None:
         """What comes now waits."""
-        self._client.full()
+        self._client.pause()
 
     def writable(self) -> None:
         """What waits can be written."""
-        self._client.writable()
+        self._client.resume()
 
     def left(self) -> None:
         """Forgets the client."""
