@@ -267,7 +267,7 @@ def _infrastructure(
     return _Infrastructure(
         settings=settings,
         store=store,
-        bus=Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes),
+        bus=Bus(redis_url, settings.database, max_entries=settings.log_entries, max_bytes=settings.log_bytes),
         pools=Pools(),
         failpoints=failpoints,
         metrics=metrics,
@@ -383,7 +383,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         stall=settings.client_stall_seconds,
         idle=settings.room_idle,
         pool=infra.pools.merges,
-        is_ended=revocations.ended,
+        ended=revocations.ended,
     )
     dispatcher = _Dispatcher(hub, rooms, presence)
     consumer = LogConsumer(
@@ -438,7 +438,7 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
     usage_limit = StorageUsage(settings.user_notes, settings.user_bytes) if infra.has_accounts else StorageUsage(0, 0)
     quotas = Quotas(store, usage_limit)
     queries = NoteQueries(store, infra.pools.reads)
-    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, wait=settings.publish_wait)
+    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, publish_wait=settings.publish_wait)
     notes = NoteService(
         store,
         outbox,
@@ -489,8 +489,8 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "check the Redis configuration": bus.inspect,
         "consume the log": events.consumer.run,
         "poll the outbox": events.poller.run,
-        "clear the outbox": services.outbox.clear,
-        "sweep the outbox": services.outbox.sweep,
+        "clear the outbox": services.outbox.run_flush,
+        "sweep the outbox": services.outbox.run_sweep,
         "send heartbeats": events.feed.run,
         "publish presence": events.presence.run,
         "apply retention": retention.run,
