@@ -1,8 +1,8 @@
 """Chooses the delay between two fan-outs, so that more events share one fan-out.
 
-A fan-out takes the event loop about as long for one event as for many. A delay leaves time to a client that waits for
+A fan-out takes the event loop about as long for one event as for many. A delay gives time to a client that waits for
 the response to a write before it sends the next one, which may raise the total throughput. It lowers the throughput if
-the next write depends on the delivery of the previous one. The server cannot tell the two cases apart, so it measures:
+the next write depends on the delivery of the previous one. The server cannot distinguish the two cases, so it measures:
 a longer delay is kept if more events per second were delivered with it.
 """
 
