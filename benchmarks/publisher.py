@@ -62,7 +62,7 @@ async def _serve(publish: Publish, reader: asyncio.StreamReader, writer: asyncio
 async def main(port: int, url: str, channel: str, template: str) -> None:
     """Serves until it is ended."""
     kind, _, database = channel.partition(":")
-    bus = Bus(url, database, keep=100_000)
+    bus = Bus(url, database, max_entries=100_000)
     appending = asyncio.create_task(bus.run())
     publish = through_log(bus) if kind == "realtime" else through_channel(redis.Redis.from_url(url), channel, template)
     server = await asyncio.start_server(lambda reader, writer: _serve(publish, reader, writer), "127.0.0.1", port)

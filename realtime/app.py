@@ -267,7 +267,7 @@ def _infrastructure(
     return _Infrastructure(
         settings=settings,
         store=store,
-        bus=Bus(redis_url, settings.database, keep=settings.log_entries, keep_bytes=settings.log_bytes),
+        bus=Bus(redis_url, settings.database, max_entries=settings.log_entries, max_bytes=settings.log_bytes),
         pools=Pools(),
         failpoints=failpoints,
         metrics=metrics,
@@ -304,7 +304,7 @@ class _Dispatcher:
             self._rooms.gone(event.id, event.full.version)
         if event.audience.since > 1:
             self._rooms.shared(event.id, event.audience.since)
-            self._presence.check(event.id)
+            self._presence.remove_unauthorized(event.id)
 
     def reset(self, position: Cursor) -> None:
         """Tell the clients to start over at a position of the log."""
@@ -338,20 +338,20 @@ class _Revoker:
     async def end_sessions(self, sessions: EndedSubjects) -> None:
         """Close the connections of ended sessions."""
         self._authenticator.forget(sessions)
-        self._hub.end(sessions, CloseCode.NOT_SIGNED_IN)
+        self._hub.close_sessions(sessions, CloseCode.NOT_SIGNED_IN)
         self._rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
 
     async def restart_sessions(self, sessions: EndedSubjects) -> None:
         """Close the connections of sessions whose role changed. Clients reconnect, with the new role."""
         self._authenticator.forget(sessions)
-        self._hub.end(sessions, CloseCode.RESUME, reset(self._consumer.position))
+        self._hub.close_sessions(sessions, CloseCode.RESUME, reset(self._consumer.position))
         self._rooms.end(sessions, CloseCode.RESUME)
 
     async def check_notes(self, notes: EndedSubjects) -> None:
         """Close the connections that lost access to any of the notes."""
         for id in notes:
             await self._rooms.check(id)
-            await self._feed.check(id)
+            await self._feed.recheck_access(id)
 
 
 def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
@@ -401,9 +401,9 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         bus,
         presence,
         infra.metrics,
-        standing=store.notes.standing,
-        interval=settings.heartbeat,
-        ended=revocations.ended,
+        access_of=store.notes.standing,
+        heartbeat_seconds=settings.heartbeat,
+        is_ended=revocations.ended,
     )
     revoker.attach(rooms, feed, consumer)
     return _EventPipeline(hub, presence, rooms, consumer, poller, feed, revocations)
@@ -439,7 +439,7 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
     quotas = Quotas(store, usage_limit)
     store.history.on_stored = quotas.charge_history
     queries = NoteQueries(store, infra.pools.reads)
-    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, wait=settings.publish_wait)
+    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, publish_wait=settings.publish_wait)
     notes = NoteService(
         store,
         outbox,
@@ -490,9 +490,9 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "check the Redis configuration": bus.inspect,
         "consume the log": events.consumer.run,
         "poll the outbox": events.poller.run,
-        "clear the outbox": services.outbox.clear,
-        "sweep the outbox": services.outbox.sweep,
-        "send heartbeats": events.feed.tick,
+        "clear the outbox": services.outbox.run_flush,
+        "sweep the outbox": services.outbox.run_sweep,
+        "send heartbeats": events.feed.run,
         "publish presence": events.presence.run,
         "apply retention": retention.run,
         "maintain rooms": lambda: rooms.run(notes.project),

@@ -43,13 +43,13 @@ class RenamedSettings(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Return the values of all settings that the environment has under an old name."""
         variables = {name.upper(): value for name, value in os.environ.items() if value}
-        found: dict[str, Any] = {}
+        renamed: dict[str, Any] = {}
         for old, new in RENAMED.items():
             variable, replacement = f"REALTIME_{old.upper()}", f"REALTIME_{new.upper()}"
             if variable in variables:
                 warnings.warn(f"{variable} is now {replacement}. Rename it", FutureWarning, stacklevel=2)
-                found[new] = variables[variable]
-        return found
+                renamed[new] = variables[variable]
+        return renamed
 
 
 class Settings(BaseSettings):

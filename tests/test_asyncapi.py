@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from realtime.core.close_codes import CLOSE_REASONS
 from realtime.feed import messages
-from realtime.feed.asyncapi import asyncapi, classes_of
+from realtime.feed.asyncapi import asyncapi, message_classes
 from tests.harness import Json, note_in
 
 
@@ -41,7 +41,7 @@ def test_every_message_is_described() -> None:
     document = asyncapi()
     for union, sender in ((messages.ServerMessage, "sendEvents"), (messages.ClientMessage, "receiveCommands")):
         described = {reference["$ref"].rpartition("/")[2] for reference in document["operations"][sender]["messages"]}
-        assert described == {message.__name__ for message in classes_of(union)}
+        assert described == {message.__name__ for message in message_classes(union)}
     assert set(document["channels"]["feed"]["x-close-codes"]) == {str(code.value) for code in CLOSE_REASONS}
 
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import BusUnavailable
-from realtime.eventlog.bus import QUEUE_EVENTS, Bus, LogEntry
+from realtime.eventlog.bus import MAX_QUEUED_EVENTS, Bus, LogEntry
 from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.harness import eventually
@@ -20,7 +20,7 @@ from tests.harness import eventually
 @pytest.fixture
 async def bus(settings: Settings) -> AsyncIterator[Bus]:
     assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, keep=1000)
+    bus = Bus(settings.redis_url, settings.database, max_entries=1000)
     running = asyncio.create_task(bus.run())
     yield bus
     running.cancel()
@@ -103,7 +103,7 @@ async def test_index_is_trimmed_with_the_log(bus: Bus, settings: Settings) -> No
 
 async def test_log_is_bounded_in_bytes(settings: Settings) -> None:
     assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, keep=1000, keep_bytes=100_000)
+    bus = Bus(settings.redis_url, settings.database, max_entries=1000, max_bytes=100_000)
     running = asyncio.create_task(bus.run())
     try:
         start = await bus.position()
@@ -180,7 +180,7 @@ async def test_concurrent_appends_share_calls(bus: Bus) -> None:
 
 
 async def test_away(embedded: EmbeddedServers) -> None:
-    bus = Bus("redis://127.0.0.1:1/0", "away", keep=100, timeout=0.5)
+    bus = Bus("redis://127.0.0.1:1/0", "away", max_entries=100, timeout=0.5)
     running = asyncio.create_task(bus.run())
     try:
         for call in (
@@ -203,8 +203,8 @@ async def test_away(embedded: EmbeddedServers) -> None:
 
 async def test_queue_is_bounded(settings: Settings) -> None:
     assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, keep=100)
-    futures = [bus.append(entry("a", n)) for n in range(QUEUE_EVENTS + 1)]
+    bus = Bus(settings.redis_url, settings.database, max_entries=100)
+    futures = [bus.append(entry("a", n)) for n in range(MAX_QUEUED_EVENTS + 1)]
     with pytest.raises(BusUnavailable, match="too many"):
         await futures[-1]
     assert not any(future.done() for future in futures[:-1])

@@ -13,8 +13,8 @@ from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame, FrameBatch, framed
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
-from realtime.feed.hub import TURNS, Hub
-from realtime.feed.subscriber import BATCH, Subscriber, SubscriberClosed
+from realtime.feed.hub import FLUSH_DELAY_TURNS, Hub
+from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, SubscriberClosed
 from tests.harness import eventually
 
 SIZE = 1000
@@ -37,7 +37,7 @@ class Wire:
         if self.buffered > self.room:
             self.full = True
             assert self.client is not None
-            self.client.full()  # at once, as transports do
+            self.client.pause()  # at once, as transports do
 
     def send(self, packet: FrameBatch, limit: int) -> bool:
         raise NotImplementedError
@@ -51,7 +51,7 @@ class Wire:
         if self.full:
             self.full = False
             assert self.client is not None
-            self.client.writable()
+            self.client.resume()
 
     @property
     def texts(self) -> list[str]:
@@ -81,7 +81,7 @@ def event(offset: int, id: int = 1, size: int = SIZE) -> Event:
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=10 * SIZE, stall=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
 
 
 def joined(hub: Hub, room: int = 10**9, notes: frozenset[int] | None = None, *, live: bool = True) -> Wire:
@@ -89,7 +89,7 @@ def joined(hub: Hub, room: int = 10**9, notes: frozenset[int] | None = None, *, 
     wire.client = hub.join(notes, content=True, principal=UNRESTRICTED)
     wire.client.connect(wire)
     if live:
-        wire.client.live()
+        wire.client.start()
     return wire
 
 
@@ -110,23 +110,23 @@ async def test_what_is_sent_first_comes_first_then_what_waited_then_what_happens
     await client_of(wire).send([frame_of("missed"), frame_of("ready")])
     publish(hub, event(2))
     assert wire.texts == ["missed", "ready"]
-    client_of(wire).live()
+    client_of(wire).start()
     publish(hub, event(3))
     client_of(wire).offer(frame_of("presence"))
     assert wire.texts == ["missed", "ready", "full 1 1", "full 1 2", "full 1 3", "presence"]
 
 
 async def test_sending_waits_for_room_and_live_does_not_overtake(hub: Hub) -> None:
-    wire = joined(hub, BATCH, live=False)
+    wire = joined(hub, MAX_BATCH_BYTES, live=False)
     sending = asyncio.create_task(client_of(wire).send([frame_of(f"missed {number}") for number in range(200)]))
     publish(hub, event(1))
     for _ in range(10):
         await asyncio.sleep(0)
         wire.drain()
     await sending
-    assert max(map(len, wire.writes)) <= BATCH + 100 * 4
+    assert max(map(len, wire.writes)) <= MAX_BATCH_BYTES + 100 * 4
     wire.full = True
-    client_of(wire).live()
+    client_of(wire).start()
     publish(hub, event(2))
     wire.drain()
     assert wire.texts == [*(f"missed {number}" for number in range(200)), "full 1 1", "full 1 2"]
@@ -141,7 +141,7 @@ async def test_sending_ends_when_the_client_is_closed(hub: Hub) -> None:
     with pytest.raises(SubscriberClosed) as closed:
         await sending
     assert closed.value.code is CloseCode.RESUME
-    client_of(wire).live()
+    client_of(wire).start()
     assert wire.writes == []
     assert client_of(wire) not in client_of(wire).subscription.ready
 
@@ -208,7 +208,7 @@ async def test_a_closed_one_is_out_of_the_fan_out_at_once(hub: Hub) -> None:
     publish(hub, event(1))
     hub.reset(frame_of("reset"))
     client_of(wire).offer(frame_of("presence"))
-    client_of(wire).writable()
+    client_of(wire).resume()
     assert client_of(wire).closing.result() is CloseCode.PERMISSION_GONE
     assert wire.writes == []
     assert other.texts == ["full 1 1", "reset"]
@@ -227,7 +227,7 @@ async def test_only_one_that_takes_nothing_is_closed(hub: Hub) -> None:
             caught_up.drain()
         if second == 11:
             caught_up.full = True
-            client_of(caught_up).full()
+            client_of(caught_up).pause()
             caught_up.buffered = 100
         if second == 20:
             caught_up.drain()
@@ -254,7 +254,7 @@ async def test_a_reset_replaces_what_waits_for_those_behind(hub: Hub) -> None:
     publish(hub, event(5))
     behind.room = 10**9
     behind.drain()
-    client_of(early).live()
+    client_of(early).start()
     assert behind.texts == ["full 1 1", "full 1 2", "reset", "full 1 5"]
     assert early.texts == ["reset", "full 1 5"]
     assert live.texts == ["full 1 1", "full 1 2", "full 1 3", "full 1 4", "reset", "full 1 5"]
@@ -267,8 +267,8 @@ async def test_heartbeats_go_only_to_those_for_whom_nothing_waits(hub: Hub) -> N
     for _ in range(hub.slots):
         hub.heartbeat(frame_of("beat"))
     assert client_of(full).pending_bytes == 0
-    client_of(early).live()
-    client_of(waiting).live()
+    client_of(early).start()
+    client_of(waiting).start()
     assert [wire.texts for wire in (full, early, waiting, idle)] == [["a"], ["beat"], ["b"], ["beat"]]
 
 
@@ -293,19 +293,19 @@ async def test_what_is_due_goes_out_before_all_else(hub: Hub) -> None:
 
 async def test_events_of_some_turns_go_out_in_one_write(hub: Hub) -> None:
     wire = joined(hub)
-    for offset in range(1, TURNS):
+    for offset in range(1, FLUSH_DELAY_TURNS):
         hub.publish(event(offset))
         await asyncio.sleep(0)
     assert wire.writes == []
     for _ in range(3):
         await asyncio.sleep(0)
     assert len(wire.writes) == 1
-    assert wire.writes == [b"".join(framed(0x81, event(offset).full.data) for offset in range(1, TURNS))]
+    assert wire.writes == [b"".join(framed(0x81, event(offset).full.data) for offset in range(1, FLUSH_DELAY_TURNS))]
 
 
 async def test_many_bytes_go_out_at_once(hub: Hub) -> None:
     wire = joined(hub)
-    hub.publish(event(1, size=BATCH))
+    hub.publish(event(1, size=MAX_BATCH_BYTES))
     assert wire.texts == []
     hub.publish(event(2))
     assert wire.texts == ["full 1 1", "full 1 2"]
@@ -315,10 +315,10 @@ async def test_many_bytes_go_out_at_once(hub: Hub) -> None:
 
 async def test_what_comes_in_a_rest_waits_for_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = joined(hub)
-    monkeypatch.setattr(hub._pace, "rest", lambda started, ended, events: 0.02)
+    monkeypatch.setattr(hub._flush_delay, "next_delay", lambda started, ended, events: 0.02)
     publish(hub, event(1))
     hub.publish(event(2))
-    for _ in range(3 * TURNS):
+    for _ in range(3 * FLUSH_DELAY_TURNS):
         await asyncio.sleep(0)
     hub.publish(event(3))
     assert len(wire.writes) == 1
@@ -337,7 +337,7 @@ async def test_a_subscription_is_forgotten_with_its_last_client(hub: Hub) -> Non
     assert list(hub._by_note) == [2]
     for wire in wires[1::2]:
         hub.leave(client_of(wire))
-    assert (len(hub), hub._subscriptions, hub._everything, hub._by_note) == (0, {}, {}, {})
+    assert (len(hub), hub._subscriptions, hub._all_notes, hub._by_note) == (0, {}, {}, {})
     publish(hub, event(2, id=2))
     again = joined(hub, notes=frozenset({2}))
     publish(hub, event(3, id=2))

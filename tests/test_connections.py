@@ -19,7 +19,7 @@ from websockets.protocol import OPEN, SERVER
 from realtime.core.frames import FrameBatch, framed
 from realtime.core.turns import Turns
 from realtime.websocket import connection as websocket_connection
-from realtime.websocket.connection import MAX_MESSAGE, Parser, WebSocketConnection
+from realtime.websocket.connection import MAX_MESSAGE_BYTES, Parser, WebSocketConnection
 from tests.faults.raw import BINARY, CLOSE, FIRST, FIRST_BINARY, LAST, MORE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
 
@@ -109,7 +109,7 @@ def fed(*pieces: bytes) -> tuple[Heard, Memory]:
     """What becomes of pieces as they come."""
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     for piece in pieces:
         if not transport.closed:
             connection.data_received(piece)
@@ -145,7 +145,7 @@ def _bytes(message: Message) -> bytes:
 
 async def test_the_largest_message() -> None:
     message = LONG * 15
-    message = message[:MAX_MESSAGE]
+    message = message[:MAX_MESSAGE_BYTES]
     assert fed(*cut(frame(BINARY, message, mask=bytes(4)), 65536))[0].messages == [message]
 
 
@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[int, bytes]] = {
     "message within a message": (1002, frame(FIRST, b"a") + frame(TEXT, b"b")),
     "close of one byte": (1002, frame(CLOSE, b"\x03")),
     "close with a code that is none": (1002, frame(CLOSE, (999).to_bytes(2))),
-    "too big, the head": (1009, b"\x82\xff" + (MAX_MESSAGE + 1).to_bytes(8)),
+    "too big, the head": (1009, b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8)),
     "too big beyond all": (1009, b"\x82\xff" + b"\x7f" + b"\xff" * 7),
     "too big in parts": (1009, (frame(0x02, LONG, mask=bytes(4)) + frame(MORE, LONG, mask=bytes(4)) * 15)),
     "no UTF-8": (1007, frame(TEXT, b"\xff")),
@@ -214,14 +214,14 @@ async def test_what_breaks_the_rules_is_closed_with_the_code_for_it(name: str) -
 
 
 async def test_who_broke_the_rules_and_does_not_go_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.01)
+    monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.01)
     _, transport = fed(frame(TEXT, b"\xff"))
     await eventually(lambda: transport.closed)
 
 
 def reference(pieces: list[bytes]) -> tuple[list[Message], bytes]:
     """What websockets makes of pieces: messages, and what is sent."""
-    parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE)
+    parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE_BYTES)
     messages: list[Message] = []
     sent = b""
     kind, parts = Opcode.TEXT, b""
@@ -285,7 +285,7 @@ async def test_the_same_is_understood_as_by_the_library() -> None:
 async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
     heard, transport = Heard(), Memory()
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     connection.close(4500, "bad frame", delay=0.05 * UNIT)
     connection.data_received(frame(TEXT, b"after"))
     assert connection.send(FrameBatch([b"after"]), 1000)
@@ -312,7 +312,7 @@ async def connected(
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, plain)
     connection = WebSocketConnection(transport, set(), every, Turns())
     transport.set_protocol(connection)
-    connection.listen(heard)
+    connection.set_handler(heard)
     try:
         async with asyncio.timeout(5 * UNIT):
             yield connection, reader, writer
@@ -323,8 +323,8 @@ async def connected(
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.1 * UNIT)
-    monkeypatch.setattr(websocket_connection, "RECONNECT_DELAY", 0)
+    monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.1 * UNIT)
+    monkeypatch.setattr(websocket_connection, "RECONNECT_DELAY_SECONDS", 0)
 
 
 async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
@@ -337,7 +337,7 @@ async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
 
 
 async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 60)
+    monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 60)
     heard = Heard()
     async with connected(heard) as (connection, reader, writer):
         connection.transport.pause_reading()
@@ -351,7 +351,7 @@ async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypat
 
 async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when the server no longer reads on."""
-    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 60)
+    monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 60)
     async with connected(Heard()) as (connection, reader, writer):
         writer.write(frame(TEXT, b"a", mask=None) + frame(TEXT, b"after"))
         assert (await reader.read())[0] == CLOSE
@@ -363,7 +363,7 @@ async def test_nothing_is_written_after_a_close() -> None:
     for data in (frame(CLOSE), frame(TEXT, b"\xff"), frame(TEXT, b"a", mask=None)):
         transport, heard = Memory(), Heard()
         connection = WebSocketConnection(transport, set(), None, Turns())
-        connection.listen(heard)
+        connection.set_handler(heard)
         connection.data_received(data)
         assert connection.full
         assert heard.calls == ["full"]
@@ -423,7 +423,7 @@ async def test_what_is_left_of_answers_before_is_waited_for() -> None:
     transport, heard = Memory(), Heard()
     transport.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     assert connection.full
     connection.data_received(frame(PING, b"p"))
     assert transport.written == b""
@@ -435,7 +435,7 @@ async def test_what_is_left_of_answers_before_is_waited_for() -> None:
 async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     connection.pause_writing()
     for number in range(100):
         connection.data_received(frame(PING, b"%d" % number))
@@ -481,17 +481,17 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
 
 async def test_flood_of_frames_is_closed() -> None:
     for flood in (PING, PONG, TEXT):
-        heard, transport = fed(frame(flood) * (websocket_connection.FRAMES_BURST + 500))
+        heard, transport = fed(frame(flood) * (websocket_connection.MAX_FRAMES_BURST + 500))
         await eventually(partial(transport.has, TOO_MANY))
-        assert len(heard.messages) < websocket_connection.FRAMES_BURST + 500
+        assert len(heard.messages) < websocket_connection.MAX_FRAMES_BURST + 500
 
 
 async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "FRAMES_BURST", 10)
+    monkeypatch.setattr(websocket_connection, "MAX_FRAMES_BURST", 10)
     fragments = [frame(FIRST_BINARY, b"0"), *[frame(MORE, b"1")] * 5000, frame(LAST, b"2")]
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     for number in range(0, len(fragments), 100):
         connection.data_received(b"".join(fragments[number : number + 100]))
     assert heard.messages == []
@@ -507,7 +507,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
         transport, heard = Memory(), Heard()
         connection = WebSocketConnection(transport, set(), None, Turns())
-        connection.listen(heard)
+        connection.set_handler(heard)
         connection.data_received(stream[:20_000])
         assert not transport.reading
         seen = len(heard.messages)
@@ -524,25 +524,25 @@ async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(mo
     monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
-    connection.listen(heard)
+    connection.set_handler(heard)
     connection.data_received(frame(TEXT, b"1") + frame(TEXT, b"2"))
-    connection.hold(True)
-    connection.hold(False)
+    connection.set_held(True)
+    connection.set_held(False)
     assert not transport.reading, "its turn has not come"
-    connection.hold(True)
+    connection.set_held(True)
     while len(heard.messages) < 2:
         await asyncio.sleep(0)
     assert not transport.reading, "its listener wants no more"
-    connection.hold(False)
+    connection.set_held(False)
     assert transport.reading
 
 
 async def test_probe_closes_a_connection_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(websocket_connection, "PROBE_TIMEOUT_SECONDS", 0.05)
     transport, answering = Memory(), Memory()
     for one in (transport, answering):
         connection = WebSocketConnection(one, set(), 60, Turns())
-        connection.listen(Heard())
+        connection.set_handler(Heard())
         connection.probe()
         connection.probe()
         assert one.written == framed(PING, b"")

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from benchmarks.processes import free_port
 from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
-from realtime.eventlog.bus import SILENCE, Bus
+from realtime.eventlog.bus import SILENCE_SECONDS, Bus
 from realtime.settings import Settings
 from tests.accounts.people import parts_of
 from tests.faults.daemons import Valkey
@@ -55,9 +55,9 @@ def test_while_redis_is_frozen_clients_are_told_from_mongodb(client: TestClient,
 def test_who_polls_is_not_told_again_and_again_once_redis_is_back(client: TestClient) -> None:
     """Also if something came around the log when the log had told of it already."""
     client.post("/notes/", json=note_in())
-    recent = parts_of(client).feed._hub.recent
-    event = asyncio.run(eventually(lambda: next(iter(recent._events.values()), None) or False))
-    recent.put_aside(event)
+    buffer = parts_of(client).feed._hub.replay_buffer
+    event = asyncio.run(eventually(lambda: next(iter(buffer._events.values()), None) or False))
+    buffer.add_unlogged(event)
     polled = client.get("/changes", params={"since": str(event.cursor), "timeout": 1}).json()
     assert polled["changes"] == []
 
@@ -112,7 +112,7 @@ async def test_once_redis_is_there_everyone_starts_over_and_nothing_stale_is_sen
 
 async def test_silent_is_who_lets_wait(settings: Settings, frozen: psutil.Process) -> None:
     assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, keep=100, timeout=3 * SILENCE)
+    bus = Bus(settings.redis_url, settings.database, max_entries=100, timeout=3 * SILENCE_SECONDS)
     await bus.position()
     assert not bus.silent
     frozen.suspend()

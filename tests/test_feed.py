@@ -36,10 +36,12 @@ class Stand:
     """A feed whose follower is this test: it says where the position is, and hands events out."""
 
     def __init__(self) -> None:
-        self.hub = Hub(budget=2**20, stall=10, too_slow=CloseCode.TOO_SLOW)
+        self.hub = Hub(budget=2**20, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
         self.position = Cursor("e", 10)
         bus = SimpleNamespace(read=self._read, silent=False)
-        presence = SimpleNamespace(leave=lambda client: None, people=lambda note: [], check=lambda note: None)
+        presence = SimpleNamespace(
+            leave=lambda client: None, people=lambda note: [], remove_unauthorized=lambda note: None
+        )
         self.access = Access("ann", public=True)
         self.looked = 0
 
@@ -48,7 +50,7 @@ class Stand:
             return NoteAccess(self.access, live=True)
 
         parts = (cast(Any, self), cast(Any, bus), cast(Any, presence))
-        self.feed = Feed(self.hub, *parts, Metrics(), standing=standing, interval=25)
+        self.feed = Feed(self.hub, *parts, Metrics(), access_of=standing, heartbeat_seconds=25)
 
     async def ready(self) -> None:
         """The follower is at once."""
@@ -80,7 +82,7 @@ async def test_event_in_the_moment_of_the_time_out_is_not_skipped(
         stand.happen(11)
         raise TimeoutError
 
-    monkeypatch.setattr(Subscriber, "take", interrupted)
+    monkeypatch.setattr(Subscriber, "next_batch", interrupted)
     assert await stand.poll(5) == {"cursor": "e:10", "reset": False, "changes": []}
 
 
@@ -106,7 +108,7 @@ async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
     small, large = event(11).full, event(12).full
     large.size = 1024 * 1024
     for frame, patience in ((small, 10), (large, 10 + 64)):
-        client.writing(frame)
+        client.start_write(frame)
         assert client.busy_since is not None
         started = client.busy_since
         stand.hub.close_stalled(started + patience - 1)
@@ -131,7 +133,7 @@ async def test_a_crowd_is_checked_by_one_look(stand: Stand) -> None:
     clients = [stand.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
     assert [await stand.feed.admit(client, 1) for client in clients] == [True] * 3
     stand.access, stand.looked = Access("ann"), 0
-    await stand.feed.check(1)
+    await stand.feed.recheck_access(1)
     assert stand.looked == 1
     assert [client.sees(1) for client in clients] == [False] * 3
 

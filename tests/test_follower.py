@@ -25,7 +25,7 @@ class Follow:
         assert settings.redis_url is not None
         self.namespace = settings.database
         self.redis: Redis = Redis.from_url(settings.redis_url)
-        self.bus = Bus(settings.redis_url, settings.database, keep=1000)
+        self.bus = Bus(settings.redis_url, settings.database, max_entries=1000)
         self.events: list[Event] = []
         self.resets: list[Cursor] = []
         self.presence: list[bytes] = []

@@ -19,10 +19,10 @@ from uvicorn.protocols.utils import ClientDisconnected
 from realtime.core.frames import framed
 from realtime.server.serve import listen
 from realtime.websocket import connection as websocket_connection
-from realtime.websocket.asgi_adapter import DIRECT
+from realtime.websocket.asgi_adapter import DIRECT_EXTENSION
 from realtime.websocket.connection import WebSocketConnection
-from realtime.websocket.handler import MOST, SMALL
-from realtime.websocket.handshake import LONGEST_TARGET, Handshake, HandshakeRefused, accept_of
+from realtime.websocket.handler import MAX_WAITING_BYTES, MAX_WAITING_MESSAGES
+from realtime.websocket.handshake import MAX_TARGET_BYTES, Handshake, HandshakeRefused, accept_value
 from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.harness import UNIT, eventually
@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[int, str, bytes]] = {
     "POST": (400, "GET", request(first=b"POST / HTTP/1.1")),
     "HEAD": (400, "GET", request(first=b"HEAD / HTTP/1.1")),
     "HTTP/1.0": (400, "HTTP/1.1", request(first=b"GET / HTTP/1.0")),
-    "long": (400, "8192", request(first=b"GET /" + b"a" * LONGEST_TARGET + b" HTTP/1.1")),
+    "long": (400, "8192", request(first=b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1")),
     "body": (400, "body", request(b"Content-Length: 1")),
     "chunks": (400, "body", request(b"Transfer-Encoding: chunked")[:-2] + b"\r\n0\r\n\r\n"),
     "no version": (426, "13", request(version=b"")),
@@ -133,7 +133,7 @@ async def answered(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "ABORT_AFTER", 0.1 * UNIT)
+    monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.1 * UNIT)
 
 
 async def _none(open_ones: set[Any]) -> None:
@@ -158,7 +158,7 @@ async def test_what_is_no_handshake_is_refused_in_words(caplog: pytest.LogCaptur
 
 def test_a_target_that_is_no_ascii_is_refused() -> None:
     with pytest.raises(HandshakeRefused, match="ASCII"):
-        accept_of("GET", "1.1", b"/\xff", {})
+        accept_value("GET", "1.1", b"/\xff", {})
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_what_the_application_is_told() -> None:
         client = writer.get_extra_info("sockname")[:2]
     scope = application.scopes[0]
     extensions = scope.pop("extensions")
-    assert extensions.pop(DIRECT)
+    assert extensions.pop(DIRECT_EXTENSION)
     assert extensions == {"websocket.http.response": {}}
     assert (b"x-name", b"\xc3\xa4") in scope["headers"]
     assert (b"sec-websocket-key", KEY) in scope.pop("headers")
@@ -313,7 +313,7 @@ async def test_reading_pauses_while_much_waits() -> None:
     heard: list[str] = []
     may = asyncio.Event()
     async with serving(Once(act)) as (port, open_ones):
-        for sent in (["a"] * (MOST + 1), ["a" * (SMALL + 1)]):
+        for sent in (["a"] * (MAX_WAITING_MESSAGES + 1), ["a" * (MAX_WAITING_BYTES + 1)]):
             heard.clear()
             may.clear()
             async with shaken(port) as (reader, writer):
@@ -489,7 +489,7 @@ class Taking:
         await receive()
         await send({"type": "websocket.accept"})
         await self.may.wait()
-        scope["extensions"][DIRECT].hand_over(self.heard)
+        scope["extensions"][DIRECT_EXTENSION].take_over(self.heard)
 
 
 async def test_what_comes_before_the_connection_is_taken_over_is_heard_first() -> None:
@@ -515,7 +515,7 @@ async def test_what_comes_before_the_handshake_is_answered() -> None:
         come.set()
         await may.wait()
         await _accept(scope, receive, send)
-        scope["extensions"][DIRECT].hand_over(heard)
+        scope["extensions"][DIRECT_EXTENSION].take_over(heard)
 
     come, may, heard = asyncio.Event(), asyncio.Event(), Heard()
     async with serving(Once(act)) as (port, open_ones), asked(port, request()) as (reader, writer):
@@ -532,10 +532,10 @@ async def test_what_comes_before_the_handshake_is_answered() -> None:
 async def test_reading_goes_on_when_the_connection_is_taken_over() -> None:
     application = Taking()
     application.may.clear()
-    sent: list[Message] = ["a" * SMALL, "b"]
+    sent: list[Message] = ["a" * MAX_WAITING_BYTES, "b"]
     async with serving(application) as (port, open_ones), shaken(port) as (_, writer):
         (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
-        writer.write(frame(TEXT, b"a" * SMALL) + frame(TEXT, b"b"))
+        writer.write(frame(TEXT, b"a" * MAX_WAITING_BYTES) + frame(TEXT, b"b"))
         await eventually(lambda: not connection.transport.is_reading())
         application.may.set()
         await eventually(lambda: application.heard.messages == sent)
@@ -589,9 +589,9 @@ async def test_of_the_handshake_nothing_stays() -> None:
             super().connection_made(transport)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        made.append(weakref.ref(scope["extensions"][DIRECT]))
+        made.append(weakref.ref(scope["extensions"][DIRECT_EXTENSION]))
         await _accept(scope, receive, send)
-        scope["extensions"][DIRECT].hand_over(heard)
+        scope["extensions"][DIRECT_EXTENSION].take_over(heard)
 
     heard = Heard()
     gc.disable()

@@ -17,7 +17,7 @@ from realtime.auth import open_connections
 from realtime.auth.open_connections import ConnectionLimits, OpenConnections
 from realtime.websocket import http_protocol
 from realtime.websocket.handshake import Handshake
-from realtime.websocket.http_protocol import MOST, HttpProtocol
+from realtime.websocket.http_protocol import MAX_HEAD_BYTES, HttpProtocol
 from tests.harness import UNIT, eventually
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
@@ -42,7 +42,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where a server listens that waits for a head for a moment only."""
-    monkeypatch.setattr(http_protocol, "WITHIN", SOON)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_SECONDS", SOON)
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
     config.load()
@@ -79,7 +79,7 @@ async def test_large_heads_are_refused(port: int) -> None:
         lines = [line * (100_000 // len(line) + 1)] * 4
         assert await _all(port, HEAD, *lines) == ["431"]
     assert await _all(port, b"GET /", *[b"a" * 50_000] * 3) == ["431"]
-    more = [b"a:" + b"b" * MOST] * 4
+    more = [b"a:" + b"b" * MAX_HEAD_BYTES] * 4
     assert await _all(port, HEAD + b"\r\n", HEAD, *more, pause=SOON / 5) == ["200", "431"]
     assert await _all(port, SLOW + HEAD, *more) == []
 

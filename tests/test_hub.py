@@ -13,7 +13,7 @@ from realtime.core.frames import Frame
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Audience, Event
 from realtime.feed.hub import Hub
-from realtime.feed.subscriber import BATCH, Subscriber, SubscriberClosed
+from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, SubscriberClosed
 
 SIZE = 1000
 
@@ -30,7 +30,7 @@ def event(offset: int, id: int = 1, version: int | None = None, size: int = SIZE
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=10 * SIZE, stall=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
 
 
 async def drained(hub: Hub, client: Subscriber) -> list[str]:
@@ -38,7 +38,7 @@ async def drained(hub: Hub, client: Subscriber) -> list[str]:
     hub.flush()
     texts = []
     while not client.idle:
-        texts += [frame.text for frame in await client.take()] if client.pending_bytes else []
+        texts += [frame.text for frame in await client.next_batch()] if client.pending_bytes else []
         client.busy_since = None
     return texts
 
@@ -106,7 +106,7 @@ async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
     assert client.closing.result() is CloseCode.TOO_SLOW
     assert client.pending_bytes == 0
     with pytest.raises(SubscriberClosed):
-        await client.take()
+        await client.next_batch()
 
 
 async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
@@ -116,19 +116,19 @@ async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
 
 
 async def test_batches_are_bounded(hub: Hub) -> None:
-    hub.budget = 10 * BATCH
+    hub.budget = 10 * MAX_BATCH_BYTES
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 200):
         hub.publish(event(offset))
-    frames = await client.take()
-    assert BATCH - SIZE < sum(frame.size for frame in frames) <= BATCH
+    frames = await client.next_batch()
+    assert MAX_BATCH_BYTES - SIZE < sum(frame.size for frame in frames) <= MAX_BATCH_BYTES
 
 
 async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
     frozen, busy, idle = (hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(3))
     hub.publish(event(1))
     for client in (frozen, busy):
-        client.writing((await client.take())[0])
+        client.start_write((await client.next_batch())[0])
     idle.clear()
     now = asyncio.get_running_loop().time()
     assert frozen.busy_since is not None
@@ -188,7 +188,7 @@ async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub
 
 async def test_waiting_client_is_woken(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
-    taking = asyncio.create_task(client.take())
+    taking = asyncio.create_task(client.next_batch())
     await asyncio.sleep(0)
     hub.publish(event(1))
     assert [frame.text for frame in await taking] == ["full 1 1"]

@@ -22,7 +22,7 @@ RULE = RateRule("test", 3, 10**6)
 @asynccontextmanager
 async def limited(url: str, database: str) -> AsyncIterator[RateLimiter]:
     """The limits of a worker."""
-    bus = Bus(url, database, keep=100)
+    bus = Bus(url, database, max_entries=100)
     try:
         yield RateLimiter(bus)
     finally:

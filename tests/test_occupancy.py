@@ -241,7 +241,9 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def listening(limits: ConnectionLimits, *, stall: float = http_protocol.WITHIN) -> AsyncIterator[int]:
+async def listening(
+    limits: ConnectionLimits, *, stall: float = http_protocol.HEAD_TIMEOUT_SECONDS
+) -> AsyncIterator[int]:
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.load()
     counted = OpenConnections(limits, {PROXY})
@@ -270,7 +272,7 @@ async def ask(port: int, path: str, address: str = "127.0.0.1") -> bytes:
 
 
 async def test_connection_without_room_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SURPLUS_WITHIN", 0.2)
+    monkeypatch.setattr(http_protocol, "SURPLUS_HEAD_TIMEOUT_SECONDS", 0.2)
     limits = ConnectionLimits(total=2, guests=2, waiting=2, proxy_waiting=2, surplus=0)
     async with listening(limits) as port, AsyncExitStack() as stack:
         held = [await stack.enter_async_context(opened(port)) for _ in range(2)]

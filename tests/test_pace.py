@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.feed.flush_delay import LONGEST, AdaptiveFlushDelay
+from realtime.feed.flush_delay import MAX_DELAY_SECONDS, AdaptiveFlushDelay
 
 FAN_OUT = 0.004
 Writers = Callable[[float, float], int]
@@ -20,8 +20,8 @@ def played(
     pace = pace or AdaptiveFlushDelay()
     now, events, told, rests, fan_outs = 0.0, 1, 0, 0.0, 0
     while now < seconds:
-        rest = pace.rest(now, now + took, events)
-        assert 0 <= rest <= LONGEST
+        rest = pace.next_delay(now, now + took, events)
+        assert 0 <= rest <= MAX_DELAY_SECONDS
         if now > seconds / 2:
             told, rests, fan_outs = told + events, rests + rest, fan_outs + 1
         events = writers(took, rest)
@@ -62,11 +62,11 @@ def test_it_does_not_rest_where_nothing_more_goes_out(writers: Writers) -> None:
 
 def test_a_long_fan_out_does_not_make_a_long_rest() -> None:
     _, rest = played(one_who_waits_for_answers, 60, took=0.1)
-    assert 0.5 * LONGEST < rest <= 1.001 * LONGEST
+    assert 0.5 * MAX_DELAY_SECONDS < rest <= 1.001 * MAX_DELAY_SECONDS
 
 
 def test_who_is_not_pressed_does_not_rest() -> None:
     pace = AdaptiveFlushDelay()
     played(one_who_waits_for_answers, 10, pace=pace)
-    assert pace.rest(10.5, 10.5 + FAN_OUT, 1) == 0, "the first event after a while goes on as it comes"
-    assert all(pace.rest(at, at + FAN_OUT, 1) == 0 for at in range(11, 100))
+    assert pace.next_delay(10.5, 10.5 + FAN_OUT, 1) == 0, "the first event after a while goes on as it comes"
+    assert all(pace.next_delay(at, at + FAN_OUT, 1) == 0 for at in range(11, 100))

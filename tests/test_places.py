@@ -30,7 +30,7 @@ ANN, BOB = Principal(frozenset(), "ann"), Principal(frozenset(), "bob")
 async def worker(url: str | None, database: str) -> AsyncIterator[ConnectionSlots]:
     """The places of a worker."""
     assert url
-    bus = Bus(url, database, keep=100)
+    bus = Bus(url, database, max_entries=100)
     places = ConnectionSlots(bus, MOST, lease=LEASE)
     running = asyncio.create_task(places.run())
     try:
@@ -73,7 +73,7 @@ async def test_they_are_counted_over_all_workers_for_each_user(workers: list[Con
 
 async def test_networks_without_sign_in_have_places_too(settings: Settings) -> None:
     assert settings.redis_url
-    bus = Bus(settings.redis_url, settings.database, keep=100)
+    bus = Bus(settings.redis_url, settings.database, max_entries=100)
     try:
         places, other = (ConnectionSlots(bus, MOST, 2, LEASE) for _ in range(2))
         await places.acquire(ANONYMOUS, "2001:db8::1")

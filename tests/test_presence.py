@@ -15,7 +15,7 @@ from realtime.core.close_codes import CloseCode
 from realtime.errors import TooManyRequests
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
-from realtime.feed.presence import CHANGES_BURST, MAX_NOTES, MAX_SHOWN, Presence, PresenceEntry, PresenceMessage
+from realtime.feed.presence import MAX_CHANGES_BURST, MAX_NOTES, MAX_PEOPLE, Presence, PresenceEntry, PresenceMessage
 from realtime.feed.subscriber import Subscriber
 from tests.harness import Json, eventually, take_presence
 
@@ -26,7 +26,7 @@ async def unheard(data: bytes) -> None:
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=2**20, stall=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=2**20, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
 
 
 class Watcher:
@@ -41,7 +41,7 @@ class Watcher:
         """Read messages until the people at a note are these."""
         async with asyncio.timeout(5):
             while sorted(self.people.get(note, {}).values(), key=str) != sorted(people, key=str):
-                for frame in await self.client.take():
+                for frame in await self.client.next_batch():
                     self.frames.append(json.loads(frame.text))
                     take_presence(self.people, self.frames[-1])
 
@@ -120,7 +120,7 @@ async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
         late = joined(hub)
         presence.set_state(late, 1, {"name": "Ben"})
         presence.set_state(late, 1, {"name": "Bea"})
-        (frame,) = await late.take()
+        (frame,) = await late.next_batch()
         (person,) = json.loads(frame.text)["people"].values()
         assert person == {"name": "Ann"}
         assert frame.text == presence.frame(1).text
@@ -158,7 +158,7 @@ async def test_other_workers_are_sent_changes(hub: Hub, monkeypatch: pytest.Monk
         presence.set_state(clients[0], 1, None)
         await eventually(lambda: len(sent) == 3)
     assert states() == [[{"name": "Ann"}], [{"name": "Ben"}], [None]]
-    monkeypatch.setattr(module, "TELL_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.0)
     async with running(presence):
         await eventually(lambda: sent[-1].whole)
     assert states()[-1] == [{"name": "Ben"}]
@@ -180,39 +180,39 @@ async def test_client_changes_its_state_a_limited_number_of_times(hub: Hub) -> N
     presence = Presence(hub, unheard)
     client, other = joined(hub), joined(hub)
     with pytest.raises(TooManyRequests):
-        for number in range(2 * CHANGES_BURST):
+        for number in range(2 * MAX_CHANGES_BURST):
             presence.set_state(client, 1, {"number": number})
     presence.set_state(other, 1, {})
 
 
 async def test_list_of_large_states_is_charged(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    presence.receive(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_SHOWN)}))
+    presence.receive(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_PEOPLE)}))
     async with running(presence):
-        await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
+        await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
     client = joined(hub)
     with pytest.raises(TooManyRequests):
-        for _ in range(CHANGES_BURST // 20):
+        for _ in range(MAX_CHANGES_BURST // 20):
             presence.set_state(client, 1, {})
             presence.set_state(client, 1, None)
 
 
 async def test_strangers_do_not_push_users_off_the_list(hub: Hub) -> None:
     presence = Presence(hub, unheard)
-    strangers = [joined(hub, ANONYMOUS) for _ in range(MAX_SHOWN + 20)]
+    strangers = [joined(hub, ANONYMOUS) for _ in range(MAX_PEOPLE + 20)]
     ann = joined(hub, Principal(keys=frozenset({"@ann"}), name="ann"))
     async with running(presence):
         for client in strangers:
             presence.set_state(client, 1, {})
-        await eventually(lambda: len(presence.people(1)) == MAX_SHOWN)
+        await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
         presence.set_state(ann, 1, {})
         await eventually(lambda: {"name": "ann"} in presence.people(1))
-        assert len(presence.people(1)) == MAX_SHOWN
+        assert len(presence.people(1)) == MAX_PEOPLE
 
 
 async def test_worker_that_falls_silent_is_forgotten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TELL_INTERVAL", 0.1)
-    monkeypatch.setattr(module, "FORGET_AFTER", 0.3)
+    monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(module, "EXPIRY_SECONDS", 0.3)
     presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
     presence.receive(told("b", 1, {"b1": "Ben"}))
     async with running(presence):

@@ -9,7 +9,7 @@ import pytest
 
 from realtime.errors import BusUnavailable
 from realtime.eventlog.cursor import Cursor
-from realtime.eventlog.reader import AT_ONCE, LogReader
+from realtime.eventlog.reader import MAX_CONCURRENT_READS, LogReader
 
 SINCE = Cursor("e", 10)
 Entries = list[tuple[int, bytes]] | None
@@ -87,12 +87,12 @@ async def test_all_hear_of_a_failure_and_the_next_reads_again(log: Log) -> None:
 
 async def test_only_so_many_at_once(log: Log) -> None:
     reads = LogReader(cast(Any, log))
-    tasks = await asked(reads, *range(100, 100 + AT_ONCE + 1))
-    assert len(log.reads) == AT_ONCE
+    tasks = await asked(reads, *range(100, 100 + MAX_CONCURRENT_READS + 1))
+    assert len(log.reads) == MAX_CONCURRENT_READS
     log.answers[0].set_result([])
     await tasks[0]
     await asyncio.sleep(0)
-    assert len(log.reads) == AT_ONCE + 1
+    assert len(log.reads) == MAX_CONCURRENT_READS + 1
     for answer in log.answers[1:]:
         answer.set_result([])
     assert [await offsets(task) for task in tasks] == [[]] * len(tasks)

@@ -60,7 +60,7 @@ def test_who_is_at_the_position_missed_nothing() -> None:
 
 
 def test_only_so_many_events_and_bytes() -> None:
-    recent = ReplayBuffer(3, most_bytes=100)
+    recent = ReplayBuffer(3, max_bytes=100)
     for offset in range(1, 11):
         recent.add(event(offset, id=offset))
     assert missed(recent, 6, 10) is None
@@ -74,12 +74,12 @@ def test_only_so_many_events_and_bytes() -> None:
 
 
 def test_what_came_around_the_log_is_kept_until_the_log_has_it() -> None:
-    recent = ReplayBuffer(most_bytes=25)
+    recent = ReplayBuffer(max_bytes=25)
     recent.add(event(5, 1))
     for id in (1, 2, 2, 3):
         recent.add_unlogged(event(5, id))
-    assert list(recent.aside) == [2, 3]  # the bytes of two
+    assert list(recent.unlogged) == [2, 3]  # the bytes of two
     recent.add(event(6, 2))
     recent.add_unlogged(event(6, 4))
-    assert list(recent.aside) == [3, 4]
+    assert list(recent.unlogged) == [3, 4]
     assert missed(recent, 4, 6) == [5, 6]

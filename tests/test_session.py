@@ -19,7 +19,7 @@ from realtime.errors import BusUnavailable
 from realtime.server.serve import listen
 from realtime.settings import Settings
 from realtime.websocket.connection import WebSocketConnection
-from realtime.websocket.handler import MOST, SMALL, Handler
+from realtime.websocket.handler import MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, Handler
 from realtime.websocket.handshake import Handshake
 from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import frame
@@ -67,7 +67,7 @@ class Slow(Handler):
     def writable(self) -> None:
         raise AssertionError
 
-    def left(self) -> None:
+    def released(self) -> None:
         self.ends.append("left")
 
 
@@ -79,7 +79,7 @@ def begun() -> tuple[Slow, WebSocketConnection, Memory]:
     transport = Memory()
     connection = WebSocketConnection(transport, set(), None, Turns())
     session = Slow(connection)
-    connection.listen(session)
+    connection.set_handler(session)
     return session, connection, transport
 
 
@@ -90,7 +90,7 @@ def allow(session: Slow, times: int) -> None:
 
 async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() -> None:
     session, connection, transport = begun()
-    sent = [f"message {number}" if number % 3 else "now" for number in range(MOST + 2)]
+    sent = [f"message {number}" if number % 3 else "now" for number in range(MAX_WAITING_MESSAGES + 2)]
     sent[0] = "first"
     connection.data_received(b"".join(frame(TEXT, text.encode()) for text in sent[:-1]))
     assert transport.is_reading()
@@ -109,7 +109,7 @@ async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() 
 
 async def test_reading_pauses_while_large_messages_wait() -> None:
     session, connection, transport = begun()
-    large = b"x" * (SMALL + 1)
+    large = b"x" * (MAX_WAITING_BYTES + 1)
     connection.data_received(frame(TEXT, large))
     assert transport.is_reading(), "it is under way, and does not wait"
     connection.data_received(frame(TEXT, large))
@@ -125,7 +125,7 @@ async def test_reading_pauses_while_large_messages_wait() -> None:
 async def test_a_message_that_is_refused_is_the_last_one(text: str) -> None:
     session, connection, transport = begun()
     connection.data_received(b"".join(frame(TEXT, one.encode()) for one in ("one", text, "two")))
-    connection.data_received(b"".join(frame(TEXT, b"more") for _ in range(MOST)))
+    connection.data_received(b"".join(frame(TEXT, b"more") for _ in range(MAX_WAITING_MESSAGES)))
     assert not transport.is_reading()
     allow(session, 9)
     await eventually(lambda: session.ends == ["failed"])
@@ -200,7 +200,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
         parts = app.state.services
 
         def clients() -> list[int]:
-            members = [len(room.company.members) for room in parts.rooms._rooms.values()]
+            members = [len(room.participants.members) for room in parts.rooms._rooms.values()]
             counted = [int(parts.metrics.clients[way]._value.get()) for way in ("ws", "sync")]
             return [len(parts.feed._hub), sum(members), *counted]
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.core.close_codes import CloseCode
 from realtime.feed.messages import server_message
-from realtime.feed.presence import CHANGES_BURST
+from realtime.feed.presence import MAX_CHANGES_BURST
 from tests.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 
 
@@ -231,7 +231,7 @@ def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
 
 def test_presence_that_changes_too_often_closes_its_client_only(client: TestClient) -> None:
     with client.websocket_connect("/ws?notes=7") as flood, client.websocket_connect("/ws?notes=7") as other:
-        for number in range(2 * CHANGES_BURST):
+        for number in range(2 * MAX_CHANGES_BURST):
             flood.send_json({"type": "presence", "id": 7, "state": {"number": number}})
         with pytest.raises(WebSocketDisconnect) as closed:
             while True:

@@ -11,7 +11,7 @@ export interface Schemas {
     Ready | NoteCreated | NoteUpdated | NoteDeleted | PresenceShown | PresenceChanged | Reset | Heartbeat | Error;
 }
 /**
- * Subscribed: everything after the cursor will come.
+ * The subscription is active: every later event follows.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Ready".
@@ -19,12 +19,12 @@ export interface Schemas {
 export interface Ready {
   type: "ready";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
 }
 /**
- * A new note, whole.
+ * A note was created. Contains the whole note.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteCreated".
@@ -32,7 +32,7 @@ export interface Ready {
 export interface NoteCreated {
   type: "note.created";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
   id: number;
@@ -74,7 +74,7 @@ export interface NoteHead {
   updated_date: string;
 }
 /**
- * A changed note, whole. A restored one is changed too.
+ * A note was changed or restored. Contains the whole note.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteUpdated".
@@ -82,7 +82,7 @@ export interface NoteHead {
 export interface NoteUpdated {
   type: "note.updated";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
   id: number;
@@ -93,7 +93,7 @@ export interface NoteUpdated {
   note: Note | NoteHead;
 }
 /**
- * A note that is gone, or that this client may no longer see.
+ * A note was deleted, or this client no longer has access to it.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteDeleted".
@@ -101,14 +101,14 @@ export interface NoteUpdated {
 export interface NoteDeleted {
   type: "note.deleted";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
   id: number;
   version: number;
 }
 /**
- * The people who look at a note: the state that each of them set, under an id. Replaces what came before.
+ * Everyone who is viewing a note: each person's state, by id. Replaces all earlier presence of the note.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PresenceShown".
@@ -123,7 +123,7 @@ export interface PresenceShown {
   };
 }
 /**
- * A person who looks at a note came, changed their state, or left (``state`` is ``null``).
+ * A person started viewing a note, changed their state, or left (``state`` is ``null``).
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PresenceChanged".
@@ -140,7 +140,7 @@ export interface PresenceChanged {
   } | null;
 }
 /**
- * History does not reach back: fetch ``GET /notes/`` again and go on from the cursor.
+ * The missed events are no longer available: fetch ``GET /notes/`` again and continue from the cursor.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Reset".
@@ -148,12 +148,12 @@ export interface PresenceChanged {
 export interface Reset {
   type: "reset";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
 }
 /**
- * Nothing was missed up to the cursor.
+ * This client has received every event up to the cursor.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Heartbeat".
@@ -161,12 +161,12 @@ export interface Reset {
 export interface Heartbeat {
   type: "heartbeat";
   /**
-   * position in the feed, opaque: resume with `since=`
+   * opaque position in the feed: pass it as `since=` to resume
    */
   cursor: string;
 }
 /**
- * What was wrong with a frame, before the close.
+ * Describes the error in a frame. The server then closes the connection.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Error".
@@ -729,9 +729,9 @@ export interface FileRemark {
   reason: string;
 }
 /**
- * Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
+ * Signs in, as the first frame: with accounts, on a connection without a session cookie or header.
  *
- * Without a token it stays a stranger's, who gets what is public.
+ * Without a token the client remains anonymous and receives public notes only.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Auth".
@@ -741,7 +741,7 @@ export interface Auth {
   token?: string | null;
 }
 /**
- * Answer to a heartbeat; may be left out.
+ * Optional reply to a heartbeat.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Pong".
@@ -750,7 +750,7 @@ export interface Pong {
   type: "pong";
 }
 /**
- * This client looks at a note; ``null`` says that it no longer does.
+ * Sets this client's state on a note that it is viewing. ``null`` removes the state.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PresenceSet".

@@ -43,7 +43,7 @@ class ConnectionSlots:
         self._limit = limit
         self._guest_limit = guest_limit
         self._lease = lease
-        self._script = bus.script("places.lua")
+        self._script = bus.script("slots.lua")
         self._held: defaultdict[str, set[str]] = defaultdict(set)
         self._released: list[Slot] = []
         self._release_pending = asyncio.Event()

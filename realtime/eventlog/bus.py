@@ -1,4 +1,4 @@
-"""The log of events in Redis: append, publish, subscribe, read, position. Keys are opaque here: no notes."""
+"""The event log in Redis: append, publish, subscribe and read. Entry keys are opaque to this module."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from realtime.eventlog.cursor import Cursor
 
 log = logging.getLogger(__name__)
 
-BATCH_EVENTS = 128
-BATCH_BYTES = 4 * 1024 * 1024
-SILENCE = 0.4
-"""Seconds without an answer after which nobody counts on one."""
-EVICTS = (
-    "maxmemory-policy is {}: when its memory is full it deletes keys of the feed, and clients have to fetch all notes"
+MAX_BATCH_EVENTS = 128
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+SILENCE_SECONDS = 0.4
+"""Time after which an unanswered call marks Redis as unresponsive."""
+EVICTION_WARNING = (
+    "maxmemory-policy is {}: when its memory is full, Redis deletes keys of the feed and clients must fetch all notes"
     " again. Set it to noeviction"
 )
-QUEUE_EVENTS = 10_000
-QUEUE_BYTES = 64 * 1024 * 1024
+MAX_QUEUED_EVENTS = 10_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """An event to append. ``key`` and ``version`` keep the log monotonic: of one key, versions only grow.
+    """An event to append. Its payload is ``head + cursor + tail``.
 
-    The payload is ``head + cursor + tail``.
+    The log drops an entry whose version is not higher than that of the last entry with the same ``key``.
     """
 
     key: str
@@ -50,13 +50,13 @@ class LogEntry:
 
     @property
     def size(self) -> int:
-        """Bytes of the payload, the cursor left out."""
+        """Size of the payload in bytes, without the cursor."""
         return len(self.head) + len(self.tail)
 
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
-    """What a subscription brings: a payload, or with ``data=None`` the news that the channel is subscribed (again)."""
+    """A message from a subscription: a payload, or ``None`` when the channel was subscribed or resubscribed."""
 
     channel: str
     data: bytes | None
@@ -66,15 +66,26 @@ Batch = list[tuple[LogEntry, asyncio.Future[None]]]
 
 
 class Bus:
-    """One Redis connection pool, and the queue of what is to be appended.
+    """A Redis connection pool, and the queue of events to append.
 
-    Appending is batched by itself: while one script call is under way, what comes meanwhile waits for the next.
+    Appends are batched automatically: events that arrive during a script call go into the next call.
+
+    Args:
+        url: URL of Redis.
+        namespace: Prefix of all Redis keys.
+        max_entries: Number of events to keep in the log.
+        max_bytes: Maximum total size of the events in the log.
+        timeout: Socket timeout in seconds.
+
+    Attributes:
+        available: Whether the last call to Redis succeeded.
+        appending: Whether the last append succeeded.
     """
 
     def __init__(
-        self, url: str, namespace: str, *, keep: int, keep_bytes: int = 256 * 1024 * 1024, timeout: float = 2.0
+        self, url: str, namespace: str, *, max_entries: int, max_bytes: int = 256 * 1024 * 1024, timeout: float = 2.0
     ) -> None:
-        # No retries: a script that ran and whose answer got lost would run again, and the outbox does it better.
+        # No retries: a script whose reply was lost would run twice. The outbox publishes again instead.
         self._redis = Redis.from_url(
             url,
             socket_timeout=timeout,
@@ -82,7 +93,7 @@ class Bus:
             retry=Retry(NoBackoff(), 0),
             client_name="realtime",
         )
-        self._keep = (keep, keep_bytes)
+        self._limits = (max_entries, max_bytes)
         self._namespace = namespace
         self._keys = [self.key(name) for name in ("meta", "log", "latest", "versions")]
         self.feed = self.key("feed")
@@ -92,57 +103,57 @@ class Bus:
         self._read = self.script("read.lua")
         self._queue: deque[tuple[LogEntry, asyncio.Future[None]]] = deque()
         self._queued_bytes = 0
-        self._due = asyncio.Event()
-        self._asked: dict[object, float] = {}
+        self._has_queued = asyncio.Event()
+        self._calls: dict[object, float] = {}
         self.available = True
         self.appending = True
         self.warning: str | None = None
-        """A problem of the configuration of Redis that does not stop the server."""
+        """A problem in the configuration of Redis that does not prevent the server from running."""
 
     @property
     def silent(self) -> bool:
-        """Whether Redis is away, or lets somebody wait for its answer."""
-        oldest = next(iter(self._asked.values()), None)
-        return not self.available or (oldest is not None and time.monotonic() - oldest > SILENCE)
+        """Whether Redis is unavailable, or has not answered a call for :data:`SILENCE_SECONDS`."""
+        oldest = next(iter(self._calls.values()), None)
+        return not self.available or (oldest is not None and time.monotonic() - oldest > SILENCE_SECONDS)
 
     @property
     def connections(self) -> ConnectionPool:
-        """The connections, for a library that talks to Redis by itself."""
+        """The connection pool, for libraries that access Redis directly."""
         return self._redis.connection_pool
 
     def key(self, name: str) -> str:
-        """A key of this program. All have one hash tag: in a Redis cluster, what a script touches lives in one slot."""
+        """Return a Redis key in the namespace. All keys share a hash tag, so that a cluster keeps them in one slot."""
         return f"{{{self._namespace}}}:{name}"
 
     def script(self, name: str) -> Any:
-        """A script of this program, to :meth:`call`."""
+        """Return a Lua script of this package, for :meth:`call`."""
         return self._redis.register_script(resources.files("realtime.eventlog").joinpath("scripts", name).read_text())
 
     async def aclose(self) -> None:
-        """Closes the connections; what is still queued fails."""
+        """Fail the queued events and close the connections."""
         _resolve(self._queue, BusUnavailable("the bus was closed"))
         self._queue.clear()
         self._queued_bytes = 0
         await self._redis.aclose()
 
     def append(self, entry: LogEntry) -> asyncio.Future[None]:
-        """Queues an event. The future is done once the log has it, and fails with :class:`BusUnavailable`."""
+        """Queue an event. Return a future that is done once the log has it, or fails with :class:`BusUnavailable`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if len(self._queue) >= QUEUE_EVENTS or self._queued_bytes + entry.size > QUEUE_BYTES:
-            future.set_exception(BusUnavailable("too many events wait for Redis"))
+        if len(self._queue) >= MAX_QUEUED_EVENTS or self._queued_bytes + entry.size > MAX_QUEUED_BYTES:
+            future.set_exception(BusUnavailable("too many events are queued for Redis"))
             return future
         self._queue.append((entry, future))
         self._queued_bytes += entry.size
-        self._due.set()
+        self._has_queued.set()
         return future
 
     async def run(self) -> None:
-        """Appends what is queued, for ever."""
+        """Append queued events until cancelled."""
         while True:
-            await self._due.wait()
+            await self._has_queued.wait()
             batch = self._next_batch()
             if not batch:
-                self._due.clear()
+                self._has_queued.clear()
                 continue
             try:
                 await self._call_append([entry for entry, _ in batch])
@@ -151,7 +162,7 @@ class Bus:
                 if self.appending:
                     log.warning("events cannot be published", extra={"error": error.detail})
                 self.appending = False
-            except BaseException as error:  # whoever waits must hear of it, whatever it is
+            except BaseException as error:  # the callers are waiting for these futures
                 _resolve(batch, BusUnavailable(repr(error)))
                 raise
             else:
@@ -161,7 +172,11 @@ class Bus:
     def _next_batch(self) -> Batch:
         batch: Batch = []
         size = 0
-        while self._queue and len(batch) < BATCH_EVENTS and (not batch or size + self._queue[0][0].size <= BATCH_BYTES):
+        while (
+            self._queue
+            and len(batch) < MAX_BATCH_EVENTS
+            and (not batch or size + self._queue[0][0].size <= MAX_BATCH_BYTES)
+        ):
             entry, future = self._queue.popleft()
             size += entry.size
             batch.append((entry, future))
@@ -169,23 +184,23 @@ class Bus:
         return batch
 
     async def _call_append(self, entries: Sequence[LogEntry]) -> Cursor:
-        arguments: list[bytes | str | int] = [secrets.token_hex(6), *self._keep, self.feed]
+        arguments: list[bytes | str | int] = [secrets.token_hex(6), *self._limits, self.feed]
         for entry in entries:
             arguments += (entry.key, entry.version, entry.head, entry.tail)
         epoch, top, *_ = await self.call(self._append, self._keys, arguments)
         return Cursor(epoch.decode(), top)
 
     async def call(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """What a script answers. Raises :class:`BusUnavailable`."""
-        question = object()
-        self._asked[question] = time.monotonic()
+        """Run a script and return its reply. Raises :class:`BusUnavailable`."""
+        call = object()
+        self._calls[call] = time.monotonic()
         try:
             result = await script(keys=keys, args=arguments)
         except (RedisError, OSError) as error:
             self.available = False
             raise _lost(error) from error
         finally:
-            del self._asked[question]
+            del self._calls[call]
         _stop_if_cancelled()
         self.available = True
         return result
@@ -195,25 +210,35 @@ class Bus:
         try:
             memory = await self._redis.info("memory")
         except NoPermissionError:
-            return  # the user may not look; whatever else it may not do shows when it is done
+            return  # the check is optional: the Redis user may lack permission for INFO
         except (RedisError, OSError) as error:
             raise _lost(error) from error
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
-            self.warning = EVICTS.format(policy)
+            self.warning = EVICTION_WARNING.format(policy)
             log.warning("Redis: %s", self.warning)
 
     async def position(self) -> Cursor:
-        """The position of the last event in the log. Raises :class:`BusUnavailable`."""
+        """Return the position of the last event in the log. Raises :class:`BusUnavailable`."""
         return await self._call_append(())
 
     async def read(
-        self, after: Cursor, last: int, *, collapse: bool = False, limit: int = 256, limit_bytes: int = BATCH_BYTES
+        self, after: Cursor, last: int, *, collapse: bool = False, limit: int = 256, limit_bytes: int = MAX_BATCH_BYTES
     ) -> list[tuple[int, bytes]] | None:
-        """Events after a cursor and up to the offset ``last``, the next ``most`` of them, as offset and payload.
+        """Return events after a cursor as pairs of offset and payload.
 
-        With ``collapse`` only the latest event of each key. ``None`` when the log does not reach back so far.
-        Raises :class:`BusUnavailable`.
+        Args:
+            after: Position before the first event.
+            last: Offset of the last event to return.
+            collapse: Whether to return only the latest event of each key.
+            limit: Maximum number of events.
+            limit_bytes: Maximum total size of the payloads. The first event is returned even if it is larger.
+
+        Returns:
+            The events, or ``None`` if the log does not reach back to ``after``.
+
+        Raises:
+            BusUnavailable: Redis cannot be reached.
         """
         arguments = [after.epoch, after.offset, last, limit, limit_bytes, int(collapse)]
         flat = await self.call(self._read, self._keys[:3], arguments)
@@ -222,7 +247,7 @@ class Bus:
         return list(zip(flat[::2], flat[1::2], strict=True))
 
     async def publish(self, channel: str, data: bytes) -> None:
-        """Publishes something that no log keeps. Raises :class:`BusUnavailable`."""
+        """Publish a message without adding it to the log. Raises :class:`BusUnavailable`."""
         try:
             await self._redis.publish(channel, data)
         except (RedisError, OSError) as error:
@@ -231,7 +256,7 @@ class Bus:
 
     @asynccontextmanager
     async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[BusMessage]]:
-        """Subscribes. The iterator raises :class:`BusUnavailable` when the connection is lost."""
+        """Subscribe to channels. The iterator raises :class:`BusUnavailable` when the connection is lost."""
         pubsub = self._redis.pubsub()
         try:
             try:
@@ -264,7 +289,11 @@ def _resolve(entries: Iterable[tuple[LogEntry, asyncio.Future[None]]], error: Bu
 
 
 def _stop_if_cancelled() -> None:
-    """Until Python 3.12, ``asyncio.wait_for``, which redis-py sends with, may swallow a cancellation (gh-86296)."""
+    """Raise ``CancelledError`` if the task was cancelled.
+
+    Before Python 3.12, ``asyncio.wait_for``, which redis-py uses to send, can swallow a cancellation
+    (https://github.com/python/cpython/issues/86296).
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -275,7 +304,7 @@ def _lost(error: Exception) -> BusUnavailable:
 
 
 def check_url(url: str) -> None:
-    """Raises ``ValueError`` with the reason when a Redis URL cannot be used."""
+    """Raise ``ValueError`` with the reason if a Redis URL is invalid."""
     try:
         parse_url(url)
     except ValueError as error:

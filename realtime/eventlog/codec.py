@@ -1,4 +1,4 @@
-"""The events of the log as bytes: encode a committed change, decode an event."""
+"""Encodes committed changes as log entries, and decodes the events of the log."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ def _audience_of(line: bytes) -> Audience:
 
 
 def encode_change(change: NoteChange) -> tuple[bytes, bytes]:
-    """The event of a committed change, in two parts: the log puts the cursor between them when it numbers the event.
+    """Encode the event of a committed change.
 
-    Behind it, on a line of its own, who may have it, unless it is for whoever may have what nobody owns.
+    The event is followed by a line with its audience, unless the note is unshared.
+
+    Returns:
+        The parts before and after the cursor, which the log inserts when it assigns the offset.
     """
     note = change.note
     number = b'","id":%d,"version":%d' % (note.id, note.version)
@@ -39,7 +42,7 @@ def encode_change(change: NoteChange) -> tuple[bytes, bytes]:
 
 
 def event_at(change: NoteChange, position: Cursor) -> Event:
-    """The event of a change that the log does not have yet: its cursor is that of the last event before it."""
+    """Return the event of a change that is not in the log. Its cursor is that of the last event in the log."""
     return decode_event(str(position).encode().join(encode_change(change)))
 
 
@@ -49,9 +52,10 @@ _CONTENT = b',"content":"'  # a quote inside a JSON string is escaped, so this c
 
 
 def decode_event(payload: bytes) -> Event:
-    """An event from the log, ready to be handed to clients.
+    """Decode an event from the log.
 
-    Raises ``ValueError`` for bytes that :func:`encode_change` did not make.
+    Raises:
+        ValueError: The payload does not have the format of :func:`encode_change`.
     """
     body, _, audience = payload.partition(b"\n")  # a line break inside a JSON string is escaped
     body.decode()
@@ -60,14 +64,15 @@ def decode_event(payload: bytes) -> Event:
         raise ValueError(f"not an event: {body[:80]!r}")
     kind, epoch, offset, note, number = head.groups()
     cursor, id, version = Cursor(epoch.decode(), int(offset)), int(note), int(number)
-    key, at = ("note", id), str(cursor)
-    full = Frame(body, key=key, version=version, cursor=at)
+    key, cursor_text = ("note", id), str(cursor)
+    full = Frame(body, key=key, version=version, cursor=cursor_text)
     cut = body.find(_CONTENT)
-    slim = full if cut < 0 else Frame(body[:cut] + b"}}", key=key, version=version, cursor=at)
+    slim = full if cut < 0 else Frame(body[:cut] + b"}}", key=key, version=version, cursor=cursor_text)
     event = partial(Event, id, cursor, full, slim, deleted=kind == b"deleted")
     if not audience:
         return event()
-    told = _audience_of(audience)
-    last = max(told.former.values(), default=0)  # not that of the event: who lost the note hears nothing of it
-    gone = Frame(_GONE.format(cursor, id, last).encode(), key=key, version=last, cursor=at)
-    return event(audience=told, gone=gone)
+    receivers = _audience_of(audience)
+    # Not the version of the event: clients that lost access must not learn of later changes.
+    last = max(receivers.former.values(), default=0)
+    gone = Frame(_GONE.format(cursor, id, last).encode(), key=key, version=last, cursor=cursor_text)
+    return event(audience=receivers, gone=gone)

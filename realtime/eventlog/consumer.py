@@ -1,4 +1,4 @@
-"""Keeps a worker at the head of the log: every event once and in order, or a reset. Never a silent hole."""
+"""Delivers every event of the log to a worker, once and in order. If events are missing, it resets the clients."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECK_INTERVAL = 1.0
-CONTACT_INTERVAL = 0.1
-"""Seconds between checks for Redis, until it answers for the first time."""
+CHECK_INTERVAL_SECONDS = 1.0
+CONTACT_INTERVAL_SECONDS = 0.1
+"""Interval of checks whether Redis is available, until it answers for the first time."""
 READ_AHEAD = 2**32
-READ_BYTES = 512 * 1024  # handed out at once: less than a client's budget, so that catching up closes nobody
+MAX_READ_BYTES = 512 * 1024
+"""Less than the queue of one client, so that catching up does not close clients that are too slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerHandlers:
-    """Where the follower hands things: events, resets, and messages of the presence channel."""
+    """Callbacks of a consumer: for payloads to decode, events, resets, and messages of the presence channel."""
 
     decode: Callable[[bytes], Event]
     deliver: Callable[[Event], None]
@@ -36,39 +37,43 @@ class ConsumerHandlers:
 
 
 class LogConsumer:
-    """Follows the feed's channel, and the log wherever the channel leaves a hole."""
+    """Follows the channel of the feed, and reads missed events from the log."""
 
     def __init__(self, bus: Bus, handlers: ConsumerHandlers) -> None:
         self._bus = bus
         self._handlers = handlers
         self._position: Cursor | None = None
-        self._known = asyncio.Event()
-        self._top = UNKNOWN
-        self._heard = 0
-        self._catching_up = asyncio.Lock()
+        self._contacted = asyncio.Event()
+        self._log_position = UNKNOWN
+        self._received_count = 0
+        self._catch_up_lock = asyncio.Lock()
         self.connected = False
 
     @property
     def position(self) -> Cursor:
-        """The last event handed out. Before the first contact with Redis, a cursor that always leads to a reset."""
+        """The position of the last delivered event. Until Redis is reached, a cursor that always causes a reset."""
         return self._position or UNKNOWN
 
     @property
     def lag(self) -> int:
-        """Events in the log that were not handed out yet, as of the last check."""
-        if self._position is None or self._top.epoch != self._position.epoch:
+        """Number of undelivered events in the log at the time of the last check."""
+        if self._position is None or self._log_position.epoch != self._position.epoch:
             return 0
-        return max(0, self._top.offset - self._position.offset)
+        return max(0, self._log_position.offset - self._position.offset)
 
     async def ready(self) -> None:
         """Wait until Redis answers, or is known to be unavailable: events then come from MongoDB."""
-        while not (self._known.is_set() or self._bus.silent):
+        while not (self._contacted.is_set() or self._bus.silent):
             with suppress(TimeoutError):
-                async with asyncio.timeout(CONTACT_INTERVAL):
-                    await self._known.wait()
+                async with asyncio.timeout(CONTACT_INTERVAL_SECONDS):
+                    await self._contacted.wait()
 
     async def run(self) -> None:
-        """Follows until the connection is lost; raises :class:`BusUnavailable` then. To be run again."""
+        """Follow the log until the connection is lost. Call this again to reconnect.
+
+        Raises:
+            BusUnavailable: The connection was lost.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen())
@@ -88,10 +93,9 @@ class LogConsumer:
                     if message.data is not None:
                         self._handlers.presence(message.data)
                     continue
-                self._heard += 1
+                self._received_count += 1
                 if message.data is None:
-                    # The client library subscribes again by itself after a drop: what was published meanwhile is only
-                    # in the log.
+                    # redis-py resubscribes automatically after a disconnect. Events from that time are only in the log.
                     await self._catch_up()
                     self.connected = True
                 elif not self._accept(message.data):
@@ -99,24 +103,28 @@ class LogConsumer:
         raise BusUnavailable("the subscription ended")
 
     async def _check(self) -> None:
-        """A connection can be healthy and deliver nothing, so the position is asked for, too."""
+        """Compare the position with the log periodically: a healthy connection may still deliver nothing."""
         while True:
-            seen, heard = self._top, self._heard
-            await asyncio.sleep(CHECK_INTERVAL)
-            self._top = await self._bus.position()
+            previous, received_count = self._log_position, self._received_count
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            self._log_position = await self._bus.position()
             position = self._position
-            if position is None or self._top.epoch != position.epoch:
+            if position is None or self._log_position.epoch != position.epoch:
                 await self._catch_up()
-            elif seen.epoch == position.epoch and seen.offset > position.offset and heard == self._heard:
+            elif (
+                previous.epoch == position.epoch
+                and previous.offset > position.offset
+                and received_count == self._received_count
+            ):
                 await self._catch_up()
                 raise BusUnavailable("the subscription delivers nothing")
 
     def _accept(self, payload: bytes) -> bool:
-        """Hands an event out if it is the next one. False if there is a hole before it, or if it is none of ours."""
+        """Deliver an event if it is the next one. Return false if events before it are missing, or if it is invalid."""
         try:
             event = self._handlers.decode(payload)
         except ValueError:
-            log.warning("unreadable event", exc_info=True)
+            log.warning("invalid event", exc_info=True)
             return False
         position = self._position
         if position is None or event.cursor.epoch != position.epoch or event.cursor.offset > position.offset + 1:
@@ -127,21 +135,24 @@ class LogConsumer:
         return True
 
     async def _catch_up(self) -> None:
-        """Reads the log from the last event handed out; where it does not reach back, everyone starts over."""
-        async with self._catching_up:
+        """Read the log from the last delivered event on. If it does not reach back, reset all clients."""
+        async with self._catch_up_lock:
             if self._position is None:
-                # Clients that connected before may have missed events that came from MongoDB: they are reset.
+                # Clients that are connected already may have missed events that came from MongoDB.
                 self._position = await self._bus.position()
-                self._known.set()
+                self._contacted.set()
                 self._handlers.reset(self._position)
             while entries := await self._bus.read(
-                self._position, self._position.offset + READ_AHEAD, limit_bytes=READ_BYTES
+                self._position, self._position.offset + READ_AHEAD, limit_bytes=MAX_READ_BYTES
             ):
                 if not all(self._accept(payload) for _, payload in entries):
                     entries = None
                     break
             if entries is None:
                 position = await self._bus.position()
-                log.warning("history has a hole", extra={"last": str(self._position), "position": str(position)})
+                log.warning(
+                    "events are missing from the log: clients are reset",
+                    extra={"last": str(self._position), "position": str(position)},
+                )
                 self._position = position
                 self._handlers.reset(position)

@@ -1,4 +1,4 @@
-"""A position in the log of events."""
+"""Positions in the event log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Cursor(NamedTuple):
-    """``<epoch>:<offset>``: the log's generation, and the number of the last event seen in it. Opaque to clients."""
+    """A position ``<epoch>:<offset>``: the generation of the log, and an event's number in it. Opaque to clients."""
 
     epoch: str
     offset: int
@@ -16,7 +16,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """The cursor that a client sent. One that no log can have issued becomes one that no log reaches back to."""
+        """Parse a cursor that a client sent. Return :data:`UNKNOWN`, which causes a reset, if it is invalid."""
         epoch, _, offset = text.rpartition(":")
         if epoch and offset.isascii() and offset.isdigit() and len(offset) <= 16:
             return cls(epoch, int(offset))

@@ -1,4 +1,4 @@
-"""Events of the log, decoded: a change of a note in all its variants, and who may receive it."""
+"""Decoded events of the log: a change of a note in all its variants, and its audience."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Who may have the events of a note: the keys that open it since a version of it.
+    """The clients that receive the events of a note.
 
-    ``former`` are those that did before, each with the version that ended it.
+    Attributes:
+        since: Version of the note at which this audience was set.
+        readers: Principal keys with access to the note.
+        former: Principal keys that lost access, with the version at which they lost it.
     """
 
     since: int
@@ -24,12 +27,22 @@ class Audience:
 
 
 UNSHARED = Audience(1, frozenset({None}), {})
-"""That of a note that nobody owns."""
+"""The audience of notes without an owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a note in its variants: ``full``, ``slim`` without the content, ``gone`` for who lost the note."""
+    """A change of a note.
+
+    Attributes:
+        id: Id of the note.
+        cursor: Position in the log.
+        full: Frame with the whole note.
+        slim: Frame without the note's ``content``.
+        deleted: Whether the note was deleted.
+        audience: The clients that receive the event.
+        gone: Frame for clients that lost access to the note, if there can be any.
+    """
 
     id: int
     cursor: Cursor

@@ -1,8 +1,9 @@
-"""The outbox: what was committed gets published and archived, at least once, whoever died in between.
+"""The outbox: publishes and archives every committed change at least once, even if a worker is killed.
 
-A write leaves its note ``dirty``, with its revision, in the same commit. Once its event is in the log and its revision
-in the history the mark is cleared, in batches and only at the version that was published. A sweep in every worker takes
-up what stays dirty over two passes; the log and the history drop what they already have. No clocks.
+A write marks its note as ``dirty`` and stores the revision in the same commit. The mark is cleared, in batches, when
+the event is in the log and the revision in the history, and only if the note still has the published version. Each
+worker sweeps periodically, and publishes notes again that are dirty at the same version in two passes. The log and the
+history ignore duplicates. No clocks are compared.
 """
 
 from __future__ import annotations
@@ -25,41 +26,51 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLEAR_INTERVAL = 0.1
-SWEEP_INTERVAL = 1.0
-SWEEP_NOTES = 1000
-REPUBLISH_NOTES = 50
-CLOSE_TIMEOUT = 1.0
+FLUSH_INTERVAL_SECONDS = 0.1
+SWEEP_INTERVAL_SECONDS = 1.0
+MAX_SWEEP_NOTES = 1000
+REPUBLISH_BATCH_NOTES = 50
+CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class Outbox:
-    """Publishes committed changes, has their revisions archived, and clears their marks."""
+    """Publishes committed changes, archives their revisions and clears the dirty marks.
 
-    def __init__(self, store: Store, bus: Bus, failpoints: FailPoints, metrics: Metrics, *, wait: float) -> None:
+    Args:
+        store: The database.
+        bus: The event log.
+        failpoints: Fault injection for tests.
+        metrics: Receives counters.
+        publish_wait: Seconds that :meth:`publish` waits for the log.
+    """
+
+    def __init__(
+        self, store: Store, bus: Bus, failpoints: FailPoints, metrics: Metrics, *, publish_wait: float
+    ) -> None:
         self._store = store
         self._bus = bus
         self._failpoints = failpoints
         self._metrics = metrics
-        self._wait = wait
+        self._publish_wait = publish_wait
         self._tasks: set[asyncio.Task[bool]] = set()
         self._committed: set[int] = set()
         self._published: dict[int, int] = {}
         self._dirty_before: dict[int, int] = {}
 
     async def publish(self, change: NoteChange) -> None:
-        """Publishes a change that is committed, and waits for it a little.
+        """Publish a committed change. Wait at most ``publish_wait`` seconds until it is in the log.
 
-        Never fails and never waits long: what is not published now, the sweep will.
+        Does not raise: the sweep publishes the change again if this fails.
         """
         self._committed.add(change.note.id)
         task = asyncio.create_task(self._publish(change))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if not self._bus.silent:
-            await asyncio.wait({task}, timeout=self._wait)
+            await asyncio.wait({task}, timeout=self._publish_wait)
 
     async def _publish(self, change: NoteChange) -> bool:
-        """Whether the log has it now."""
+        """Publish a change, and return whether it is in the log now."""
         note = change.note
         await self._failpoints.hit("after_write_before_publish")
         try:
@@ -72,43 +83,43 @@ class Outbox:
         self._published[note.id] = max(note.version, self._published.get(note.id, 0))
         return True
 
-    async def clear(self) -> None:
-        """Archives what was committed and takes the mark off what was published, for ever."""
+    async def run_flush(self) -> None:
+        """Call :meth:`flush` periodically until cancelled."""
         while True:
-            await asyncio.sleep(CLEAR_INTERVAL)
+            await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Archives what was committed and takes the mark off what was published, so far."""
-        # Lost with a failure here, a note stays dirty, and the sweep takes it up.
+        """Archive the committed revisions, and clear the dirty marks of published changes."""
+        # After a failure the notes stay dirty, and the sweep retries them.
         committed, self._committed = self._committed, set()
         published, self._published = self._published, {}
         await self._store.archive.archive(committed, published)
 
-    async def sweep(self) -> None:
-        """Publishes again what stays dirty, for ever."""
+    async def run_sweep(self) -> None:
+        """Call :meth:`sweep_once` periodically until cancelled."""
         while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
+            await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """One pass of the sweep."""
-        dirty = await self._store.notes.dirty(SWEEP_NOTES)
+        """Publish the notes again that are dirty since the previous pass."""
+        dirty = await self._store.notes.dirty(MAX_SWEEP_NOTES)
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]
         self._dirty_before = dirty
         self._committed.update(stale)
-        for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_NOTES):
-            changes = await self._store.notes.changes(stale[start : start + REPUBLISH_NOTES])
+        for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_BATCH_NOTES):
+            changes = await self._store.notes.changes(stale[start : start + REPUBLISH_BATCH_NOTES])
             published = sum(await asyncio.gather(*(self._publish(change) for change in changes)))
             if published:
-                log.info("published again what was left over", extra={"notes": published})
+                log.info("published pending changes again", extra={"notes": published})
         await self.flush()
 
     async def aclose(self) -> None:
-        """Waits a little for the publishes under way, and clears their marks if that can be done at once."""
+        """Wait briefly for changes that are being published, and clear their marks if MongoDB responds in time."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._wait)
+            await asyncio.wait(self._tasks, timeout=self._publish_wait)
         with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self.flush()

@@ -1,7 +1,7 @@
-"""The way around Redis: while it is silent, what is committed reaches the clients of every worker from MongoDB.
+"""Publishes changes from MongoDB to the clients of a worker while Redis is unavailable.
 
-There, what is not published yet is marked, whoever wrote it. Once Redis is back all of it comes again, in the order of
-the log; what comes twice carries its version.
+Unpublished changes of all workers are marked as dirty in MongoDB. When Redis is available again, the same changes are
+published in log order. Clients ignore events with a version that they already have.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from realtime.notes.models import NoteChange
     from realtime.store.database import Store
 
-INTERVAL = 0.2
-GRACE = 0.05
-"""Seconds in which a loop that was held up reads an answer that is there."""
-SHARE = 0.25
-"""Of the time, at most, for looking: the longer Redis is away, the more is marked."""
-NOTES = 10_000
-BATCH = 50
+POLL_INTERVAL_SECONDS = 0.2
+REPLY_GRACE_SECONDS = 0.05
+"""Time for a blocked event loop to read a reply that has already arrived."""
+MAX_TIME_SHARE = 0.25
+"""Maximum share of time spent on polling: the longer Redis is unavailable, the more notes are dirty."""
+MAX_NOTES = 10_000
+BATCH_NOTES = 50
 
 
 class OutboxPoller:
-    """Looks for what is not published while Redis is silent, and has it told."""
+    """Polls MongoDB for unpublished changes while Redis is unresponsive, and passes them to ``publish``."""
 
-    def __init__(self, store: Store, bus: Bus, tell: Callable[[NoteChange], None]) -> None:
+    def __init__(self, store: Store, bus: Bus, publish: Callable[[NoteChange], None]) -> None:
         self._store = store
         self._bus = bus
-        self._tell = tell
-        self._told: dict[int, int] = {}
+        self._publish = publish
+        self._published: dict[int, int] = {}
 
     async def run(self) -> None:
-        """Looks, for ever."""
+        """Poll until cancelled."""
         loop = asyncio.get_running_loop()
-        rest = INTERVAL
+        delay = POLL_INTERVAL_SECONDS
         while True:
-            await asyncio.sleep(rest)
+            await asyncio.sleep(delay)
             started = loop.time()
             if self._bus.silent:
-                await asyncio.sleep(GRACE)
+                await asyncio.sleep(REPLY_GRACE_SECONDS)
             if self._bus.silent:
                 await self.poll()
             else:
-                self._told.clear()
-            rest = max(INTERVAL, (1 / SHARE - 1) * (loop.time() - started))
+                self._published.clear()
+            delay = max(POLL_INTERVAL_SECONDS, (1 / MAX_TIME_SHARE - 1) * (loop.time() - started))
 
     async def poll(self) -> None:
-        """Tells of what is not published and was not told yet. Raises :class:`Unavailable`."""
-        dirty = await self._store.notes.dirty(NOTES)
-        new = [id for id, version in dirty.items() if version > self._told.get(id, 0)]
-        for start in range(0, len(new), BATCH):
-            for change in await self._store.notes.changes(new[start : start + BATCH]):
-                self._told[change.note.id] = change.note.version
-                self._tell(change)
+        """Publish the unpublished changes that were not passed on yet. Raises :class:`Unavailable`."""
+        dirty = await self._store.notes.dirty(MAX_NOTES)
+        new = [id for id, version in dirty.items() if version > self._published.get(id, 0)]
+        for start in range(0, len(new), BATCH_NOTES):
+            for change in await self._store.notes.changes(new[start : start + BATCH_NOTES]):
+                self._published[change.note.id] = change.note.version
+                self._publish(change)

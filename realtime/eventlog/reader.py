@@ -1,4 +1,4 @@
-"""Reads of the log for those who come back: a few at a time, and one for all who missed the same."""
+"""Reads the log for clients that resume. Clients that missed the same events share one read."""
 
 from __future__ import annotations
 
@@ -12,47 +12,51 @@ if TYPE_CHECKING:
     from realtime.eventlog.cursor import Cursor
     from realtime.eventlog.event import Event
 
-AT_ONCE = 16
-BYTES = 256 * 1024
-"""Of one read; who missed more reads on."""
+MAX_CONCURRENT_READS = 16
+MAX_READ_BYTES = 256 * 1024
+"""Maximum size of one read. Clients that missed more read again."""
 
 
 class _Abandoned(Exception):
-    """Who read for all went away."""
+    """Raised for the clients that share a read when the client that performs it is cancelled."""
 
 
 class LogReader:
-    """The reads of one worker."""
+    """Reads the log for the clients of one worker, with a limit on concurrent reads."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._turn = asyncio.Semaphore(AT_ONCE)
-        self._under_way: dict[tuple[Cursor, int], asyncio.Future[list[Event] | None]] = {}
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT_READS)
+        self._pending: dict[tuple[Cursor, int], asyncio.Future[list[Event] | None]] = {}
 
     async def missed(self, since: Cursor, last: int) -> list[Event] | None:
-        """The next events after a cursor and up to an offset, the latest of each note; empty if there are no more.
+        """Return the next events after ``since`` and up to the offset ``last``, only the latest of each note.
 
-        ``None`` when the log does not reach back so far. Raises :class:`BusUnavailable`.
+        Returns:
+            The events, an empty list if there are no more, or ``None`` if the log does not reach back to ``since``.
+
+        Raises:
+            BusUnavailable: Redis cannot be reached.
         """
         key = since, last
-        while (others := self._under_way.get(key)) is not None:
+        while (shared := self._pending.get(key)) is not None:
             try:
-                return await asyncio.shield(others)
+                return await asyncio.shield(shared)
             except _Abandoned:
                 continue
-        mine = self._under_way[key] = asyncio.get_running_loop().create_future()
+        future = self._pending[key] = asyncio.get_running_loop().create_future()
         try:
             events = await self._read(since, last)
         except BaseException as error:
-            mine.set_exception(error if isinstance(error, Exception) else _Abandoned())
-            mine.exception()  # it may be that nobody else asked
+            future.set_exception(error if isinstance(error, Exception) else _Abandoned())
+            future.exception()  # prevents a warning if no other client waits
             raise
         finally:
-            del self._under_way[key]
-        mine.set_result(events)
+            del self._pending[key]
+        future.set_result(events)
         return events
 
     async def _read(self, since: Cursor, last: int) -> list[Event] | None:
-        async with self._turn:
-            entries = await self._bus.read(since, last, collapse=True, limit_bytes=BYTES)
+        async with self._semaphore:
+            entries = await self._bus.read(since, last, collapse=True, limit_bytes=MAX_READ_BYTES)
         return None if entries is None else [decode_event(payload) for _, payload in entries]

@@ -1,4 +1,4 @@
-"""The description of the feed, in AsyncAPI 3, made from the messages of :mod:`realtime.feed.messages`."""
+"""Generates the AsyncAPI 3 description of the feed from :mod:`realtime.feed.messages`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from realtime.feed.query import FeedQuery
 from realtime.notes.models import EXAMPLE, Note
 from realtime.version import __version__
 
-CURSOR = "c2c16b7c2e32:17"
-_NOTE = Note.model_validate(EXAMPLE)
-_PERSON: dict[str, JsonValue] = {"name": "Ada"}
+EXAMPLE_CURSOR = "c2c16b7c2e32:17"
+_EXAMPLE_NOTE = Note.model_validate(EXAMPLE)
+_EXAMPLE_STATE: dict[str, JsonValue] = {"name": "Ada"}
 EXAMPLES: list[BaseModel] = [
-    messages.Ready(cursor=CURSOR),
-    messages.NoteCreated(cursor=CURSOR, id=1, version=1, note=_NOTE.model_copy(update={"version": 1})),
-    messages.NoteUpdated(cursor=CURSOR, id=1, version=3, note=_NOTE),
-    messages.NoteDeleted(cursor=CURSOR, id=1, version=4),
-    messages.PresenceShown(id=1, people={"8ad3c0e1b2f4-1": _PERSON}),
+    messages.Ready(cursor=EXAMPLE_CURSOR),
+    messages.NoteCreated(cursor=EXAMPLE_CURSOR, id=1, version=1, note=_EXAMPLE_NOTE.model_copy(update={"version": 1})),
+    messages.NoteUpdated(cursor=EXAMPLE_CURSOR, id=1, version=3, note=_EXAMPLE_NOTE),
+    messages.NoteDeleted(cursor=EXAMPLE_CURSOR, id=1, version=4),
+    messages.PresenceShown(id=1, people={"8ad3c0e1b2f4-1": _EXAMPLE_STATE}),
     messages.PresenceChanged(id=1, person="8ad3c0e1b2f4-1", state=None),
-    messages.Reset(cursor=CURSOR),
-    messages.Heartbeat(cursor=CURSOR),
+    messages.Reset(cursor=EXAMPLE_CURSOR),
+    messages.Heartbeat(cursor=EXAMPLE_CURSOR),
     messages.Error(detail="type: Input should be 'presence', 'auth' or 'pong'"),
-    messages.PresenceSet(type="presence", id=1, state=_PERSON),
+    messages.PresenceSet(type="presence", id=1, state=_EXAMPLE_STATE),
     messages.Auth(type="auth", token="…"),
     messages.Pong(type="pong"),
 ]
 
 
-def classes_of(union: Any) -> list[type[BaseModel]]:
-    """The classes of a union of messages."""
+def message_classes(union: Any) -> list[type[BaseModel]]:
+    """Return the classes of a union of messages."""
     return list(get_args(get_args(union)[0]))
 
 
 @cache
 def asyncapi() -> dict[str, Any]:
-    """The whole description."""
-    sent, taken = classes_of(messages.ServerMessage), classes_of(messages.ClientMessage)
+    """Return the AsyncAPI document."""
+    sent, received = message_classes(messages.ServerMessage), message_classes(messages.ClientMessage)
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((message, "serialization") for message in sent),
-        *((message, "validation") for message in taken),
+        *((message, "validation") for message in received),
     ]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     query = FeedQuery.model_json_schema()
@@ -53,8 +53,9 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "realtime: the feed",
             "version": __version__,
-            "description": "Every change of every note, live. Events are full state with a `version`: apply one if its"
-            " version is higher than the one you have. Remember every frame's `cursor` and resume with `since=`.",
+            "description": "Every change of every note, in real time. Each event contains the full state of a note and"
+            " its `version`. Apply the event if this version is higher than yours. Save the `cursor` of each frame, and"
+            " pass it as `since=` to resume.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
@@ -62,9 +63,9 @@ def asyncapi() -> dict[str, Any]:
             "feed": {
                 "address": "/ws",
                 "title": "The feed over a WebSocket",
-                "description": "JSON text frames. `/events` sends the same frames as Server-Sent Events, and `/changes`"
-                " answers with them.",
-                "messages": {message.__name__: _ref("messages", message) for message in (*sent, *taken)},
+                "description": "JSON text frames. `/events` sends the same messages as Server-Sent Events, and"
+                " `/changes` returns them to a long poll.",
+                "messages": {message.__name__: _ref("messages", message) for message in (*sent, *received)},
                 "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
                 "x-close-codes": {
                     str(code.value): {"reason": reason, "comeBack": may_reconnect(code)}
@@ -75,19 +76,19 @@ def asyncapi() -> dict[str, Any]:
         "operations": {
             "sendEvents": {
                 "action": "send",
-                "summary": "What the server sends",
+                "summary": "Messages that the server sends",
                 "channel": {"$ref": "#/channels/feed"},
                 "messages": [_in_channel(message) for message in sent],
             },
             "receiveCommands": {
                 "action": "receive",
-                "summary": "What a client may send",
+                "summary": "Messages that a client can send",
                 "channel": {"$ref": "#/channels/feed"},
-                "messages": [_in_channel(message) for message in taken],
+                "messages": [_in_channel(message) for message in received],
             },
         },
         "components": {
-            "messages": {message.__name__: _message(message) for message in (*sent, *taken)},
+            "messages": {message.__name__: _message(message) for message in (*sent, *received)},
             "schemas": definitions["$defs"],
         },
     }

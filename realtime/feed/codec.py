@@ -1,4 +1,4 @@
-"""The messages of the feed that are not events, encoded as frames."""
+"""Encodes the feed messages that are not events as frames."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from realtime.core.frames import Frame
 from realtime.eventlog.cursor import Cursor
 from realtime.feed.messages import Heartbeat, Ready, Reset
 
-RESET = "reset"  # the key of a reset frame
+RESET = "reset"  # the conflation key of a reset frame
 
 
 def encode(message: BaseModel) -> bytes:
-    """A message as the JSON that the sockets send."""
+    """Return a message as JSON."""
     return message.__pydantic_serializer__.to_json(message)
 
 
 @lru_cache(maxsize=1)
 def ready(position: Cursor) -> Frame:
-    """The frame that says: everything after the position will come. It is the same for all who come meanwhile."""
+    """Return a ``ready`` frame. The last one is cached: clients that connect between two events share it."""
     return Frame(encode(Ready(cursor=str(position))), cursor=str(position))
 
 
 def reset(position: Cursor) -> Frame:
-    """The frame that says: start over, and go on from the position."""
+    """Return a ``reset`` frame: clients fetch all notes again and resume from the position."""
     return Frame(encode(Reset(cursor=str(position))), key=RESET, cursor=str(position))
 
 
 def heartbeat(position: Cursor) -> Frame:
-    """The frame that says: nothing was missed up to the position."""
+    """Return a ``heartbeat`` frame: clients have received everything up to the position."""
     return Frame(encode(Heartbeat(cursor=str(position))), cursor=str(position))

@@ -1,77 +1,83 @@
-"""How long to rest between two fan-outs, so that more events share one.
+"""Chooses the delay between two fan-outs, so that more events share one fan-out.
 
-A fan-out takes the loop as long for one event as for many. Whoever writes and waits for the answer may send more in the
-end if the loop has time for that in between; or less, if the next write only comes once this one has arrived. Which of
-both it is cannot be seen from here, so it is tried: a longer rest stays if more events went out with it.
+A fan-out takes the event loop about as long for one event as for many. A delay gives time to a client that waits for
+the response to a write before it sends the next one, which may raise the total throughput. It lowers the throughput if
+the next write depends on the delivery of the previous one. The server cannot distinguish the two cases, so it measures:
+a longer delay is kept if more events per second were delivered with it.
 """
 
 from __future__ import annotations
 
-RESTS = (0.0, 1.0, 3.0)
-"""To choose from, in times that a fan-out takes."""
-LONGEST = 0.03
-"""Seconds of a rest, at most."""
-WINDOW = 0.05
-FAN_OUTS = 8
-"""Seconds and fan-outs after which a rest is judged."""
-MORE = 1.2
-AS_MANY = 0.9
-"""Of the events before, how many must go out for a longer rest to stay, and for a shorter one."""
-IMPATIENCE, PATIENCE = 4, 64
-"""Windows between two trials, at first and at most: each that failed has cost something."""
+DELAY_FACTORS = (0.0, 1.0, 3.0)
+"""Candidate delays, as multiples of the duration of the last fan-out."""
+MAX_DELAY_SECONDS = 0.03
+MIN_WINDOW_SECONDS = 0.05
+MIN_WINDOW_FLUSHES = 8
+"""A delay is evaluated after both this number of fan-outs and ``MIN_WINDOW_SECONDS``."""
+MIN_RATIO_FOR_LONGER = 1.2
+MIN_RATIO_FOR_SHORTER = 0.9
+"""Event rate, relative to that of the best delay so far, above which a longer or a shorter delay replaces it."""
+MIN_WINDOWS_BETWEEN_TRIALS, MAX_WINDOWS_BETWEEN_TRIALS = 4, 64
+"""The interval doubles after each failed trial, because a failed trial costs throughput."""
 
 
 class AdaptiveFlushDelay:
-    """The rests of one hub. Times are in seconds, of any clock."""
+    """Chooses the delays of one hub. Times are in seconds, of any clock."""
 
     def __init__(self) -> None:
-        self._end = 0.0
-        self._begin(0.0)
+        self._earliest_start = 0.0
+        self._reset(0.0)
 
-    def _begin(self, now: float) -> None:
-        self._chosen = self._tried = 0
-        self._up = True
-        self._left = 0
-        self._patience = IMPATIENCE
-        self._rate = 0.0
-        self._open(now)
+    def _reset(self, now: float) -> None:
+        self._best = self._current = 0
+        self._longer_next = True
+        self._windows_to_trial = 0
+        self._trial_interval = MIN_WINDOWS_BETWEEN_TRIALS
+        self._best_rate = 0.0
+        self._start_window(now)
 
-    def _open(self, now: float) -> None:
-        self._since = now
-        self._events = self._fan_outs = 0
+    def _start_window(self, now: float) -> None:
+        self._window_start = now
+        self._events = self._flushes = 0
 
-    def rest(self, started: float, ended: float, events: int) -> float:
-        """Seconds to rest after a fan-out of so many events. At rest that is none: it is for who is pressed only."""
-        took = ended - started
-        if started - self._end > 2 * took:  # it could have been earlier: nothing presses
-            self._begin(started)
+    def next_delay(self, started: float, ended: float, events: int) -> float:
+        """Return the delay before the next fan-out in seconds; zero unless the event loop is saturated.
+
+        Args:
+            started: Time when the last fan-out started.
+            ended: Time when it ended.
+            events: Number of events that it delivered.
+        """
+        duration = ended - started
+        if started - self._earliest_start > 2 * duration:  # the loop was idle: it is not saturated
+            self._reset(started)
         self._events += events
-        self._fan_outs += 1
-        if self._fan_outs >= FAN_OUTS and ended - self._since >= WINDOW:
-            self._judge(self._events / (ended - self._since))
-            self._open(ended)
-        rest = min(RESTS[self._tried] * took, LONGEST)
-        self._end = ended + rest
-        return rest
+        self._flushes += 1
+        if self._flushes >= MIN_WINDOW_FLUSHES and ended - self._window_start >= MIN_WINDOW_SECONDS:
+            self._evaluate(self._events / (ended - self._window_start))
+            self._start_window(ended)
+        delay = min(DELAY_FACTORS[self._current] * duration, MAX_DELAY_SECONDS)
+        self._earliest_start = ended + delay
+        return delay
 
-    def _judge(self, rate: float) -> None:
-        if self._tried == self._chosen:
-            self._rate = rate
-            self._left -= 1
-            if self._left <= 0:
-                self._try()
-        elif rate > self._rate * (MORE if self._tried > self._chosen else AS_MANY):
-            self._chosen = self._tried
-            self._rate = rate
-            self._patience = IMPATIENCE
-            self._try()
+    def _evaluate(self, rate: float) -> None:
+        if self._current == self._best:
+            self._best_rate = rate
+            self._windows_to_trial -= 1
+            if self._windows_to_trial <= 0:
+                self._start_trial()
+        elif rate > self._best_rate * (MIN_RATIO_FOR_LONGER if self._current > self._best else MIN_RATIO_FOR_SHORTER):
+            self._best = self._current
+            self._best_rate = rate
+            self._trial_interval = MIN_WINDOWS_BETWEEN_TRIALS
+            self._start_trial()
         else:
-            self._tried = self._chosen
-            self._up = not self._up
-            self._patience = min(2 * self._patience, PATIENCE)
-            self._left = self._patience
+            self._current = self._best
+            self._longer_next = not self._longer_next
+            self._trial_interval = min(2 * self._trial_interval, MAX_WINDOWS_BETWEEN_TRIALS)
+            self._windows_to_trial = self._trial_interval
 
-    def _try(self) -> None:
-        if not 0 <= self._chosen + (1 if self._up else -1) < len(RESTS):
-            self._up = not self._up
-        self._tried = self._chosen + (1 if self._up else -1)
+    def _start_trial(self) -> None:
+        if not 0 <= self._best + (1 if self._longer_next else -1) < len(DELAY_FACTORS):
+            self._longer_next = not self._longer_next
+        self._current = self._best + (1 if self._longer_next else -1)

@@ -1,4 +1,4 @@
-"""The fan-out: clients, and who gets what. One hub in every worker; no IO, no encoding."""
+"""The fan-out of events to subscribers. Each worker has one hub. It performs no I/O and no encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from realtime.feed.flush_delay import AdaptiveFlushDelay
 from realtime.feed.replay_buffer import ReplayBuffer
-from realtime.feed.subscriber import BATCH, Subscriber, Subscription
+from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, Subscription
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from realtime.eventlog.event import Event
 
 
-MOST_TOLD = 100_000
-TURNS = 6
-"""Of the loop, before a fan-out: the answer to the write that it tells of goes out first, and the next can come."""
+MAX_KNOWN_LOSSES = 100_000
+"""Number of notes whose last announced loss of access is remembered."""
+FLUSH_DELAY_TURNS = 6
+"""Event loop iterations before a fan-out: the response to the write is sent first, and the next write can arrive."""
 
 
-Wants = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
-"""The notes that a client wants, the keys that it has, and whether it wants contents."""
+SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
+"""The note ids (``None`` for all), the principal keys (``None`` for all notes), and whether ``content`` is included."""
 
 
 @dataclass
 class HubStats:
-    """What the hub counted since it started."""
+    """Counters of a hub since its start."""
 
     deliveries: int = 0
     resets: int = 0
@@ -40,54 +41,67 @@ class HubStats:
 
 @dataclass
 class Hub:
-    """All clients of this worker.
+    """Tracks the subscribers of one worker and delivers events to them.
 
-    What is due in a few turns of the loop goes out together; a loop that falls behind joins more into each write, and
-    rests between fan-outs if that makes more of them (:class:`realtime.feed.flush_delay.AdaptiveFlushDelay`).
+    Events published within a few iterations of the event loop are delivered together. A saturated loop combines more
+    events in each write, and delays fan-outs if this raises the throughput
+    (:class:`realtime.feed.flush_delay.AdaptiveFlushDelay`).
+
+    Attributes:
+        budget: Maximum bytes queued for one client before frames are conflated.
+        stall_seconds: Time without progress after which a client is closed.
+        too_slow: Close code for clients that are too slow.
+        slots: Number of groups of clients; one group receives a heartbeat at a time.
     """
 
     budget: int
-    stall: float
+    stall_seconds: float
     too_slow: CloseCode
     slots: int = 25
     stats: HubStats = field(default_factory=HubStats)
     replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
-    _subscriptions: dict[Wants, Subscription] = field(default_factory=dict)
-    _everything: dict[Subscription, None] = field(default_factory=dict)
+    _subscriptions: dict[SubscriptionKey, Subscription] = field(default_factory=dict)
+    _all_notes: dict[Subscription, None] = field(default_factory=dict)
     _by_note: dict[int, dict[Subscription, None]] = field(default_factory=dict)
-    _due: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
-    _due_bytes: int = 0
+    _pending: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
+    _pending_bytes: int = 0
     _flushing: asyncio.Handle | None = None
-    _pace: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
-    _rested: float = 0.0
+    _flush_delay: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
+    _next_flush_at: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
-    _beat: int = 0
-    _told: dict[int, int] = field(default_factory=dict)
+    _heartbeat_slot: int = 0
+    _known_losses: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, self._subscriptions.values()))
 
     def clients(self) -> Iterator[Subscriber]:
-        """Every client, once."""
+        """Yield every client once."""
         for subscription in self._subscriptions.values():
             yield from subscription
 
     def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
-        """Registers a client: from this moment on, everything that it wants waits for it."""
+        """Register a client and return it. Later events are queued for it until they are sent.
+
+        Args:
+            notes: Ids of the notes to subscribe to; ``None`` for all.
+            content: Whether events include the notes' ``content``.
+            principal: The authenticated caller.
+        """
         self.flush()
-        wants = (notes, principal.keys, content)
-        subscription = self._subscriptions.get(wants)
+        key = (notes, principal.keys, content)
+        subscription = self._subscriptions.get(key)
         if subscription is None:
-            subscription = self._subscriptions[wants] = Subscription(notes, principal.keys, content=content)
-            for subscriptions in self._places(subscription):
+            subscription = self._subscriptions[key] = Subscription(notes, principal.keys, content=content)
+            for subscriptions in self._indexes_of(subscription):
                 subscriptions[subscription] = None
         client = Subscriber(subscription, principal, budget=self.budget, too_slow=self.too_slow)
-        # A slot that had its turn just now: the first heartbeat is nearly a whole interval away.
-        client.slot = (self._beat - next(self._serial) % max(1, self.slots // 5)) % self.slots
+        # Start in a slot that was just served, so that the first heartbeat is almost a full interval away.
+        client.slot = (self._heartbeat_slot - next(self._serial) % max(1, self.slots // 5)) % self.slots
         return client
 
     def leave(self, client: Subscriber) -> None:
-        """Forgets a client."""
+        """Unregister a client. Do nothing if it is not registered."""
         subscription = client.subscription
         if client not in subscription.ready and client not in subscription.behind:
             return
@@ -96,37 +110,39 @@ class Hub:
         subscription.behind.pop(client, None)
         if not len(subscription):
             del self._subscriptions[subscription.notes, subscription.keys, subscription.content]
-            for subscriptions in self._places(subscription):
+            for subscriptions in self._indexes_of(subscription):
                 del subscriptions[subscription]
             for note in subscription.notes or ():
                 if not self._by_note[note]:
                     del self._by_note[note]
 
-    def _places(self, subscription: Subscription) -> list[dict[Subscription, None]]:
+    def _indexes_of(self, subscription: Subscription) -> list[dict[Subscription, None]]:
         if subscription.notes is None:
-            return [self._everything]
+            return [self._all_notes]
         return [self._by_note.setdefault(note, {}) for note in subscription.notes]
 
     def publish(self, event: Event, *, logged: bool = True) -> None:
-        """Hands an event to every client that wants it and may have it, with what else is due by then.
+        """Queue an event for the next fan-out to all clients that subscribe to it and have access.
 
-        One that is not ``logged`` came around the log.
+        Args:
+            event: The event.
+            logged: Whether the event is in the log. Events from MongoDB, while Redis is unavailable, are not.
         """
         if logged:
             self.replay_buffer.add(event)
         else:
             self.replay_buffer.add_unlogged(event)
-        self._due.append((event, self._newly_lost(event) if event.audience.former else ()))
-        self._due_bytes += event.full.size
-        if self._due_bytes > BATCH:
+        self._pending.append((event, self._newly_lost(event) if event.audience.former else ()))
+        self._pending_bytes += event.full.size
+        if self._pending_bytes > MAX_BATCH_BYTES:
             self.flush()
         elif self._flushing is None:
             loop = asyncio.get_running_loop()
-            wait = self._rested - time.perf_counter()  # the loop's own clock stands while it fans out
-            if wait > 0:
-                self._flushing = loop.call_later(wait, self.flush)
+            delay = self._next_flush_at - time.perf_counter()  # loop.time() does not advance within a fan-out
+            if delay > 0:
+                self._flushing = loop.call_later(delay, self.flush)
             else:
-                self._flushing = loop.call_soon(self._flush_after, TURNS)
+                self._flushing = loop.call_soon(self._flush_after, FLUSH_DELAY_TURNS)
 
     def _flush_after(self, turns: int) -> None:
         if turns:
@@ -135,17 +151,27 @@ class Hub:
             self.flush()
 
     def flush(self) -> None:
-        """Hands out what is due."""
+        """Deliver all pending events now."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if not self._due:
+        if not self._pending:
             return
         started = time.perf_counter()
-        due, self._due, self._due_bytes = self._due, [], 0
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        for subscription, frames in self._frames_by_subscription(pending).items():
+            self.stats.deliveries += len(frames) * len(subscription)
+            subscription.deliver(frames)
+        ended = time.perf_counter()
+        self._next_flush_at = ended + self._flush_delay.next_delay(started, ended, len(pending))
+
+    def _frames_by_subscription(
+        self, pending: list[tuple[Event, Collection[str | None]]]
+    ) -> dict[Subscription, list[Frame]]:
+        """Return the frames for each subscription, and drop queued frames of clients that lost access to a note."""
         frames: dict[Subscription, list[Frame]] = {}
-        for event, lost in due:
-            for subscriptions in (self._everything, self._by_note.get(event.id, ())):
+        for event, lost in pending:
+            for subscriptions in (self._all_notes, self._by_note.get(event.id, ())):
                 for subscription in subscriptions:
                     frame = subscription.frame_of(event, lost)
                     if frame is not None:
@@ -155,40 +181,36 @@ class Hub:
                             client.admitted.pop(event.id, None)
                     if frame is not None and frame is event.gone:
                         for client in subscription.behind:
-                            client.drop(event.id)
-        for subscription, some in frames.items():
-            self.stats.deliveries += len(some) * len(subscription)
-            subscription.deliver(some)
-        ended = time.perf_counter()
-        self._rested = ended + self._pace.rest(started, ended, len(due))
+                            client.drop_note(event.id)
+        return frames
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
-        """The keys that lost the note of an event since the one before it, or ever, when that is not known."""
+        """Return the keys that lost access to a note since its previous event, or at any time if that is unknown."""
         former = event.audience.former
-        told = self._told.get(event.id, 0)
-        if len(self._told) >= MOST_TOLD:
-            self._told.clear()  # who lost a note may hear so again
-        self._told[event.id] = max(former.values())
-        return {key for key, version in former.items() if version > told}
+        known = self._known_losses.get(event.id, 0)
+        if len(self._known_losses) >= MAX_KNOWN_LOSSES:
+            self._known_losses.clear()  # clients may receive ``note.deleted`` for a note again
+        self._known_losses[event.id] = max(former.values())
+        return {key for key, version in former.items() if version > known}
 
-    def publish_presence(self, note: int, frames: Collection[Frame], also: Collection[Subscriber]) -> None:
-        """Send frames about a note to the clients that asked for this note by its id, and to those in ``also``.
+    def publish_presence(self, note_id: int, frames: Collection[Frame], watchers: Collection[Subscriber]) -> None:
+        """Send frames about a note to the clients that subscribe to it by its id, and to ``watchers``.
 
-        Clients that may not see the note are left out.
+        Clients that cannot see the note are skipped.
         """
         self.flush()
-        asked = {client for subscription in self._by_note.get(note, ()) for client in subscription}
-        for client in asked.union(also):
-            if client.sees(note):
+        subscribed = {client for subscription in self._by_note.get(note_id, ()) for client in subscription}
+        for client in subscribed.union(watchers):
+            if client.sees(note_id):
                 for frame in frames:
                     client.offer(frame)
 
-    def forget(self, note: int) -> list[Subscriber]:
-        """Forgets which clients may see a note, and tells which did."""
-        return [client for client in self.clients() if client.admitted.pop(note, None) is not None]
+    def clear_admitted(self, note_id: int) -> list[Subscriber]:
+        """Clear the cached permission of all clients to see a note, and return the clients that had it."""
+        return [client for client in self.clients() if client.admitted.pop(note_id, None) is not None]
 
     def reset(self, frame: Frame) -> None:
-        """History has a hole: what waits is pointless, every client is to start over."""
+        """Replace the queue of every client with a reset frame, because events are missing from the log."""
         self.flush()
         self.replay_buffer.clear_unlogged()
         for client in list(self.clients()):
@@ -197,34 +219,34 @@ class Hub:
             self.stats.resets += 1
 
     def heartbeat(self, frame: Frame) -> None:
-        """Shows the next slot of the idle clients how far they are. Slots spread the work over the interval."""
+        """Send a heartbeat to the idle clients of the next slot. Slots spread the work over the interval."""
         self.flush()
-        self._beat = (self._beat + 1) % self.slots
-        for client in [client for client in self.clients() if client.slot == self._beat and client.idle]:
+        self._heartbeat_slot = (self._heartbeat_slot + 1) % self.slots
+        for client in [client for client in self.clients() if client.slot == self._heartbeat_slot and client.idle]:
             client.offer(frame)
 
     def sessions(self) -> set[str]:
-        """The sessions that clients come from."""
+        """Return the session ids of all clients."""
         return {client.principal.session for client in self.clients() if client.principal.session is not None}
 
-    def end(self, sessions: Collection[str], code: CloseCode, last: Frame | None = None) -> None:
-        """Close the clients that come from these sessions, after a last frame if there is one."""
+    def close_sessions(self, sessions: Collection[str], code: CloseCode, last: Frame | None = None) -> None:
+        """Close the clients of these sessions, after sending ``last`` if it is given."""
         for client in list(self.clients()):
             if client.principal.session in sessions:
                 client.close(code, last)
 
     def close_stalled(self, now: float) -> None:
-        """Closes the clients whose transport has taken nothing for too long. ``now`` is the loop's time."""
+        """Close the clients whose transport made no progress for too long. ``now`` is the time of the event loop."""
         for subscription in self._subscriptions.values():
             for client in list(subscription.behind):
-                client.check(now, self.stall)
+                client.close_if_stalled(now, self.stall_seconds)
 
-    async def drain(self, code: CloseCode, over: float) -> None:
-        """Closes every client, spread over so many seconds, so that they do not all come back at once."""
+    async def drain(self, code: CloseCode, duration: float) -> None:
+        """Close every client, spread over ``duration`` seconds so that they do not all reconnect at once."""
         self.flush()
         clients = list(self.clients())
-        steps = max(1, min(len(clients), int(over * 20)))
+        steps = max(1, min(len(clients), int(duration * 20)))
         for step in range(steps):
             for client in clients[step::steps]:
                 client.close(code)
-            await asyncio.sleep(over / steps)
+            await asyncio.sleep(duration / steps)

@@ -1,4 +1,4 @@
-"""The wire messages of the feed, as a closed union: what is not declared here is not sent and not accepted."""
+"""The wire messages of the feed. The schema is closed: undeclared messages and fields are neither sent nor accepted."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from realtime.notes.models import Note, NoteHead, NoteId, Version
 
-CursorText = Annotated[str, Field(description="position in the feed, opaque: resume with `since=`")]
+CursorText = Annotated[str, Field(description="opaque position in the feed: pass it as `since=` to resume")]
 
 
 class FeedMessage(BaseModel):
-    """Base of all messages; an undeclared field is refused."""
+    """Base class of all messages. Undeclared fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_serialization_defaults_required=True)
 
 
 class Ready(FeedMessage):
-    """Subscribed: everything after the cursor will come."""
+    """The subscription is active: every later event follows."""
 
     type: Literal["ready"] = "ready"
     cursor: CursorText
 
 
 class NoteCreated(FeedMessage):
-    """A new note, whole."""
+    """A note was created. Contains the whole note."""
 
     type: Literal["note.created"] = "note.created"
     cursor: CursorText
@@ -35,7 +35,7 @@ class NoteCreated(FeedMessage):
 
 
 class NoteUpdated(FeedMessage):
-    """A changed note, whole. A restored one is changed too."""
+    """A note was changed or restored. Contains the whole note."""
 
     type: Literal["note.updated"] = "note.updated"
     cursor: CursorText
@@ -45,7 +45,7 @@ class NoteUpdated(FeedMessage):
 
 
 class NoteDeleted(FeedMessage):
-    """A note that is gone, or that this client may no longer see."""
+    """A note was deleted, or this client no longer has access to it."""
 
     type: Literal["note.deleted"] = "note.deleted"
     cursor: CursorText
@@ -54,7 +54,7 @@ class NoteDeleted(FeedMessage):
 
 
 class PresenceShown(FeedMessage):
-    """The people who look at a note: the state that each of them set, under an id. Replaces what came before."""
+    """Everyone who is viewing a note: each person's state, by id. Replaces all earlier presence of the note."""
 
     type: Literal["presence"] = "presence"
     id: NoteId
@@ -62,7 +62,7 @@ class PresenceShown(FeedMessage):
 
 
 class PresenceChanged(FeedMessage):
-    """A person who looks at a note came, changed their state, or left (``state`` is ``null``)."""
+    """A person started viewing a note, changed their state, or left (``state`` is ``null``)."""
 
     type: Literal["presence.changed"] = "presence.changed"
     id: NoteId
@@ -71,28 +71,28 @@ class PresenceChanged(FeedMessage):
 
 
 class Reset(FeedMessage):
-    """History does not reach back: fetch ``GET /notes/`` again and go on from the cursor."""
+    """The missed events are no longer available: fetch ``GET /notes/`` again and continue from the cursor."""
 
     type: Literal["reset"] = "reset"
     cursor: CursorText
 
 
 class Heartbeat(FeedMessage):
-    """Nothing was missed up to the cursor."""
+    """This client has received every event up to the cursor."""
 
     type: Literal["heartbeat"] = "heartbeat"
     cursor: CursorText
 
 
 class Error(FeedMessage):
-    """What was wrong with a frame, before the close."""
+    """Describes the error in a frame. The server then closes the connection."""
 
     type: Literal["error"] = "error"
     detail: str
 
 
 class PresenceSet(FeedMessage):
-    """This client looks at a note; ``null`` says that it no longer does."""
+    """Sets this client's state on a note that it is viewing. ``null`` removes the state."""
 
     type: Literal["presence"]
     id: NoteId
@@ -100,9 +100,9 @@ class PresenceSet(FeedMessage):
 
 
 class Auth(FeedMessage):
-    """Signs the connection in, as the first frame: where there are accounts, and no cookie and no header did.
+    """Signs in, as the first frame: with accounts, on a connection without a session cookie or header.
 
-    Without a token it stays a stranger's, who gets what is public.
+    Without a token the client remains anonymous and receives public notes only.
     """
 
     type: Literal["auth"]
@@ -110,7 +110,7 @@ class Auth(FeedMessage):
 
 
 class Pong(FeedMessage):
-    """Answer to a heartbeat; may be left out."""
+    """Optional reply to a heartbeat."""
 
     type: Literal["pong"]
 

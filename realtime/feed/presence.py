@@ -1,6 +1,7 @@
-"""The people who look at each note, on all workers. Nothing is stored: it is repeated, or forgotten.
+"""Presence: the people who are viewing each note, on all workers.
 
-A client that begins to look at a note receives the list of people there, and from then on each change of it.
+Presence is not stored. Each worker repeats its entries, and entries that are not repeated expire. A client that sets a
+state on a note receives the list of people there, and from then on each change of it.
 """
 
 from __future__ import annotations
@@ -29,34 +30,34 @@ log = logging.getLogger(__name__)
 
 State = dict[str, JsonValue]
 
-FLUSH_INTERVAL = 0.1
-SPREAD_BYTES_PER_SECOND = 64 * 1024
-"""Changes at one note that each client is sent. After more than that, the next ones are collected for longer."""
-TELL_INTERVAL = 10.0
-FORGET_AFTER = 3 * TELL_INTERVAL
+FLUSH_INTERVAL_SECONDS = 0.1
+MAX_BROADCAST_BYTES_PER_SECOND = 64 * 1024
+"""Rate of changes of one note that are sent to each client. Above it, changes are collected for longer."""
+ANNOUNCE_INTERVAL_SECONDS = 10.0
+EXPIRY_SECONDS = 3 * ANNOUNCE_INTERVAL_SECONDS
 MAX_NOTES = 32
 MAX_STATE_BYTES = 1024
-MAX_SHOWN = 100
-"""People that are shown at one note, those who are signed in before all others."""
-CHANGES_PER_SECOND = 10
-CHANGES_BURST = 100
-LARGE_BYTES = 4096
-"""Bytes of a list that count as one change more, when it is sent to a client that begins to look."""
+MAX_PEOPLE = 100
+"""Maximum number of people shown at one note. Signed-in users come first."""
+MAX_CHANGES_PER_SECOND = 10
+MAX_CHANGES_BURST = 100
+LIST_BYTES_PER_CHANGE = 4096
+"""Size in bytes of a list sent to a new client that counts as one more change against its rate limit."""
 
 
 class PresenceEntry(BaseModel):
-    """One client that looks at a note."""
+    """The state of one client on a note."""
 
     state: State
     user: bool
-    """Whether it is signed in."""
+    """Whether the client is signed in."""
 
 
 People = Mapping[str, PresenceEntry]
 
 
 class PresenceMessage(BaseModel):
-    """A message between workers: the people who look at a note through one of them, or the changes among them."""
+    """A message between workers: all entries of one worker at a note if ``whole``, otherwise the changes."""
 
     worker: str
     note: int
@@ -65,27 +66,32 @@ class PresenceMessage(BaseModel):
 
 
 class Presence:
-    """The states that clients set, here and on the other workers, shown to those who look at the same note."""
+    """Shares the states that clients set on notes, on this worker and on the others.
 
-    def __init__(self, hub: Hub, tell: Callable[[bytes], Awaitable[None]]) -> None:
+    Args:
+        hub: Delivers changes to the clients of this worker.
+        publish: Sends a message to the other workers. Raises :class:`BusUnavailable`.
+    """
+
+    def __init__(self, hub: Hub, publish: Callable[[bytes], Awaitable[None]]) -> None:
         self._hub = hub
-        self._tell = tell
+        self._publish = publish
         self._worker = secrets.token_hex(6)
         self._numbers = count(1)
-        self._here: dict[int, dict[Subscriber, tuple[str, PresenceEntry]]] = {}
-        self._elsewhere: dict[int, dict[str, tuple[float, dict[str, PresenceEntry]]]] = {}
+        self._local: dict[int, dict[Subscriber, tuple[str, PresenceEntry]]] = {}
+        self._remote: dict[int, dict[str, tuple[float, dict[str, PresenceEntry]]]] = {}
         self._shown: dict[int, People] = {}
-        self._told: dict[int, People] = {}
+        self._published: dict[int, People] = {}
         self._changed: set[int] = set()
-        self._resting: dict[int, float] = {}
-        self._allowances: dict[Subscriber, TokenBucket] = {}
+        self._paused_until: dict[int, float] = {}
+        self._rate_limits: dict[Subscriber, TokenBucket] = {}
 
     def set_state(self, client: Subscriber, note: int, state: State | None) -> None:
-        """Show a client's state on a note, with accounts under its user's name; ``None`` ends that.
+        """Set a client's state on a note; ``None`` removes it. With accounts the state contains the user's name.
 
         Raises:
-            ValueError: The state is too large, or the client looks at too many notes.
-            TooMany: The client changes its state too often.
+            ValueError: The state is too large, or the client has states on too many notes.
+            TooManyRequests: The client changes its state too often.
         """
         self._charge(client, 1)
         if state is None:
@@ -95,154 +101,154 @@ class Presence:
             state = {**state, "name": client.principal.shown_as}
         if len(json.dumps(state)) > MAX_STATE_BYTES:
             raise ValueError(f"state: must be at most {MAX_STATE_BYTES} bytes")
-        here = self._here.get(note, {})
-        id, _ = here.get(client, ("", None))
+        clients = self._local.get(note, {})
+        id, _ = clients.get(client, ("", None))
         if not id:
-            if sum(client in clients for clients in self._here.values()) >= MAX_NOTES:
+            if sum(client in others for others in self._local.values()) >= MAX_NOTES:
                 raise ValueError(f"id: presence on more than {MAX_NOTES} notes")
             id = f"{self._worker}-{next(self._numbers)}"
-            self._begin(client, note)
-        here[client] = (id, PresenceEntry(state=state, user=client.principal.name is not None))
-        self._here[note] = here
+            self._send_list(client, note)
+        clients[client] = (id, PresenceEntry(state=state, user=client.principal.name is not None))
+        self._local[note] = clients
         self._changed.add(note)
 
-    def _begin(self, client: Subscriber, note: int) -> None:
-        """Send the list of people to a client that begins to look, unless it has the list already."""
+    def _send_list(self, client: Subscriber, note: int) -> None:
+        """Send the list of people to a client with a new state, unless it subscribes to the note and has the list."""
         if client.notes is None or note not in client.notes:
             frame = self.frame(note)
-            self._charge(client, frame.size // LARGE_BYTES)
+            self._charge(client, frame.size // LIST_BYTES_PER_CHANGE)
             client.offer(frame)
 
     def _charge(self, client: Subscriber, cost: float) -> None:
         now = asyncio.get_running_loop().time()
-        allowance = self._allowances.get(client)
-        if allowance is None:
-            allowance = self._allowances[client] = TokenBucket(CHANGES_PER_SECOND, CHANGES_BURST, now)
-        if not allowance.consume(cost, now):
+        bucket = self._rate_limits.get(client)
+        if bucket is None:
+            bucket = self._rate_limits[client] = TokenBucket(MAX_CHANGES_PER_SECOND, MAX_CHANGES_BURST, now)
+        if not bucket.consume(cost, now):
             raise TooManyRequests(1.0)
 
-    def check(self, note: int) -> None:
-        """Remove the clients that look at a note and may not see it any more."""
-        for client in [client for client in self._here.get(note, ()) if not client.sees(note)]:
+    def remove_unauthorized(self, note: int) -> None:
+        """Remove the states of clients that can no longer see a note."""
+        for client in [client for client in self._local.get(note, ()) if not client.sees(note)]:
             self._drop(client, note)
 
     def leave(self, client: Subscriber) -> None:
-        """Remove a client."""
-        self._allowances.pop(client, None)
-        for note in [note for note, clients in self._here.items() if client in clients]:
+        """Remove all states of a client."""
+        self._rate_limits.pop(client, None)
+        for note in [note for note, clients in self._local.items() if client in clients]:
             self._drop(client, note)
 
     def _drop(self, client: Subscriber, note: int) -> None:
-        if self._here.get(note, {}).pop(client, None) is not None:
+        if self._local.get(note, {}).pop(client, None) is not None:
             self._changed.add(note)
 
     def people(self, note: int) -> list[State]:
-        """Return the states that are shown at a note."""
+        """Return the visible states at a note."""
         return [person.state for person in self._shown.get(note, {}).values()]
 
     def frame(self, note: int) -> Frame:
-        """Return the message with the people at a note."""
+        """Return a frame with the people at a note."""
         people = {id: person.state for id, person in self._shown.get(note, {}).items()}
         return Frame(encode(PresenceShown(id=note, people=people)), key=("presence", note))
 
     def receive(self, data: bytes) -> None:
-        """Take over the people, or changes among them, that another worker sent."""
+        """Apply a message from another worker."""
         try:
-            told = PresenceMessage.model_validate_json(data)
+            message = PresenceMessage.model_validate_json(data)
         except ValidationError:
-            log.warning("unreadable presence", exc_info=True)
+            log.warning("invalid presence message", exc_info=True)
             return
-        if told.worker == self._worker:
+        if message.worker == self._worker:
             return
-        workers = self._elsewhere.setdefault(told.note, {})
-        people = {} if told.whole else dict(workers.get(told.worker, (0.0, {}))[1])
-        for id, person in told.people.items():
+        workers = self._remote.setdefault(message.note, {})
+        people = {} if message.whole else dict(workers.get(message.worker, (0.0, {}))[1])
+        for id, person in message.people.items():
             if person is None:
                 people.pop(id, None)
             else:
                 people[id] = person
         if people:
-            workers[told.worker] = (asyncio.get_running_loop().time() + FORGET_AFTER, people)
+            workers[message.worker] = (asyncio.get_running_loop().time() + EXPIRY_SECONDS, people)
         else:
-            workers.pop(told.worker, None)
+            workers.pop(message.worker, None)
         if not workers:
-            del self._elsewhere[told.note]
-        self._changed.add(told.note)
+            del self._remote[message.note]
+        self._changed.add(message.note)
 
     async def run(self) -> None:
-        """Show the changes here and send them to the other workers; now and then send them everything."""
+        """Send changes to clients and to the other workers, and repeat all entries periodically, until cancelled."""
         loop = asyncio.get_running_loop()
-        tell_all = loop.time() + TELL_INTERVAL
+        next_announcement = loop.time() + ANNOUNCE_INTERVAL_SECONDS
         while True:
-            await asyncio.sleep(FLUSH_INTERVAL)
-            if loop.time() > tell_all:
-                tell_all = loop.time() + TELL_INTERVAL
-                self._forget(loop.time())
-                await self._tell_others(set(self._told), whole=True)
-            self._resting = {note: until for note, until in self._resting.items() if until > loop.time()}
-            changed = self._changed - self._resting.keys()
+            await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
+            if loop.time() > next_announcement:
+                next_announcement = loop.time() + ANNOUNCE_INTERVAL_SECONDS
+                self._expire(loop.time())
+                await self._publish_changes(set(self._published), whole=True)
+            self._paused_until = {note: until for note, until in self._paused_until.items() if until > loop.time()}
+            changed = self._changed - self._paused_until.keys()
             self._changed -= changed
             for note in changed:
-                self._show(note, loop.time())
-            await self._tell_others(changed, whole=False)
+                self._broadcast(note, loop.time())
+            await self._publish_changes(changed, whole=False)
 
-    def _show(self, note: int, now: float) -> None:
-        """Send the changes at a note to the clients that look at it."""
+    def _broadcast(self, note: int, now: float) -> None:
+        """Send the changes at a note to the clients that are viewing it."""
         before = self._shown.get(note, {})
-        elsewhere = [people for _, people in self._elsewhere.get(note, {}).values()]
-        after = _shown([self._people_here(note), *elsewhere], before)
+        remote = [people for _, people in self._remote.get(note, {}).values()]
+        after = _shown([self._local_people(note), *remote], before)
         if after:
             self._shown[note] = after
         else:
             self._shown.pop(note, None)
         frames = [_frame(note, id, person) for id, person in _changes(before, after).items()]
         if frames:
-            self._hub.publish_presence(note, frames, self._here.get(note, ()))
-            self._resting[note] = now + sum(frame.size for frame in frames) / SPREAD_BYTES_PER_SECOND
+            self._hub.publish_presence(note, frames, self._local.get(note, ()))
+            self._paused_until[note] = now + sum(frame.size for frame in frames) / MAX_BROADCAST_BYTES_PER_SECOND
 
-    def _people_here(self, note: int) -> dict[str, PresenceEntry]:
-        return dict(self._here.get(note, {}).values())
+    def _local_people(self, note: int) -> dict[str, PresenceEntry]:
+        return dict(self._local.get(note, {}).values())
 
     async def aclose(self) -> None:
-        """Tell the other workers that nobody looks at anything through this one any more."""
-        self._here.clear()
-        await self._tell_others(set(self._told), whole=True)
+        """Remove all states of this worker from the other workers."""
+        self._local.clear()
+        await self._publish_changes(set(self._published), whole=True)
 
-    async def _tell_others(self, notes: set[int], *, whole: bool) -> None:
+    async def _publish_changes(self, notes: set[int], *, whole: bool) -> None:
         for note in notes:
-            before = self._told.get(note, {})
-            after = _shown([self._people_here(note)], before)
+            before = self._published.get(note, {})
+            after = _shown([self._local_people(note)], before)
             people: dict[str, PresenceEntry | None] = dict(after) if whole else _changes(before, after)
             if not after:
-                self._told.pop(note, None)
-                self._here.pop(note, None)
+                self._published.pop(note, None)
+                self._local.pop(note, None)
             else:
-                self._told[note] = after
+                self._published[note] = after
             if not people and not whole:
                 continue
-            told = PresenceMessage(worker=self._worker, note=note, people=people, whole=whole)
+            message = PresenceMessage(worker=self._worker, note=note, people=people, whole=whole)
             try:
-                await self._tell(told.model_dump_json().encode())
+                await self._publish(message.model_dump_json().encode())
             except BusUnavailable:
-                return  # sent again within TELL_INTERVAL
+                return  # sent again within ANNOUNCE_INTERVAL_SECONDS
 
-    def _forget(self, now: float) -> None:
-        for note in list(self._elsewhere):
-            workers = self._elsewhere[note]
+    def _expire(self, now: float) -> None:
+        for note in list(self._remote):
+            workers = self._remote[note]
             for worker in [worker for worker, (until, _) in workers.items() if until < now]:
                 del workers[worker]
                 self._changed.add(note)
             if not workers:
-                del self._elsewhere[note]
+                del self._remote[note]
 
 
 def _shown(groups: Iterable[People], before: People) -> People:
-    """Return the people to show: users first, then those that are shown already."""
+    """Return the people to show: signed-in users first, then people who are shown already."""
     people = {id: person for group in groups for id, person in group.items()}
-    if len(people) <= MAX_SHOWN:
+    if len(people) <= MAX_PEOPLE:
         return people
     first = sorted(people, key=lambda id: (not people[id].user, id not in before))
-    return {id: people[id] for id in first[:MAX_SHOWN]}
+    return {id: people[id] for id in first[:MAX_PEOPLE]}
 
 
 def _frame(note: int, id: str, person: PresenceEntry | None) -> Frame:
@@ -251,6 +257,6 @@ def _frame(note: int, id: str, person: PresenceEntry | None) -> Frame:
 
 
 def _changes(before: People, after: People) -> dict[str, PresenceEntry | None]:
-    """Return the people that came or changed, and ``None`` for those that left."""
+    """Return new and changed people, and ``None`` for each person who left."""
     changes: dict[str, PresenceEntry | None] = {id: person for id, person in after.items() if before.get(id) != person}
     return changes | dict.fromkeys(before.keys() - after.keys())

@@ -1,7 +1,8 @@
-"""The feed: subscribe, resume and snapshot rules, the same for every way in.
+"""The rules for subscribing and resuming, shared by WebSockets, event streams and long polling.
 
-A client is registered and the position taken in one step, so what comes after it waits in the client's queue while
-what it missed up to there is read from the log. Nothing falls in between, and what comes twice carries its version.
+A client is registered in the same step in which the current position is read. Later events are queued for it while the
+events that it missed up to this position are read from the log. No event is lost in between. An event that arrives
+twice has the same version both times.
 """
 
 from __future__ import annotations
@@ -33,64 +34,79 @@ if TYPE_CHECKING:
     from realtime.metrics import Metrics
 
 
-TICK = 1.0
-ANSWER_BYTES = 8 * 1024 * 1024
-CLOSES_PER_SECOND = 2000
-AGAIN = 1.0
-"""Seconds after which who polls is told what came around the log: between two polls it was told to nobody."""
+TICK_SECONDS = 1.0
+MAX_POLL_BYTES = 8 * 1024 * 1024
+MAX_CLOSES_PER_SECOND = 2000
+UNLOGGED_POLL_SECONDS = 1.0
+"""Delay before a long poll returns events that are not in the log: the client may have missed them between polls."""
 
 
 class HistoryLost(Exception):
-    """The log does not reach back to the cursor."""
+    """Raised when the log no longer reaches back to the cursor."""
 
 
 class Feed:
-    """The feed of one worker."""
+    """Subscribes clients of one worker to events and presence.
+
+    Args:
+        hub: The hub of this worker.
+        consumer: The consumer of the log.
+        bus: The event log.
+        presence: Presence on all workers.
+        metrics: Receives counters.
+        access_of: Returns the access rights of a note; ``None`` if there is no such note.
+        heartbeat_seconds: Interval between two heartbeats to a client.
+        is_ended: Returns whether the sign-in of a principal has ended.
+    """
 
     def __init__(
         self,
         hub: Hub,
-        follower: LogConsumer,
+        consumer: LogConsumer,
         bus: Bus,
         presence: Presence,
         metrics: Metrics,
         *,
-        standing: Callable[[int], Awaitable[NoteAccess | None]],
-        interval: float,
-        ended: Callable[[Principal], bool] = lambda _: False,
+        access_of: Callable[[int], Awaitable[NoteAccess | None]],
+        heartbeat_seconds: float,
+        is_ended: Callable[[Principal], bool] = lambda _: False,
     ) -> None:
-        self._standing = standing
+        self._access_of = access_of
         self._hub = hub
-        self._follower = follower
+        self._consumer = consumer
         self._bus = bus
         self.metrics = metrics
-        self._interval = interval
-        self._ended = ended
-        self._reads = LogReader(bus)
+        self._heartbeat_seconds = heartbeat_seconds
+        self._is_ended = is_ended
+        self._reader = LogReader(bus)
         self.presence = presence
         self.draining = False
 
     @property
     def position(self) -> Cursor:
-        """The position to resume from for whoever reads the notes after asking for it."""
-        return self._follower.position
+        """The current position: a client that reads this first and the notes after it can resume from here."""
+        return self._consumer.position
 
-    def join(self, wanted: FeedQuery, principal: Principal) -> Subscriber:
-        """Registers a subscriber; closed at once when the server is about to stop, or its rights ended meanwhile."""
-        client = self._hub.join(wanted.ids, content=wanted.content, principal=principal)
+    def join(self, query: FeedQuery, principal: Principal) -> Subscriber:
+        """Register a subscriber. Close it at once if the server is stopping or the sign-in has ended."""
+        client = self._hub.join(query.ids, content=query.content, principal=principal)
         if self.draining:
             client.close(CloseCode.DRAIN)
-        elif self._ended(principal):
+        elif self._is_ended(principal):
             client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
     def leave(self, client: Subscriber) -> None:
-        """Forgets a subscriber."""
+        """Unregister a subscriber."""
         self._hub.leave(client)
         self.presence.leave(client)
 
     async def admit(self, client: Subscriber, note: int) -> bool:
-        """Whether a client may see a note; it hears of who looks at it, then. Raises :class:`Unavailable`."""
+        """Return whether a client can see a note. If it can, it receives the note's presence from now on.
+
+        Raises:
+            Unavailable: MongoDB cannot be reached.
+        """
         if not client.sees(note):
             await self._admit([client], note)
         return client.sees(note)
@@ -98,34 +114,39 @@ class Feed:
     async def _admit(self, clients: Collection[Subscriber], note: int) -> None:
         for client in clients:
             client.admitted[note] = False
-        standing = await self._standing(note)
+        access = await self._access_of(note)
         for client in clients:
-            if standing is None or not standing.live or not sees(client.principal, standing):
+            if access is None or not access.live or not sees(client.principal, access):
                 client.admitted.pop(note, None)
             elif note in client.admitted:
                 client.admitted[note] = True
 
-    async def check(self, note: int) -> None:
-        """Looks up again who may see a note; who may not hears no more of who looks at it, and is not shown."""
+    async def recheck_access(self, note: int) -> None:
+        """Read the access rights of a note again, and end the presence of clients that can no longer see it."""
         try:
-            await self._admit(self._hub.forget(note), note)
+            await self._admit(self._hub.clear_admitted(note), note)
         finally:
-            self.presence.check(note)
+            self.presence.remove_unauthorized(note)
 
     async def set_presence(self, client: Subscriber, note: int, state: dict[str, JsonValue] | None) -> None:
-        """Shows that a client looks at a note, or no longer; of one that it may not see, nothing happens.
+        """Set a client's state on a note; ``None`` removes it. Do nothing if the client cannot see the note.
 
-        Raises ``ValueError`` if it is too much, :class:`Unavailable`.
+        Raises:
+            ValueError: The state is too large, or the client has states on too many notes.
+            TooManyRequests: The client changes its state too often.
+            Unavailable: MongoDB cannot be reached.
         """
         if await self.admit(client, note):
             self.presence.set_state(client, note, state)
 
     async def catch_up(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Iterable[Frame]]:
-        """What a subscriber is told before what happens: what it missed, ``ready``, and who is there already.
+        """Yield the first frames for a subscriber: missed events, ``ready``, and the presence on its notes.
 
-        Raises :class:`BusUnavailable` when the log cannot be read, :class:`Unavailable`.
+        Raises:
+            BusUnavailable: The log cannot be read.
+            Unavailable: MongoDB cannot be reached.
         """
-        await self._follower.ready()
+        await self._consumer.ready()
         position = self.position
         if since is not None:
             try:
@@ -135,49 +156,59 @@ class Feed:
                 position = self.position
                 client.clear()
                 yield (reset(position),)
-        if self._hub.replay_buffer.aside:
-            yield _frames(client, self._hub.replay_buffer.aside.values())
+        if self._hub.replay_buffer.unlogged:
+            yield _frames(client, self._hub.replay_buffer.unlogged.values())
         yield (ready(position),)
         for note in client.notes or ():
             if await self.admit(client, note) and self.presence.people(note):
                 yield (self.presence.frame(note),)
 
     async def stream(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Frame]:
-        """All frames for a subscriber that takes them one at a time, until it is to be closed.
+        """Yield all frames for a subscriber without a direct transport.
 
-        Raises :class:`SubscriberClosed` then, and as :meth:`catch_up`.
+        Raises:
+            SubscriberClosed: The client must be closed.
+            BusUnavailable: The log cannot be read.
+            Unavailable: MongoDB cannot be reached.
         """
         async for frames in self.catch_up(client, since):
             for frame in frames:
-                client.writing(frame)
+                client.start_write(frame)
                 yield frame
         while True:
-            for frame in await client.take():
-                client.writing(frame)
+            for frame in await client.next_batch():
+                client.start_write(frame)
                 yield frame
 
     async def follow(self, client: Subscriber, since: Cursor | None) -> None:
-        """Sends a subscriber with a wire of its own what it missed; what happens then comes to it by itself.
+        """Send the first frames to a subscriber with a direct transport, and start the delivery of later ones.
 
-        Raises :class:`SubscriberClosed`, and as :meth:`catch_up`.
+        Raises:
+            SubscriberClosed: The client must be closed.
+            BusUnavailable: The log cannot be read.
+            Unavailable: MongoDB cannot be reached.
         """
         async for frames in self.catch_up(client, since):
             await client.send(frames)
-        client.live()
+        client.start()
 
     async def _missed(self, client: Subscriber, since: Cursor, position: Cursor) -> AsyncIterator[list[Frame]]:
-        """What a subscriber missed up to a position, the latest event of each note, in order, some at a time.
+        """Yield the latest event of each note after ``since`` and up to a position, in order and in chunks.
 
-        Of a note that it lost at any time it hears that, perhaps again; of one that it never had, nothing.
+        For a note that the client has lost at any time it yields ``note.deleted``, possibly again. For a note that the
+        client could never see, it yields nothing.
+
+        Raises:
+            HistoryLost: The log does not reach back to ``since``.
         """
         if since.epoch != position.epoch:
             raise HistoryLost
-        recent = self._hub.replay_buffer.between(since, position)
-        if recent is not None:
-            yield _frames(client, recent)
+        buffered = self._hub.replay_buffer.between(since, position)
+        if buffered is not None:
+            yield _frames(client, buffered)
             return
         while True:
-            events = await self._reads.missed(since, position.offset)
+            events = await self._reader.missed(since, position.offset)
             if events is None:
                 raise HistoryLost
             if not events:
@@ -185,33 +216,41 @@ class Feed:
             yield _frames(client, events)
             since = events[-1].cursor
 
-    async def poll(self, wanted: FeedQuery, principal: Principal, limit: int, timeout: float) -> str:
-        """The answer to a long poll: what happened since the cursor, at once or as soon as something does.
+    async def poll(self, query: FeedQuery, principal: Principal, limit: int, timeout: float) -> str:
+        """Return the response to a long poll as JSON: the changes since the cursor, as soon as there are any.
 
-        Raises :class:`Unavailable` while Redis has never been reached, :class:`BusUnavailable` when it is away.
+        Args:
+            query: The subscription, and the cursor to resume from.
+            principal: The authenticated caller.
+            limit: Maximum number of changes.
+            timeout: Seconds to wait for a change.
+
+        Raises:
+            Unavailable: Redis has not been reached since the start.
+            BusUnavailable: The log cannot be read.
         """
-        since = wanted.cursor
-        client = self.join(wanted, principal)
+        since = query.cursor
+        client = self.join(query, principal)
         try:
             async with asyncio.timeout(max(timeout, 1.0)):
-                await self._follower.ready()
+                await self._consumer.ready()
             position = self.position
             if since is None:
-                return _answer(position, [])
+                return _poll_response(position, [])
             frames: list[Frame] = []
             try:
                 size = 0
-                async for some in self._missed(client, since, position):
-                    for frame in some:
+                async for chunk in self._missed(client, since, position):
+                    for frame in chunk:
                         frames.append(frame)
                         size += frame.size
-                        if len(frames) == limit or size > ANSWER_BYTES:
-                            return _answer(Cursor.parse(frame.cursor or ""), frames)
+                        if len(frames) == limit or size > MAX_POLL_BYTES:
+                            return _poll_response(Cursor.parse(frame.cursor or ""), frames)
             except HistoryLost:
-                return _answer(self.position, [], reset=True)
+                return _poll_response(self.position, [], reset=True)
             position = max(position, since)
             if frames:
-                return _answer(position, frames)
+                return _poll_response(position, frames)
             return await self._await_change(client, position, limit, timeout)
         except TimeoutError:
             raise Unavailable("The feed is not available, try again") from None
@@ -219,59 +258,59 @@ class Feed:
             self.leave(client)
 
     async def _await_change(self, client: Subscriber, position: Cursor, limit: int, timeout: float) -> str:
-        aside = self._hub.replay_buffer.aside if self._bus.silent else {}
-        deadline = asyncio.get_running_loop().time() + (min(timeout, AGAIN) if aside else timeout)
+        unlogged = self._hub.replay_buffer.unlogged if self._bus.silent else {}
+        deadline = asyncio.get_running_loop().time() + (min(timeout, UNLOGGED_POLL_SECONDS) if unlogged else timeout)
         try:
             while True:
                 async with asyncio.timeout_at(deadline):
-                    frames = await client.take()
+                    frames = await client.next_batch()
                 if any(frame.key == RESET for frame in frames):
-                    return _answer(self.position, [], reset=True)
+                    return _poll_response(self.position, [], reset=True)
                 changes = [frame for frame in frames if _is_change(frame)][:limit]
                 if changes:
-                    return _answer(Cursor.parse(changes[-1].cursor or ""), changes)
+                    return _poll_response(Cursor.parse(changes[-1].cursor or ""), changes)
         except TimeoutError:
-            if around := _frames(client, [*aside.values()][-limit:]):
-                return _answer(position, around)
-            # Nothing that this client wants happened up to where the worker is now, unless something waits this moment.
+            if frames := _frames(client, [*unlogged.values()][-limit:]):
+                return _poll_response(position, frames)
+            # The client missed nothing up to the current position, unless an event is queued at this moment.
             self._hub.flush()
             moved_on = client.idle and self.position.epoch == position.epoch
-            return _answer(max(position, self.position) if moved_on else position, [])
+            return _poll_response(max(position, self.position) if moved_on else position, [])
         except SubscriberClosed:
-            return _answer(position, [])
+            return _poll_response(position, [])
 
-    async def tick(self) -> None:
-        """Heartbeats, stalled clients and counters, for ever."""
+    async def run(self) -> None:
+        """Send heartbeats, close stalled clients and update metrics until cancelled."""
         loop = asyncio.get_running_loop()
         slots = self._hub.slots
-        pause = min(TICK, self._interval / slots)
-        due = loop.time() + pause
+        pause = min(TICK_SECONDS, self._heartbeat_seconds / slots)
+        next_heartbeat = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
             now = loop.time()
             self._hub.close_stalled(now)
-            self.metrics.sample(self._hub.stats, lag=self._follower.lag, connected=self._follower.connected)
-            while due <= now:
+            self.metrics.sample(self._hub.stats, lag=self._consumer.lag, connected=self._consumer.connected)
+            while next_heartbeat <= now:
                 self._hub.heartbeat(heartbeat(self.position))
-                due += self._interval / slots
+                next_heartbeat += self._heartbeat_seconds / slots
 
-    async def drain(self, over: float) -> None:
-        """Closes all subscribers, and whoever still comes; spread over so many seconds where they are many."""
+    async def drain(self, duration: float) -> None:
+        """Close all subscribers, spread over ``duration`` seconds or less, and every client that connects later."""
         self.draining = True
-        await self._hub.drain(CloseCode.DRAIN, min(over, len(self._hub) / CLOSES_PER_SECOND))
+        await self._hub.drain(CloseCode.DRAIN, min(duration, len(self._hub) / MAX_CLOSES_PER_SECOND))
 
 
 def _frames(client: Subscriber, events: Iterable[Event]) -> list[Frame]:
-    """What a subscriber is to be told of events that it missed."""
-    told = client.subscription
-    mine = (event for event in events if told.notes is None or event.id in told.notes)
-    return [frame for event in mine if (frame := told.frame_of(event, event.audience.former)) is not None]
+    """Return the frames of missed events that match a client's subscription and permissions."""
+    subscription = client.subscription
+    matching = (event for event in events if subscription.notes is None or event.id in subscription.notes)
+    return [frame for event in matching if (frame := subscription.frame_of(event, event.audience.former)) is not None]
 
 
 def _is_change(frame: Frame) -> bool:
     return isinstance(frame.key, tuple) and frame.key[0] == "note"
 
 
-def _answer(cursor: Cursor, frames: list[Frame], *, reset: bool = False) -> str:
+def _poll_response(cursor: Cursor, frames: list[Frame], *, reset: bool = False) -> str:
     changes = ",".join(frame.text for frame in frames)
     return f'{{"cursor":"{cursor}","reset":{"true" if reset else "false"},"changes":[{changes}]}}'

@@ -1,4 +1,4 @@
-"""One subscriber of the feed: what it wants and may have, and what waits for it."""
+"""One subscriber of the feed: its subscription, its permissions and its queue."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from realtime.core.transport import DirectTransport
     from realtime.eventlog.event import Event
 
-BATCH = 64 * 1024  # bytes handed to a writer at once: what a client that takes nothing costs in its transport
-SLOWEST = 16 * 1024  # bytes a second of the slowest link that counts as progress: a large frame takes its time
+MAX_BATCH_BYTES = 64 * 1024
+"""Maximum size of one write: the memory that a client that does not read costs in its transport."""
+MIN_BYTES_PER_SECOND = 16 * 1024
+"""Rate of the slowest supported link: a large frame gets more time before its client counts as stalled."""
 
 
 class SubscriberClosed(Exception):
-    """The client is to be closed with this code."""
+    """Raised when the client must be closed with this code."""
 
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code)
@@ -31,10 +33,14 @@ class SubscriberClosed(Exception):
 
 
 class Subscription:
-    """Clients that want and may have the same: of an event, all of them get the same frame, or none.
+    """A group of clients with the same filter and the same permissions: each event gives all of them the same frame.
 
-    ``notes`` are those wanted, ``None`` for all. Those ``open`` take what comes straight into their transports; for
-    those ``behind`` it waits.
+    Attributes:
+        notes: Ids of the notes that the clients subscribe to; ``None`` for all.
+        keys: Principal keys of the clients; ``None`` if they have access to all notes.
+        content: Whether events include the notes' ``content``.
+        ready: Clients whose transport accepts data, with the function that writes to it.
+        behind: Clients whose frames are queued.
     """
 
     __slots__ = ("behind", "content", "keys", "notes", "ready")
@@ -54,14 +60,19 @@ class Subscription:
         yield from self.behind
 
     def frame_of(self, event: Event, lost: Collection[str | None]) -> Frame | None:
-        """What these clients are to hear of an event by which the keys ``lost`` stopped opening its note."""
+        """Return the frame of an event for these clients, or ``None``.
+
+        Args:
+            event: The event.
+            lost: Principal keys that lost access to the note with this event.
+        """
         if self.keys is None or not self.keys.isdisjoint(event.audience.readers):
             return event.full if self.content else event.slim
         return None if self.keys.isdisjoint(lost) else event.gone
 
     def deliver(self, frames: Collection[Frame]) -> None:
-        """Hands frames out, without ever waiting. Together they are at most about :data:`BATCH` bytes, or one."""
-        for client in list(self.behind):  # first: whose transport is full by what is written below falls behind with it
+        """Write or queue frames without waiting. Their total size is at most about :data:`MAX_BATCH_BYTES`."""
+        for client in list(self.behind):  # first, because the writes below can move more clients here
             for frame in frames:
                 client.offer(frame)
         if self.ready:
@@ -71,19 +82,25 @@ class Subscription:
 
 
 class Subscriber:
-    """One subscriber.
+    """One client of the feed, with a bounded queue.
 
-    ``admitted`` are notes that it may see, by id; false while that is looked up, so that an event that takes the right
-    away meanwhile is not missed.
+    Adding a frame never waits. Up to ``budget`` bytes, all frames are queued in order. Above it, only the latest frame
+    per conflation key is kept, still in the order of cursors, so that the client can resume from any frame that it has
+    received. A client that exceeds twice the budget even so is closed with ``too_slow``.
 
-    Offering never waits. Up to ``budget`` bytes every frame is kept, in order; above it only the latest per key, still
-    in the order of their cursors, so that a client can resume from whatever it has received; and when even that
-    exceeds twice the budget, the client is too slow and gets closed.
+    Attributes:
+        admitted: Ids of the notes that the client can see. The value is false while the permission is being read, so
+            that an event that revokes it in the meantime is not lost.
+        slot: Heartbeat slot.
+        busy_since: Time since when a frame is being written; ``None`` while no write is in progress.
+        write_allowance: Seconds that the current write may take in addition to the stall timeout.
+        closing: Done, with the close code, once the client must be closed.
     """
 
     __slots__ = (
-        "_budget", "_conflating", "_live", "_pending", "_progress", "_serial", "_size", "_too_slow", "_wakeup",
-        "_wire", "_writing", "admitted", "busy_since", "closing", "patience", "principal", "slot", "subscription",
+        "_budget", "_conflating", "_pending", "_pending_bytes", "_serial", "_stall_detector", "_started", "_too_slow",
+        "_transport", "_wakeup", "_written_bytes", "admitted", "busy_since", "closing", "principal", "slot",
+        "subscription", "write_allowance",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, principal: Principal, *, budget: int, too_slow: CloseCode) -> None:
@@ -92,42 +109,44 @@ class Subscriber:
         self.admitted: dict[int, bool] = {}
         self.slot = 0
         self.busy_since: float | None = None
-        self.patience = 0.0
-        self._writing = 0
+        self.write_allowance = 0.0
+        self._written_bytes = 0
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
         self._budget = budget
         self._too_slow = too_slow
         self._pending: dict[Hashable, Frame] = {}
         self._serial = count()
-        self._size = 0
+        self._pending_bytes = 0
         self._conflating = False
         self._wakeup: asyncio.Future[None] | None = None
-        self._wire: DirectTransport | None = None
-        self._live = False
-        self._progress: StallDetector | None = None
+        self._transport: DirectTransport | None = None
+        self._started = False
+        self._stall_detector: StallDetector | None = None
         subscription.behind[self] = None
 
     @property
     def notes(self) -> frozenset[int] | None:
-        """The notes that it wants; ``None`` for all."""
+        """Ids of the notes that the client subscribes to; ``None`` for all."""
         return self.subscription.notes
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits for this client and nothing is being written to it."""
-        return not self._pending and self.busy_since is None and not (self._wire is not None and self._wire.full)
+        """Whether no frame is queued for this client or being written to it."""
+        return (
+            not self._pending and self.busy_since is None and not (self._transport is not None and self._transport.full)
+        )
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait for this client."""
-        return self._size
+        """Size of the queue in bytes."""
+        return self._pending_bytes
 
     def sees(self, note: int) -> bool:
-        """Whether it is known that this client may see a note: only then is it told who else looks at it."""
+        """Return whether this client is known to have access to a note, and so receives the note's presence."""
         return self.principal.keys is None or self.admitted.get(note, False)
 
     def offer(self, frame: Frame) -> None:
-        """Hands over a frame, or queues it, without ever waiting."""
+        """Write or queue a frame without waiting. A client that is being closed ignores it."""
         if self.closing.done():
             return
         write = self.subscription.ready.get(self)
@@ -138,26 +157,26 @@ class Subscriber:
             self._replace(frame)
         else:
             self._pending[next(self._serial)] = frame
-            self._size += frame.size
-            if self._size > self._budget:
+            self._pending_bytes += frame.size
+            if self._pending_bytes > self._budget:
                 self._conflate()
-        if self._size > 2 * self._budget and len(self._pending) > 1:
+        if self._pending_bytes > 2 * self._budget and len(self._pending) > 1:
             self.close(self._too_slow)
         self._wake()
 
-    def drop(self, note: int) -> None:
-        """Forgets what waits of a note that it may see no more: who reads slowly would get it long after."""
-        for place in [place for place, frame in self._pending.items() if _is_about(frame, note)]:
-            self._size -= self._pending.pop(place).size
+    def drop_note(self, note: int) -> None:
+        """Remove the queued frames of a note that the client can no longer see."""
+        for key in [key for key, frame in self._pending.items() if _is_about(frame, note)]:
+            self._pending_bytes -= self._pending.pop(key).size
 
     def clear(self) -> None:
-        """Forgets what waits, for a frame that makes it pointless."""
+        """Empty the queue, before a frame that supersedes it."""
         self._pending.clear()
-        self._size = 0
+        self._pending_bytes = 0
         self._conflating = False
 
     def close(self, code: CloseCode, last: Frame | None = None) -> None:
-        """Ask for the connection to be closed, after a last frame if there is one; the first code stands."""
+        """Request that the connection be closed, after sending ``last`` if it is given. The first code is kept."""
         if not self.closing.done():
             self.clear()
             if last is not None:
@@ -166,99 +185,104 @@ class Subscriber:
             self._fall_behind()
             self._wake()
 
-    async def take(self) -> list[Frame]:
-        """Waits for frames and hands out what is due, at most :data:`BATCH` bytes or one frame.
+    async def next_batch(self) -> list[Frame]:
+        """Wait for frames, and return up to :data:`MAX_BATCH_BYTES` of them, or one larger frame.
 
-        Raises :class:`SubscriberClosed` when the client is to be closed.
+        Raises:
+            SubscriberClosed: The client must be closed.
         """
         self.busy_since = None
         while not self._pending:
             if self.closing.done():
                 raise SubscriberClosed(self.closing.result())
-            await self._woken()
-        return self._batch()
+            await self._wait_for_wakeup()
+        return self._pop_batch()
 
-    def writing(self, frame: Frame) -> None:
-        """The transport took what came before, and this frame is about to be written."""
-        self.patience = (self._writing + frame.size) / SLOWEST
-        self._writing = frame.size
+    def start_write(self, frame: Frame) -> None:
+        """Record that all earlier frames were written and that the write of this one begins."""
+        self.write_allowance = (self._written_bytes + frame.size) / MIN_BYTES_PER_SECOND
+        self._written_bytes = frame.size
         self.busy_since = asyncio.get_running_loop().time()
 
-    def connect(self, wire: DirectTransport) -> None:
-        """From now on what is for this client is written by :meth:`send`, and once it is :meth:`live`, at once."""
-        self._wire = wire
+    def connect(self, transport: DirectTransport) -> None:
+        """Attach a direct transport. :meth:`send` writes to it, and after :meth:`start` so does :meth:`offer`."""
+        self._transport = transport
 
     async def send(self, frames: Iterable[Frame]) -> None:
-        """Writes frames before all that waits; waits while the transport is full. Raises :class:`SubscriberClosed`."""
-        assert self._wire is not None
+        """Write frames ahead of the queue. Wait while the transport is full.
+
+        Raises:
+            SubscriberClosed: The client must be closed.
+        """
+        assert self._transport is not None
         for data in _joined(frames):
-            while self._wire.full and not self.closing.done():
-                await self._woken()
+            while self._transport.full and not self.closing.done():
+                await self._wait_for_wakeup()
             if self.closing.done():
                 raise SubscriberClosed(self.closing.result())
-            self._wire.write(data)
+            self._transport.write(data)
 
-    def live(self) -> None:
-        """Writes what waits, and from then on all that comes; what the transport has no room for waits."""
-        self._live = True
-        self._write()
+    def start(self) -> None:
+        """Write the queue, and from now on each frame at once while the transport accepts data."""
+        self._started = True
+        self._flush()
 
-    def full(self) -> None:
-        """The transport has no room: what comes now waits until it is :meth:`writable` again."""
+    def pause(self) -> None:
+        """Queue all frames until :meth:`resume` is called: the transport is full."""
         self._fall_behind()
 
-    def writable(self) -> None:
-        """The transport has room again."""
-        self._progress = None
-        if self._live:
-            self._write()
+    def resume(self) -> None:
+        """Write the queue: the transport accepts data again."""
+        self._stall_detector = None
+        if self._started:
+            self._flush()
         else:
             self._wake()
 
-    def check(self, now: float, stall: float) -> None:
-        """Closes this client if its transport has taken nothing for so many seconds. To be called every second."""
-        if self._wire is None:
-            stalled = self.busy_since is not None and now - self.busy_since > stall + self.patience
-        elif self._wire.full:
-            self._progress = self._progress or StallDetector(now)
-            stalled = self._progress.seconds_stalled(self._wire.buffered, now) > stall
+    def close_if_stalled(self, now: float, stall_seconds: float) -> None:
+        """Close this client if its transport made no progress for ``stall_seconds``. Call about once per second."""
+        if self._transport is None:
+            stalled = self.busy_since is not None and now - self.busy_since > stall_seconds + self.write_allowance
+        elif self._transport.full:
+            self._stall_detector = self._stall_detector or StallDetector(now)
+            stalled = self._stall_detector.seconds_stalled(self._transport.buffered, now) > stall_seconds
         else:
             return
         if stalled:
             self.close(self._too_slow)
 
-    def _write(self) -> None:
-        wire = self._wire
-        assert wire is not None
-        while self._pending and not wire.full:
-            wire.write(b"".join([frame.framed for frame in self._batch()]))
-        if not wire.full and not self.closing.done() and self.subscription.behind.pop(self, self) is None:
-            self.subscription.ready[self] = wire.write
+    def _flush(self) -> None:
+        transport = self._transport
+        assert transport is not None
+        while self._pending and not transport.full:
+            transport.write(b"".join([frame.framed for frame in self._pop_batch()]))
+        if not transport.full and not self.closing.done() and self.subscription.behind.pop(self, self) is None:
+            self.subscription.ready[self] = transport.write
 
     def _fall_behind(self) -> None:
         if self.subscription.ready.pop(self, None) is not None:
             self.subscription.behind[self] = None
 
-    def _batch(self) -> list[Frame]:
+    def _pop_batch(self) -> list[Frame]:
         batch: list[Frame] = []
         size = 0
         while self._pending:
             key = next(iter(self._pending))
             frame = self._pending[key]
-            if size and size + frame.size > BATCH:
+            if size and size + frame.size > MAX_BATCH_BYTES:
                 return batch
             del self._pending[key]
             size += frame.size
-            self._size -= frame.size
+            self._pending_bytes -= frame.size
             batch.append(frame)
         self._conflating = False
         return batch
 
     def _conflate(self) -> None:
-        waiting = list(self._pending.values())
+        frames = list(self._pending.values())
         self.clear()
         self._conflating = True
-        for frame in waiting:
+        for frame in frames:
             self._replace(frame)
 
     def _replace(self, frame: Frame) -> None:
@@ -268,11 +292,11 @@ class Subscriber:
             if earlier.version > frame.version:
                 return
             del self._pending[key]
-            self._size -= earlier.size
+            self._pending_bytes -= earlier.size
         self._pending[key] = frame
-        self._size += frame.size
+        self._pending_bytes += frame.size
 
-    async def _woken(self) -> None:
+    async def _wait_for_wakeup(self) -> None:
         self._wakeup = asyncio.get_running_loop().create_future()
         try:
             await self._wakeup
@@ -289,14 +313,14 @@ def _is_about(frame: Frame, note: int) -> bool:
 
 
 def _joined(frames: Iterable[Frame]) -> Iterator[bytes]:
-    """Frames as they go over the wire, some at a time."""
-    some: list[bytes] = []
+    """Yield frames in their wire encoding, joined into chunks of :data:`MAX_BATCH_BYTES` at most."""
+    chunk: list[bytes] = []
     size = 0
     for frame in frames:
-        if some and size + frame.size > BATCH:
-            yield b"".join(some)
-            some, size = [], 0
-        some.append(frame.framed)
+        if chunk and size + frame.size > MAX_BATCH_BYTES:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+        chunk.append(frame.framed)
         size += frame.size
-    if some:
-        yield b"".join(some)
+    if chunk:
+        yield b"".join(chunk)

@@ -23,7 +23,7 @@ from realtime.errors import RealtimeError
 from realtime.metrics import MULTIPROCESS
 from realtime.server import logs
 from realtime.server.workers import Workers
-from realtime.websocket.connection import ABORT_AFTER, drop
+from realtime.websocket.connection import ABORT_DELAY_SECONDS, drop
 from realtime.websocket.handshake import Handshake
 from realtime.websocket.http_protocol import HttpProtocol
 
@@ -64,8 +64,8 @@ class DrainingServer(uvicorn.Server):
         """
         previous: set[Any] = set()
         while True:
-            await asyncio.sleep(ABORT_AFTER)
-            closing = {connection for connection in self.server_state.connections if connection.transport.is_closing()}
+            await asyncio.sleep(ABORT_DELAY_SECONDS)
+            closing: set[Any] = {one for one in self.server_state.connections if one.transport.is_closing()}
             for connection in closing & previous:
                 drop(connection.transport)
             previous = closing

@@ -1,4 +1,4 @@
-"""Ways out to a WebSocket client that never wait: its connection itself, or a queue."""
+"""Sends messages to WebSocket clients without waiting: directly, or through a queue under other ASGI servers."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ if TYPE_CHECKING:
     from realtime.core.transport import ConnectionHandler
     from realtime.websocket.connection import WebSocketConnection
 
-DIRECT = "realtime.direct"
-"""The extension of a WebSocket's scope under which this program's server leaves the connection to a session."""
+DIRECT_EXTENSION = "realtime.direct"
+"""Name of the ASGI scope extension with which this package's server offers its connections for direct use."""
 
 
 class AsgiAdapter:
-    """An outlet under any other server: messages wait in a queue, and ``run`` sends them."""
+    """A message sink for other ASGI servers: messages are queued, and :meth:`run` sends them."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
         self._queue: deque[Sequence[bytes]] = deque()
-        self._due = asyncio.Event()
+        self._has_queued = asyncio.Event()
         self.buffered = 0
 
-    def send(self, packet: FrameBatch, limit: int) -> bool:
-        """Queues messages, unless more than ``limit`` bytes wait."""
+    def send(self, batch: FrameBatch, limit: int) -> bool:
+        """Queue a batch of messages. Return false and queue nothing if more than ``limit`` bytes are queued."""
         if self.buffered > limit:
             return False
-        self._queue.append(packet.messages)
-        self.buffered += sum(map(len, packet.messages))
-        self._due.set()
+        self._queue.append(batch.messages)
+        self.buffered += sum(map(len, batch.messages))
+        self._has_queued.set()
         return True
 
     def probe(self) -> None:
-        """Do nothing: the other server pings its clients."""
+        """Do nothing: the ASGI server pings its clients."""
 
     async def run(self) -> None:
-        """Sends what is queued until the client is gone."""
+        """Send queued messages until the client disconnects."""
         try:
             while True:
-                await self._due.wait()
+                await self._has_queued.wait()
                 while self._queue:
                     for message in self._queue.popleft():
                         await self._socket.send_bytes(message)
                         self.buffered -= len(message)
-                self._due.clear()
+                self._has_queued.clear()
         except (WebSocketDisconnect, OSError, RuntimeError):
             return
 
 
-class Direct(Protocol):
-    """A WebSocket of this program's own server."""
+class DirectWebSocket(Protocol):
+    """A WebSocket of this package's server, whose connection can be used directly."""
 
     connection: WebSocketConnection
 
-    def take_over(self, listener: ConnectionHandler) -> None:
-        """Leaves the connection to a listener."""
+    def take_over(self, handler: ConnectionHandler) -> None:
+        """Pass the connection to a handler."""
 
 
-def direct(socket: WebSocket) -> Direct | None:
-    """What leaves the connection of a socket to a session; ``None`` under any other server."""
+def direct_websocket(socket: WebSocket) -> DirectWebSocket | None:
+    """Return the direct access to a WebSocket's connection, or ``None`` under another ASGI server."""
     extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-    return extensions.get(DIRECT)
+    return extensions.get(DIRECT_EXTENSION)

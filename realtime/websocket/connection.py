@@ -1,6 +1,6 @@
-"""WebSocket connections below ASGI, from the handshake on.
+"""WebSocket connections below ASGI, after the handshake.
 
-There is as little of each as it needs, for tens of thousands of clients that mostly listen.
+Each connection uses as little memory as possible, for tens of thousands of clients that rarely send anything.
 """
 
 from __future__ import annotations
@@ -38,83 +38,85 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE = 1024 * 1024
-ABORT_AFTER = 2.0
-CLOSE_TIMEOUT = 10.0
-"""Seconds that the peer of a connection has to read the last bytes after it is closed."""
-RECONNECT_DELAY = 1.0
-"""Seconds before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because
-a successful handshake resets their backoff."""
-FRAMES_PER_SECOND = 250
-"""Whole messages and control frames that a client may send. A stock Yjs client in a busy room sends about 100.
+MAX_MESSAGE_BYTES = 1024 * 1024
+ABORT_DELAY_SECONDS = 2.0
+CLOSE_TIMEOUT_SECONDS = 10.0
+"""Time that a client has to read the last bytes after the server closed the connection."""
+RECONNECT_DELAY_SECONDS = 1.0
+"""Delay before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because a
+successful handshake resets their backoff."""
+MAX_FRAMES_PER_SECOND = 250
+"""Maximum rate of unfragmented messages and control frames. A stock Yjs client in a busy room sends about 100.
 
-As many fragments are read at once; a client that sends more of them waits for its turn.
+The same limit applies to fragments, but a client that exceeds it is delayed instead of closed.
 """
-FRAMES_BURST = 2000
-PARSED_BYTES = 4096
-"""Bytes that the library's parser is given at a time."""
-PROBE_SECONDS = 5.0
-GONE_AWAY = 1012
-LOST = 1006
-INVALID_TEXT = 1007
-MASKED = 0x80
-WHOLE = (TEXT, BINARY, PING, PONG)
+MAX_FRAMES_BURST = 2000
+PARSER_CHUNK_BYTES = 4096
+"""Size of the chunks that are passed to the parser of the library."""
+PROBE_TIMEOUT_SECONDS = 5.0
+SERVICE_RESTART = 1012
+ABNORMAL_CLOSURE = 1006
+INVALID_PAYLOAD = 1007
+MASK_BIT = 0x80
+UNFRAGMENTED = (TEXT, BINARY, PING, PONG)
 
 
 def drop(transport: asyncio.Transport) -> None:
-    """Ends a connection, even if its peer takes nothing any more: the system would hold what waits for minutes."""
+    """Abort a connection, and discard unsent data: the kernel would keep it for minutes if the peer does not read."""
     if transport.get_write_buffer_size():
         with (
             contextlib.suppress(OSError),
-            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same,
+            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as duplicate,
         ):
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
-def close(transport: asyncio.Transport) -> None:
-    """Close a connection, and drop it if its peer does not read the last bytes in time."""
+def close_transport(transport: asyncio.Transport) -> None:
+    """Close a connection, and drop it if the client does not read the last bytes in time."""
     transport.close()
     if transport.get_write_buffer_size():
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, drop, transport)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_SECONDS, drop, transport)
 
 
-def untaken(transport: asyncio.Transport) -> int:
-    """Return how many bytes were written that the peer's system has not confirmed yet.
+def unacknowledged_bytes(transport: asyncio.Transport) -> int:
+    """Return the number of bytes that were written and not yet acknowledged by the peer's kernel.
 
-    The system takes more from a transport only once much of its own buffer is free, which a slow peer may make wait.
+    The size of the transport's buffer alone is not enough to detect progress: the kernel accepts more data only when
+    much of its own buffer is free, which takes long with a slow peer.
     """
     size = transport.get_write_buffer_size()
-    peer = transport.get_extra_info("socket")
-    if peer is not None:
-        with contextlib.suppress(OSError):  # not every system tells it of sockets
-            size += int.from_bytes(fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # not every system supports TIOCOUTQ on sockets
+            size += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return size
 
 
-def _head(data: bytes, start: int) -> tuple[int, int, int] | None:
-    """Of the masked frame that begins there: its first byte, where its message begins, and the size of that.
+def _parse_header(data: bytes, start: int) -> tuple[int, int, int] | None:
+    """Parse the header of the masked frame at an offset.
 
-    ``None`` if not all of this is there yet. The size is negative as soon as it shows that this is no whole message, or
-    one that breaks the rules.
+    Returns:
+        The first byte, the offset of the payload and the size of the payload, or ``None`` if the header is incomplete.
+        The size is negative if the frame is not an unfragmented message, or violates the protocol.
     """
     if len(data) < start + 2:
         return None
-    kind, size, body = data[start], data[start + 1] - MASKED, start + 6
+    kind, size, body = data[start], data[start + 1] - MASK_BIT, start + 6
     if size > 125:
         wide = 2 if size == 126 else 8
         body += wide
         if len(data) >= start + 2 + wide:
             size = int.from_bytes(data[start + 2 : start + 2 + wide], "big")
-    if kind not in WHOLE or size > (125 if kind >= PING else MAX_MESSAGE):
+    if kind not in UNFRAGMENTED or size > (125 if kind >= PING else MAX_MESSAGE_BYTES):
         size = -1
     return None if size >= 0 and len(data) < body else (kind, body, size)
 
 
 class Parser(Protocol):
-    """The library's parser, which answers a close in the middle of a fragmented message with 1002.
+    """The parser of the library, with a fix for close frames within fragmented messages.
 
-    RFC 6455, section 5.4, allows control frames there: the answer is the peer's own code.
+    RFC 6455, section 5.4, allows control frames there. The library replies with 1002, this class with the peer's code.
     """
 
     def recv_frame(self, frame: Frame) -> None:
@@ -125,99 +127,115 @@ class Parser(Protocol):
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """A WebSocket, and who listens to it.
+    """A WebSocket connection that passes messages to a handler.
 
-    Whole messages are read here. What is rarer – messages in parts, closes, what breaks the rules – is left to the
-    library's parser, from then on for all of this connection.
+    Unfragmented messages are parsed here. The first fragment, close frame or protocol error switches the connection to
+    the parser of the ``websockets`` library.
+
+    Args:
+        transport: The transport, after the handshake.
+        connections: Set of the server's connections, which the instance adds itself to.
+        ping_interval: Seconds between two pings; ``None`` to send none.
+        turns: Schedules the processing of large amounts of data.
+        open_connection: Counts the connection of its client, if there is a limit.
     """
 
     __slots__ = (
-        "_buffer", "_closing", "_connections", "_every", "_fragments", "_frames", "_heard", "_held", "_keepalive",
-        "_kind", "_lingers", "_listener", "_lost", "_needed", "_occupant", "_owed", "_parser", "_parts", "_turns",
-        "_waits", "full", "transport", "write",
+        "_alive", "_awaiting_turn", "_buffer", "_closing", "_connections", "_fragments", "_frames", "_handler", "_held",
+        "_keepalive", "_lingering", "_lost", "_message_kind", "_message_parts", "_needed", "_open_connection",
+        "_parser", "_pending_pong", "_ping_interval", "_turns", "full", "transport", "write",
     )  # fmt: skip
 
     def __init__(
         self,
         transport: asyncio.Transport,
         connections: set[Any],
-        every: float | None,
+        ping_interval: float | None,
         turns: Turns,
-        occupant: OpenConnection | None = None,
+        open_connection: OpenConnection | None = None,
     ) -> None:
         self.transport = transport
-        self._occupant = occupant
+        self._open_connection = open_connection
         self.write = transport.write
         self._connections = connections
-        self._listener: ConnectionHandler
+        self._handler: ConnectionHandler
         self._parser: Parser | None = None
         self._buffer: bytearray | None = None
         self._turns = turns
-        self._waits = False
+        self._awaiting_turn = False
         self._held = False
-        self._frames: TokenBucket | None = None  # most clients never send any
+        self._frames: TokenBucket | None = None  # created on demand: most clients never send a frame
         self._fragments: TokenBucket | None = None
         self._needed = 0
-        self._owed = b""
-        self._kind: Opcode = Opcode.TEXT
-        self._parts: list[bytes | bytearray | memoryview] | None = None
+        self._pending_pong = b""
+        self._message_kind: Opcode = Opcode.TEXT
+        self._message_parts: list[bytes | bytearray | memoryview] | None = None
         self._closing = False
-        self._lingers = False
+        self._lingering = False
         self._lost = False
-        self._heard = True
-        self._every = every
-        self._keepalive = asyncio.get_running_loop().call_later(every, self._ping) if every else None
+        self._alive = True
+        self._ping_interval = ping_interval
+        self._keepalive = asyncio.get_running_loop().call_later(ping_interval, self._ping) if ping_interval else None
         connections.add(self)
-        # What is written goes out at once, not at the end of the turn, and is full as soon as something is left of it.
+        # The transport is full as soon as the kernel does not accept all data of a write.
         transport.set_write_buffer_limits(high=0)
-        self.full = transport.get_write_buffer_size() > 0  # of answers to requests before; nobody else would say so
+        self.full = (
+            transport.get_write_buffer_size() > 0
+        )  # responses to earlier HTTP requests; no callback follows for them
 
-    def listen(self, listener: ConnectionHandler, early: Iterable[str | bytes] = ()) -> None:
-        """Says who hears what comes from now on, after what came early."""
-        self._listener = listener
+    def set_handler(self, handler: ConnectionHandler, early: Iterable[str | bytes] = ()) -> None:
+        """Set the handler for messages and events, and pass it messages that were received earlier."""
+        self._handler = handler
         if self._lost:
-            listener.lost()
+            handler.lost()
             return
         try:
             for message in early:
-                self._hand(message)
+                self._deliver(message)
         except BaseException:
             self.transport.abort()
             raise
 
-    def send(self, packet: FrameBatch, limit: int) -> bool:
-        """Writes messages, unless more than ``limit`` bytes wait; a client that is gone gets none."""
+    def send(self, batch: FrameBatch, limit: int) -> bool:
+        """Write a batch of messages. Return false and write nothing if more than ``limit`` bytes are buffered.
+
+        The batch is discarded if the connection is closing.
+        """
         if self.transport.get_write_buffer_size() > limit:
             return False
         if not self._closing and not self.transport.is_closing():
-            self.write(packet.framed)
+            self.write(batch.framed)
         return True
 
     @property
     def buffered(self) -> int:
-        """Bytes that the client has not taken yet."""
+        """Number of bytes in the transport's write buffer."""
         return self.transport.get_write_buffer_size()
 
     @property
     def closing(self) -> bool:
-        """Whether a close was sent, or the connection is gone: what the client sends from now on is ignored."""
+        """Whether a close frame was sent or the connection is lost. Messages from the client are then ignored."""
         return self._closing
 
     @property
     def reason(self) -> tuple[int, str]:
-        """Why it ended: the code and the reason of the peer's close, if there was one."""
+        """The code and the reason of the peer's close frame, or 1006 if there was none."""
         close = None if self._parser is None else self._parser.close_rcvd
-        return (LOST, "") if close is None else (close.code, close.reason)
+        return (ABNORMAL_CLOSURE, "") if close is None else (close.code, close.reason)
 
     def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
-        """Closes the connection, with a text message before it if there is one to send.
+        """Close the connection.
 
-        With a delay in seconds, nothing is read or sent until then.
+        Args:
+            code: Close code.
+            reason: Reason, at most 123 bytes.
+            last: Text message to send before the close frame.
+            delay: Seconds to wait before sending. Nothing is read or sent in the meantime.
         """
         if self._closing or self.transport.is_closing():
             return
         message = b"" if last is None else framed(TEXT, last)
-        self._end()
+        self._start_closing()
         self._send_close(message + framed(CLOSE, code.to_bytes(2, "big") + reason.encode()), delay)
 
     def _send_close(self, data: bytes, delay: float = 0) -> None:
@@ -228,55 +246,55 @@ class WebSocketConnection(asyncio.Protocol):
             self.write(data)
             self._linger()
             if self._parser is not None and self._parser.parser_exc is not None and self.transport.can_write_eof():
-                self.transport.write_eof()  # so that a peer that waits for the end has it
+                self.transport.write_eof()  # for peers that wait for the end of the stream
 
-    def _end(self) -> None:
-        """A close was written: nothing follows it."""
+    def _start_closing(self) -> None:
+        """Mark the connection as closing, so that nothing is sent after the close frame."""
         self._closing = True
         self.pause_writing()
 
     def _linger(self) -> None:
-        """Reads on for a moment: closed while the peer still sends, the system would take the close back from it."""
-        if not self._lingers:
-            self._lingers = True
+        """Read for a short time: if the peer still sends, closing now would reset the connection and lose the close."""
+        if not self._lingering:
+            self._lingering = True
             self.transport.resume_reading()
-            # A peer that takes nothing, or does not confirm, is not waited for.
-            asyncio.get_running_loop().call_later(ABORT_AFTER, drop, self.transport)
+            # Abort if the peer does not read or does not reply with a close frame.
+            asyncio.get_running_loop().call_later(ABORT_DELAY_SECONDS, drop, self.transport)
 
     def shutdown(self) -> None:
-        """Called when the server stops."""
-        self.close(GONE_AWAY, "")
-        close(self.transport)
+        """Close the connection because the server is stopping."""
+        self.close(SERVICE_RESTART, "")
+        close_transport(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called with what the peer sent."""
-        self._heard = True
+        """Process data from the peer."""
+        self._alive = True
         if self._buffer is not None:
             self._buffer += data
             if len(self._buffer) < self._needed:
                 return
             data, self._buffer = bytes(self._buffer), None
-        if self._waits or (self._fragments is not None and self._fragments.remaining(time.monotonic()) < 0):
+        if self._awaiting_turn or (self._fragments is not None and self._fragments.remaining(time.monotonic()) < 0):
             self._continue_later(data)
         else:
             self._process(data)
 
     def _process(self, data: bytes) -> None:
         if self._parser is None:
-            data = self._read(data)
+            data = self._read_messages(data)
         if data:
             self._parse(data)
 
-    def _read(self, data: bytes) -> bytes:
-        """Takes whole messages, keeps the beginning of one, and returns what is for the parser."""
+    def _read_messages(self, data: bytes) -> bytes:
+        """Deliver complete messages, buffer an incomplete one, and return the data for the library's parser."""
         start = 0
         now = time.monotonic()
         until = now + SLICE_SECONDS
         while start < len(data):
-            head = _head(data, start)
-            if head is None:
+            header = _parse_header(data, start)
+            if header is None:
                 return self._keep(data[start:], len(data) - start + 1)
-            kind, body, size = head
+            kind, body, size = header
             if size < 0:
                 break
             if len(data) < body + size:
@@ -288,53 +306,53 @@ class WebSocketConnection(asyncio.Protocol):
             message = apply_mask(data[body : body + size], data[body - 4 : body])
             start = body + size
             if kind == PING:
-                self._answer(framed(PONG, message))
-            elif kind != PONG and not self._take(message, text=kind == TEXT):
+                self._send_pong(framed(PONG, message))
+            elif kind != PONG and not self._deliver_message(message, text=kind == TEXT):
                 return b""
             now = time.monotonic()
         return data[start:]
 
     def _count_frame(self, now: float) -> bool:
-        """Count a frame that arrived, and close the connection if there are too many."""
+        """Count a received frame, and close the connection if there are too many. Return whether it remains open."""
         if self._frames is None:
-            self._frames = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
+            self._frames = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_FRAMES_BURST, now)
         if self._closing or self._frames.consume(1, now):
             return True
-        self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY)
+        self.close(CloseCode.TOO_MANY, CLOSE_REASONS[CloseCode.TOO_MANY], delay=RECONNECT_DELAY_SECONDS)
         return False
 
     def _count_fragment(self, now: float) -> None:
         if self._fragments is None:
-            self._fragments = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, now)
+            self._fragments = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_FRAMES_BURST, now)
         self._fragments.consume(1, now)
 
     def _continue_later(self, data: bytes) -> bytes:
-        """Read the rest of what arrived when it is this client's turn, so that others have the event loop first."""
+        """Process the remaining data when it is this client's turn, so that other clients can use the event loop."""
         self._keep(data, 0)
-        if not self._waits:
-            self._waits = True
+        if not self._awaiting_turn:
+            self._awaiting_turn = True
             self._pause_or_resume()
             peer = self.transport.get_extra_info("peername")
             self._turns.call_soon(network_of(peer[0]) if isinstance(peer, tuple) else "", self._continue)
         return b""
 
     def _continue(self) -> None:
-        self._waits = False
+        self._awaiting_turn = False
         if self._buffer is None or self._lost or self.transport.is_closing():
             return
         data, self._buffer = bytes(self._buffer), None
         self._process(data)
         self._pause_or_resume()
 
-    def hold(self, held: bool) -> None:
-        """Stop reading, or go on: as long as the listener does not want more messages."""
+    def set_held(self, held: bool) -> None:
+        """Pause or resume reading on behalf of the handler."""
         self._held = held
         self._pause_or_resume()
 
     def _pause_or_resume(self) -> None:
         if self._closing:
-            return  # the close decides
-        if self._held or self._waits:
+            return  # closing controls whether data is read
+        if self._held or self._awaiting_turn:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -343,121 +361,125 @@ class WebSocketConnection(asyncio.Protocol):
         self._buffer, self._needed = bytearray(data), needed
         return b""
 
-    def _take(self, message: bytes, *, text: bool) -> bool:
-        """Hands a message on. False if it is no text: that is the end."""
+    def _deliver_message(self, message: bytes, *, text: bool) -> bool:
+        """Deliver a message. Close the connection and return false if a text message is not valid UTF-8."""
         try:
-            taken = message.decode() if text else message
+            decoded = message.decode() if text else message
         except UnicodeDecodeError:
-            self.close(INVALID_TEXT, "")
+            self.close(INVALID_PAYLOAD, "")
             return False
-        self._hand(taken)
+        self._deliver(decoded)
         return True
 
-    def _hand(self, message: str | bytes) -> None:
+    def _deliver(self, message: str | bytes) -> None:
         if not self._closing:
-            self._listener.received(message)
+            self._handler.received(message)
 
-    def _answer(self, pong: bytes) -> None:
-        """Answers a ping; while nothing should be written only the last one, and later (RFC 6455, section 5.5.3)."""
+    def _send_pong(self, pong: bytes) -> None:
+        """Reply to a ping. While the transport is full, store only the last pong (RFC 6455, section 5.5.3)."""
         if self.full:
-            self._owed = pong
+            self._pending_pong = pong
         elif not self._closing:
             self.write(pong)
 
     def _parse(self, data: bytes) -> None:
         until = time.monotonic() + SLICE_SECONDS
-        for start in range(0, len(data), PARSED_BYTES):
+        for start in range(0, len(data), PARSER_CHUNK_BYTES):
             if start and time.monotonic() > until:
                 self._continue_later(data[start:])
                 return
-            self._parse_piece(data[start : start + PARSED_BYTES])
+            self._parse_piece(data[start : start + PARSER_CHUNK_BYTES])
 
     def _parse_piece(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
-            parser = self._parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE, logger=log)
+            parser = self._parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE_BYTES, logger=log)
         parser.receive_data(data)
         now = time.monotonic()
         for frame in parser.events_received():
-            if frame.opcode is Opcode.CONT or not frame.fin:  # type: ignore[union-attr]  # as below
+            if frame.opcode is Opcode.CONT or not frame.fin:  # type: ignore[union-attr]  # see below
                 self._count_fragment(now)
             elif not self._count_frame(now):
                 return
-            if frame.opcode in DATA_OPCODES:  # type: ignore[union-attr]  # these are frames: the handshake is over
+            if frame.opcode in DATA_OPCODES:  # type: ignore[union-attr]  # no requests: the handshake is done
                 self._assemble(frame)
-        answer = b"".join(parser.data_to_send())
+        reply = b"".join(parser.data_to_send())
         if parser.close_expected():
-            first = not self._closing
+            self._close_after(parser, reply)
+        elif reply:
+            self._send_pong(reply)
+
+    def _close_after(self, parser: Parser, reply: bytes) -> None:
+        """Close the connection after the peer's close frame or a protocol error."""
+        first = not self._closing
+        if first:
+            self._start_closing()
+        if parser.parser_exc is None:
             if first:
-                self._end()
-            if parser.parser_exc is None:
-                if first:
-                    self.write(answer)
-                close(self.transport)
-            elif first:
-                too_big = parser.close_sent is not None and parser.close_sent.code == CloseCode.TOO_BIG
-                self._send_close(answer, RECONNECT_DELAY if too_big else 0)
-            else:
-                self._linger()
-        elif answer:
-            self._answer(answer)
+                self.write(reply)
+            close_transport(self.transport)
+        elif first:
+            too_big = parser.close_sent is not None and parser.close_sent.code == CloseCode.TOO_BIG
+            self._send_close(reply, RECONNECT_DELAY_SECONDS if too_big else 0)
+        else:
+            self._linger()
 
     def _assemble(self, frame: Any) -> None:
         if frame.opcode is not Opcode.CONT:
-            self._kind, self._parts = frame.opcode, []
-        if self._parts is not None:
-            self._parts.append(frame.data)
+            self._message_kind, self._message_parts = frame.opcode, []
+        if self._message_parts is not None:
+            self._message_parts.append(frame.data)
             if frame.fin:
-                message, self._parts = b"".join(self._parts), None
-                self._take(message, text=self._kind is Opcode.TEXT)
+                message, self._message_parts = b"".join(self._message_parts), None
+                self._deliver_message(message, text=self._message_kind is Opcode.TEXT)
 
     def pause_writing(self) -> None:
-        """Called when the system does not take all that was written: nothing should be added."""
+        """Notify the handler that the transport is full."""
         self.full = True
-        self._listener.full()
+        self._handler.full()
 
     def resume_writing(self) -> None:
-        """Called when it took the rest."""
+        """Notify the handler that the transport accepts data again."""
         if self._closing:
             return
         self.full = False
-        pong, self._owed = self._owed, b""
+        pong, self._pending_pong = self._pending_pong, b""
         if pong:
-            self._answer(pong)
-        self._listener.writable()
+            self._send_pong(pong)
+        self._handler.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection is gone."""
+        """Release the connection and notify the handler."""
         self._closing = self._lost = True
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._connections.discard(self)
-        if self._occupant is not None:
-            self._occupant.leave()
-        self._listener.lost()
+        if self._open_connection is not None:
+            self._open_connection.leave()
+        self._handler.lost()
 
     def probe(self) -> None:
-        """Ping the client now, and close the connection if no answer arrives within seconds."""
+        """Ping the client now. Close the connection if nothing arrives within :data:`PROBE_TIMEOUT_SECONDS`."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + PROBE_SECONDS
-        if self._closing or self._keepalive is None or self._keepalive.when() <= due:
+        deadline = loop.time() + PROBE_TIMEOUT_SECONDS
+        if self._closing or self._keepalive is None or self._keepalive.when() <= deadline:
             return
-        if untaken(self.transport):
-            return  # the ping would wait behind that
+        if unacknowledged_bytes(self.transport):
+            return  # the ping would be queued behind this data
         self._keepalive.cancel()
-        self._heard = False
+        self._alive = False
         self.write(framed(PING, b""))
-        self._keepalive = loop.call_at(due, self._ping)
+        self._keepalive = loop.call_at(deadline, self._ping)
 
     def _ping(self) -> None:
-        """Asks the peer for a sign of life, if the last one was given."""
+        """Ping the client, or close the connection if nothing has arrived since the last ping."""
         if self._closing or self.transport.is_closing():
             return
-        if not self._heard and self.transport.is_reading():  # or a pong may be there, unread
+        if not self._alive and self.transport.is_reading():  # while reading is paused, a pong may be unread
             self.close(CloseCode.NO_PONG, CLOSE_REASONS[CloseCode.NO_PONG])
-            close(self.transport)
+            close_transport(self.transport)
             return
-        self._heard = False
+        self._alive = False
         self.write(framed(PING, b""))
-        assert self._every is not None
-        self._keepalive = asyncio.get_running_loop().call_later(self._every, self._ping)
+        assert self._ping_interval is not None
+        self._keepalive = asyncio.get_running_loop().call_later(self._ping_interval, self._ping)

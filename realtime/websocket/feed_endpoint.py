@@ -1,4 +1,4 @@
-"""The ways into the feed: ``/ws``, ``/events`` and ``/changes``. Each parses, subscribes and writes what comes."""
+"""The WebSocket endpoint of the feed, ``/ws``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from realtime.feed.query import FeedQuery
 from realtime.feed.service import Feed
 from realtime.feed.subscriber import Subscriber, SubscriberClosed
 from realtime.notes.validation import describe
-from realtime.websocket.asgi_adapter import direct
-from realtime.websocket.authenticate import by_frame
+from realtime.websocket.asgi_adapter import direct_websocket
+from realtime.websocket.authenticate import authenticate_by_frame
 from realtime.websocket.handler import Handler, close
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from realtime.websocket.connection import WebSocketConnection
 
 
-MAX_FRAME = 64 * 1024
+MAX_FRAME_BYTES = 64 * 1024
 
 
 router = SlashRouter(tags=["feed"])
@@ -39,17 +39,17 @@ router = SlashRouter(tags=["feed"])
 
 @router.websocket("/ws")
 async def websocket(socket: WebSocket) -> None:
-    """The feed over a WebSocket."""
-    parts = services_of(socket)
-    feed, places = parts.feed, parts.connection_slots
+    """Serve the feed to a WebSocket client."""
+    services = services_of(socket)
+    feed, slots = services.feed, services.connection_slots
     await socket.accept()
     try:
-        wanted = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()
+        query = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()
     except ValidationError as error:
         await _close(socket, BadFrame(describe(error.errors())))
         return
     try:
-        principal = await by_frame(socket)
+        principal = await authenticate_by_frame(socket)
     except NotSignedIn as error:
         await _close(socket, BadFrame(error.detail, CloseCode.NOT_SIGNED_IN))
         return
@@ -59,35 +59,35 @@ async def websocket(socket: WebSocket) -> None:
     except WebSocketDisconnect:
         return
     try:
-        place = await acquire_slot(socket, principal)
+        slot = await acquire_slot(socket, principal)
     except TooManyRequests:
         await _close(socket, BadFrame("", CloseCode.TOO_MANY))
         return
     except Unavailable:
         await _close(socket, BadFrame("", CloseCode.RESUME))
         return
-    client = feed.join(wanted, principal)
-    way = direct(socket)
-    if way is not None:
-        subscriber = FeedHandler(way.connection, feed, client, places, place)
-        way.take_over(subscriber)
-        await subscriber.follow(wanted.cursor)
+    client = feed.join(query, principal)
+    direct = direct_websocket(socket)
+    if direct is not None:
+        handler = FeedHandler(direct.connection, feed, client, slots, slot)
+        direct.take_over(handler)
+        await handler.follow(query.cursor)
         return
     feed.metrics.clients["ws"].inc()
     try:
-        ended = await serve(client, _write(socket, feed, client, wanted), _read(socket, feed, client))
+        ended = await serve(client, _write(socket, feed, client, query), _read(socket, feed, client))
     finally:
         feed.leave(client)
-        places.release(place)
+        slots.release(slot)
         feed.metrics.clients["ws"].dec()
     if ended is not None:
         await _close(socket, ended)
 
 
 class FeedHandler(Handler):
-    """A client of the feed whose connection was taken over."""
+    """Handles a feed client on a connection that was taken over from ASGI."""
 
-    __slots__ = ("_client", "_feed", "_place", "_places")
+    __slots__ = ("_client", "_feed", "_slot", "_slots")
     expected = (BadFrame, BusUnavailable, Unavailable)
 
     def __init__(
@@ -95,20 +95,20 @@ class FeedHandler(Handler):
         connection: WebSocketConnection,
         feed: Feed,
         client: Subscriber,
-        places: ConnectionSlots,
-        place: Slot | None,
+        slots: ConnectionSlots,
+        slot: Slot | None,
     ) -> None:
         super().__init__(connection)
         self._feed = feed
         self._client = client
-        self._places = places
-        self._place = place
+        self._slots = slots
+        self._slot = slot
         client.connect(connection)
         client.closing.add_done_callback(lambda closing: self._close(closing.result()))
         feed.metrics.clients["ws"].inc()
 
     async def follow(self, since: Cursor | None) -> None:
-        """Tells the client what it missed; from then on it hears what happens by itself."""
+        """Send the missed events, and start the delivery of later ones."""
         try:
             await self._feed.follow(self._client, since)
         except (BusUnavailable, Unavailable):
@@ -120,11 +120,11 @@ class FeedHandler(Handler):
             raise
 
     def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
-        """Takes a message."""
+        """Process a command."""
         return _handle_command(self._feed, self._client, message if isinstance(message, str) else None)
 
     def failed(self, error: Exception) -> None:
-        """Closes the connection, and says why."""
+        """Close the connection because of an error. Send the details of a bad frame first."""
         if isinstance(error, BadFrame):
             self._close(error.code, error.detail)
             self._client.close(error.code)
@@ -132,26 +132,26 @@ class FeedHandler(Handler):
             self._client.close(CloseCode.RESUME)
 
     def full(self) -> None:
-        """What comes now waits."""
-        self._client.full()
+        """Queue later frames."""
+        self._client.pause()
 
     def writable(self) -> None:
-        """What waits can be written."""
-        self._client.writable()
+        """Write the queued frames."""
+        self._client.resume()
 
-    def left(self) -> None:
-        """Forgets the client."""
+    def released(self) -> None:
+        """Unregister the client and release its connection slot."""
         self._client.close(CloseCode.RESUME)
         self._feed.leave(self._client)
-        self._places.release(self._place)
+        self._slots.release(self._slot)
         self._feed.metrics.clients["ws"].dec()
 
     def _close(self, code: CloseCode, detail: str = "") -> None:
         self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)
 
 
-async def _write(socket: WebSocket, feed: Feed, client: Subscriber, wanted: FeedQuery) -> None:
-    async with contextlib.aclosing(feed.stream(client, wanted.cursor)) as frames:
+async def _write(socket: WebSocket, feed: Feed, client: Subscriber, query: FeedQuery) -> None:
+    async with contextlib.aclosing(feed.stream(client, query.cursor)) as frames:
         async for frame in frames:
             await socket.send_text(frame.text)
 
@@ -167,11 +167,15 @@ async def _read(socket: WebSocket, feed: Feed, client: Subscriber) -> None:
 
 
 def _handle_command(feed: Feed, client: Subscriber, text: str | None) -> Coroutine[Any, Any, None] | None:
-    """Does what a client says; what takes its time is returned. Raises :class:`BadFrame`."""
+    """Process a command. Return a coroutine to await, or ``None`` if it is done.
+
+    Raises:
+        BadFrame: The frame is invalid.
+    """
     if text is None:
-        raise BadFrame("binary frames are not understood here")
-    if len(text) > MAX_FRAME or len(text.encode()) > MAX_FRAME:
-        raise BadFrame(f"a frame must be at most {MAX_FRAME} bytes", CloseCode.TOO_BIG)
+        raise BadFrame("binary frames are not supported")
+    if len(text) > MAX_FRAME_BYTES or len(text.encode()) > MAX_FRAME_BYTES:
+        raise BadFrame(f"a frame must be at most {MAX_FRAME_BYTES} bytes", CloseCode.TOO_BIG)
     try:
         command = client_message.validate_json(text)
     except ValidationError as error:
@@ -182,7 +186,7 @@ def _handle_command(feed: Feed, client: Subscriber, text: str | None) -> Corouti
         raise BadFrame(
             "type: this server has no accounts to sign in to"
             if client.principal.keys is None
-            else "type: auth comes first, and once; a connection that came with a cookie or a header needs none"
+            else "type: auth is allowed only as the first frame, and only without a session cookie or header"
         )
     return None
 

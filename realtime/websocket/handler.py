@@ -1,4 +1,7 @@
-"""A client on a connection that was taken over: no task, but while something that it sent takes its time."""
+"""Base class of the handlers of clients on connections that were taken over from ASGI.
+
+A handler has no task of its own, except while a message is awaited.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
 from realtime.core.transport import ConnectionHandler
 from realtime.core.turns import SLICE_SECONDS
-from realtime.websocket.connection import RECONNECT_DELAY
+from realtime.websocket.connection import RECONNECT_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -24,40 +27,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST = 16
-"""Messages that may wait while more are read."""
-SMALL = 4096
-"""Bytes that may."""
+MAX_WAITING_MESSAGES = 16
+"""Number of waiting messages above which reading is paused."""
+MAX_WAITING_BYTES = 4096
+"""Total size of waiting messages above which reading is paused."""
 
 
 class Handler(ConnectionHandler, ABC):
-    """Takes what a client sends, one message after the other, in the order in which it came."""
+    """Processes the messages of one client, one at a time and in the order of arrival."""
 
-    __slots__ = ("_bytes", "_task", "_waiting", "connection")
+    __slots__ = ("_task", "_waiting", "_waiting_bytes", "connection")
 
     expected: tuple[type[Exception], ...]
-    """What taking a message may raise: the end of the connection."""
+    """Exceptions from :meth:`handle` that close the connection."""
 
     def __init__(self, connection: WebSocketConnection) -> None:
         self.connection = connection
         self._waiting: deque[str | bytes] | None = None
-        self._bytes = 0
+        self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
     def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
-        """Takes a message; what cannot be done at once is returned, to be awaited before the next one."""
+        """Process a message. Return a coroutine to await before the next message, or ``None`` if it is done."""
 
     @abstractmethod
     def failed(self, error: Exception) -> None:
-        """Closes the connection, and says why."""
+        """Close the connection because of an error."""
 
     @abstractmethod
-    def left(self) -> None:
-        """The client is gone."""
+    def released(self) -> None:
+        """Release all resources of the client. Called once, when the connection is lost."""
 
     def received(self, message: str | bytes) -> None:
-        """A message came."""
+        """Process a message, or queue it while an earlier one is awaited."""
         if self._task is None:
             try:
                 work = self.handle(message)
@@ -70,14 +73,14 @@ class Handler(ConnectionHandler, ABC):
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(message)
-        self._bytes += len(message)
-        if len(self._waiting) > MOST or self._bytes > SMALL:
-            self.connection.hold(True)
+        self._waiting_bytes += len(message)
+        if len(self._waiting) > MAX_WAITING_MESSAGES or self._waiting_bytes > MAX_WAITING_BYTES:
+            self.connection.set_held(True)
 
     def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does this before the next message is taken."""
+        """Await a coroutine before the next message is processed."""
         self._task = asyncio.get_running_loop().create_task(self._run(work))
-        self._task.add_done_callback(lambda _: work.close())  # cancelled at once, it was never begun
+        self._task.add_done_callback(lambda _: work.close())  # a task that is cancelled at once never starts it
 
     async def _run(self, work: Coroutine[Any, Any, None] | None) -> None:
         until = time.monotonic() + SLICE_SECONDS
@@ -91,7 +94,7 @@ class Handler(ConnectionHandler, ABC):
                     await asyncio.sleep(0)
                     until = time.monotonic() + SLICE_SECONDS
                 message = self._waiting.popleft()
-                self._bytes -= len(message)
+                self._waiting_bytes -= len(message)
                 work = self.handle(message)
         except self.expected as error:
             self.failed(error)
@@ -102,33 +105,33 @@ class Handler(ConnectionHandler, ABC):
             log.exception("a WebSocket failed")
         else:
             self._waiting = self._task = None
-            self._bytes = 0
-            self.connection.hold(False)
+            self._waiting_bytes = 0
+            self.connection.set_held(False)
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """Cancel the message that is awaited, and release the client."""
         if self._task is not None:
             self._task.cancel()
-        self.left()
+        self.released()
 
 
-WITHIN = 1.0
-REPEATED = {CloseCode.BAD_FRAME, CloseCode.TOO_BIG, CloseCode.TOO_MANY}
+CLOSE_TIMEOUT_SECONDS = 1.0
+REPEATABLE_ERRORS = {CloseCode.BAD_FRAME, CloseCode.TOO_BIG, CloseCode.TOO_MANY}
 """Close codes of errors that a client is likely to repeat after reconnecting."""
 
 
-def delay_of(code: CloseCode) -> float:
+def close_delay(code: CloseCode) -> float:
     """Return the delay in seconds before closing a connection to a room."""
-    return RECONNECT_DELAY if code in REPEATED else 0
+    return RECONNECT_DELAY_SECONDS if code in REPEATABLE_ERRORS else 0
 
 
 async def close(socket: WebSocket, code: CloseCode, last: str | None = None, reason: str | None = None) -> None:
-    """Closes a socket, with a text message before it if there is one to send."""
+    """Close a WebSocket, after sending the text message ``last`` if it is given."""
     if socket.client_state is not WebSocketState.CONNECTED:
         return
-    # A client that takes nothing would hold this up for ever; the server then drops the connection.
+    # A client that does not read would block this indefinitely. The server then drops the connection.
     with contextlib.suppress(WebSocketDisconnect, OSError, TimeoutError, RuntimeError):
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             if last is not None:
                 await socket.send_text(last)
             await socket.close(code, reason or CLOSE_REASONS[code])

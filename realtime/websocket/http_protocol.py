@@ -1,4 +1,4 @@
-"""HTTP connections below ASGI: limits on request heads, and the parts of HTTP that uvicorn leaves out.
+"""HTTP connections below ASGI: limits on request heads, and parts of HTTP that uvicorn does not implement.
 
 Uvicorn waits indefinitely for a head that does not end, loses the body of a request that offers an upgrade it does not
 support, sends chunked bodies to HTTP/1.0 clients, and accepts HTTP/1.1 requests without a ``Host``.
@@ -16,75 +16,79 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from realtime.auth.open_connections import FULL, OCCUPANT
-from realtime.websocket.connection import ABORT_AFTER, drop, untaken
-from realtime.websocket.handshake import last_answer, problem, upgrade
+from realtime.websocket.connection import ABORT_DELAY_SECONDS, drop, unacknowledged_bytes
+from realtime.websocket.handshake import error_response, final_response, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from realtime.auth.open_connections import OpenConnection, OpenConnections
 
-MOST = 64 * 1024
-WITHIN = 10.0
-SURPLUS_WITHIN = 2.0
-"""Seconds for the head of a request on a connection beyond the limit of its client, or of one that is refused."""
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_SECONDS = 10.0
+SURPLUS_HEAD_TIMEOUT_SECONDS = 2.0
+"""Time for a request head on a connection beyond the limit of its client, or on a refused connection."""
 MAX_REFUSED = 64
-"""Refused connections that are answered only after their request, so that it does not cost them the answer."""
-RETRY_AFTER = 5
-"""Seconds until a refused client should try again."""
+"""Number of refused connections whose request is read before the response, so that the response is not lost."""
+RETRY_AFTER_SECONDS = 5
+"""Delay before a refused client should try again."""
 UNREAD_BYTES_PER_SECOND = 4 * 1024
-"""Least rate at which a peer that keeps the server waiting must take an answer."""
+"""Minimum rate at which a slow client must read a response."""
 EVENT_STREAM = re.compile(rb"GET [^ ?]*/events/?[? ]")
 HEAD, BODY, BETWEEN, AFTER = range(4)
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
-"""The headers that say where a body ends."""
-ONE_HOST = "An HTTP/1.1 request must have exactly one Host header, with a name or an address and perhaps a port"
+"""Headers that determine the length of a body."""
+ONE_HOST = "An HTTP/1.1 request must have exactly one Host header, with a name or an address and an optional port"
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 """The valid values of a ``Host`` header (RFC 3986, section 3.2.2)."""
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """An HTTP connection with limits on request heads, and without the faults named above."""
+    """uvicorn's HTTP protocol with limits on request heads, and fixes for the problems listed above."""
 
     _at = BETWEEN
     _size = 0
     _deadline: asyncio.TimerHandle | None = None
     _refused = False
     _fault: str | None = None
-    """Why the request is answered with 400."""
+    """Detail of the response 400, if the request is invalid."""
     _data = b""
-    """The bytes that the parser is reading."""
+    """The data that the parser is processing."""
     _replaying = False
-    """Whether the parser is given a head that was read before."""
+    """Whether the parser is reading the same request head again."""
     _occupant: OpenConnection | None = None
     _turned_away = False
-    """Whether there is no room for the connection, which is answered as soon as it sends something."""
+    """Whether the connection limit is reached. Such a connection gets its response when it sends data."""
 
     _stall_check: asyncio.TimerHandle | None = None
     _unread = 0
-    """Bytes that the peer had not taken when that was looked at last."""
+    """Number of unacknowledged bytes at the last check."""
 
     def __init__(
-        self, *arguments: Any, occupancy: OpenConnections | None = None, stall: float = WITHIN, **options: Any
+        self,
+        *arguments: Any,
+        occupancy: OpenConnections | None = None,
+        stall: float = HEAD_TIMEOUT_SECONDS,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._occupancy = occupancy
         self._stall = stall
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Called with a new connection."""
+        """Count the connection, and start the timeout for the first request head."""
         super().connection_made(transport)
-        within = WITHIN
+        timeout = HEAD_TIMEOUT_SECONDS
         if self._occupancy is not None:
             self._occupant = self._occupancy.enter(self.client[0] if self.client else None, self)
             if self._occupant is None:
                 self._turn_away(self._occupancy)
                 return
-            within = SURPLUS_WITHIN if self._occupant.surplus else WITHIN
-        self._deadline = self.loop.call_later(within, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+            timeout = SURPLUS_HEAD_TIMEOUT_SECONDS if self._occupant.surplus else HEAD_TIMEOUT_SECONDS
+        self._deadline = self.loop.call_later(timeout, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection is gone."""
+        """Stop all timers and stop counting the connection."""
         self._set_deadline(waiting=False)
         self._stop_stall_check()
         if self._occupant is not None:
@@ -94,9 +98,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Called when the peer does not take what is sent: at a low rate, and up to a size, that is allowed."""
+        """Check from now on whether the client reads at the minimum rate, and within its memory limit."""
         super().pause_writing()
-        self._unread = untaken(self.transport)
+        self._unread = unacknowledged_bytes(self.transport)
         if not self._may_hold(self._unread):
             drop(self.transport)
             return
@@ -104,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stall_check = self.loop.call_later(self._stall, self._check_stall)
 
     def resume_writing(self) -> None:
-        """Called when the peer has taken it."""
+        """Stop these checks: the client has read the data."""
         self._stop_stall_check()
         self._may_hold(0)
         super().resume_writing()
@@ -115,8 +119,8 @@ class HttpProtocol(HttpToolsProtocol):
         return self._occupant is None or self._occupant.hold(unread)
 
     def _check_stall(self) -> None:
-        """Drop the connection if its peer took too little since this was checked last."""
-        unread = untaken(self.transport)
+        """Drop the connection if the client has read too little since the last check."""
+        unread = unacknowledged_bytes(self.transport)
         if self._unread - unread < min(self._unread, self._stall * UNREAD_BYTES_PER_SECOND):
             drop(self.transport)
             return
@@ -130,7 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._stall_check = None
 
     def _turn_away(self, occupancy: OpenConnections) -> None:
-        """Answer 503 on a connection for which there is no room, after its request if that comes soon."""
+        """Respond with 503 because a connection limit is reached, after the request if it arrives soon."""
         self._refused = True
         if occupancy.turned_away >= MAX_REFUSED:
             self.transport.write(no_room(b""))
@@ -138,7 +142,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._turned_away = True
         occupancy.turned_away += 1
-        self._deadline = self.loop.call_later(SURPLUS_WITHIN, self._answer_no_room, b"")
+        self._deadline = self.loop.call_later(SURPLUS_HEAD_TIMEOUT_SECONDS, self._answer_no_room, b"")
 
     def _answer_no_room(self, request: bytes) -> None:
         self._set_deadline(waiting=False)
@@ -181,17 +185,17 @@ class HttpProtocol(HttpToolsProtocol):
     def _watch_close(self) -> None:
         """Drop the connection, which is being closed, when its peer does not read what is left."""
         if self._stall_check is None and self.transport.get_write_buffer_size():
-            self._unread = untaken(self.transport)
+            self._unread = unacknowledged_bytes(self.transport)
             self._stall_check = self.loop.call_later(self._stall, self._check_stall)
 
     def release_occupant(self) -> OpenConnection | None:
-        """Return what counts the connection, which is another protocol's from now on."""
+        """Return the object that counts the connection, for the protocol that replaces this one."""
         self._stop_stall_check()
         occupant, self._occupant = self._occupant, None
         return occupant
 
     def data_received(self, data: bytes) -> None:
-        """Called with what the peer sent."""
+        """Parse data, and limit the size and the duration of request heads."""
         if self._turned_away:
             self._answer_no_room(data)
         if self._refused:
@@ -201,11 +205,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._data = b""
         if self._at == HEAD:
             self._size += len(data)
-            if self._size > MOST:
+            if self._size > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
-        # While a request is answered, reading may be paused here: the next one is not late then. A body that is still
-        # coming when its request is answered is waited for only to come to the next one.
+        # No timeout applies during a response, because reading may be paused. The rest of a body after the response is
+        # subject to the timeout, like the next request head.
         self._set_deadline(waiting=self._at != AFTER and not self._answering)
 
     @property
@@ -213,7 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # none before the first
 
     def on_message_begin(self) -> None:
-        """Called where a head begins."""
+        """Start a new request head."""
         self._at, self._size = HEAD, 0
         super().on_message_begin()
         if self._occupant is not None:
@@ -221,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
             scope[OCCUPANT] = self._occupant
 
     def on_headers_complete(self) -> None:
-        """Called where it ends. What it raises makes the parser fail, which is answered with 400."""
+        """Validate the request head and start the application. An exception causes the response 400."""
         if self._replaying:
             self._at = BODY
             return
@@ -230,7 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
         if (len(hosts) != 1 and (version == "1.1" or hosts)) or not all(map(HOST.fullmatch, hosts)):
             self._fault = ONE_HOST
             raise ValueError(ONE_HOST)
-        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":  # of the server itself (RFC 9110, section 7.1)
+        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":  # the server itself (RFC 9110, section 7.1)
             self.url = b"/"
         self._at = BODY
         before = self.cycle
@@ -239,9 +243,9 @@ class HttpProtocol(HttpToolsProtocol):
             _speak_http_1_0(self.cycle)
 
     def on_message_complete(self) -> None:
-        """Called where the request ends."""
+        """Complete the request."""
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # its body is still to be read
+            return  # the body has not been read yet
         self._at = BETWEEN
         super().on_message_complete()
 
@@ -273,56 +277,56 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer an invalid request with 400 as JSON, and close the connection."""
         detail, self._fault = self._fault or msg, None
-        if not self._answering:  # else it would be read as part of the other answer
-            self.transport.write(problem(HTTPStatus.BAD_REQUEST, detail))
+        if not self._answering:  # otherwise it would become part of the current response
+            self.transport.write(error_response(HTTPStatus.BAD_REQUEST, detail))
         self._close()
 
     def handle_websocket_upgrade(self) -> None:
-        """Called when the connection is to be a WebSocket; what is read of its request already is enough for that."""
+        """Switch the connection to WebSocket. The request head is complete at this point."""
         self._at = AFTER
-        if self._answering:  # nobody could tell the two answers apart
+        if self._answering:  # the client could not separate the two responses
             self._close()
         else:
             upgrade(self, self.release_occupant)
-            self.parser = None  # type: ignore[assignment]  # as uvicorn ends with it: each knows the other
+            self.parser = None  # type: ignore[assignment]  # breaks the reference cycle, as uvicorn does
 
     def _set_deadline(self, *, waiting: bool) -> None:
-        """Whether a head is being waited for: then it is not for ever."""
+        """Start or stop the timeout for a request head."""
         if not waiting:
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
         elif self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(WITHIN, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answers what is no request yet, and closes the connection."""
+        """Respond to an incomplete request head, and close the connection."""
         self._set_deadline(waiting=False)
         if self.transport.is_closing():
             return
-        if self._at != HEAD or self._answering:  # there is nothing to answer, or something else
+        if self._at != HEAD or self._answering:  # no request, or another response in progress
             self._close()
             return
         self._refused = True
-        self.transport.write(problem(status, status.description or status.phrase))
-        # What the peer still sends is read for a moment: the system would take the answer back for it.
+        self.transport.write(error_response(status, status.description or status.phrase))
+        # If the client is still sending, closing now would reset the connection and lose the response.
         self.transport.write_eof()
-        self.loop.call_later(ABORT_AFTER, drop, self.transport)
+        self.loop.call_later(ABORT_DELAY_SECONDS, drop, self.transport)
 
 
 def no_room(request: bytes) -> bytes:
-    """Return the answer to a request for which there is no room: 503, or a stream that only delays the next attempt.
+    """Return the response when a connection limit is reached: 503, or an event stream that delays the next attempt.
 
     A browser's ``EventSource`` does not reconnect after any status but 200.
     """
     if EVENT_STREAM.match(request):
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-        return last_answer(HTTPStatus.OK, headers, b"retry: %d\n\n" % (RETRY_AFTER * 1000))
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, FULL, [(b"retry-after", b"%d" % RETRY_AFTER)])
+        return final_response(HTTPStatus.OK, headers, b"retry: %d\n\n" % (RETRY_AFTER_SECONDS * 1000))
+    return error_response(HTTPStatus.SERVICE_UNAVAILABLE, FULL, [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)])
 
 
 def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
-    """Answer an HTTP/1.0 client in its own terms: no ``100 Continue``, and no chunks.
+    """Respond to an HTTP/1.0 client without ``100 Continue`` and without chunked encoding.
 
     A body of unknown length ends where the connection ends (RFC 9112, section 6.3).
     """
@@ -340,4 +344,4 @@ def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
             cycle.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to zero
         await send(message)
 
-    cycle.send = unchunked  # type: ignore[method-assign]  # uvicorn has no hook for it
+    cycle.send = unchunked  # type: ignore[method-assign]  # uvicorn has no hook for this

@@ -1,4 +1,4 @@
-"""The way into a room: ``/sync/{id}``, the y-websocket protocol."""
+"""The WebSocket endpoint of rooms, ``/sync/{id}``, which speaks the y-websocket protocol."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from realtime.errors import (
 )
 from realtime.notes.models import MAX_ID
 from realtime.rooms.peer import Peer, PeerRefused
-from realtime.websocket.asgi_adapter import AsgiAdapter, direct
-from realtime.websocket.authenticate import by_ticket
-from realtime.websocket.handler import Handler, close, delay_of
+from realtime.websocket.asgi_adapter import AsgiAdapter, direct_websocket
+from realtime.websocket.authenticate import authenticate_by_ticket
+from realtime.websocket.handler import Handler, close, close_delay
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -40,126 +40,130 @@ if TYPE_CHECKING:
     from realtime.rooms.room import Room
     from realtime.websocket.connection import WebSocketConnection
 
-MAX_REASON = 120
-"""Bytes; a close frame has room for 123 (RFC 6455, section 5.5)."""
+MAX_REASON_BYTES = 120
+"""The reason of a close frame has at most 123 bytes (RFC 6455, section 5.5)."""
 
-TEXTUAL = "is text; this protocol is binary"
+TEXT_MESSAGE_DETAIL = "must be binary"
 
 router = SlashRouter(tags=["sync"])
 
 
 @router.websocket("/sync/{id}")
 async def sync(socket: WebSocket, id: str) -> None:
-    """The shared text of a note, for any Yjs client. Who knows the note may tell which: ``?created=``, its date."""
-    parts = services_of(socket)
+    """Serve the shared text of a note to a Yjs client.
+
+    A client that has the note can pass its creation time as ``?created=``: it is rejected if the id now belongs to
+    another note.
+    """
+    services = services_of(socket)
     principal = principal_of(socket)
     try:
         if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
             raise NoteNotFound
-        principal = await by_ticket(socket, int(id))
-        await parts.rooms.check_visible(int(id), principal)
-        await parts.quotas.check_typing(principal, int(id))
-        place = await acquire_slot(socket, principal)
+        principal = await authenticate_by_ticket(socket, int(id))
+        await services.rooms.check_visible(int(id), principal)
+        await services.quotas.check_typing(principal, int(id))
+        slot = await acquire_slot(socket, principal)
     except (NoteNotFound, NotSignedIn, QuotaExceeded, TooManyRequests, Unavailable) as error:
         record_refusal(socket, principal, error)
-        # Before the handshake: stock Yjs clients back off then, but reconnect at once after a close.
+        # Refuse before the handshake: stock Yjs clients then back off, but reconnect at once after a close.
         await socket.send_denial_response(response_for(error))
         return
     try:
         await socket.accept()
-    except BaseException:  # the client is gone
-        parts.connection_slots.release(place)
+    except BaseException:  # the client disconnected
+        services.connection_slots.release(slot)
         raise
     caller = caller_of(socket, principal)
-    way = direct(socket)
-    if way is not None:
-        member = parts.rooms.member(way.connection, principal, caller)
-        typist = SyncHandler(way.connection, parts, member, place)
-        typist.wait_for(typist.join(int(id), socket.query_params.get("created")))
-        way.take_over(typist)
+    direct = direct_websocket(socket)
+    if direct is not None:
+        peer = services.rooms.member(direct.connection, principal, caller)
+        handler = SyncHandler(direct.connection, services, peer, slot)
+        handler.wait_for(handler.join(int(id), socket.query_params.get("created")))
+        direct.take_over(handler)
         return
-    queued = AsgiAdapter(socket)
-    member = parts.rooms.member(queued, principal, caller)
-    parts.metrics.clients["sync"].inc()
-    tasks = [asyncio.create_task(_serve(socket, parts.rooms, int(id), member)), asyncio.create_task(queued.run())]
+    adapter = AsgiAdapter(socket)
+    peer = services.rooms.member(adapter, principal, caller)
+    services.metrics.clients["sync"].inc()
+    tasks = [asyncio.create_task(_serve(socket, services.rooms, int(id), peer)), asyncio.create_task(adapter.run())]
     try:
-        ends: list[asyncio.Future[Any]] = [*tasks, member.closing]
+        ends: list[asyncio.Future[Any]] = [*tasks, peer.closing]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        parts.connection_slots.release(place)
-        parts.metrics.clients["sync"].dec()
+        services.connection_slots.release(slot)
+        services.metrics.clients["sync"].dec()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
     failure = None if tasks[0].cancelled() else tasks[0].exception()
     with contextlib.suppress(asyncio.InvalidStateError):
-        failure = failure or PeerRefused(member.closing.result())
+        failure = failure or PeerRefused(peer.closing.result())
     if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError)):
-        code, reason = _why(failure)
-        await asyncio.sleep(delay_of(code))
+        code, reason = _close_reason(failure)
+        await asyncio.sleep(close_delay(code))
         await close(socket, code, reason=reason)
 
 
 class SyncHandler(Handler):
-    """A client in a room whose connection was taken over."""
+    """Handles a client of a room on a connection that was taken over from ASGI."""
 
-    __slots__ = ("_member", "_parts", "_place", "_room")
+    __slots__ = ("_peer", "_room", "_services", "_slot")
     expected = (MalformedUpdate, NoteNotFound, Unavailable, DocumentBroken, PeerRefused)
 
-    def __init__(self, connection: WebSocketConnection, parts: Services, member: Peer, place: Slot | None) -> None:
+    def __init__(self, connection: WebSocketConnection, services: Services, peer: Peer, slot: Slot | None) -> None:
         super().__init__(connection)
-        self._parts = parts
-        self._member = member
-        self._place = place
+        self._services = services
+        self._peer = peer
+        self._slot = slot
         self._room: Room | None = None
-        member.closing.add_done_callback(lambda closing: self._close(PeerRefused(closing.result())))
-        parts.metrics.clients["sync"].inc()
+        peer.closing.add_done_callback(lambda closing: self._close(PeerRefused(closing.result())))
+        services.metrics.clients["sync"].inc()
 
     async def join(self, id: int, created: str | None) -> None:
-        """Lets the client into its room; what it sends meanwhile waits."""
-        self._room = await self._parts.rooms.join(id, self._member, created)
+        """Join the room. Messages that arrive before this is done are queued."""
+        self._room = await self._services.rooms.join(id, self._peer, created)
 
     def received(self, message: str | bytes) -> None:
-        """Charge for a message, and process it when those before it are done."""
+        """Count a message toward the client's limits, and process it after the earlier ones."""
         try:
             if isinstance(message, str):
-                raise MalformedUpdate(TEXTUAL)
-            self._member.charge_arrival(message)
+                raise MalformedUpdate(TEXT_MESSAGE_DETAIL)
+            self._peer.charge_arrival(message)
         except (MalformedUpdate, PeerRefused) as error:
             self.failed(error)
         else:
             super().received(message)
 
     def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
-        """Takes a message."""
+        """Process a message of the y-websocket protocol."""
         assert self._room is not None
         assert isinstance(message, bytes)
-        return self._room.receive_now(self._member, message)
+        return self._room.receive_now(self._peer, message)
 
     def failed(self, error: Exception) -> None:
-        """Closes the connection, and says why."""
+        """Close the connection because of an error."""
         self._close(error)
 
     def full(self) -> None:
-        """Nothing to do: who sends looks at what waits."""
+        """Do nothing: the room checks the size of the buffer before it sends."""
 
     def writable(self) -> None:
-        """Nothing to do."""
+        """Do nothing: the room retries periodically."""
 
-    def left(self) -> None:
-        """Forgets the client."""
+    def released(self) -> None:
+        """Leave the room and release the connection slot."""
         if self._room is not None:
-            self._room.leave(self._member)
-        self._parts.connection_slots.release(self._place)
-        self._parts.metrics.clients["sync"].dec()
+            self._room.leave(self._peer)
+        self._services.connection_slots.release(self._slot)
+        self._services.metrics.clients["sync"].dec()
 
-    def _close(self, why: Exception) -> None:
-        code, reason = _why(why)
-        self.connection.close(code, reason or CLOSE_REASONS[code], delay=delay_of(code))
+    def _close(self, error: Exception) -> None:
+        code, reason = _close_reason(error)
+        self.connection.close(code, reason or CLOSE_REASONS[code], delay=close_delay(code))
 
 
-async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Peer) -> None:
-    room: Room = await rooms.join(id, member, socket.query_params.get("created"))
+async def _serve(socket: WebSocket, rooms: Rooms, id: int, peer: Peer) -> None:
+    room: Room = await rooms.join(id, peer, socket.query_params.get("created"))
     try:
         while True:
             message = await socket.receive()
@@ -167,16 +171,16 @@ async def _serve(socket: WebSocket, rooms: Rooms, id: int, member: Peer) -> None
                 return
             data = message.get("bytes")
             if data is None:
-                raise MalformedUpdate(TEXTUAL)
-            await room.receive(member, data)
+                raise MalformedUpdate(TEXT_MESSAGE_DETAIL)
+            await room.receive(peer, data)
     finally:
-        room.leave(member)
+        room.leave(peer)
 
 
-def _why(failure: BaseException) -> tuple[CloseCode, str | None]:
-    """The code to close a connection with, and the reason in words."""
+def _close_reason(failure: BaseException) -> tuple[CloseCode, str | None]:
+    """Return the close code for a failure, and the reason if it differs from the default."""
     if isinstance(failure, MalformedUpdate):
-        reason = f"bad frame: it {failure.detail}".encode()[:MAX_REASON].decode(errors="ignore")
+        reason = f"bad frame: it {failure.detail}".encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         return CloseCode.BAD_FRAME, reason
     if isinstance(failure, NoteNotFound):
         return CloseCode.NOTE_GONE, None

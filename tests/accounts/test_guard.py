@@ -55,7 +55,7 @@ async def guard(settings: Settings, passwords: Recorded, request: pytest.Fixture
     """A guard that counts in Redis, and one whose Redis is away."""
     url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
     assert url
-    bus = Bus(url, settings.database, keep=100)
+    bus = Bus(url, settings.database, max_entries=100)
 
     async def key() -> str:
         return KEY

@@ -123,8 +123,8 @@ def test_first_frames_that_are_refused(browse: Browse, text: str) -> None:
 
 
 def test_who_says_nothing_is_closed(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert authenticate.WITHIN == 10
-    monkeypatch.setattr(authenticate, "WITHIN", 0.05)
+    assert authenticate.AUTH_TIMEOUT_SECONDS == 10
+    monkeypatch.setattr(authenticate, "AUTH_TIMEOUT_SECONDS", 0.05)
     with feed(browse()) as socket:
         code, (error,) = last(socket)
         assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from realtime.rooms import lib0, protocol
-from realtime.websocket.connection import MAX_MESSAGE
-from realtime.websocket.feed_endpoint import MAX_FRAME
+from realtime.websocket.connection import MAX_MESSAGE_BYTES
+from realtime.websocket.feed_endpoint import MAX_FRAME_BYTES
 from tests.faults.raw import (
     BINARY,
     CLOSE,
@@ -224,17 +224,17 @@ def _closes() -> Iterator[Case]:
 def _limits() -> Iterator[Case]:
     sizes = [size * 1024 for size in (64, 256, 1024, 4096, 8192, 16384)]
     for number, size in enumerate(sizes, 1):
-        fits, known = size <= MAX_FRAME, size <= MAX_MESSAGE
+        fits, known = size <= MAX_FRAME_BYTES, size <= MAX_MESSAGE_BYTES
         head = frame(TEXT, presence(size=size)) if known else frame(TEXT, b"", wide=8)[:2] + size.to_bytes(8, "big")
         yield Case(f"9.1.{number}", [head], None if fits else 1009, echoes=fits)
         head = frame(BINARY, sync(size)) if known else frame(BINARY, b"", wide=8)[:2] + size.to_bytes(8, "big")
         yield Case(f"9.2.{number}", [head], 4500 if known else 1009, binary=True)
     for number, size in enumerate((64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304), 1):
-        yield Case(f"9.3.{number}", parts(presence(size=MAX_FRAME), size), echoes=1)
-        yield Case(f"9.4.{number}", parts(sync(MAX_MESSAGE), max(size, 1024), FIRST_BINARY), 4500, binary=True)
+        yield Case(f"9.3.{number}", parts(presence(size=MAX_FRAME_BYTES), size), echoes=1)
+        yield Case(f"9.4.{number}", parts(sync(MAX_MESSAGE_BYTES), max(size, 1024), FIRST_BINARY), 4500, binary=True)
     for number, size in enumerate((64, 128, 256, 512, 1024, 2048), 1):
-        yield Case(f"9.5.{number}", cut(frame(TEXT, presence(size=MAX_FRAME)), size), echoes=1)
-        yield Case(f"9.6.{number}", cut(frame(BINARY, sync(MAX_MESSAGE)), size), 4500, binary=True)
+        yield Case(f"9.5.{number}", cut(frame(TEXT, presence(size=MAX_FRAME_BYTES)), size), echoes=1)
+        yield Case(f"9.6.{number}", cut(frame(BINARY, sync(MAX_MESSAGE_BYTES)), size), 4500, binary=True)
     for number, size in enumerate((0, 16, 64, 256, 1024, 4096), 1):
         pong = frame(TEXT, b'{"type":"pong"}'.ljust(size))
         yield Case(f"9.7.{number}", [pong * 1000])

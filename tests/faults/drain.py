@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import AsyncExitStack
 
-from realtime.feed.service import CLOSES_PER_SECOND
+from realtime.feed.service import MAX_CLOSES_PER_SECOND
 from tests.faults.load import Crowd, crowd
 from tests.faults.readers import Visitor
 from tests.faults.scenario import Figures, Run, scenario
@@ -61,7 +61,7 @@ async def drain(run: Run) -> Figures:
                 await _leave(server, here)
                 assert await asyncio.to_thread(server.wait, 20.0) == 0
             times = sorted(visitor.closed or 0.0 for visitor in visitors)
-            wanted = min(DRAIN, len(times) / CLOSES_PER_SECOND)
+            wanted = min(DRAIN, len(times) / MAX_CLOSES_PER_SECOND)
             spread = min(spread, (times[-10] - times[9]) / wanted)
             await asyncio.to_thread(server.start)
             here.append(server)

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from realtime.rooms import lib0
-from realtime.websocket.connection import MAX_MESSAGE
-from realtime.websocket.feed_endpoint import MAX_FRAME
+from realtime.websocket.connection import MAX_MESSAGE_BYTES
+from realtime.websocket.feed_endpoint import MAX_FRAME_BYTES
 from tests.faults.load import crowd
 from tests.faults.raw import (
     BINARY,
@@ -69,7 +69,7 @@ class Nonsense:
 
 def _beyond(random: Random, kind: int) -> bytes:
     """The head of a frame that would make a message too big."""
-    return bytes((kind, 0xFF)) + (MAX_MESSAGE + random.randrange(1, 2**40)).to_bytes(8, "big")
+    return bytes((kind, 0xFF)) + (MAX_MESSAGE_BYTES + random.randrange(1, 2**40)).to_bytes(8, "big")
 
 
 def _text(random: Random) -> bytes:
@@ -105,7 +105,7 @@ NONSENSE = {
     "no UTF-8": Nonsense.alike(1007, lambda random: frame(TEXT, _invalid(random))),
     "no UTF-8 in parts": Nonsense.alike(1007, lambda random: frame(FIRST, b"a") + frame(LAST, _invalid(random))),
     "text": Nonsense.alike(4500, lambda random: frame(TEXT, _text(random))),
-    "large": Nonsense(lambda random: frame(TEXT, b" " * (MAX_FRAME + random.randrange(1, 999))), 1009, 4500),
+    "large": Nonsense(lambda random: frame(TEXT, b" " * (MAX_FRAME_BYTES + random.randrange(1, 999))), 1009, 4500),
     "binary": Nonsense.alike(4500, lambda random: frame(BINARY, _sync(random))),
 }  # fmt: skip
 """By their names."""

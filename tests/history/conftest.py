@@ -65,9 +65,9 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
     buses: list[Bus] = []
     for _ in range(2):
         store = Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
-        buses.append(Bus(settings.redis_url, settings.database, keep=1000))
+        buses.append(Bus(settings.redis_url, settings.database, max_entries=1000))
         buses[-1].available = False
-        outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), wait=0)
+        outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), publish_wait=0)
         pool, quotas = FairPool("merges"), Quotas(store, StorageUsage(0, 0))
         rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1, pool=pool)
         notes = NoteService(store, outbox, rooms, FailPoints(), Metrics(), quotas=quotas, pool=pool)

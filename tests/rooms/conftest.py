@@ -32,10 +32,10 @@ class Worker:
         assert settings.mongo_url
         assert settings.redis_url
         self.store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
-        self.bus = Bus(settings.redis_url, settings.database, keep=1000)
+        self.bus = Bus(settings.redis_url, settings.database, max_entries=1000)
         metrics, pool = Metrics(), FairPool("merges")
         self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle, pool=pool)
-        self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, wait=0.25)
+        self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, publish_wait=0.25)
         self.notes = NoteService(
             self.store,
             self.outbox,
@@ -47,8 +47,8 @@ class Worker:
         )
         self.tasks = {
             "log": self.bus.run,
-            "outbox": self.outbox.clear,
-            "sweep": self.outbox.sweep,
+            "outbox": self.outbox.run_flush,
+            "sweep": self.outbox.run_sweep,
             "tend": lambda: self.rooms.run(self.notes.project),
             **self.rooms.tasks,
         }

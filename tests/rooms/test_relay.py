@@ -32,7 +32,7 @@ class Ear:
 @asynccontextmanager
 async def listening(settings: Settings) -> AsyncIterator[Ear]:
     assert settings.redis_url
-    bus = Bus(settings.redis_url, settings.database, keep=1000)
+    bus = Bus(settings.redis_url, settings.database, max_entries=1000)
     ear = Ear(bus)
     try:
         async with running({"send": ear.relay.send, "listen": ear.relay.listen}):
