@@ -11,9 +11,12 @@ from realtime.store.bson_mapping import BsonDocument, now
 from realtime.store.connection import MongoConnection
 from realtime.store.users import person_of
 
+RENAMED = {"_id": "id", "era": "token_generation"}
+"""The fields that have another name in MongoDB."""
+
 
 def _session_of(document: BsonDocument) -> Session:
-    return Session(id=document["_id"], **{name: value for name, value in document.items() if name != "_id"})
+    return Session(**{RENAMED.get(name, name): value for name, value in document.items()})
 
 
 class SessionStore:
@@ -31,7 +34,8 @@ class SessionStore:
     async def add(self, session: Session) -> None:
         """Stores one. Raises :class:`OutcomeUnknown`."""
         document = asdict(session)
-        document["_id"] = document.pop("id")
+        for name, field in RENAMED.items():
+            document[name] = document.pop(field)
         with self._connection.writing():
             await self._sessions.insert_one(document)
 
