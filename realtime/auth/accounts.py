@@ -30,10 +30,8 @@ MAX_SESSION_AGE = timedelta(days=90)
 TICKET_LIFETIME = timedelta(seconds=30)
 MAX_TOKENS = 100
 WRONG_CREDENTIALS = "The name or the password is wrong"
-NO_SIGN_UP = "Sign-up is closed. Ask an administrator of this server for an account"
-NO_SETUP = (
-    "This setup link is not valid, or no longer valid. Sign in, or ask an administrator of this server for an invite"
-)
+NO_SIGN_UP = "Sign-up is closed. Ask the operator of this server for an account"
+NO_SETUP = "This setup link is not valid, or no longer valid. Sign in, or ask the operator of this server for an invite"
 
 SignUp = Literal["open", "invite", "closed"]
 

@@ -145,7 +145,7 @@ def test_flood_of_refused_requests_does_not_fill_the_database() -> None:
 def test_limit_begins_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = HourlyLimit()
     assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
-    monkeypatch.setattr(limit, "_began", limit._started - HOUR_SECONDS - 1)
+    monkeypatch.setattr(limit, "_started", limit._started - HOUR_SECONDS - 1)
     assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
 
 

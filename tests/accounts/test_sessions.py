@@ -271,15 +271,15 @@ def test_an_import_stops_at_the_end_of_its_session(
     notes = parts_of(host).notes
     made = 0
 
-    async def bring_in(*arguments: Any) -> AsyncIterator[Sequence[int]]:
+    async def import_notes(*arguments: Any) -> AsyncIterator[Sequence[int]]:
         nonlocal made
-        async for some in bring_in_all(*arguments):
-            made += len(some)
+        async for ids in import_all(*arguments):
+            made += len(ids)
             await parts_of(host).authenticator.end(ann.name)
-            yield some
+            yield ids
 
-    bring_in_all = notes.bring_in
-    monkeypatch.setattr(notes, "bring_in", bring_in)
+    import_all = notes.import_notes
+    monkeypatch.setattr(notes, "import_notes", import_notes)
     files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * IMPORT_NOTES)]
     assert ann.post("/import", files=files).status_code == 401
     assert made == IMPORT_NOTES

@@ -146,7 +146,7 @@ def test_no_password_over_plain_http_from_elsewhere(browse: Browse) -> None:
             browser.post("/auth/token", data={"username": "root", "password": PASSWORD}),
         ):
             assert answer.status_code == 400
-            assert "https" in answer.json()["detail"]
+            assert "HTTPS" in answer.json()["detail"]
             assert "set-cookie" not in answer.headers
     assert (
         browse()
