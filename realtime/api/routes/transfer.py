@@ -43,7 +43,7 @@ IMPORTED: dict[str, Any] = {
     "imported": 2,
     "ids": [1, 2],
     "skipped": [{"file": "image.png", "reason": NOT_MARKDOWN}],
-    "changed": [{"file": "old.md", "reason": "encoding: was read as Windows-1252, as it is not UTF-8"}],
+    "changed": [{"file": "old.md", "reason": "encoding: is not UTF-8 and was read as Windows-1252"}],
 }
 
 
