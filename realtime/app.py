@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -298,7 +298,12 @@ class _Dispatcher:
         self._presence = presence
 
     def deliver(self, event: Event, *, logged: bool = True) -> None:
-        """Deliver an event; ``logged`` tells whether it has a position in the log."""
+        """Deliver an event.
+
+        Args:
+            event: The event.
+            logged: Whether the event is in the log.
+        """
         self._hub.publish(event, logged=logged)
         if event.deleted:
             self._rooms.gone(event.id, event.full.version)
@@ -307,7 +312,7 @@ class _Dispatcher:
             self._presence.remove_unauthorized(event.id)
 
     def reset(self, position: Cursor) -> None:
-        """Tell the clients to start over at a position of the log."""
+        """Send all clients a reset to a position of the log."""
         self._hub.reset(reset(position))
 
 
@@ -331,9 +336,9 @@ class _Revoker:
         self._feed = feed
         self._consumer = consumer
 
-    def sessions(self) -> frozenset[str]:
+    def sessions(self) -> Set[str]:
         """Return the sessions that have open connections."""
-        return frozenset(self._hub.sessions() | self._rooms.sessions())
+        return self._hub.sessions() | self._rooms.sessions()
 
     async def end_sessions(self, sessions: EndedSubjects) -> None:
         """Close the connections of ended sessions."""

@@ -226,8 +226,8 @@ class BaseNotFound(StaleWrite):
 
     def __init__(self, base: int, current: CurrentNote) -> None:
         super().__init__(
-            f"Cannot merge: version {base} (base_version) is not in the note's history, and the note is at version"
-            f" {current.version}. Read the note and repeat your change",
+            f"base_version: version {base} is not in the history of the note, which is at version {current.version}."
+            " Read the note and write again",
             current,
         )
 
