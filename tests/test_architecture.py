@@ -1,8 +1,11 @@
-"""One module reads the environment, and all are documented and of a readable size."""
+"""Conventions of the package: names, sizes of modules, and the use of the environment."""
 
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +22,56 @@ SOURCES = {
 
 LONGEST_MODULE = 600
 
+REPLACED_NAMES = frozenset(
+    [
+        "Act",
+        "Allowance",
+        "Batches",
+        "Behind",
+        "Caller",
+        "Company",
+        "Credits",
+        "Deed",
+        "Detour",
+        "Follower",
+        "Housekeeping",
+        "Insecure",
+        "Ledger",
+        "Listener",
+        "NoRoom",
+        "NotThere",
+        "Occupancy",
+        "Occupant",
+        "Outlet",
+        "Pace",
+        "Packet",
+        "Parts",
+        "Passes",
+        "Places",
+        "Queued",
+        "Reads",
+        "Recent",
+        "Shown",
+        "Space",
+        "Standing",
+        "Told",
+        "Typist",
+        "Unusual",
+        "Viewer",
+        "Viewers",
+        "Walk",
+        "Wire",
+        "WouldNotFit",
+        "eras",
+        "neighbourhood",
+        "parts_of",
+        "viewer",
+        "walked",
+    ]
+)
+"""Names that the glossary replaced."""
+UNITS = frozenset(["BYTES", "CHARACTERS", "CODE", "DAYS", "FACTOR", "KIB", "LINES", "MIB", "RATIO", "SECONDS", "SHARE"])
+"""Words in the names of constants that are quantities with a unit."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 PROMETHEUS = {"server.serve", "metrics"}
 """Who may touch the one variable of the environment that prometheus_client reads by itself."""
@@ -58,6 +111,59 @@ def _touches_environment(module: str, source: str) -> bool:
         if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and ast.unparse(node.value) == "os"
     ]
     return any(module not in PROMETHEUS or "MULTIPROCESS" not in use for use in uses)
+
+
+def identifiers(source: str) -> set[str]:
+    """Return all identifiers of a module."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.string for token in tokens if token.type == tokenize.NAME}
+
+
+def public_constants(source: str) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the name and value of each public constant of a module."""
+    for node in ast.parse(source).body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id.isupper() and not target.id.startswith("_"):
+                assert isinstance(node, (ast.Assign, ast.AnnAssign))
+                if node.value is not None:
+                    yield target.id, node.value
+
+
+def number(value: ast.expr) -> float | int | None:
+    """Return the value of a number or of a product of numbers; ``None`` for other expressions."""
+    if isinstance(value, ast.Constant) and type(value.value) in (int, float):
+        return value.value  # type: ignore[return-value]  # as it was checked
+    if isinstance(value, ast.BinOp) and isinstance(value.op, (ast.Mult, ast.Pow)):
+        left, right = number(value.left), number(value.right)
+        return None if left is None or right is None else left * right
+    return None
+
+
+def test_class_names_are_unique() -> None:
+    trees = map(ast.parse, SOURCES.values())
+    counts = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_replaced_names_are_not_used(module: str) -> None:
+    assert identifiers(SOURCES[module]) & REPLACED_NAMES == set()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_numeric_constants_have_a_noun_and_a_unit(module: str) -> None:
+    wrong = []
+    for name, value in public_constants(SOURCES[module]):
+        size = number(value)
+        words = name.split("_")
+        if (isinstance(size, float) and not UNITS & set(words)) or (isinstance(size, int) and len(words) == 1):
+            wrong.append(name)
+    assert [name for name in wrong if name != "MIB"] == []
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES.keys() - {"settings"}))

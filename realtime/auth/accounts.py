@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from realtime.auth.authenticator import Authenticator
     from realtime.auth.permissions import Principal
     from realtime.auth.sign_in_guard import SignInGuard
-    from realtime.auth.users import FailedSignInCount, Kind, User
+    from realtime.auth.users import FailedSignInCount, Kind, UserAccount
     from realtime.store.database import Store
 
 MAX_SESSION_AGE = timedelta(days=90)
@@ -67,7 +67,7 @@ class StartedSession:
         failed: The failed sign-ins since the previous visit of the user.
     """
 
-    user: User
+    user: UserAccount
     secret: str = field(repr=False)
     device: str = field(repr=False)
     failed: FailedSignInCount | None = None
@@ -129,7 +129,7 @@ class Accounts:
         await self._store.audit.add("sign-up", user.name, address=caller.address)
         return await self._start_browser_session(user, caller, previous_secret)
 
-    async def _create_first_user(self, new: NewAccount, setup: str, caller: ClientInfo) -> User:
+    async def _create_first_user(self, new: NewAccount, setup: str, caller: ClientInfo) -> UserAccount:
         """Create the account of the first user, an administrator, if the setup token is right."""
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
@@ -139,7 +139,7 @@ class Accounts:
             raise Forbidden(NO_SETUP)
         return user
 
-    async def _create_user(self, new: NewAccount, caller: ClientInfo) -> User:
+    async def _create_user(self, new: NewAccount, caller: ClientInfo) -> UserAccount:
         # Without users there are no invites, so that "invite" needs no check of its own.
         if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.has_users()):
             raise Forbidden(NO_SIGN_UP)
@@ -197,7 +197,7 @@ class Accounts:
         session, _ = await self._create_session(user, "session", caller, lifetime, lifetime, writes=writes)
         return make_jwt(await self._authenticator.key(), TokenClaims(user.name, session.id))
 
-    async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> User:
+    async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> UserAccount:
         user = await self._store.people.get(name)
         right, hash = await self._guard.verify(name, password, user, caller)
         if user is None or not right:
@@ -213,7 +213,7 @@ class Accounts:
         return user
 
     async def _start_browser_session(
-        self, user: User, caller: ClientInfo, previous_secret: str | None
+        self, user: UserAccount, caller: ClientInfo, previous_secret: str | None
     ) -> StartedSession:
         """Start a session, and end the previous one of the browser, whose secret others may know."""
         if previous_secret is not None:
@@ -223,14 +223,14 @@ class Accounts:
         _, secret = await self._create_session(user, "session", caller, SESSION_IDLE_TIMEOUT, MAX_SESSION_AGE)
         return StartedSession(user, secret, await self._issue_device(user, caller, user.token_generations["session"]))
 
-    async def _issue_device(self, user: User, caller: ClientInfo, generation: int) -> str:
+    async def _issue_device(self, user: UserAccount, caller: ClientInfo, generation: int) -> str:
         """Return a device token for a browser. A known device keeps its id, and so its count of failures."""
         known = await self._guard.device_of(user, caller)
         return issue_device(await self._authenticator.key(), user.name, generation, known)
 
     async def _create_session(
         self,
-        user: User,
+        user: UserAccount,
         kind: Kind,
         caller: ClientInfo,
         idle_timeout: timedelta,
@@ -314,7 +314,7 @@ class Accounts:
         if not right:
             raise Forbidden("The password is wrong")
 
-    async def _verify_password(self, principal: Principal, password: str, caller: ClientInfo) -> User | None:
+    async def _verify_password(self, principal: Principal, password: str, caller: ClientInfo) -> UserAccount | None:
         """Return the user of a session if the password is right, and mark the session as confirmed."""
         user = await self._store.people.get(_name(principal))
         if principal.session is None or not await self._guard.verify_old(user, password, principal.session, caller):

@@ -14,7 +14,7 @@ from realtime.auth.tokens import LINK_PREFIX, digest, read_jwt
 from realtime.errors import ConfirmationNeeded, Forbidden, NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
-    from realtime.auth.users import Kind, Session, User
+    from realtime.auth.users import Kind, Session, UserAccount
     from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def with_links(principal: Principal, tokens: Iterable[str]) -> Principal:
     return replace(principal, keys=principal.keys | links, writes=principal.writes or principal.anonymous)
 
 
-def _principal(session: Session, owner: User) -> Principal:
+def _principal(session: Session, owner: UserAccount) -> Principal:
     keys = {EVERYONE, key_of(owner.name), *([UNOWNED] if owner.admin else [])}
     return Principal(
         keys=frozenset(keys),

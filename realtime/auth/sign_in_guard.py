@@ -23,7 +23,7 @@ from realtime.errors import TooManyRequests
 
 if TYPE_CHECKING:
     from realtime.auth.passwords import Passwords
-    from realtime.auth.users import User
+    from realtime.auth.users import UserAccount
 
 WINDOW_SECONDS = 600
 MAX_DELAY_SECONDS = 20.0
@@ -122,11 +122,13 @@ class SignInGuard:
         """Stop the thread that hashes passwords."""
         await self._passwords.aclose()
 
-    async def device_of(self, user: User, caller: ClientInfo) -> str | None:
+    async def device_of(self, user: UserAccount, caller: ClientInfo) -> str | None:
         """Return the id of the caller's device if the user has signed in on it before, or ``None``."""
         return find_device(await self._key(), caller.devices, user.name, user.token_generations["session"])
 
-    async def verify(self, name: str, password: str, user: User | None, caller: ClientInfo) -> tuple[bool, str | None]:
+    async def verify(
+        self, name: str, password: str, user: UserAccount | None, caller: ClientInfo
+    ) -> tuple[bool, str | None]:
         """Check the password of a user. For an unknown name, the work and the result are those of a wrong password.
 
         Args:
@@ -154,7 +156,7 @@ class SignInGuard:
             await asyncio.gather(*(self._counters.add(kind.rule, key) for kind, key in priority.counters))
         return is_right, hash
 
-    async def _priority_of(self, name: str, user: User | None, caller: ClientInfo) -> _AttemptPriority:
+    async def _priority_of(self, name: str, user: UserAccount | None, caller: ClientInfo) -> _AttemptPriority:
         requester = _requester_of(caller)
         device = None if user is None else await self.device_of(user, caller)
         if device is not None:
@@ -166,7 +168,7 @@ class SignInGuard:
         counters = [(BY_NAME, name_key), (BY_NETWORK, requester.member), (BY_WIDE_NETWORK, requester.group)]
         return _AttemptPriority(requester, counters)
 
-    async def verify_old(self, user: User | None, password: str, session: str, caller: ClientInfo) -> bool:
+    async def verify_old(self, user: UserAccount | None, password: str, session: str, caller: ClientInfo) -> bool:
         """Return whether a password is that of a signed-in user. Failures are counted by session.
 
         Raises:

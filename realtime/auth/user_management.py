@@ -13,7 +13,7 @@ from realtime.errors import Forbidden, ResourceNotFound, UnknownHeir
 if TYPE_CHECKING:
     from realtime.auth.authenticator import Authenticator
     from realtime.auth.sign_in_guard import SignInGuard
-    from realtime.auth.users import Actor, AuditAction, AuditEntry, User
+    from realtime.auth.users import Actor, AuditAction, AuditEntry, UserAccount
     from realtime.store.database import Store
 
 INVITE_LIFETIME = timedelta(days=7)
@@ -28,7 +28,7 @@ class UserManagement:
         self._authenticator = authenticator
         self._guard = guard
 
-    async def all(self) -> Sequence[User]:
+    async def all(self) -> Sequence[UserAccount]:
         """Return all users, sorted by name. Raises :class:`Unavailable`."""
         return await self._store.people.all()
 
@@ -48,7 +48,7 @@ class UserManagement:
         """
         return await self._store.audit.page(limit, after=after, who=who, action=action)
 
-    async def add(self, name: str, password: str, *, admin: bool) -> User:
+    async def add(self, name: str, password: str, *, admin: bool) -> UserAccount:
         """Add a user. The first one is always an administrator.
 
         Raises:
@@ -59,7 +59,7 @@ class UserManagement:
         await self._store.audit.add("user.add", None, target=name)
         return user
 
-    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> User:
+    async def set_disabled(self, name: str, disabled: bool, by: Actor = OPERATOR) -> UserAccount:
         """Enable or disable a user. Disabling ends all sessions, API tokens, connections and invites of the user.
 
         Raises:
@@ -78,7 +78,7 @@ class UserManagement:
         await self._record("user.disable" if disabled else "user.enable", name, by)
         return user
 
-    async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> User:
+    async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> UserAccount:
         """Give or remove the administrator role, which takes effect in open sessions. Removing it revokes invites.
 
         Raises:

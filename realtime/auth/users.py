@@ -19,7 +19,7 @@ class FailedSignInCount:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class UserAccount:
     """A user.
 
     Attributes:

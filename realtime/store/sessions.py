@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from realtime.auth.users import Kind, Session, User
+from realtime.auth.users import Kind, Session, UserAccount
 from realtime.store.bson_mapping import BsonDocument, now
 from realtime.store.connection import MongoConnection
 from realtime.store.users import person_of
@@ -39,13 +39,13 @@ class SessionStore:
         with self._connection.writing():
             await self._sessions.insert_one(document)
 
-    async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, User]]:
+    async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, UserAccount]]:
         """Those of them that hold now, with whose they are. Raises :class:`Unavailable`."""
         stages: list[BsonDocument] = [
             {"$match": {"_id": {"$in": list(ids)}, "expires_date": {"$gt": now()}}},
             {"$lookup": {"from": "people", "localField": "user", "foreignField": "_id", "as": "people"}},
         ]
-        held: list[tuple[Session, User]] = []
+        held: list[tuple[Session, UserAccount]] = []
         with self._connection.reading():
             async for document in self._sessions.aggregate(stages):
                 for person in map(person_of, document.pop("people")):

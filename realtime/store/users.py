@@ -12,7 +12,7 @@ from typing import Any
 from pymongo import ASCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from realtime.auth.users import DeletedAccount, FailedSignInCount, User
+from realtime.auth.users import DeletedAccount, FailedSignInCount, UserAccount
 from realtime.errors import LastAdmin, NameTaken
 from realtime.store.bson_mapping import BsonDocument, now
 from realtime.store.connection import MongoConnection
@@ -21,9 +21,9 @@ THERE: BsonDocument = {"deleted": {"$exists": False}}
 """Accounts that are not deleted."""
 
 
-def person_of(document: BsonDocument) -> User:
+def person_of(document: BsonDocument) -> UserAccount:
     """A user as it is stored."""
-    return User(
+    return UserAccount(
         document["_id"],
         document["hash"],
         document["admin"],
@@ -73,7 +73,7 @@ class UserStore:
         with self._connection.reading():
             return await self._people.find_one({}, {"_id": True}) is not None
 
-    async def add(self, name: str, hash: str, *, admin: bool) -> User:
+    async def add(self, name: str, hash: str, *, admin: bool) -> UserAccount:
         """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
         await self._connection.until_prepared()
         document = _document(name, hash, admin=admin)
@@ -91,7 +91,7 @@ class UserStore:
                     return person_of(attempt)
         raise NameTaken
 
-    async def add_first(self, name: str, hash: str) -> User | None:
+    async def add_first(self, name: str, hash: str) -> UserAccount | None:
         """Add the very first user, an admin, or return ``None`` if somebody else was first.
 
         Raises :class:`OutcomeUnknown`.
@@ -105,7 +105,7 @@ class UserStore:
                 return None
         return person_of(document)
 
-    async def get(self, name: str) -> User | None:
+    async def get(self, name: str) -> UserAccount | None:
         """A user. Raises :class:`Unavailable`."""
         with self._connection.reading():
             document = await self._people.find_one({"_id": name, **THERE})
@@ -117,7 +117,7 @@ class UserStore:
         with self._connection.reading():
             return {one["_id"] async for one in self._people.find(found, {"_id": True})}
 
-    async def all(self) -> Sequence[User]:
+    async def all(self) -> Sequence[UserAccount]:
         """All users, by name. Raises :class:`Unavailable`."""
         with self._connection.reading():
             return [person_of(document) async for document in self._people.find(THERE).sort("_id")]
@@ -173,7 +173,7 @@ class UserStore:
             changed = await self._people.update_one(found, {"$set": {"hash": hash}, "$inc": ended})
         return bool(changed.matched_count)
 
-    async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> User | None:
+    async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> UserAccount | None:
         """Disable a user, which ends both eras, or enable one.
 
         With ``keep_admin`` the last administrator is not disabled. Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
@@ -183,14 +183,14 @@ class UserStore:
             change["$inc"] = {"eras.session": 1, "eras.token": 1}
         return await self._change(name, change, keep_admin=keep_admin and disabled)
 
-    async def set_admin(self, name: str, admin: bool) -> User | None:
+    async def set_admin(self, name: str, admin: bool) -> UserAccount | None:
         """Make a user an administrator, or no longer one.
 
         Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
         """
         return await self._change(name, {"$set": {"admin": admin}}, keep_admin=not admin)
 
-    async def delete(self, name: str, heir: str | None, by: str | None) -> User | None:
+    async def delete(self, name: str, heir: str | None, by: str | None) -> UserAccount | None:
         """Delete an account for good, all but its name. Its notes are still to be settled.
 
         Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
@@ -203,10 +203,10 @@ class UserStore:
         }
         return await self._change(name, change, keep_admin=True)
 
-    async def _change(self, name: str, change: BsonDocument, *, keep_admin: bool) -> User | None:
+    async def _change(self, name: str, change: BsonDocument, *, keep_admin: bool) -> UserAccount | None:
         """Change a user, but with ``keep_admin`` not the last administrator."""
 
-        async def work(session: Any) -> User | None:
+        async def work(session: Any) -> UserAccount | None:
             if keep_admin:
                 # All such changes write to this document, so that of two at the same time one is repeated.
                 await self._counters.update_one({"_id": "admins"}, {"$inc": {"changes": 1}}, session=session)

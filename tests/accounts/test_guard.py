@@ -11,14 +11,14 @@ import pytest
 from realtime.auth.devices import issue_device
 from realtime.auth.rate_limit import RateLimiter
 from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, ClientInfo, SignInGuard
-from realtime.auth.users import User
+from realtime.auth.users import UserAccount
 from realtime.core.fair_queue import Requester
 from realtime.errors import TooManyRequests
 from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 
 KEY = "k" * 32
-ANN = User(
+ANN = UserAccount(
     "ann", "right", admin=False, disabled=False, created_date=datetime.now(UTC), token_generations={"session": 0}
 )
 HERE = ClientInfo("192.0.2.7")
@@ -108,7 +108,7 @@ async def test_right_passwords_are_no_failures(guard: SignInGuard, passwords: Re
 
 
 async def test_disabled_user_fails_with_the_right_password(guard: SignInGuard, passwords: Recorded) -> None:
-    disabled = User(
+    disabled = UserAccount(
         "ann", "right", admin=False, disabled=True, created_date=ANN.created_date, token_generations={"session": 0}
     )
     for _ in range(4):

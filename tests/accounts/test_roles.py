@@ -10,7 +10,7 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import UNRESTRICTED
-from realtime.auth.users import User
+from realtime.auth.users import UserAccount
 from realtime.core.close_codes import CloseCode
 from realtime.errors import LastAdmin
 from realtime.notes.models import NoteIn
@@ -168,7 +168,7 @@ async def test_administrators_who_act_on_each_other_at_once_leave_one(stores: li
             stores[1].people.set_admin(names[5], False),
         ]
         results = await asyncio.gather(*acts, return_exceptions=True)
-        assert sum(isinstance(result, User) for result in results) == 5, results
+        assert sum(isinstance(result, UserAccount) for result in results) == 5, results
         assert sum(isinstance(result, LastAdmin) for result in results) == 1
         assert len([one for one in await stores[0].people.all() if one.admin and not one.disabled]) == 1
         for name in names:
