@@ -95,7 +95,7 @@ class EmbeddedServer:
             self._reported = time.monotonic()
             free = shutil.disk_usage(self._folder).free // 2**20
             sys.stderr.write(
-                f"realtime: the embedded {self.name} stopped (exit code {code}), restarting;"
+                f"realtime: the embedded {self.name} stopped (exit code {code}) and is being restarted;"
                 f" {free} MiB free on its disk; {self._last_log_line()}\n"
             )
 
