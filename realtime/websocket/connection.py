@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 1024 * 1024
 ABORT_DELAY_SECONDS = 2.0
 CLOSE_TIMEOUT_SECONDS = 10.0
-"""Time that a client has to read the last bytes after the server closed the connection."""
+"""Time for the peer to read the remaining bytes after its connection is closed."""
 RECONNECT_DELAY_SECONDS = 1.0
 """Delay before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because a
 successful handshake resets their backoff."""
@@ -73,7 +73,7 @@ def drop(transport: asyncio.Transport) -> None:
 
 
 def close_transport(transport: asyncio.Transport) -> None:
-    """Close a connection, and drop it if the client does not read the last bytes in time."""
+    """Close a connection, and drop it if the peer does not read the remaining bytes in time."""
     transport.close()
     if transport.get_write_buffer_size():
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_SECONDS, drop, transport)

@@ -46,7 +46,7 @@ HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits on request heads, and fixes for the problems listed above."""
 
-    _at = BETWEEN
+    _phase = BETWEEN
     _size = 0
     _deadline: asyncio.TimerHandle | None = None
     _refused = False
@@ -151,39 +151,39 @@ class HttpProtocol(HttpToolsProtocol):
             self._close()
 
     def close_if_idle(self) -> bool:
-        """Close the connection if it waits for another request after it has answered one. Returns whether it did.
+        """Close the connection if it is idle after a response, and return whether it was closed.
 
-        One with unsent bytes is not idle: its socket would stay open until the peer has read them.
+        A connection with unsent bytes is not idle: its socket would stay open until the peer has read them.
         """
-        answered = self._at == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
+        answered = self._phase == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
         if not answered or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return False
         self.transport.close()
         return True
 
     def on_response_complete(self) -> None:
-        """Called after each answer."""
+        """Complete a response, and watch the connection if it is being closed."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_close()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Called when no other request came in time."""
+        """Close the connection because no further request arrived in time."""
         self._close()
 
     def shutdown(self) -> None:
-        """Called when the server stops."""
+        """Close the connection because the server is stopping."""
         super().shutdown()
         if self.transport.is_closing():
             self._watch_close()
 
     def _close(self) -> None:
-        """Close the connection once its peer has read what is sent, which it must do at a minimum rate."""
+        """Close the connection when the client has read the remaining bytes, at the minimum rate or faster."""
         self.transport.close()
         self._watch_close()
 
     def _watch_close(self) -> None:
-        """Drop the connection, which is being closed, when its peer does not read what is left."""
+        """Drop a closing connection if the client does not read the remaining bytes at the minimum rate."""
         if self._stall_check is None and self.transport.get_write_buffer_size():
             self._unread = unacknowledged_bytes(self.transport)
             self._stall_check = self.loop.call_later(self._stall, self._check_stall)
@@ -203,14 +203,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._data = data
         super().data_received(data)
         self._data = b""
-        if self._at == HEAD:
+        if self._phase == HEAD:
             self._size += len(data)
             if self._size > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
         # No timeout applies during a response, because reading may be paused. The rest of a body after the response is
         # subject to the timeout, like the next request head.
-        self._set_deadline(waiting=self._at != AFTER and not self._answering)
+        self._set_deadline(waiting=self._phase != AFTER and not self._answering)
 
     @property
     def _answering(self) -> bool:
@@ -218,7 +218,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start a new request head."""
-        self._at, self._size = HEAD, 0
+        self._phase, self._size = HEAD, 0
         super().on_message_begin()
         if self._occupant is not None:
             scope: Any = self.scope
@@ -227,7 +227,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Validate the request head and start the application. An exception causes the response 400."""
         if self._replaying:
-            self._at = BODY
+            self._phase = BODY
             return
         version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
@@ -236,7 +236,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError(ONE_HOST)
         if self.url == b"*" and self.parser.get_method() == b"OPTIONS":  # the server itself (RFC 9110, section 7.1)
             self.url = b"/"
-        self._at = BODY
+        self._phase = BODY
         before = self.cycle
         super().on_headers_complete()
         if version == "1.0" and self.cycle is not before:
@@ -246,7 +246,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Complete the request."""
         if self.parser.should_upgrade() and not self._should_upgrade():
             return  # the body has not been read yet
-        self._at = BETWEEN
+        self._phase = BETWEEN
         super().on_message_complete()
 
     def _get_upgrade(self) -> bytes | None:
@@ -283,7 +283,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Switch the connection to WebSocket. The request head is complete at this point."""
-        self._at = AFTER
+        self._phase = AFTER
         if self._answering:  # the client could not separate the two responses
             self._close()
         else:
@@ -304,7 +304,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._set_deadline(waiting=False)
         if self.transport.is_closing():
             return
-        if self._at != HEAD or self._answering:  # no request, or another response in progress
+        if self._phase != HEAD or self._answering:  # no request, or another response in progress
             self._close()
             return
         self._refused = True
