@@ -331,7 +331,7 @@ def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
         await parts.authenticator.end(ann.name)
-        await eventually(lambda: parts.feed._ended(principal))
+        await eventually(lambda: parts.feed._is_ended(principal))
         return await update(*arguments, **options)
 
     monkeypatch.setattr(parts.store.notes, "update", beaten)
