@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import Principal, key_of
-from realtime.notes.deleted_accounts import LINGER
+from realtime.notes.deleted_accounts import SETTLING_PERIOD
 from realtime.notes.models import NoteIn
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
 from tests.harness import Json, note_in
@@ -192,7 +192,7 @@ def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Brow
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)
-    then = datetime.now(UTC) - LINGER - timedelta(seconds=1)
+    then = datetime.now(UTC) - SETTLING_PERIOD - timedelta(seconds=1)
     people = parts.store.people._people
     run(host, lambda: people.update_one({"_id": ann.name}, {"$set": {"deleted.date": then}}))
     run(host, parts.deleted_accounts.settle_all)
