@@ -65,7 +65,7 @@ class Write:
 class WriteExecutor:
     """Applies writes and publishes the changes.
 
-    ``ended`` returns whether the rights of a principal were revoked.
+    ``is_ended`` returns whether the rights of a principal were revoked.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class WriteExecutor:
         failpoints: FailPoints,
         metrics: Metrics,
         audit: NoteAudit | None,
-        ended: Callable[[Principal], bool],
+        is_ended: Callable[[Principal], bool],
     ) -> None:
         self._audit = audit
-        self._ended = ended
+        self._is_ended = is_ended
         self._store = store
         self._outbox = outbox
         self._failpoints = failpoints
@@ -134,7 +134,7 @@ class WriteExecutor:
         await self._failpoints.hit("before_write")
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
-            if self._ended(write.principal):  # the rights may have been revoked since the request arrived
+            if self._is_ended(write.principal):  # the rights may have been revoked since the request arrived
                 raise NotSignedIn
             if id is not None:
                 # Every time, because the access rights may have changed since the last attempt.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from realtime.errors import ContentTooLong, FieldTooLong, MergeConflict
 from realtime.notes.diff import TIME_LIMIT_SECONDS, blocks, words_of
 from realtime.notes.headings import lines_of
-from realtime.notes.models import MAX_CONTENT, MAX_TAGS
+from realtime.notes.models import MAX_CONTENT_BYTES, MAX_TAGS
 
 if TYPE_CHECKING:
     from realtime.notes.diff import Block
@@ -160,6 +160,6 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
         raise MergeConflict(conflicts, dict(yours), fields, current)
     if len(fields.get("tags", ())) > MAX_TAGS:
         raise FieldTooLong(f"tags: the merged note would have more than {MAX_TAGS} tags")
-    if len(fields.get("content", "").encode()) > MAX_CONTENT:
-        raise ContentTooLong(MAX_CONTENT)
+    if len(fields.get("content", "").encode()) > MAX_CONTENT_BYTES:
+        raise ContentTooLong(MAX_CONTENT_BYTES)
     return fields

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from realtime.auth.permissions import UNSHARED_ACCESS, Access
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
-MAX_CONTENT = 1024 * 1024
+MAX_CONTENT_BYTES = 1024 * 1024
 MAX_TAGS = 32
-MAX_TAG = 50
-LINE_LENGTH = (3, 50)
+MAX_TAG_CHARACTERS = 50
+LINE_CHARACTERS = (3, 50)
+"""The minimum and maximum lengths of titles and descriptions."""
 
 
 def _storable(text: str) -> str:
@@ -30,8 +31,8 @@ def _storable(text: str) -> str:
 
 
 def _content_size(text: str) -> str:
-    if len(text) > MAX_CONTENT or len(text.encode()) > MAX_CONTENT:
-        raise ValueError(f"must be at most {MAX_CONTENT} bytes of UTF-8")
+    if len(text) > MAX_CONTENT_BYTES or len(text.encode()) > MAX_CONTENT_BYTES:
+        raise ValueError(f"must be at most {MAX_CONTENT_BYTES} bytes of UTF-8")
     return text
 
 
@@ -61,9 +62,9 @@ Version = Annotated[int, Field(ge=1)]
 STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))
 """The constraints of a ``str`` that can be stored. They follow its length, so that length errors are in characters."""
 Text = Annotated[str, *STORABLE]
-Line = Annotated[str, Field(min_length=LINE_LENGTH[0], max_length=LINE_LENGTH[1]), *STORABLE]
+Line = Annotated[str, Field(min_length=LINE_CHARACTERS[0], max_length=LINE_CHARACTERS[1]), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
-Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG), *STORABLE]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CHARACTERS), *STORABLE]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 
 

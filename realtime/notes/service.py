@@ -75,7 +75,7 @@ class NoteService:
         metrics: Metrics,
         audit: NoteAudit | None = None,
         *,
-        ended: Callable[[Principal], bool] = lambda _: False,
+        is_ended: Callable[[Principal], bool] = lambda _: False,
         quotas: Quotas,
         pool: FairPool,
     ) -> None:
@@ -83,7 +83,7 @@ class NoteService:
         self._quotas = quotas
         self._pool = pool
         self._rooms = rooms
-        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, ended)
+        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, is_ended)
 
     async def create(self, principal: Principal, note: NoteIn, operation: Operation | None) -> Note:
         """Create a note that its author owns.

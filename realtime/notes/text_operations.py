@@ -11,14 +11,14 @@ from pydantic import Field
 
 from realtime.errors import ContentTooLong, EditRefused, FieldTooLong
 from realtime.notes.headings import headings
-from realtime.notes.models import MAX_CONTENT, STORABLE, Integral, Model
+from realtime.notes.models import MAX_CONTENT_BYTES, STORABLE, Integral, Model
 
 TIME_LIMIT_SECONDS = 1.0
 """The time for all operations of a request."""
 MAX_REPORTED_OFFSETS = 10
 """The maximum number of offsets in an error."""
 
-Piece = Annotated[str, Field(min_length=1, max_length=MAX_CONTENT), *STORABLE]
+Piece = Annotated[str, Field(min_length=1, max_length=MAX_CONTENT_BYTES), *STORABLE]
 Heading = Annotated[
     str,
     Field(min_length=1, max_length=1000, description="a Markdown heading, without its `#`", examples=["To do"]),
@@ -45,8 +45,8 @@ class Replace(Model):
 
     op: Literal["replace"]
     find: Piece
-    replacement: Annotated[str, Field(alias="with", max_length=MAX_CONTENT), *STORABLE]
-    count: Annotated[int, Field(ge=1, le=MAX_CONTENT), Integral] = 1
+    replacement: Annotated[str, Field(alias="with", max_length=MAX_CONTENT_BYTES), *STORABLE]
+    count: Annotated[int, Field(ge=1, le=MAX_CONTENT_BYTES), Integral] = 1
 
 
 class Insert(Model):
@@ -87,12 +87,12 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
                 count = content.count(edit.find)
                 _expect(number, edit.op, "the text", edit.count, count, _offsets(content, edit.find))
                 # Before the content is built: many occurrences of a long replacement would need too much memory.
-                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
-                    raise ContentTooLong(MAX_CONTENT)
+                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT_BYTES:
+                    raise ContentTooLong(MAX_CONTENT_BYTES)
                 chunks = [content.replace(edit.find, edit.replacement)]
         content = "".join(chunks)
-        if len(content) > MAX_CONTENT or len(content.encode()) > MAX_CONTENT:
-            raise ContentTooLong(MAX_CONTENT)
+        if len(content) > MAX_CONTENT_BYTES or len(content.encode()) > MAX_CONTENT_BYTES:
+            raise ContentTooLong(MAX_CONTENT_BYTES)
     return content
 
 
