@@ -1,4 +1,4 @@
-"""Housekeeping: what was in the trash for too long is purged, and nothing else."""
+"""Retention: only notes that were in the trash for too long are purged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a user may store: over every way to write, whoever writes, until it is deleted permanently."""
+"""Storage quotas: for every kind of write and every writer, until a note is deleted permanently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search: which notes the words find, in which order, and where the snippets say the words are."""
+"""Search: matches, order, and snippets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings: where they come from, what they refuse, and what they do not tell."""
+"""Settings: sources, validation, and secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deleting an account: what ends, what becomes of the notes, and that the name is not used again."""
+"""Deletion of accounts: open sessions, the notes of the account, and the reserved name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Browse = Callable[..., Browser]
 
 @pytest.fixture
 def bob(browse: Browse) -> Browser:
-    """The browser of another user."""
+    """Return the browser of another user."""
     return browse().sign_up()
 
 
 def make(who: Browser, title: str, **access: object) -> Json:
-    """Make a note, and share it."""
+    """Create a note, and share it."""
     note: Json = who.post("/notes/", json=note_in(title)).json()
     answer = who.put(f"/notes/{note['id']}/access", json=access)
     assert answer.status_code == 200, answer.text
@@ -34,7 +34,7 @@ def make(who: Browser, title: str, **access: object) -> Json:
 
 
 def unsettled(host: TestClient) -> list[str]:
-    """The deleted accounts whose notes may still have to be settled."""
+    """Return the deleted accounts whose notes may not be settled yet."""
     return [one.name for one in run(host, parts_of(host).store.people.unsettled)]
 
 

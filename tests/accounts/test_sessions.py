@@ -1,4 +1,4 @@
-"""Sessions, tokens and tickets: what they open, what they do not, and how they end."""
+"""Sessions, tokens and tickets: what they give access to, and how they end."""
 
 from __future__ import annotations
 
