@@ -1,1 +1,1 @@
-"""Measurements: the comparison with others (``docs/explanation/performance.md``), and of parts."""
+"""Benchmarks: the comparison with other servers (``docs/explanation/performance.md``), and measurements of parts."""

@@ -1,4 +1,4 @@
-"""A chart of the comparison as SVG: a panel of bars for each of a few figures, in the reader's light or dark."""
+"""A chart of the comparison as SVG: one panel of bars for each of several figures, with a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PANELS = {
     "connects-64": "connects",
     "latency": "p99",
 }
-"""Which figure of which scenario is drawn, if there is one."""
+"""The figures that are drawn, if they exist: scenario and metric."""
 WIDTH, COLUMNS, MARGIN = 940, 2, 20
 BAR, HEAD, GAP = 20, 46, 22
 LABEL, VALUE = 110, 80
-"""Pixels for the name of a contender, and for its figure."""
+"""The widths in pixels of the name of a contender and of its figure."""
 OUTLIER = 20
-"""Times the median above which a bar is not drawn to scale."""
+"""A bar longer than this multiple of the median is not drawn to scale."""
 
 STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #24292f }
@@ -45,7 +45,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill
 
 
 def svg(report: Report) -> str:
-    """The chart."""
+    """Return the chart."""
     panels = [one for name, metric in PANELS.items() if (one := _panel(report, name, metric))]
     width = (WIDTH - MARGIN * (COLUMNS + 1)) // COLUMNS
     body: list[str] = []
@@ -93,7 +93,7 @@ def _panel(report: Report, name: str, metric: str) -> tuple[str, str, Bars] | No
 def _drawn(left: int, top: int, width: int, title: str, unit: str, bars: Bars) -> Iterator[str]:
     yield f'<text class="title" x="{left}" y="{top + 14}">{escape(title)}</text>'
     yield f'<text class="unit" x="{left}" y="{top + 31}">{escape(unit)}</text>'
-    # One that is far behind would leave nothing to see of the others: its bar ends where there is no more room.
+    # An outlier would make the other bars invisible, so its bar is cut off.
     most = OUTLIER * statistics.median(value for _, value, _ in bars)
     longest = max((value for _, value, _ in bars if value <= most), default=0.0) or 1.0
     room = width - LABEL - VALUE

@@ -1,13 +1,14 @@
-"""Co-editing: how long is a typed character on its way to everyone, and what does it cost the server?
+"""Co-editing: the time until a typed character reaches all clients, and the CPU time that it costs the server.
 
-One note, some clients, some of which type ten characters a second, each its own message, as editors send them. Measured
-is the time from sending an update until the other clients have it, and the CPU time of the server's process. This
-program stores every update in MongoDB's journal before anyone gets it; Hocuspocus, from npm, keeps it in memory here.
-Both are measured in turn, several times, in one run. With ``--most`` everybody types, and it looks for the largest
-number of them at which the 99th percentile stays within 80 ms.
+Several clients open one note, and some of them type ten characters per second, each in a separate message, as editors
+do. The benchmark measures the time from sending an update until the other clients receive it, and the CPU time of the
+server process. This program stores every update in the journal in MongoDB before it sends it to other clients. The
+benchmark runs Hocuspocus, from npm, with its texts in memory only. Both are measured alternately, several times, in one
+run. With ``--most``, all clients type, and the benchmark finds the largest number of clients for which the 99th
+percentile stays within 80 ms.
 
-The load comes from one process of this machine, over loopback, with hand-made WebSocket frames, and only ten of the
-clients take the time, so that the servers are measured and not the clients.
+One process on the same machine creates the load over loopback, with hand-made WebSocket frames, and only ten of the
+clients measure times, so that the result does not depend on the speed of the clients.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ PER_SECOND = 10
 GOOD = 0.080
 LONGEST = 15
 WATCHERS = 10
-"""So many clients take the time of what they get."""
+"""The number of clients that measure times."""
 WARM_UP = 1.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """Milliseconds, and the share of one core."""
+    """The result of a run: times in milliseconds, and the share of one core."""
 
     p50: float
     p99: float
     cpu: float
     delivered: float
-    """Of what was to be delivered, the share that was."""
+    """The share of the expected updates that clients received."""
 
 
 class Contender(ABC):
-    """A server under test."""
+    """A server to measure."""
 
     name: str
     prefix = b""
-    """What its messages begin with."""
+    """The prefix of all messages."""
 
     def __init__(self, port: int, process: psutil.Process) -> None:
         self.port = port
@@ -73,10 +74,10 @@ class Contender(ABC):
 
     @abstractmethod
     def room(self) -> str:
-        """The path of a fresh text."""
+        """Return the path of a new text."""
 
     def greeting(self) -> bytes:
-        """What a client says before anything else."""
+        """Return the first message of a client."""
         return b""
 
 
@@ -86,30 +87,30 @@ class Realtime(Contender):
     name = "realtime"
 
     def room(self) -> str:
-        """A new note."""
+        """Create a note, and return its path."""
         note = {"title": "Typing", "description": "Many people in one text"}
         made = httpx.post(f"http://127.0.0.1:{self.port}/notes/", json=note)
         return f"/sync/{made.json()['id']}"
 
 
 class Hocuspocus(Contender):
-    """Its documents are named in every message."""
+    """Hocuspocus, which names the document in every message."""
 
     name = "hocuspocus"
 
     def room(self) -> str:
-        """A new document."""
+        """Return the path of a new document."""
         self.prefix = lib0.string(f"{random.randrange(10**8):08}")
         return "/"
 
     def greeting(self) -> bytes:
-        """Its authentication, which lets everybody in."""
+        """Return an authentication message, which the server always accepts."""
         return self.prefix + bytes((2, 0)) + lib0.string("anybody")
 
 
 @contextmanager
 def contenders(folder: Path) -> Iterator[list[Contender]]:
-    """Both servers, running; Hocuspocus is installed first."""
+    """Install Hocuspocus, start both servers, and yield them."""
     app = shutil.copy(HERE / "contenders" / "hocuspocus.mjs", from_npm(HOCUSPOCUS))
     embedded = EmbeddedServers(folder / "data", mongo=True, redis=True)
     embedded.start()
@@ -131,7 +132,7 @@ def contenders(folder: Path) -> Iterator[list[Contender]]:
 
 
 class Client(asyncio.Protocol):
-    """A WebSocket client that knows just enough: if it watches, it takes the time of each update that it gets."""
+    """A minimal WebSocket client. If it is a watcher, it measures the arrival time of each update."""
 
     def __init__(self, path: str, contender: Contender, load: Load, *, watches: bool) -> None:
         self._path = path
@@ -145,7 +146,7 @@ class Client(asyncio.Protocol):
         self._greeting = contender.greeting()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asks for a WebSocket."""
+        """Send the opening handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(
             f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -153,18 +154,18 @@ class Client(asyncio.Protocol):
         )
 
     def say(self, message: bytes) -> None:
-        """Sends a message, masked with zeros."""
+        """Send a message, masked with zeros."""
         size = len(message)
         head = bytes((0x82, 0x80 | size)) if size < 126 else bytes((0x82, 0xFE)) + size.to_bytes(2, "big")
         if not self._transport.is_closing():  # else it counts as lost
             self._transport.write(head + b"\0\0\0\0" + message)
 
     def type(self, update: bytes) -> None:
-        """Sends an update."""
+        """Send an update."""
         self.say(self._prefix + protocol.update(update))
 
     def data_received(self, data: bytes) -> None:
-        """Takes frames apart; once it is in the text, only if it watches."""
+        """Parse frames; after the handshake and the first exchange, only in watchers."""
         if not self.watches and self.ready.done():
             return
         data = self._buffer + data if self._buffer else data
@@ -189,7 +190,7 @@ class Client(asyncio.Protocol):
             if start + size > end:
                 break
             if data.startswith(head, start):
-                longer = data[start + skip - 1] >> 7  # the length takes two bytes
+                longer = data[start + skip - 1] >> 7  # the length has two bytes
                 load.got(data[start + skip + longer : start + size], now, self)
             elif data.startswith(self._prefix + b"\0\x01", start) and not self.ready.done():
                 self.ready.set_result(None)
@@ -197,16 +198,16 @@ class Client(asyncio.Protocol):
         self._buffer = data[at:]
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tells that it was sent away."""
+        """Record that the server closed the connection."""
         self._load.lost += 1
 
     def close(self) -> None:
-        """Leaves."""
+        """Close the connection."""
         self._transport.abort()
 
 
 class Load:
-    """Who types what, and when it arrived."""
+    """The updates of a run, and the times of their arrival."""
 
     def __init__(self) -> None:
         self.sent: dict[bytes, tuple[float, Client]] = {}
@@ -217,7 +218,7 @@ class Load:
         self._all = asyncio.Event()
 
     def got(self, update: bytes, now: float, client: Client) -> None:
-        """Takes the time of an update's arrival at somebody else; it may come as a part of another one."""
+        """Record the arrival of an update at another client, possibly as a part of a larger update."""
         sent = self.sent.get(update)
         if sent is None:
             walk = scan_update(update)
@@ -234,20 +235,20 @@ class Load:
                 self._all.set()
 
     async def until(self, many: int) -> None:
-        """Waits until so many updates arrived."""
+        """Wait until a number of updates arrived."""
         self._wanted = many
         if len(self.delays) < many:
             await self._all.wait()
 
 
 def _typed(many: int) -> list[bytes]:
-    """One person's updates: a character each, one after the other."""
+    """Return the updates of one client, with one character each."""
     document = TextDocument(client=new_client())
     return [document.edit([(at, at, random.choice("abcdefgh "))]) for at in range(many)]
 
 
 async def measure(contender: Contender, clients: int, typists: int, seconds: float) -> Result:
-    """One run in a fresh text."""
+    """Run the benchmark once in a new text."""
     load = Load()
     path = contender.room()
     loop = asyncio.get_running_loop()
@@ -300,7 +301,7 @@ def _median(results: list[Result]) -> Result:
 
 
 async def _most(contender: Contender, steps: list[int], seconds: float) -> int:
-    """The largest number of people, all typing, for whom the text stays quick."""
+    """Return the largest number of typing clients for which the 99th percentile stays within the limit."""
     most = 0
     for people in steps:
         result = await measure(contender, people, people, seconds)
@@ -315,7 +316,7 @@ async def _most(contender: Contender, steps: list[int], seconds: float) -> int:
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All of it."""
+    """Run all measurements, and return the results."""
     with tempfile.TemporaryDirectory() as folder, contenders(Path(folder)) as both:
         found: dict[str, list[Result]] = {one.name: [] for one in both}
         for number in range(arguments.runs):
@@ -341,7 +342,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--typists", type=int, default=20)

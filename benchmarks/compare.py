@@ -1,8 +1,8 @@
-"""The comparison: this program, the apps that its users would write instead, and the floor, in one run on one machine.
+"""The comparison: this program, typical alternatives, and the floor, in one run on one machine.
 
-Every contender is one server process on the same MongoDB and Redis, which the command starts itself; only one is loaded
-at a time, and they take turns. What is not here yet is installed from npm and PyPI, or compiled, into the cache folder
-of the user. Use: ``python -m benchmarks.compare --help``, or ``make bench``.
+Every contender is one server process on the same MongoDB and Redis, which the command starts. Contenders are measured
+alternately, one at a time. Missing programs are installed from npm and PyPI, or compiled, into the cache folder of the
+user. Use: ``python -m benchmarks.compare --help``, or ``make bench``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RUNS = 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     names = (f"scenarios: {', '.join(one.name for one in SCENARIOS)}", f"contenders: {', '.join(CONTENDERS)}")
     told = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
@@ -63,7 +63,7 @@ def _names(text: str) -> list[str]:
 
 
 def chosen(arguments: argparse.Namespace) -> tuple[list[Scenario], list[Contender]]:
-    """What the command line asks for. Raises ``ValueError`` for a name that nothing has."""
+    """Return the selected scenarios and contenders. Raise ``ValueError`` for an unknown name."""
     for name in arguments.only:
         if not any(fnmatch(one.name, name) for one in SCENARIOS):
             raise ValueError(f"there is no scenario {name}")
@@ -85,7 +85,10 @@ def compare(
     step: Callable[[str], None],
     done: Callable[[], None],
 ) -> None:
-    """Adds all figures to the report. ``step`` hears what comes next, ``done`` is called after each scenario."""
+    """Add all figures to the report.
+
+    ``step`` is called with a description of each step, and ``done`` after each scenario.
+    """
     for scenario in scenarios:
         row = Row(scenario.name, scenario.group, scenario.title, scenario.against)
         report.rows.append(row)
@@ -105,7 +108,7 @@ def compare(
 
 
 def machine() -> dict[str, str]:
-    """What the figures were taken on."""
+    """Return a description of the machine."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),
@@ -128,7 +131,7 @@ def _node() -> str:
 
 
 def main() -> None:
-    """Runs the comparison."""
+    """Run the comparison."""
     line = parser()
     arguments = line.parse_args()
     runs = arguments.runs or (1 if arguments.quick else RUNS)
@@ -136,7 +139,7 @@ def main() -> None:
         scenarios, contenders = chosen(arguments)
     except ValueError as error:
         line.error(str(error))
-    # Whoever repeats it has no use for the place of a file on this machine.
+    # Paths of this machine are useless on other machines.
     given = [Path(one).name if before == "--json" else one for before, one in pairwise(sys.argv)]
     command = shlex.join(["python", "-m", "benchmarks.compare", *given])
     told = {**machine(), "Runs": f"medians of {runs}{', quick ones: only a look' if arguments.quick else ''}"}
@@ -145,7 +148,7 @@ def main() -> None:
         {one.name: one.title for one in contenders},
         {one.name: one.version for one in contenders},
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped
     console = Console(width=None if sys.stdout.isatty() else 120)
     columns = [TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=Console(stderr=True)) as progress:

@@ -1,8 +1,8 @@
-"""Pages of lists: does a page cost the same in a collection of 100 000 notes as in one of 100?
+"""Pages of lists: compares the time of a page in collections of 100 and of 100,000 notes.
 
-Starts a server of its own with real databases, fills it, and asks for pages of 100 notes in every order, the first
-page and one from the middle, with and without a tag. Prints the median of several runs in milliseconds, and the ratio
-to the first page of a collection with 100 notes, measured in turn with it.
+Starts a server with real databases, fills it, and requests pages of 100 notes in every order: the first page and one
+from the middle, with and without a tag. Prints the median of several runs in milliseconds, and the ratio to the first
+page of a collection with 100 notes, measured alternately.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 
 def notes(many: int, example: Json) -> Iterator[Json]:
-    """Documents like one that the server made, with titles, dates and tags in no order."""
+    """Yield documents like one created by the server, with titles, dates and tags in random order."""
     draw = random.Random(SEED)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for id in range(1, many + 1):
@@ -57,7 +57,7 @@ def notes(many: int, example: Json) -> Iterator[Json]:
 
 @contextmanager
 def served(embedded: EmbeddedServers, database: str) -> Iterator[str]:
-    """The address of a server on a database."""
+    """Run a server on a database, and yield its URL."""
     environment = {
         "REALTIME_MONGO_URL": embedded.mongo_url,
         "REALTIME_REDIS_URL": embedded.redis_url,
@@ -70,7 +70,7 @@ def served(embedded: EmbeddedServers, database: str) -> Iterator[str]:
 
 
 def filled(embedded: EmbeddedServers, url: str, database: str, many: int) -> None:
-    """Fills the server's database."""
+    """Fill the database of the server."""
     httpx.post(f"{url}/notes/", json={"title": "example", "description": "example"}).raise_for_status()
     time.sleep(0.5)  # until the note is published and archived
     with MongoClient[Json](embedded.mongo_url) as mongo:
@@ -86,7 +86,7 @@ def filled(embedded: EmbeddedServers, url: str, database: str, many: int) -> Non
 
 
 def milliseconds(client: httpx.Client, path: str, query: Json) -> float:
-    """How long a page takes."""
+    """Return the time of a page in milliseconds."""
     started = time.perf_counter()
     answer = client.get(path, params=query)
     elapsed = (time.perf_counter() - started) * 1000
@@ -96,7 +96,7 @@ def milliseconds(client: httpx.Client, path: str, query: Json) -> float:
 
 
 def middle(client: httpx.Client, many: int, order: str) -> str:
-    """The token of a page in the middle of a list: that of a note that stands there."""
+    """Return the page token of a note in the middle of a list."""
     note = client.get(f"/notes/{many // 2}/").json()
     key: Any = note["id"]
     match order.removeprefix("-"):
@@ -109,7 +109,7 @@ def middle(client: httpx.Client, many: int, order: str) -> str:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--notes", type=int, default=100_000, help="notes in the large collection")
     parser.add_argument("--runs", type=int, default=31, help="measurements of each page")

@@ -1,7 +1,7 @@
-"""The contenders of the comparison: how each is installed, started and spoken to.
+"""The contenders of the comparison, and how each is installed, started and called.
 
-Each is one server process that does the same job: a note is written over REST into MongoDB, published on Redis, and
-sent to every client on a WebSocket. The floor does none of it but the last.
+Each is one server process with the same job: write notes over REST to MongoDB, publish them on Redis, and send them to
+every WebSocket client. The floor only does the last part.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ CHANNELS = ["channels==4.3.2", "channels-redis==4.3.0", "django==5.2.19"]
 
 
 def _own(*packages: str) -> list[str]:
-    """Packages in the versions that this program itself runs with."""
+    """Return packages with the versions that this program uses."""
     return [f"{one}=={version(one.partition('[')[0])}" for one in packages]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server to measure. ``command`` installs it at its first call, and raises ``NotInstalled`` if that fails."""
+    """A server to measure. The first call of ``command`` installs it, and raises ``NotInstalled`` if that fails."""
 
     name: str
     title: str
     version: str
     command: Callable[[int], list[str]]
-    """The command that serves on a port of loopback; the rest is in its environment."""
+    """Returns the command that serves on a port of loopback. Other parameters are in the environment."""
     path: str = "/ws"
-    """Of its WebSocket."""
+    """The path of the WebSocket."""
     hello: str = ""
-    """What a client says first."""
+    """The first message of a client."""
     write: dict[str, str] = field(default_factory=lambda: {"method": "PUT", "http": "/notes/%d/"})
     rest: bool = True
-    """Whether it keeps notes."""
+    """Whether it stores notes."""
     channel: str = ""
-    """Where a publish in Redis reaches its clients; empty: nowhere from outside."""
+    """The Redis channel whose messages reach the clients; empty if there is none."""
     template: str = "%s"
-    """What such a publish is, around the note."""
+    """The format of a message on that channel, with ``%s`` for the note."""
 
 
 def _realtime(port: int) -> list[str]:
@@ -91,7 +91,7 @@ def _bun(port: int) -> list[str]:
 
 
 def _with_packages(packages: Sequence[str], app: str) -> str:
-    """The program beside its packages, where its imports find them."""
+    """Return the path of an app in the folder of its packages, so that imports find them."""
     folder = from_npm(packages)
     for name in (app, "notes.mjs"):
         shutil.copy(PROGRAMS / name, folder)
@@ -127,4 +127,4 @@ CONTENDERS = {
         Contender("floor", "floor", "", _floor, write={"method": "POST", "http": "/"}, rest=False),
     )
 }
-"""By name; the first is this program, against which the ratios are."""
+"""All contenders by name. The first one is this program, which the ratios compare with the others."""

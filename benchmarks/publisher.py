@@ -1,9 +1,9 @@
-"""Publishes a change straight into Redis, as a contender would after a write: the fan-out alone.
+"""Publishes changes to Redis like a contender does after a write, to measure the fan-out alone.
 
-Takes requests from the load, whose bodies are notes, and answers once Redis has the event. For this program that is its
-own log (:class:`realtime.eventlog.bus.Bus`), for the others a PUBLISH. Use: ``python -m benchmarks.publisher PORT
-REDIS_URL CHANNEL TEMPLATE``, where ``%s`` in the template is the note; ``realtime:<database>`` as the channel is this
-program.
+Receives requests of the load, whose bodies are notes, and responds when Redis has the event. For this program, the
+event goes to its event log (:class:`realtime.eventlog.bus.Bus`); for the others, it is sent with PUBLISH. Use:
+``python -m benchmarks.publisher PORT REDIS_URL CHANNEL TEMPLATE``, where ``%s`` in the template is the note. The
+channel ``realtime:<database>`` selects this program.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from realtime.notes.models import Note, NoteChange, NoteIn
 
 Publish = Callable[[bytes], Awaitable[object]]
 BEYOND = 1_000_000
-"""Ids from here on are no notes of the database, so that no write meets them."""
+"""Ids from this number do not exist in the database, so that these events do not conflict with writes."""
 
 
 def through_log(bus: Bus) -> Publish:
-    """Appends an event of this program."""
-    version = int(datetime.now(UTC).timestamp() * 1000)  # of one key they only grow, over runs too
+    """Return a function that appends an event to the event log of this program."""
+    version = int(datetime.now(UTC).timestamp() * 1000)  # versions of an id must increase, also over several runs
 
     async def publish(body: bytes) -> None:
         nonlocal version
@@ -43,7 +43,7 @@ def through_log(bus: Bus) -> Publish:
 
 
 def through_channel(client: redis.Redis, channel: str, template: str) -> Publish:
-    """Publishes as it is."""
+    """Return a function that publishes a message to a channel."""
     head, _, tail = template.encode().partition(b"%s")
     return lambda body: client.publish(channel, head + body + tail)
 
@@ -60,7 +60,7 @@ async def _serve(publish: Publish, reader: asyncio.StreamReader, writer: asyncio
 
 
 async def main(port: int, url: str, channel: str, template: str) -> None:
-    """Serves until it is ended."""
+    """Serve until the process is ended."""
     kind, _, database = channel.partition(":")
     bus = Bus(url, database, max_entries=100_000)
     appending = asyncio.create_task(bus.run())

@@ -1,7 +1,7 @@
-"""What the comparison found: medians and ratios, as a table for a terminal, as JSON, and as Markdown.
+"""The results of the comparison: medians and ratios, as a table for a terminal, as JSON, and as Markdown.
 
-A ratio says how many times better this program is than the other one, whether more or less of a figure is better; for
-workers it is to one worker.
+A ratio says how many times better this program is than another one, whether higher or lower values are better. For
+several workers, it is the ratio to one worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END = "<!-- end of the figures -->"
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure: its unit, with as many digits behind the point. ``more`` is better, or less; ``None`` is neither."""
+    """A metric with its unit and number of decimals. ``more`` is whether higher is better; ``None`` for neither."""
 
     unit: str
     digits: int
@@ -46,12 +46,12 @@ METRICS = {
     "closed": Metric("closed", 0, None),
     "until": Metric("after s", 1, False),
 }
-"""By name, in the order of the tables."""
+"""All metrics by name, in the order of the tables."""
 
 
 @dataclass
 class Row:
-    """What a scenario gave: of each contender, the figures of every run, or why there are none."""
+    """The results of a scenario: for each contender, the figures of all runs, or the reason why there are none."""
 
     name: str
     group: str
@@ -61,42 +61,42 @@ class Row:
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, contender: str, figures: dict[str, float]) -> None:
-        """Adds those of a run."""
+        """Add the figures of a run."""
         of_runs = self.figures.setdefault(contender, {})
         for name, value in figures.items():
             of_runs.setdefault(name, []).append(value)
 
     def median(self, contender: str, metric: str) -> float | None:
-        """Of all runs, if there were any."""
+        """Return the median of all runs, or ``None`` without runs."""
         values = self.figures.get(contender, {}).get(metric)
         return statistics.median(values) if values else None
 
 
 @dataclass
 class Report:
-    """A whole comparison. The first of the contenders is the one that the ratios are of."""
+    """The results of a comparison. The ratios are those of the first contender."""
 
     about: dict[str, str]
-    """Date, machine, command …: a name and what it is."""
+    """The date, the machine, the command and other facts, by name."""
     contenders: dict[str, str]
-    """The titles by name."""
+    """The titles of the contenders by name."""
     versions: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    """Who could not be had, and why."""
+    """The contenders that could not be installed, with the reasons."""
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        """One that was saved."""
+        """Load a report from a file."""
         read = json.loads(path.read_text())
         return cls(**{**read, "rows": [Row(**row) for row in read["rows"]]})
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON, with the figures of every run."""
+        """Save the report as JSON, with the figures of every run."""
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     def ratio(self, row: Row, contender: str, metric: str) -> float | None:
-        """How many times better this program is."""
+        """Return how many times better this program is."""
         first = next(iter(self.contenders))
         more = METRICS[metric].more
         own = row.median(first, metric)
@@ -109,7 +109,7 @@ class Report:
         return own / other if more else other / own
 
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """For each group of scenarios its title, the columns, and the lines: scenario, contender, median and ratio."""
+        """Yield for each group of scenarios its title, columns and rows: scenario, contender, median and ratio."""
         for group in dict.fromkeys(row.group for row in self.rows):
             rows = [row for row in self.rows if row.group == group]
             found = {metric for row in rows for figures in row.figures.values() for metric in figures}
@@ -131,7 +131,7 @@ class Report:
         return text if ratio is None else f"{text} (×{ratio:.2f})"
 
     def failures(self) -> list[str]:
-        """What could not be measured, and why."""
+        """Return descriptions of the measurements that failed."""
         lost = [f"{self.contenders.get(name, name)}: {reason}" for name, reason in self.missing.items()]
         return lost + [
             f"{self.contenders[name]}, {row.title} ({row.name}): {reason}"
@@ -144,7 +144,7 @@ LEGEND = "Medians; in parentheses, how many times better this program is (for wo
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints the tables."""
+    """Print the tables."""
     for group, columns, lines in report.tables():
         table = Table(title=group, title_justify="left")
         table.add_column("", min_width=15, max_width=24)
@@ -162,7 +162,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def markdown(report: Report) -> str:
-    """The figures as they stand in the documentation."""
+    """Return the figures as Markdown for the documentation."""
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in report.about.items())]
     lines += [f"| {report.contenders[name]} | {text} |" for name, text in report.versions.items() if text]
     lines += ["", LEGEND]
@@ -175,7 +175,7 @@ def markdown(report: Report) -> str:
 
 
 def write_between(path: Path, text: str) -> None:
-    """Puts the figures between the markers of a page. Raises ``ValueError`` if it has none."""
+    """Write the figures between the markers of a page. Raise ``ValueError`` if it has none."""
     page = path.read_text()
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,7 +1,7 @@
-"""Rooms: how much memory does an open one take, and each client in it?
+"""Rooms: the memory of an open room, and of each of its clients.
 
-A server process of its own, with texts of some size; measured is its resident memory, before and after clients join
-over ``/sync/{id}`` with nothing but the first exchange: first each in a room of its own, then all in one.
+Starts a server process and creates texts of a given size. Measures the resident memory before and after clients join
+over ``/sync/{id}`` and complete the first exchange: first each in a separate room, then all in one room.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 async def _memory(process: psutil.Process) -> int:
-    """Bytes, once what was just done is done."""
+    """Return the memory in bytes after pending work is done."""
     await asyncio.sleep(SETTLE)
     resident: int = process.memory_info().rss
     return resident
@@ -52,18 +52,18 @@ async def _join(stack: AsyncExitStack, url: str, note: int) -> None:
     client = await stack.enter_async_context(connect(address, compression=None, max_queue=1))
     await client.send(protocol.state(b"\0"))
     async with asyncio.timeout(20):
-        while not (await client.recv()).startswith(b"\0\x01"):  # type: ignore[arg-type]  # it is binary
+        while not (await client.recv()).startswith(b"\0\x01"):  # type: ignore[arg-type]  # the payload is binary
             pass
 
 
 async def measure(url: str, process: psutil.Process, many: int, size: int) -> tuple[float, float]:
-    """Bytes of a room with one client, and of each client more in one room; of a text of so many characters."""
+    """Return the bytes of a room with one client, and of each additional client, with a text of ``size`` characters."""
     words = ("lorem ipsum dolor sit amet " * (size // 27 + 1))[:size]
     note = {"title": "Memory", "description": "A text of some size", "content": words}
     async with httpx.AsyncClient(base_url=url, timeout=20) as rest:
         ids = [(await rest.post("/notes/", json=note)).json()["id"] for _ in range(many + 2)]
     async with AsyncExitStack() as stack:
-        await _join(stack, url, ids[0])  # what is made once is made
+        await _join(stack, url, ids[0])  # initialize everything that is created once
         before = await _memory(process)
         for id in ids[1 : many + 1]:
             await _join(stack, url, id)
@@ -75,7 +75,7 @@ async def measure(url: str, process: psutil.Process, many: int, size: int) -> tu
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """All of it, with a server for each size."""
+    """Run all measurements, with a separate server for each size."""
     print(f"{arguments.many} rooms with a client each, then {arguments.many} clients in one room")
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as (url, process):
@@ -85,7 +85,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--many", type=int, default=500)
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""The scenarios of the comparison: what is done to a contender, and which figures come of it.
+"""The scenarios of the comparison. Each runs a load on a contender and returns figures.
 
-A run takes at most 20 seconds for each contender, a quick one 3 (without the time for the clients to connect).
+A run takes at most 20 seconds for each contender, or 3 seconds with ``--quick``, without the time to connect clients.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from benchmarks.processes import memory
 from benchmarks.session import Failed, Figures, Server, Session, Watch
 
 SECONDS = 3
-"""Of full load."""
+"""The duration of full load."""
 WRITERS = 4
-"""Of steady writes: so many that none waits for another."""
+"""The number of writers with a constant rate, high enough that no write waits for another."""
 Measure = Callable[[Session, Contender], Figures]
 Which = Callable[[Contender], bool]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is measured, and for whom. Figures are named as in :data:`benchmarks.report.METRICS`."""
+    """A measurement of some contenders. The figures have the names in :data:`benchmarks.report.METRICS`."""
 
     name: str
     group: str
@@ -32,7 +32,7 @@ class Scenario:
     measure: Measure
     who: Which = lambda contender: contender.rest
     against: str = ""
-    """The scenario whose figures of the same contender the ratios are to, rather than to the other contenders."""
+    """The scenario of the same contender that ratios compare with. By default, they compare with other contenders."""
 
 
 def _deliveries(said: Figures) -> Figures:
@@ -96,7 +96,7 @@ def _idle(session: Session, contender: Contender) -> Figures:
     if session.files < clients + 200:
         raise Failed(f"{clients} clients need a limit of {clients + 200} open files (ulimit -Hn)")
     with session.fresh(contender) as server:
-        session.load(server, clients=100)  # what is made once is made
+        session.load(server, clients=100)  # initialize everything that is created once
         before = memory(server.process)
         with session.holding(server, clients=clients, limit=30, settle=1, hold=1):
             held = memory(server.process) - before
@@ -161,14 +161,17 @@ def _frozen(session: Session, contender: Contender) -> Figures:
     if said["delivered"]:
         figures |= {"p99": said["p99"], "slower": said["p99"] / without["p99"]}
     closed, at = watch.closed(frozen)
-    figures["closed"] = closed if closed > WRITERS else 0  # a writer that rests may be closed, too
+    figures["closed"] = closed if closed > WRITERS else 0  # the connection of an idle writer can be closed, too
     if closed == frozen:
         figures["until"] = at - said["burst_at"]
     return figures
 
 
 def _steady(session: Session, server: Server, seconds: int, frozen: int = 0, patience: int = 0) -> Figures:
-    """A burst of large notes first, which fills the buffers of the kernel for those who do not read."""
+    """Measure writes at a constant rate.
+
+    The run begins with a burst of large notes, which fills the socket buffers of clients that do not read.
+    """
     return session.load(
         server,
         frozen=frozen,

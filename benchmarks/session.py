@@ -1,4 +1,4 @@
-"""A session of the comparison: the databases, the servers that run, and the load on one of them at a time."""
+"""A session of the comparison: databases, running servers, and the load on one server at a time."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ NOTES = 100
 CONTENT = "x" * 300
 NOTE = {"title": "hello", "description": "world", "content": CONTENT}
 LONGEST = 60.0
-"""Seconds after which a load that hangs is ended; each ends by itself long before."""
+"""The timeout of a load in seconds. Each ends long before."""
 IDLE = 0.1
-"""The share of a core below which a server has come to rest."""
+"""The share of a core below which a server is idle."""
 
 Figures = dict[str, float]
 
 
 class Failed(Exception):
-    """A contender could not be measured; says why."""
+    """A contender could not be measured. The message says why."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A contender that runs."""
+    """A running contender."""
 
     contender: Contender
     port: int
@@ -46,11 +46,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The base URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def rest(self, within: float = 4.0) -> bool:
-        """Waits until it has nothing more to do, but not for ever; tells whether it came to that."""
+        """Wait until the server is idle, within a timeout in seconds, and return whether it is."""
         deadline, before = time.monotonic() + within, cpu(self.process)
         while time.monotonic() < deadline:
             time.sleep(0.2)
@@ -61,7 +61,7 @@ class Server:
         return False
 
     def fill(self) -> None:
-        """Gives every note the same content; this program's are made first."""
+        """Set all notes to the same content, and create the notes of this program first."""
         with httpx.Client(base_url=self.url, timeout=10) as client:
             ids = range(1, NOTES + 1)
             if self.contender.name == "realtime" and len(client.get("/notes/").json()) < NOTES:
@@ -72,7 +72,7 @@ class Server:
 
 
 class Session:
-    """One MongoDB and one Redis for all; servers are started at first use, and stay until the end."""
+    """The databases and servers of a session. Servers are started at their first use and stopped at the end."""
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
         self.quick = quick
@@ -95,12 +95,12 @@ class Session:
         self._embedded.stop()
 
     def server(self, contender: Contender) -> Server:
-        """The running one. Raises ``NotInstalled``, ``NotStarted`` or :class:`Failed`."""
+        """Return a running server. Raise ``NotInstalled``, ``NotStarted`` or :class:`Failed`."""
         if contender.name not in self._servers:
             stack = ExitStack()
             server = stack.enter_context(self.fresh(contender))
             try:
-                self.load(server, clients=1, writers=32, seconds=0.5, grace=0.5)  # nobody is measured cold
+                self.load(server, clients=1, writers=32, seconds=0.5, grace=0.5)  # warm up the server
             except Failed:
                 stack.close()
                 raise
@@ -108,13 +108,13 @@ class Session:
         return self._servers[contender.name][0]
 
     def drop(self, name: str) -> None:
-        """Stops a server, if it runs; the next use starts another one."""
+        """Stop a server if it is running. The next use starts it again."""
         if name in self._servers:
             self._servers.pop(name)[1].close()
 
     @contextmanager
     def fresh(self, contender: Contender, workers: int = 1) -> Iterator[Server]:
-        """A server of its own, filled, on the same databases; the other one of the contender is stopped."""
+        """Run a new server with notes on the same databases. The other server of the contender is stopped."""
         self.drop(contender.name)
         port = free_port()
         environment = {
@@ -139,7 +139,7 @@ class Session:
             yield server
 
     def publisher(self, contender: Contender) -> int:
-        """The port of a process that publishes what it gets straight into Redis."""
+        """Return the port of a process that publishes the notes that it receives directly to Redis."""
         if contender.name not in self._publishers:
             port = free_port()
             command = [sys.executable, "-m", "benchmarks.publisher", str(port), self._embedded.redis_url]
@@ -149,18 +149,24 @@ class Session:
         return self._publishers[contender.name]
 
     def load(self, server: Server, *, alone: bool = False, **options: float | str) -> dict[str, Any]:
-        """What the load says; ``alone``: on a core of its own, if there are at least four. Raises :class:`Failed`."""
+        """Run a load, and return its output.
+
+        With ``alone``, it runs on a separate core if there are at least four. Raises :class:`Failed`.
+        """
         with self.holding(server, alone=alone, **options) as said:
             pass
         if not server.rest():
-            self.drop(server.contender.name)  # its leftovers are not for those who come next
+            self.drop(server.contender.name)  # remaining work must not affect the next measurement
         if said["errors"]:
             raise Failed(f"{said['errors']} of {said['sent']} requests were refused")
         return said
 
     @contextmanager
     def holding(self, server: Server, *, alone: bool = False, **options: float | str) -> Iterator[dict[str, Any]]:
-        """What the load says, while with ``hold=1`` its clients stay. Raises :class:`Failed`."""
+        """Yield the output of a load whose clients stay connected in the block with ``hold=1``.
+
+        Raises :class:`Failed`.
+        """
         told = {"path": server.contender.path, "hello": server.contender.hello, **server.contender.write, **options}
         command = [self._load, str(server.port), *(f"{name}={value}" for name, value in told.items())]
         process = subprocess.Popen(
@@ -183,11 +189,11 @@ class Session:
 
 
 class Watch:
-    """What a server holds, from entering to leaving, four times a second."""
+    """Samples the memory and the connections of a server four times per second."""
 
     def __init__(self, server: Server) -> None:
         self.bytes = 0
-        """The most memory that it had."""
+        """The maximum memory."""
         self._sockets: list[tuple[float, int]] = []
         self._server = server
         self._over = threading.Event()
@@ -202,9 +208,10 @@ class Watch:
         self._thread.join()
 
     def closed(self, many: int) -> tuple[int, float]:
-        """How many of so many clients the server gave up, while all others stayed, and when the last one.
+        """Return the number of closed connections, of ``many``, and the time of the last close.
 
-        As a time of ``CLOCK_MONOTONIC``. Asked is the server: with unread data before it, no client sees the end.
+        The time is that of ``CLOCK_MONOTONIC``. It is measured at the server, because a client with unread data does
+        not see the close.
         """
         most = max(open for _, open in self._sockets)
         peak = next(at for at, open in self._sockets if open == most)

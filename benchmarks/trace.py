@@ -1,10 +1,10 @@
-"""A note typed in for months: what does it take to keep and to open it?
+"""The cost of storing and opening a note that was edited for months.
 
-A seeded generator makes a trace like B4 of the crdt-benchmarks (a paper of about 105 000 characters, written in some
-260 000 single-character operations): somebody types runs of characters, goes back, deletes what was just typed, and
-jumps elsewhere now and then. The updates are folded as a room folds them, 500 at a time. Printed are the size of the
-stored snapshot, the time to open it, and the memory that it takes; beside them those of a note that has the same text
-from one paste.
+A seeded generator creates a trace like B4 of the crdt-benchmarks (a paper of about 105,000 characters, written in about
+260,000 single-character operations): an author types runs of characters, moves back, deletes recent characters, and
+sometimes moves to a different position. The updates are compacted like in a room, 500 at a time. Prints the size of the
+stored snapshot, the time to open it and the memory that it needs, compared with a note with the same text from one
+paste.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import pycrdt
 from realtime.rooms.crdt import TextDocument, compacted, genesis, new_client
 
 SESSION = 2000
-"""Operations after which another client goes on, as after a reload."""
+"""The number of operations after which a new client continues, as after a reload."""
 FOLD = 500
 LETTERS = "etaoin shrdlu cmfwyp vbgkjqxz "
 
 
 def trace(operations: int, seed: int) -> tuple[list[bytes], str]:
-    """The updates of every operation, and the text in the end."""
+    """Return the updates of all operations, and the final text."""
     draw = random.Random(seed)
     updates: list[bytes] = []
     state = b"\0\0"
@@ -54,7 +54,7 @@ def trace(operations: int, seed: int) -> tuple[list[bytes], str]:
 
 
 def folded(updates: list[bytes]) -> bytes:
-    """The snapshot of them all."""
+    """Return a snapshot of all updates."""
     snapshot = b"\0\0"
     for start in range(0, len(updates), FOLD):
         snapshot = compacted([snapshot, *updates[start : start + FOLD]])
@@ -62,7 +62,7 @@ def folded(updates: list[bytes]) -> bytes:
 
 
 def opened(snapshot: bytes, runs: int) -> tuple[float, float]:
-    """Milliseconds to open a text, and the MiB of memory that one takes."""
+    """Return the time to open a text in milliseconds, and its memory in MiB."""
     times = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -76,7 +76,7 @@ def opened(snapshot: bytes, runs: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--operations", type=int, default=260_000)
     parser.add_argument("--runs", type=int, default=9)

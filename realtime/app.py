@@ -452,7 +452,7 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
         infra.failpoints,
         infra.metrics,
         audit,
-        ended=events.revocations.ended,
+        is_ended=events.revocations.ended,
         quotas=quotas,
         pool=infra.pools.merges,
     )

@@ -1,4 +1,4 @@
-"""The settings: the only reader of the environment."""
+"""The settings of the server. Only this module reads environment variables."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class RenamedSettings(PydanticBaseSettingsSource):
     """Reads settings from environment variables with old names, and warns about each."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: :meth:`__call__` reads all settings."""
+        """Not supported, because :meth:`__call__` reads all settings."""
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values of all settings that the environment has under an old name."""
+        """Return the values of all settings that are set under an old name."""
         variables = {name.upper(): value for name, value in os.environ.items() if value}
         renamed: dict[str, Any] = {}
         for old, new in RENAMED.items():
             variable, replacement = f"REALTIME_{old.upper()}", f"REALTIME_{new.upper()}"
             if variable in variables:
-                warnings.warn(f"{variable} is now {replacement}. Rename it", FutureWarning, stacklevel=2)
+                warnings.warn(f"{variable} was renamed to {replacement}. Use the new name", FutureWarning, stacklevel=2)
                 renamed[new] = variables[variable]
         return renamed
 
 
 class Settings(BaseSettings):
-    """All settings: arguments, or variables ``REALTIME_<NAME>`` of the environment. Times are in seconds."""
+    """All settings, from arguments or from environment variables ``REALTIME_<NAME>``. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="REALTIME_", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         ),
     ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 selects a free port")] = 8000
     workers: Annotated[int, Field(ge=1, le=256, description="server processes")] = 1
     auth: Annotated[
         Literal["open", "accounts"],
@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     allow_public: Annotated[
         bool,
         Field(
-            description="without accounts: serve on public addresses, behind proxies, and databases that have accounts."
-            " Each of these is refused otherwise"
+            description="without accounts: allow public addresses, proxies, and databases that have accounts."
+            " Otherwise, each of these is refused"
         ),
     ] = False
     sign_up: Annotated[
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         str,
         Field(
             pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$",
-            description="path prefix under which a proxy serves this server, such as `/notes`. The proxy may"
+            description="path prefix under which a proxy serves this server, such as `/notes`. The proxy can"
             " strip it or not",
         ),
     ] = ""
@@ -143,14 +143,17 @@ class Settings(BaseSettings):
     write_timeout: Annotated[
         float,
         Field(
-            gt=0, description="time for MongoDB to confirm a write. After it the answer is 503, and the outcome unknown"
+            gt=0,
+            description="time for MongoDB to confirm a write. After that, the response is 503 and the outcome"
+            " is unknown",
         ),
     ] = 20.0
     read_timeout: Annotated[
-        float, Field(gt=0, description="time for MongoDB to answer a read. After it the answer is 503")
+        float, Field(gt=0, description="time for MongoDB to answer a read. After that, the response is 503")
     ] = 5.0
     publish_wait: Annotated[
-        float, Field(ge=0, description="maximum time that the answer to a write waits until its event is published")
+        float,
+        Field(ge=0, description="maximum time that the response to a write waits for the publication of its event"),
     ] = 0.25
     heartbeat: Annotated[float, Field(gt=0, description="interval of heartbeats on the feed")] = 25.0
     log_entries: Annotated[int, Field(ge=100, description="number of events kept in Redis for clients that resume")] = (
@@ -231,7 +234,7 @@ class Settings(BaseSettings):
         Field(gt=0, description="time without progress after which a client that does not read is disconnected (4008)"),
     ] = 10.0
     room_idle: Annotated[
-        float, Field(ge=0, description="time that a shared text stays in memory after its last client left")
+        float, Field(ge=0, description="time that a shared text stays in memory after its last client disconnects")
     ] = 30.0
     drain_seconds: Annotated[
         float, Field(ge=0, description="time over which a stopping server spreads the closing of its connections")
@@ -240,21 +243,21 @@ class Settings(BaseSettings):
 
     @field_validator("secrets")
     @classmethod
-    def _is_folder(cls, secrets: Path | None) -> Path | None:
+    def _check_secrets(cls, secrets: Path | None) -> Path | None:
         if secrets is not None and not secrets.is_dir():
             raise ValueError(f"{secrets} is not a folder")
         return secrets
 
     @field_validator("secret")
     @classmethod
-    def _long(cls, secret: str) -> str:
+    def _check_secret(cls, secret: str) -> str:
         if 0 < len(secret) < 32:
             raise ValueError("must have at least 32 characters")
         return secret
 
     @field_validator("proxies")
     @classmethod
-    def _addresses(cls, proxies: str) -> str:
+    def _check_proxies(cls, proxies: str) -> str:
         for proxy in filter(None, map(str.strip, proxies.split(","))):
             try:
                 if proxy != "*":
@@ -265,7 +268,7 @@ class Settings(BaseSettings):
 
     @field_validator("origins")
     @classmethod
-    def _exact(cls, origins: str) -> str:
+    def _check_origins(cls, origins: str) -> str:
         for origin in origins.split():
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -295,13 +298,13 @@ class Settings(BaseSettings):
 
     @field_validator("failpoint")
     @classmethod
-    def _armed(cls, spec: str) -> str:
+    def _check_failpoint(cls, spec: str) -> str:
         FailPoints(spec)
         return spec
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
+    """Return whether a host is a loopback address or a name for it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

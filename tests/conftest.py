@@ -1,4 +1,4 @@
-"""Fixtures: one embedded pair for the whole run, and a database of its own for every test."""
+"""Fixtures: one pair of embedded databases per run, and a separate database for each test."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.harness import ServerProcess
 def _clean_environment() -> None:
     for name in [name for name in os.environ if name.startswith("REALTIME_")]:
         del os.environ[name]
-    # A shell that starts this in the background has Ctrl-C ignored, and so would be what the tests start.
+    # A shell makes background processes ignore SIGINT, and the processes of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    """A real MongoDB and a real Valkey."""
+    """Run a real MongoDB and a real Valkey."""
     servers = EmbeddedServers(tmp_path_factory.mktemp("embedded"))
     servers.start()
     yield servers
@@ -42,7 +42,7 @@ def _settings(embedded: EmbeddedServers) -> Iterator[Settings]:
         redis_url=embedded.redis_url,
         database=name,
         drain_seconds=0.5,
-        publish_wait=2.5,  # who has its answer finds the event published, on a slow machine too
+        publish_wait=2.5,  # so that the event is published before the response, even on a slow machine
     )
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
         client.drop_database(name)
@@ -50,26 +50,26 @@ def _settings(embedded: EmbeddedServers) -> Iterator[Settings]:
 
 @pytest.fixture
 def settings(embedded: EmbeddedServers) -> Iterator[Settings]:
-    """Settings with a database of their own."""
+    """Return settings with a separate database."""
     yield from _settings(embedded)
 
 
 @pytest.fixture(scope="module")
 def module_settings(embedded: EmbeddedServers) -> Iterator[Settings]:
-    """Settings for tests of a module that share a database; a new one each time that a process comes back to them."""
+    """Return settings with a database that the tests of a module share within one process."""
     yield from _settings(embedded)
 
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
-    """The application in this process."""
+    """Run the application in this process, and return a client for it."""
     with TestClient(create_app(settings)) as client:
         yield client
 
 
 @pytest.fixture
 def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts real server processes on the test's database; they are gone when the test ends."""
+    """Return a function that starts server processes on the database of the test. They are killed when it ends."""
     started: list[ServerProcess] = []
 
     def start(**changes: Any) -> ServerProcess:
@@ -85,7 +85,7 @@ def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
 
 @pytest.fixture(scope="session")
 def shared_servers(embedded: EmbeddedServers) -> Iterator[list[ServerProcess]]:
-    """Two server processes on one database, for tests that leave them as they found them."""
+    """Run two server processes on one database, for tests that do not change their state."""
     settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="shared", port=0)
     servers = [ServerProcess(settings) for _ in range(2)]
     for server in servers:
@@ -97,5 +97,5 @@ def shared_servers(embedded: EmbeddedServers) -> Iterator[list[ServerProcess]]:
 
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """One real server process."""
+    """Start a server process."""
     return serve()

@@ -1,4 +1,4 @@
-"""What the tests share: waiting for a thing to hold, server processes, and a client that replicates the notes."""
+"""Shared helpers of the tests: polling, server processes, and a client that replicates all notes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ from websockets.exceptions import InvalidHandshake
 from realtime.settings import Settings
 from tests.nursery import Fork
 
-UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # every timeout of the suite is in this unit: raise it when slow
+UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # scales all timeouts: raise it on slow machines
 
-_TLS = (
-    ssl.create_default_context()
-)  # made once: loading the authorities takes longer than most tests, and none is asked
+# Created once, because loading the certificates takes longer than most tests.
+_TLS = ssl.create_default_context()
 
 Json = dict[str, Any]
 
 
 async def eventually(check: Callable[[], Awaitable[Any] | Any], within: float = 5.0) -> Any:
-    """Waits until ``check`` returns something true or stops failing its assertions, and returns that."""
+    """Wait until ``check`` returns a true value or ``None`` without an assertion error, and return the result."""
     deadline = time.monotonic() + within * UNIT
     while True:
         try:
@@ -54,7 +53,7 @@ async def eventually(check: Callable[[], Awaitable[Any] | Any], within: float = 
 
 
 class ServerProcess:
-    """``realtime serve`` as a process of its own."""
+    """``realtime serve`` in a separate process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -63,19 +62,19 @@ class ServerProcess:
         self.process: subprocess.Popen[bytes] | Fork | None = None
         self.port = settings.port
         self.environment: dict[str, str] = {}
-        """What else it is to find there; then it is started as people start it."""
+        """Additional environment variables. With any, the server is started by its command instead of a fork."""
         self.prefix: list[str] = []
-        """Words before its command, such as a program that lowers its limits."""
+        """Arguments before the command, such as a program that lowers resource limits."""
 
     def start(self) -> None:
-        """Starts it and waits for its address; again, on the same port, after it has ended."""
+        """Start the server and wait for its address. After it ended, restart it on the same port."""
         if self._output.closed:
             self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when the process is reaped
         changed = self._settings.model_dump(exclude_none=True) | {"port": self.port}
         environment = {f"REALTIME_{name.upper()}": str(value) for name, value in changed.items() if value != ""}
         if changed["workers"] == 1 and not self.environment and not self.prefix:
             self.process = Fork(["serve"], environment, self._output.name)
-        else:  # with processes of its own, it is started as people start it
+        else:  # a server with child processes cannot be forked
             self.process = subprocess.Popen(
                 [*self.prefix, sys.executable, "-m", "realtime", "serve"],
                 env={**os.environ, **self.environment, **environment},
@@ -90,41 +89,41 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The base URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def ws(self) -> str:
-        """Where its feed is."""
+        """The WebSocket URL of the feed."""
         return f"ws://127.0.0.1:{self.port}/ws"
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self.process is not None
         return self.process.pid
 
     def log(self) -> str:
-        """What it wrote to standard error so far."""
+        """Return the output to standard error so far."""
         if not self._output.closed:
             self._log = os.pread(self._output.fileno(), 2**24, 0)
         return self._log.decode(errors="replace")
 
     def kill(self) -> None:
-        """Ends it with -9, if it still runs."""
+        """Kill the server with SIGKILL if it is running."""
         if self.process is not None:
             self.process.kill()
             self._reap()
 
     def stop(self, within: float = 20.0) -> int:
-        """Asks it to stop, and returns its exit code."""
+        """Stop the server with SIGTERM, and return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(within * UNIT)
         return self._reap()
 
     def wait(self, within: float = 20.0) -> int:
-        """Waits for it to end by itself, and returns its exit code."""
+        """Wait until the server ends, and return its exit code."""
         assert self.process is not None
         self.process.wait(within * UNIT)
         return self._reap()
@@ -141,7 +140,7 @@ class ServerProcess:
 
 
 def refusal(*arguments: str, **environment: str) -> str:
-    """Return the message of a command that must fail, run in a process of its own: one line, and nothing else."""
+    """Run a command that must fail with one line on standard error, and return that message."""
     with tempfile.NamedTemporaryFile("r") as errors:
         process = Fork(arguments, {"NO_COLOR": "1", **environment}, errors.name)
         try:
@@ -158,7 +157,7 @@ def refusal(*arguments: str, **environment: str) -> str:
 
 
 class BareSocket(asyncio.Protocol):
-    """A WebSocket that only reads, with next to no cost: for tests with hundreds of clients in one process."""
+    """A minimal WebSocket client that only reads, for tests with hundreds of clients in one process."""
 
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
@@ -178,7 +177,7 @@ class BareSocket(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asks for the upgrade."""
+        """Send the opening handshake."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         lines = (
@@ -192,7 +191,7 @@ class BareSocket(asyncio.Protocol):
         transport.write("\r\n".join([*lines, "", ""]).encode())
 
     def data_received(self, data: bytes) -> None:
-        """Takes the answer to the upgrade, then text frames; anything else ends the iteration."""
+        """Parse the handshake response and text frames. Frames other than text and ping end the iteration."""
         self._buffer += data
         if self._buffer.startswith(b"HTTP/1.1 101"):
             _, found, self._buffer = self._buffer.partition(b"\r\n\r\n")
@@ -217,7 +216,7 @@ class BareSocket(asyncio.Protocol):
             self._buffer = self._buffer[start + length :]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the iteration."""
+        """End the iteration."""
         self._texts.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -226,7 +225,7 @@ class BareSocket(asyncio.Protocol):
 
 
 class Returning(ABC):
-    """A client that connects anew whenever it is cut off, and keeps what it has."""
+    """A client that reconnects after each disconnect and keeps its state."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
@@ -242,12 +241,12 @@ class Returning(ABC):
         await self.away()
 
     def go(self) -> None:
-        """Connects, and keeps connected until :meth:`away`."""
+        """Connect, and reconnect until :meth:`away` is called."""
         self._live.clear()
         self._task = asyncio.create_task(self._run())
 
     async def away(self) -> None:
-        """Disconnects, keeping what it has."""
+        """Disconnect, and keep the state."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -262,11 +261,11 @@ class Returning(ABC):
 
     @abstractmethod
     async def _stay(self) -> None:
-        """Connects, sets ``_live`` when it has all, and returns when it is cut off."""
+        """Connect, set ``_live`` when the state is complete, and return after a disconnect."""
 
 
 class Replica(Returning):
-    """A client that holds the notes as the feed's contract says: snapshot, resume, apply what has a higher version."""
+    """A client that replicates all notes by the rules of the feed: snapshot, resume, apply only higher versions."""
 
     def __init__(self, url: str, name: str = "") -> None:
         super().__init__()
@@ -330,7 +329,7 @@ class Replica(Returning):
 
 
 async def all_notes(url: str) -> dict[int, Json]:
-    """The notes as ``GET /notes/`` tells them, all pages."""
+    """Return the notes of all pages of ``GET /notes/`` by id."""
     found: dict[int, Json] = {}
     async with rest_client(url) as rest:
         path: str | None = "/notes/?limit=1000"
@@ -344,18 +343,18 @@ async def all_notes(url: str) -> dict[int, Json]:
 
 @contextlib.asynccontextmanager
 async def rest_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A REST client of a server."""
+    """Return a REST client of a server as a context manager."""
     async with httpx.AsyncClient(base_url=url, timeout=30, verify=_TLS) as client:
         yield client
 
 
 def note_in(title: str = "title", description: str = "description", **more: Any) -> Json:
-    """The body of a new note."""
+    """Return the request body of a new note."""
     return {"title": title, "description": description, **more}
 
 
 def take_presence(people: dict[int, dict[str, Json]], frame: Json) -> None:
-    """Apply a presence message to the people at each note, as a client of the feed does."""
+    """Apply a presence message to the presence states of each note, as a client of the feed does."""
     here = people.setdefault(frame["id"], {})
     if frame["type"] == "presence":
         here.clear()
@@ -368,5 +367,5 @@ def take_presence(people: dict[int, dict[str, Json]], frame: Json) -> None:
 
 
 def data_folder(path: Path) -> Settings:
-    """Settings for a server with embedded servers in a folder of its own."""
+    """Return settings for a server with embedded databases in a folder."""
     return Settings(data=path, port=0)

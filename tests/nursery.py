@@ -1,6 +1,6 @@
-"""Servers that start where their imports are done: forks of a process that did them, one for each run of tests.
+"""Starts servers by forking a process that has imported all modules, one per test run.
 
-Importing takes most of the time in which a server starts, and the suite starts some hundreds of them.
+Imports take most of the startup time, and the suite starts hundreds of servers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _realtime(arguments: Sequence[str], environment: Mapping[str, str], output: 
 
 
 class Fork:
-    """``realtime`` as a process of its own, in the way of ``subprocess.Popen``. Its errors are appended to a file."""
+    """A forked ``realtime`` process with the interface of ``subprocess.Popen``. Appends standard error to a file."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
         reading, writing = _forks.Pipe(duplex=False)
@@ -38,22 +38,22 @@ class Fork:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """How it ended, if it did."""
+        """Return the exit code, or ``None`` if the process is running."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end."""
+        """Wait until the process ends, and return its exit code."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("realtime", timeout or 0)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, if it still runs."""
+        """Send a signal if the process is running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Ends it with -9, if it still runs."""
+        """Kill the process with SIGKILL if it is running."""
         if self.poll() is None:
             self._process.kill()

@@ -1,4 +1,4 @@
-"""Real reverse proxies before a server: nginx, Apache, HAProxy and Caddy, configured as the documentation says."""
+"""Real reverse proxies in front of a server: nginx, Apache, HAProxy and Caddy, configured as documented."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ CADDY = """
 
 
 def documented(name: str) -> str:
-    """Return the configuration of a proxy that the documentation shows first."""
+    """Return the first documented configuration of a proxy."""
     block = re.search(rf"```{name}\n(.*?)```", DOCUMENTED, re.DOTALL)
     assert block, name
     return block[1]
 
 
 def _prepare(name: str, site: str, server: ServerProcess, port: int, folder: Path) -> list[str]:
-    """Write the configuration of a proxy for a site on a port, and return the arguments that it is started with."""
+    """Write the configuration of a proxy for a site on a port, and return its command-line arguments."""
     site = site.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
     match name:
         case "nginx":
@@ -93,13 +93,13 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=process._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
+            preexec_fn=process._die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
         )
 
 
 @asynccontextmanager
 async def reverse_proxy(name: str, server: ServerProcess, folder: Path, site: str | None = None) -> AsyncIterator[str]:
-    """Run a proxy before a server, by default as documented; yield its address."""
+    """Run a proxy in front of a server, by default as documented, and yield its URL."""
     program = shutil.which(PROGRAMS[name]) or shutil.which(f"/usr/sbin/{PROGRAMS[name]}")
     if program is None:
         pytest.fail(f"no {name}: apt-get install nginx-light apache2 haproxy caddy")

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Authorization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses on the command line: those of this machine need no proxy."""
+"""Addresses on the command line: loopback addresses need no proxy."""
 
 from __future__ import annotations
 

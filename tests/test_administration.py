@@ -1,4 +1,4 @@
-"""``realtime user``: accounts from the terminal, with the server running or not."""
+"""``realtime user``: managing accounts from the terminal, with and without a running server."""
 
 from __future__ import annotations
 

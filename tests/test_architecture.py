@@ -74,7 +74,7 @@ UNITS = frozenset(["BYTES", "CHARACTERS", "CODE", "DAYS", "FACTOR", "KIB", "LINE
 """Words in the names of constants that are quantities with a unit."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 PROMETHEUS = {"server.serve", "metrics"}
-"""Who may touch the one variable of the environment that prometheus_client reads by itself."""
+"""The modules that may use the one environment variable that prometheus_client reads."""
 
 
 def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:

@@ -1,4 +1,4 @@
-"""Zip archives: what is written any program reads, and what is read may be anything."""
+"""Zip archives: other programs can read the written ones, and any bytes can be read without harm."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_unzip_program_takes_the_archive(tmp_path: Path) -> None:
 
 @contextmanager
 def _at_most(peak: int) -> Iterator[None]:
-    """What the block holds at once stays below so many bytes."""
+    """Check that the block allocates less than ``peak`` bytes."""
     tracemalloc.start()
     try:
         yield
@@ -123,7 +123,7 @@ def test_archive_beyond_four_gibibytes(tmp_path: Path) -> None:
     writer = ZipWriter()
     with path.open("wb") as file:
         file.write(writer.file("near.md", b"near", MOMENT))
-        writer._offset = far  # as if files of so many bytes came between, which the disk need not hold
+        writer._offset = far  # as if preceded by files of this size, which need no disk space
         file.seek(far)
         file.write(writer.file("far.md", b"far", MOMENT))
         file.writelines(writer.end())

@@ -1,4 +1,4 @@
-"""The description of the feed: every message is in it, and every real frame is as it says."""
+"""The description of the feed: it has every message, and all real frames match it."""
 
 from __future__ import annotations
 

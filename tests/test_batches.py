@@ -1,4 +1,4 @@
-"""Batches: what goes together, what is shared, and who hears of a failure."""
+"""Batches: grouping, sharing of results, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Late(Exception):
 
 
 class Calls:
-    """What was called with which items; each call waits until it is let go."""
+    """Records the items of each call, and blocks each call until it is released."""
 
     def __init__(self) -> None:
         self.items: list[Sequence[str]] = []

@@ -1,4 +1,4 @@
-"""The comparison's own parts: its command line, and what it makes of figures. The measuring is not for a test."""
+"""Tests of the comparison itself: its command line and its report. They measure nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log in Redis: numbered, monotonic per key, bounded, and of a new epoch whenever it may have lost something."""
+"""The event log in Redis: numbered, monotonic per key, bounded, and with a new epoch after a possible loss."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ async def test_queue_is_bounded(settings: Settings) -> None:
 
 
 async def test_silent_resubscription_is_told(bus: Bus, settings: Settings) -> None:
-    """redis-py connects and subscribes again by itself; whoever reads must hear of it."""
+    """redis-py reconnects and subscribes automatically; readers must be notified."""
     assert settings.redis_url is not None
     async with Redis.from_url(settings.redis_url) as redis, bus.subscribe(bus.feed) as messages:
         assert (await anext(messages)).data is None

@@ -1,4 +1,4 @@
-"""The command line: what it takes, and how it says no."""
+"""The command line: options and error messages."""
 
 from __future__ import annotations
 

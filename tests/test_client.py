@@ -1,4 +1,4 @@
-"""A subscriber with a wire of its own: everything once and in order, whatever its transport has room for."""
+"""A subscriber with its own transport: it sends everything once and in order, however full the transport is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 1000
 
 
 class Wire:
-    """A transport in memory that takes so many bytes before it is full."""
+    """An in-memory transport with a limited buffer."""
 
     def __init__(self, room: int = 10**9) -> None:
         self.room = room

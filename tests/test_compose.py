@@ -1,4 +1,4 @@
-"""``compose.yaml`` and the image: what is started, in which order, and what is open to the outside."""
+"""``compose.yaml`` and the image: started services, their order, and published ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections: what is read, answered and closed, byte by byte, and what a bad peer costs."""
+"""WebSocket connections: reading, writing and closing byte by byte, and the cost of bad clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOO_MANY = close_of(4029, b"too many")
 
 
 class Heard:
-    """Keeps what it is told."""
+    """Records the calls of a connection."""
 
     def __init__(self, then: Callable[[Message], None] = lambda _: None) -> None:
         self.messages: list[Message] = []
@@ -106,7 +106,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fed(*pieces: bytes) -> tuple[Heard, Memory]:
-    """What becomes of pieces as they come."""
+    """Feed chunks of bytes to a connection, and return its handler and its transport."""
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
     connection.set_handler(heard)
@@ -220,7 +220,7 @@ async def test_who_broke_the_rules_and_does_not_go_is_not_waited_for(monkeypatch
 
 
 def reference(pieces: list[bytes]) -> tuple[list[Message], bytes]:
-    """What websockets makes of pieces: messages, and what is sent."""
+    """Return the messages and the sent bytes of the websockets library for the same chunks."""
     parser = Parser(SERVER, state=OPEN, max_size=MAX_MESSAGE_BYTES)
     messages: list[Message] = []
     sent = b""

@@ -1,4 +1,4 @@
-"""Shared texts: whatever Yjs makes of one is taken, in any order, nothing else is, and nothing is lost or doubled."""
+"""Shared texts: all valid Yjs updates are accepted in any order, and nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def undecided(updates: Sequence[bytes]) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(SEEDS, st.data())
 def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
-    """What is refused changes nothing; what is taken can be handed on and read again."""
+    """A rejected update changes nothing; an accepted update can be sent to others and loaded again."""
     _, updates = authored(seed % 16, acts=12)
     document = TextDocument(updates)
     junk = bytearray(data.draw(st.sampled_from([*updates, pycrdt.merge_updates(*updates)])))
@@ -190,7 +190,7 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
     except MalformedUpdate:
         assert document.since() == before
     except DocumentBroken:
-        return  # it is loaded anew
+        return  # it is loaded again
     whole = document.since()
     scan_update(whole)
     again = TextDocument([whole])

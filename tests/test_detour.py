@@ -1,4 +1,4 @@
-"""The way around Redis: what it cannot tell of comes from MongoDB, once, and to those who come meanwhile."""
+"""Polling while Redis is unavailable: events are read from MongoDB once, also for new subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text operations: what they make of a text, when they refuse, and that they are applied whole and once."""
+"""Text operations: results, errors, and atomicity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from realtime import create_app
 from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
-from realtime.notes.models import MAX_CONTENT
+from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.notes.text_operations import Edit, Edits, edited
 from realtime.settings import Settings
 from tests.harness import UNIT, Json, ServerProcess, note_in, rest_client
@@ -124,12 +124,15 @@ def test_replace_is_exact(content: str, find: str, by: str) -> None:
 @pytest.mark.parametrize(
     ("content", "edits"),
     [
-        ("x" * MAX_CONTENT, [append("y")]),
-        ("x" * MAX_CONTENT, [prepend("y")]),
-        ("é" * (MAX_CONTENT // 2), [append("y")]),
-        ("# a\n" + "x" * (MAX_CONTENT - 4), [insert("a", "y")]),
-        ("x" * MAX_CONTENT, [replace("x" * 10 + "x" * (MAX_CONTENT - 10), "é" * (MAX_CONTENT // 2) + "x")]),
-        ("x" * MAX_CONTENT, [append("y"), replace("y", "")]),
+        ("x" * MAX_CONTENT_BYTES, [append("y")]),
+        ("x" * MAX_CONTENT_BYTES, [prepend("y")]),
+        ("é" * (MAX_CONTENT_BYTES // 2), [append("y")]),
+        ("# a\n" + "x" * (MAX_CONTENT_BYTES - 4), [insert("a", "y")]),
+        (
+            "x" * MAX_CONTENT_BYTES,
+            [replace("x" * 10 + "x" * (MAX_CONTENT_BYTES - 10), "é" * (MAX_CONTENT_BYTES // 2) + "x")],
+        ),
+        ("x" * MAX_CONTENT_BYTES, [append("y"), replace("y", "")]),
     ],
     ids=["append", "prepend", "bytes", "insert", "replace", "on the way"],
 )
@@ -139,8 +142,8 @@ def test_result_over_a_mebibyte(content: str, edits: list[Json]) -> None:
 
 
 def test_result_of_a_mebibyte() -> None:
-    assert len(_edited("x" * (MAX_CONTENT - 1), append("y"))) == MAX_CONTENT
-    half = "é" * (MAX_CONTENT // 2)
+    assert len(_edited("x" * (MAX_CONTENT_BYTES - 1), append("y"))) == MAX_CONTENT_BYTES
+    half = "é" * (MAX_CONTENT_BYTES // 2)
     assert _edited("ab", replace("ab", half)) == half
 
 
@@ -168,7 +171,7 @@ def test_headings_are_found_in_linear_time(line: str) -> None:
 
 
 def test_long_text_is_found_in_linear_time() -> None:
-    find = "ab" * (MAX_CONTENT // 4)
+    find = "ab" * (MAX_CONTENT_BYTES // 4)
     started = time.thread_time()
     assert _edited(f"{find}c{find}", replace(f"c{find}", "")) == find
     assert time.thread_time() - started < UNIT / 2
@@ -217,12 +220,12 @@ def test_all_or_none(shared: TestClient, path: str) -> None:
 
 def test_too_long_result_names_content(shared: TestClient, path: str) -> None:
     before = shared.get(path).json()
-    answer = shared.post(f"{path}content", json=[append("x" * (MAX_CONTENT - 1000))])
+    answer = shared.post(f"{path}content", json=[append("x" * (MAX_CONTENT_BYTES - 1000))])
     assert answer.status_code == 200
     answer = shared.post(f"{path}content", json=[append("x" * 1000)])
     assert answer.status_code == 422
     assert "content" in str(answer.json()["detail"])
-    answer = shared.post(f"{path}content", json=[replace("x" * (MAX_CONTENT - 1000), "")])
+    answer = shared.post(f"{path}content", json=[replace("x" * (MAX_CONTENT_BYTES - 1000), "")])
     assert (answer.json()["content"], answer.json()["version"]) == (before["content"], 3)
 
 

@@ -1,4 +1,4 @@
-"""The embedded servers: they live exactly as long as their owner, and keep what was acknowledged."""
+"""The embedded databases: they end with their owner, and keep acknowledged writes."""
 
 from __future__ import annotations
 

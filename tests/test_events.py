@@ -1,4 +1,4 @@
-"""The wire messages: what is encoded fits the declared schema, and comes back."""
+"""The messages of the feed: encoded messages match the declared schema and can be decoded."""
 
 from __future__ import annotations
 

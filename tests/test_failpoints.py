@@ -1,4 +1,4 @@
-"""Fail points: what can be written, and what they do."""
+"""Fail points: syntax and effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the feed in their corners: what happens in the very moment that something else does."""
+"""Race conditions of the feed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Stand:
         return []
 
     def happen(self, offset: int) -> None:
-        """What the follower does with an event."""
+        """Publish an event as the consumer does."""
         self.position = Cursor("e", offset)
         self.hub.publish(event(offset))
 

@@ -1,4 +1,4 @@
-"""The follower: every event once and in order, or a reset; whatever the channel leaves out."""
+"""The consumer of the event log: every event once and in order or a reset, even if the channel loses messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handshakes: what is refused, what the application is told and may answer, and how a session takes over."""
+"""Handshakes: rejections, the ASGI interface, and the start of a session."""
 
 from __future__ import annotations
 
@@ -580,7 +580,7 @@ async def test_no_pong_after_the_connection_was_taken_over() -> None:
 
 
 async def test_of_the_handshake_nothing_stays() -> None:
-    """Nor is anything left to the garbage collector, which would come for it every so many connections."""
+    """Nothing is left to the garbage collector, which would otherwise run after a number of connections."""
     made: list[weakref.ref[Any]] = []
 
     class Watched(HttpProtocol):

@@ -1,4 +1,4 @@
-"""Heads of requests: how large they may be, how long they may take, and that nothing else is hurried."""
+"""Heads of requests: limits on size and time, which apply to nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Housekeeping: what was in the trash for too long is purged, and nothing else."""
+"""Retention: only notes that were in the trash for too long are purged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from realtime.errors import NoteNotFound
 from realtime.notes import retention
 from realtime.notes.models import NoteIn
 from realtime.notes.preconditions import Versions
-from realtime.notes.retention import BATCH, Retention
+from realtime.notes.retention import BATCH_NOTES, Retention
 from realtime.settings import Settings
 from realtime.store.texts import new_row
 from tests.harness import eventually
@@ -91,7 +91,7 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Services, hou
 async def test_what_is_left_of_the_texts_of_purged_notes_goes(
     parts: Services, house: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 3)
+    monkeypatch.setattr(retention, "BATCH_NOTES", 3)
     live = [
         (await parts.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)).id for _ in range(3)
     ]
@@ -169,7 +169,7 @@ async def test_two_at_once_purge_each_note_once(parts: Services, house: Retentio
 
 
 async def test_purges_in_batches_until_nothing_is_left(parts: Services, house: Retention) -> None:
-    many = BATCH + 5
+    many = BATCH_NOTES + 5
     notes = parts.store.notes
     await asyncio.gather(
         *(

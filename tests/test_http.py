@@ -1,4 +1,4 @@
-"""HTTP as its standard has it (RFC 9110, 9112), where uvicorn and FastAPI leave something out: over real sockets."""
+"""HTTP conformance (RFC 9110, 9112) beyond uvicorn and FastAPI, over real sockets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def ask(server: ServerProcess, *pieces: bytes) -> Answer:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0.02)  # so that each comes by itself
+            await asyncio.sleep(0.02)  # so that each arrives separately
         async with asyncio.timeout(20 * UNIT):
             received = await reader.read()
     finally:
@@ -171,7 +171,7 @@ class TestHosts:
 
 
 class TestHttp10:
-    """Nginx speaks HTTP/1.0 to the servers behind it, unless it is told otherwise."""
+    """Nginx uses HTTP/1.0 for upstream servers by default."""
 
     async def test_streams_come_without_chunks_and_end_with_the_connection(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:

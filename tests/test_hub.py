@@ -1,4 +1,4 @@
-"""The hub's queues: bounded, in order, and never waiting."""
+"""The hub's queues: bounded, in order, and never blocking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keeper's parts: which program is run, who holds a folder, which port is taken."""
+"""The supervisor of the embedded databases: programs, folder locks, and ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lib0's encoding: what is written is read back, and what cannot be is refused."""
+"""lib0's encoding: encoded values are decoded, and invalid data is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits: shared by the workers, given back one by one, and never a reason to wait or to fail."""
+"""Rate limits: shared by the workers, refilled gradually, and never a reason to block or to fail."""
 
 from __future__ import annotations
 

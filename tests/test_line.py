@@ -1,4 +1,4 @@
-"""The lines to MongoDB: what it says arrives, and whatever happens to it, no answer is taken for another one's."""
+"""The connections to MongoDB: commands arrive, and no response is used for a different command after an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.harness import Json, eventually
 
 
 class Between:
-    """Passes bytes on between the line and MongoDB, unless it is told not to."""
+    """A proxy between the connection and MongoDB that can stop forwarding."""
 
     def __init__(self) -> None:
         self.passing = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Lists of notes: every order with and without tags and words, page by page, from an index, and what is refused."""
+"""Lists of notes: every order with and without tags and search, page by page, from indexes, and invalid queries."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _make(client: TestClient, *args: str, **more: Any) -> Json:
 
 
 def _walk(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
-    """The pages of a list, each as it is asked for."""
+    """Yield the pages of a list, requesting each when it is needed."""
     answer = client.get(path, params=query)
     while True:
         assert answer.status_code == 200, answer.text
@@ -112,7 +112,7 @@ def _key(sort: str) -> Callable[[Json], tuple[Any, int]]:
 
 
 def _in_order(sort: str, *tags: str, word: str = "") -> list[int]:
-    """What a list is to have, by sorting in memory."""
+    """Return the expected ids of a list by sorting in memory."""
     wanted = [
         document
         for document in LIVE

@@ -1,4 +1,4 @@
-"""Notes as Markdown files: an export comes back as it was, and files of other origin become notes."""
+"""Notes as Markdown files: an export can be imported without changes, and other files become notes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from realtime.errors import FileSkipped
 from realtime.notes.headings import first_heading, first_line
-from realtime.notes.models import MAX_CONTENT, MAX_ID, Note, NoteIn
+from realtime.notes.models import MAX_CONTENT_BYTES, MAX_ID, Note, NoteIn
 from realtime.transfer.front_matter import date_of
 from realtime.transfer.note_file import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
 from tests.harness import UNIT, Json, note_in
@@ -76,7 +76,7 @@ def test_odd_text_comes_back_as_it_was(text: str) -> None:
 
 def test_largest_note_comes_back_as_it_was() -> None:
     widest = "\U0010fffe" * 50
-    note = _note(title=widest, description=widest, tags=[widest] * 32, content="é" * (MAX_CONTENT // 2))
+    note = _note(title=widest, description=widest, tags=[widest] * 32, content="é" * (MAX_CONTENT_BYTES // 2))
     assert len(to_markdown(note).encode()) <= FILE_BYTES
     _comes_back(note)
 
@@ -233,8 +233,8 @@ def test_front_matter_of_others_that_is_all_in_the_note_goes(matter: str) -> Non
     [
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not a text file"),
         (bytes(range(256)), "is not a text file"),
-        (b"x" * (MAX_CONTENT + 1), "content: must be at most 1048576 bytes"),
-        (f"---\nlayout: post\n---\n{'x' * MAX_CONTENT}".encode(), "content: must be at most 1048576 bytes"),
+        (b"x" * (MAX_CONTENT_BYTES + 1), "content: must be at most 1048576 bytes"),
+        (f"---\nlayout: post\n---\n{'x' * MAX_CONTENT_BYTES}".encode(), "content: must be at most 1048576 bytes"),
     ],
     ids=["picture", "all bytes", "too long", "too long with its front matter"],
 )
@@ -433,7 +433,7 @@ class TestOtherPrograms:
         assert file.note.content == f"---\ntitle: {name}\n---\ntext"
 
     def test_name_of_a_file_that_has_no_room_in_the_text_is_left_out(self) -> None:
-        text = "x" * (MAX_CONTENT - 10)
+        text = "x" * (MAX_CONTENT_BYTES - 10)
         file = _read("long " * 20 + ".md", text)
         assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
 

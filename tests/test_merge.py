@@ -1,4 +1,4 @@
-"""Differences and merges: what two people wrote on the same text both survives, or both are told."""
+"""Differences and merges: concurrent changes are both kept, or reported as conflicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from realtime.errors import MergeConflict
 from realtime.notes.diff import Hunk, blocks, changes, hunks
 from realtime.notes.headings import lines_of
 from realtime.notes.merge import merge_fields, merged
-from realtime.notes.models import MAX_CONTENT, Note, RevisionText
+from realtime.notes.models import MAX_CONTENT_BYTES, Note, RevisionText
 from realtime.settings import MIB, Settings
 from tests.harness import UNIT, Json, note_in
 
@@ -419,7 +419,7 @@ def test_merge_keeps_to_the_most_tags(shared: TestClient) -> None:
 def test_merge_keeps_to_the_longest_content(shared: TestClient) -> None:
     made = shared.post("/notes/", json=note_in(content="middle\n")).json()
     path = f"/notes/{made['id']}/"
-    half = "é" * (MAX_CONTENT // 4) + "\n"
+    half = "é" * (MAX_CONTENT_BYTES // 4) + "\n"
     before = shared.patch(path, json={"content": f"{half}middle\n"}).json()
     answer = shared.patch(f"{path}?base_version=1", json={"content": f"middle\n{half}"})
     assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""Around all routes: nobody writes too much, and answers are taken for what they are."""
+"""Middleware of all routes: size limits and response headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The note as clients send it and as they get it."""
+"""The models of notes in requests and responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from realtime.api.routes.notes import Merged
-from realtime.notes.models import MAX_CONTENT, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed
+from realtime.notes.models import MAX_CONTENT_BYTES, Note, NoteIn, NoteListed, NotePatch, NotePut, Trashed
 from realtime.notes.preconditions import etag
 from tests.harness import note_in
 
@@ -30,7 +30,7 @@ def test_lines_have_3_to_50_characters(field: str, letter: str, length: int, fit
 @pytest.mark.parametrize(
     "fields",
     [
-        {"content": "é" * (MAX_CONTENT // 2)},
+        {"content": "é" * (MAX_CONTENT_BYTES // 2)},
         {"content": "\x01\t\n\x7f\u2028\ufeff\uffff"},
         {"tags": [str(number) for number in range(32)]},
         {"tags": ["x", "🦜" * 50, "x"]},
@@ -46,7 +46,7 @@ def test_takes_what_the_limits_allow(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"content": "é" * (MAX_CONTENT // 2) + "x"},
+        {"content": "é" * (MAX_CONTENT_BYTES // 2) + "x"},
         {"content": 1},
         {"content": "a\0b"},
         {"content": "\ud800"},

@@ -1,4 +1,4 @@
-"""The actions on notes: a write is applied once however often its request comes, and never over a version it missed."""
+"""Writes of notes: a repeated request is applied once, and no write overwrites a version that it did not see."""
 
 from __future__ import annotations
 

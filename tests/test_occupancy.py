@@ -1,4 +1,4 @@
-"""How many connections a server process takes: of each client, of those not signed in, and of all."""
+"""The number of connections of a server process: per client, without sign-in, and in total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open mode is for one machine: it serves no database with accounts, and nothing that comes through a proxy."""
+"""Open mode is for one machine: it refuses databases with accounts and requests through a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics and the request log, with MongoDB there and away."""
+"""Liveness, readiness, metrics and the request log, with and without MongoDB."""
 
 from __future__ import annotations
 

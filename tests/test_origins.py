@@ -1,4 +1,4 @@
-"""Pages of other sites can neither write nor listen, nor be taken for ours; those that are named can."""
+"""Pages of other origins cannot read, write or embed anything, unless their origins are configured."""
 
 from __future__ import annotations
 
@@ -151,13 +151,13 @@ def test_answers_are_not_loaded_by_pages_of_other_origins(client: TestClient, ot
 
 
 def cors(answer: Response) -> dict[str, str]:
-    """What an answer tells a browser about other origins."""
+    """Return the CORS headers of a response."""
     prefix = "access-control-"
     return {name.removeprefix(prefix): value for name, value in answer.headers.items() if name.startswith(prefix)}
 
 
 def preflight(client: TestClient, origin: str, method: str = "PUT", headers: str = "if-match,content-type") -> Response:
-    """What a browser asks before it sends something for a page of another origin."""
+    """Send the preflight request that a browser sends for a page of a different origin."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
     return client.options("/notes/1/", headers={"Origin": origin, **asked})
 

@@ -1,4 +1,4 @@
-"""The outbox: what is committed gets published, and its mark goes away."""
+"""The outbox: committed changes are published, and their marks are removed."""
 
 from __future__ import annotations
 

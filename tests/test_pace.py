@@ -1,4 +1,4 @@
-"""How the fan-out finds its rests: by what goes out with them, whoever writes."""
+"""The adaptive delay of the fan-out: it depends only on the events that a delay collects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from realtime.feed.flush_delay import MAX_DELAY_SECONDS, AdaptiveFlushDelay
 
 FAN_OUT = 0.004
 Writers = Callable[[float, float], int]
-"""How many events come by the end of a rest of so many seconds, and of the fan-out of so many before it."""
+"""Returns the number of events during a delay and the preceding fan-out, given both in seconds."""
 
 
 def played(

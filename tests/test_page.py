@@ -1,4 +1,4 @@
-"""The page's files: what the browser is told to allow, to keep and to unpack."""
+"""The files of the page: headers for security, caching and compression."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _check_types(schema: bytes) -> tuple[int, str]:
 
 
 def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) -> None:
-    # Without the hook, which would build the page anew under the other tests: what it built is what is packed.
+    # Without the hook, which would rebuild the page during other tests: the existing build is packed.
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", tmp_path],
         cwd=FRONTEND.parent,

@@ -1,4 +1,4 @@
-"""Rules for new passwords: which are too easy to guess, why, and at which cost that is found out."""
+"""Rules for new passwords: which are too easy to guess, why, and the cost of the check."""
 
 from __future__ import annotations
 

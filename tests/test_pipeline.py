@@ -1,4 +1,4 @@
-"""The whole way: a write on one server reaches the clients of all, whatever dies in between."""
+"""End to end: a write on one server reaches the clients of all servers, whatever dies in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections of a user stay open: over all workers, and whatever becomes of these or of Redis."""
+"""Connection slots: the number of open connections of a user over all workers, also after crashes."""
 
 from __future__ import annotations
 

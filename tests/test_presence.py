@@ -1,4 +1,4 @@
-"""Presence: changes instead of lists, bounded, merged over workers, and forgotten when it is not repeated."""
+"""Presence: sent as changes, bounded, merged over workers, and expired if it is not renewed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server behind reverse proxies: real ones, configured as documented, and as people have them."""
+"""The server behind real reverse proxies, with documented and with common configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short way of the routes: whatever is asked, and however oddly, FastAPI's own way would answer the same."""
+"""The fast route: its responses are the same as those of FastAPI for all requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness import note_in
 Answer = tuple[int, bytes, list[tuple[str, str]]]
 
 PASSING = re.compile(rb"(/notes/|\"id\":)\d+|\d{4}-\d\d-\d\dT[0-9:.]+Z")
-"""What differs between two notes that the same was done to."""
+"""The differences between two notes after the same requests."""
 JSON = "application/json"
 
 
@@ -47,7 +47,7 @@ class Ways:
         return answer.status_code, answer.content, sorted(headers)
 
     def both(self, method: str, path: str, **request: Any) -> list[Answer]:
-        """The answers of both ways. What is written is written to a note of its own, ``{id}`` in the path."""
+        """Return the responses of both routes. Writes use a separate note, ``{id}`` in the path."""
         answers = []
         for thorough in (False, True):
             answer = self.ask(method, path.replace("{id}", str(self._spare)), thorough=thorough, **request)

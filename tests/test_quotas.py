@@ -1,4 +1,4 @@
-"""How much a user may store: over every way to write, whoever writes, until it is deleted permanently."""
+"""Storage quotas: for every kind of write and every writer, until a note is deleted permanently."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ async def test_what_is_stored_is_read_seldom(monkeypatch: pytest.MonkeyPatch) ->
             await known.reserve("ann", 1, 10)
     assert stored.reads == 1
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + quotas.FRESH + 0.1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + quotas.FRESH_SECONDS + 0.1)
     await known.reserve("ann", 1, 10)  # those that failed are not stored
     assert stored.reads == 2
     await known.reserve(None, 10, 10_000)

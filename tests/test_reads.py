@@ -1,4 +1,4 @@
-"""Reads of the log: one for all who missed the same, whatever becomes of whoever came first."""
+"""Reads of the event log: shared by clients with the same cursor, even if the first one disconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latest events at hand: all that was missed or nothing, and never more than so much."""
+"""The replay buffer: it returns all missed events or none, and its size is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference pages: what the browser is told."""
+"""The reference pages: their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notes over REST: what they take, what they refuse, and what they answer."""
+"""The REST API of notes: accepted and rejected requests, and their responses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _call(client: TestClient, method: str, path: str, **headers: str) -> Any:
 
 
 def _walk(client: TestClient, path: str) -> Iterator[list[Json]]:
-    """The pages of a list, each as it is asked for."""
+    """Yield the pages of a list, requesting each when it is needed."""
     following: str | None = path
     while following:
         answer = client.get(following)
@@ -404,7 +404,7 @@ def test_list_and_resume_has_no_hole(client: TestClient) -> None:
     after = _make(client, "after")
     cursor: str = listed.headers["X-Cursor"]
     changes: list[Json] = []
-    while not changes or changes[-1]["id"] != 2:  # a write does not wait for its publishing for ever
+    while not changes or changes[-1]["id"] != 2:  # a write waits only a limited time for its publication
         feed = client.get("/changes", params={"since": cursor, "timeout": 5}).json()
         assert not feed["reset"]
         assert feed["changes"]

@@ -1,4 +1,4 @@
-"""What ends rights ends what is open for them: on every worker, within a second."""
+"""Revoked access rights close open connections on every worker within a second."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_token_that_is_revoked_is_refused_elsewhere(workers: list[TestClient])
 
 
 def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestClient]) -> None:
-    """What was read a moment ago may be out of date once a socket is registered."""
+    """Access rights that were read shortly before can be outdated when a socket is registered."""
     here, there = workers
     ann = Browser(here).sign_up()
     parts = parts_of(there)

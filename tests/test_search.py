@@ -1,4 +1,4 @@
-"""Search: which notes the words find, in which order, and where the snippets say the words are."""
+"""Search: matches, order, and snippets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from realtime import create_app
-from realtime.notes.snippets import LENGTH, snippet
+from realtime.notes.snippets import MAX_SNIPPET_CHARACTERS, snippet
 from realtime.settings import Settings
 from tests.harness import Json, note_in
 
@@ -69,7 +69,7 @@ def test_excerpt_is_of_the_first_text_with_a_hit() -> None:
 
 def test_excerpt_is_the_beginning_of_the_first_text_when_nothing_hits() -> None:
     assert snippet("milk", "", "some text", "more") == "some text"
-    assert snippet("milk", LONG) == LONG[:LENGTH] + "…"
+    assert snippet("milk", LONG) == LONG[:MAX_SNIPPET_CHARACTERS] + "…"
     assert snippet("milk", "", "") == snippet("milk") == ""
 
 
@@ -94,7 +94,7 @@ def test_the_first_hit_is_always_in_the_excerpt(length: int) -> None:
 
 def test_a_word_that_is_cut_is_no_hit() -> None:
     for shift in range(12):
-        text = f"cat {'x' * (LENGTH - 14 + shift)} catalog"
+        text = f"cat {'x' * (MAX_SNIPPET_CHARACTERS - 14 + shift)} catalog"
         assert _marks(snippet("cat", text)) == ["cat"]
 
 
@@ -109,7 +109,7 @@ def test_snippet_without_its_tags_is_a_part_of_a_text(query: str, given_texts: l
     found = snippet(query, *given_texts)
     part = _plain(found)
     bare = part.removeprefix("…").removesuffix("…")
-    assert len(bare) <= LENGTH
+    assert len(bare) <= MAX_SNIPPET_CHARACTERS
     if part == bare:
         assert part in given_texts or not any(given_texts)
     else:
@@ -218,7 +218,7 @@ def test_snippet_of_a_long_text_is_short(library: TestClient) -> None:
     (note,) = _found(library, "needle", content="false")
     assert "content" not in note
     assert note["snippet"].endswith("filler <mark>needle</mark>")
-    assert len(_plain(note["snippet"])) <= LENGTH + 2
+    assert len(_plain(note["snippet"])) <= MAX_SNIPPET_CHARACTERS + 2
 
 
 def test_search_follows_every_change(client: TestClient) -> None:

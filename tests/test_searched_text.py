@@ -1,4 +1,4 @@
-"""The searched part of a note: bounded by its words, and added to the notes of earlier versions."""
+"""The searched part of a note: bounded by its words, and added to notes of earlier releases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pymongo import TEXT, AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.notes.listing import Listing
-from realtime.notes.models import MAX_CONTENT
+from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.settings import Settings
 from realtime.store.database import Store
 from realtime.store.searched_text import FORMER_INDEX, INDEX, MAX_WORDS, SHORT, WEIGHTS
@@ -75,7 +75,7 @@ async def test_updated_note_is_searched_up_to_a_number_of_words(store: Store, da
 
 async def test_large_note_of_few_words_is_searched_to_its_end(store: Store) -> None:
     await store.prepare()
-    await store.notes.create(fields(("few words " * MAX_CONTENT)[: MAX_CONTENT - 5] + " last"), None)
+    await store.notes.create(fields(("few words " * MAX_CONTENT_BYTES)[: MAX_CONTENT_BYTES - 5] + " last"), None)
     assert await found(store, '"few words" last') == [1]
 
 

@@ -1,4 +1,4 @@
-"""A server process: how it drains and stops, and what a peer that does not play along costs."""
+"""A server process: draining, stopping, and the cost of clients that misbehave."""
 
 from __future__ import annotations
 

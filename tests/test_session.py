@@ -1,4 +1,4 @@
-"""A client whose messages take their time: in order, bounded, and gone when it fails."""
+"""A client whose messages take time: they are handled in order and bounded, and an error disconnects it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings: where they come from, what they refuse, and what they do not tell."""
+"""Settings: sources, validation, and secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_old_name_of_a_setting_works_and_warns(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     monkeypatch.setenv(f"REALTIME_{old.upper()}", "1" if old == "open" else "2000")
-    with pytest.warns(FutureWarning, match=f"REALTIME_{old.upper()} is now REALTIME_{new.upper()}"):
+    with pytest.warns(FutureWarning, match=f"REALTIME_{old.upper()} was renamed to REALTIME_{new.upper()}"):
         assert getattr(Settings(), new) == (True if old == "open" else 2000)
     monkeypatch.setenv(f"REALTIME_{new.upper()}", "0" if old == "open" else "3000")
     with pytest.warns(FutureWarning):

@@ -1,4 +1,4 @@
-"""The ways into the feed: the same events and cursors over a WebSocket, Server-Sent Events and a long poll."""
+"""The transports of the feed: the same events and cursors over WebSocket, Server-Sent Events and long poll."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notes in MongoDB: versions, marks, operation keys, and the driver's errors under the program's names."""
+"""Notes in MongoDB: versions, marks, idempotency keys, and translated driver errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/sync/{id}` over the wire, of real server processes: what is acknowledged is never lost, whatever breaks."""
+"""`/sync/{id}` of real server processes: acknowledged updates are never lost, whatever fails."""
 
 from __future__ import annotations
 

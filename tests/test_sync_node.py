@@ -1,4 +1,4 @@
-"""Stock Yjs clients, in Node and of pycrdt: they end with one text, whatever breaks."""
+"""Unmodified Yjs clients, in Node.js and of pycrdt: they converge to one text, whatever fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background tasks: run again when they fail, and end with their owner."""
+"""Background tasks: they are restarted after errors, and end with their owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.harness import eventually
 
 
 class Flaky:
-    """A task that fails so many times, then works for ever."""
+    """A task that fails a number of times and then runs indefinitely."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures

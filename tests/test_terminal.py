@@ -1,4 +1,4 @@
-"""The command line in odd environments: a message and an exit code, never a traceback."""
+"""The command line in unusual environments: a message and an exit code, never a traceback."""
 
 from __future__ import annotations
 

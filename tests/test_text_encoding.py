@@ -1,4 +1,4 @@
-"""The encoding of text files: what was written is read, and anything else is read without losing a byte."""
+"""The encoding of text files: written text is read, and other bytes are read without a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared texts in MongoDB: they begin once, and what moves from the note to rows to the snapshot is never missed."""
+"""Shared texts in MongoDB: they are created once, and no data is lost between note, rows and snapshot."""
 
 from __future__ import annotations
 

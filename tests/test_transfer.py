@@ -1,4 +1,4 @@
-"""Export and import, over REST and from the command line: what goes out comes in again, and nonsense does not."""
+"""Export and import, over REST and from the command line: exports can be imported, invalid files cannot."""
 
 from __future__ import annotations
 

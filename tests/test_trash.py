@@ -1,4 +1,4 @@
-"""The trash: what is deleted can be read and restored there, until it is purged; then nothing is left of it."""
+"""The trash: deleted notes can be read and restored until they are purged, which leaves no data."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _listed(client: TestClient, path: str = "/trash/?limit=1000") -> list[int]:
 
 
 def _feed(client: TestClient, since: str) -> list[Json]:
-    """What the feed told since a cursor."""
+    """Return the changes of the feed since a cursor."""
     answer = client.get("/changes", params={"since": since, "timeout": 5}).json()
     assert not answer["reset"]
     changes: list[Json] = answer["changes"]

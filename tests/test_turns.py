@@ -1,4 +1,4 @@
-"""Fair scheduling of expensive work: in turn for each caller, with rests in between."""
+"""Fair scheduling of expensive work: callers take turns, with pauses in between."""
 
 from __future__ import annotations
 

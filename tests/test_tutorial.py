@@ -1,7 +1,7 @@
-"""The tests of the FastAPI tutorial that the notes come from, against the real server.
+"""The tests of the FastAPI tutorial on which the notes are based, against the real server.
 
-The tutorial replaces its database by functions; here the notes are made first. Of a note, the fields are compared that
-the tutorial knows. Bodies are sent without a Content-Type, as the tutorial's client sends them.
+The tutorial replaces its database by functions; here the notes are created first. Only the fields that the tutorial
+knows are compared. Bodies are sent without a Content-Type, like by the client of the tutorial.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Updates that go together: each has the answer that it would have alone."""
+"""Batched updates: each has the same result as alone."""
 
 from __future__ import annotations
 

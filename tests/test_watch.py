@@ -1,4 +1,4 @@
-"""``realtime watch``: follows a server through its restarts, and prints what cannot be mistaken."""
+"""``realtime watch``: it follows a server through restarts, and its output is unambiguous."""
 
 from __future__ import annotations
 

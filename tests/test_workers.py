@@ -1,4 +1,4 @@
-"""Several workers on one socket: they are watched, replaced and stopped, and end with their parent."""
+"""Several workers on one socket: they are supervised, replaced and stopped, and end with their parent."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from redis import Redis  # noqa: E402
 
 GROUP = "notes"
 with Redis.from_url(os.environ["REDIS_URL"]) as former:
-    # Clients of a server that was stopped stay in their group for a day, and each message would go to them, too.
+    # Clients of a stopped server would stay in their group for a day and receive each message.
     former.delete(f"{os.environ['NAME']}:group:{GROUP}")
 with MongoClient[dict[str, Any]](os.environ["MONGO_URL"]) as mongo:
     made = mongo[os.environ["NAME"]].notes
@@ -47,17 +47,17 @@ notes: Any = AsyncIOMotorClient(os.environ["MONGO_URL"])[os.environ["NAME"]].not
 
 
 def public(document: dict[str, Any]) -> dict[str, Any]:
-    """The note of a document."""
+    """Return the note of a document."""
     return {"id": document.pop("_id"), **document}
 
 
 async def page(request: HttpRequest) -> HttpResponse:
-    """A page of a hundred."""
+    """Return a page of 100 notes."""
     return JsonResponse([public(one) for one in await notes.find().limit(100).to_list(100)], safe=False)
 
 
 async def one(request: HttpRequest, id: int) -> HttpResponse:
-    """Reads a note, or writes it and tells everybody."""
+    """Read a note, or write it and publish it."""
     if request.method == "GET":
         found = await notes.find_one({"_id": id})
     else:
@@ -75,13 +75,13 @@ async def one(request: HttpRequest, id: int) -> HttpResponse:
     return answer
 
 
-class Feed(AsyncWebsocketConsumer):  # type: ignore[misc]  # it has no types
-    """Whoever listens."""
+class Feed(AsyncWebsocketConsumer):  # type: ignore[misc]  # without types
+    """A client that receives all notes."""
 
-    groups = [GROUP]  # noqa: RUF012  # as the library has it
+    groups = [GROUP]  # noqa: RUF012  # as in the library
 
     async def note(self, event: dict[str, Any]) -> None:
-        """Sends a note."""
+        """Send a note."""
         await self.send(text_data=event["text"])
 
 

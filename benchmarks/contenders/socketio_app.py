@@ -19,7 +19,7 @@ app = socketio.ASGIApp(sio, tutorial_app.app)
 
 
 async def publish(note: tutorial_app.Note) -> None:
-    """Tells everybody."""
+    """Publish a note."""
     await sio.emit("note", note.model_dump())
 
 

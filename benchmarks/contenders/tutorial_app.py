@@ -17,11 +17,11 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel, Field
 
 NAME = os.environ.get("NAME", "tutorial")
-"""Of its database, and of its channel."""
+"""The name of the database and of the channel."""
 
 
 class NoteIn(BaseModel):
-    """What is written."""
+    """A note in a request."""
 
     title: str = Field(min_length=3, max_length=50)
     description: str = Field(min_length=3, max_length=50)
@@ -29,7 +29,7 @@ class NoteIn(BaseModel):
 
 
 class Note(NoteIn):
-    """What is read."""
+    """A note in a response."""
 
     id: int
     version: int = 0
@@ -42,7 +42,7 @@ notes: Any = AsyncIOMotorClient(os.environ["MONGO_URL"])[NAME].notes
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Makes a hundred notes, and listens to Redis."""
+    """Create 100 notes, and subscribe to Redis."""
     await notes.delete_many({})
     note = {"title": "hello", "description": "world", "content": "", "version": 1}
     await notes.insert_many([{"_id": id, **note} for id in range(1, 101)])
@@ -52,7 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def relay() -> None:
-    """Sends every message to every socket, one after the other."""
+    """Send every message to each socket in turn."""
     pubsub = bus.pubsub()
     await pubsub.subscribe(NAME)
     async for message in pubsub.listen():
@@ -69,32 +69,32 @@ app = FastAPI(lifespan=lifespan)
 
 
 def public(document: dict[str, Any] | None) -> Note:
-    """The note of a document."""
+    """Return the note of a document."""
     if document is None:
         raise HTTPException(404, "Note not found")
     return Note(id=document.pop("_id"), **document)
 
 
 async def publish(note: Note) -> None:
-    """Tells everybody."""
+    """Publish a note."""
     await bus.publish(NAME, note.model_dump_json())
 
 
 @app.get("/notes/", response_model=list[Note])
 async def read_all() -> list[Note]:
-    """A page of a hundred."""
+    """Return a page of 100 notes."""
     return [public(document) for document in await notes.find().limit(100).to_list(100)]
 
 
 @app.get("/notes/{id}/", response_model=Note)
 async def read(id: int) -> Note:
-    """A note."""
+    """Return a note."""
     return public(await notes.find_one({"_id": id}))
 
 
 @app.put("/notes/{id}/", response_model=Note)
 async def update(id: int, payload: NoteIn) -> Note:
-    """Writes a note, and tells everybody."""
+    """Write a note, and publish it."""
     change = {"$set": payload.model_dump(), "$inc": {"version": 1}}
     note = public(await notes.find_one_and_update({"_id": id}, change, return_document=True))
     await publish(note)
@@ -103,7 +103,7 @@ async def update(id: int, payload: NoteIn) -> Note:
 
 @app.websocket("/ws")
 async def ws(socket: WebSocket) -> None:
-    """Whoever listens."""
+    """Send all notes to a client."""
     await socket.accept()
     sockets.add(socket)
     try:

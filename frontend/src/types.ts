@@ -43,7 +43,7 @@ export interface NoteCreated {
   note: Note | NoteHead;
 }
 /**
- * A note. ``content`` comes last, so that an event's bytes can be cut before it.
+ * A note with its content.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Note".
@@ -59,7 +59,7 @@ export interface Note {
   content: string;
 }
 /**
- * A note without its text. ``version`` starts at 1 and grows by exactly 1 with every committed change.
+ * A note without its content. ``version`` starts at 1 and increases by 1 with every change.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteHead".
@@ -176,7 +176,7 @@ export interface Error {
   detail: string;
 }
 /**
- * A note in a list; with ``q``, a snippet of it.
+ * A note in a list. With ``q``, it has a snippet of the text that was found.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NoteListed".
@@ -190,11 +190,11 @@ export interface NoteListed {
   created_date: string;
   updated_date: string;
   /**
-   * left out under `content=false`
+   * omitted with `content=false`
    */
   content?: string;
   /**
-   * HTML: an excerpt of the text, escaped, with `<mark>` around what was found
+   * HTML: an escaped excerpt of the text with `<mark>` around each match
    */
   snippet?: string | null;
 }
@@ -238,7 +238,7 @@ export interface NoteIn {
   tags?: string[];
 }
 /**
- * A JSON merge patch (RFC 7396). ``null`` takes a field back to its default; title and description have none.
+ * A JSON merge patch (RFC 7396). ``null`` resets a field to its default; title and description have no default.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "NotePatch".
@@ -305,7 +305,7 @@ export interface Trashed {
   deleted_date: string;
 }
 /**
- * A tag, and how many notes have it.
+ * A tag with the number of notes that have it.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "TagCount".
@@ -315,7 +315,7 @@ export interface TagCount {
   count: number;
 }
 /**
- * A version of a note in its history: who made it when and how, and which fields changed by it.
+ * A version of a note in its history: its author, date and action, and the fields that it changed.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Revision".
@@ -324,20 +324,20 @@ export interface Revision {
   version: number;
   date: string;
   /**
-   * who made it; `null` is a guest
+   * the name of the user who made the change; `null` for a guest
    */
   author: string | null;
   /**
-   * the names of those whose typing it brought
+   * the names of the users whose typed text the version adds
    */
   authors?: string[];
   action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete" | "share";
   /**
-   * for `restore`, the version that was taken back
+   * for `restore`, the version that was restored
    */
   restored: number | null;
   /**
-   * fields whose value is another than in the version before
+   * fields whose value differs from the previous version
    */
   changed: string[];
   title: string;
@@ -345,7 +345,7 @@ export interface Revision {
   tags: string[];
 }
 /**
- * A version of a note, whole.
+ * A version of a note with its content.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "RevisionText".
@@ -354,20 +354,20 @@ export interface RevisionText {
   version: number;
   date: string;
   /**
-   * who made it; `null` is a guest
+   * the name of the user who made the change; `null` for a guest
    */
   author: string | null;
   /**
-   * the names of those whose typing it brought
+   * the names of the users whose typed text the version adds
    */
   authors?: string[];
   action: "create" | "update" | "edit" | "type" | "import" | "restore" | "delete" | "undelete" | "share";
   /**
-   * for `restore`, the version that was taken back
+   * for `restore`, the version that was restored
    */
   restored: number | null;
   /**
-   * fields whose value is another than in the version before
+   * fields whose value differs from the previous version
    */
   changed: string[];
   title: string;

@@ -1,4 +1,4 @@
-"""One write of a note, applied once, however often its request comes, and again while others get in between."""
+"""Applies a write exactly once for each idempotency key, and retries it after concurrent writes."""
 
 from __future__ import annotations
 
@@ -33,29 +33,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-APPLY_TIMEOUT = 15.0
-"""How long a write is tried again because others were faster."""
+APPLY_TIMEOUT_SECONDS = 15.0
+"""The time for which a write is retried after concurrent writes to its note."""
+TOO_MANY_WRITES = "Too many concurrent writes to this note. Try again"
 
 Apply = Callable[[str | None, Versions], Awaitable[NoteChange | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write: how to apply it at the versions allowed, marked by a token; and the state that it needs of the note.
+    """A write that can be applied repeatedly until it succeeds.
 
-    ``act`` is what ``viewer`` must be allowed to do.
+    Attributes:
+        action: The name of the write in metrics and in the audit log.
+        apply: Applies the write, given its token and the versions at which it is allowed. Returns ``None`` if it could
+            not be applied to the current state of the note.
+        versions: The versions at which the write is allowed; ``None`` for any.
+        of_trash: Whether the note must be in the trash rather than live.
+        permission: The permission that ``principal`` must have.
+        principal: The caller.
     """
 
     action: str
     apply: Apply
     versions: Versions = None
     of_trash: bool = False
-    act: Permission = Permission.WRITE
+    permission: Permission = Permission.WRITE
     principal: Principal = UNRESTRICTED
 
 
 class WriteExecutor:
-    """Applies writes, and publishes what they changed."""
+    """Applies writes and publishes the changes.
+
+    ``is_ended`` returns whether the rights of a principal were revoked.
+    """
 
     def __init__(
         self,
@@ -64,20 +75,32 @@ class WriteExecutor:
         failpoints: FailPoints,
         metrics: Metrics,
         audit: NoteAudit | None,
-        ended: Callable[[Principal], bool],
+        is_ended: Callable[[Principal], bool],
     ) -> None:
         self._audit = audit
-        self._ended = ended
+        self._is_ended = is_ended
         self._store = store
         self._outbox = outbox
         self._failpoints = failpoints
         self._metrics = metrics
 
     async def once(self, write: Write, id: int | None, operation: Operation | None) -> Note:
-        """Applies a write once, however often its request comes; the same request gets the same answer again.
+        """Apply a write exactly once, and return its response. A repeated request gets the same response.
 
-        The claim tells another request with the key apart and keeps the answer. That the write is applied once does
-        not hang on it: the claim's token is stored in the note, and in its history, by the same commit.
+        The claim of the key detects a different request with the same key, and stores the response. The guarantee that
+        the write is applied only once does not depend on it: the write itself commits the claim's token to the note
+        and to its history.
+
+        Args:
+            write: The write.
+            id: The note, or ``None`` if the write creates it.
+            operation: The idempotency key and the digest of the request; ``None`` if it must not be repeated.
+
+        Raises:
+            KeyReused: The key was used for a different request.
+            NoteNotFound: The note does not exist in the required state, or the caller cannot see it.
+            VersionMismatch: The note has a version at which the write is not allowed.
+            Unavailable: The databases are unavailable, or concurrent writes prevented the write for too long.
         """
         if operation is None:
             return await self._apply(write, id, None)
@@ -85,35 +108,37 @@ class WriteExecutor:
         if claim.fingerprint != operation.fingerprint:
             raise KeyReused
         if claim.answer is not None:
-            await self._admit(write.principal, claim.answer.id)
+            await self._authorize(write.principal, claim.answer.id)
             return claim.answer
         try:
             answer = await self._apply(write, id, claim.token, repeated=not claim.first)
         except Unavailable:
             raise
         except RealtimeError:
-            if claim.first:  # else the first request may still be on its way
+            if claim.first:  # else the first request may still be in progress
                 await self._store.claims.release(operation.key)
             raise
         await self._failpoints.hit("after_write_before_settle")
         try:
             await self._store.claims.store_response(operation.key, answer)
         except Unavailable:
-            # The write is committed, so the answer is true; a repeat is recognised by the token in the note.
-            log.warning("the answer could not be kept for a repeat", extra={"note": answer.id})
+            # The write is committed. A repeated request is recognized by the token in the note.
+            log.warning("cannot store the response for repeated requests", extra={"note": answer.id})
         return answer
 
     async def _apply(self, write: Write, id: int | None, token: str | None, *, repeated: bool = False) -> Note:
-        """Applies a write, again while others get in between; a repeat only at a version that is without its token."""
+        """Apply a write, and retry it after concurrent writes.
+
+        A repeated write is applied only at a version that was checked not to have its token.
+        """
         await self._failpoints.hit("before_write")
         started = time.monotonic()
-        while time.monotonic() - started < APPLY_TIMEOUT:
-            if self._ended(write.principal):  # since the request came, or the last time
+        while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
+            if self._is_ended(write.principal):  # the rights may have been revoked since the request arrived
                 raise NotSignedIn
             if id is not None:
-                await self._admit(
-                    write.principal, id, write.act, of_trash=write.of_trash
-                )  # each time: the rights may have changed meanwhile
+                # Every time, because the access rights may have changed since the last attempt.
+                await self._authorize(write.principal, id, write.permission, of_trash=write.of_trash)
             allowed = write.versions
             if repeated and id is not None:
                 record = await self._store.notes.find(id)
@@ -129,39 +154,49 @@ class WriteExecutor:
                 await self._store.archive.archive({id})
                 continue
             if change is not None:
-                await self.done(write.action, change, [write.principal.name], write.principal)
-                return _as_it_was(change.note) if change.deleted else change.note
+                await self.publish(write.action, change, [write.principal.name], write.principal)
+                return _before_deletion(change.note) if change.deleted else change.note
             notes = self._store.notes
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
             answer = await self._outcome(write, record, token)
             if answer is not None:
                 return answer
-        raise Unavailable("Too many are writing to this note at once, try again")
+        raise Unavailable(TOO_MANY_WRITES)
 
-    async def done(
-        self, action: str, change: NoteChange, people: Iterable[str | None], principal: Principal | None = None
+    async def publish(
+        self, action: str, change: NoteChange, authors: Iterable[str | None], principal: Principal | None = None
     ) -> None:
-        """To be called with what was committed, and by whom: counts it, notes it, and publishes it."""
+        """Publish a committed change, and add it to the metrics and to the audit log.
+
+        Args:
+            action: The name of the write.
+            change: The committed state.
+            authors: The names of the users who made the change; ``None`` for a guest.
+            principal: The caller; ``None`` if a worker stored typed text.
+        """
         self._metrics.writes.labels(action).inc()
         if self._audit is not None:
-            for name in people:
+            for name in authors:
                 self._audit.add(action, name, principal, change)
         await self._outbox.publish(change)
 
-    async def _admit(
-        self, principal: Principal, id: int, act: Permission = Permission.READ, *, of_trash: bool = False
+    async def _authorize(
+        self, principal: Principal, id: int, permission: Permission = Permission.READ, *, of_trash: bool = False
     ) -> None:
-        """Raises :class:`NoteNotFound`, :class:`Forbidden`."""
+        """Raise :class:`NoteNotFound` or :class:`Forbidden` unless the caller has a permission for a note."""
         if principal.keys is not None:
-            check(principal, await self._store.notes.standing(id), act, of_trash=of_trash)
+            check(principal, await self._store.notes.standing(id), permission, of_trash=of_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
-        """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
+        """Return the response of a write if it was applied, or ``None`` if it can still be applied.
+
+        Otherwise, raise the reason.
+        """
         if record is None:
             raise NoteNotFound
         check(write.principal, record.standing)
         if token is not None:
-            answer = await self._answer(record, token)
+            answer = await self._response_to(record, token)
             if answer is not None:
                 return answer
         if record.purged or record.deleted is not write.of_trash:
@@ -170,14 +205,14 @@ class WriteExecutor:
             raise VersionMismatch(record.note)
         return None
 
-    async def _answer(self, record: Record, token: str) -> Note | None:
-        """The answer to the write that left this token in a note; ``None`` if none did."""
+    async def _response_to(self, record: Record, token: str) -> Note | None:
+        """Return the response to the write that stored this token in a note, or ``None`` if no write did."""
         note, history = record.note, self._store.history
         version = await history.version_of(note.id, token)
-        if version is None:  # of a purged note only the last tokens are left
-            return _as_it_was(note) if token in record.operations else None
+        if version is None:  # a purged note has no history, but keeps its latest tokens
+            return _before_deletion(note) if token in record.operations else None
         if version == note.version:
-            return _as_it_was(note) if record.deleted else note
+            return _before_deletion(note) if record.deleted else note
         revision = await history.read(note.id, version)
         if revision is not None and revision.action == "delete":
             revision = await history.read(note.id, version - 1)
@@ -195,5 +230,6 @@ class WriteExecutor:
         )
 
 
-def _as_it_was(tombstone: Note) -> Note:
+def _before_deletion(tombstone: Note) -> Note:
+    """Return a deleted note with the version that it had before its deletion."""
     return tombstone.model_copy(update={"version": tombstone.version - 1})

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _FIRST_WORDS = re.compile(r"^(?!#|---|\+\+\+)[^\n]*\S[^\n]*", re.MULTILINE)
-_SEARCHED = 10_000
-"""Characters, from the first one that is not blank, in which the first line is looked for."""
+_SEARCHED_CHARACTERS = 10_000
+"""The number of characters, from the first one that is not blank, that are searched for the first line."""
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+")
 _MARKED = re.compile(r"^ {0,3}(?:(#{1,6})[ \t]+|(`{3,}|~{3,}))(.*)", re.MULTILINE)
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, each with its line feed; nothing else ends a line."""
+    """Return the lines of a text, including their line feeds. Other characters do not end a line."""
     return _LINES.findall(text)
 
 
 def first_line(text: str) -> str:
     """Return the first line that is neither empty nor begins like a heading, a rule or front matter; else ``""``."""
-    match = _FIRST_WORDS.search(_begin(text, _SEARCHED))
+    match = _FIRST_WORDS.search(_begin(text, _SEARCHED_CHARACTERS))
     return match[0] if match else ""
 
 
 def first_heading(text: str) -> str | None:
-    """Return the words of the heading that a text begins with, or ``None``."""
-    return heading_in(_begin(text, _SEARCHED).partition("\n")[0])
+    """Return the text of the heading that a text begins with, or ``None``."""
+    return heading_in(_begin(text, _SEARCHED_CHARACTERS).partition("\n")[0])
 
 
 def _begin(text: str, length: int) -> str:
@@ -37,26 +37,30 @@ def _begin(text: str, length: int) -> str:
 
 
 def headings(content: str) -> Iterator[tuple[int, str]]:
-    """The ATX headings of a text (CommonMark 4.2) outside of fenced code: where the next line begins, and the words."""
+    """Yield the ATX headings of a text (CommonMark 4.2) that are not in fenced code.
+
+    Yields:
+        The offset of the line after the heading, and the text of the heading.
+    """
     fence = ""
     for match in _MARKED.finditer(content):
-        opened, mark, rest = match.groups()
-        if opened and not fence:
-            yield min(match.end() + 1, len(content)), words_of(rest)
+        hashes, mark, remainder = match.groups()
+        if hashes and not fence:
+            yield min(match.end() + 1, len(content)), heading_text(remainder)
         elif mark and not fence:
-            fence = "" if mark[0] == "`" and "`" in rest else mark
-        elif mark and mark.startswith(fence) and not rest.strip():
+            fence = "" if mark[0] == "`" and "`" in remainder else mark
+        elif mark and mark.startswith(fence) and not remainder.strip():
             fence = ""
 
 
 def heading_in(line: str) -> str | None:
-    """What a line says if it is a heading."""
+    """Return the text of a heading, or ``None`` if the line is not a heading."""
     match = _HEADING.match(line)
-    return words_of(line[match.end() :]) if match else None
+    return heading_text(line[match.end() :]) if match else None
 
 
-def words_of(heading: str) -> str:
-    """What an ATX heading says, without the ``#`` that may close it."""
-    words = heading.strip()
-    opened = words.rstrip("#")
-    return opened.rstrip() if not opened or opened[-1] in " \t" else words
+def heading_text(line: str) -> str:
+    """Return the text of an ATX heading without its opening, and without a closing sequence of ``#``."""
+    text = line.strip()
+    unclosed = text.rstrip("#")
+    return unclosed.rstrip() if not unclosed or unclosed[-1] in " \t" else text

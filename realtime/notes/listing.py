@@ -13,14 +13,21 @@ from realtime.auth.permissions import Key
 
 Sort = Literal["id", "-id", "title", "-title", "created", "-created", "updated", "-updated", "relevance"]
 Position = tuple[int | float | str, int]
-"""Where a page ends: what its last note is ordered by, and its id. Times are in milliseconds since 1970."""
+"""The end of a page: the sort value and the id of its last note. Times are in milliseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a page of a list is asked for. ``relevance`` is an order of what ``q`` finds only.
+    """A query for a page of notes.
 
-    With ``keys`` only of notes that one of them opens.
+    Attributes:
+        q: A full-text search.
+        tags: The tags that the notes must have.
+        sort: The order. ``relevance`` requires ``q``.
+        after: The position after which the page begins.
+        limit: The maximum number of notes.
+        content: Whether the notes include their contents.
+        keys: Only notes that one of these keys gives access to; ``None`` for all notes.
     """
 
     q: str | None = None
@@ -34,14 +41,19 @@ class Listing:
 
 @dataclass(frozen=True)
 class Page:
-    """Notes in order, as clients get them, and where the next page begins, if there are more."""
+    """A page of a list of notes.
+
+    Attributes:
+        notes: The notes in order, as in the response.
+        after: The position after which the next page begins, if there are more notes.
+        complete: False if a search was stopped because it took too long. Then there is no next page.
+    """
 
     notes: Sequence[dict[str, Any]]
     after: Position | None
     complete: bool = True
-    """Whether nothing is missing. A search that would take too long is cut short: then there is no next page."""
 
     @cached_property
     def json(self) -> bytes:
-        """The notes as a JSON array, made once for all who share the page."""
+        """The notes as a JSON array, encoded once for all requests that share the page."""
         return to_json(self.notes)

@@ -1,4 +1,4 @@
-"""The note, as clients send it and as they get it."""
+"""The models of notes in requests and responses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from realtime.auth.permissions import UNSHARED_ACCESS, Access
 
 MAX_ID = 2**53 - 1  # the largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)
-MAX_CONTENT = 1024 * 1024
+MAX_CONTENT_BYTES = 1024 * 1024
 MAX_TAGS = 32
-MAX_TAG = 50
-LINE_LENGTH = (3, 50)
+MAX_TAG_CHARACTERS = 50
+LINE_CHARACTERS = (3, 50)
+"""The minimum and maximum lengths of titles and descriptions."""
 
 
 def _storable(text: str) -> str:
@@ -30,19 +31,19 @@ def _storable(text: str) -> str:
 
 
 def _content_size(text: str) -> str:
-    if len(text) > MAX_CONTENT or len(text.encode()) > MAX_CONTENT:
-        raise ValueError(f"must be at most {MAX_CONTENT} bytes of UTF-8")
+    if len(text) > MAX_CONTENT_BYTES or len(text.encode()) > MAX_CONTENT_BYTES:
+        raise ValueError(f"must be at most {MAX_CONTENT_BYTES} bytes of UTF-8")
     return text
 
 
-@lru_cache(8192)  # the same notes are read again and again
+@lru_cache(8192)  # the same notes are read repeatedly
 def iso(moment: datetime) -> str:
-    """A moment, in UTC, as clients get it."""
+    """Return a UTC time in ISO 8601 format with milliseconds, as in responses."""
     return moment.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def _integral(value: Any) -> Any:
-    # To JSON Schema 1.0 is an integer, too.
+    # In JSON Schema, 1.0 is an integer.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -59,11 +60,11 @@ Moment = Annotated[datetime, PlainSerializer(iso, when_used="json")]
 NoteId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Version = Annotated[int, Field(ge=1)]
 STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))
-"""What makes a ``str`` one that can be stored; after its length, so that an error tells of characters."""
+"""The constraints of a ``str`` that can be stored. They follow its length, so that length errors are in characters."""
 Text = Annotated[str, *STORABLE]
-Line = Annotated[str, Field(min_length=LINE_LENGTH[0], max_length=LINE_LENGTH[1]), *STORABLE]
+Line = Annotated[str, Field(min_length=LINE_CHARACTERS[0], max_length=LINE_CHARACTERS[1]), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
-Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG), *STORABLE]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_CHARACTERS), *STORABLE]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 
 
@@ -77,16 +78,16 @@ EXAMPLE: dict[str, Any] = {
     "updated_date": "2026-01-02T18:30:00.000Z",
     "content": "# To buy\nmilk\nbread\n",
 }
-"""The note of all examples."""
+"""The note in all examples."""
 
 
 def example(*names: str, **more: Any) -> ConfigDict:
-    """The configuration of a model whose example has these fields of :data:`EXAMPLE`, and more."""
+    """Return the configuration of a model whose example has these fields of :data:`EXAMPLE`, and others."""
     return ConfigDict(json_schema_extra={"examples": [{name: EXAMPLE[name] for name in names} | more]})
 
 
 class Model(BaseModel):
-    """Base of what clients send: unknown fields are refused, values are not coerced into other types."""
+    """Base of request models. Unknown fields are rejected, and values are not converted to other types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -97,7 +98,7 @@ ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": Tru
 class NoteFields(Model):
     """Base of the notes in requests. Read-only fields are accepted and ignored.
 
-    So a client can change a note that it received, in any answer, and send it back as it is.
+    So a client can change a note from any response and send it back without removing fields.
     """
 
     id: ReadOnly = None
@@ -127,7 +128,7 @@ class NoteIn(NoteFields):
 
 @dataclass(frozen=True, slots=True)
 class DatedNote:
-    """A new note with the dates that it had elsewhere; ``None`` for those that are not known."""
+    """A new note with its original dates; ``None`` for unknown dates."""
 
     note: NoteIn
     created: datetime | None = None
@@ -135,7 +136,7 @@ class DatedNote:
 
 
 class NotePut(NoteFields):
-    """A replacement for title and description. ``content`` and ``tags`` stay as they are when they are left out."""
+    """New title and description of a note. ``content`` and ``tags`` do not change if they are omitted."""
 
     model_config = example("title", "description")
 
@@ -146,7 +147,7 @@ class NotePut(NoteFields):
 
 
 class NotePatch(NoteFields):
-    """A JSON merge patch (RFC 7396). ``null`` takes a field back to its default; title and description have none."""
+    """A JSON merge patch (RFC 7396). ``null`` resets a field to its default; title and description have no default."""
 
     model_config = example(description="for Sunday", tags=None)
 
@@ -157,7 +158,7 @@ class NotePatch(NoteFields):
 
 
 class NoteHead(BaseModel):
-    """A note without its text. ``version`` starts at 1 and grows by exactly 1 with every committed change."""
+    """A note without its content. ``version`` starts at 1 and increases by 1 with every change."""
 
     id: NoteId
     title: str
@@ -169,21 +170,21 @@ class NoteHead(BaseModel):
 
 
 class Note(NoteHead):
-    """A note. ``content`` comes last, so that an event's bytes can be cut before it."""
+    """A note with its content."""
 
     model_config = example(*EXAMPLE)
 
-    content: str
+    content: str  # the last field, so that the bytes of an event can be cut before it
 
 
 class NoteListed(NoteHead):
-    """A note in a list; with ``q``, a snippet of it."""
+    """A note in a list. With ``q``, it has a snippet of the text that was found."""
 
     model_config = example(*EXAMPLE, snippet="# To buy\n<mark>milk</mark>\nbread\n")
 
-    content: Annotated[str, Field(default_factory=str, description="left out under `content=false`")]
+    content: Annotated[str, Field(default_factory=str, description="omitted with `content=false`")]
     snippet: Annotated[
-        str | None, Field(description="HTML: an excerpt of the text, escaped, with `<mark>` around what was found")
+        str | None, Field(description="HTML: an escaped excerpt of the text with `<mark>` around each match")
     ] = None
 
 
@@ -196,7 +197,7 @@ class Trashed(Note):
 
 
 class TagCount(BaseModel):
-    """A tag, and how many notes have it."""
+    """A tag with the number of notes that have it."""
 
     model_config = example(tag="home", count=12)
 
@@ -219,24 +220,26 @@ _REVISED: dict[str, Any] = {
 
 
 class Revision(BaseModel):
-    """A version of a note in its history: who made it when and how, and which fields changed by it."""
+    """A version of a note in its history: its author, date and action, and the fields that it changed."""
 
     model_config = example("title", "description", "tags", **_REVISED)
 
     version: Version
     date: Moment
-    author: Annotated[str | None, Field(description="who made it; `null` is a guest")]
-    authors: Annotated[list[str], Field(default_factory=list, description="the names of those whose typing it brought")]
+    author: Annotated[str | None, Field(description="the name of the user who made the change; `null` for a guest")]
+    authors: Annotated[
+        list[str], Field(default_factory=list, description="the names of the users whose typed text the version adds")
+    ]
     action: Action
-    restored: Annotated[int | None, Field(description="for `restore`, the version that was taken back")]
-    changed: Annotated[list[str], Field(description="fields whose value is another than in the version before")]
+    restored: Annotated[int | None, Field(description="for `restore`, the version that was restored")]
+    changed: Annotated[list[str], Field(description="fields whose value differs from the previous version")]
     title: str
     description: str
     tags: list[str]
 
 
 class RevisionText(Revision):
-    """A version of a note, whole."""
+    """A version of a note with its content."""
 
     model_config = example("title", "description", "tags", "content", **_REVISED)
 
@@ -245,7 +248,13 @@ class RevisionText(Revision):
 
 @dataclass(frozen=True, slots=True)
 class NoteChange:
-    """A committed state of a note. A deletion is a state too: ``note`` is then what the tombstone keeps."""
+    """A committed state of a note.
+
+    Attributes:
+        note: The note. For a deletion, the fields that the tombstone keeps.
+        deleted: Whether the note was deleted.
+        access: The access rights of the note.
+    """
 
     note: Note
     deleted: bool = False
@@ -253,7 +262,7 @@ class NoteChange:
 
 
 class StorageUsage(NamedTuple):
-    """How much a user stores, the trash included: notes, and bytes of them."""
+    """The number of a user's notes and their total size in bytes, including the trash."""
 
     notes: int
     size: int

@@ -1,16 +1,17 @@
-"""Conditions of a write: allowed versions (entity tags), and the operation of an ``Idempotency-Key``."""
+"""Preconditions of writes: allowed versions (entity tags) and idempotency keys."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-KEPT_OPERATIONS = 8  # keyed writes that a note remembers
+KEPT_OPERATIONS = 8
+"""The number of writes with an idempotency key whose tokens a note keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What makes a write safe to repeat: the client's ``Idempotency-Key`` and a digest of its whole request."""
+    """Identifies a write that can be repeated: its ``Idempotency-Key``, and a digest of the entire request."""
 
     key: str
     fingerprint: bytes
@@ -27,9 +28,9 @@ class AllBut:
 
 
 Versions = AllBut | Collection[int] | None
-"""Versions at which a write is allowed; ``None`` for any."""
+"""The versions at which a write is allowed; ``None`` for any."""
 
 
 def etag(version: int) -> str:
-    """The entity tag of a version, with its quotes."""
+    """Return the entity tag of a version, including the quotes."""
     return f'"v{version}"'

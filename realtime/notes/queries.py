@@ -1,4 +1,4 @@
-"""The reads: notes, lists, tags, history and trash."""
+"""The read operations on notes, lists, tags, history and trash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed between two versions of a note: by field, the changed lines."""
+    """The differences between two versions of a note.
+
+    Attributes:
+        before: The earlier version.
+        after: The later version.
+        fields: The hunks of changed lines, by the name of the field. Fields without changes are left out.
+    """
 
     before: int
     after: int
@@ -31,9 +37,10 @@ class Difference:
 
 
 Texts = Mapping[str, tuple[str, str]]
+"""The text before and the text after, by the name of the field."""
 
-KEPT_DIFFERENCES = 16
-"""Each can be as large as two notes."""
+MAX_CACHED_DIFFERENCES = 16
+"""The size of the cache of differences. Each can be as large as two notes."""
 
 
 def _tag_lines(revision: RevisionText) -> str:
@@ -45,7 +52,7 @@ def _difference(before: int, after: int, texts: Texts) -> Difference:
 
 
 class NoteQueries:
-    """Every read of notes that is not part of a write."""
+    """Reads notes for callers, with authorization."""
 
     def __init__(self, store: Store, pool: FairPool) -> None:
         self._store = store
@@ -53,9 +60,10 @@ class NoteQueries:
         self._differences: OrderedDict[tuple[int, int, int], Difference] = OrderedDict()
 
     async def get(self, principal: Principal, id: int) -> Note:
-        """A live note. Raises :class:`NoteNotFound`."""
+        """Return a live note, or raise :class:`NoteNotFound`."""
         if principal.keys is not None:
-            await self._admit(principal, id)  # first: the time that it takes to read a text tells how long that is
+            # Before the content is read: otherwise the response time would reveal its length.
+            await self._authorize(principal, id)
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
@@ -63,12 +71,12 @@ class NoteQueries:
         return record.note
 
     async def current(self, principal: Principal, id: int) -> int:
-        """The version of a live note, without reading its text. Raises :class:`NoteNotFound`."""
-        return (await self._admit(principal, id)).version
+        """Return the version of a live note without reading its content, or raise :class:`NoteNotFound`."""
+        return (await self._authorize(principal, id)).version
 
     async def access(self, principal: Principal, id: int) -> tuple[Access, int]:
-        """Who may do what with a live note, and its version. Raises :class:`NoteNotFound`."""
-        await self._admit(principal, id)
+        """Return the access rights and the version of a live note, or raise :class:`NoteNotFound`."""
+        await self._authorize(principal, id)
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
@@ -76,41 +84,54 @@ class NoteQueries:
         return record.access, record.note.version
 
     async def page(self, principal: Principal, listing: Listing) -> Page:
-        """A page of live notes."""
+        """Return a page of live notes."""
         return await self._store.lists.page(replace(listing, keys=principal.keys))
 
     async def tags(self, principal: Principal, limit: int) -> Sequence[TagCount]:
-        """Tags and how many notes have them, the most frequent first."""
+        """Return the most frequent tags with the number of their notes, in descending order."""
         return await self._store.lists.tags(principal.keys, limit)
 
     async def trash(
         self, principal: Principal, after: Position | None, limit: int
     ) -> tuple[Sequence[Trashed], Position | None]:
-        """Notes in the trash, the last deleted first, and where the page ends if there are more."""
+        """Return a page of the trash, the last deleted note first, and its end position if there are more."""
         return await self._store.lists.trash(owners_of(principal), after, limit)
 
     async def trashed(self, principal: Principal, id: int) -> Trashed:
-        """A note in the trash. Raises :class:`NoteNotFound`."""
+        """Return a note in the trash, or raise :class:`NoteNotFound`."""
         if principal.keys is not None:
-            await self._admit(principal, id, live=False)
-        found = await self._store.lists.trashed(id)
-        if found is None:
+            await self._authorize(principal, id, live=False)
+        result = await self._store.lists.trashed(id)
+        if result is None:
             raise NoteNotFound
-        note, access = found
+        note, access = result
         check(principal, NoteAccess(access, live=False))
         return note
 
     async def history(self, principal: Principal, id: int, before: int, limit: int) -> tuple[Sequence[Revision], bool]:
-        """Revisions below a version, the newest first, and whether there are more. Raises :class:`NoteNotFound`."""
-        await self._admit(principal, id)
+        """Return a page of the history of a live note.
+
+        Args:
+            principal: The caller.
+            id: The note.
+            before: The version before which the page begins.
+            limit: The maximum number of revisions.
+
+        Returns:
+            The revisions, the newest first, and whether there are more.
+
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+        """
+        await self._authorize(principal, id)
         page = await self._store.history.page(id, before, limit)
         if page is None:
             raise NoteNotFound
         return page
 
     async def version(self, principal: Principal, id: int, version: int) -> RevisionText:
-        """A version of a live note. Raises :class:`NoteNotFound`, :class:`VersionNotFound`."""
-        await self._admit(principal, id)
+        """Return a version of a live note, or raise :class:`NoteNotFound` or :class:`VersionNotFound`."""
+        await self._authorize(principal, id)
         revision = await self._store.history.read(id, version)
         if revision is None:
             raise VersionNotFound
@@ -119,9 +140,12 @@ class NoteQueries:
     async def difference(
         self, principal: Principal, id: int, before: int, after: int, requester: Requester
     ) -> Difference:
-        """Return what changed between two versions. The last ones are kept, as versions do not change.
+        """Return the differences between two versions of a live note. The latest results are cached.
 
-        Raises :class:`NoteNotFound`, :class:`VersionNotFound`, and :class:`TooManyRequests` if many comparisons wait.
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            VersionNotFound: The history does not have one of the versions.
+            TooManyRequests: Too many comparisons are queued.
         """
         old, new = [await self.version(principal, id, version) for version in (before, after)]
         texts = {
@@ -131,26 +155,29 @@ class NoteQueries:
             "content": (old.content, new.content),
         }
         changed = {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
-        return await self._pool.run(requester, partial(self._kept_difference, (id, before, after), changed))
+        return await self._pool.run(requester, partial(self._cached_difference, (id, before, after), changed))
 
-    def _kept_difference(self, key: tuple[int, int, int], texts: Texts) -> Difference:
-        """Compare texts, unless that was done before. Called in the thread of the pool only."""
-        found = self._differences.pop(key, None) or _difference(*key[1:], texts)
-        self._differences[key] = found
-        if len(self._differences) > KEPT_DIFFERENCES:
+    def _cached_difference(self, key: tuple[int, int, int], texts: Texts) -> Difference:
+        """Return a difference from the cache, or compare the texts. Called only in the thread of the pool."""
+        difference = self._differences.pop(key, None) or _difference(*key[1:], texts)
+        self._differences[key] = difference
+        if len(self._differences) > MAX_CACHED_DIFFERENCES:
             self._differences.popitem(last=False)
-        return found
+        return difference
 
     async def count(self, principal: Principal) -> int:
-        """How many live notes there are."""
+        """Return the number of live notes."""
         return await self._store.lists.count(principal.keys)
 
     def every(self, principal: Principal) -> AsyncIterator[Sequence[Note]]:
-        """All live notes by id, some at a time."""
+        """Iterate over all live notes in batches, ordered by id."""
         return self._store.lists.every(principal.keys)
 
-    async def _admit(self, principal: Principal, id: int, *, live: bool = True) -> NoteState:
-        """Raises :class:`NoteNotFound` unless this is a live note, or one in the trash, that somebody may read."""
+    async def _authorize(self, principal: Principal, id: int, *, live: bool = True) -> NoteState:
+        """Return the state of a note that the caller can read, or raise :class:`NoteNotFound`.
+
+        With ``live`` false, the note must be in the trash.
+        """
         state = await self._store.notes.state(id)
         if state is None or state.standing.live is not live:
             raise NoteNotFound

@@ -1,6 +1,6 @@
-"""What is to be tidied up with time: old versions are thinned out, old trash is purged, with all that is left of it.
+"""Periodic cleanup: thins out old versions, and purges old notes in the trash with all their data.
 
-Every worker does it, a minute after its start and once an hour; what two do at once has the effect of one.
+Every worker runs it about a minute after its start, and then about once per hour. Concurrent runs are harmless.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST = 60.0
-INTERVAL = 3600.0
-BATCH = 100
+FIRST_DELAY_SECONDS = 60.0
+INTERVAL_SECONDS = 3600.0
+BATCH_NOTES = 100
 
 
 class Retention:
-    """Thins out histories after ``history_days``, and purges what was in the trash for ``trash_days``."""
+    """Thins out versions older than ``history_days``, and purges notes that were in the trash for ``trash_days``."""
 
     def __init__(self, store: Store, notes: NoteService, *, history_days: int, trash_days: int) -> None:
         self._store = store
@@ -35,16 +35,16 @@ class Retention:
         self._trash = timedelta(days=trash_days)
 
     async def run(self) -> None:
-        """Tidies up, for ever."""
-        pause = FIRST
+        """Run the cleanup periodically, until cancelled."""
+        delay = FIRST_DELAY_SECONDS
         while True:
-            # At a random time: workers that started together do not do it together.
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            # Random, so that workers that started together do not run it together.
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
             await self.tidy(datetime.now(UTC))
-            pause = INTERVAL
+            delay = INTERVAL_SECONDS
 
     async def tidy(self, now: datetime) -> None:
-        """Tidies up, as of a time."""
+        """Run the cleanup once, for the given time."""
         purged = await self.expire(now)
         swept = await self.sweep()
         thinned = await self.thin(now)
@@ -52,10 +52,10 @@ class Retention:
         searched = await self._store.searched.repair()
         if thinned or purged or swept or resized or searched:
             counts = {"versions": thinned, "notes": purged, "texts": swept, "sizes": resized, "searched": searched}
-            log.info("tidied up", extra=counts)
+            log.info("cleaned up old data", extra=counts)
 
     async def thin(self, now: datetime) -> int:
-        """Thins out old versions, days as a whole, and returns how many went."""
+        """Thin out old versions, one whole day at a time, and return the number of removed versions."""
         before = (now - self._history).replace(hour=0, minute=0, second=0, microsecond=0)
         history = self._store.history
         thinned = 0
@@ -64,27 +64,27 @@ class Retention:
         return thinned
 
     async def sweep(self) -> int:
-        """Deletes what is left of the texts of purged notes, and returns of how many.
+        """Delete remaining shared texts of purged notes, and return the number of those notes.
 
-        A worker may have died while it purged one, or have stored what was typed until it knew.
+        They remain if a worker was killed during a purge, or stored typed text before it received the purge.
         """
         swept = 0
         after: int | None = 0
         while after is not None:
-            purged, after = await self._store.texts.purged(after, BATCH)
+            purged, after = await self._store.texts.purged(after, BATCH_NOTES)
             if purged:
                 await self._store.texts.forget(purged)
             swept += len(purged)
         return swept
 
     async def expire(self, now: datetime) -> int:
-        """Purges what was in the trash for too long, and returns how many notes went."""
+        """Purge notes that were in the trash for too long, and return their number."""
         purged = 0
-        while expired := await self._store.lists.expired(now - self._trash, BATCH):
+        while expired := await self._store.lists.expired(now - self._trash, BATCH_NOTES):
             for id, version in expired.items():
                 try:
                     await self._notes.purge(UNRESTRICTED, id, {version}, None)
                     purged += 1
                 except (NoteNotFound, VersionMismatch):
-                    log.debug("restored, deleted anew or purged in between", extra={"note": id})
+                    log.debug("note in the trash was changed by another request", extra={"note": id})
         return purged

@@ -1,4 +1,4 @@
-"""The actions on notes: check, store, publish. The only place where notes change."""
+"""The write operations on notes. All changes of notes go through :class:`NoteService`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from realtime.errors import (
     VersionMismatch,
     VersionNotFound,
 )
-from realtime.notes.executor import APPLY_TIMEOUT, Write, WriteExecutor
+from realtime.notes.executor import APPLY_TIMEOUT_SECONDS, TOO_MANY_WRITES, Write, WriteExecutor
 from realtime.notes.merge import merge_fields
 from realtime.notes.text_operations import edited
 
@@ -48,18 +48,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IMPORT_NOTES = 16
-IMPORT_CHARACTERS = 512 * 1024
-"""At most so many notes, of about so much text, are made at once."""
+MAX_BATCH_NOTES = 16
+"""The maximum number of notes that an import creates at once."""
+MAX_BATCH_CHARACTERS = 512 * 1024
+"""The content length in characters at which a batch of an import ends."""
 
 Fields = Mapping[str, Any]
 Compute = Callable[["Note"], Awaitable[Fields]]
+ImportItem = tuple[int, tuple[int, bool], "DatedNote"]
+"""The position of a note in an import; its id, and whether that id must be kept; and the note."""
 
 
 class NoteService:
-    """Every write of notes. ``versions`` are those that ``If-Match`` and ``If-None-Match`` allow; ``None`` allows any.
+    """Checks, stores and publishes changes of notes.
 
-    With an operation, a write is applied once, however often its request comes.
+    ``versions`` are the versions that ``If-Match`` and ``If-None-Match`` allow; ``None`` allows any. With an
+    ``operation``, a write is applied exactly once, even if its request is repeated.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class NoteService:
         metrics: Metrics,
         audit: NoteAudit | None = None,
         *,
-        ended: Callable[[Principal], bool] = lambda _: False,
+        is_ended: Callable[[Principal], bool] = lambda _: False,
         quotas: Quotas,
         pool: FairPool,
     ) -> None:
@@ -79,10 +83,16 @@ class NoteService:
         self._quotas = quotas
         self._pool = pool
         self._rooms = rooms
-        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, ended)
+        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, is_ended)
 
     async def create(self, principal: Principal, note: NoteIn, operation: Operation | None) -> Note:
-        """Makes a note, its author's own. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
+        """Create a note that its author owns.
+
+        Raises:
+            NotSignedIn: Only users can create notes.
+            Forbidden: The caller is not allowed to create notes.
+            QuotaExceeded: The author cannot store more notes.
+        """
         check_author(principal)
 
         async def apply(token: str | None, _: Versions) -> NoteChange | None:
@@ -100,10 +110,16 @@ class NoteService:
         base: int | None,
         operation: Operation | None,
     ) -> Note:
-        """Sets title and description, and what else was sent; with a base version, merged with what happened since.
+        """Set the title, the description, and the other fields that were sent.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`; with a base :class:`MergeConflict`,
-        :class:`BaseNotFound`, :class:`FieldTooLong`.
+        With a ``base`` version, the fields are merged with the changes since that version.
+
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
+            MergeConflict: Others changed the same words since ``base``.
+            BaseNotFound: The history does not have the version ``base``.
+            FieldTooLong: The merged note would exceed a limit.
         """
         return await self._update(principal, id, note.changes, versions, base, operation)
 
@@ -116,13 +132,13 @@ class NoteService:
         base: int | None,
         operation: Operation | None,
     ) -> Note:
-        """Sets what was sent; an empty patch changes nothing. Otherwise as :meth:`replace`."""
+        """Set the fields that were sent. An empty patch changes nothing. Raises the errors of :meth:`replace`."""
         fields = patch.changes
         if fields:
             return await self._update(principal, id, fields, versions, base, operation)
         record = await self._store.notes.find(id)
         check(principal, None if record is None else record.standing, Permission.WRITE)
-        note = _live(record).note
+        note = _require_live(record).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
         if base is not None and base > note.version:
@@ -132,9 +148,13 @@ class NoteService:
     async def edit(
         self, principal: Principal, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None
     ) -> Note:
-        """Applies text operations to the content, all or none.
+        """Apply text operations to the content, either all or none.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`EditRefused`, :class:`FieldTooLong`.
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
+            EditRefused: A text does not occur as often as an operation expects.
+            FieldTooLong: The content would become too long.
         """
 
         async def compute(note: Note) -> Fields:
@@ -145,9 +165,12 @@ class NoteService:
     async def restore(
         self, principal: Principal, id: int, version: int, versions: Versions, operation: Operation | None
     ) -> Note:
-        """Makes an earlier version the newest.
+        """Restore the fields of an earlier version, as a new version.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`, :class:`VersionNotFound`.
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
+            VersionNotFound: The history does not have the version.
         """
 
         async def compute(_: Note) -> Fields:
@@ -160,29 +183,31 @@ class NoteService:
         return await self._writes.once(write, id, operation)
 
     async def delete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
-        """Moves a note into the trash and returns it as it was.
+        """Move a note to the trash, and return it as it was before.
 
-        Raises :class:`NoteNotFound`, :class:`VersionMismatch`.
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
         """
 
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             return await self._store.notes.delete(id, allowed, token, principal.name)
 
         return await self._writes.once(
-            Write("delete", apply, versions, act=Permission.DELETE, principal=principal), id, operation
+            Write("delete", apply, versions, permission=Permission.DELETE, principal=principal), id, operation
         )
 
     async def undelete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
-        """Takes a note out of the trash. Raises as :meth:`delete`."""
+        """Restore a note from the trash. Raises the errors of :meth:`delete`."""
 
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             return await self._store.notes.undelete(id, allowed, token, principal.name)
 
-        write = Write("undelete", apply, versions, of_trash=True, act=Permission.DELETE, principal=principal)
+        write = Write("undelete", apply, versions, of_trash=True, permission=Permission.DELETE, principal=principal)
         return await self._writes.once(write, id, operation)
 
     async def purge(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> None:
-        """Deletes a note in the trash for good, with its history. Raises as :meth:`delete`."""
+        """Permanently delete a note in the trash, with its history. Raises the errors of :meth:`delete`."""
 
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             change = await self._store.notes.purge(id, allowed, token)
@@ -192,34 +217,44 @@ class NoteService:
                 self._quotas.forget(change.access.owner)
             return change
 
-        write = Write("purge", apply, versions, of_trash=True, act=Permission.DELETE, principal=principal)
+        write = Write("purge", apply, versions, of_trash=True, permission=Permission.DELETE, principal=principal)
         await self._writes.once(write, id, operation)
 
     async def share(
         self,
         principal: Principal,
         id: int,
-        wanted: Callable[[Access], Awaitable[Access]],
+        decide: Callable[[Access], Awaitable[Access]],
         versions: Versions,
     ) -> Note:
-        """Says who may do what with a note, given what held before.
+        """Change the access rights of a note.
 
-        Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`.
+        Args:
+            principal: The caller.
+            id: The note.
+            decide: Returns the new access rights, given the current ones. May be called again after a concurrent write.
+            versions: The versions at which the change is allowed.
+
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            Forbidden: The caller does not own the note.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
+            QuotaExceeded: The new owner cannot store the note.
         """
 
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             record = await self._store.notes.find(id)
             if record is None or record.deleted:
                 return None
-            check(principal, record.standing, Permission.SHARE)  # of just this version
+            check(principal, record.standing, Permission.SHARE)  # again, for exactly this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
-            access = record.access.followed_by(await wanted(record.access), version + 1)
+            access = record.access.followed_by(await decide(record.access), version + 1)
             await self._quotas.give(record, access.owner)
             return await self._store.notes.share(id, access, version, token, principal.name)
 
-        write = Write("share", apply, versions, act=Permission.SHARE, principal=principal)
+        write = Write("share", apply, versions, permission=Permission.SHARE, principal=principal)
         return await self._writes.once(write, id, None)
 
     async def import_notes(
@@ -230,23 +265,23 @@ class NoteService:
         ids: Sequence[int | None] | None,
         operation: Operation | None,
     ) -> AsyncIterator[Sequence[int]]:
-        """Make many notes, and yield their ids in batches.
+        """Create many notes, and yield their ids in batches.
 
         Args:
-            viewer: Who imports them. Only those who may keep dates do.
+            principal: The user who imports the notes. The dates of the notes are kept only if this user may set dates.
             notes: The notes.
-            count: How many there are.
-            ids: The ids to keep, with ``None`` for notes that get the next id. Without ``ids`` all do.
-            operation: A repeat of it makes the notes that are missing.
+            count: The number of notes.
+            ids: The ids to keep, with ``None`` for each note that gets a new id. Without ``ids``, all get new ids.
+            operation: The operation. If it is repeated, only the missing notes are created.
 
         Raises:
-            IdsTaken: There are, or were, notes with some of the ids. Nothing was written, unless another writer took
-                an id during the import.
-            QuotaExceeded: There is no room for more notes. Those of the batches before are written.
+            IdsTaken: Some of the ids are, or were, used by other notes. Nothing was written, unless another writer
+                took an id during the import.
+            QuotaExceeded: The user cannot store more notes. The notes of earlier batches are stored.
         """
         check_author(principal)
         if ids is not None and not may_set_ids_and_dates(principal):
-            raise Forbidden("Only admins may keep ids: it would tell which others have")
+            raise Forbidden("Only admins can keep ids. Import without keep_ids to assign new ids")
         token = None
         repeated = False
         if operation is not None:
@@ -265,19 +300,20 @@ class NoteService:
                 raise IdsTaken(taken)
             await self._store.notes.reserve_up_to(max(kept))
         first = await self._store.notes.reserve(count - len(kept)) if len(kept) < count else 0
-        waiting = zip(range(count), _numbered(ids, first, count), notes, strict=False)
-        # In a thread: the notes are unpacked and read as they are taken.
-        while batch := await asyncio.to_thread(_some, waiting):
+        items = zip(range(count), _assigned_ids(ids, first, count), notes, strict=False)
+        # In a thread, because iterating decompresses and parses the notes.
+        while batch := await asyncio.to_thread(_next_batch, items):
             yield await asyncio.gather(
                 *(
-                    self._bring_in(principal, id, note, f"{token}:{number}" if token else None, keep_id=keep)
+                    self._import_note(principal, id, note, f"{token}:{number}" if token else None, keep_id=keep)
                     for number, (id, keep), note in batch
                 )
             )
 
-    async def _bring_in(
+    async def _import_note(
         self, principal: Principal, id: int, note: DatedNote, token: str | None, *, keep_id: bool
     ) -> int:
+        """Create one note of an import unless an earlier attempt did, and return its id."""
         fields = note.note.model_dump()
         dates = (note.created, note.updated) if may_set_ids_and_dates(principal) else (None, None)
         try:
@@ -290,13 +326,13 @@ class NoteService:
         except QuotaExceeded:
             if token is None or await self._store.notes.find_origin(token) is None:
                 raise
-            change = None  # a repeat of an import that made it
+            change = None  # an earlier attempt of this import created it
         if change is None:
-            made = await self._store.notes.find_origin(token or "")
-            if made is None:
+            created = await self._store.notes.find_origin(token or "")
+            if created is None:
                 raise OutcomeUnknown
-            return made.note.id  # whatever became of it since
-        await self._writes.done("import", change, [principal.name], principal)
+            return created.note.id  # even if it was changed or deleted since
+        await self._writes.publish("import", change, [principal.name], principal)
         return change.note.id
 
     async def _update(
@@ -311,7 +347,7 @@ class NoteService:
         async def compute(note: Note) -> Fields:
             if base is None or (note.version == base and "content" not in fields):
                 return fields
-            # A shared text may be ahead of the version.
+            # Even at version `base`, a shared text can have newer changes.
             revision = await self._store.history.read(id, base) if base <= note.version else None
             if revision is None:
                 raise BaseNotFound(base, note)
@@ -324,36 +360,44 @@ class NoteService:
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             await self._quotas.admit_unread(id, fields, writer_of(principal, id).group)
             change = await self._store.notes.update(id, fields, allowed, token, author=principal.name)
-            # One whose text is shared takes a content only through that.
+            # The content of a note with a shared text can only be written through that text.
             return await computed.apply(token, allowed) if change is None and "content" in fields else change
 
         return await self._writes.once(Write("update", apply, versions, principal=principal), id, operation)
 
     async def project(self, id: int, read: Callable[[Record], Awaitable[TextSnapshot]]) -> int:
-        """Brings the shared text of a note into its content, as one version, made by those who typed.
+        """Store the shared text of a note as its content, in one version by the users who typed it.
 
-        ``read`` gives the text, with all in it that a state of the note has. Returns the version that has the text.
-        Raises :class:`NoteNotFound`.
+        Args:
+            id: The note.
+            read: Returns the shared text, including everything in the given state of the note.
+
+        Returns:
+            The version that has the text.
+
+        Raises:
+            NoteNotFound: The note was deleted.
+            Unavailable: Concurrent writes prevented it for too long.
         """
         started = time.monotonic()
-        while time.monotonic() - started < APPLY_TIMEOUT:
-            record = _live(await self._store.notes.find(id))
-            # After the note: what the note has, the text then has, too.
-            text, _, people = await read(record)
+        while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
+            record = _require_live(await self._store.notes.find(id))
+            # The text is read after the note, so that it includes everything that the note has.
+            text, _, authors = await read(record)
             if text == record.note.content:
                 return record.note.version
-            fields, at = {"content": text}, {record.note.version}
+            fields, versions = {"content": text}, {record.note.version}
             try:
                 change = await self._store.notes.update(
-                    id, fields, at, None, "type", lineage=record.lineage, authors=list(people)
+                    id, fields, versions, None, "type", lineage=record.lineage, authors=list(authors)
                 )
             except TooManyPendingRevisions:
                 await self._store.archive.archive({id})
                 continue
             if change is not None:
-                await self._writes.done("type", change, people)
+                await self._writes.publish("type", change, authors)
                 return change.note.version
-        raise Unavailable("Too many are writing to this note at once, try again")
+        raise Unavailable(TOO_MANY_WRITES)
 
     def _computed(
         self,
@@ -366,50 +410,61 @@ class NoteService:
         live: bool = True,
         **entry: Any,
     ) -> Write:
-        """A write that is computed from the note as it is (``live``: with what is typed now), at just that version."""
+        """Return a write whose fields are computed from the current note and stored only at that version.
+
+        Args:
+            action: The action in the history.
+            principal: The caller.
+            id: The note.
+            compute: Returns the fields to write, given the note.
+            versions: The versions at which the write is allowed.
+            live: Whether ``compute`` gets the content with the typed text that is not part of a version yet.
+            entry: Further fields of the revision.
+        """
 
         async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
             record = await self._store.notes.find(id)
             if record is None or record.deleted or token in record.operations:
                 return None
-            check(principal, record.standing, Permission.WRITE)  # of just this version
+            check(principal, record.standing, Permission.WRITE)  # again, for exactly this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
 
-            async def commit(fields: Fields, edit: Row | None = None, people: Sequence[str] = ()) -> NoteChange | None:
-                told = {"author": principal.name, **entry, **({"authors": list(people)} if people else {})}
+            async def commit(fields: Fields, edit: Row | None = None, authors: Sequence[str] = ()) -> NoteChange | None:
+                revision = {"author": principal.name, **entry, **({"authors": list(authors)} if authors else {})}
                 return await self._store.notes.update(
-                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **told
+                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **revision
                 )
 
-            sized = self._quotas.within(record, compute, writer_of(principal, id).group)
+            compute_counted = self._quotas.within(record, compute, writer_of(principal, id).group)
             if record.lineage is None:
-                return await commit(await sized(record.note))
-            return await self._rooms.write(record, sized, commit, self.project, live=live)
+                return await commit(await compute_counted(record.note))
+            return await self._rooms.write(record, compute_counted, commit, self.project, live=live)
 
         return Write(action, apply, versions, principal=principal)
 
 
-def _numbered(ids: Sequence[int | None] | None, first: int, count: int) -> Iterator[tuple[int, bool]]:
-    """The id of each note, and whether it is one to keep. The others count on from ``first``."""
-    free = itertools.count(first)
+def _assigned_ids(ids: Sequence[int | None] | None, first: int, count: int) -> Iterator[tuple[int, bool]]:
+    """Yield the id of each note and whether it must be kept. New ids count up from ``first``."""
+    new_ids = itertools.count(first)
     for id in itertools.repeat(None, count) if ids is None else ids:
-        yield (next(free), False) if id is None else (id, True)
+        yield (next(new_ids), False) if id is None else (id, True)
 
 
-def _some(waiting: Iterator[tuple[int, tuple[int, bool], DatedNote]]) -> list[tuple[int, tuple[int, bool], DatedNote]]:
-    batch: list[tuple[int, tuple[int, bool], DatedNote]] = []
-    size = 0
-    for item in waiting:
+def _next_batch(items: Iterator[ImportItem]) -> list[ImportItem]:
+    """Return the next notes of an import; an empty list at the end."""
+    batch: list[ImportItem] = []
+    characters = 0
+    for item in items:
         batch.append(item)
-        size += len(item[2].note.content)
-        if len(batch) == IMPORT_NOTES or size > IMPORT_CHARACTERS:
+        characters += len(item[2].note.content)
+        if len(batch) == MAX_BATCH_NOTES or characters > MAX_BATCH_CHARACTERS:
             break
     return batch
 
 
-def _live(record: Record | None) -> Record:
+def _require_live(record: Record | None) -> Record:
     if record is None or record.deleted:
         raise NoteNotFound
     return record

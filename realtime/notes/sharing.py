@@ -1,4 +1,4 @@
-"""Sharing a note: who owns it, with whom it is shared, its link, and whether everyone may read it."""
+"""Sharing of notes: owner, members, link, and public access."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
-    """Who shall be able to do what. Without an owner it stays whose it is."""
+    """The requested access rights of a note.
+
+    Attributes:
+        members: The role of each user with whom the note is shared.
+        link: The role of users with the link; ``None`` removes the link.
+        public: Whether everyone can read the note.
+        owner: The new owner; ``None`` keeps the current one.
+    """
 
     members: Mapping[str, Role] = field(default_factory=dict)
     link: Role | None = None
@@ -35,79 +42,91 @@ class AccessRequest:
 
 @dataclass(frozen=True, slots=True)
 class SharingState:
-    """Who may do what with a note, what the one who asks is to it, and its version. ``token`` is that of the link."""
+    """The access rights of a note, as a caller can see them.
+
+    Attributes:
+        access: The access rights.
+        role: The role of the caller.
+        token: The token of the link, if the note has one and the caller can see it.
+        version: The version of the note.
+        members_visible: Whether the caller can see the members.
+    """
 
     access: Access
     role: Role | None
     token: str | None
     version: int
-    whole: bool
-    """Whether the one who asks may know with whom it is shared."""
+    members_visible: bool
 
 
 class Sharing:
-    """Reads and changes who may do what."""
+    """Reads and changes the access rights of notes."""
 
     def __init__(self, store: Store, notes: NoteService, queries: NoteQueries, authenticator: Authenticator) -> None:
         self._store = store
         self._notes = notes
         self._queries = queries
-        self._viewers = authenticator
+        self._authenticator = authenticator
 
     async def read(self, principal: Principal, id: int) -> SharingState:
-        """Who may do what with a note. Raises :class:`NoteNotFound`."""
+        """Return the access rights of a note, or raise :class:`NoteNotFound`."""
         access, version = await self._queries.access(principal, id)
-        return await self._shown(principal, id, access, version)
+        return await self._state(principal, id, access, version)
 
-    async def _shown(self, principal: Principal, id: int, access: Access, version: int) -> SharingState:
+    async def _state(self, principal: Principal, id: int, access: Access, version: int) -> SharingState:
         role = role_of(principal, access)
-        whole = role is not None and role >= Permission.SHARE.required_role
+        members_visible = role is not None and role >= Permission.SHARE.required_role
         token = None
-        if whole and access.link is not None:
-            token = link_token(await self._viewers.key(), id, access.link.nonce)
-        return SharingState(access, role, token, version, whole)
+        if members_visible and access.link is not None:
+            token = link_token(await self._authenticator.key(), id, access.link.nonce)
+        return SharingState(access, role, token, version, members_visible)
 
     async def change(self, principal: Principal, id: int, wanted: AccessRequest, versions: Versions) -> SharingState:
-        """Shares a note so, and not otherwise. Who may do less by it is told, and stopped, at once.
+        """Replace the access rights of a note. Clients that lose access are notified and disconnected at once.
 
-        A new owner takes a password that was confirmed lately (:meth:`Viewers.check_confirmed`).
+        A new owner requires a recently confirmed password (:meth:`Authenticator.check_confirmed`).
 
-        Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
+        Raises:
+            NoteNotFound: The note does not exist, or the caller cannot see it.
+            Forbidden: The caller does not own the note.
+            VersionMismatch: The note has a version that ``versions`` does not allow.
+            UnknownPeople: Some of the names have no account.
+            QuotaExceeded: The new owner cannot store the note.
         """
         before = await self._store.notes.standing(id)
-        check(
-            principal, before, Permission.SHARE
-        )  # before the names are looked up: who may not share is told just that
+        # Before the names are looked up, so that only the owner learns whether they exist.
+        check(principal, before, Permission.SHARE)
         # Members whose accounts were deleted stay until they are removed.
         members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
         named = {*members, *([] if wanted.owner is None else [wanted.owner])}
         if unknown := named - await self._store.people.known(named):
             raise UnknownPeople(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):
-            await self._viewers.check_confirmed(principal)
+            await self._authenticator.check_confirmed(principal)
 
-        async def decide(now: Access) -> Access:
-            owner = now.owner if wanted.owner is None else wanted.owner
+        async def decide(current: Access) -> Access:
+            owner = current.owner if wanted.owner is None else wanted.owner
             members = {name: role for name, role in wanted.members.items() if name != owner}
-            link = None if wanted.link is None else await self._link(id, now.link, wanted.link)
+            link = None if wanted.link is None else await self._link(id, current.link, wanted.link)
             return Access(owner, members, link, wanted.public)
 
         note = await self._notes.share(principal, id, decide, versions)
         try:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
-            log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
+            log.warning("cannot revoke access at once, clients learn of the change from the feed", extra={"note": id})
         after = await self._store.notes.standing(id)
-        return await self._shown(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
+        return await self._state(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
 
-    async def _link(self, id: int, now: Link | None, role: Role) -> Link:
-        if now is not None:
-            return replace(now, role=role)
+    async def _link(self, id: int, current: Link | None, role: Role) -> Link:
+        """Return the link of a note with a role, and create the link if there is none."""
+        if current is not None:
+            return replace(current, role=role)
         nonce = secrets.token_hex(16)
-        return Link(role, nonce, link_key(digest(link_token(await self._viewers.key(), id, nonce))))
+        return Link(role, nonce, link_key(digest(link_token(await self._authenticator.key(), id, nonce))))
 
     async def opened_by(self, token: str) -> int:
-        """The note that a link opens. Raises :class:`NoteNotFound`."""
+        """Return the id of the note that a link gives access to, or raise :class:`NoteNotFound`."""
         id = await self._store.notes.opened_by(link_key(digest(token)))
         if id is None:
             raise NoteNotFound

@@ -1,4 +1,4 @@
-"""Text operations: small edits of a content that need not be sent, or known, as a whole."""
+"""Text operations: small edits of a content that clients make without sending or knowing all of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pydantic import Field
 
 from realtime.errors import ContentTooLong, EditRefused, FieldTooLong
 from realtime.notes.headings import headings
-from realtime.notes.models import MAX_CONTENT, STORABLE, Integral, Model
+from realtime.notes.models import MAX_CONTENT_BYTES, STORABLE, Integral, Model
 
-TIME_LIMIT = 1.0
-SHOWN = 10
-"""Places of a text that a refusal names at most."""
+TIME_LIMIT_SECONDS = 1.0
+"""The time for all operations of a request."""
+MAX_REPORTED_OFFSETS = 10
+"""The maximum number of offsets in an error."""
 
-Piece = Annotated[str, Field(min_length=1, max_length=MAX_CONTENT), *STORABLE]
+Piece = Annotated[str, Field(min_length=1, max_length=MAX_CONTENT_BYTES), *STORABLE]
 Heading = Annotated[
     str,
     Field(min_length=1, max_length=1000, description="a Markdown heading, without its `#`", examples=["To do"]),
@@ -26,30 +27,30 @@ Heading = Annotated[
 
 
 class Append(Model):
-    """Puts text at the end."""
+    """Add text at the end."""
 
     op: Literal["append"]
     text: Piece
 
 
 class Prepend(Model):
-    """Puts text at the beginning."""
+    """Add text at the beginning."""
 
     op: Literal["prepend"]
     text: Piece
 
 
 class Replace(Model):
-    """Replaces an exact text, which must be there exactly ``count`` times."""
+    """Replace all occurrences of an exact text, which must occur exactly ``count`` times."""
 
     op: Literal["replace"]
     find: Piece
-    replacement: Annotated[str, Field(alias="with", max_length=MAX_CONTENT), *STORABLE]
-    count: Annotated[int, Field(ge=1, le=MAX_CONTENT), Integral] = 1
+    replacement: Annotated[str, Field(alias="with", max_length=MAX_CONTENT_BYTES), *STORABLE]
+    count: Annotated[int, Field(ge=1, le=MAX_CONTENT_BYTES), Integral] = 1
 
 
 class Insert(Model):
-    """Puts text on the line after a Markdown heading, of which there must be exactly one."""
+    """Insert text after the line of a Markdown heading, which must occur exactly once."""
 
     op: Literal["insert"]
     after_heading: Heading
@@ -61,45 +62,50 @@ Edits = Annotated[list[Edit], Field(min_length=1, max_length=100)]
 
 
 def edited(content: str, edits: Sequence[Edit]) -> str:
-    """The content after all of the edits, one after the other.
+    """Apply text operations to a content in order, and return the new content.
 
-    Raises :class:`EditRefused` if one does not fit, :class:`FieldTooLong`.
+    Raises:
+        EditRefused: A text does not occur as often as an operation expects.
+        FieldTooLong: The content would become too long, or the operations take too long.
     """
-    deadline = time.monotonic() + TIME_LIMIT
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
     for number, edit in enumerate(edits):
         if time.monotonic() > deadline:
-            raise FieldTooLong(f"operations: from number {number} on they take too long on a text like this")
+            raise FieldTooLong(f"operations: operation {number} and later ones take too long. Send fewer at once")
         match edit:
             case Append():
-                parts = [content, edit.text]
+                chunks = [content, edit.text]
             case Prepend():
-                parts = [edit.text, content]
+                chunks = [edit.text, content]
             case Insert():
-                places = [end for end, heading in headings(content) if heading == edit.after_heading.strip()]
-                _expect(number, edit.op, f"the heading {edit.after_heading!r}", 1, len(places), places)
-                before, after = content[: places[0]], content[places[0] :]
-                parts = [before, "" if before.endswith("\n") else "\n", edit.text]
-                parts += ["\n" if after and not edit.text.endswith("\n") else "", after]
+                offsets = [end for end, heading in headings(content) if heading == edit.after_heading.strip()]
+                _expect(number, edit.op, f"the heading {edit.after_heading!r}", 1, len(offsets), offsets)
+                before, after = content[: offsets[0]], content[offsets[0] :]
+                chunks = [before, "" if before.endswith("\n") else "\n", edit.text]
+                chunks += ["\n" if after and not edit.text.endswith("\n") else "", after]
             case Replace():
                 count = content.count(edit.find)
-                _expect(number, edit.op, "the text", edit.count, count, _places(content, edit.find))
-                # Before it is built: many places times a long text would be huge.
-                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT:
-                    raise ContentTooLong(MAX_CONTENT)
-                parts = [content.replace(edit.find, edit.replacement)]
-        content = "".join(parts)
-        if len(content) > MAX_CONTENT or len(content.encode()) > MAX_CONTENT:
-            raise ContentTooLong(MAX_CONTENT)
+                _expect(number, edit.op, "the text", edit.count, count, _offsets(content, edit.find))
+                # Before the content is built: many occurrences of a long replacement would need too much memory.
+                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT_BYTES:
+                    raise ContentTooLong(MAX_CONTENT_BYTES)
+                chunks = [content.replace(edit.find, edit.replacement)]
+        content = "".join(chunks)
+        if len(content) > MAX_CONTENT_BYTES or len(content.encode()) > MAX_CONTENT_BYTES:
+            raise ContentTooLong(MAX_CONTENT_BYTES)
     return content
 
 
-def _places(content: str, find: str) -> Iterator[int]:
-    at = content.find(find)
-    while at >= 0:
-        yield at
-        at = content.find(find, at + len(find))
+def _offsets(content: str, text: str) -> Iterator[int]:
+    """Yield the offsets of all occurrences of a text that do not overlap."""
+    offset = content.find(text)
+    while offset >= 0:
+        yield offset
+        offset = content.find(text, offset + len(text))
 
 
-def _expect(number: int, op: str, what: str, expected: int, found: int, places: Iterable[int]) -> None:
-    if found != expected:
-        raise EditRefused(number, op, what, expected=expected, actual=found, offsets=list(islice(places, SHOWN)))
+def _expect(number: int, op: str, subject: str, expected: int, actual: int, offsets: Iterable[int]) -> None:
+    """Raise :class:`EditRefused` unless a text or a heading occurs as often as expected."""
+    if actual != expected:
+        reported = list(islice(offsets, MAX_REPORTED_OFFSETS))
+        raise EditRefused(number, op, subject, expected=expected, actual=actual, offsets=reported)

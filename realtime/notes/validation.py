@@ -1,4 +1,4 @@
-"""Validation errors of notes in plain words."""
+"""Readable messages for the validation errors of notes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 
 def describe(errors: Iterable[Mapping[str, Any]]) -> str:
-    """What is wrong, for people: each field and what it must be."""
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in map(_plainly, errors)
-    )
+    """Return one message for all validation errors of Pydantic: each field with what it must be."""
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {_message(error)}".removeprefix(": ") for error in errors)
 
 
-def _plainly(error: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**error, "msg": str(error["msg"]).removeprefix("Value error, ")}
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.notes.diff import changes
-from realtime.notes.models import MAX_CONTENT
+from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.rooms import yjs_update
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.yjs_update import UpdateSummary
@@ -57,7 +57,7 @@ class SizeQuota:
     def surely_has(self, size: int) -> bool:
         """Whether there is room for an update of so many bytes, whatever is in it."""
         if size > self._spare:  # asked for now and then: the answer takes as long as an update does
-            self._spare = MAX_CONTENT - self._document.length
+            self._spare = MAX_CONTENT_BYTES - self._document.length
         return size <= self._spare and self.size + size <= MAX_STATE
 
     async def has(self, state: bytes, update: bytes) -> bool:
@@ -67,7 +67,7 @@ class SizeQuota:
             trial = await asyncio.to_thread(TextDocument, [state, update])
         except DocumentBroken:
             raise MalformedUpdate("breaks the text") from None
-        return self.size + len(update) <= MAX_STATE and trial.length <= MAX_CONTENT
+        return self.size + len(update) <= MAX_STATE and trial.length <= MAX_CONTENT_BYTES
 
 
 async def made_of(journaled: Sequence[bytes]) -> TextDocument:

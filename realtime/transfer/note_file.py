@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from realtime.errors import FileSkipped
 from realtime.notes.headings import first_heading, first_line
-from realtime.notes.models import LINE_LENGTH, MAX_CONTENT, MAX_TAG, MAX_TAGS, Note, NoteIn, iso
+from realtime.notes.models import LINE_CHARACTERS, MAX_CONTENT_BYTES, MAX_TAG_CHARACTERS, MAX_TAGS, Note, NoteIn, iso
 from realtime.notes.validation import describe
 from realtime.transfer.front_matter import (
     FORMAT_VERSION,
@@ -28,11 +28,11 @@ from realtime.transfer.front_matter import (
 )
 from realtime.transfer.text_encoding import WIDEST_CHARACTER, decode
 
-FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT + MAX_CHARACTERS)
+FILE_BYTES = WIDEST_CHARACTER * (MAX_CONTENT_BYTES + MAX_CHARACTERS)
 """The maximum size of a file, for a note of the maximum size in the widest encoding."""
 SUFFIXES = (".md", ".markdown")
 
-TITLE_CUT = f"title: was cut to {LINE_LENGTH[1]} characters"
+TITLE_CUT = f"title: was cut to {LINE_CHARACTERS[1]} characters"
 _NOTION_ID = re.compile(r"\s[0-9a-f]{32}$")
 
 
@@ -102,7 +102,7 @@ def from_markdown(name: str, data: bytes) -> NoteFile:
     fields["content"] = body if _is_redundant(matter, fields) else text
     if whole_name is not None:
         kept = with_title(fields["content"], whole_name)
-        if len(kept.encode(errors="replace")) <= MAX_CONTENT:
+        if len(kept.encode(errors="replace")) <= MAX_CONTENT_BYTES:
             fields["content"] = kept
             changes[changes.index(TITLE_CUT)] = f"{TITLE_CUT}; the full file name was added to the front matter"
     dates: dict[str, datetime | None] = {}
@@ -156,7 +156,7 @@ def _title(name: str, matter: FrontMatter, body: str, changes: list[str]) -> tup
     heading = first_heading(body)
     full = heading or _NOTION_ID.sub("", stem) or stem
     title = _fit_line(full, "Note")
-    if len(" ".join(full.split())) <= LINE_LENGTH[1]:
+    if len(" ".join(full.split())) <= LINE_CHARACTERS[1]:
         return title, None
     changes.append(TITLE_CUT)
     return title, None if heading or matter.values.get("title") is not None else full
@@ -170,7 +170,7 @@ def _line(matter: FrontMatter, field: str, other: str, changes: list[str]) -> st
     if not isinstance(value, str):
         changes.append(f"{field}: is not a string; it stays in the content")
         return ""
-    low, high = LINE_LENGTH
+    low, high = LINE_CHARACTERS
     if matter.exported and low <= len(value) <= high:
         return value
     if not value.strip():
@@ -200,11 +200,11 @@ def _tags(matter: FrontMatter, changes: list[str]) -> list[str]:
         texts = [tag for tag in tags if tag]
     else:
         texts = [tag for tag in dict.fromkeys(tag.strip().removeprefix("#").strip() for tag in tags) if tag]
-    if any(len(tag) > MAX_TAG for tag in texts):
-        changes.append(f"tags: were cut to {MAX_TAG} characters")
+    if any(len(tag) > MAX_TAG_CHARACTERS for tag in texts):
+        changes.append(f"tags: were cut to {MAX_TAG_CHARACTERS} characters")
     if len(texts) > MAX_TAGS:
         changes.append(f"tags: only the first {MAX_TAGS} were used; the others stay in the content")
-    return [tag[:MAX_TAG] for tag in texts[:MAX_TAGS]]
+    return [tag[:MAX_TAG_CHARACTERS] for tag in texts[:MAX_TAGS]]
 
 
 def _flatten(values: list[Any]) -> Iterable[str]:
@@ -222,7 +222,7 @@ def _id(value: Any) -> int | None:
 
 def _fit_line(text: str, other: str) -> str:
     """Return a text as a title or description: cut if it is too long, and with a prefix if it is too short."""
-    low, high = LINE_LENGTH
+    low, high = LINE_CHARACTERS
     line = " ".join(text.split())
     if len(line) < low:
         line = f"{other} {line}".strip()

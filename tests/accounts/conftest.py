@@ -1,4 +1,4 @@
-"""A server with accounts in this process, and browsers: each with cookies and an address of its own."""
+"""Fixtures: a server with accounts in this process, and browsers with separate cookies and addresses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.accounts.people import HERE, Browser, with_accounts
 
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
-    """The server."""
+    """Start a server with accounts."""
     with TestClient(create_app(with_accounts(module_settings)), base_url=HERE) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def root(host: TestClient) -> Browser:
-    """The browser of the first user, an admin."""
+    """Return the browser of the first user, an admin."""
     browser = Browser(host)
     browser.name = "root"
     return browser.sign_up()
@@ -29,11 +29,11 @@ def root(host: TestClient) -> Browser:
 
 @pytest.fixture
 def browse(host: TestClient, root: Browser) -> Callable[..., Browser]:
-    """Makes browsers at the server."""
+    """Return a function that creates browsers of the server."""
     return lambda url=HERE, address=None: Browser(host, url, address)
 
 
 @pytest.fixture
 def ann(browse: Callable[..., Browser]) -> Browser:
-    """The browser of somebody who has just signed up."""
+    """Return the browser of a new user."""
     return browse().sign_up()

@@ -1,4 +1,4 @@
-"""People at their browsers."""
+"""Browsers of users, for tests with accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 
 def with_accounts(settings: Settings, **changes: object) -> Settings:
-    """Settings of a server with accounts, where hashing takes next to nothing."""
+    """Return settings with accounts and fast password hashing."""
     return settings.model_copy(update={"auth": "accounts", "sign_up": "open", "password_memory": 8, **changes})
 
 
@@ -34,7 +34,7 @@ async def add_user(settings: Settings, name: str = "root", *, admin: bool = True
 
 
 class Browser(TestClient):
-    """A browser at a server that runs in this process, with cookies and an address of its own."""
+    """A browser of a server in this process, with its own cookies and address."""
 
     def __init__(self, host: TestClient, url: str = HERE, address: str | None = None) -> None:
         number = next(_numbers)
@@ -44,7 +44,7 @@ class Browser(TestClient):
         self.name = f"user{number}"
 
     def sign_up(self, **more: str) -> Self:
-        """Makes an account, and is signed in. The first one is the admin's, with the setup token."""
+        """Create an account and sign in. The first account is an admin and uses the setup token."""
         setup = run(self, parts_of(self).accounts.setup_token)
         body = {"name": self.name, "password": PASSWORD, **({"setup": setup} if setup else {}), **more}
         answer = self.post("/auth/sign-up", json=body)
@@ -52,19 +52,19 @@ class Browser(TestClient):
         return self
 
     def sign_in(self, name: str, password: str = PASSWORD) -> Self:
-        """Signs in."""
+        """Sign in."""
         answer = self.try_sign_in(name, password)
         assert answer.status_code == 200, answer.text
         self.name = name
         return self
 
     def try_sign_in(self, name: str, password: str = PASSWORD) -> Response:
-        """What the server says to that."""
+        """Try to sign in, and return the response."""
         return self.post("/auth/sign-in", json={"name": name, "password": password})
 
     @property
     def user(self) -> Json | None:
-        """Who the server takes this browser for."""
+        """The user that is signed in, as reported by the server."""
         user: Json | None = self.get("/auth/me").json()["user"]
         return user
 
@@ -74,7 +74,7 @@ class Browser(TestClient):
         return next(value for name, value in self.cookies.items() if name in ("realtime", "__Host-realtime"))
 
     def token(self, **options: object) -> Json:
-        """A new API token."""
+        """Create an API token."""
         answer = self.post("/auth/tokens", json={"name": "for a program", **options})
         assert answer.status_code == 201, answer.text
         made: Json = answer.json()
@@ -82,14 +82,17 @@ class Browser(TestClient):
 
 
 def forget_proof(who: Browser) -> None:
-    """Make the last proof of a browser's password too old to count."""
+    """Make the last password confirmation of a browser too old to be valid."""
     sessions = parts_of(who).store.sessions._sessions
     then = datetime.now(UTC) - CONFIRMATION_LIFETIME - timedelta(seconds=1)
     run(who, lambda: sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}}))
 
 
 def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:
-    """What the server sends; ``meanwhile`` comes before the body, or before that of the answer."""
+    """Send a slow request, and return the response.
+
+    Calls ``meanwhile`` before the request body is sent, or, without a body, before the response body is received.
+    """
     raw = bytearray()
     request = who.build_request(method, path, json=body)
     scope = {
@@ -118,16 +121,16 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
 
 
 def parts_of(host: TestClient) -> Any:
-    """The parts of a server that runs in this process."""
-    return host.app.state.services  # type: ignore[attr-defined]  # it is an application, of any kind
+    """Return the services of a server that runs in this process."""
+    return host.app.state.services  # type: ignore[attr-defined]  # the type of the application is not known
 
 
 def run(host: TestClient, make: Callable[[], Awaitable[T]]) -> T:
-    """Runs something where the server runs."""
+    """Run a coroutine in the event loop of the server."""
     assert host.portal
     return host.portal.call(make)
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header of a program."""
+    """Return the authorization header for an API token."""
     return {"Authorization": f"Bearer {token}"}

@@ -1,4 +1,4 @@
-"""Guesses of a password from 100 networks at once: the owner gets in all the same, in any of their browsers."""
+"""Password guesses from 100 networks at once. The owner can still sign in from any of their browsers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG = {"name": "ann", "password": "wrong wrong wrong wrong"}
 
 @asynccontextmanager
 async def attack(url: str) -> AsyncIterator[Counter[int]]:
-    """Guess ann's password from 100 networks while the block lasts. Yields the statuses of the answers so far."""
+    """Guess ann's password from 100 networks while the block runs. Yield the statuses of the responses so far."""
     statuses: Counter[int] = Counter()
 
     async def guess(rest: httpx.AsyncClient, number: int) -> None:
@@ -50,7 +50,7 @@ async def attack(url: str) -> AsyncIterator[Counter[int]]:
 
 @asynccontextmanager
 async def browser(url: str, address: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Open a browser, with cookies of its own, at an address."""
+    """Open a browser with its own cookies at an address."""
     async with rest_client(url) as rest:
         rest.headers["X-Forwarded-For"] = address
         rest.timeout = httpx.Timeout(90 * UNIT)
@@ -90,7 +90,7 @@ class TestDeviceCookie:
         monkeypatch.setattr(sign_in_guard, "MAX_DELAY_SECONDS", 0)
 
     def _use_up(self, neighbor: Browser, name: str) -> None:
-        """Fail until the network of a browser is refused."""
+        """Fail to sign in until the network of a browser is blocked."""
         statuses = [neighbor.try_sign_in(name, "wrong wrong wrong wrong").status_code for _ in range(11)]
         assert statuses == [401] * 10 + [429]
 

@@ -1,4 +1,4 @@
-"""The audit: addresses, guests by their link, refused requests, exports and uses of tokens, within limits."""
+"""The audit log: addresses, guests with a link, rejected requests, exports and uses of tokens, within limits."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Browse = Callable[..., Browser]
 
 @pytest.fixture
 def bob(browse: Browse) -> Browser:
-    """The browser of another user."""
+    """Return the browser of another user."""
     return browse().sign_up()
 
 
 @pytest.fixture
 def note(ann: Browser) -> int:
-    """A note of Ann's."""
+    """Create a note of Ann."""
     id: int = ann.post("/notes/", json=note_in()).json()["id"]
     return id
 
 
 def entries(root: Browser, count: int = 1, **query: Any) -> list[Json]:
-    """Wait for some entries, which are stored a moment later, and return all of this query."""
+    """Wait for a number of entries, which are stored with a delay, and return all entries of the query."""
 
     def found() -> list[Json]:
         listed: list[Json] = root.get("/audit", params={"limit": 1000, **query}).json()
@@ -166,7 +166,7 @@ async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -
 
 
 def test_viewer_with_an_address_is_the_same_viewer(host: TestClient, browse: Browse, note: int) -> None:
-    """A stranger who writes is asked to sign in; one with a link is not."""
+    """A stranger who writes must sign in; a guest with a link need not."""
     assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7") == ANONYMOUS
     assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7").anonymous
     assert not Principal(frozenset({"*", link_key("0" * 32)})).anonymous

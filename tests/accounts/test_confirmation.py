@@ -1,4 +1,4 @@
-"""Actions that need the password to be confirmed: which do, for how long it counts, and for which session."""
+"""Actions that require a confirmed password: which, for how long, and for which session."""
 
 from __future__ import annotations
 

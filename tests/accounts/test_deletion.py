@@ -1,4 +1,4 @@
-"""Deleting an account: what ends, what becomes of the notes, and that the name is not used again."""
+"""Deletion of accounts: open sessions, the notes of the account, and the reserved name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import Principal, key_of
-from realtime.notes.deleted_accounts import LINGER
+from realtime.notes.deleted_accounts import SETTLING_PERIOD
 from realtime.notes.models import NoteIn
 from tests.accounts.people import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
 from tests.harness import Json, note_in
@@ -21,12 +21,12 @@ Browse = Callable[..., Browser]
 
 @pytest.fixture
 def bob(browse: Browse) -> Browser:
-    """The browser of another user."""
+    """Return the browser of another user."""
     return browse().sign_up()
 
 
 def make(who: Browser, title: str, **access: object) -> Json:
-    """Make a note, and share it."""
+    """Create a note, and share it."""
     note: Json = who.post("/notes/", json=note_in(title)).json()
     answer = who.put(f"/notes/{note['id']}/access", json=access)
     assert answer.status_code == 200, answer.text
@@ -34,7 +34,7 @@ def make(who: Browser, title: str, **access: object) -> Json:
 
 
 def unsettled(host: TestClient) -> list[str]:
-    """The deleted accounts whose notes may still have to be settled."""
+    """Return the deleted accounts whose notes may not be settled yet."""
     return [one.name for one in run(host, parts_of(host).store.people.unsettled)]
 
 
@@ -192,7 +192,7 @@ def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Brow
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)
-    then = datetime.now(UTC) - LINGER - timedelta(seconds=1)
+    then = datetime.now(UTC) - SETTLING_PERIOD - timedelta(seconds=1)
     people = parts.store.people._people
     run(host, lambda: people.update_one({"_id": ann.name}, {"$set": {"deleted.date": then}}))
     run(host, parts.deleted_accounts.settle_all)

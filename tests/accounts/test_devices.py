@@ -1,4 +1,4 @@
-"""Device tokens: what they prove, and when they stop."""
+"""Device tokens: validity and expiry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users are told of failed sign-ins with their name; nobody else learns anything from them."""
+"""Failed sign-ins are reported to the user with that name, and to no other user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRONG = "wrong wrong wrong wrong"
 
 
 def reported(browser: Browser) -> Json | None:
-    """The failed sign-ins that a browser is told of."""
+    """Return the failed sign-ins that the server reports to a browser."""
     failed: Json | None = browser.get("/auth/me").json()["failed_sign_ins"]
     return failed
 
@@ -80,7 +80,7 @@ def test_failures_of_a_name_that_nobody_has_are_not_kept(host: TestClient, brows
 
 
 class Unsteady:
-    """A store of people that can be away."""
+    """A store of users that can be unavailable."""
 
     def __init__(self) -> None:
         self.away = True

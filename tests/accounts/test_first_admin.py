@@ -1,4 +1,4 @@
-"""The first administrator: made by whoever runs the server, and by nobody else."""
+"""The first administrator: only the operator of the server can create it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  
 
 @pytest.fixture(params=MODES)
 def empty(settings: Settings, request: pytest.FixtureRequest) -> Iterator[TestClient]:
-    """A server without users, in each mode of sign-up."""
+    """Start a server without users, in each mode of sign-up."""
     with TestClient(create_app(with_accounts(settings, sign_up=request.param)), base_url=HERE) as host:
         yield host
 
 
 def sign_up(host: TestClient, name: str, **more: str) -> tuple[int, str]:
-    """Try to make an account, and return the status and the text of the answer."""
+    """Try to create an account, and return the status and the text of the response."""
     answer = Browser(host).post("/auth/sign-up", json={"name": name, "password": PASSWORD, **more})
     return answer.status_code, answer.text
 
 
 def setup_of(host: TestClient) -> str | None:
-    """The setup token, as long as there is no user."""
+    """Return the setup token, which exists until there is a user."""
     token: str | None = run(host, parts_of(host).accounts.setup_token)
     return token
 

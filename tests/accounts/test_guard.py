@@ -1,4 +1,4 @@
-"""The guard of sign-in: which failures are counted, for whom, and how long the next attempt waits."""
+"""The sign-in guard: which failures count, for which clients, and the delay of the next attempt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELAYS = [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
 
 
 class Recorded:
-    """Passwords that are compared as they are, at once; records for whom, and after which delay."""
+    """Passwords that are compared without hashing. Records the user and the delay of each comparison."""
 
     def __init__(self) -> None:
         self.verified: list[tuple[Requester, float]] = []
@@ -39,7 +39,7 @@ class Recorded:
 
     @property
     def delays(self) -> list[float]:
-        """The delays since the last call."""
+        """Return the delays since the last call."""
         delays = [delay for _, delay in self.verified]
         self.verified.clear()
         return delays
@@ -52,7 +52,7 @@ def passwords() -> Recorded:
 
 @pytest.fixture(params=["redis", "without redis"])
 async def guard(settings: Settings, passwords: Recorded, request: pytest.FixtureRequest) -> AsyncIterator[SignInGuard]:
-    """A guard that counts in Redis, and one whose Redis is away."""
+    """Return a guard that counts in Redis, and one without Redis."""
     url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
     assert url
     bus = Bus(url, settings.database, max_entries=100)

@@ -1,4 +1,4 @@
-"""Invites: who sees and revokes them, and that a revoked one opens nothing."""
+"""Invites: listing, revocation, and rejection of revoked invites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Browse = Callable[..., Browser]
 
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
-    """A server where an invite is needed."""
+    """Start a server that requires an invite."""
     with TestClient(create_app(with_accounts(module_settings, sign_up="invite")), base_url=HERE) as client:
         yield client
 

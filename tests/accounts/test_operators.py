@@ -1,4 +1,4 @@
-"""MongoDB's operators in every text that the description names: each is refused, and none reaches a query."""
+"""MongoDB's operators instead of each text in the API: each is rejected, and none reaches a query."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _whole(document: Json, schema: Json) -> Json:
 
 
 def _texts(document: Json, schema: Json, value: Any) -> Iterator[Any]:
-    """A value as often as there are texts in it, each time with another one as ``...``; the keys of a map are none."""
+    """Yield a value once for each text in it, with that text replaced by ``...``. The keys of a map do not count."""
     schema = _whole(document, schema)
     kinds = [_whole(document, one) for one in schema.get("anyOf", (schema,))]
     if any(kind.get("type") == "string" or "const" in kind or "enum" in kind for kind in kinds):
@@ -57,14 +57,14 @@ def _bodies(document: Json, operation: Json) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
-    """A server that takes as many writes as come."""
+    """Start a server without a write limit."""
     with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def described(host: TestClient) -> Json:
-    """The description of the server."""
+    """Return the OpenAPI description."""
     document: Json = host.get("/openapi.json").json()
     return document
 

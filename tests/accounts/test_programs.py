@@ -1,4 +1,4 @@
-"""The programs that come with the server: they send a token, and say so when it is refused."""
+"""The command-line clients: they send a token, and report when it is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The administrator role: who gives and takes it, that somebody keeps it, and how soon it takes effect."""
+"""The administrator role: granting, revoking, the last administrator, and the time until it takes effect."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_invites_end_with_the_role(browse: Browse, root: Browser, ann: Browser) 
 
 
 def closing(socket: WebSocketTestSession) -> tuple[int, str]:
-    """How a socket is closed, and what came before that."""
+    """Return the close code of a socket, and the frames before it."""
     told = ""
     try:
         while True:
@@ -145,7 +145,7 @@ def test_viewer_who_was_read_before_the_change_is_not_let_in(host: TestClient, r
 
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
-    """Two workers on one database."""
+    """Start two workers on one database."""
     assert settings.mongo_url
     stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
     await asyncio.gather(*(store.prepare(accounts=True) for store in stores))

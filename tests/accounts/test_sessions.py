@@ -1,4 +1,4 @@
-"""Sessions, tokens and tickets: what they open, what they do not, and how they end."""
+"""Sessions, tokens and tickets: what they give access to, and how they end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.tokens import TokenClaims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
-from realtime.notes.service import IMPORT_NOTES
+from realtime.notes.service import MAX_BATCH_NOTES
 from realtime.store.lists import EXPORTED
 from realtime.transfer import bundle
 from tests.accounts.people import PASSWORD, Browser, bearer, parts_of, run, slowly
@@ -280,9 +280,9 @@ def test_an_import_stops_at_the_end_of_its_session(
 
     import_all = notes.import_notes
     monkeypatch.setattr(notes, "import_notes", import_notes)
-    files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * IMPORT_NOTES)]
+    files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * MAX_BATCH_NOTES)]
     assert ann.post("/import", files=files).status_code == 401
-    assert made == IMPORT_NOTES
+    assert made == MAX_BATCH_NOTES
 
 
 def test_an_import_is_not_begun_after_the_end_of_its_session(

@@ -1,4 +1,4 @@
-"""Signing up, in and out: who gets in, what the browser gets, and what a stranger can find out."""
+"""Sign-up, sign-in and sign-out: access, cookies, and what an anonymous client can find out."""
 
 from __future__ import annotations
 

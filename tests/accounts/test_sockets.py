@@ -1,4 +1,4 @@
-"""Who is who on a WebSocket: by cookie, by header, by the first frame, by ticket."""
+"""Authentication of WebSockets: by cookie, by header, by the first frame, and by ticket."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def feed(browser: Browser, **headers: str) -> Iterator[WebSocketTestSession]:
 
 
 def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
-    """The code that a socket is closed with, and the frames before."""
+    """Return the close code of a socket, and the frames before it."""
     frames = []
     try:
         while True:
@@ -45,7 +45,7 @@ def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
 
 
 def authenticator(host: TestClient) -> list[Any]:
-    """Who is at the feed."""
+    """Return the principals that are connected to the feed."""
     return [client.principal for client in parts_of(host).feed._hub.clients()]
 
 
@@ -151,7 +151,7 @@ def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
 
 
 def enter(browser: Browser, note: int, ticket: str) -> int | None:
-    """Enter a room; return the status that refuses it, if one does."""
+    """Enter a room, and return the status if it is rejected."""
     try:
         with browser.websocket_connect(f"ws://127.0.0.1/sync/{note}?ticket={ticket}") as socket:
             socket.receive_bytes()

@@ -1,1 +1,1 @@
-"""The page in a real browser: live, lossless, safe, and usable by everybody."""
+"""Tests of the page in a real browser: live updates, no data loss, safety and accessibility."""

@@ -1,4 +1,4 @@
-"""What axe has to say about a page."""
+"""Accessibility checks of the page with axe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "ax
 
 
 async def serious(page: Page, **options: Any) -> list[tuple[str, list[str]]]:
-    """What it calls serious or critical: the rule, and the elements."""
+    """Return the serious and critical violations: the rule, and the elements."""
     found = await page.evaluate("options => axe.run(options)", {"preload": False, **options})
     assert found["passes"]
     violations = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]

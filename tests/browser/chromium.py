@@ -1,4 +1,4 @@
-"""A real browser for the tests: the Chromium of the system, or Playwright's own."""
+"""A real browser for the tests: the Chromium of the system, or that of Playwright."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _path(playwright: Playwright) -> str | None:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser. Without any on the machine the test is skipped, but not in CI."""
+    """Start a browser. If none is installed, skip the test, except in CI."""
     async with async_playwright() as playwright:
         path = _path(playwright)
         if path is None:

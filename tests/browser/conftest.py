@@ -1,4 +1,4 @@
-"""Fixtures: one browser for the whole run, and a profile of its own for every page."""
+"""Fixtures: one browser per run, and a separate profile for each page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness import ServerProcess
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Runs the tests of this folder in one loop: that of the browser."""
+    """Run the tests of this folder in one event loop, that of the browser."""
     item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
@@ -27,7 +27,7 @@ async def _chromium() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def browser(_chromium: Browser) -> AsyncIterator[Browser]:
-    """A browser in which nobody else has a page, now or later."""
+    """Start a browser that no other test uses."""
     yield _chromium
     for context in _chromium.contexts:
         await context.close()
@@ -35,7 +35,7 @@ async def browser(_chromium: Browser) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def opened(browser: Browser, server: ServerProcess) -> AsyncIterator[Open]:
-    """Opens a page, in a profile of its own, that may ask nobody but the server and complain about nothing."""
+    """Return a function that opens a page in a new profile. The page may only call the server and log no errors."""
     complaints: list[str] = []
 
     async def open_page(path: str = "/", **options: Any) -> Page:

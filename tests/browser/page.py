@@ -1,4 +1,4 @@
-"""What the tests of the page share: notes to look at, and the places of a page by their names."""
+"""Shared helpers of the browser tests: example notes, and locators of page elements by name."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ expect.set_options(timeout=20 * SECOND)  # ends only what fails: four tests shar
 
 
 async def make(server: ServerProcess, *notes: Json) -> list[Json]:
-    """Makes notes over REST."""
+    """Create notes over REST."""
     async with rest_client(server.url) as rest:
         return [(await rest.post("/notes/", json=note)).json() for note in notes]
 
 
 async def read_note(server: ServerProcess, id: int = 1) -> Json:
-    """A note as the server has it."""
+    """Return a note from the server."""
     async with rest_client(server.url) as rest:
         note: Json = (await rest.get(f"/notes/{id}/")).json()
         return note
 
 
 async def holds(server: ServerProcess, id: int, text: str, within: float = 5.0) -> None:
-    """Waits until a note has a text, which follows what is typed within a second."""
+    """Wait until a note has a text. Typed text is stored within a second."""
 
     async def there() -> bool:
         return bool((await read_note(server, id))["content"] == text)
@@ -59,7 +59,7 @@ async def holds(server: ServerProcess, id: int, text: str, within: float = 5.0) 
 
 
 class Cable:
-    """What a browser's connections go through, so that they can be cut: being offline leaves open WebSockets alone."""
+    """A connection of a browser that can be cut. The offline mode of the browser does not close open WebSockets."""
 
     def __init__(self, context: BrowserContext) -> None:
         self._context = context
@@ -68,7 +68,7 @@ class Cable:
 
     @classmethod
     async def lay(cls, context: BrowserContext) -> Cable:
-        """For all that a browser connects from now on."""
+        """Route all new connections of the browser through the cable."""
         cable = cls(context)
         await context.route_web_socket(re.compile(r"/(ws|sync)\b"), cable._connect)
         return cable
@@ -81,7 +81,7 @@ class Cable:
             await socket.close(code=1001)
 
     async def cut(self) -> None:
-        """Takes the network away."""
+        """Cut the network."""
         self._whole = False
         await self._context.set_offline(True)
         for socket in self._open:
@@ -89,31 +89,31 @@ class Cable:
         self._open.clear()
 
     async def mend(self) -> None:
-        """Brings the network back."""
+        """Restore the network."""
         self._whole = True
         await self._context.set_offline(False)
 
 
 def title(page: Page) -> Locator:
-    """The field of the open note's title."""
+    """Return the title field of the open note."""
     return page.get_by_label("Title", exact=True)
 
 
 def editor(page: Page) -> Locator:
-    """The field of the open note's text."""
+    """Return the editor of the open note."""
     return page.get_by_role("textbox", name="Text", exact=True)
 
 
 def light(page: Page, state: str) -> Locator:
-    """The light that tells where the words are, if it is in this state."""
+    """Return the status light if it has this state."""
     return page.locator(f'.light[data-state="{state}"]')
 
 
 async def saved(page: Page) -> None:
-    """Waits until all words are on the server."""
+    """Wait until all text is on the server."""
     await expect(light(page, "saved")).to_be_visible()
 
 
 def own(url: str, server: ServerProcess) -> bool:
-    """Whether an address is within the page's own server."""
+    """Return whether an address belongs to the server of the page."""
     return url.startswith((server.url, "data:", "blob:"))

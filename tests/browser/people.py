@@ -1,4 +1,4 @@
-"""What the tests of the page with accounts share: a server of their module, and people at their browsers."""
+"""Shared helpers of the browser tests with accounts: a server per module, and browsers of users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[ServerProcess]:
-    """A server with accounts, where everybody may sign up."""
+    """Start a server with accounts and open sign-up."""
     settings = with_accounts(module_settings, port=0)
     asyncio.run(add_user(settings))
     process = ServerProcess(settings)
@@ -32,9 +32,9 @@ def server(module_settings: Settings) -> Iterator[ServerProcess]:
 
 @asynccontextmanager
 async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody at a browser of their own, without the page; signs up at first."""
+    """Return an HTTP client of a user, who signs up first if necessary."""
     async with rest_client(server.url) as rest:
-        # Of an address of its own: so many a minute may sign in from one.
+        # With a separate address, because sign-ins are limited per address.
         rest.headers["X-Forwarded-For"] = f"10.0.0.{next(_numbers)}"
         answer = await rest.post("/auth/sign-up", json={"name": name, "password": PASSWORD})
         if answer.status_code == 409:
@@ -44,7 +44,7 @@ async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.Async
 
 
 async def shared(rest: httpx.AsyncClient, note: Json, **access: object) -> Json:
-    """A new note, and who may do what with it."""
+    """Create a note, and share it."""
     made = (await rest.post("/notes/", json=note)).json()
     answer = await rest.put(f"/notes/{made['id']}/access", json=access)
     assert answer.is_success, answer.text
@@ -52,19 +52,19 @@ async def shared(rest: httpx.AsyncClient, note: Json, **access: object) -> Json:
 
 
 async def fill(page: Page, name: str, password: str = PASSWORD) -> None:
-    """Fills in who one is."""
+    """Fill in name and password."""
     await page.get_by_label("Name", exact=True).fill(name)
     await page.get_by_label("Password", exact=True).fill(password)
 
 
 async def sign_in(page: Page, name: str, password: str = PASSWORD) -> None:
-    """Signs in at the view that asks for it."""
+    """Sign in with the form."""
     await fill(page, name, password)
     await button(page, "Sign in").click()
 
 
 async def sign_up(opened: Open, name: str, path: str = "/") -> Page:
-    """The page of somebody new."""
+    """Open the page as a new user."""
     page = await opened(path)
     await page.get_by_role("button", name="Make an account").click()
     await fill(page, name)
@@ -74,11 +74,11 @@ async def sign_up(opened: Open, name: str, path: str = "/") -> Page:
 
 
 def button(page: Page, name: str) -> Locator:
-    """The button of the form that one is in."""
+    """Return the button of the current form."""
     return page.locator("form").get_by_role("button", name=name, exact=True)
 
 
 async def menu(page: Page, item: str) -> None:
-    """Chooses something from the menu."""
+    """Select an item of the menu."""
     await page.get_by_label("More").click()
     await page.locator(".menu").get_by_text(item).click()

@@ -1,4 +1,4 @@
-"""A reverse proxy on plain TCP, for tests of what stands between a page and its server."""
+"""A TCP reverse proxy, for tests of programs between a page and its server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page is in nobody's way: contrast, names, roles, small screens, motion."""
+"""Accessibility of the page: contrast, names, roles, small screens, and motion."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ MOVING = """() => {
         }
     return moving;
 }"""
-"""What moves, or would if it changed."""
+"""Returns the elements that move, or would move if they changed."""
 
 
 async def test_nothing_moves_for_whom_that_is_too_much(opened: Open, server: ServerProcess) -> None:

@@ -1,4 +1,4 @@
-"""Accounts in the page: signing up, in and out, one's sessions and tokens, and words that wait for who typed them."""
+"""Accounts in the page: sign-up, sign-in, sign-out, sessions, tokens, and unsaved text of signed-out users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two who write on one note: the text is merged, letter by letter; of the other fields, the page asks."""
+"""Two users edit a note: the text is merged by characters, and the page asks about conflicts in other fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that are not on the server yet: nothing that happens to a page takes them."""
+"""Unsaved text: nothing that happens to a page loses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser's own EventSource on `/events`: it comes back by itself, whatever the server is doing."""
+"""A browser's EventSource on `/events`: it reconnects automatically in every state of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `/sync` does not work, the text is saved over REST; no word is lost or doubled on the way there and back."""
+"""If `/sync` does not work, the text is saved over REST. Switching loses and duplicates no text."""
 
 from __future__ import annotations
 

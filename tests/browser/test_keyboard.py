@@ -1,4 +1,4 @@
-"""Everything can be done without a mouse."""
+"""The page can be used without a mouse."""
 
 from __future__ import annotations
 

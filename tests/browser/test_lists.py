@@ -1,4 +1,4 @@
-"""Lists: found, ordered, and as long as they like."""
+"""Lists in the page: search, order, and arbitrary length."""
 
 from __future__ import annotations
 
@@ -116,5 +116,6 @@ SCROLL = """async (places) => {
     watch.disconnect();
     return steps;
 }"""
-"""Goes to each place, and tells of each how long its frames took, after how many frames all of the view was filled,
-and how many rows there were and were made."""
+"""Scroll to each position, and return for each the times of its frames, the number of frames until the view was filled,
+and the numbers of existing and of created rows.
+"""

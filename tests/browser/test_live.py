@@ -1,4 +1,4 @@
-"""What others do is there at once, and moves nothing that somebody looks at."""
+"""Changes of other users appear at once, and do not move the text that a user is reading."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_reset_fetches_in_place(opened: Open, server: ServerProcess, setti
     page = await opened("/n/1")
     await expect(page.locator(".row b")).to_have_text(["Other", "Before"])
     with MongoClient[Json](settings.mongo_url) as mongo, Redis.from_url(settings.redis_url or "") as redis:
-        # A change that no event tells of, and a log that begins anew.
+        # A change without an event, and a new event log.
         await eventually(lambda: mongo[settings.database].notes.count_documents({"dirty": True}) == 0)
         mongo[settings.database].notes.update_one({"_id": 1}, {"$set": {"title": "After"}, "$inc": {"version": 1}})
         redis.delete(*redis.keys(f"{{{settings.database}}}:*"))

@@ -1,4 +1,4 @@
-"""The page behind real reverse proxies, configured as documented, and as people have them."""
+"""The page behind real reverse proxies, with documented and with common configurations."""
 
 from __future__ import annotations
 

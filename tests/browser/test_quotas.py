@@ -1,4 +1,4 @@
-"""A user who may not store more: the page says why it does not save, and saves again when there is room."""
+"""A user who reached the quota: the page says why it does not save, and saves again when there is space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page below a path prefix, behind proxies that strip it and that do not."""
+"""The page below a path prefix, behind proxies that strip the prefix and proxies that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that anybody writes is ever executed, or asks another server."""
+"""User content is never executed and never causes requests to other hosts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def watched(browser: Browser, server: ServerProcess) -> AsyncIterator[Page
 
 
 async def _watch(context: BrowserContext, server: ServerProcess) -> list[str]:
-    """What was executed, and which requests were about to leave for elsewhere: those that the policy stops do not."""
+    """Return the executed scripts and the requests to other hosts, without those that the policy blocks."""
     done: list[str] = []
 
     async def stop(route: Route) -> None:

@@ -1,4 +1,4 @@
-"""Sharing in the page: the dialog, what one may only read, and notes that come and go with what others allow."""
+"""Sharing in the page: the dialog, read-only notes, and notes that appear or disappear with their access rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several write in one text, in several browsers and tabs, some of them offline: everybody's words are there once."""
+"""Several users edit a text in several browsers and tabs, some offline: each edit is applied exactly once."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ async def test_page_that_is_open_while_all_notes_are_replaced_mixes_no_texts(
         await told.wait()
         await route.continue_()
 
-    await page.context.route("**/notes/**", hold)  # only the room tells of another note
+    await page.context.route("**/notes/**", hold)  # only the room reports another note
     await cable.mend()
     await expect(light(page, "unsaved")).to_be_visible(timeout=25 * SECOND)
     await holds(server, 1, "another text")

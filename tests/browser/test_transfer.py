@@ -1,4 +1,4 @@
-"""Notes come in as files and leave as files, through the menu."""
+"""Import and export of notes as files with the menu."""
 
 from __future__ import annotations
 

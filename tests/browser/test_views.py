@@ -1,4 +1,4 @@
-"""From view to view, and back."""
+"""Navigation between views."""
 
 from __future__ import annotations
 

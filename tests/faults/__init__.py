@@ -1,1 +1,1 @@
-"""The fault suite: what is broken on purpose, and the promise held against it."""
+"""The fault suite. It injects faults under load and checks the guarantees of the server."""

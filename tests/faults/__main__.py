@@ -1,4 +1,4 @@
-"""The fault suite as a command: ``python -m tests.faults``, or ``make faults`` for all of it and the report."""
+"""The command of the fault suite: ``python -m tests.faults``, or ``make faults`` to run all and write the report."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _run(one: Scenario, seed: int, times: int, thorough: bool, progress: Progres
                     progress=lambda done: progress.update(task, completed=done),
                 )
             )
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next scenario is run all the same
+        except Exception as error:  # noqa: BLE001  # the next scenario runs after any error
             errors.print_exception()
             return Result(one.name, seed, times, 0.0, None, _reason(error))
 
@@ -67,7 +67,7 @@ def main(
         bool, typer.Option("--write", help="Writes docs/explanation/reliability.md from the results.")
     ] = False,
 ) -> None:
-    """Breaks things, many times, and holds the promise against what comes of it."""
+    """Inject faults repeatedly, and check the guarantees of the server."""
     scenarios = _chosen(names or [])
     if show:
         table = Table("scenario", "full", "what must hold", "the mark")

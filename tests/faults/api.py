@@ -1,6 +1,6 @@
-"""Schemathesis holds a server to its OpenAPI: all phases and checks, and what needs signing in goes without for nobody.
+"""Schemathesis checks a server against its OpenAPI description: all phases and checks, including authentication.
 
-Also its hooks.
+This module also contains its hooks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
 from tests.harness import UNIT, ServerProcess
 
-# What is well-formed may still be refused, or not answered in full, for the state that the notes are in.
+# Valid requests can get these responses because of the state of the notes.
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 304, 404, 409, 412]
@@ -35,34 +35,34 @@ COMMON = "--tls-verify false --request-timeout 10 --continue-on-failure --no-col
 OPEN = """
 --config-file schemathesis.toml run {url}/openapi.json --checks all
 --exclude-path-regex ^/(events|auth/[^m]|users|invites|audit|notes/{id}/access)
-"""  # /events never ends, so there is no answer to check; without accounts the others answer 404, whatever comes
+"""  # /events never ends; without accounts, the others always answer 404
 
 SIGNED_IN = """
 --config-file schemathesis.toml run {url}/openapi.json --header Authorization:Bearer%20{token}
 --checks ignored_auth,use_after_free,ensure_resource_availability,not_a_server_error,status_code_conformance
 --exclude-path-regex ^/(events|import|auth/(sign-|password|token|sessions))
-"""  # without those of which one ends the session, and those that only so many times a minute are let through
+"""  # without routes that end the session or that have a rate limit per minute
 
 _numbers = itertools.count(1)
 
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
-    """Mends what a generator that knows no state and not every pattern gets wrong in a well-formed request."""
+    """Fix well-formed requests that depend on state or on patterns that the generator does not support."""
     for name, value in list((case.headers or {}).items()):
         if name.lower() == "idempotency-key" and isinstance(value, str) and re.fullmatch("[!-~]{1,255}", value):
-            case.headers[name] = f"key-{os.getpid()}-{next(_numbers)}"  # that of another request is refused on purpose
+            case.headers[name] = f"key-{os.getpid()}-{next(_numbers)}"  # the server rejects another request's key
         elif name.lower() in ("if-match", "if-none-match") and value == "0":
-            case.headers[name] = '"v1"'  # 4.32's coverage phase writes "0" for a pattern with quotes in it
+            case.headers[name] = '"v1"'  # 4.32's coverage phase writes an unquoted "0"
     query = case.query or {}
     if re.fullmatch("[A-Za-z0-9_-]{1,3000}", str(query.get("after", ""))):
-        del query["after"]  # opaque, so a pattern cannot tell which there are
+        del query["after"]  # opaque, so a pattern cannot describe valid values
     if query.get("sort") == "relevance" and not query.get("q"):
         del query["sort"]
 
 
 async def _cases(run: Run, server: ServerProcess, command: str, phases: Sequence[str], token: str = "") -> int:
-    """Runs Schemathesis, and returns the number of its cases. Raises ``AssertionError`` with what it found."""
+    """Run Schemathesis, and return the number of its cases. Raise ``AssertionError`` with its failures."""
     folder = run.stand.folder
     (folder / "schemathesis.toml").write_text(CONFIG)
     seed = run.random.randrange(2**31) if run.thorough else 1
@@ -102,13 +102,13 @@ async def _cases(run: Run, server: ServerProcess, command: str, phases: Sequence
     slice=1,
 )
 async def openapi(run: Run) -> Figures:
-    """Examples, the edges of every schema, random requests, and sequences of them: open, and signed in."""
+    """Test examples, schema boundaries, random requests and sequences of them, without and with accounts."""
     cases = 0
     while cases < run.times:
         server = await run.stand.serve(await run.stand.settings())
         if run.thorough:
             cases += await _cases(run, server, OPEN, PHASES)
-        else:  # the edges take as long as all the rest; those of one path have a bit of everything
+        else:  # the boundary cases take as long as all others; one path has some of every kind
             cases += await _cases(run, server, OPEN, [phase for phase in PHASES if phase != "Coverage"])
             cases += await _cases(run, server, f"{OPEN} --include-path /notes/{{id}}/", ["Coverage"])
         server.kill()

@@ -1,6 +1,6 @@
-"""Hostile clients, as a process of their own: ``python -m tests.faults.attacks <url> <large note> <small note> …``.
+"""Hostile clients in a separate process: ``python -m tests.faults.attacks <url> <large note> <small note> …``.
 
-Each client makes one attack over and over, until the time is up. Nothing that it receives is looked at.
+Each client repeats one attack until the time is up, and ignores everything that it receives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
 from tests.rooms.client import Text, alternating, state_of, states_of, without_origins
 
 PAUSE = 0.05
-"""Seconds before a client whose connection ended connects again."""
+"""The delay in seconds before a client reconnects after its connection ended."""
 READ = 256 * 1024
 
 
@@ -32,12 +32,12 @@ class Target(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """Bytes to send to a WebSocket, a piece at a time."""
+    """Messages to send to a WebSocket, one at a time."""
 
     path: str
     pieces: Callable[[], Iterator[bytes]]
     pause: float = 0.0
-    """Seconds between two pieces."""
+    """The delay in seconds between two messages."""
 
 
 def _vector(entries: int) -> bytes:
@@ -55,7 +55,7 @@ def _forged() -> Iterator[bytes]:
 
 
 def _states(size: int) -> Iterator[bytes]:
-    """States of 32 clients, changed all the time."""
+    """Yield states of 32 clients that change constantly."""
     base = random.randrange(100, 2**31)
     for clock in range(1, 100):
         for client in range(32):
@@ -69,14 +69,14 @@ def _presence(note: int) -> Iterator[bytes]:
 
 
 def _cycle(note: int) -> Iterator[bytes]:
-    """Look at a note and away, to get the list of people again and again."""
+    """Yield messages that join and leave a note, to get the list of participants repeatedly."""
     for number in range(5000):
         state = "{}" if number % 2 == 0 else "null"
         yield frame(TEXT, b'{"type":"presence","id":%d,"state":%s}' % (note, state.encode()))
 
 
 def _searches() -> Iterator[bytes]:
-    """Pieces whose place the library searches for in the whole text, of a new client each time."""
+    """Yield updates whose position the library searches for in the entire text, each from a new client."""
     yield frame(BINARY, protocol.update(alternating(10_000)))
     for _ in range(20):
         yield frame(BINARY, protocol.update(without_origins(random.randrange(2**31, 2**32), 480)))
@@ -87,7 +87,7 @@ def _same(piece: bytes, times: int) -> Callable[[], Iterator[bytes]]:
 
 
 def attacks(target: Target) -> dict[str, Attack]:
-    """All attacks over WebSockets, by name."""
+    """Return all attacks over WebSockets by name."""
     large, small = f"/sync/{target.large}", f"/sync/{target.small}"
     hello = frame(BINARY, Text().hello())
     fragments = frame(FIRST_BINARY, b"\0") + frame(MORE, b"\0") * 20_000
@@ -115,7 +115,7 @@ def attacks(target: Target) -> dict[str, Attack]:
 
 
 async def attack(target: Target, one: Attack) -> None:
-    """Connect, and send the attack until it is over or the connection ends."""
+    """Connect, and send the messages of an attack until they end or the connection closes."""
     to = urlsplit(target.url)
     reader, writer = await asyncio.open_connection(to.hostname, to.port)
     reading = asyncio.create_task(_drain(reader))
@@ -147,7 +147,7 @@ async def _repeat(make: Callable[[], Awaitable[None]]) -> None:
 
 
 async def main(target: Target, clients: int, seconds: float) -> None:
-    """Attack with a number of clients, each of them with one of the attacks."""
+    """Run a number of clients that each repeat one of the attacks."""
     kinds = list(attacks(target).values())
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Clients of every kind that come back wherever a server is, and how far behind the acknowledgements they are."""
+"""Clients of all kinds that reconnect to any server, and the delay after which they receive acknowledged writes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.rooms.client import Text, Wire
 
 LOOK = 0.02
 PATIENCE = 60.0
-"""Seconds that an operation may take."""
+"""The timeout of an operation in seconds."""
 
 
 class Feed(Replica):
-    """Follows `/ws`."""
+    """A client of `/ws`."""
 
     def __init__(self, where: Where) -> None:
         super().__init__(where(), type(self).__name__.lower())
         self._where = where
         self.backwards = 0
-        """Events older than what it had."""
+        """The number of events with a lower version than the replica."""
 
     async def _stay(self) -> None:
         self.url = self._where()
@@ -44,7 +44,7 @@ class Feed(Replica):
 
 
 class Events(Feed):
-    """Follows `/events`."""
+    """A client of `/events`."""
 
     async def _stay(self) -> None:
         self.url = self._where()
@@ -61,7 +61,7 @@ class Events(Feed):
 
 
 class Poll(Feed):
-    """Follows `/changes`."""
+    """A client of `/changes`."""
 
     async def _stay(self) -> None:
         self.url = self._where()
@@ -69,7 +69,7 @@ class Poll(Feed):
             if self.cursor is None:
                 await self._snapshot()
             async with rest_client(self.url) as rest:
-                self._live.set()  # nothing after its cursor is missed
+                self._live.set()  # no event after its cursor is missed
                 while True:
                     answer = await rest.get("/changes", params={"since": self.cursor, "timeout": 5})
                     if answer.status_code != 200:
@@ -87,7 +87,7 @@ KINDS = (Feed, Events, Poll)
 
 
 class Typed(Text):
-    """A text that knows how much of what was typed is safe: it, or an update that holds it, came back."""
+    """A text that tracks which of its updates are durable because the server sent them back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,23 +97,23 @@ class Typed(Text):
         self._had = 0
 
     def edit(self, wanted: str) -> bytes:
-        """Makes another text of it; returns the message for the server."""
+        """Change the text, and return the message for the server."""
         message = super().edit(wanted)
         self.typed += 1
         self._marks[self.written[-1]] = self.typed
         return message
 
     def take(self, message: bytes) -> bytes | None:
-        """Takes a message of the server, and returns the answer to it, if any."""
+        """Apply a message of the server, and return the response, if any."""
         synced = self.synced
         answer = super().take(message)
-        if answer is not None:  # what the server lacks goes to it as one update
+        if answer is not None:  # everything that the server lacks is sent as one update
             payload = _payload(answer)
             if payload == crdt.EMPTY:
                 self._had = self.typed
             else:
                 self._marks[payload] = self.typed
-        elif self.synced > synced:  # what the server had then is durable now
+        elif self.synced > synced:  # everything that the server had at that time is durable
             self.safe = max(self.safe, self._had)
         elif message[:1] == b"\0" and (mark := self._marks.pop(_payload(message), None)):
             self.safe = max(self.safe, mark)
@@ -128,7 +128,7 @@ def _payload(message: bytes) -> bytes:
 
 
 class Typist(Wire):
-    """Types tokens into the text of a note, each once the one before is safe."""
+    """Types tokens into the text of a note, each after the previous one is durable."""
 
     def __init__(self, where: Where, note: int, ledger: Ledger) -> None:
         self.typed = Typed()
@@ -143,13 +143,13 @@ class Typist(Wire):
             await super()._stay()
 
     async def type(self, stop: asyncio.Event, pause: float) -> None:
-        """Types, with a pause after each token, until it is to stop."""
+        """Type until the event is set, with a pause after each token."""
         while not stop.is_set():
             await self.word()
             await asyncio.sleep(pause)
 
     async def word(self) -> None:
-        """Types a token, and waits until it is safe."""
+        """Type a token, and wait until it is durable."""
         token = self._ledger.token("c")
         self._ledger.unknown.add(token)
         await self.append(f"{token};")
@@ -157,14 +157,14 @@ class Typist(Wire):
         self._ledger.acknowledge(token)
 
     async def safe(self) -> None:
-        """Waits until all that was typed is."""
+        """Wait until everything that was typed is durable."""
         async with asyncio.timeout(PATIENCE * UNIT):
             while self.typed.safe < self.typed.typed:
                 await asyncio.sleep(0.005)
 
 
 class Watch:
-    """Measures how long each client takes to have what was acknowledged."""
+    """Measures the time until each client has an acknowledged write."""
 
     def __init__(self, replicas: Sequence[Feed]) -> None:
         self.seconds: list[float] = []
@@ -172,41 +172,41 @@ class Watch:
         self._waiting: list[tuple[Feed, deque[tuple[float, int, int]]]] = [(one, deque()) for one in replicas]
 
     def acknowledged(self, note: int, version: int) -> None:
-        """A version of a note was acknowledged now."""
+        """Record that a version of a note was acknowledged now."""
         at = time.monotonic(), note, version
         for _, waiting in self._waiting:
             waiting.append(at)
 
     def look(self) -> None:
-        """Takes the time of all that have come."""
+        """Record the time for all clients that have received acknowledged versions."""
         now = time.monotonic()
         for replica, waiting in self._waiting:
             while waiting and self._has(replica, *waiting[0][1:]):
                 self.seconds.append(now - waiting.popleft()[0])
 
     def _has(self, replica: Feed, note: int, version: int) -> bool:
-        # Who starts over does not hear of the versions of what is gone.
+        # A client that starts over does not receive the versions of deleted notes.
         return replica.versions.get(note, 0) >= version or (note in self.deleted and note not in replica.notes)
 
     @property
     def waiting(self) -> int:
-        """How much has not come to all."""
+        """The number of acknowledged versions that some clients have not received."""
         return sum(len(waiting) for _, waiting in self._waiting)
 
     def has_all_until(self, moment: float) -> bool:
-        """Whether all have what was acknowledged before a moment."""
+        """Return whether all clients have the versions that were acknowledged before a time."""
         self.look()
         return all(not waiting or waiting[0][0] > moment for _, waiting in self._waiting)
 
     @property
     def lag(self) -> float:
-        """For how many seconds the oldest of it waits."""
+        """Return the age in seconds of the oldest version that some clients have not received."""
         now = time.monotonic()
         return max((now - waiting[0][0] for _, waiting in self._waiting if waiting), default=0.0)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Looks from time to time, while the block lasts."""
+        """Check the clients periodically while the block runs."""
 
         async def run() -> None:
             while True:
@@ -222,7 +222,7 @@ class Watch:
 
 @asynccontextmanager
 async def audience(where: Where, many: int) -> AsyncIterator[list[Feed]]:
-    """So many clients of each kind that follows the feed."""
+    """Run a number of clients of each kind that follows the feed."""
     async with AsyncExitStack() as stack:
         clients = [kind(where) for kind in KINDS for _ in range(many)]
         yield [await stack.enter_async_context(client) for client in clients]

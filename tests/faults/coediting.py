@@ -1,4 +1,4 @@
-"""Texts that are typed, folded and unloaded while workers die, and tabs that come back late."""
+"""Shared texts that are edited, compacted and unloaded while workers die, and clients that reconnect late."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ POINTS: tuple[Point | None, ...] = (
     "after_compaction",
     None,
 )
-"""Where a worker dies in this scenario; ``None`` is at any instant."""
+"""The fail points of this scenario; ``None`` is a kill at a random time."""
 
 AT_ONCE = 5
 
 
 @asynccontextmanager
 async def visitors(where: Where, load: Crowd, many: int, choose: random.Random) -> AsyncIterator[None]:
-    """People who come to a note, type a little, and go: texts begin, are folded and unloaded all the time."""
+    """Let clients join a note, type a few words and leave, so that texts are created and unloaded constantly."""
     stop = asyncio.Event()
 
     async def visit() -> None:
@@ -49,7 +49,7 @@ async def visitors(where: Where, load: Crowd, many: int, choose: random.Random) 
 
 
 async def lure(victim: ServerProcess, others: Where, load: Crowd, choose: random.Random, *, newest: bool) -> None:
-    """Somebody types at a worker until it is dead, in notes whose text is not begun yet or in any."""
+    """Type on a worker until it dies, in new notes without a shared text or in any notes."""
     process = victim.process
     assert process is not None
 
@@ -71,14 +71,14 @@ async def lure(victim: ServerProcess, others: Where, load: Crowd, choose: random
     slice=len(POINTS),
 )
 async def coediting(run: Run) -> Figures:
-    """A worker dies, at an instant in the life of a text or at any; each time somebody comes back who was away."""
+    """Kill a worker at a fail point of a text or at a random time. After each kill, an absent client reconnects."""
     settings = await run.stand.settings(room_idle=0)
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
 
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
-            often = run.thorough and point != POINTS[0]  # a text begins only once
+            often = run.thorough and point != POINTS[0]  # a text is created only once
             armed = f"{point}:kill:{run.random.randint(1, 3 if often else 1)}" if point else ""
             async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
                 await stale.word()

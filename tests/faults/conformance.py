@@ -1,9 +1,9 @@
-"""The cases of the Autobahn|Testsuite's fuzzing client, at ``/ws`` and ``/sync``.
+"""The cases of the fuzzing client of the Autobahn|Testsuite, at ``/ws`` and ``/sync``.
 
-Its server echoes what it gets; this one does not. What must get through is a message that the application is seen to
-take: a presence that comes back, or words that it refuses by themselves (4500), never the protocol. What must not, the
-protocol closes with its own code, and the application hears nothing of it. Binary messages are those of ``/sync``: the
-state of a document, or, where they are larger than such a state, what the application refuses.
+The suite expects an echo server, and this server does not echo. So a valid message is a presence that the server sends
+back, or a message that the application rejects with its own code (4500) and not with a code of the protocol. An invalid
+message is closed with a code of the protocol and does not reach the application. Binary messages are those of
+``/sync``: the state of a document or, where they are larger than such a state, a message that the application rejects.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ NOT_FOR_THIS_SERVER = {
     "12.*, 13.*": "no extension is negotiated, as one encoding of an event serves all clients; that an offer is left"
     " unanswered is looked at",
 }
-"""Cases that cannot be as they are, and what is looked at in their place."""
+"""Cases that need changes, and the reason for each."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent, piece by piece, and what must come of it.
+    """The data to send in pieces, and the expected result.
 
-    ``echoes`` are the presences that come back, before a close at most; ``code`` is the close, and without one the
-    connection stays.
+    ``echoes`` are the presences that the server sends back, at most before a close. ``code`` is the close code; without
+    one, the connection stays open.
     """
 
     id: str
@@ -63,33 +63,33 @@ class Case:
 
 
 def presence(words: str = "words", size: int = 0) -> bytes:
-    """A message that comes back, of a size if that is larger."""
+    """Return a message that the server sends back, padded to a size if that is larger."""
     return json.dumps({"type": "presence", "id": 1, "state": {"words": words}}, ensure_ascii=False).encode().ljust(size)
 
 
 def sync(size: int) -> bytes:
-    """Return a message of a size for ``/sync``: the state of a document, if it may be that large."""
+    """Return a message for ``/sync`` with a given size: the state of a document, if it can be that large."""
     if size > LARGEST_STATE:
         return REFUSED.ljust(size)
     clients = [lib0.number(2**28 + client) + b"\0" for client in range(max(0, size - 12) // 6)]
     message = protocol.state(lib0.number(len(clients)) + b"".join(clients))
     for client in range(min(size - len(message), len(clients))):
-        clients[client] = clients[client][:-1] + lib0.number(128)  # a clock of a byte more
+        clients[client] = clients[client][:-1] + lib0.number(128)  # a clock with one more byte
     return protocol.state(lib0.number(len(clients)) + b"".join(clients))
 
 
 def cut(data: bytes, size: int = 1) -> list[bytes]:
-    """The same in pieces."""
+    """Split data into pieces."""
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def code_of(size: int) -> int | None:
-    """Return what a message of :func:`sync` is closed with."""
+    """Return the close code for a message of :func:`sync`, or ``None``."""
     return None if size <= LARGEST_STATE else 4500
 
 
 def parts(message: bytes, size: int, first: int = FIRST) -> list[bytes]:
-    """A message in frames of a size."""
+    """Return a message in frames of a given size."""
     pieces = cut(message, size) or [b""]
     kinds = [first, *[MORE] * (len(pieces) - 1)]
     kinds[-1] |= LAST
@@ -99,7 +99,7 @@ def parts(message: bytes, size: int, first: int = FIRST) -> list[bytes]:
 LARGEST_STATE = 4096
 REFUSED = b"\4"
 LANES = 8
-"""Binary cases that are judged at once."""
+"""The number of concurrent binary cases."""
 WORD = presence()
 HALF = len(WORD) // 2
 ONE, TWO = frame(FIRST, WORD[:HALF]), frame(LAST, WORD[HALF:])
@@ -180,7 +180,7 @@ def _unicode() -> Iterator[Case]:
     yield Case("6.2.3", parts(greek, 1), echoes=1)
     yield Case("6.2.4", parts(presence("κόσμε"), 1), echoes=1)
     for id, text in VALID.items():
-        yield Case(id, [frame(TEXT, text)], 4500)  # understood, and no JSON
+        yield Case(id, [frame(TEXT, text)], 4500)  # valid UTF-8, but no JSON
     for id, text in INVALID.items():
         yield Case(id, [frame(TEXT, text)], 1007)
     broken = presence("κόσμε").replace(b"}", b"\xf4\x90\x80\x80}")
@@ -248,7 +248,7 @@ CASES = [
 
 
 async def judge(url: str, case: Case, note: int) -> None:
-    """Sends a case, and looks at what comes of it. Raises ``AssertionError``."""
+    """Run a case, and raise ``AssertionError`` if the result differs from the expected one."""
     path = f"sync/{note}" if case.binary else "ws"
     async with await Peer.arrive(f"{url.replace('http', 'ws', 1)}/{path}") as peer:
         if not case.binary:
@@ -276,7 +276,7 @@ async def judge(url: str, case: Case, note: int) -> None:
     slice=len(CASES),
 )
 async def conformance(run: Run) -> Figures:
-    """Every case, in any order; in full twice, so also after others."""
+    """Run all cases in random order. The full run does it twice, so that each case also runs after others."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="warning")
     async with rest_client(server.url) as rest:
@@ -292,7 +292,8 @@ async def conformance(run: Run) -> Figures:
             run.progress(next(done))
 
     async with asyncio.TaskGroup() as lanes:
-        lanes.create_task(lane(case for case in cases if not case.binary))  # one by one: presences are everybody's
+        # one at a time, because presences are sent to all clients
+        lanes.create_task(lane(case for case in cases if not case.binary))
         binary = (case for case in cases if case.binary)
         for _ in range(LANES):
             lanes.create_task(lane(binary))

@@ -1,4 +1,4 @@
-"""Valkey and MongoDB as a scenario's own processes: killed, frozen, robbed of data and started again at will."""
+"""Valkey and MongoDB processes of a scenario, which it can kill, freeze, truncate and restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.harness import Json, eventually
 
 
 class Daemon:
-    """A server program on a port that it keeps."""
+    """A server process on a fixed port."""
 
     def __init__(self, folder: Path, command: Sequence[str]) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Daemon:
         self.kill()
 
     async def start(self) -> None:
-        """Starts it, again if need be, and waits until it accepts connections."""
+        """Start or restart the process, and wait until it accepts connections."""
         with (self.folder / "output.txt").open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -44,7 +44,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=process._die_with_parent,  # noqa: PLW1509  # nothing is locked where this is started
+                preexec_fn=process._die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
             )
         await eventually(self._listens, within=60)
 
@@ -56,25 +56,25 @@ class Daemon:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
-        """Ends it with -9, frozen or not."""
+        """Kill the process with SIGKILL, even if it is frozen."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """Stops it, with its connections open."""
+        """Suspend the process. Its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets it go on."""
+        """Resume the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
 
 class Valkey(Daemon):
-    """A Redis-compatible server; with ``kept``, it appends all writes to a file, and starts with what is there."""
+    """A Redis-compatible server. With ``kept``, it appends all writes to a file and loads that file on start."""
 
     def __init__(self, folder: Path, *, kept: bool = False) -> None:
         program = programs.find_program(
@@ -85,18 +85,18 @@ class Valkey(Daemon):
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The URL of the server."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def lose_tail(self, size: int) -> None:
-        """Cuts so many bytes off what it has kept. To be called while it does not run."""
+        """Truncate the append-only file by a number of bytes. The server must not be running."""
         file = max((self.folder / "appendonlydir").glob("*.incr.aof"))
         with file.open("rb+") as kept:
             kept.truncate(max(0, file.stat().st_size - size))
 
 
 def _mongod(place: Path, *options: str) -> list[str]:
-    """The command of a ``mongod`` in a folder, without passwords, and with the commands that make faults."""
+    """Return the command of a ``mongod`` in a folder, without authentication and with fault injection commands."""
     program = programs.find_program(programs.packaged_mongod(), ["mongod"], programs.MONGOD_HELP)
     paths = ["--dbpath", str(place / "data"), "--logpath", str(place / "log.txt"), "--bind_ip", "127.0.0.1"]
     flags = ["--nounixsocket", "--quiet", "--logappend", "--wiredTigerCacheSizeGB", "0.25"]
@@ -105,7 +105,7 @@ def _mongod(place: Path, *options: str) -> list[str]:
 
 
 class Standalone(Daemon):
-    """A MongoDB that is no replica set."""
+    """A MongoDB server that is not part of a replica set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, _mongod(folder))
@@ -113,14 +113,14 @@ class Standalone(Daemon):
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The URL of the server."""
         return f"mongodb://127.0.0.1:{self.port}/"
 
 
 class ReplicaSet:
-    """MongoDB nodes, each a process, that elect a primary. Without passwords; with the commands that make faults.
+    """MongoDB processes that elect a primary, without authentication and with fault injection commands.
 
-    They choose another primary when they have not heard of theirs for ``patience`` seconds.
+    They elect a new primary ``patience`` seconds after the last heartbeat of the old one.
     """
 
     def __init__(self, folder: Path, nodes: int, *, patience: float = 10.0) -> None:
@@ -133,7 +133,7 @@ class ReplicaSet:
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The URL of the replica set."""
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         return f"mongodb://{hosts}/?replicaSet=faults"
 
@@ -149,16 +149,16 @@ class ReplicaSet:
     async def __aexit__(self, *_: object) -> None:
         for node in self.nodes:
             node.kill()
-            shutil.rmtree(node.folder, ignore_errors=True)  # some hundreds of MB each
+            shutil.rmtree(node.folder, ignore_errors=True)  # each uses hundreds of MB
 
     async def command(self, node: Daemon, name: str, value: Any = 1, **more: Any) -> Json:
-        """Runs a command of the administrator on a node."""
+        """Run an admin command on a node."""
         url = f"mongodb://127.0.0.1:{node.port}/?directConnection=true&appName=faults"
         async with AsyncMongoClient[Json](url, serverSelectionTimeoutMS=2000) as client:
             return await client.admin.command(name, value, **more)
 
     async def primary(self) -> Daemon:
-        """The node that writes go to, once there is one that all others follow."""
+        """Return the primary, as soon as all other nodes follow it."""
 
         async def found() -> Daemon:
             said = await asyncio.gather(*(self.command(node, "hello") for node in self.nodes), return_exceptions=True)
@@ -173,5 +173,5 @@ class ReplicaSet:
         return node
 
     async def step_down(self, seconds: int = 5) -> None:
-        """Makes the primary give way."""
+        """Make the primary step down."""
         await self.command(await self.primary(), "replSetStepDown", seconds, secondaryCatchUpPeriodSecs=seconds - 1)

@@ -1,4 +1,4 @@
-"""Workers that stop on purpose: a server that drains, and workers that are replaced one by one."""
+"""Planned stops: a server that drains, and workers that are replaced one at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _none_failed(load: Crowd) -> None:
 
 
 async def _leave(server: ServerProcess, here: list[ServerProcess]) -> None:
-    """A load balancer sees that a server takes nothing more, and goes elsewhere."""
+    """Remove a draining server from the list of a load balancer."""
     async with rest_client(server.url) as rest:
 
         async def away() -> bool:
@@ -43,7 +43,7 @@ async def _leave(server: ServerProcess, here: list[ServerProcess]) -> None:
     slice=1,
 )
 async def drain(run: Run) -> Figures:
-    """One of two servers is asked to stop (SIGTERM) under load, and started again."""
+    """Stop one of two servers with SIGTERM under load, and restart it."""
     settings = await run.stand.settings(drain_seconds=DRAIN, log_level="warning")
     fleet = await run.stand.fleet(settings, 2, run.random)
     here = list(fleet.servers)
@@ -84,7 +84,7 @@ async def drain(run: Run) -> Figures:
     slice=1,
 )
 async def rolling(run: Run) -> Figures:
-    """A server replaces its two workers one by one (SIGHUP) under load."""
+    """Replace the two workers of a server one at a time with SIGHUP under load."""
     settings = await run.stand.settings(log_level="warning")
     server = await run.stand.serve(settings, workers=2)
     async with crowd(run, lambda: server.url, settings) as load:

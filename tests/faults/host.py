@@ -1,4 +1,4 @@
-"""Hosts that have another time than the others, or no room left."""
+"""Hosts with a wrong clock or a full disk."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.faults.stand import Fleet
 from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-"""Debian's package libfaketime."""
+"""The library of Debian's package libfaketime."""
 ROOM = 420
-"""MiB of the disk that gets full; an empty MongoDB takes some 310."""
+"""The size in MiB of the disk that fills up. An empty MongoDB uses about 310."""
 
 
 @scenario(
@@ -35,7 +35,7 @@ ROOM = 420
     slice=1,
 )
 async def clock(run: Run) -> Figures:
-    """One of two servers has another time. It is killed at any instant, and comes back in yet another one."""
+    """Run one of two servers with a wrong clock, and repeatedly restart it with a different one."""
     assert FAKETIME, "no libfaketime: apt-get install libfaketime"
     settings = await run.stand.settings()
     one = await run.stand.serve(settings)
@@ -46,7 +46,7 @@ async def clock(run: Run) -> Figures:
     run.random.shuffle(hours)
 
     def changed(number: int) -> None:
-        # asyncio's timers are no matter of the clock on the wall.
+        # The timers of asyncio do not depend on the wall clock.
         other.environment = {
             "LD_PRELOAD": str(FAKETIME[0]),
             "FAKETIME": f"{hours[number % 2]:+d}h",
@@ -72,7 +72,7 @@ async def clock(run: Run) -> Figures:
 
 @asynccontextmanager
 async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
-    """A disk of its own, of so many MiB, gone with the process that has it: no root is needed, and nothing stays."""
+    """Mount a file system with a size in MiB in a separate namespace, without root. It disappears with its process."""
     await asyncio.to_thread(folder.mkdir)
     command = f'mount -t tmpfs -o size={size}m tmpfs "$0" && cd "$0" && echo mounted && exec cat'
     namespace = await asyncio.create_subprocess_exec(
@@ -97,7 +97,7 @@ async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
     slice=1,
 )
 async def disk_full(run: Run) -> Figures:
-    """The disk of the embedded MongoDB gets full, and has room again."""
+    """Fill the disk of the embedded MongoDB, and free space again."""
     disk = await run.stand.exits.enter_async_context(_disk(run.stand.folder / "disk", ROOM))
     pair = EmbeddedServers(disk / "data")
     run.stand.exits.push_async_callback(asyncio.to_thread, pair.stop)
@@ -130,7 +130,7 @@ async def disk_full(run: Run) -> Figures:
 
 
 async def _checkpoint(url: str) -> None:
-    """Has MongoDB write to its disk what it would within a minute."""
+    """Make MongoDB write a checkpoint now instead of within a minute."""
     async with AsyncMongoClient[Json](url, serverSelectionTimeoutMS=2000, timeoutMS=5000) as client:
         with suppress(PyMongoError):
             await client.admin.command("fsync")

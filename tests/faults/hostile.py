@@ -1,4 +1,4 @@
-"""Hostile clients: what they cost the others."""
+"""The effect of hostile clients on other clients."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.rooms.client import Wire
 
 PIECES_PER_MESSAGE = 400
 WRITERS = 4
-"""Large writes at the same time."""
+"""The number of concurrent large writes."""
 
 
 class Innocent:
-    """Clients that do what people do, and how long it took."""
+    """Normal clients, and the times of their operations."""
 
     def __init__(self, server: ServerProcess, wires: list[Wire]) -> None:
         self._server = server
@@ -45,7 +45,7 @@ class Innocent:
         self.words: list[float] = []
 
     async def ping(self) -> None:
-        """Ask for ``/ping``, some 50 times a second, over one connection."""
+        """Request ``/ping`` about 50 times per second over one connection."""
         async with rest_client(self._server.url) as rest:
             while True:
                 started = time.perf_counter()
@@ -54,7 +54,7 @@ class Innocent:
                 await asyncio.sleep(0.02)
 
     async def type(self, wire: Wire) -> None:
-        """Type a word, some ten times a second, and wait until it is safe."""
+        """Type a word about ten times per second, and wait until it is durable."""
         while True:
             started = time.perf_counter()
             await wire.append("word ")
@@ -64,7 +64,7 @@ class Innocent:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Work while the block lasts."""
+        """Run the normal clients while the block runs."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.ping()), *(group.create_task(self.type(wire)) for wire in self._wires)]
             try:
@@ -74,7 +74,7 @@ class Innocent:
                     task.cancel()
 
     def p99(self) -> tuple[float, float]:
-        """Return the 99th percentiles of pings and words in seconds, and begin again."""
+        """Return the 99th percentiles of pings and words in seconds, and reset the measurements."""
         figures = _p99(self.pings), _p99(self.words)
         self.pings, self.words = [], []
         return figures
@@ -85,7 +85,7 @@ def _p99(times: list[float]) -> float:
 
 
 async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: int) -> int:
-    """Make a note with a shared text of many pieces, as if each letter had been typed somewhere else."""
+    """Create a note with a shared text of many fragments, as if each character was inserted separately."""
     id: int = (await rest.post("/notes/", json=note_in("large"))).json()["id"]
     document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=7)
     text = document.get(ROOT, type=pycrdt.Text)
@@ -110,7 +110,7 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
     slice=17,
 )
 async def hostile(run: Run) -> Figures:
-    """Hostile clients make every attack, on the note with people in it and on one with a large text."""
+    """Run all attacks, on a note that is being edited and on a note with a large text."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="error")
     async with rest_client(server.url) as rest, contextlib.AsyncExitStack() as stack:
@@ -139,7 +139,7 @@ async def hostile(run: Run) -> Figures:
         "p99 of GET /ping": f"{ping * 1000:.0f} ms",
         "p99 of typing": f"{words * 1000:.0f} ms, {words / quiet:.2f}× of {quiet * 1000:.0f} ms without",
     }
-    figures.must(not run.thorough or (ping <= 0.1 and words <= 2 * quiet))  # too short in a slice
+    figures.must(not run.thorough or (ping <= 0.1 and words <= 2 * quiet))  # the run of the slice is too short
     return figures
 
 
@@ -158,7 +158,7 @@ async def _read(socket: ClientConnection) -> None:
     slice=12,
 )
 async def presence_flood(run: Run) -> Figures:
-    """Hostile clients change large states as fast as they may, and faster, while two people look at the note."""
+    """Change large presence states at and above the rate limit, while two users look at the note."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="error")
     async with rest_client(server.url) as rest:
@@ -208,7 +208,7 @@ async def presence_flood(run: Run) -> Figures:
 
 
 async def _with_accounts(run: Run) -> tuple[ServerProcess, Settings]:
-    """Start a server with accounts and an administrator, ``root``."""
+    """Start a server with accounts and an admin ``root``."""
     settings = (await run.stand.settings()).model_copy(update={"auth": "accounts", "sign_up": "open"})
     await add_user(settings)
     return await run.stand.serve(settings, log_level="error"), settings
@@ -216,7 +216,7 @@ async def _with_accounts(run: Run) -> tuple[ServerProcess, Settings]:
 
 @asynccontextmanager
 async def _browser(server: ServerProcess, address: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser at an address, with cookies of its own."""
+    """Return a browser with an address and its own cookies."""
     async with rest_client(server.url) as rest:
         rest.headers["X-Forwarded-For"] = address
         rest.timeout = httpx.Timeout(120)
@@ -224,7 +224,7 @@ async def _browser(server: ServerProcess, address: str) -> AsyncIterator[httpx.A
 
 
 async def _sign_in(rest: httpx.AsyncClient, name: str) -> float:
-    """Sign in, and return how long that took."""
+    """Sign in, and return the time that it took in seconds."""
     started = time.perf_counter()
     answer = await rest.post("/auth/sign-in", json={"name": name, "password": PASSWORD})
     assert answer.status_code == 200, answer.text
@@ -233,7 +233,7 @@ async def _sign_in(rest: httpx.AsyncClient, name: str) -> float:
 
 @asynccontextmanager
 async def _going_on(works: list[Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
-    """Repeat works while the block lasts, all at once."""
+    """Repeat several functions concurrently while the block runs."""
 
     async def repeat(work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -305,7 +305,7 @@ async def lockout(run: Run) -> Figures:
     slice=2,
 )
 async def words(run: Run) -> Figures:
-    """Replace large contents of random words over and over, while another user changes a small note."""
+    """Replace large contents of random words repeatedly, while another user changes a small note."""
     server, settings = await _with_accounts(run)
     await add_user(settings, "flooder", admin=False)
     size = 950_000 if run.thorough else 200_000
@@ -362,7 +362,7 @@ async def words(run: Run) -> Figures:
     slice=8,
 )
 async def expensive(run: Run) -> Figures:
-    """Compare large random texts, and import archives that are hard to read, while somebody signs in."""
+    """Compare large random texts and import expensive archives, while another user signs in."""
     server, settings = await _with_accounts(run)
     importers = [f"importer{number}" for number in range(8 if run.thorough else 2)]
     for name in importers:
@@ -413,12 +413,13 @@ async def expensive(run: Run) -> Figures:
         "answers": ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items())),
     }
     figures.must(set(statuses) <= {200, 413, 422, 429})
-    figures.must(not run.thorough or max(during_diffs, during_imports) <= quiet + 1)  # too short in a slice
+    # the run of the slice is too short
+    figures.must(not run.thorough or max(during_diffs, during_imports) <= quiet + 1)
     return figures
 
 
 def _hard_archive(files: int) -> bytes:
-    """Make a small archive of files with a million empty lines each. 540 of them are too many bytes for an import."""
+    """Return a small archive of files with a million empty lines each. 540 of them exceed the limit of an import."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(files):

@@ -1,8 +1,8 @@
-"""The ledger: what every operation came to, held against MongoDB, its change stream, the history, and every client.
+"""The ledger: compares the outcome of every operation with MongoDB, its change stream, the history and all clients.
 
-Each operation carries a token of its own: ``d…`` is the whole description of a note, ``c…;`` is appended to its
-content. An operation that was acknowledged is there exactly once, one of unknown outcome at most once, one that was
-never sent not at all.
+Each operation has a unique token: ``d…`` is the entire description of a note, and ``c…;`` is appended to its content.
+The token of an acknowledged operation must occur exactly once, of an operation with unknown outcome at most once, and
+of an operation that was never sent not at all.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from tests.harness import Json, eventually
 TOKEN = re.compile(r"[cd][0-9]+(?=;|$)")
 SHOWN = 5
 SETTLE = 30.0
-"""Seconds after the last operation within which all is published, archived, and brought into its note."""
+"""The time in seconds after which all operations are published, archived and stored in their notes."""
 
 
 class Broken(AssertionError):
-    """The promise is."""
+    """A guarantee was broken."""
 
 
 class Ledger:
-    """What became of every operation."""
+    """The outcomes of all operations."""
 
     def __init__(self) -> None:
         self.ok: dict[str, tuple[int, int] | None] = {}
-        """The note and version that an acknowledgement told, if it did."""
+        """The note and the version of each acknowledgement, if it contained them."""
         self.unknown: set[str] = set()
         self.deleted: set[int] = set()
         """The notes whose deletion was acknowledged."""
         self._issued = 0
 
     def token(self, kind: str) -> str:
-        """A new one, for a description (``d``), a content (``c``), or a deletion (``x``), which leaves none."""
+        """Return a new token for a description (``d``), a content (``c``), or a deletion (``x``, never stored)."""
         self._issued += 1
         return f"{kind}{self._issued:06}"
 
     def acknowledge(self, token: str, note: int | None = None, version: int = 0) -> None:
-        """An operation was acknowledged."""
+        """Record an acknowledged operation."""
         self.unknown.discard(token)
         self.ok[token] = None if note is None else (note, version)
 
     def check(self, found: Counter[str], where: str, figures: Figures) -> None:
-        """Each token is found as often as it must be. Raises :class:`Broken`."""
+        """Check that each token occurs as often as it must, or raise :class:`Broken`."""
         lost = [token for token in self.ok if not found[token]]
         doubled = [token for token, times in found.items() if times > 1]
         made_up = [token for token in found if token not in self.ok and token not in self.unknown]
@@ -71,7 +71,7 @@ def _none(wrong: Collection[object], what: str) -> None:
 
 
 class Auditor:
-    """Follows MongoDB's change stream: what was committed, whatever the server itself says or keeps."""
+    """Follows the change stream of MongoDB, independently of the server."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.mongo_url is not None
@@ -98,7 +98,7 @@ class Auditor:
     async def _follow(self, ready: asyncio.Event) -> None:
         after = None
         while True:
-            with suppress(PyMongoError):  # goes on where it was
+            with suppress(PyMongoError):  # continues at the last position
                 async with await self._database.notes.watch(resume_after=after) as stream:
                     ready.set()
                     async for change in stream:
@@ -122,7 +122,7 @@ class Auditor:
             self.tokens.setdefault(token, []).append((id, version))
 
     async def check(self, ledger: Ledger, figures: Figures) -> dict[int, Json]:
-        """Holds the ledger against MongoDB; returns the notes as they are. Raises :class:`Broken`."""
+        """Compare the ledger with MongoDB, and return the current notes. Raise :class:`Broken` if they differ."""
 
         notes: dict[int, Json] = {}
 
@@ -132,7 +132,7 @@ class Auditor:
             assert self.versions == {id: note["version"] for id, note in notes.items()}
             unfinished = [id for id, note in notes.items() if note.get("dirty") or note.get("recent")]
             assert not unfinished, f"unpublished or not archived: {unfinished}"
-            assert self._found(notes).keys() >= ledger.ok.keys()  # texts reach their notes a little later
+            assert self._found(notes).keys() >= ledger.ok.keys()  # shared texts are stored in their notes with a delay
 
         failure: AssertionError | None = None
         try:
@@ -172,7 +172,7 @@ class Auditor:
 
 
 def counted(contents: Iterable[str]) -> Counter[str]:
-    """How often each token is in the contents."""
+    """Return how often each token occurs in the contents."""
     found: Counter[str] = Counter()
     for content in contents:
         found.update(TOKEN.findall(content))

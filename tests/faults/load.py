@@ -1,4 +1,4 @@
-"""The load: writers over REST that record what every operation came to, and the whole crowd of a scenario."""
+"""The load of a scenario: writers over REST that record the outcome of every operation, and other clients."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ from tests.faults.stand import Where
 from tests.harness import UNIT, Json, all_notes, eventually, note_in
 
 LATEST = 20
-"""Notes that most writes go to, so that they meet."""
+"""The number of recent notes that get most of the writes, so that writes conflict."""
 SLOWEST = 10
-"""Writes a second, of all writers."""
+"""The rate of all writers together, in writes per second."""
 
 
 class NotSent(Exception):
-    """There was no connection: the operation surely was not done."""
+    """The operation was not sent, because there was no connection."""
 
 
 class Caller:
-    """A kept connection for calls, one at a time, at next to no cost; a new one may be to another server."""
+    """A persistent connection for one call at a time. A new connection may go to a different server."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         if self._streams is not None:
             self._streams[1].transport.abort()
         self._streams = None
 
     async def call(self, method: str, path: str, body: Any, headers: Json) -> tuple[int, Any]:
-        """A status and what came with it. Raises :class:`NotSent`, or ``OSError`` if nobody knows what happened."""
+        """Send a request, and return the status and the body.
+
+        Raises:
+            NotSent: The request was not sent.
+            OSError: The outcome is unknown.
+        """
         if self._streams is None or self._streams[0].at_eof():
             self.close()
             to = urlsplit(self._where())
@@ -72,7 +77,7 @@ class Caller:
 
 
 class Writers:
-    """Write until they are told to stop: new notes, descriptions and appended text, half of it with retries by key."""
+    """Writers of new notes, descriptions and appended text until stopped. Half of the writes are retried with a key."""
 
     def __init__(self, where: Where, ledger: Ledger, random: Random, watch: Watch) -> None:
         self._where = where
@@ -81,20 +86,20 @@ class Writers:
         self._watch = watch
         self.notes: list[int] = []
         self._brief: list[int] = []
-        """Notes to be deleted, which nobody writes."""
+        """Notes that will be deleted and that no writer changes."""
         self._moved = asyncio.Event()
         self.stop = asyncio.Event()
         self.pause = 0.0
         self.times: list[float] | None = None
-        """While it is a list, seconds of each acknowledged operation are added to it."""
+        """If it is a list, the times of acknowledged operations in seconds are added to it."""
         self.refused = 0
         self.unanswered = 0
         self.gap = 0.0
-        """Longest time between two acknowledgements, in seconds."""
+        """The longest time between two acknowledgements, in seconds."""
         self._last = time.monotonic()
 
     async def make(self) -> int:
-        """Makes a note for all to write."""
+        """Create a note for all writers."""
         token = self._ledger.token("d")
         caller = Caller(self._where)
         status, note = await caller.call("POST", "/notes/", note_in("shared", token), {})
@@ -104,12 +109,12 @@ class Writers:
         return int(note["id"])
 
     async def write(self) -> None:
-        """One writer."""
+        """Run one writer."""
         caller = Caller(self._where)
         try:
             while not self.stop.is_set():
                 await self._operation(caller)
-                if self._random.random() < 0.02:  # elsewhere
+                if self._random.random() < 0.02:  # on another server
                     caller.close()
                 await asyncio.sleep(self.pause)
         finally:
@@ -164,7 +169,7 @@ class Writers:
 
     def _acknowledge(self, token: str, note: Json) -> None:
         id, version = note["id"], note["version"]
-        if token.startswith("x"):  # a deletion is answered with what there was
+        if token.startswith("x"):  # the response to a deletion has the deleted note
             self._ledger.deleted.add(id)
             self._watch.deleted.add(id)
             version += 1
@@ -179,12 +184,12 @@ class Writers:
         self._moved.set()
 
     async def refusal(self) -> None:
-        """Waits until one more operation is refused."""
+        """Wait until another operation is rejected."""
         before = self.refused
         await eventually(lambda: self.refused > before, within=PATIENCE)
 
     async def more(self, writes: int) -> None:
-        """Waits until so many more operations were acknowledged."""
+        """Wait until a number of additional operations are acknowledged."""
         goal = len(self._ledger.ok) + writes
         async with asyncio.timeout((PATIENCE + writes / SLOWEST) * UNIT):
             while len(self._ledger.ok) < goal:
@@ -193,7 +198,7 @@ class Writers:
 
 
 class Crowd:
-    """All that a scenario lets loose on the servers: writers, typists, clients of every kind, and who checks them."""
+    """All load of a scenario: writers, typing clients, clients of every kind, and the checks."""
 
     def __init__(self, where: Where, auditor: Auditor, replicas: Sequence[Feed], random: Random) -> None:
         self._where = where
@@ -206,7 +211,7 @@ class Crowd:
         self.figures = Figures()
 
     async def come(self, typists: int) -> AsyncExitStack:
-        """Makes the first notes, and has so many typists come to one of them, until they are sent away."""
+        """Create the first notes, and connect a number of typing clients to one of them until the stack is closed."""
         for _ in range(LATEST):
             note = await self.writers.make()
         async with AsyncExitStack() as stack:
@@ -216,7 +221,7 @@ class Crowd:
 
     @asynccontextmanager
     async def writing(self, writers: int, pause: float) -> AsyncIterator[None]:
-        """Writers write, and typists type, while the block lasts."""
+        """Run the writers and the typing clients while the block runs."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(writers):
                 tasks.create_task(self.writers.write())
@@ -228,7 +233,7 @@ class Crowd:
                 self.writers.stop.set()
 
     async def check(self, within: float) -> None:
-        """MongoDB, and within so many seconds every client, hold what they must. Raises :class:`Broken`."""
+        """Check MongoDB, and all clients within a number of seconds. Raise :class:`Broken` if their state is wrong."""
         figures = self.figures
         figures.acknowledged, figures.unknown = len(self.ledger.ok) + len(self.ledger.deleted), len(self.ledger.unknown)
         stored = await self._auditor.check(self.ledger, figures)
@@ -281,14 +286,16 @@ async def crowd(
     within: float = 20.0,
     readers: Where | None = None,
 ) -> AsyncIterator[Crowd]:
-    """Load while the block lasts, from so many ``writers`` and ``typists`` to ``each`` kind of client; then the check.
+    """Run load while the block runs, and check the result after it.
 
-    By default eight and two to six, and half of it in a slice. Clients are where the writers are, or at ``readers``.
+    By default there are eight writers, two typing clients, and two clients of each kind; half of that in a slice.
+    Clients connect to the servers of the writers, or to ``readers``.
 
-    Raises :class:`Broken`.
+    Raises:
+        Broken: A guarantee was broken.
     """
     half = 1 if run.thorough else 2
-    # A text of nothing but different words is hard on the index of words: in a long run it must not get too long.
+    # A text of only unique words makes the text index slow, so it must not grow too long in a long run.
     pause = pause or (0.25 if run.thorough else 0.05)
     writers = 8 // half if writers is None else writers
     each, typists = (2 // half if many is None else many for many in (each, typists))

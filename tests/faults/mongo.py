@@ -1,4 +1,4 @@
-"""MongoDB whose primary steps down, dies, freezes, or answers with errors."""
+"""MongoDB faults: a primary that steps down, dies, freezes, or returns errors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ UNCONFIRMED: tuple[Json, ...] = (
     {"code": 100, "errmsg": "not enough members"},
 )
 TOGETHER = 7
-"""Writes at once that MongoDB does not confirm."""
+"""The number of concurrent writes that MongoDB does not confirm."""
 OURS = "realtime"
-"""The name under which the server, and nobody else, calls."""
+"""The application name of the server, which no other client uses."""
 
 
 @scenario(
@@ -40,8 +40,8 @@ OURS = "realtime"
     slice=2,
 )
 async def primary(run: Run) -> Figures:
-    """The primary of three nodes gives way to another, or is killed with -9, and comes back, by turns."""
-    # Ten seconds is MongoDB's own patience.
+    """Make the primary of three nodes step down, or kill it with SIGKILL and restart it, alternately."""
+    # Ten seconds is the default election timeout of MongoDB.
     async with ReplicaSet(run.stand.folder, 3, patience=10 if run.thorough else 1) as members:
         settings = await run.stand.settings(mongo_url=members.url)
         fleet = await run.stand.fleet(settings, 2, run.random)
@@ -77,7 +77,7 @@ async def primary(run: Run) -> Figures:
     slice=40,
 )
 async def errors(run: Run) -> Figures:
-    """Connections break within commands, and writes are made that MongoDB does not confirm."""
+    """Break connections during commands, and prevent MongoDB from confirming writes."""
     async with ReplicaSet(run.stand.folder, 1) as members:
         settings = await run.stand.settings(mongo_url=members.url)
         fleet = await run.stand.fleet(settings, 2, run.random)
@@ -133,7 +133,7 @@ async def errors(run: Run) -> Figures:
     slice=6,
 )
 async def misconfigured(run: Run) -> Figures:
-    """The URL or the deployment is not as it should be."""
+    """Use a wrong URL, or a wrong deployment."""
     figures = Figures(faults=run.times)
     folder = run.stand.folder
     async with ReplicaSet(folder, 3, patience=1) as members, Standalone(folder / "standalone") as standalone:
@@ -176,7 +176,7 @@ async def misconfigured(run: Run) -> Figures:
         assert whole.mongo_url is not None
         await is_not_ready(re.sub("//.*@", "//", whole.mongo_url), "Unauthorized (13)")
 
-        # No replica set: it works, and says what is missing
+        # Without a replica set: it works, and logs a warning
         server = await serve(standalone.url)
         async with rest_client(server.url) as rest:
             await eventually(partial(_is_ready, rest), within=20)
@@ -186,7 +186,7 @@ async def misconfigured(run: Run) -> Figures:
             assert "replica set" in (await rest.get("/readyz")).json()["checks"]["mongodb"]["warning"]
         assert "rs.initiate()" in server.log()
 
-        # No majority
+        # Without a majority
         server = await serve(members.url)
         async with rest_client(server.url) as rest:
             await eventually(partial(_is_ready, rest), within=20)
@@ -217,7 +217,7 @@ async def _is_ready(rest: httpx.AsyncClient) -> None:
     slice=1,
 )
 async def frozen(run: Run) -> Figures:
-    """MongoDB stops answering for longer than a write may take, and dies, and comes back."""
+    """Freeze MongoDB for longer than the timeout of a write, or kill it, and let it recover."""
     async with ReplicaSet(run.stand.folder, 1) as members:
         settings = await run.stand.settings(mongo_url=members.url, write_timeout=1, read_timeout=1)
         fleet = await run.stand.fleet(settings, 1, run.random)

@@ -1,4 +1,4 @@
-"""A TCP proxy that treats bytes badly, in the way of toxiproxy: each direction by itself, switched while it runs."""
+"""A TCP proxy that injects network faults like toxiproxy, in each direction separately, configurable while it runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from typing import Any, Self
 
 CHUNK = 64 * 1024
 STEP = 0.01
-"""Seconds of a bandwidth that go out at once."""
+"""The interval in seconds at which bytes are sent if the bandwidth is limited."""
 
 
 @dataclass
 class Toxics:
-    """What happens to the bytes of one direction; as it is made, nothing. Times are in seconds.
+    """The faults in one direction, by default none. Times are in seconds.
 
-    ``latency`` and ``jitter`` delay; ``bandwidth`` is in bytes a second; ``slice`` cuts into pieces of at most so many
-    bytes; ``hole`` takes them and passes nothing on, with the connections left open; ``timeout`` does that, too, and
-    closes the connection so long after its first byte was swallowed; ``reset`` resets it at its next byte.
+    Attributes:
+        latency: The delay of all bytes.
+        jitter: The maximum additional random delay.
+        bandwidth: The maximum rate in bytes per second.
+        slice: The maximum size in bytes of the chunks that are forwarded.
+        hole: Whether bytes are discarded while connections stay open.
+        timeout: The time after the first discarded byte at which the connection is closed.
+        reset: Whether the next byte resets the connection.
     """
 
     latency: float = 0.0
@@ -32,12 +37,12 @@ class Toxics:
     timeout: float | None = None
     reset: bool = False
     match: bytes | None = None
-    """``hole``, ``timeout`` and ``reset`` are only for bytes read at once that have this in them."""
+    """If set, ``hole``, ``timeout`` and ``reset`` apply only to chunks that contain it."""
 
 
 @dataclass
 class Proxy:
-    """Listens on a port of its own for a server. ``up`` is towards that server, ``down`` back to the client."""
+    """A proxy in front of a server. ``up`` is the direction to the server, ``down`` the direction to the client."""
 
     host: str
     to: int
@@ -46,7 +51,7 @@ class Proxy:
     down: Toxics = field(default_factory=Toxics)
     port: int = 0
     accepts: bool = True
-    """Whether connections are let in; if not, they are reset at once."""
+    """Whether connections are accepted. If not, they are reset at once."""
 
     def __post_init__(self) -> None:
         self._server: asyncio.Server | None = None
@@ -66,21 +71,21 @@ class Proxy:
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     def through(self, url: str) -> str:
-        """A URL of the server, by way of this proxy."""
+        """Return a URL of the server with the address of this proxy."""
         return url.replace(f":{self.to}", f":{self.port}", 1)
 
     def heal(self) -> None:
-        """Treats bytes well again."""
+        """Remove all faults."""
         self.up, self.down, self.accepts = Toxics(), Toxics(), True
 
     def cut(self) -> None:
-        """Resets all connections."""
+        """Reset all connections."""
         for writer in list(self._open):
             _reset(writer)
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._open) // 2
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -132,7 +137,7 @@ class Proxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    # Without lingering, the system sends RST instead of FIN.
+    # With a linger time of 0, the system sends RST instead of FIN.
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -1,4 +1,4 @@
-"""A WebSocket client that sends what it likes, byte by byte if need be, and tells how the server takes it."""
+"""A WebSocket client that can send arbitrary bytes, and records the response of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.harness import UNIT
 
 MASK = b"\x12\x34\x56\x78"
 FIRST, MORE, LAST = TEXT & 0x7F, 0x00, 0x80
-"""The first bytes of a text in parts."""
+"""The first bytes of a fragmented text message."""
 FIRST_BINARY = BINARY & 0x7F
 PATIENCE = 20.0
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def frame(kind: int, message: bytes = b"", *, mask: bytes | None = MASK, wide: int = 0) -> bytes:
-    """A frame as a client sends it; ``wide`` makes the length take so many bytes."""
+    """Return a frame of a client. ``wide`` is the number of bytes of its extended length."""
     size = len(message)
     wide = wide or (0 if size < 126 else 2 if size < 65536 else 8)
     short = {0: size, 2: 126, 8: 127}[wide]
@@ -33,28 +33,28 @@ def frame(kind: int, message: bytes = b"", *, mask: bytes | None = MASK, wide: i
 
 
 def close_frame(code: int, reason: bytes = b"") -> bytes:
-    """A close with a code."""
+    """Return a close frame."""
     return frame(CLOSE, code.to_bytes(2, "big") + reason)
 
 
 class Peer:
-    """One connection."""
+    """A WebSocket connection."""
 
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
         self.texts: list[bytes] = []
         self.pongs: list[bytes] = []
         self.code: int | None = None
-        """With what the server closed it."""
+        """The close code that the server sent."""
         self._finished = False
         self.head = b""
-        """Its answer to the handshake."""
+        """The response to the handshake."""
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
 
     @classmethod
     async def arrive(cls, url: str, offers: str = "") -> Self:
-        """Connects, and may offer extensions."""
+        """Connect, and optionally offer extensions."""
         peer = cls(url)
         to = peer._url
         peer._reader, peer._writer = await asyncio.open_connection(to.hostname, to.port)
@@ -79,19 +79,19 @@ class Peer:
         self._writer.transport.abort()
 
     async def say(self, pieces: Iterable[bytes]) -> None:
-        """Sends bytes, each piece by itself; what is sent after the end is lost."""
+        """Send chunks of bytes separately. Chunks after the end of the connection are discarded."""
         for piece in pieces:
             self._writer.write(piece)
             await asyncio.sleep(0)
 
     def finish(self) -> None:
-        """Sends nothing more."""
+        """Close the sending side of the connection."""
         self._finished = True
         if not self._writer.transport.is_closing():
             self._writer.write_eof()
 
     async def hear(self) -> tuple[int, bytes] | None:
-        """The next frame, its first byte and its message; ``None`` if there is none any more."""
+        """Return the first byte and the payload of the next frame, or ``None`` after the last one."""
         try:
             async with asyncio.timeout(PATIENCE * UNIT):
                 kind, size = await self._reader.readexactly(2)
@@ -112,14 +112,14 @@ class Peer:
         return kind, message
 
     async def until(self, kind: int, part: bytes = b"") -> bool:
-        """Hears up to a frame of a kind with something in it. False if the connection ends before."""
+        """Receive frames up to one of a kind that contains some bytes. Return false if the connection ends before."""
         while (heard := await self.hear()) is not None:
             if heard[0] == kind and part in heard[1]:
                 return True
         return False
 
     async def end(self) -> int | None:
-        """Hears all that comes, and returns the code of the close, if there is one."""
+        """Receive all frames, and return the close code, if there is one."""
         while await self.hear() is not None:
             pass
         return self.code

@@ -1,4 +1,4 @@
-"""Readers that are cut off, that take nothing, and that come all at once."""
+"""Clients that lose their connection, that stop reading, and that connect all at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.harness import UNIT, BareSocket, eventually, note_in, rest_client
 
 MIB = 1024 * 1024
 LOG = 100
-"""Events that can be resumed over, in the scenario that goes beyond them."""
+"""The size of the event log, in the scenario that exceeds it."""
 
 
 @scenario(
@@ -31,7 +31,7 @@ LOG = 100
     slice=12,
 )
 async def drops(run: Run) -> Figures:
-    """All readers lose their network while others write, for a moment, a while, or longer than the log reaches."""
+    """Disconnect all clients during writes: briefly, for a while, or for longer than the event log can resume."""
     settings = await run.stand.settings(log_entries=LOG)
     server = await run.stand.serve(settings)
     proxy = await run.stand.proxy(server.url)
@@ -58,7 +58,7 @@ async def drops(run: Run) -> Figures:
 
 
 class Visitor(BareSocket):
-    """One of many: knows whether it was let in, and what it heard last."""
+    """A client that records whether it was accepted, and the last message."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -68,16 +68,16 @@ class Visitor(BareSocket):
         self.closed: float | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Keeps the status of the answer to the handshake."""
+        """Store the status of the handshake response."""
         self.status = self.status or int(data[9:12])
         super().data_received(data)
 
     def told(self) -> bool:
-        """Whether it is in, or out."""
+        """Whether the client was accepted or rejected."""
         return self.ready or self.closed is not None
 
     async def listen(self) -> None:
-        """Hears what comes, until the end."""
+        """Receive messages until the connection ends."""
         async for text in self:
             frame = json.loads(text)
             self.ready = self.ready or frame["type"] == "ready"
@@ -88,7 +88,7 @@ class Visitor(BareSocket):
 
 
 async def _frozen(url: str) -> socket.socket:
-    """A client that asks for everything and takes nothing."""
+    """Connect a client that subscribes to everything and does not read."""
     to = urlsplit(url)
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -110,7 +110,7 @@ async def _frozen(url: str) -> socket.socket:
     slice=40,
 )
 async def frozen(run: Run) -> Figures:
-    """One in ten stops reading while notes of half a MiB are written."""
+    """Stop reading in one of ten clients while notes of 512 KiB are written."""
     stall = 10.0 if run.thorough else 1.0
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, client_stall_seconds=stall)
@@ -143,7 +143,7 @@ async def frozen(run: Run) -> Figures:
         await load.writers.more(run.load(1000))
         during = load.watch.seconds.copy()
         closed = await closing
-        for id in large:  # or it would take a while to compare all with all
+        for id in large:  # otherwise, comparing all notes of all clients would take too long
             await rest.delete(f"/notes/{id}/")
         last = (await rest.post("/notes/", json=note_in("last"))).json()["id"]
         await eventually(lambda: all(last in reader.versions for reader in readers), within=20)
@@ -158,7 +158,7 @@ async def frozen(run: Run) -> Figures:
         "closed after": f"{closed:.1f} s",
     }
     figures.must(closed <= 15)
-    figures.must(not run.thorough or (ratio <= 1.2 and grown / len(still) <= 2 * MIB))  # too few in a slice
+    figures.must(not run.thorough or (ratio <= 1.2 and grown / len(still) <= 2 * MIB))  # the slice has too few samples
     return figures
 
 
@@ -167,7 +167,7 @@ def _p99(times: list[float]) -> float:
 
 
 async def _gone(process: psutil.Process, ports: set[int]) -> float:
-    """Seconds until the process has no connection with these ports any more."""
+    """Return the seconds until the process has no connections to these ports."""
     started = time.monotonic()
     while ports & await asyncio.to_thread(_peers, process):
         await asyncio.sleep(0.2)
@@ -175,7 +175,7 @@ async def _gone(process: psutil.Process, ports: set[int]) -> float:
 
 
 def _peers(process: psutil.Process) -> set[int]:
-    """The ports of those that the process has a connection with."""
+    """Return the remote ports of the connections of a process."""
     connections: list[Any] = process.net_connections("tcp")
     return {one.raddr.port for one in connections if one.status != psutil.CONN_LISTEN}
 
@@ -189,7 +189,7 @@ def _peers(process: psutil.Process) -> set[int]:
     slice=200,
 )
 async def storm(run: Run) -> Figures:
-    """All come at the same moment, with a cursor and much to catch up with."""
+    """Connect all clients at the same time, each with a cursor and many missed events."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="warning")
     refused = 0

@@ -1,4 +1,4 @@
-"""Redis that dies, forgets, freezes, or delivers nothing."""
+"""Redis faults: it dies, loses data, freezes, or delivers no messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIFTY = "50 times, 0 lost, all clients converge within 10 s after Redis is avail
 
 @asynccontextmanager
 async def _loaded(run: Run, *, kept: bool = False) -> AsyncIterator[tuple[Valkey, Crowd]]:
-    """A Redis to break, and a crowd on two servers that use it."""
+    """Start a Redis, two servers that use it, and load on both."""
     valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey", kept=kept))
     settings = await run.stand.settings(redis_url=valkey.url)
     fleet = await run.stand.fleet(settings, 2, run.random)
@@ -33,7 +33,7 @@ async def _loaded(run: Run, *, kept: bool = False) -> AsyncIterator[tuple[Valkey
 
 
 async def _repeatedly(run: Run, load: Crowd, fault: Callable[[], Awaitable[None]]) -> Figures:
-    """Makes a fault, and sees to it that all are told all soon after it is over."""
+    """Repeat a fault, and check that all clients converge soon after each recovery."""
     longest = 0.0
     for number in range(run.times):
         await load.writers.more(run.load(200))
@@ -51,23 +51,23 @@ async def _repeatedly(run: Run, load: Crowd, fault: Callable[[], Awaitable[None]
 
 @scenario("redis-killed", invariant=RESUME_OR_RESET, mark=FIFTY, unit="kills", full=50, slice=1)
 async def killed(run: Run) -> Figures:
-    """It is killed, and comes back empty."""
+    """Kill Redis, and restart it without data."""
     async with _loaded(run) as (valkey, load):
 
         async def fault() -> None:
             valkey.kill()
-            await load.writers.more(run.load(100))  # a dead Redis fails no write
+            await load.writers.more(run.load(100))  # a dead Redis does not make writes fail
             await valkey.start()
 
         figures = await _repeatedly(run, load, fault)
-        # By way of MongoDB they may have all before they are told to start over.
+        # Because of MongoDB, clients may have all events before they receive a reset.
         await eventually(lambda: all(replica.resets for replica in load.replicas))
     return figures
 
 
 @scenario("redis-flushed", invariant=RESUME_OR_RESET, mark=FIFTY, unit="flushes", full=50, slice=1)
 async def flushed(run: Run) -> Figures:
-    """It forgets everything at once."""
+    """Delete all data of Redis."""
     async with _loaded(run) as (valkey, load), Redis.from_url(valkey.url) as redis:
 
         async def fault() -> None:
@@ -80,7 +80,7 @@ async def flushed(run: Run) -> Figures:
 
 @scenario("redis-lost-tail", invariant=RESUME_OR_RESET, mark=FIFTY, unit="kills", full=50, slice=1)
 async def lost_tail(run: Run) -> Figures:
-    """It is killed, and comes back without what it was told last, ready to number other events the same."""
+    """Kill Redis, and restart it without its last events, so that it would assign their offsets to other events."""
     async with _loaded(run, kept=True) as (valkey, load):
 
         async def fault() -> None:
@@ -100,10 +100,10 @@ async def lost_tail(run: Run) -> Figures:
     slice=4,
 )
 async def frozen(run: Run) -> Figures:
-    """It stops answering, with its connections open."""
+    """Freeze Redis, with its connections open."""
     async with _loaded(run) as (valkey, load):
         writers = load.writers
-        writers.pause = 0.01  # what is compared is how long a write takes, not how many there can be
+        writers.pause = 0.01  # the measurement is the time of a write, not the throughput
         before: list[float] = []
         writers.times = before
         await asyncio.sleep(run.times / 3)
@@ -126,7 +126,7 @@ async def frozen(run: Run) -> Figures:
     ratio = _p99(during) / _p99(before)
     figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "updated after": f"{lag:.2f} s at most"}
     figures.must(lag <= 2)
-    figures.must(ratio <= 1.5 or not run.thorough)  # too few writes in a slice
+    figures.must(ratio <= 1.5 or not run.thorough)  # the slice has too few writes
     return figures
 
 
@@ -139,7 +139,7 @@ async def frozen(run: Run) -> Figures:
     slice=4,
 )
 async def never_there(run: Run) -> Figures:
-    """Nothing listens at its address when the servers start, and for some time after that."""
+    """Start the servers before Redis is available."""
     valkey = Valkey(run.stand.folder / "valkey")
     settings = await run.stand.settings(redis_url=valkey.url)
     fleet = await run.stand.fleet(settings, 2, run.random)
@@ -183,7 +183,7 @@ def _p99(times: list[float]) -> float:
     slice=1,
 )
 async def black_hole(run: Run) -> Figures:
-    """The socket of the subscription is healthy, and brings nothing any more."""
+    """Discard all messages of the subscription while its connection stays open."""
     valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey"))
     proxy = await run.stand.proxy(valkey.url)
     settings: Settings = await run.stand.settings(redis_url=proxy.through(valkey.url))

@@ -1,4 +1,4 @@
-"""The results of the fault suite: kept as JSON, and rendered into ``docs/explanation/reliability.md``."""
+"""The results of the fault suite: stored as JSON, and rendered into ``docs/explanation/reliability.md``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ machine.
 
 
 def load(file: Path | None) -> dict[str, Result]:
-    """The results in a file, by scenario."""
+    """Return the results in a file by scenario."""
     if file is None or not file.exists():
         return {}
     return {name: _result(told) for name, told in json.loads(file.read_text()).items()}
 
 
 def save(file: Path | None, results: Mapping[str, Result]) -> None:
-    """Keeps results in a file."""
+    """Save results to a file."""
     if file is not None:
         file.write_text(json.dumps({name: result.plain() for name, result in results.items()}, indent=1) + "\n")
 
@@ -48,7 +48,7 @@ def _result(told: dict[str, Any]) -> Result:
 
 
 def row(one: Scenario, result: Result) -> list[str]:
-    """A result as the cells of a row."""
+    """Return the cells of the table row for a result."""
     figures = result.figures
     if figures is None:
         return [
@@ -73,7 +73,7 @@ def row(one: Scenario, result: Result) -> list[str]:
 
 
 def render(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join(_page([one for one in scenarios if one.name in results], results)) + "\n"
 
 

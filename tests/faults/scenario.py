@@ -1,4 +1,4 @@
-"""What a scenario of the fault suite is: something is broken many times, under load, and the promise is checked."""
+"""Scenarios of the fault suite. Each injects a fault repeatedly under load and checks the guarantees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMIT = 45 * 60.0
 
 @dataclass
 class Figures:
-    """What was counted. ``reached`` is whether the scenario's mark is."""
+    """The measurements of a scenario. ``reached`` is whether the target of the scenario was reached."""
 
     faults: int = 0
     acknowledged: int = 0
@@ -30,12 +30,12 @@ class Figures:
     p50: float | None = None
     p99: float | None = None
     longest: float | None = None
-    """Seconds from an acknowledgement to each client."""
+    """``p50``, ``p99`` and ``longest`` are seconds from an acknowledgement to each client."""
     reached: bool = True
     extra: dict[str, float | int | str] = field(default_factory=dict)
 
     def converged(self, seconds: Sequence[float]) -> None:
-        """Takes the times from acknowledgements to clients."""
+        """Store the percentiles of the times from acknowledgements to clients."""
         ordered = sorted(seconds)
         if ordered:
             self.p50, self.p99, self.longest = (
@@ -43,13 +43,13 @@ class Figures:
             )
 
     def must(self, reached: bool) -> None:
-        """A part of the mark."""
+        """Add a condition to the target."""
         self.reached = self.reached and bool(reached)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a scenario. ``thorough`` is false in the slice that ``make test`` takes: then load is light, too."""
+    """A run of a scenario. ``thorough`` is false in the slice of ``make test``, which also has a lower load."""
 
     seed: int
     random: Random
@@ -59,11 +59,11 @@ class Run:
     progress: Callable[[int], None] = lambda _: None
 
     def load(self, full: int) -> int:
-        """How much of a load of ``full`` this run is to make between two faults."""
+        """Return the load between two faults in this run, given that of a thorough run."""
         return full if self.thorough else max(1, full // 10)
 
     async def side_by_side(self, fault: Callable[[int], Awaitable[None]], many: int) -> None:
-        """Makes all the faults, each with its number, so many at a time."""
+        """Inject all numbered faults, a limited number at a time."""
         numbers = iter(range(self.times))
         done = count(1)
 
@@ -82,7 +82,7 @@ Body = Callable[[Run], Awaitable[Figures]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario by its name; ``full`` and ``slice`` are how many of its ``unit`` it counts."""
+    """A scenario. ``full`` and ``slice`` are the number of its ``unit`` in a full run and in a slice."""
 
     name: str
     unit: str
@@ -92,7 +92,7 @@ class Scenario:
     slice: int
     body: Body
     limit: float
-    """Seconds after which it counts as hung."""
+    """The timeout in seconds."""
 
     def __str__(self) -> str:
         return self.name
@@ -104,7 +104,7 @@ SCENARIOS: dict[str, Scenario] = {}
 def scenario(
     name: str, *, invariant: str, mark: str, full: int, slice: int, unit: str = "faults", limit: float = LIMIT
 ) -> Callable[[Body], Body]:
-    """Registers a scenario."""
+    """Register a scenario."""
 
     def register(body: Body) -> Body:
         assert name not in SCENARIOS, name
@@ -116,7 +116,7 @@ def scenario(
 
 @dataclass(frozen=True)
 class Result:
-    """How a run of a scenario ended: its figures, or why it failed."""
+    """The result of a run: its measurements, or the reason for its failure."""
 
     name: str
     seed: int
@@ -127,11 +127,11 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """Whether nothing failed and the mark is reached."""
+        """Whether the run succeeded and reached the target."""
         return self.figures is not None and self.figures.reached
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as a JSON object."""
         return asdict(self)
 
 
@@ -145,7 +145,7 @@ async def perform(
     shared: EmbeddedServers | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
-    """Runs a scenario. What it raises says how to repeat it."""
+    """Run a scenario. A failure includes the command that repeats it."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(one.limit), Stand(folder, shared) as stand:

@@ -1,4 +1,4 @@
-"""Hours of everything at once: nothing adds up."""
+"""A load of all kinds for hours, which checks that no resource leaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.harness import Json, ServerProcess, eventually, rest_client
 
 SAMPLES = 40
 GROWING = {"notes", "history", "updates", "texts", "operations"}
-"""What there is more of when more is written: the notes, what they were, and for a day what answered each key."""
+"""Collections that grow with the number of writes. Stored responses are kept for a day."""
 CALLS = (
     "/notes/", "/notes/?limit=20&sort=-updated", "/notes/?q=shared", "/tags/", "/notes/1/", "/notes/1/history/",
     "/trash/", "/changes", "/readyz", "/metrics", "/export",
@@ -38,11 +38,11 @@ CALLS = (
     limit=3 * 3600.0,
 )
 async def soak(run: Run) -> Figures:
-    """Writers, typists, readers of every kind, those who come and go, and all that can be read over REST."""
+    """Run writers, typing clients, readers of all kinds, short connections, and all REST reads."""
     settings = await run.stand.settings(log_level="warning")
     server = await run.stand.serve(settings)
     async with rest_client(server.url) as client:
-        await client.get("/readyz")  # adds the only document of its collection
+        await client.get("/readyz")  # it creates the only document of its collection
     process = psutil.Process(server.pid)
     memory: list[int] = []
     before: Counter[str] = Counter()
@@ -75,7 +75,7 @@ async def soak(run: Run) -> Figures:
 
 @asynccontextmanager
 async def _callers(run: Run, server: ServerProcess, load: Crowd, rest: float) -> AsyncIterator[None]:
-    """Whoever reads, with so many seconds of rest between two calls, and whoever comes and goes."""
+    """Run readers with a pause in seconds between two requests, and clients that connect and disconnect."""
 
     async def read() -> None:
         async with rest_client(server.url) as calls:
@@ -106,7 +106,7 @@ async def _callers(run: Run, server: ServerProcess, load: Crowd, rest: float) ->
 
 
 async def _sizes(settings: Settings) -> Counter[str]:
-    """How many documents each collection has."""
+    """Return the number of documents in each collection."""
     async with AsyncMongoClient[Any](settings.mongo_url) as client:
         database = client[settings.database]
         return Counter(
@@ -115,7 +115,7 @@ async def _sizes(settings: Settings) -> Counter[str]:
 
 
 async def _settled(settings: Settings) -> Counter[str]:
-    """The same, once nothing is left to publish."""
+    """Return the same numbers when nothing is left to publish."""
     async with AsyncMongoClient[Json](settings.mongo_url) as client:
         assert await client[settings.database].notes.count_documents({"dirty": True}) == 0
     return await _sizes(settings)

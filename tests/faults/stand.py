@@ -1,4 +1,4 @@
-"""The stand of a scenario: servers that it may break, and that are gone when it ends."""
+"""The test environment of a scenario: servers that it can break, and that are stopped at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.harness import ServerProcess, eventually
 
 
 class Stand:
-    """Makes servers. ``shared`` is an embedded pair that nobody may break, if there is one already."""
+    """Starts servers. ``shared`` is a pair of embedded databases that must not be broken, if one is running already."""
 
     def __init__(self, folder: Path, shared: EmbeddedServers | None = None) -> None:
         self.folder = folder
@@ -34,14 +34,14 @@ class Stand:
         await self.exits.aclose()
 
     async def pair(self) -> EmbeddedServers:
-        """An embedded pair of this scenario alone, to be broken."""
+        """Start a pair of embedded databases for this scenario only, which it can break."""
         servers = EmbeddedServers(self.folder / f"pair-{uuid.uuid4().hex[:6]}")
         self.exits.push_async_callback(asyncio.to_thread, servers.stop)
         await asyncio.to_thread(servers.start)
         return servers
 
     async def settings(self, **changes: Any) -> Settings:
-        """Settings with a database of their own, on servers that stay whole unless ``changes`` name others."""
+        """Return settings with a separate database, on the shared databases unless ``changes`` name others."""
         if not {"mongo_url", "redis_url"} <= changes.keys():
             if self._shared is None:
                 self._shared = await self.pair()
@@ -49,18 +49,18 @@ class Stand:
         return Settings.model_validate({"database": f"faults-{uuid.uuid4().hex[:12]}", "drain": 0.5, **changes})
 
     async def serve(self, settings: Settings, **changes: Any) -> ServerProcess:
-        """A server process, on a port that it keeps."""
+        """Start a server process on a fixed port."""
         server = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
         self.exits.callback(server.kill)
         await asyncio.to_thread(server.start)
         return server
 
     async def fleet(self, settings: Settings, many: int, random: Random) -> Fleet:
-        """Several of them."""
+        """Start several server processes."""
         return Fleet(list(await asyncio.gather(*(self.serve(settings) for _ in range(many)))), random)
 
     async def proxy(self, url: str) -> Proxy:
-        """A proxy before the server of a URL."""
+        """Start a proxy in front of the server of a URL."""
         to = urlsplit(url)
         assert to.hostname is not None
         assert to.port is not None
@@ -68,7 +68,7 @@ class Stand:
 
     @asynccontextmanager
     async def doomed(self, fleet: Fleet, settings: Settings, failpoint: str) -> AsyncIterator[ServerProcess]:
-        """One server more in a fleet, which is to die in this block or after it: that is waited for."""
+        """Add a server to a fleet that dies at a fail point, and wait for its end after the block."""
         server = await self.serve(settings, failpoint=failpoint)
         fleet.servers.append(server)
         yield server
@@ -80,30 +80,30 @@ class Stand:
 
 
 class Fleet:
-    """Server processes on one database. Whoever asks for a URL gets one at random, as from a load balancer."""
+    """Server processes on one database. A URL is that of a random server, as behind a load balancer."""
 
     def __init__(self, servers: list[ServerProcess], random: Random) -> None:
         self.servers = servers
         self._random = random
 
     def url(self) -> str:
-        """Where a server answers, or will again."""
+        """Return the URL of a server that is running or restarting."""
         return self._random.choice(self.servers).url
 
     async def kill(self, server: ServerProcess) -> None:
-        """Ends one with -9, and starts it again."""
+        """Kill a server with SIGKILL, and restart it."""
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
 
     def check(self) -> None:
-        """All of them run."""
+        """Check that all servers are running."""
         for server in self.servers:
             assert server.process is not None
             assert server.process.poll() is None, f"a server ended by itself: {server.log()[-2000:]}"
 
 
 def process_on(url: str) -> psutil.Process:
-    """The process that listens on the port of a URL."""
+    """Return the process that listens on the port of a URL."""
     port = urlsplit(url).port
     return next(
         psutil.Process(connection.pid)
@@ -116,7 +116,7 @@ Where = Callable[[], str]
 
 
 def workers_of(server: ServerProcess) -> set[psutil.Process]:
-    """The worker processes of a server that run."""
+    """Return the running worker processes of a server."""
     found = set()
     for child in psutil.Process(server.pid).children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):

@@ -1,4 +1,4 @@
-"""All scenarios, in the order of the report."""
+"""All scenarios in the order of the report."""
 
 from __future__ import annotations
 

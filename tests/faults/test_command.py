@@ -1,4 +1,4 @@
-"""The suite's own parts: its command line, its ledger, and what it makes of results. The faults are in the slice."""
+"""Tests of the fault suite itself: command line, ledger and report. The slice tests the faults."""
 
 from __future__ import annotations
 

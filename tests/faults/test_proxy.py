@@ -1,4 +1,4 @@
-"""The proxy does to bytes what it is told to, in the direction that it is told for, and else nothing."""
+"""The proxy injects the configured faults in the configured direction, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.harness import eventually
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    """A proxy before a server that sends back what it gets."""
+    """Run a proxy in front of an echo server."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -45,7 +45,7 @@ class Client:
             await self.writer.wait_closed()
 
     async def echo(self, data: bytes = b"hello") -> float:
-        """Sends something and waits for it, for so many seconds."""
+        """Send data, wait for the echo, and return the seconds that it took."""
         started = time.monotonic()
         self.writer.write(data)
         async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""A slice of the fault suite, with a seed that stays: a few of each fault. All of it: ``make faults``."""
+"""A slice of the fault suite with a fixed seed: a few of each fault. ``make faults`` runs the full suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.suite import SCENARIOS
 SEED = 1
 
 
-# The drivers of the tests leave sockets to the servers that are killed under them.
+# The drivers in the tests leave sockets open to the servers that are killed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("one", SCENARIOS.values(), ids=str)
 async def test_slice(one: Scenario, tmp_path: Path, embedded: EmbeddedServers) -> None:

@@ -1,4 +1,4 @@
-"""Bytes that are UTF-8, and bytes that are not, by the cases of the Autobahn|Testsuite that have them."""
+"""Valid and invalid UTF-8 from the cases of the Autobahn|Testsuite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _numbered(section: str, texts: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def _long(value: int, size: int) -> bytes:
-    """A number as UTF-8 would write it with so many bytes, allowed or not."""
+    """Encode a number in UTF-8 with a given number of bytes, even if that is not allowed."""
     first = {2: 0xC0, 3: 0xE0, 4: 0xF0, 5: 0xF8, 6: 0xFC}[size]
     rest = bytes(0x80 | value >> 6 * at & 0x3F for at in range(size - 2, -1, -1))
     return bytes((first | value >> 6 * (size - 1),)) + rest
@@ -36,7 +36,7 @@ def _good(text: bytes) -> bool:
 
 
 def _lonely(ends: tuple[int, int]) -> bytes:
-    """Beginnings of characters, each with a space in place of the rest."""
+    """Return start bytes of characters, each followed by a space instead of continuation bytes."""
     return b"".join(bytes((byte, 0x20)) for byte in range(*ends))
 
 
@@ -51,7 +51,7 @@ VALID = {
     **_numbered("6.22", [chr(plane << 16 | last).encode() for plane in range(17) for last in (0xFFFE, 0xFFFF)]),
     **_numbered("6.23", [chr(0xFFF9 + number).encode() for number in range(7)]),
 }
-"""Whole texts."""
+"""Valid texts."""
 
 INVALID = {
     "6.3.1": KOSME + b"\xed\xa0\x80edited",
@@ -70,4 +70,4 @@ INVALID = {
     **_numbered("6.20", [_long(value, 3) for value in _SURROGATES]),
     **_numbered("6.21", [_long(high, 3) + _long(low, 3) for high, low in _PAIRS]),
 }  # fmt: skip
-"""What no text has in it."""
+"""Invalid byte sequences."""

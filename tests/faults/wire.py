@@ -1,4 +1,4 @@
-"""Peers that send nonsense, or next to nothing: each costs only itself."""
+"""Clients that send invalid data or almost nothing. They must affect only their own connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.harness import UNIT, ServerProcess
 
 MIB = 1024 * 1024
 BURST = 20
-"""Frames that a peer sends; the first one is its end."""
+"""The number of frames that a client sends. The first one ends the connection."""
 SMALL = 1000
 AT_ONCE = 24
 TIMES_TO_WARM_UP = 3
@@ -55,7 +55,7 @@ OBJECTS: tuple[object, ...] = (
 
 @dataclass(frozen=True)
 class Nonsense:
-    """A frame that ends a connection, and the codes for it: at ``/ws``, and at ``/sync``."""
+    """An invalid frame, and its close codes at ``/ws`` and at ``/sync``."""
 
     make: Callable[[Random], bytes]
     feed: int
@@ -63,12 +63,12 @@ class Nonsense:
 
     @classmethod
     def alike(cls, code: int, make: Callable[[Random], bytes]) -> Nonsense:
-        """One that means the same everywhere."""
+        """Return an invalid frame with the same close code at both endpoints."""
         return cls(make, code, code)
 
 
 def _beyond(random: Random, kind: int) -> bytes:
-    """The head of a frame that would make a message too big."""
+    """Return the header of a frame that would make a message too large."""
     return bytes((kind, 0xFF)) + (MAX_MESSAGE_BYTES + random.randrange(1, 2**40)).to_bytes(8, "big")
 
 
@@ -83,7 +83,7 @@ def _invalid(random: Random) -> bytes:
 
 
 def _sync(random: Random) -> bytes:
-    """No message of the protocol, or one with an update that is none."""
+    """Return an invalid message of the sync protocol, or a message with an invalid update."""
     if random.random() < 0.5:
         return bytes((random.randrange(4, 128),)) + random.randbytes(random.randrange(20))
     return b"\0" + random.choice(b"\1\2").to_bytes() + lib0.array(b"\xff" + random.randbytes(random.randrange(50)))
@@ -108,11 +108,11 @@ NONSENSE = {
     "large": Nonsense(lambda random: frame(TEXT, b" " * (MAX_FRAME_BYTES + random.randrange(1, 999))), 1009, 4500),
     "binary": Nonsense.alike(4500, lambda random: frame(BINARY, _sync(random))),
 }  # fmt: skip
-"""By their names."""
+"""Invalid frames by name."""
 
 
 class Mob:
-    """Peers that send nonsense to a server, and what becomes of them."""
+    """Clients that send invalid data to a server, and the checks of the responses."""
 
     def __init__(self, server: ServerProcess, note: int, random: Random) -> None:
         self._random = random
@@ -120,14 +120,14 @@ class Mob:
         self.frames = 0
 
     async def one(self, kind: str, way: str, *, early: bool) -> None:
-        """One connection, which must be closed with the code for what came first, and not a word after it."""
+        """Send several invalid frames, and check that the connection closes with the code for the first one."""
         random = self._random
         nonsense = NONSENSE[kind]
         wanted = nonsense.feed if way == "feed" else nonsense.sync
         burst = [frame(PING, b"here"), nonsense.make(random)]
-        if wanted < 4000:  # else it may wait for its turn, and what breaks the protocol does not
+        if wanted < 4000:  # else the message may be queued, while protocol errors are handled at once
             burst += (random.choice(list(NONSENSE.values())).make(random) for _ in range(BURST - 2))
-        # Larger than what is read at once, the system would take the close back for what was not read.
+        # If data larger than one read stayed unread, the system would discard the close frame.
         burst = [one for number, one in enumerate(burst) if number < 2 or len(one) < SMALL]
         self.frames += len(burst)
         what = f"{kind} at {way}{', at once' if early else ''}"
@@ -140,7 +140,7 @@ class Mob:
             assert peer.pongs == [b"here"], what
 
     async def vague(self, way: str) -> None:
-        """Anything at all, or half of a frame; and then nothing more."""
+        """Send random bytes or half of a frame, and then close the sending side."""
         random = self._random
         whole = frame(random.choice((TEXT, BINARY)), random.randbytes(random.randrange(1, 300)))
         data = random.choice((random.randbytes(random.randrange(1, 200)), whole[: random.randrange(1, len(whole))]))
@@ -151,7 +151,7 @@ class Mob:
             assert await peer.end() in (None, 1000, 1002, 1005, 1007, 1009, 4500), (data, peer.code)
 
     async def round(self) -> None:
-        """One peer of each kind, in any order, some at a time."""
+        """Run one client of each kind in random order, a limited number at a time."""
         random = self._random
         peers = [
             partial(self.one, kind, way, early=early)
@@ -181,7 +181,7 @@ class Mob:
     slice=3000,
 )
 async def nonsense(run: Run) -> Figures:
-    """Frames that are too big, cut off, random, no UTF-8, not masked, or bombs, at once or later."""
+    """Send frames that are too large, truncated, random, not UTF-8, not masked, or compression bombs."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="warning")
     process = psutil.Process(server.pid)
@@ -204,7 +204,7 @@ async def nonsense(run: Run) -> Figures:
 
 
 def _unmoved(server: ServerProcess) -> None:
-    """The server runs, and complained about nothing but requests that are none."""
+    """Check that the server is running and has logged only invalid requests."""
     assert server.process is not None
     assert server.process.poll() is None
     complaints = [line for line in server.log().splitlines() if not re.search("Invalid HTTP request", line)]
@@ -215,7 +215,7 @@ HEAD = "GET /ping HTTP/1.1\r\nHost: test\r\n"
 
 
 async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> int | None:
-    """The status of the answer to something that is sent slowly; ``None`` if there is none."""
+    """Send a request slowly, and return the status of the response; ``None`` without one."""
     to = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(to.hostname, to.port)
     try:
@@ -244,7 +244,7 @@ async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> i
     slice=40,
 )
 async def slow_requests(run: Run) -> Figures:
-    """Half heads and bodies, byte by byte or with nothing more, and heads of 100 000 headers; all of it twice."""
+    """Send partial heads and bodies, slowly or not at all, and heads with 100,000 headers; everything twice."""
     settings = await run.stand.settings()
     server = await run.stand.serve(settings, log_level="warning")
     process = psutil.Process(server.pid)

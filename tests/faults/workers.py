@@ -1,4 +1,4 @@
-"""Workers that are killed, that die at a certain instant, that freeze, and that get in each other's way."""
+"""Workers that are killed, that die at a fail point, that freeze, and that race with each other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.rooms.conftest import Worker, working
 
 POINTS = get_args(Point)
 OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}
-"""Points that every write passes."""
+"""Fail points that every write passes."""
 AT_ONCE = 5
 ACKNOWLEDGED = 340
-"""Operations between two kills, at least."""
+"""The minimum number of operations between two kills."""
 NOTES = 8
 
 
@@ -32,7 +32,7 @@ NOTES = 8
     slice=3,
 )
 async def worker_kill(run: Run) -> Figures:
-    """A worker at random is killed with -9 at any instant, and comes back."""
+    """Kill a random worker with SIGKILL at a random time, and restart it."""
     settings = await run.stand.settings()
     fleet = await run.stand.fleet(settings, 3, run.random)
     async with crowd(run, fleet.url, settings) as load:
@@ -59,7 +59,7 @@ async def worker_kill(run: Run) -> Figures:
     slice=len(POINTS),
 )
 async def fail_points(run: Run) -> Figures:
-    """A worker dies at one of the named points of a write, of the outbox, or of a text."""
+    """Let a worker die at a fail point of a write, of the outbox, or of a text."""
     settings = await run.stand.settings(room_idle=0)
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings) as load, visitors(fleet.url, load, 4, run.random):
@@ -69,7 +69,7 @@ async def fail_points(run: Run) -> Figures:
             spec = f"{point}:kill:{run.random.randint(1, 20 if point in OFTEN else 2)}"
             async with run.stand.doomed(fleet, settings, spec) as victim:
                 if point not in OFTEN:
-                    newest = point == "after_genesis_before_lineage"  # a text begins only once
+                    newest = point == "after_genesis_before_lineage"  # a text is created only once
                     await lure(victim, fleet.url, load, run.random, newest=newest)
 
         await run.side_by_side(die, AT_ONCE)
@@ -88,7 +88,7 @@ async def fail_points(run: Run) -> Figures:
     slice=1,
 )
 async def worker_frozen(run: Run) -> Figures:
-    """A worker is stopped for a while, with its connections open."""
+    """Freeze a worker for a while, with its connections open."""
     settings = await run.stand.settings()
     writing, frozen = [await run.stand.fleet(settings, 1, run.random) for _ in range(2)]
     async with crowd(run, writing.url, settings, readers=frozen.url) as load:
@@ -113,7 +113,7 @@ async def worker_frozen(run: Run) -> Figures:
     slice=200,
 )
 async def publishes_reversed(run: Run) -> Figures:
-    """Two workers commit to one note, one after the other, and publish in the other order, or at once."""
+    """Let two workers commit to a note in one order, and publish in the other order or concurrently."""
     settings = await run.stand.settings()
     fleet = await run.stand.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=0, typists=0) as load:

@@ -1,4 +1,4 @@
-"""Workers whose writes and archives a test drives by hand, and texts that somebody writes."""
+"""Fixtures: workers whose writes and archiver a test runs explicitly, and generated texts."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from tests.harness import Json, note_in
 
 @dataclass
 class Part:
-    """The writes and the archive of one worker, with nothing running by itself."""
+    """The writes and the archiver of one worker, without background tasks."""
 
     store: Store
     outbox: Outbox
     notes: NoteService
 
     async def patch(self, **fields: Any) -> None:
-        """Changes note 1."""
+        """Change note 1."""
         await self.notes.patch(UNRESTRICTED, 1, NotePatch(**fields), None, None, None)
 
     async def versions(self, id: int = 1) -> list[int]:
-        """The versions that the history lists, all pages of it."""
+        """Return all versions in the history."""
         found: list[int] = []
         before = 2**53
         while page := await self.store.history.page(id, before, 100):
@@ -50,7 +50,7 @@ class Part:
         return found
 
     async def read(self, version: int, id: int = 1) -> Json:
-        """A version, as the fields that a client writes."""
+        """Return the fields of a version that a client can write."""
         revision = await self.store.history.read(id, version)
         assert revision is not None, version
         return revision.model_dump(include={"title", "description", "content", "tags"})
@@ -58,7 +58,7 @@ class Part:
 
 @pytest.fixture
 async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
-    """Two workers on one database."""
+    """Start two workers on one database."""
     assert settings.mongo_url
     assert settings.redis_url
     made: list[Part] = []
@@ -87,7 +87,7 @@ def worker(workers: list[Part]) -> Part:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database[Json]]:
-    """The test's database, past the program."""
+    """Return the database of the test for direct access."""
     with MongoClient[Json](settings.mongo_url, tz_aware=True) as client:
         yield client[settings.database]
 
@@ -97,7 +97,7 @@ def some_text(pick: random.Random, length: int) -> str:
 
 
 def changed_text(pick: random.Random, content: str) -> str:
-    """A content that someone makes of another: mostly by a small change somewhere."""
+    """Return a changed version of a content, usually with one small change."""
     start = pick.randrange(len(content) + 1)
     match pick.randrange(12):
         case 0:
@@ -111,7 +111,7 @@ def changed_text(pick: random.Random, content: str) -> str:
 
 
 async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> None:
-    """Writes the next version, and notes what it is."""
+    """Write the next version, and record it."""
     last = written[max(written)]
     changed: Json = {}
     if pick.random() < 0.8:

@@ -1,4 +1,4 @@
-"""The history over REST: pages, versions, differences, and the way back to an earlier one."""
+"""The history over REST: pages, versions, differences, and restoring an earlier version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXTS = ["# To buy\nmilk\nbuns\n", "# To buy\nmilk\nbread 🦜\n", "# To buy\nmi
 
 
 def _make(client: TestClient) -> str:
-    """The path of a note with three versions of its content, and a fourth of its title and tags."""
+    """Create a note with three versions of its content and a fourth of its title and tags, and return its path."""
     made = client.post("/notes/", json=note_in(content=TEXTS[0])).json()
     path = f"/notes/{made['id']}/"
     for text in TEXTS[1:]:
@@ -40,7 +40,7 @@ def _make(client: TestClient) -> str:
 
 @pytest.fixture(scope="module")
 def still(shared: TestClient) -> str:
-    """A note that no test changes."""
+    """Create a note that no test changes."""
     return _make(shared)
 
 

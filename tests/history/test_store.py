@@ -1,4 +1,4 @@
-"""The history: no version is ever missing from it, and each is read back as it was written."""
+"""The history: it has all versions, and each is read as it was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymongo.write_concern import WriteConcern
 
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import Unavailable
-from realtime.notes.models import MAX_CONTENT, NoteIn
+from realtime.notes.models import MAX_CONTENT_BYTES, NoteIn
 from realtime.settings import Settings
 from realtime.store.archiver import Archiver
 from realtime.store.bson_mapping import BsonDocument
@@ -55,7 +55,7 @@ async def test_small_changes_of_a_long_text_take_little_room(worker: Part, datab
 
 
 async def test_changes_of_distant_places_take_little_room(worker: Part, database: Database[Json]) -> None:
-    """None of them makes the history store the whole content again."""
+    """None of them makes the history store the entire content again."""
     pick = random.Random(2)
     text = some_text(pick, 50_000)
     written = await start(worker, f"AAAA{text}BBBB")
@@ -122,7 +122,7 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
 
 
 class _Slow(Archiver):
-    """An archive that is held up, before or after it has kept the revisions."""
+    """An archive that blocks before or after it stored the revisions."""
 
     def __init__(self, connection: MongoConnection, *, before: bool = False) -> None:
         self.history = _SlowHistory(connection, before=before)
@@ -136,7 +136,7 @@ class _SlowHistory(History):
         self.reached, self.go = asyncio.Event(), asyncio.Event()
 
     async def archive(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
-        """Keeps the revisions, before or after it is let go on."""
+        """Store the revisions, before or after it is unblocked."""
         if self._before:
             self.reached.set()
             await self.go.wait()
@@ -149,7 +149,7 @@ class _SlowHistory(History):
 
 @pytest.fixture
 async def slow(settings: Settings) -> AsyncIterator[Callable[..., _Slow]]:
-    """Makes archives that are held up."""
+    """Return a function that creates blocking archives."""
     assert settings.mongo_url
     connection = MongoConnection(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
     yield lambda **more: _Slow(connection, **more)
@@ -222,10 +222,10 @@ async def test_archiving_again_changes_nothing(worker: Part, database: Database[
 async def test_quick_writes_of_long_texts_find_room(worker: Part) -> None:
     await start(worker)
     for number in range(20):
-        await worker.patch(content=chr(ord("a") + number) * MAX_CONTENT)
+        await worker.patch(content=chr(ord("a") + number) * MAX_CONTENT_BYTES)
     assert await worker.versions() == list(range(21, 0, -1))
     for number in range(20):
-        assert (await worker.read(number + 2))["content"] == chr(ord("a") + number) * MAX_CONTENT
+        assert (await worker.read(number + 2))["content"] == chr(ord("a") + number) * MAX_CONTENT_BYTES
 
 
 async def test_killed_after_the_commit(serve: Serve, database: Database[Json]) -> None:

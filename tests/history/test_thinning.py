@@ -1,4 +1,4 @@
-"""Old versions are thinned to the last of each day, and what is left is read back as it was written."""
+"""Old versions are thinned out to the last one of each day, and the others are read as they were written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = datetime.now(UTC)
 
 
 async def _aged(worker: Part, database: Database[Json], writes: int, per_day: int) -> dict[int, Json]:
-    """A note with archived versions of many days, the last of which is today; and what was written."""
+    """Create a note with archived versions of many days until today, and return what was written."""
     pick = random.Random(5)
     written = await start(worker, some_text(pick, 3000))
     for _ in range(writes - 1):

@@ -1,4 +1,4 @@
-"""A Yjs client in Python: the protocol without IO, in a room, and over the wire."""
+"""A Yjs client in Python: the protocol without I/O, in a room, and over a WebSocket."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from tests.harness import UNIT, Returning
 
 
 def state_of(client: int, clock: int, state: str) -> bytes:
-    """An awareness message with the state of one client."""
+    """Return an awareness message with the state of one client."""
     return protocol.awareness(b"\1" + lib0.number(client) + lib0.number(clock) + lib0.string(state))
 
 
 def states_of(clients: Iterable[int]) -> bytes:
-    """An awareness message with a small state of each client."""
+    """Return an awareness message with a small state of each client."""
     states = [lib0.number(client) + lib0.number(0) + lib0.string("1") for client in clients]
     return protocol.awareness(lib0.number(len(states)) + b"".join(states))
 
 
 def without_origins(client: int, pieces: int, first: int = 0) -> bytes:
-    """An update of pieces that say nothing of their place: the library looks at the whole text for each."""
+    """Return an update of items without an origin: the library searches the entire text for the position of each."""
     piece = bytes((4, 1)) + lib0.string("content") + lib0.string("z")
     return b"\1" + lib0.number(pieces) + lib0.number(client) + lib0.number(first) + piece * pieces + b"\0"
 
 
 def alternating(pieces: int) -> bytes:
-    """An update of two clients, each of whose letters continues a letter of the other."""
+    """Return an update of two clients, each of whose characters follows a character of the other."""
     letters = [bytes((4, 1)) + lib0.string("content") + lib0.string("a")]
     for number in range(1, pieces):
         other = 12 if number % 2 == 0 else 11
@@ -55,7 +55,7 @@ def alternating(pieces: int) -> bytes:
 
 
 class Text:
-    """What a client has of a text: it answers what a server says, and knows what of its own came back."""
+    """The text of a client. It responds to messages of the server and tracks which of its updates were acknowledged."""
 
     def __init__(self, client: int | None = None) -> None:
         self.client = client or crdt.new_client()
@@ -67,15 +67,15 @@ class Text:
         self.synced = 0
 
     def __str__(self) -> str:
-        """The text."""
+        """Return the text."""
         return str(self.document)
 
     def hello(self) -> bytes:
-        """Asks for what is missing here."""
+        """Return a request for missing updates."""
         return protocol.state(self.document.state)
 
     def take(self, message: bytes) -> bytes | None:
-        """Takes a message of the server, and returns the answer to it, if any."""
+        """Apply a message of the server, and return the response, if any."""
         reader = Reader(message)
         kind = reader.number(3)
         if kind == 1:
@@ -96,27 +96,27 @@ class Text:
 
     @property
     def here(self) -> set[int]:
-        """Clients that are at it."""
+        """The clients in the room."""
         return {client for client, (_, state) in self.states.items() if state != "null"}
 
     def edit(self, wanted: str) -> bytes:
-        """Makes another text of it; returns the message for the server."""
+        """Change the text, and return the message for the server."""
         update = self.document.edit(changes(str(self.document), wanted))
         self.written.append(update)
         return protocol.update(update)
 
     def append(self, words: str) -> bytes:
-        """Writes at the end."""
+        """Append to the text."""
         return self.edit(str(self.document) + words)
 
     @property
     def all_acknowledged(self) -> bool:
-        """Whether all that was written since the client was made came back."""
+        """Whether all local changes were acknowledged."""
         return self.acknowledged.issuperset(self.written)
 
 
 class Seat:
-    """A client in a room of this process; as an outlet, ``buffered`` is what a test says."""
+    """A client in a room of this process. As a message sink, its ``buffered`` is set by the test."""
 
     def __init__(self, text: Text | None = None) -> None:
         self.text = text or Text()
@@ -131,7 +131,7 @@ class Seat:
         self.failure: BaseException | None = None
 
     def send(self, packet: FrameBatch, limit: int) -> bool:
-        """As :class:`MessageSink`."""
+        """Implement :class:`MessageSink`."""
         if self.buffered > limit:
             return False
         self.packets += 1
@@ -148,11 +148,11 @@ class Seat:
             await self.say(message)
 
     def probe(self) -> None:
-        """As :class:`MessageSink`."""
+        """Implement :class:`MessageSink`."""
         self.probed += 1
 
     async def sit(self, rooms: Rooms, note: int, *, writes: bool = True, principal: Principal = UNRESTRICTED) -> Self:
-        """Goes into a room, and exchanges what either lacks."""
+        """Join a room, and exchange missing updates."""
         caller = "127.0.0.1" if principal.name is None else principal.name
         self.member = rooms.member(self, principal, caller, writes=writes)
         self.room = await rooms.join(note, self.member)
@@ -160,28 +160,28 @@ class Seat:
         return self
 
     async def say(self, message: bytes) -> None:
-        """Sends a message to the room; what it does not like is raised."""
+        """Send a message to the room, and raise its error."""
         assert self.room is not None
         await self.room.receive(self.member, message)
 
     async def append(self, words: str) -> None:
-        """Writes at the end."""
+        """Append to the text."""
         await self.say(self.text.append(words))
 
     def leave(self) -> None:
-        """Goes."""
+        """Leave the room."""
         assert self.room is not None
         self.room.leave(self.member)
 
     @property
     def code(self) -> CloseCode | None:
-        """The code with which the room asked for it to be closed."""
+        """The close code that the room requested."""
         closing: asyncio.Future[CloseCode] = self.member.closing
         return closing.result() if closing.done() else None
 
 
 class Wire(Returning):
-    """A client over the wire."""
+    """A client over a WebSocket."""
 
     def __init__(self, url: str, note: int | str, text: Text | None = None) -> None:
         super().__init__()
@@ -212,11 +212,11 @@ class Wire(Returning):
         self.codes.append(socket.close_code or 1006)
 
     async def say(self, message: bytes) -> None:
-        """Sends a message, if connected; what is lost the next synchronisation brings."""
+        """Send a message if connected. The next synchronization includes lost messages."""
         if self.socket is not None:
             with contextlib.suppress(ConnectionClosed):
                 await self.socket.send(message)
 
     async def append(self, words: str) -> None:
-        """Writes at the end."""
+        """Append to the text."""
         await self.say(self.text.append(words))

@@ -1,4 +1,4 @@
-"""Workers in this process: each with its own rooms and connections, on one MongoDB and one Redis."""
+"""Fixtures: workers in this process with separate rooms and connections, on one MongoDB and one Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.rooms.client import Seat
 
 
 class Worker:
-    """What a worker process has, as far as shared texts go."""
+    """The parts of a worker process that shared texts need."""
 
     def __init__(self, settings: Settings, idle: float = 30.0) -> None:
         assert settings.mongo_url
@@ -54,11 +54,11 @@ class Worker:
         }
 
     async def make(self, content: str = "") -> int:
-        """A new note."""
+        """Create a note."""
         return (await self.notes.create(UNRESTRICTED, NoteIn(**note_in(content=content)), None)).id
 
     async def content(self, id: int) -> str:
-        """The content of a note as it is stored."""
+        """Return the stored content of a note."""
         record = await self.store.notes.find(id)
         assert record
         return record.note.content
@@ -69,7 +69,7 @@ Hire = Callable[..., Awaitable[Worker]]
 
 @asynccontextmanager
 async def working(settings: Settings, *without: str, idle: float = 30.0) -> AsyncIterator[Worker]:
-    """A worker, running while the block lasts but for some of its tasks; then it is gone as if killed."""
+    """Run a worker without some of its tasks while the block runs. It ends as if killed."""
     worker = Worker(settings, idle)
     try:
         async with running({name: run for name, run in worker.tasks.items() if name not in without}):
@@ -85,7 +85,7 @@ async def working(settings: Settings, *without: str, idle: float = 30.0) -> Asyn
 
 @pytest.fixture
 async def hire(settings: Settings) -> AsyncIterator[Hire]:
-    """Starts workers; they are gone when the test ends."""
+    """Return a function that starts workers, which end with the test."""
     async with AsyncExitStack() as stack:
 
         async def start(*without: str, idle: float = 30.0) -> Worker:
@@ -97,7 +97,7 @@ async def hire(settings: Settings) -> AsyncIterator[Hire]:
 
 
 async def loaded(settings: Settings, id: int) -> str:
-    """The text as a worker that comes new would load it."""
+    """Return the text as a new worker would load it."""
     async with working(settings, "tend", "finish texts") as fresh:
         seat = await Seat().sit(fresh.rooms, id)
         return str(seat.text)

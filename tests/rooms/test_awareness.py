@@ -1,4 +1,4 @@
-"""The states of the clients in a room: the highest clock counts, and states that no client could read are refused."""
+"""The states of clients in a room: the highest clock takes precedence, and invalid states are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two workers that write, fold, lose messages, fail and die at random: each word is there exactly once."""
+"""Two workers that write, compact, lose messages, fail and die at random: each word is stored exactly once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.rooms.conftest import Worker, working
 
 
 class House:
-    """Two workers with two clients each, at one note."""
+    """Two workers with two clients each, on one note."""
 
     def __init__(self, settings: Settings, choose: random.Random) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class House:
         self.note = 0
 
     async def open(self, place: int) -> None:
-        """Starts a worker, in the place of another if there was one, which is gone at once."""
+        """Start a worker in place of an earlier one, which ends at once."""
         await self._stacks[place].aclose()
         worker = await self._stacks[place].enter_async_context(working(self._settings))
         self.workers[place : place + 1] = [worker]
@@ -43,12 +43,12 @@ class House:
             self.seats[number] = None
 
     async def close(self) -> None:
-        """Ends both."""
+        """Stop both workers."""
         for stack in self._stacks:
             await stack.aclose()
 
     async def seat(self, number: int) -> Seat:
-        """The seat of a client, a new one if its last was closed."""
+        """Return a client, and create it again if it was closed."""
         seat = self.seats[number]
         if seat is None or seat.code is not None:
             if seat is not None:
@@ -57,7 +57,7 @@ class House:
         return seat
 
     async def step(self, word: str) -> None:
-        """Does something."""
+        """Do a random step."""
         number = self._choose.randrange(4)
         worker = self.workers[number % 2]
         match self._choose.choice("tttttttrrffledk"):

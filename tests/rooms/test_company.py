@@ -1,4 +1,4 @@
-"""Who is in a room: what one client may say of itself, and how often others hear of it."""
+"""The participants of a room: the states that clients can set, and the rate at which others receive them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commits that fail, messages that are lost, texts that break and workers that die lose nothing."""
+"""Failed commits, lost messages, broken texts and killed workers do not lose edits."""
 
 from __future__ import annotations
 

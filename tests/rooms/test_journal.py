@@ -1,4 +1,4 @@
-"""Group commit: what comes together is stored together, all hear whether it was, and one room's is never another's."""
+"""Group commit: concurrent rows are stored together, all rooms receive the outcome, and rooms are independent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def crowded(one: Journal[Source]) -> bool:
 
 @asynccontextmanager
 async def journaling(settings: Settings, busy: float = 0) -> AsyncIterator[tuple[Journal[Source], Store, Heard]]:
-    """A journal; handing out takes so many seconds."""
+    """Run a journal whose handler takes ``busy`` seconds."""
     assert settings.mongo_url
     store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
     heard: Heard = []

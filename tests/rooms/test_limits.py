@@ -1,4 +1,4 @@
-"""What a client may do in a room, and how much: whoever does more goes, and nobody else notices."""
+"""The limits of a client in a room: exceeding them closes its connection and does not affect other clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.errors import MalformedUpdate
-from realtime.notes.models import MAX_CONTENT
+from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.rooms import lib0, loader, protocol
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.peer import BURST, PeerRefused
@@ -20,7 +20,7 @@ from tests.rooms.conftest import Hire, content_is
 
 
 def closed(seat: Seat) -> CloseCode | None:
-    """How a seat was closed, if it was."""
+    """Return the close code of a client, if it was closed."""
     return seat.code
 
 
@@ -80,7 +80,7 @@ async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypat
 
 async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
     worker = await hire()
-    id = await worker.make("x" * (MAX_CONTENT - 10))
+    id = await worker.make("x" * (MAX_CONTENT_BYTES - 10))
     seat = await Seat().sit(worker.rooms, id)
     await seat.append("y" * 10)
     await eventually(lambda: seat.text.all_acknowledged)
@@ -94,7 +94,7 @@ async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
 
 
 async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is left counts against the limit of the state."""
+    """Only the remaining text counts against the limit of the state."""
     monkeypatch.setattr(loader, "MAX_STATE", 20_000)
     worker = await hire()
     id = await worker.make()
@@ -144,7 +144,7 @@ async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
 
 
 async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
-    """Ten thousand frames, each of a client of its own."""
+    """Send 10,000 frames, each of a different client."""
     worker = await hire()
     id = await worker.make("text ")
     neighbour = await Seat().sit(worker.rooms, id)

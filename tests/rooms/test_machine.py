@@ -1,4 +1,4 @@
-"""Clients, two workers and the journal, driven by Hypothesis: what was acknowledged is stored, and is there once."""
+"""Clients, two workers and the journal, driven by Hypothesis: each acknowledged edit is stored exactly once."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from tests.rooms.client import Seat, Text
 from tests.rooms.conftest import Worker, working
 
 PEOPLE = 3
-# What is drawn does not depend on what has arrived by then, so that the same steps can be made again.
+# Drawn values do not depend on the messages that arrived before, so that the steps can be repeated.
 WHO = st.integers(0, PEOPLE - 1)
 WHERE = st.integers(0, 1)
 ANY = st.integers(0, 2**16)
 
 
 class Person(Text):
-    """A client that knows what of its own is on the server."""
+    """A client that tracks which of its changes are on the server."""
 
     def __init__(self) -> None:
         super().__init__()
         self.changes: list[tuple[set[str], set[str]]] = []
-        """What each update put in, and took out."""
+        """The characters that each update added, and those that it removed."""
         self.seen: set[str] = set()
         self._sent: dict[bytes, set[int]] = {}
 
     def change(self, start: int, length: int, new: str) -> None:
-        """Replaces some characters."""
+        """Replace characters."""
         words = str(self)
         start %= len(words) + 1
         old = words[start : start + length]
@@ -53,14 +53,14 @@ class Person(Text):
             self.changes.append((set(new), set(old)))
 
     def message(self, numbers: set[int]) -> bytes:
-        """Some of what was written here, as one update."""
+        """Return several local changes as one update."""
         updates = [self.written[number] for number in sorted(numbers)]
         payload = updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
         self._sent.setdefault(payload, set()).update(numbers)
         return protocol.update(payload)
 
     def take(self, message: bytes) -> bytes | None:
-        """Brings all that the server lacks when it asks."""
+        """Send everything that the server lacks when it requests it."""
         answer = super().take(message)
         if answer is not None:
             _, payload = protocol.decode(answer)
@@ -69,20 +69,20 @@ class Person(Text):
 
     @property
     def stored(self) -> list[tuple[set[str], set[str]]]:
-        """The changes that are acknowledged with all that they build upon."""
+        """Return the changes that are acknowledged with all of their dependencies."""
         known: set[int] = set().union(*(of for payload, of in self._sent.items() if payload in self.acknowledged))
         first = next(number for number in range(len(self.changes) + 1) if number not in known)
         return self.changes[:first]
 
     @property
     def own(self) -> tuple[set[str], set[str]]:
-        """All that was put in and taken out here."""
+        """Return all characters that were inserted and removed here."""
         put, taken = zip(*self.changes, strict=True) if self.changes else ((), ())
         return set().union(*put), set().union(*taken)
 
 
 class House:
-    """Two workers, a note, people, and what is to become of every character: each is written at most once."""
+    """Two workers, a note, clients, and the expected state of every character. Each is written at most once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -96,7 +96,7 @@ class House:
         self.perhaps: set[str] = set()
 
     async def open(self) -> None:
-        """Starts the workers, and makes the note."""
+        """Start the workers, and create the note."""
         for place in range(2):
             await self.hire(place)
         # It runs nothing, and so has only what is stored.
@@ -106,42 +106,42 @@ class House:
         self.note = await self._new.make(start)
 
     async def close(self) -> None:
-        """Ends all."""
+        """Stop everything."""
         for stack in self._stacks:
             await stack.aclose()
 
     async def hire(self, place: int) -> None:
-        """Starts a worker; the one that was there is gone at once, with all that it did not store."""
+        """Start a worker. The earlier one ends at once and loses everything that it did not store."""
         await self._stacks[place].aclose()
         self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
         worker = working(self._settings, "tend", "finish texts", "outbox", "sweep", idle=0)
         self.workers[place : place + 1] = [await self._stacks[place].enter_async_context(worker)]
 
     def fresh(self, many: int) -> str:
-        """Characters that were nowhere yet, of one or two UTF-16 code units."""
+        """Return characters of one or two UTF-16 code units that were not used before."""
         first, self._made = self._made, self._made + many
         return "".join(chr((0x4E00, 0x1F300)[number % 2] + number) for number in range(first, self._made))
 
     def seat(self, who: int) -> Seat | None:
-        """Where somebody sits, if anywhere."""
+        """Return the seat of a client, if it is connected."""
         seat = self.seats[who]
         if seat is not None and seat.code is not None:
             self.leave(who)
         return self.seats[who]
 
     def leave(self, who: int) -> None:
-        """Cuts somebody off."""
+        """Disconnect a client."""
         seat, self.seats[who] = self.seats[who], None
         if seat is not None:
             seat.leave()
 
     async def come(self, who: int) -> None:
-        """Connects somebody, if cut off."""
+        """Connect a client if it is disconnected."""
         if self.seat(who) is None:
             self.seats[who] = await Seat(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
 
     async def write(self, write: Coroutine[Any, Any, Note], put: str, taken: str) -> None:
-        """Writes over REST."""
+        """Write over REST."""
         try:
             await write
         except Unavailable:
@@ -153,7 +153,7 @@ class House:
             self.gone |= set(taken)
 
     async def pass_time(self, place: int) -> None:
-        """Lets a worker do what it does from time to time."""
+        """Run the periodic tasks of a worker."""
         worker = self.workers[place]
         for _ in range(2):  # what it begins at first may be in the way of more
             tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
@@ -163,7 +163,7 @@ class House:
             await asyncio.wait([tending, *worker.rooms._tasks])
 
     def mute(self, place: int, mute: bool) -> None:
-        """Whether what a worker tells the other is lost from now on."""
+        """Set whether messages from a worker to the other are lost."""
 
         async def lost(channel: str, data: bytes) -> None:
             pass
@@ -172,14 +172,14 @@ class House:
         bus.publish = lost if mute else partial(Bus.publish, bus)  # type: ignore[method-assign]  # a fault
 
     async def stored(self) -> str:
-        """The text as a room that is new has it."""
+        """Return the text as a new room would load it."""
         seat = await Seat().sit(self._new.rooms, self.note)
         assert seat.room is not None
         self._new.rooms._drop(seat.room, CloseCode.RESUME)
         return str(seat.text)
 
     async def converge(self) -> None:
-        """Connects everybody anew; waits until all have the same."""
+        """Reconnect all clients, and wait until all have the same text."""
         for who in range(PEOPLE):
             self.leave(who)
         for place in range(2):
@@ -200,7 +200,7 @@ class House:
 
 @contextmanager
 def failing(owner: Any, name: str, done: bool | None) -> Iterator[None]:
-    """Has the next call fail: before it did anything, or (``done``) although it did all. ``None``: as always."""
+    """Make the next call fail, before it had any effect or (``done``) after all effects. ``None``: do not fail."""
     real = getattr(owner, name)
 
     async def fails(*arguments: Any, **more: Any) -> Any:
@@ -216,7 +216,7 @@ def failing(owner: Any, name: str, done: bool | None) -> Iterator[None]:
 
 
 class Machine(RuleBasedStateMachine):
-    """Anything may happen to clients and workers, in any order."""
+    """Random events of clients and workers in any order."""
 
     def __init__(self, settings: Settings, runner: asyncio.Runner) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=ANY, length=st.integers(0, 2), many=st.integers(0, 3))
     def type(self, who: int, start: int, length: int, many: int) -> None:
-        """Nothing is sent yet."""
+        """Type without sending."""
         person = self.house.people[who]
         person.change(start, length, self.house.fresh(many))
         put, taken = person.own
@@ -240,14 +240,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=ANY, lost=st.booleans())
     def type_and_send(self, who: int, start: int, lost: bool) -> None:
-        """One character more, which is stored; the other worker may not hear of it, nor of what follows."""
+        """Type one character, which is stored. The other worker may miss it and the following ones."""
         self.type(who, start, 0, 1)
         self.house.mute(who % 2, lost)
         self.send(who, [{0}], wait=True)
 
     @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
     def send(self, who: int, pieces: list[set[int]], wait: bool) -> None:
-        """Some of what was written, in any order, perhaps again, with gaps."""
+        """Send several changes in any order, possibly repeated and with gaps."""
 
         async def send() -> None:
             person = self.house.people[who]
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=WHERE, done=st.booleans())
     def fail_commit(self, place: int, done: bool) -> None:
-        """The next one of the journal; and what is typed goes there."""
+        """Make the next commit of the journal fail, and type something for it."""
 
         async def fail() -> None:
             with failing(self.house.workers[place].store.texts, "journal", done):
@@ -295,7 +295,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
     def replace(self, place: int, at: int, done: bool | None) -> None:
-        """A character of the version that is there, and of no other."""
+        """Replace a character at exactly the current version."""
         new, worker = self.house.fresh(1), self.house.workers[place]
         record = self.run(worker.store.notes.find(self.house.note))
         assert record
@@ -308,7 +308,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=WHERE)
     def archive(self, place: int) -> None:
-        """What came in over REST moves from the note into the journal."""
+        """Move edits over REST from the note to the journal."""
         self.run(self.house.workers[place].store.archive.archive([self.house.note]))
 
     @rule(who=WHO)
@@ -318,7 +318,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=WHERE)
     def tend(self, place: int) -> None:
-        """Projects, compacts, unloads, looks for what was missed."""
+        """Project, compact and unload texts, and detect lost messages."""
         self.run(self.house.pass_time(place))
 
     @invariant()

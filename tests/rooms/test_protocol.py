@@ -1,4 +1,4 @@
-"""The messages of y-websocket: what a client may send is read, and all else refused."""
+"""The messages of y-websocket: valid messages of clients are parsed, and all others are rejected."""
 
 from __future__ import annotations
 

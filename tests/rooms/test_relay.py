@@ -1,4 +1,4 @@
-"""Between workers: everything arrives once, and whoever misses something knows."""
+"""The relay between workers: messages arrive once, and a worker detects lost messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.harness import eventually
 
 
 class Ear:
-    """A relay with what it heard."""
+    """A relay that records the messages that it receives."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus

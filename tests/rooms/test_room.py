@@ -1,4 +1,4 @@
-"""A room and its note: what becomes of it when the note is deleted, and who is named for what was typed."""
+"""A room and its note: deletion of the note, and attribution of typed text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def content_is(worker: Worker, id: int, text: str) -> bool:
 
 
 async def named(worker: Worker, id: int, client: int, name: str) -> Seat:
-    """A client that says who it is."""
+    """Connect a client with a name."""
     seat = await Seat(Text(client)).sit(worker.rooms, id)
     await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
     return seat
 
 
 async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
-    """Of each version but the first, the oldest first, how it was made, and by whom."""
+    """Return the action and the authors of each version but the first, the oldest first."""
     revisions, _ = await worker.store.history.page(id, 2**53, 100) or ([], None)
     return [(one.action, one.authors) for one in reversed(revisions)][1:]
 
@@ -111,7 +111,7 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
 
 
 async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> None:
-    worker = await hire("tend")  # nothing is brought into the note by itself
+    worker = await hire("tend")  # nothing is stored in the note automatically
     id = await worker.make("text\n")
     ada = await named(worker, id, 1, "Ada")
     await ada.append("Ada\n")
@@ -127,7 +127,7 @@ async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> No
 
 
 def pieces(many: int) -> bytes:
-    """An update with a piece for each character, as no Yjs client leaves them: the library joins them one by one."""
+    """Return an update with an item for each character, unlike that of any Yjs client. The library merges each."""
     first = bytes((4, 1)) + lib0.string("content") + lib0.string("a")
     rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(many - 1))
     return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
@@ -146,7 +146,7 @@ async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) ->
     assert update in hostile.text.acknowledged
     await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
     assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
-    # Who comes back, and brings it again, is told that it is known.
+    # A client that reconnects and sends it again gets an acknowledgement.
     again = await Seat().sit(here.rooms, id)
     before = len(again.messages)
     await again.say(bytes((0, 1)) + lib0.array(update))

@@ -1,4 +1,4 @@
-"""Rooms of several workers: one text for all, whatever gets lost between them, and never a character twice."""
+"""The rooms of several workers: all have the same text even if messages are lost, and no character twice."""
 
 from __future__ import annotations
 

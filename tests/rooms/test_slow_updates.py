@@ -1,4 +1,4 @@
-"""Updates that take the library long: in parts, charged to the caller, and refused by texts of too many pieces."""
+"""Updates that take long to apply: split, charged to the caller, and rejected by very fragmented texts."""
 
 from __future__ import annotations
 

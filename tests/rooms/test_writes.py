@@ -1,4 +1,4 @@
-"""Writes over REST into texts that people are typing in: both stay."""
+"""Writes over REST to texts that are being edited: both edits are kept."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
 
 
 async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hire, settings: Settings) -> None:
-    worker = await hire("tend")  # nothing is brought into the note by itself
+    worker = await hire("tend")  # nothing is stored in the note automatically
     id = await worker.make("one\ntwo\nthree\n")
     seat = await Seat().sit(worker.rooms, id)
     await seat.append("typed\n")

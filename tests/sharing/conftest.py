@@ -1,4 +1,4 @@
-"""A server with accounts, people, and a note of each kind."""
+"""Fixtures: a server with accounts, users, and a note of each kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class World:
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, kind: str) -> Json:
-        """What a note of a kind is made of: a word of its own is in all of it."""
+        """Return the fields of a note of a kind, which all contain a word that only this note has."""
         word = word_of(kind)
         return {"title": f"About {word}", "description": f"for {word}", "content": f"text of {word}", "tags": [word]}
 

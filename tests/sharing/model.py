@@ -1,7 +1,7 @@
-"""Who may do what, said once more: the tables that the tests of sharing are made of, unknown to the program.
+"""The expected access rights: the tables of the sharing tests, independent of the program.
 
-A letter is what somebody is to a note: Owner, Editor, Viewer, ``o`` and ``e`` for an owner's and an editor's token that
-only reads, and ``-`` for nothing.
+A letter is a role for a note: Owner, Editor, Viewer, ``o`` and ``e`` for a read-only token of an owner and of an
+editor, and ``-`` for none.
 """
 
 from __future__ import annotations

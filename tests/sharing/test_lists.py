@@ -1,4 +1,4 @@
-"""Lists of what several keys open: every order, page by page, read from indexes and never sorted in memory."""
+"""Lists of notes that several keys give access to: every order, page by page, from indexes and without sorting."""
 
 from __future__ import annotations
 

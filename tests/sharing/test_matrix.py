@@ -1,4 +1,4 @@
-"""Every person, every note, every way in: each gets what the table says, and not a word of anything else."""
+"""Every user, every note, every endpoint: each response matches the table and reveals nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharing a note: what is asked for, what is told, and what follows."""
+"""Sharing of notes: requests, responses and effects."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
 
 @pytest.fixture
 def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ann gives the note away between the look at who may write it, and the look at what is written to."""
+    """Let Ann transfer the note after the check of her access rights and before the note is read for the write."""
     parts, owner = parts_of(host), Principal(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
     share(ann, note, members=[ED])
     find = parts.store.notes.find
@@ -331,7 +331,7 @@ def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
         await parts.authenticator.end(ann.name)
-        await eventually(lambda: parts.feed._ended(principal))
+        await eventually(lambda: parts.feed._is_ended(principal))
         return await update(*arguments, **options)
 
     monkeypatch.setattr(parts.store.notes, "update", beaten)

@@ -1,6 +1,6 @@
-"""Rights that are taken away at random while people read, write and type: a second later nothing gets in or out.
+"""Access rights that are revoked at random while clients read, write and type: a second later, access is denied.
 
-``TEST_REVOCATIONS`` says how many, ``TEST_SEED`` which; a failure tells the seed.
+``TEST_REVOCATIONS`` sets the number, and ``TEST_SEED`` the seed, which a failure reports.
 """
 
 from __future__ import annotations

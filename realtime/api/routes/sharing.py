@@ -95,7 +95,7 @@ def _access_response(state: SharingState) -> Response:
     body = AccessOut(
         owner=access.owner,
         role=None if state.role is None else _role_name(state.role),
-        members=members if state.whole else None,
+        members=members if state.members_visible else None,
         link=LinkOut(role=_level_name(access.link.role), token=token) if access.link is not None and token else None,
         public=access.public,
     )
