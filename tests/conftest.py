@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
-from tests.harness import ServerProcess
+from tests.support.harness import ServerProcess
 
 
 @pytest.fixture(scope="session", autouse=True)

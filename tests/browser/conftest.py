@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page
 
 from tests.browser.chromium import chromium
 from tests.browser.page import Open, own
-from tests.harness import ServerProcess
+from tests.support.harness import ServerProcess
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

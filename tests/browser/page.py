@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from playwright.async_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
-from tests.harness import UNIT, Json, ServerProcess, eventually, rest_client
+from tests.support.harness import UNIT, Json, ServerProcess, eventually, rest_client
 
 Open = Callable[..., Awaitable[Page]]
 """Opens a path in a profile of its own; takes the options of a Playwright context."""

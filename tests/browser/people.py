@@ -12,9 +12,9 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import Open
-from tests.harness import Json, ServerProcess, rest_client
+from tests.support.accounts import PASSWORD, add_user, with_accounts
+from tests.support.harness import Json, ServerProcess, rest_client
 
 _numbers = itertools.count(1)
 

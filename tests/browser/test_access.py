@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, make, saved, title
-from tests.harness import ServerProcess, note_in, rest_client
+from tests.support.harness import ServerProcess, note_in, rest_client
 
 
 async def test_phone_shows_one_thing_at_a_time(opened: Open, server: ServerProcess) -> None:

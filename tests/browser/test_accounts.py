@@ -11,11 +11,11 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, bearer
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.accounts import PASSWORD, bearer
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 

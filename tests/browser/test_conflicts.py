@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.page import SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
-from tests.harness import ServerProcess, note_in, rest_client
+from tests.support.harness import ServerProcess, note_in, rest_client
 
 
 async def test_offline_words_are_merged_with_those_of_others(opened: Open, server: ServerProcess) -> None:

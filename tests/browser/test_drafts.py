@@ -25,7 +25,7 @@ from tests.browser.page import (
     saved,
     title,
 )
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 
 async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from playwright.async_api import Browser
 from websockets.asyncio.client import connect
 
-from tests.harness import ServerProcess, eventually
+from tests.support.harness import ServerProcess, eventually
 
 OPEN = """() => {
   window.sources = [1, 2, 3].map(() => {

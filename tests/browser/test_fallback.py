@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Locator, Page, WebSocketRoute, expect
 
 from tests.browser.page import SECOND, editor, holds, light, make, read_note, saved, title
 from tests.browser.proxy import Proxy, Sync, proxy
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 LINE = "Live editing is not available here. Your changes are saved every few seconds."
 SOON = 20 * SECOND

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.page import Open
 from tests.browser.people import button, fill, menu
-from tests.harness import ServerProcess
+from tests.support.harness import ServerProcess
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 from playwright.async_api import expect
 
 from tests.browser.page import Open, editor, holds, make, read_note, saved, title
-from tests.harness import ServerProcess, eventually, note_in
+from tests.support.harness import ServerProcess, eventually, note_in
 
 
 async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> None:

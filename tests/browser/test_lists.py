@@ -9,7 +9,7 @@ from pymongo import MongoClient
 
 from realtime.settings import Settings
 from tests.browser.page import Open, make
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
 async def test_search_tags_and_order(opened: Open, server: ServerProcess) -> None:

@@ -13,7 +13,7 @@ from redis import Redis
 
 from realtime.settings import Settings
 from tests.browser.page import SECOND, Open, editor, holds, make, saved, title
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
 async def test_two_browsers_see_each_others_writes_within_a_second(opened: Open, server: ServerProcess) -> None:

@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page import SECOND, editor, holds, make, read_note, saved
-from tests.harness import ServerProcess, eventually, note_in
-from tests.reverse_proxies import NAMES, documented, reverse_proxy
+from tests.support.harness import ServerProcess, eventually, note_in
+from tests.support.reverse_proxies import NAMES, documented, reverse_proxy
 
 BARE = "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
 NO_LIVE_EDITING = "Live editing is not available here"

@@ -9,10 +9,10 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import SECOND, editor
 from tests.browser.people import program
-from tests.harness import ServerProcess, eventually, note_in
+from tests.support.accounts import PASSWORD, add_user, with_accounts
+from tests.support.harness import ServerProcess, eventually, note_in
 
 SOON = 30 * SECOND
 SIZE = 2000

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from playwright.async_api import Browser, expect
 
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, add_user, with_accounts
 from tests.browser.page import Open
-from tests.harness import ServerProcess, rest_client
+from tests.support.accounts import PASSWORD, add_user, with_accounts
+from tests.support.harness import ServerProcess, rest_client
 
 
 async def test_swagger_ui_shows_and_tries_out(opened: Open, server: ServerProcess) -> None:

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.page import SECOND, Open, editor, holds, make, read_note, saved, title
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 WRITTEN = "This text cannot be shown as Markdown"
 PASTE = """([label, text]) => {

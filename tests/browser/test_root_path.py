@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page import editor, holds, make, saved, title
 from tests.browser.proxy import proxy
-from tests.harness import ServerProcess, note_in, rest_client
+from tests.support.harness import ServerProcess, note_in, rest_client
 
 PREFIX = "/team"
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Response, Route, expect
 
 from tests.browser.page import make, own, saved, title
-from tests.harness import ServerProcess, eventually, note_in
+from tests.support.harness import ServerProcess, eventually, note_in
 
 NASTY = [
     "<img src=x onerror=pwned()>",

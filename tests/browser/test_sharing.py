@@ -7,7 +7,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.page import Open, editor, light, saved, title
 from tests.browser.people import button, program, server, shared, sign_in, sign_up
-from tests.harness import ServerProcess, eventually, note_in
+from tests.support.harness import ServerProcess, eventually, note_in
 
 __all__ = ["server"]
 

@@ -7,7 +7,7 @@ import asyncio
 from playwright.async_api import Page, Request, Route, expect
 
 from tests.browser.page import SECOND, Open, make, saved, title
-from tests.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 
 def _watch(page: Page) -> list[Request]:

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 
 from realtime.settings import Settings
 from tests.browser.page import HOLD_UP, NOTED, SECOND, Cable, Open, editor, holds, light, make, read_note, saved
-from tests.harness import Json, ServerProcess, eventually, note_in
+from tests.support.harness import Json, ServerProcess, eventually, note_in
 
 STORED = """async () => {
   for (const { name } of await indexedDB.databases()) {

@@ -10,7 +10,7 @@ from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, make, read_note, title
-from tests.harness import ServerProcess, note_in
+from tests.support.harness import ServerProcess, note_in
 
 PACKED = "---\ntitle: Packed\ndescription: In a zip\ntags: [one, two]\n---\npears\n"
 

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from tests.browser.page import Open, editor, make, title
-from tests.harness import ServerProcess, note_in, rest_client
+from tests.support.harness import ServerProcess, note_in, rest_client
 
 
 async def test_history_of_no_note_says_so(opened: Open, server: ServerProcess) -> None:

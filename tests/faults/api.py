@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import schemathesis
 
-from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import UNIT, ServerProcess
+from tests.support.accounts import PASSWORD, add_user
+from tests.support.harness import UNIT, ServerProcess
 
 # Valid requests can get these responses because of the state of the notes.
 CONFIG = """

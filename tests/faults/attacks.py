@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from realtime.rooms import lib0, protocol
 from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
-from tests.rooms.client import Text, alternating, state_of, states_of, without_origins
+from tests.support.room_client import Text, alternating, state_of, states_of, without_origins
 
 PAUSE = 0.05
 """The delay in seconds before a client reconnects after its connection ended."""

@@ -14,8 +14,8 @@ from realtime.rooms import crdt
 from realtime.rooms.lib0 import Reader
 from tests.faults.ledger import Ledger
 from tests.faults.stand import Where
-from tests.harness import UNIT, Json, Replica, rest_client
-from tests.rooms.client import Text, Wire
+from tests.support.harness import UNIT, Json, Replica, rest_client
+from tests.support.room_client import Text, Wire
 
 LOOK = 0.02
 PATIENCE = 60.0

@@ -14,7 +14,7 @@ from tests.faults.clients import Typist
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import Where
-from tests.harness import ServerProcess
+from tests.support.harness import ServerProcess
 
 POINTS: tuple[Point | None, ...] = (
     "after_genesis_before_lineage",

@@ -17,7 +17,7 @@ from itertools import count
 from realtime.rooms import lib0, protocol
 from realtime.websocket.connection import MAX_MESSAGE_BYTES
 from realtime.websocket.feed_endpoint import MAX_FRAME_BYTES
-from tests.faults.raw import (
+from tests.faults.raw import (  # fmt: skip
     BINARY,
     CLOSE,
     FIRST,
@@ -30,10 +30,10 @@ from tests.faults.raw import (
     Peer,
     close_frame,
     frame,
-)  # fmt: skip
+)
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.utf8 import INVALID, VALID
-from tests.harness import note_in, rest_client
+from tests.support.harness import note_in, rest_client
 
 NOT_FOR_THIS_SERVER = {
     "1.1.1, 6.1.1-2": "as they are: an empty text is no JSON; that it gets through to the refusal is looked at",

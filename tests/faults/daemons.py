@@ -15,7 +15,7 @@ from pymongo import AsyncMongoClient
 
 from benchmarks.processes import free_port
 from realtime.embedded import process, programs
-from tests.harness import Json, eventually
+from tests.support.harness import Json, eventually
 
 
 class Daemon:

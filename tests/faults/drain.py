@@ -12,7 +12,7 @@ from tests.faults.load import Crowd, crowd
 from tests.faults.readers import Visitor
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import workers_of
-from tests.harness import ServerProcess, eventually, rest_client
+from tests.support.harness import ServerProcess, eventually, rest_client
 
 DRAIN = 2.0
 

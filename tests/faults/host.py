@@ -18,7 +18,7 @@ from realtime.embedded.pair import EmbeddedServers
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
 from tests.faults.stand import Fleet
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 """The library of Debian's package libfaketime."""

@@ -25,10 +25,10 @@ from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
 from realtime.rooms.yjs_update import ROOT
 from realtime.settings import Settings
-from tests.accounts.people import PASSWORD, add_user
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
-from tests.rooms.client import Wire
+from tests.support.accounts import PASSWORD, add_user
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
+from tests.support.room_client import Wire
 
 PIECES_PER_MESSAGE = 400
 WRITERS = 4

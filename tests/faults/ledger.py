@@ -20,7 +20,7 @@ from pymongo.read_concern import ReadConcern
 
 from realtime.settings import Settings
 from tests.faults.scenario import Figures
-from tests.harness import Json, eventually
+from tests.support.harness import Json, eventually
 
 TOKEN = re.compile(r"[cd][0-9]+(?=;|$)")
 SHOWN = 5

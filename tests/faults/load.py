@@ -16,7 +16,7 @@ from tests.faults.clients import PATIENCE, Feed, Typist, Watch, audience
 from tests.faults.ledger import Auditor, Broken, Ledger
 from tests.faults.scenario import Figures, Run
 from tests.faults.stand import Where
-from tests.harness import UNIT, Json, all_notes, eventually, note_in
+from tests.support.harness import UNIT, Json, all_notes, eventually, note_in
 
 LATEST = 20
 """The number of recent notes that get most of the writes, so that writes conflict."""

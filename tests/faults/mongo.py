@@ -13,7 +13,7 @@ from tests.faults.daemons import ReplicaSet, Standalone
 from tests.faults.ledger import Broken
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 NETWORK: tuple[Json, ...] = (
     {"failCommands": ["findAndModify", "insert", "update"], "closeConnection": True},

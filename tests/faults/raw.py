@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from websockets.utils import apply_mask
 
 from realtime.core.frames import BINARY, CLOSE, PING, PONG, TEXT
-from tests.harness import UNIT
+from tests.support.harness import UNIT
 
 MASK = b"\x12\x34\x56\x78"
 FIRST, MORE, LAST = TEXT & 0x7F, 0x00, 0x80

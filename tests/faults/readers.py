@@ -15,7 +15,7 @@ import psutil
 
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import UNIT, BareSocket, eventually, note_in, rest_client
+from tests.support.harness import UNIT, BareSocket, eventually, note_in, rest_client
 
 MIB = 1024 * 1024
 LOG = 100

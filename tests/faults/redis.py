@@ -15,7 +15,7 @@ from tests.faults.daemons import Valkey
 from tests.faults.load import Crowd, crowd
 from tests.faults.proxy import Toxics
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import Replica, eventually
+from tests.support.harness import Replica, eventually
 
 RESUME_OR_RESET = "resume or reset, never a silent hole"
 FIFTY = "50 times, 0 lost, all clients converge within 10 s after Redis is available again"

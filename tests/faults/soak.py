@@ -17,7 +17,7 @@ from realtime.settings import Settings
 from tests.faults.load import Crowd, crowd
 from tests.faults.readers import Visitor
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import Json, ServerProcess, eventually, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, rest_client
 
 SAMPLES = 40
 GROWING = {"notes", "history", "updates", "texts", "operations"}

@@ -16,7 +16,7 @@ import psutil
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.faults.proxy import Proxy
-from tests.harness import ServerProcess, eventually
+from tests.support.harness import ServerProcess, eventually
 
 
 class Stand:

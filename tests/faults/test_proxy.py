@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 
 from tests.faults.proxy import Proxy, Toxics
-from tests.harness import eventually
+from tests.support.harness import eventually
 
 
 @pytest.fixture

@@ -19,20 +19,9 @@ from realtime.rooms import lib0
 from realtime.websocket.connection import MAX_MESSAGE_BYTES
 from realtime.websocket.feed_endpoint import MAX_FRAME_BYTES
 from tests.faults.load import crowd
-from tests.faults.raw import (
-    BINARY,
-    CLOSE,
-    FIRST,
-    LAST,
-    MORE,
-    PING,
-    TEXT,
-    Peer,
-    close_frame,
-    frame,
-)  # fmt: skip
+from tests.faults.raw import BINARY, CLOSE, FIRST, LAST, MORE, PING, TEXT, Peer, close_frame, frame  # fmt: skip
 from tests.faults.scenario import Figures, Run, scenario
-from tests.harness import UNIT, ServerProcess
+from tests.support.harness import UNIT, ServerProcess
 
 MIB = 1024 * 1024
 BURST = 20

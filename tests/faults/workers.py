@@ -12,7 +12,7 @@ from realtime.notes.models import NoteChange
 from tests.faults.coediting import lure, visitors
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.rooms.conftest import Worker, working
+from tests.unit.rooms.conftest import Worker, working
 
 POINTS = get_args(Point)
 OFTEN = {"before_write", "after_write_before_publish", "after_publish_before_clear", "after_write_before_settle"}

@@ -1,0 +1,121 @@
+"""Actions that require a confirmed password: which, for how long, and for which session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from realtime.auth.tokens import digest
+from tests.support.accounts import PASSWORD, Browser, bearer, forget_proof, parts_of, run
+from tests.support.harness import note_in
+
+Browse = Callable[..., Browser]
+WRONG = "wrong horse battery staple"
+NEEDED = {
+    "detail": "Confirm your password first: send it to POST /auth/confirm, then repeat this request",
+    "required": "password_confirmation",
+}
+
+
+def make_token(who: Browser) -> Response:
+    return who.post("/auth/tokens", json={"name": "for a program"})
+
+
+def confirm(who: Browser, password: str = PASSWORD) -> Response:
+    return who.post("/auth/confirm", json={"password": password})
+
+
+def test_token_after_a_fresh_sign_in_needs_no_confirmation(ann: Browser) -> None:
+    assert make_token(ann).status_code == 201
+
+
+def test_token_needs_a_confirmation_in_the_same_session(browse: Browse, ann: Browser) -> None:
+    phone = browse().sign_in(ann.name)
+    forget_proof(ann)
+    refused = make_token(ann)
+    assert (refused.status_code, refused.json()) == (403, NEEDED)
+    assert ann.get("/auth/tokens").json() == []
+    wrong = confirm(ann, WRONG)
+    assert (wrong.status_code, wrong.json()) == (403, {"detail": "The password is wrong"})
+    assert confirm(phone).status_code == 204
+    assert make_token(ann).json() == NEEDED
+    assert confirm(ann).status_code == 204
+    assert make_token(ann).status_code == 201
+
+
+def test_session_of_an_earlier_release_needs_a_confirmation(host: TestClient, ann: Browser) -> None:
+    sessions = parts_of(host).store.sessions._sessions
+    run(host, lambda: sessions.update_one({"_id": digest(ann.secret)}, {"$unset": {"proven_date": ""}}))
+    assert make_token(ann).json() == NEEDED
+    assert confirm(ann).status_code == 204
+    assert make_token(ann).status_code == 201
+
+
+def test_password_change_confirms_the_session(ann: Browser) -> None:
+    forget_proof(ann)
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": f"{PASSWORD} two"}).status_code == 204
+    assert make_token(ann).status_code == 201
+
+
+def test_wrong_confirmations_share_the_limit_of_password_changes(browse: Browse, ann: Browser) -> None:
+    phone = browse().sign_in(ann.name)
+    statuses = [confirm(ann, WRONG).status_code for _ in range(3)]
+    statuses += [ann.post("/auth/password", json={"old": WRONG, "new": PASSWORD}).status_code for _ in range(2)]
+    assert statuses == [403] * 5
+    limited = confirm(ann)
+    assert limited.status_code == 429
+    assert int(limited.headers["retry-after"]) >= 1
+    assert confirm(phone).status_code == 204
+    assert browse().try_sign_in(ann.name).status_code == 200
+
+
+def test_confirmation_is_for_people_only(browse: Browse, ann: Browser) -> None:
+    token = bearer(ann.token()["token"])
+    assert browse().post("/auth/confirm", json={"password": PASSWORD}, headers=token).status_code == 403
+    assert confirm(browse()).status_code == 401
+
+
+def test_confirmations_are_in_the_audit(root: Browser, ann: Browser) -> None:
+    confirm(ann, WRONG)
+    confirm(ann)
+    entries = root.get("/audit", params={"who": ann.name, "action": "password.confirm"}).json()
+    assert [entry["ok"] for entry in entries] == [True, False]
+
+
+@pytest.fixture
+def note(ann: Browser) -> int:
+    id: int = ann.post("/notes/", json=note_in()).json()["id"]
+    return id
+
+
+def test_transfer_needs_a_confirmation_but_sharing_does_not(ann: Browser, root: Browser, note: int) -> None:
+    forget_proof(ann)
+    path = f"/notes/{note}/access"
+    assert ann.put(path, json={"members": [{"name": "root", "role": "editor"}]}).status_code == 200
+    assert ann.put(path, json={"owner": ann.name}).status_code == 200  # no transfer
+    refused = ann.put(path, json={"owner": "root"})
+    assert (refused.status_code, refused.json()) == (403, NEEDED)
+    assert ann.get(path).json()["owner"] == ann.name
+    assert confirm(ann).status_code == 204
+    assert ann.put(path, json={"owner": "root"}).json()["owner"] == "root"
+
+
+def test_api_token_cannot_transfer_a_note(browse: Browse, ann: Browser, root: Browser, note: int) -> None:
+    token = bearer(ann.token()["token"])
+    answer = browse().put(f"/notes/{note}/access", json={"owner": "root"}, headers=token)
+    assert (answer.status_code, answer.json()) == (
+        403,
+        {"detail": "API tokens cannot do this. Sign in with your password"},
+    )
+
+
+def test_confirmation_is_not_requested_from_users_without_the_right(browse: Browse, ann: Browser, note: int) -> None:
+    bob = browse().sign_up()
+    forget_proof(bob)
+    assert bob.put(f"/notes/{note}/access", json={"owner": "root"}).status_code == 404
+    ann.put(f"/notes/{note}/access", json={"members": [{"name": bob.name, "role": "editor"}]})
+    answer = bob.put(f"/notes/{note}/access", json={"owner": bob.name})
+    assert (answer.status_code, answer.json()) == (403, {"detail": "You may not share this note"})

@@ -1,0 +1,56 @@
+"""Invites: listing, revocation, and rejection of revoked invites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.settings import Settings
+from tests.support.accounts import HERE, PASSWORD, Browser, bearer, with_accounts
+
+Browse = Callable[..., Browser]
+
+
+@pytest.fixture(scope="module")
+def host(module_settings: Settings) -> Iterator[TestClient]:
+    """Start a server that requires an invite."""
+    with TestClient(create_app(with_accounts(module_settings, sign_up="invite")), base_url=HERE) as client:
+        yield client
+
+
+def test_invites_are_listed_until_they_are_used_or_revoked(browse: Browse, root: Browser) -> None:
+    first, second = root.post("/invites").json(), root.post("/invites").json()
+    listed = root.get("/invites")
+    assert listed.headers["cache-control"] == "no-store"
+    assert [one["id"] for one in listed.json()] == [second["id"], first["id"]]
+    assert {one["by"] for one in listed.json()} == {"root"}
+    dates = [datetime.fromisoformat(listed.json()[0][name]) for name in ("created_date", "expires_date")]
+    assert dates[1] - dates[0] == timedelta(days=7)
+    assert first["invite"] not in listed.text
+    ann = browse().sign_up(invite=first["invite"])
+    assert [one["id"] for one in root.get("/invites").json()] == [second["id"]]
+    assert root.delete(f"/invites/{second['id']}").status_code == 204
+    assert root.get("/invites").json() == []
+    late = browse()
+    answer = late.post("/auth/sign-up", json={"name": late.name, "password": PASSWORD, "invite": second["invite"]})
+    assert answer.status_code == 403
+    for id in (first["id"], second["id"], "0" * 32):
+        gone = root.delete(f"/invites/{id}")
+        assert (gone.status_code, gone.json()["detail"][:16]) == (404, "Invite not found")
+    assert ann.get("/invites").status_code == 403
+    assert ann.delete(f"/invites/{second['id']}").status_code == 403
+    entries = root.get("/audit", params={"who": "root", "action": "invite.revoke"}).json()
+    assert [(one["target"], one["ok"]) for one in entries] == [(second["id"], True)]
+
+
+def test_token_that_only_reads_lists_invites_but_does_not_revoke_them(browse: Browse, root: Browser) -> None:
+    made = root.post("/invites").json()
+    reading = bearer(root.token(scope="read")["token"])
+    assert [one["id"] for one in browse().get("/invites", headers=reading).json()] == [made["id"]]
+    assert browse().delete(f"/invites/{made['id']}", headers=reading).status_code == 403
+    assert browse().get("/invites").status_code == 401
+    assert root.delete("/invites/not-an-id").status_code == 422

@@ -1,0 +1,155 @@
+"""Password guesses from 100 networks at once. The owner can still sign in from any of their browsers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.auth import sign_in_guard
+from realtime.settings import Settings
+from tests.support.accounts import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
+from tests.support.harness import UNIT, ServerProcess, eventually, rest_client
+
+Browse = Callable[..., Browser]
+
+NETWORKS = 100
+NEAR = "192.0.2.7"
+NEW_PASSWORD = "another horse and another staple"
+WRONG = {"name": "ann", "password": "wrong wrong wrong wrong"}
+
+
+@asynccontextmanager
+async def attack(url: str) -> AsyncIterator[Counter[int]]:
+    """Guess ann's password from 100 networks while the block runs. Yield the statuses of the responses so far."""
+    statuses: Counter[int] = Counter()
+
+    async def guess(rest: httpx.AsyncClient, number: int) -> None:
+        while True:
+            headers = {"X-Forwarded-For": f"10.{number}.0.{1 + number}"}
+            answer = await rest.post("/auth/sign-in", json=WRONG, headers=headers, timeout=120)
+            statuses[answer.status_code] += 1
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, limits=limits) as rest:
+        tasks = [asyncio.create_task(guess(rest, number)) for number in range(NETWORKS)]
+        try:
+            yield statuses
+            assert not any(task.done() for task in tasks), "the attack went on to the end"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def browser(url: str, address: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Open a browser with its own cookies at an address."""
+    async with rest_client(url) as rest:
+        rest.headers["X-Forwarded-For"] = address
+        rest.timeout = httpx.Timeout(90 * UNIT)
+        yield rest
+
+
+async def sign_in(rest: httpx.AsyncClient, password: str = PASSWORD) -> None:
+    """Sign in as ann."""
+    answer = await rest.post("/auth/sign-in", json={"name": "ann", "password": password})
+    assert answer.status_code == 200, answer.text
+
+
+async def test_attack_from_100_networks_locks_nobody_out(
+    settings: Settings, serve: Callable[..., ServerProcess]
+) -> None:
+    options = {"auth": "accounts", "password_memory": 8192}
+    await add_user(settings.model_copy(update=options), "ann")
+    server = serve(**options)
+    async with browser(server.url, "192.0.2.1") as known, browser(server.url, "198.51.100.1") as new:
+        await sign_in(known)
+        async with attack(server.url) as statuses:
+            await eventually(lambda: statuses[401] > NETWORKS, within=60)
+            for _ in range(5):
+                assert (await known.post("/auth/sign-out")).status_code == 204
+                await sign_in(known)
+            async with asyncio.timeout(60 * UNIT):
+                await sign_in(new)
+            changed = await known.post("/auth/password", json={"old": PASSWORD, "new": NEW_PASSWORD})
+            assert changed.status_code == 204
+            await sign_in(known, NEW_PASSWORD)
+            assert set(statuses) <= {401, 429}
+
+
+class TestDeviceCookie:
+    @pytest.fixture(autouse=True)
+    def _no_delay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sign_in_guard, "MAX_DELAY_SECONDS", 0)
+
+    def _use_up(self, neighbor: Browser, name: str) -> None:
+        """Fail to sign in until the network of a browser is blocked."""
+        statuses = [neighbor.try_sign_in(name, "wrong wrong wrong wrong").status_code for _ in range(11)]
+        assert statuses == [401] * 10 + [429]
+
+    def test_known_browser_signs_in_where_others_are_refused(self, browse: Browse) -> None:
+        ann, neighbor = browse(address=NEAR).sign_up(), browse(address=NEAR)
+        ann.post("/auth/sign-out")
+        self._use_up(neighbor, ann.name)
+        refused = neighbor.try_sign_in(ann.name)
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (429, True)
+        ann.sign_in(ann.name)
+
+    def test_new_password_resets_devices_but_that_of_the_change(self, browse: Browse) -> None:
+        ann = browse().sign_up()
+        phone = browse(address=NEAR).sign_in(ann.name)
+        assert ann.post("/auth/password", json={"old": PASSWORD, "new": NEW_PASSWORD}).status_code == 204
+        self._use_up(browse(address=NEAR), ann.name)
+        assert phone.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
+        ann.post("/auth/sign-out")
+        ann.sign_in(ann.name, NEW_PASSWORD)
+
+    def test_password_that_the_operator_sets_resets_devices(self, host: TestClient, browse: Browse) -> None:
+        ann = browse(address=NEAR).sign_up()
+        run(host, lambda: parts_of(host).accounts.users.reset(ann.name, NEW_PASSWORD))
+        self._use_up(browse(address=NEAR), ann.name)
+        assert ann.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
+
+    def test_device_is_known_for_its_user_only_and_a_browser_has_one_for_each(self, browse: Browse) -> None:
+        ann, other = browse().sign_up(), browse(address=NEAR).sign_up()
+        mine, theirs = ann.name, other.name
+        ann.sign_in(theirs)
+        self._use_up(browse(address=NEAR), mine)
+        assert other.try_sign_in(mine).status_code == 429
+        ann.sign_in(mine)
+        assert len(ann.cookies["realtime-device"].split(".")) == 2
+
+    def test_failures_of_a_browser_do_not_refuse_other_devices(self, browse: Browse) -> None:
+        ann = browse().sign_up()
+        thief = browse()
+        thief.cookies.set("realtime-device", ann.cookies["realtime-device"], domain="127.0.0.1")
+        phone = browse().sign_in(ann.name)
+        for _ in range(10):
+            assert thief.try_sign_in(ann.name, "wrong wrong wrong wrong").status_code == 401
+        self._use_up(thief, ann.name)
+        phone.sign_in(ann.name)
+
+    def test_password_change_is_refused_after_wrong_ones_of_its_session_only(self, browse: Browse) -> None:
+        ann = browse().sign_up()
+        phone = browse().sign_in(ann.name)
+        wrong = {"old": NEW_PASSWORD, "new": NEW_PASSWORD}
+        assert [phone.post("/auth/password", json=wrong).status_code for _ in range(6)] == [403] * 5 + [429]
+        right = {"old": PASSWORD, "new": NEW_PASSWORD}
+        assert phone.post("/auth/password", json=right).status_code == 429
+        assert ann.post("/auth/password", json=right).status_code == 204
+
+    def test_rules_hold_while_redis_is_away(self, settings: Settings) -> None:
+        away = with_accounts(settings, redis_url="redis://127.0.0.1:1/0")
+        with TestClient(create_app(away), base_url=HERE) as host:
+            Browser(host).sign_up()
+            ann = Browser(host).sign_up()
+            self._use_up(Browser(host, address=NEAR), ann.name)
+            assert Browser(host, address=NEAR).try_sign_in(ann.name).status_code == 429
+            ann.sign_in(ann.name)

@@ -1,0 +1,311 @@
+"""Sessions, tokens and tickets: what they give access to, and how they end."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import jwt
+import pytest
+from starlette.testclient import TestClient
+
+from realtime.auth.sign_in_guard import ClientInfo
+from realtime.auth.tokens import TokenClaims, make_jwt, read_jwt
+from realtime.errors import NotSignedIn
+from realtime.notes.service import MAX_BATCH_NOTES
+from realtime.store.lists import EXPORTED
+from realtime.transfer import bundle
+from tests.support.accounts import PASSWORD, Browser, bearer, parts_of, run, slowly
+from tests.support.harness import Json, note_in
+
+Browse = Callable[..., Browser]
+OTHER = "another horse and another staple"
+
+
+def test_sessions_are_listed_and_ended(browse: Browse, ann: Browser) -> None:
+    phone = browse()
+    phone.headers["User-Agent"] = "Phone/1.0 " + "x" * 300
+    phone.sign_in(ann.name)
+    listed = ann.get("/auth/sessions").json()
+    assert [one["current"] for one in listed] == [False, True]
+    assert listed[0]["agent"] == ("Phone/1.0 " + "x" * 300)[:200]
+    assert listed[0]["address"].startswith("10.0.")
+    assert ann.delete(f"/auth/sessions/{listed[0]['id']}").status_code == 204
+    assert phone.user is None
+    assert ann.delete(f"/auth/sessions/{listed[0]['id']}").json() == {"detail": "Session not found"}
+    third = browse().sign_in(ann.name)
+    assert ann.delete("/auth/sessions").status_code == 204
+    assert third.user is None
+    assert [one["current"] for one in ann.get("/auth/sessions").json()] == [True]
+
+
+def test_nobody_ends_the_sessions_of_others(browse: Browse, ann: Browser) -> None:
+    bob = browse().sign_up()
+    (session,) = ann.get("/auth/sessions").json()
+    token = ann.token()
+    assert bob.delete(f"/auth/sessions/{session['id']}").status_code == 404
+    assert bob.delete(f"/auth/tokens/{token['id']}").status_code == 404
+    assert ann.delete(f"/auth/sessions/{token['id']}").status_code == 404
+    assert ann.user is not None
+
+
+def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann: Browser) -> None:
+    phone = browse().sign_in(ann.name)
+    token = ann.token()["token"]
+    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": OTHER}).status_code == 204
+    assert ann.user
+    assert not phone.user
+    assert browse().get("/auth/me", headers=bearer(signed)).status_code == 401
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 200
+    assert browse().try_sign_in(ann.name).status_code == 401
+    browse().sign_in(ann.name, OTHER)
+
+
+def test_changing_the_password_revokes_api_tokens_on_request(browse: Browse, ann: Browser) -> None:
+    phone, token = browse().sign_in(ann.name), ann.token()["token"]
+    wrong = {"old": OTHER, "new": OTHER, "revoke_tokens": True}
+    assert ann.post("/auth/password", json=wrong).status_code == 403
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 200
+    assert ann.post("/auth/password", json={**wrong, "old": PASSWORD}).status_code == 204
+    assert ann.get("/auth/tokens").json() == []
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 401
+    assert not phone.user
+    assert ann.user
+    assert browse().get("/auth/me", headers=bearer(ann.token()["token"])).status_code == 200
+
+
+def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -> None:
+    phone = browse().sign_in(ann.name)
+    assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).json() == {
+        "detail": "The old password is wrong"
+    }
+    assert ann.post("/auth/password", json={"old": PASSWORD, "new": "too short"}).status_code == 422
+    assert phone.user
+    browse().sign_in(ann.name)
+
+
+def test_a_disabled_user_has_nothing_left(browse: Browse, root: Browser, ann: Browser) -> None:
+    token = ann.token()["token"]
+    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    assert root.post(f"/users/{ann.name.upper()}/disable").json()["disabled"] is True
+    assert not ann.user
+    for one in (token, signed):
+        assert browse().get("/auth/me", headers=bearer(one)).status_code == 401
+    assert browse().try_sign_in(ann.name).status_code == 401
+    assert root.post(f"/users/{ann.name}/enable").json()["disabled"] is False
+    browse().sign_in(ann.name)
+    assert browse().get("/auth/me", headers=bearer(token)).status_code == 401
+    assert root.post("/users/root/disable").status_code == 403
+    assert root.post("/users/nobody/disable").json() == {"detail": "User not found"}
+
+
+def test_api_tokens(browse: Browse, ann: Browser) -> None:
+    made = ann.token(scope="read", expires_days=1)
+    assert made["token"].startswith("rt_")
+    program = browse()
+    assert program.get("/auth/me", headers=bearer(made["token"])).json()["user"]["via"] == "token"
+    (listed,) = ann.get("/auth/tokens").json()
+    assert listed["used_date"] is not None
+    assert {**listed, "used_date": None} == {name: value for name, value in made.items() if name != "token"}
+    for method, path in (("GET", "/auth/sessions"), ("POST", "/auth/tokens"), ("DELETE", "/auth/sessions")):
+        body = {"name": "heir"} if method == "POST" else None
+        assert program.request(method, path, json=body, headers=bearer(made["token"])).status_code == 403
+    assert ann.delete(f"/auth/tokens/{made['id']}").status_code == 204
+    answer = program.get("/notes/", headers=bearer(made["token"]))
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert ann.get("/auth/tokens").json() == []
+
+
+def test_a_token_of_an_admin_that_reads_only_reads(browse: Browse, root: Browser, ann: Browser) -> None:
+    reading = bearer(root.token(scope="read")["token"])
+    assert browse().get("/users", headers=reading).status_code == 200
+    assert browse().post(f"/users/{ann.name}/disable", headers=reading).status_code == 403
+
+
+def test_signed_tokens(browse: Browse, ann: Browser) -> None:
+    program = browse()
+    grant = program.post("/auth/token", data={"grant_type": "password", "username": ann.name, "password": PASSWORD})
+    assert grant.headers["cache-control"] == "no-store"
+    token = grant.json()["access_token"]
+    assert {**grant.json(), "access_token": ""} == {
+        "access_token": "",
+        "token_type": "bearer",
+        "expires_in": 900,
+        "scope": "read write",
+    }
+    assert program.get("/auth/me", headers=bearer(token)).json()["user"]["name"] == ann.name
+    (session,) = [one for one in ann.get("/auth/sessions").json() if not one["current"]]
+    told = jwt.decode(token, options={"verify_signature": False})
+    assert (told["sub"], told["sid"]) == (ann.name, session["id"])
+    assert ann.delete(f"/auth/sessions/{session['id']}").status_code == 204
+    assert program.get("/auth/me", headers=bearer(token)).status_code == 401
+
+
+def test_a_signed_token_that_reads_only_reads(browse: Browse, ann: Browser) -> None:
+    form = {"username": ann.name, "password": PASSWORD, "scope": "read"}
+    reading = bearer(browse().post("/auth/token", data=form).json()["access_token"])
+    assert browse().get("/auth/me", headers=reading).json()["user"]["name"] == ann.name
+    for path, body in (("/auth/tokens", {"name": "heir"}), ("/auth/password", {"old": PASSWORD, "new": OTHER})):
+        assert browse().post(path, json=body, headers=reading).status_code == 403
+
+
+@pytest.mark.parametrize("scheme", ["Basic Og==", "Digest x", "", "Bearer"])
+def test_what_is_no_bearer_s_is_not_looked_at(browse: Browse, ann: Browser, scheme: str) -> None:
+    form = {"username": ann.name, "password": PASSWORD}  # Swagger UI sends a Basic header along
+    assert browse().post("/auth/token", data=form, headers={"Authorization": scheme}).status_code == 200
+
+
+def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
+    key: str = run(host, parts_of(host).authenticator.key)
+    mine = ann.get("/auth/sessions").json()[0]["id"]
+    now = datetime.now(UTC)
+    good = {"sub": ann.name, "sid": mine, "jti": "x", "exp": now + timedelta(minutes=1)}
+    assert browse().get("/auth/me", headers=bearer(jwt.encode(good, key, "HS256"))).status_code == 200
+    none = base64.urlsafe_b64encode(json.dumps({"alg": "none"}).encode()).decode().rstrip("=")
+    forged = [
+        jwt.encode(good, "x" * 64, "HS256"),
+        jwt.encode(good, key, "HS512"),
+        jwt.encode(good, None, "none"),
+        jwt.encode({**good, "sub": "root"}, key, "HS256"),
+        jwt.encode({**good, "sid": "0" * 32}, key, "HS256"),
+        jwt.encode({**good, "sid": {"$ne": ""}}, key, "HS256"),
+        jwt.encode({**good, "exp": now - timedelta(seconds=1)}, key, "HS256"),
+        jwt.encode({name: value for name, value in good.items() if name != "exp"}, key, "HS256"),
+        f"{none}.{make_jwt(key, TokenClaims(ann.name, mine)).split('.')[1]}.",
+        "rt_" + "x" * 43,
+        "..",
+        "x" * 9000,
+    ]
+    for token in forged:
+        assert browse().get("/auth/me", headers=bearer(token)).status_code == 401, token
+    with pytest.raises(ValueError, match="Signature"):
+        read_jwt("another key of more than 32 bytes length", make_jwt(key, TokenClaims("ann", mine)))
+
+
+def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> None:
+    parts = parts_of(host)
+    id = ann.get("/auth/sessions").json()[0]["id"]
+    now = datetime.now(UTC)
+
+    async def age(**fields: datetime) -> None:
+        parts.authenticator.forget([id])
+        await parts.store.sessions._sessions.update_one({"_id": id}, {"$set": fields})
+
+    run(host, lambda: age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1)))
+    assert ann.user is not None
+    (listed,) = ann.get("/auth/sessions").json()
+    left = datetime.fromisoformat(listed["expires_date"]) - now
+    assert timedelta(days=13.9) < left < timedelta(days=14.1)
+    near = now + timedelta(hours=1)
+    run(host, lambda: age(used_date=now - timedelta(days=13), ends_date=near))
+    assert ann.user is not None
+    left = datetime.fromisoformat(ann.get("/auth/sessions").json()[0]["expires_date"]) - now
+    assert left < timedelta(hours=1.1)
+    run(host, lambda: age(expires_date=now - timedelta(seconds=1)))
+    assert ann.user is None
+
+
+def test_audit(browse: Browse, root: Browser, ann: Browser) -> None:
+    assert ann.get("/audit").status_code == 403
+    assert browse().get("/audit").status_code == 401
+    browse().try_sign_in(ann.name, "wrong wrong wrong wrong")
+    browse().try_sign_in("perhaps-a-password")
+    ann.delete(f"/auth/tokens/{ann.token()['id']}")
+    ann.post("/auth/sign-out")
+    mine = root.get("/audit", params={"who": ann.name}).json()
+    assert [(entry["action"], entry["ok"]) for entry in mine] == [
+        ("sign-out", True), ("token.end", True), ("token.make", True), ("sign-in", False), ("sign-up", True),
+    ]  # fmt: skip
+    assert mine[1]["target"] == mine[2]["target"]
+    assert all(entry["address"].startswith("10.0.") for entry in mine)
+    everything = root.get("/audit", params={"limit": 1000})
+    assert "link" not in everything.headers
+    assert "perhaps-a-password" not in everything.text
+    pages: list[object] = []
+    path: str | None = "/audit?limit=3&action=sign-up"
+    while path:
+        page = root.get(path)
+        assert len(page.json()) <= 3
+        pages += page.json()
+        path = page.links.get("next", {}).get("url")
+    assert pages == [entry for entry in everything.json() if entry["action"] == "sign-up"]
+    for after in ("nonsense", "WyJpZCIsMSwxXQ", "WyJhdWRpdCIseyIkbmUiOjF9LDBd"):
+        assert root.get("/audit", params={"after": after}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/notes/", note_in()), ("/auth/tokens", {"name": "to stay"}), ("/auth/ticket", {"note": 1})],
+)
+def test_what_began_while_it_held_does_nothing_after_the_end(
+    host: TestClient, ann: Browser, path: str, body: Json
+) -> None:
+    async def end() -> None:
+        await parts_of(host).authenticator.end(ann.name)
+
+    assert slowly(ann, "POST", path, body, end).startswith(b"401 ")
+
+
+def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browser) -> None:
+    for _ in range(EXPORTED + 1):
+        ann.post("/notes/", json=note_in())
+
+    async def end() -> None:
+        await parts_of(host).authenticator.end(ann.name)
+
+    exported = slowly(ann, "GET", "/export", None, end)
+    assert exported.startswith(b"200 PK")
+    assert not zipfile.is_zipfile(io.BytesIO(exported[4:]))
+
+
+def test_an_import_stops_at_the_end_of_its_session(
+    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = parts_of(host).notes
+    made = 0
+
+    async def import_notes(*arguments: Any) -> AsyncIterator[Sequence[int]]:
+        nonlocal made
+        async for ids in import_all(*arguments):
+            made += len(ids)
+            await parts_of(host).authenticator.end(ann.name)
+            yield ids
+
+    import_all = notes.import_notes
+    monkeypatch.setattr(notes, "import_notes", import_notes)
+    files = [("files", (f"{n}.md", b"# A note\n\nwith words")) for n in range(3 * MAX_BATCH_NOTES)]
+    assert ann.post("/import", files=files).status_code == 401
+    assert made == MAX_BATCH_NOTES
+
+
+def test_an_import_is_not_begun_after_the_end_of_its_session(
+    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = bundle.check
+
+    def read(*arguments: Any, **options: Any) -> Any:  # in a thread
+        run(host, partial(parts_of(host).authenticator.end, ann.name))
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(bundle, "check", read)
+    assert ann.post("/import", files={"files": ("one.md", b"# A note\n\nwith words")}).status_code == 401
+    notes = parts_of(host).store._connection.database.notes
+    assert run(host, partial(notes.count_documents, {"access.owner": ann.name})) == 0
+
+
+def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
+    async def make() -> None:
+        parts = parts_of(host)
+        principal = await parts.authenticator.of_secret(ann.secret, None)
+        await parts.accounts.users.reset(ann.name, "another password of hers")
+        with pytest.raises(NotSignedIn):
+            await parts.accounts.make_token(principal, "to stay", 366, ClientInfo(), writes=True)
+
+    run(host, make)

@@ -1,0 +1,191 @@
+"""Authentication of WebSockets: by cookie, by header, by the first frame, and by ticket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
+
+from realtime.auth.tokens import digest
+from realtime.core.close_codes import CloseCode
+from realtime.settings import Settings
+from realtime.websocket import authenticate
+from tests.support.accounts import HERE, Browser, bearer, parts_of, run, with_accounts
+from tests.support.harness import Json, note_in
+
+Browse = Callable[..., Browser]
+OTHER = "http://notes.example"
+FEED = "ws://127.0.0.1/ws"
+
+
+@pytest.fixture(scope="module")
+def module_settings(module_settings: Settings) -> Settings:
+    return with_accounts(module_settings, origins=OTHER)
+
+
+@contextmanager
+def feed(browser: Browser, **headers: str) -> Iterator[WebSocketTestSession]:
+    with browser.websocket_connect(FEED, headers=headers) as socket:
+        yield socket
+
+
+def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
+    """Return the close code of a socket, and the frames before it."""
+    frames = []
+    try:
+        while True:
+            frames.append(socket.receive_json())
+    except WebSocketDisconnect as closed:
+        return CloseCode(closed.code), frames
+
+
+def authenticator(host: TestClient) -> list[Any]:
+    """Return the principals that are connected to the feed."""
+    return [client.principal for client in parts_of(host).feed._hub.clients()]
+
+
+@pytest.mark.parametrize("origin", [HERE, OTHER])
+def test_a_cookie_counts_for_pages_of_this_server(host: TestClient, ann: Browser, origin: str) -> None:
+    with feed(ann, Origin=origin) as socket:
+        assert socket.receive_json()["type"] == "ready"
+        assert [principal.name for principal in authenticator(host)] == [ann.name]
+
+
+@pytest.mark.parametrize("origin", ["https://127.0.0.1", None])
+def test_a_cookie_counts_for_an_exact_origin_only(host: TestClient, ann: Browser, origin: str | None) -> None:
+    with feed(ann, **({"Origin": origin} if origin else {})) as socket:
+        socket.send_json({"type": "auth"})
+        assert socket.receive_json()["type"] == "ready"
+        assert [principal.name for principal in authenticator(host)] == [None]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:81", "http://127.0.0.1.example", "null"])
+def test_other_sites_do_not_get_a_socket(ann: Browser, origin: str) -> None:
+    for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
+        with pytest.raises(WebSocketDenialResponse) as refused, ann.websocket_connect(path, headers={"Origin": origin}):
+            pass
+        assert refused.value.status_code == 403
+
+
+def test_header(host: TestClient, browse: Browse, ann: Browser) -> None:
+    made = ann.token(scope="read")
+    with feed(browse(), **bearer(made["token"])) as socket:
+        assert socket.receive_json()["type"] == "ready"
+        (principal,) = authenticator(host)
+        assert (principal.name, principal.writes, principal.session) == (ann.name, False, made["id"])
+    for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            browse().websocket_connect(path, headers=bearer("rt_nonsense")),
+        ):
+            pass
+        assert refused.value.status_code == 401
+        assert refused.value.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_first_frame(host: TestClient, browse: Browse, ann: Browser) -> None:
+    token = ann.token()["token"]
+    for frame, name in (({"type": "auth", "token": token}, ann.name), ({"type": "auth"}, None)):
+        with feed(browse()) as socket:
+            socket.send_json(frame)
+            assert socket.receive_json()["type"] == "ready"
+            assert [principal.name for principal in authenticator(host)] == [name]
+            socket.send_json(frame)
+            code, frames = last(socket)
+            assert (code, frames[-1]["type"]) == (CloseCode.BAD_FRAME, "error")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "auth", "token": "rt_wrong"}',
+        '{"type": "auth", "token": {"$ne": ""}}',
+        '{"type": "pong"}',
+        '{"type": "presence", "id": 1, "state": {}}',
+        "nonsense",
+        '{"type": "auth", "token": "' + "x" * 100_000 + '"}',
+    ],
+)
+def test_first_frames_that_are_refused(browse: Browse, text: str) -> None:
+    with feed(browse()) as socket:
+        socket.send_text(text)
+        code, (error,) = last(socket)
+        assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")
+        assert "rt_wrong" not in error["detail"]
+    with feed(browse()) as socket:
+        socket.send_bytes(b"{}")
+        assert last(socket)[0] == CloseCode.NOT_SIGNED_IN
+
+
+def test_who_says_nothing_is_closed(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert authenticate.AUTH_TIMEOUT_SECONDS == 10
+    monkeypatch.setattr(authenticate, "AUTH_TIMEOUT_SECONDS", 0.05)
+    with feed(browse()) as socket:
+        code, (error,) = last(socket)
+        assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")
+    with feed(browse()):
+        pass  # and who goes is let go
+
+
+def test_auth_is_refused_where_there_are_no_accounts(client: TestClient) -> None:
+    with client.websocket_connect("/ws") as socket:
+        assert socket.receive_json()["type"] == "ready"
+        socket.send_json({"type": "auth"})
+        code, (error,) = last(socket)
+        assert (code, "no accounts" in error["detail"]) == (CloseCode.BAD_FRAME, True)
+
+
+def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
+    note = ann.post("/notes/", json=note_in()).json()["id"]
+    with ann.websocket_connect(f"{FEED}?notes={note}", headers={"Origin": HERE}) as socket:
+        frame = socket.receive_json()
+        while frame["type"] != "ready":  # the note's own event may come first
+            frame = socket.receive_json()
+        socket.send_json({"type": "presence", "id": note, "state": {"name": "root", "color": "red"}})
+        assert socket.receive_json()["state"] == {"name": ann.name, "color": "red"}
+
+
+def enter(browser: Browser, note: int, ticket: str) -> int | None:
+    """Enter a room, and return the status if it is rejected."""
+    try:
+        with browser.websocket_connect(f"ws://127.0.0.1/sync/{note}?ticket={ticket}") as socket:
+            socket.receive_bytes()
+    except WebSocketDenialResponse as refused:
+        return refused.status_code
+    return None
+
+
+def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
+    first, second = (ann.post("/notes/", json=note_in()).json()["id"] for _ in range(2))
+
+    def new(note: int = first) -> str:
+        answer = ann.post("/auth/ticket", json={"note": note}).json()
+        assert answer["expires_in"] == 30
+        ticket: str = answer["ticket"]
+        return ticket
+
+    used = new()
+    assert enter(browse(), first, used) is None
+    assert enter(browse(), first, used) == 401
+    other = new(second)
+    assert enter(browse(), first, other) == 401
+    assert enter(browse(), second, other) == 401  # who tried a door used it up
+    assert enter(browse(), first, "nonsense") == 401
+    late = new()
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    passes = parts_of(host).store.passes._passes
+
+    async def expire() -> None:
+        await passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})
+
+    run(host, expire)
+    assert enter(browse(), first, late) == 401
+    orphan = new()
+    ann.post("/auth/sign-out")
+    assert enter(browse(), first, orphan) == 401
+    assert browse().post("/auth/ticket", json={"note": 1}).status_code == 401

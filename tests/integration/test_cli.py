@@ -1,0 +1,154 @@
+"""The command line: options and error messages."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from realtime.cli.main import app
+from realtime.embedded.lock import lock_folder
+from realtime.settings import Settings
+from realtime.version import __version__
+from tests.support.harness import refusal
+
+
+def realtime(*arguments: str) -> Result:
+    """Runs a command that needs no server, in this process."""
+    return CliRunner().invoke(app, arguments, prog_name="realtime", env={"COLUMNS": "120", "NO_COLOR": "1"})
+
+
+def test_version() -> None:
+    assert realtime("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentioned"),
+    [
+        (["--help"], ["serve", "watch", "user", "--version"]),
+        (["serve", "--help"], ["--host", "--port", "--workers", "--data", "--mongo-url", "--redis-url", "REALTIME_"]),
+        (["serve", "--help"], ["--auth", "--allow-public"]),
+        (["watch", "--help"], ["--url", "--since", "--json", "--token", "REALTIME_URL", "REALTIME_TOKEN"]),
+        (["user", "--help"], ["add", "list", "disable", "enable", "reset"]),
+        (["user", "add", "--help"], ["--admin", "--password-stdin", "--data", "--mongo-url", "--database"]),
+    ],
+)
+def test_help_names_everything(arguments: list[str], mentioned: list[str]) -> None:
+    ended = realtime(*arguments)
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert [word for word in mentioned if word not in ended.stdout] == []
+
+
+def test_help_tells_the_real_defaults() -> None:
+    shown = re.findall(r"\[default: \(?([^\s)]+)\)?\]", realtime("serve", "--help").stdout)
+    assert shown == [str(getattr(Settings(), name)) for name in ("host", "port", "workers", "data", "auth")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--port", "http"], "'--port'"),
+        (["serve", "--nonsense"], "--nonsense"),
+        (["fly"], "'fly'"),
+        (["watch", "extra"], "extra"),
+    ],
+)
+def test_usage_error_names_the_word(arguments: list[str], said: str) -> None:
+    ended = realtime(*arguments)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "70000"),
+        ("workers", "0"),
+        ("mongo_url", "mongodb://user:secret@:bad"),
+        ("mongo_url", "http://user:secret@host"),
+        ("redis_url", "http://user:secret@host"),
+        ("redis_url", "redis://:secret@host:port"),
+    ],
+)
+def test_bad_setting_is_refused_by_name_and_without_secrets(name: str, value: str, tmp_path: Path) -> None:
+    message = refusal("serve", "--data", str(tmp_path), f"--{name.replace('_', '-')}", value)
+    assert message.startswith(f"{name}: ")
+    assert "secret" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_setting_in_the_environment_is_refused_too() -> None:
+    assert refusal("serve", REALTIME_WORKERS="many").startswith("workers: ")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_bad_failpoint_is_refused(workers: str, tmp_path: Path) -> None:
+    message = refusal("serve", "--data", str(tmp_path), "--workers", workers, "--port", "0", REALTIME_FAILPOINT="here")
+    assert "failpoint" in message
+    assert "<point>:<action>" in message
+
+
+def test_option_wins_over_the_environment() -> None:
+    assert refusal("serve", "--port", "70001", REALTIME_PORT="1").startswith("port: ")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "notes.example", ""])
+def test_others_are_let_in_without_accounts_only_if_that_is_meant(host: str) -> None:
+    settings = Settings.model_construct(host=host)
+    assert settings.exposed
+    assert not settings.model_copy(update={"auth": "accounts"}).exposed
+    assert not settings.model_copy(update={"allow_public": True}).exposed
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_loopback_needs_no_accounts(host: str) -> None:
+    assert not Settings(host=host).exposed
+
+
+def test_refusal_to_let_others_in_names_both_ways_out(tmp_path: Path) -> None:
+    message = refusal("serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
+    assert "REALTIME_AUTH=accounts" in message
+    assert "--allow-public" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_host_is_refused() -> None:
+    message = refusal("serve", "--open", "--host", "nowhere.invalid")
+    assert message.startswith("cannot listen on nowhere.invalid port 8000: ")
+
+
+def test_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refusal("serve", "--port", str(port), "--data", str(tmp_path))
+    assert message == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
+    lock = lock_folder(tmp_path, os.getpid())
+    try:
+        message = refusal("serve", "--port", "0", "--data", str(tmp_path))
+    finally:
+        os.close(lock)
+    assert message.startswith(f"the data folder {tmp_path} is in use by process {os.getpid()}. ")
+    assert "--data" in message
+
+
+def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.touch()
+    assert str(file) in refusal("serve", "--port", "0", "--data", str(file))
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:http", ""]
+)
+def test_watch_refuses_what_is_no_address(url: str) -> None:
+    ended = realtime("watch", "--url", url)
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith(f"realtime: {url} is not the address of a server")

@@ -1,0 +1,385 @@
+"""The embedded databases: they end with their owner, and keep acknowledged writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import socketserver
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import bson
+import httpx
+import psutil
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+from redis import AuthenticationError, Redis
+from starlette.testclient import TestClient
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from realtime import create_app
+from realtime.embedded.lock import SECRETS, lock_folder
+from realtime.embedded.pair import EmbeddedServers, running
+from realtime.errors import EmbeddedError
+from realtime.settings import Settings
+from tests.faults.daemons import Standalone
+from tests.support.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
+
+GONE_WITHIN = 5.0
+KINDS = ("mongod", "valkey-server", "keeper")
+
+Own = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that nothing uses any more when the test ends."""
+    folder = tmp_path / "data"
+    yield folder
+    os.close(lock_folder(folder, os.getpid()))
+
+
+@pytest.fixture
+def own(folder: Path) -> Iterator[Own]:
+    """Starts server processes with embedded servers in the folder."""
+    started: list[ServerProcess] = []
+
+    def start(**changes: Any) -> ServerProcess:
+        process = ServerProcess(data_folder(folder).model_copy(update=changes))
+        started.append(process)
+        process.start()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def family(pid: int, folder: Path) -> dict[str, psutil.Process]:
+    """The keeper of a folder and its servers, below a process."""
+    found = {}
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kind = "keeper" if "realtime.embedded.supervisor" in child.cmdline() else child.name()
+            if kind in KINDS and str(folder) in " ".join([child.cwd(), *child.cmdline()]):
+                found[kind] = child
+    return found
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended; an orphan may stay a zombie where nobody reaps it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def all_gone(processes: Sequence[psutil.Process]) -> None:
+    """Waits for the end of all these processes."""
+    await eventually(lambda: all(gone(process) for process in processes), within=GONE_WITHIN)
+
+
+def listening(process: psutil.Process | None) -> int:
+    """The port that a server listens on; 0 if it does not."""
+    connections = process.net_connections("tcp4") if process is not None else []
+    ports = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    return ports.pop() if ports else 0
+
+
+@contextlib.contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Somebody else listens on a port meanwhile, and hangs up on whoever calls."""
+    with socketserver.TCPServer(("127.0.0.1", port), socketserver.BaseRequestHandler, bind_and_activate=False) as other:
+        other.allow_reuse_address = True
+        other.server_bind()
+        other.server_activate()
+        thread = threading.Thread(target=other.serve_forever, args=[0.05])
+        thread.start()
+        try:
+            yield
+        finally:
+            other.shutdown()
+            thread.join()
+
+
+async def write_until_it_fails(url: str, acknowledged: dict[int, Any]) -> None:
+    """Writes notes one after the other and remembers those that were acknowledged."""
+    async with rest_client(url) as rest:
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                answer = await rest.post("/notes/", json=note_in(content="x" * 1000))
+                if answer.status_code == 201:
+                    acknowledged[answer.json()["id"]] = answer.json()
+
+
+def test_data_survives_a_restart_even_on_other_ports_and_with_other_secrets(folder: Path) -> None:
+    """The folders of versions that had no secrets are like one that lost them."""
+    embedded = EmbeddedServers(folder)
+    embedded.start()
+    with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
+        client.realtime.notes.insert_one({"_id": 1})
+    processes = family(os.getpid(), folder)
+    ports = [listening(processes["mongod"]), listening(processes["valkey-server"])]
+    embedded.stop()
+    assert all(gone(process) for process in processes.values())
+    for secret in SECRETS.values():
+        (folder / secret).unlink()
+    with contextlib.ExitStack() as others:
+        for port in ports:
+            others.enter_context(taken(port))
+        embedded.start()
+        others.callback(embedded.stop)
+        with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
+            assert [note["_id"] for note in client.realtime.notes.find()] == [1]
+            client.realtime.notes.insert_one({"_id": 2})
+        processes = family(os.getpid(), folder)
+        assert not {listening(processes["mongod"]), listening(processes["valkey-server"])} & set(ports)
+
+
+@pytest.mark.parametrize(
+    ("known", "commands"),
+    [("//", ["listDatabases", "createUser", "replSetGetConfig", "shutdown"]), (":wrong@", ["listDatabases"])],
+    ids=["none", "wrong"],
+)
+def test_who_does_not_know_the_secrets_is_refused(embedded: EmbeddedServers, known: str, commands: list[str]) -> None:
+    strange = [
+        re.sub(r"//.*@" if known == "//" else r":\w{64}@", known, url)
+        for url in (embedded.mongo_url, embedded.redis_url)
+    ]
+    with MongoClient[dict[str, Any]](strange[0]) as mongo, Redis.from_url(strange[1]) as redis:
+        for command in commands:
+            with pytest.raises(OperationFailure, match=r"Authentication failed|requires authentication"):
+                mongo.admin.command(command)
+        with pytest.raises(AuthenticationError):
+            redis.ping()
+
+
+def compressed(command: dict[str, Any], claimed: int = 0) -> bytes:
+    """Return an OP_COMPRESSED message: a command under zlib, which claims to be larger than it is.
+
+    Its document claims the same size, so that a server which trusts the claim reads what was in its memory before.
+    """
+    document = bytearray(bson.encode({**command, "$db": "admin"}))
+    if claimed:
+        document[:4] = struct.pack("<i", claimed)
+    message = struct.pack("<ix", 0) + document  # the flags of OP_MSG, and a section of kind 0
+    size = claimed + 5 if claimed else len(message)
+    op_msg, op_compressed, by_zlib = 2013, 2012, 2
+    body = struct.pack("<iib", op_msg, size, by_zlib) + zlib.compress(message)
+    return struct.pack("<iiii", 16 + len(body), 1, 0, op_compressed) + body
+
+
+def answer_to(url: str, message: bytes) -> bytes:
+    """Return what a MongoDB sends to a stranger's message until it closes the connection or has answered."""
+    host, port = urlsplit(url).netloc.rpartition("@")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=10 * UNIT) as connection:
+        connection.sendall(message)
+        with contextlib.suppress(ConnectionResetError):
+            return connection.recv(65536)
+    return b""
+
+
+async def test_compressed_messages_of_strangers_get_no_answer(embedded: EmbeddedServers, tmp_path: Path) -> None:
+    """CVE-2025-14847: unpatched versions answer malformed ones with what was in their memory."""
+    async with Standalone(tmp_path / "mongod") as ordinary:
+        answer = answer_to(ordinary.url, compressed({"hello": 1}))
+        assert b"isWritablePrimary" in zlib.decompress(answer[25:])
+    for claimed in (0, *range(100, 65536, 4096)):
+        assert answer_to(embedded.mongo_url, compressed({"hello": 1}, claimed)) == b""
+
+
+def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
+    assert running(folder) is None
+    embedded = EmbeddedServers(folder)
+    (folder / "mongodb").mkdir(parents=True, mode=0o755)
+    (folder / "mongodb" / "key").touch(0o644)  # a disk was full
+    embedded.start()
+    try:
+        assert running(folder) == (embedded.mongo_url, embedded.redis_url)
+        secrets = [(folder / file).read_text().split()[-1] for file in SECRETS.values()]
+        for file in SECRETS.values():
+            assert stat.S_IMODE((folder / file).stat().st_mode) == 0o600
+            assert stat.S_IMODE((folder / file).parent.stat().st_mode) == 0o700
+        assert len(set(secrets)) == 2
+        assert all(len(secret) == 64 for secret in secrets)
+        shown = [" ".join(process.cmdline()) for process in family(os.getpid(), folder).values()]
+        shown += [file.read_text() for file in folder.glob("*/*.txt")]
+        shown += [repr(embedded), repr(data_folder(folder).model_copy(update={"mongo_url": embedded.mongo_url}))]
+        assert not [text for text in shown for secret in secrets if secret in text]
+    finally:
+        embedded.stop()
+    assert running(folder) is None
+
+
+async def test_killed_owner_takes_its_servers_along_but_no_acknowledged_note(own: Own, folder: Path) -> None:
+    server = own()
+    processes = list(family(server.pid, folder).values())
+    assert len(processes) == len(KINDS)
+    acknowledged: dict[int, Any] = {}
+    writers = [asyncio.create_task(write_until_it_fails(server.url, acknowledged)) for _ in range(8)]
+    await eventually(lambda: len(acknowledged) > 30, within=30)
+    server.kill()
+    await asyncio.gather(*writers)
+    await all_gone(processes)
+    server.start()
+    notes = await all_notes(server.url)
+    assert {id: notes.get(id) for id in acknowledged} == acknowledged
+
+
+async def test_killed_mongod_is_started_again(own: Own, folder: Path) -> None:
+    server = own()
+    mongod = family(server.pid, folder)["mongod"]
+    acknowledged: dict[int, Any] = {}
+    async with rest_client(server.url) as rest:
+
+        async def write(notes: int) -> None:
+            for _ in range(notes):
+                answer = await rest.post("/notes/", json=note_in())
+                assert answer.status_code in (201, 503)
+                if answer.status_code == 201:
+                    acknowledged[answer.json()["id"]] = answer.json()
+
+        await write(20)
+        mongod.kill()
+        await write(20)
+        assert len(acknowledged) > 20
+    notes = await all_notes(server.url)
+    assert {id: notes.get(id) for id in acknowledged} == acknowledged
+    assert family(server.pid, folder)["mongod"] != mongod
+    assert re.search(r"the embedded \w+ stopped \(exit code -9\) .* \d+ MiB free", server.log())
+
+
+async def test_killed_mongod_comes_back_on_its_port_even_if_that_is_taken_for_a_while(folder: Path) -> None:
+    """Its owner and the replica set know it by this port."""
+    embedded = EmbeddedServers(folder, redis=False)
+    embedded.start()
+    try:
+        mongod = family(os.getpid(), folder)["mongod"]
+        port = listening(mongod)
+        mongod.kill()
+        mongod.wait(GONE_WITHIN)
+        with taken(port), pytest.raises(AssertionError):
+            await eventually(lambda: listening(family(os.getpid(), folder).get("mongod")), within=1.5)
+        assert await eventually(lambda: listening(family(os.getpid(), folder).get("mongod"))) == port
+    finally:
+        embedded.stop()
+
+
+async def test_killed_keeper_takes_the_servers_along_and_the_owner_can_still_stop(own: Own, folder: Path) -> None:
+    server = own()
+    async with rest_client(server.url) as rest:
+        assert (await rest.post("/notes/", json=note_in())).status_code == 201
+    processes = family(server.pid, folder)
+    processes["keeper"].kill()
+    await all_gone(list(processes.values()))
+    assert server.stop(within=5) == 0
+
+
+def test_second_one_on_the_same_folder_is_refused(folder: Path) -> None:
+    embedded, second = EmbeddedServers(folder, mongo=False), EmbeddedServers(folder, mongo=False)
+    embedded.start()
+    try:
+        with pytest.raises(EmbeddedError, match=rf"{folder} is in use by process {os.getpid()}\."):
+            second.start()
+    finally:
+        second.stop()
+        embedded.stop()
+    second.start()
+    second.stop()
+
+
+@pytest.mark.parametrize(("given", "missing"), [("mongo_url", "valkey-server"), ("redis_url", "mongod")])
+async def test_only_what_has_no_url_is_started(
+    given: str, missing: str, own: Own, folder: Path, settings: Settings
+) -> None:
+    server = own(**{given: getattr(settings, given)}, database=settings.database)
+    assert set(family(server.pid, folder)) == {missing, "keeper"}
+    async with rest_client(server.url) as rest:
+        assert (await rest.post("/notes/", json=note_in())).status_code == 201
+        assert (await rest.get("/readyz")).status_code == 200
+
+
+@contextlib.asynccontextmanager
+async def launched(command: Sequence[str], folder: Path, **environment: str) -> AsyncIterator[tuple[Any, str]]:
+    """A server started by another program than ours: the process and the URL that uvicorn tells."""
+    with tempfile.TemporaryFile() as output:
+        with subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        ) as process:
+
+            def port() -> str | None:
+                said = os.pread(output.fileno(), 2**20, 0).decode()
+                assert process.poll() is None, said
+                found = re.search(r"Uvicorn running on http://[\d.]+:(\d+)", said)
+                assert found, said
+                return found[1]
+
+            try:
+                yield process, f"127.0.0.1:{await eventually(port, within=15)}"
+            finally:
+                process.kill()
+        assert b"Traceback" not in os.pread(output.fileno(), 2**20, 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "data"),
+    [
+        (["uvicorn", "realtime.main:app", "--port", "0"], ""),
+        (["fastapi", "run", "--port", "0", "-e", "realtime.main:app"], "elsewhere"),
+    ],
+    ids=["uvicorn", "fastapi"],
+)
+async def test_other_ways_to_start_it_have_the_embedded_servers_too(
+    command: Sequence[str], data: str, tmp_path: Path
+) -> None:
+    """And they stop when asked to, even though a stream and a socket are open."""
+    folder = tmp_path / (data or "data")
+    async with launched(command, tmp_path, REALTIME_DATA=data) as (process, host):
+        processes = family(process.pid, folder)
+        assert len(processes) == len(KINDS)
+        async with (
+            rest_client(f"http://{host}") as rest,
+            connect(f"ws://{host}/ws") as ws,
+            rest.stream("GET", "/events") as events,
+        ):
+            assert (await rest.post("/notes/", json=note_in())).status_code == 201
+            assert '"ready"' in str(await ws.recv())
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(10 * UNIT):
+                with pytest.raises(ConnectionClosed) as closed:
+                    while True:
+                        await ws.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+                assert b'"ready"' in await events.aread()
+        await eventually(lambda: process.poll() is not None, within=10)
+        assert all(gone(child) for child in processes.values())
+
+
+async def test_application_in_this_process_has_them_too(folder: Path) -> None:
+    with TestClient(create_app(data_folder(folder))) as client, client.websocket_connect("/ws") as socket:
+        assert socket.receive_json()["type"] == "ready"
+        made = client.post("/notes/", json=note_in()).json()
+        assert socket.receive_json()["note"] == made
+        processes = family(os.getpid(), folder)
+        assert len(processes) == len(KINDS)
+    assert all(gone(process) for process in processes.values())

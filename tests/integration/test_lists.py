@@ -1,0 +1,495 @@
+"""Lists of notes: every order with and without tags and search, page by page, from indexes, and invalid queries."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.api.pagination import encode_page_token
+from realtime.notes.listing import Listing, Sort
+from realtime.notes.models import MAX_ID
+from realtime.notes.snippets import folded
+from realtime.settings import MIB, Settings
+from realtime.store import search
+from realtime.store.lists import ordered
+from tests.support.harness import Json, note_in
+
+MANY = 800
+DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
+TITLES = ["alpha", "Älpha", "zebra", "Émile"]
+SORTS: list[Sort] = [sort for sort in get_args(Sort) if sort != "relevance"]
+
+
+def _document(id: int) -> Json:
+    """A stored note; titles, dates and words come again and again."""
+    created, updated = DAY + timedelta(days=id * 3 % 4), DAY + timedelta(days=10 + id * 5 % 7)
+    fields: Json = {
+        "title": TITLES[id % 4],
+        "description": "apple pie" if id % 5 == 0 else "a description",
+        "content": "apple " * (id % 3) + "text",
+        "tags": ["all", *(["third", "third"] if id % 3 == 0 else []), *(["fifth"] if id % 5 == 0 else [])],
+    }
+    gone = {"deleted_date": updated} if id % 10 == 9 else {}
+    return {
+        "_id": id,
+        **fields,
+        "title_key": folded(fields["title"]),
+        "version": 1,
+        "created_date": created,
+        "updated_date": updated,
+        "deleted": bool(gone),
+        **gone,
+        "operations": [],
+        "recent": [],
+        "text_version": 1,
+        "words": fields["content"],
+        "words_version": 1,
+    }
+
+
+LIVE = [document for document in map(_document, range(1, MANY + 1)) if not document["deleted"]]
+
+
+@pytest.fixture(scope="module")
+def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
+    """The database of the module, past the program."""
+    with MongoClient[Json](module_settings.mongo_url) as client:
+        yield client[module_settings.database]
+
+
+@pytest.fixture(scope="module")
+def library(module_settings: Settings, mongo: Database[Json]) -> Iterator[TestClient]:
+    """An application with many notes that no test changes."""
+    with TestClient(create_app(module_settings)) as client:
+        assert client.get("/notes/").json() == []  # the indexes are there
+        mongo.notes.insert_many(map(_document, range(1, MANY + 1)))
+        yield client
+
+
+@pytest.fixture(scope="module")
+def desk(module_settings: Settings) -> Iterator[TestClient]:
+    """An application for tests that look only at notes with a tag of their own."""
+    database = f"{module_settings.database}-desk"
+    with TestClient(create_app(module_settings.model_copy(update={"database": database}))) as client:
+        yield client
+
+
+def _make(client: TestClient, *args: str, **more: Any) -> Json:
+    answer = client.post("/notes/", json=note_in(*args, **more))
+    assert answer.status_code == 201, answer.text
+    note: Json = answer.json()
+    return note
+
+
+def _walk(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
+    """Yield the pages of a list, requesting each when it is needed."""
+    answer = client.get(path, params=query)
+    while True:
+        assert answer.status_code == 200, answer.text
+        yield answer.json()
+        if "next" not in answer.links:
+            return
+        answer = client.get(answer.links["next"]["url"])
+
+
+def _ids(client: TestClient, **query: Any) -> list[int]:
+    return [note["id"] for page in _walk(client, "/notes/", **query) for note in page]
+
+
+def _key(sort: str) -> Callable[[Json], tuple[Any, int]]:
+    name = sort.removeprefix("-")
+    field = {"id": "_id", "title": "title_key"}.get(name) or f"{name}_date"
+    return lambda document: (document[field], document["_id"])
+
+
+def _in_order(sort: str, *tags: str, word: str = "") -> list[int]:
+    """Return the expected ids of a list by sorting in memory."""
+    wanted = [
+        document
+        for document in LIVE
+        if set(tags) <= set(document["tags"]) and word in f"{document['description']} {document['content']}"
+    ]
+    return [document["_id"] for document in sorted(wanted, key=_key(sort), reverse=sort.startswith("-"))]
+
+
+def _token(*place: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("tags", [[], ["third"], ["third", "fifth"]], ids=["all", "a tag", "two tags"])
+def test_pages_of_an_order_are_the_whole_order(library: TestClient, sort: Sort, tags: list[str]) -> None:
+    pages = [[note["id"] for note in page] for page in _walk(library, "/notes/", sort=sort, tag=tags, limit=41)]
+    assert [id for page in pages for id in page] == _in_order(sort, *tags)
+    assert all(len(page) == 41 for page in pages[:-1])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("tags", [[], ["third"]], ids=["all", "a tag"])
+def test_pages_of_what_is_found_are_the_whole_order(library: TestClient, sort: Sort, tags: list[str]) -> None:
+    assert _ids(library, q="apple", sort=sort, tag=tags, limit=151) == _in_order(sort, *tags, word="apple")
+
+
+@pytest.mark.parametrize("tags", [[], ["third"]], ids=["all", "a tag"])
+def test_pages_by_relevance_have_ties_by_id(library: TestClient, mongo: Database[Json], tags: list[str]) -> None:
+    scored = mongo.notes.aggregate(
+        [
+            {"$match": {"$text": {"$search": "apple text"}, "deleted": False}},
+            {"$set": {"score": {"$meta": "textScore"}}},
+        ]
+    )
+    wanted = [(-document["score"], document["_id"]) for document in scored if set(tags) <= set(document["tags"])]
+    assert len({score for score, _ in wanted}) < 10 < len(wanted)
+    assert _ids(library, q="apple text", tag=tags, limit=97) == [id for _, id in sorted(wanted)]
+
+
+def test_pages_of_one_note_among_equals(library: TestClient) -> None:
+    answer = library.get(
+        "/notes/", params={"sort": "-title", "after": encode_page_token("-title", "alpha", 30), "limit": 1}
+    )
+    ids = [answer.json()[0]["id"]]
+    for _ in range(5):
+        answer = library.get(answer.links["next"]["url"])
+        ids += [note["id"] for note in answer.json()]
+    assert ids == [28, 25, 24, 21, 20, 17]
+
+
+def test_order_is_by_id_by_default(library: TestClient) -> None:
+    assert _ids(library, limit=1000) == _in_order("id")
+
+
+def test_titles_are_ordered_without_case_and_accents(desk: TestClient) -> None:
+    titles = ["Zug", "äpfel", "Apfel", "apfelmus", "ÉTÉ", "eta", "Straße", "strasse", "ﬁnal", "fin", "Fio"]
+    made = [_make(desk, title.ljust(3), tags=["titles"])["id"] for title in titles]
+    ordered_titles = ["äpfel", "Apfel", "apfelmus", "eta", "ÉTÉ", "fin", "ﬁnal", "Fio", "Straße", "strasse", "Zug"]
+    assert _ids(desk, sort="title", tag="titles") == [made[titles.index(title)] for title in ordered_titles]
+
+
+@pytest.mark.parametrize(
+    "sign", ["🦜", "한", "ﷺ", "ж", "é", "\u0301", '"', "\\", "\u0001", "\uffff"], ids=lambda sign: f"{ord(sign):x}"
+)
+def test_pages_go_on_after_any_title(desk: TestClient, sign: str) -> None:
+    tag = f"any {sign}"
+    made = [_make(desk, sign * 50, tags=[tag])["id"] for _ in range(3)]
+    assert _ids(desk, sort="title", tag=tag, limit=1) == made
+    assert _ids(desk, sort="-title", tag=tag, limit=1) == made[::-1]
+
+
+def test_link_keeps_the_query(library: TestClient) -> None:
+    asked = {"q": '"apple pie" -é&', "tag": ["all", "fifth"], "sort": "-created", "content": "false", "limit": "2"}
+    following = library.get("/notes/", params=asked).links["next"]
+    assert following["rel"] == "next"
+    kept = dict[str, list[str]]()
+    for name, value in library.build_request("GET", following["url"]).url.params.multi_items():
+        kept.setdefault(name, []).append(value)
+    del kept["after"]
+    assert kept == {name: value if isinstance(value, list) else [value] for name, value in asked.items()}
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"q": "apple"}, {"tag": "fifth"}, {"sort": "-title"}, {"q": "apple", "sort": "id"}]
+)
+def test_last_page_has_no_link(library: TestClient, query: Json) -> None:
+    total = len(_ids(library, **query, limit=1000))
+    sizes = [len(page) for page in _walk(library, "/notes/", **query, limit=total - 1 if total < 1000 else 1000)]
+    assert sum(sizes) == total
+    assert sizes[-1] > 0
+    if total <= 1000:
+        assert "next" not in library.get("/notes/", params={**query, "limit": total}).links
+
+
+def test_list_without_texts(library: TestClient) -> None:
+    for query in ({}, {"q": "apple"}, {"tag": "fifth", "sort": "-updated"}):
+        whole = library.get("/notes/", params=query).json()
+        bare = library.get("/notes/", params={**query, "content": "false"}).json()
+        for note in whole:
+            assert note.pop("content")
+        assert bare == whole
+
+
+def test_snippet_is_there_only_with_words(library: TestClient) -> None:
+    assert all("snippet" not in note for note in library.get("/notes/").json())
+    for content in ("true", "false"):
+        found = library.get("/notes/", params={"q": "apple", "content": content}).json()
+        assert all("<mark>apple</mark>" in note["snippet"] for note in found)
+
+
+def test_page_of_found_notes_ends_early_when_its_texts_are_big(desk: TestClient) -> None:
+    text = "needle " + "x" * (MIB - 2000)
+    made = [_make(desk, content=text, tags=["big"])["id"] for _ in range(11)]
+    for query in ({"q": "needle"}, {"sort": "created"}):
+        pages = list(_walk(desk, "/notes/", tag="big", **query))
+        assert [note["id"] for page in pages for note in page] == made
+        assert max(sum(len(note["content"]) for note in page) for page in pages) <= 9 * MIB
+    assert [len(page) for page in _walk(desk, "/notes/", tag="big", content="false")] == [11]
+
+
+def test_all_tags_must_match(library: TestClient) -> None:
+    assert _ids(library, tag=["third", "fifth", "third"], limit=1000) == _in_order("id", "third", "fifth")
+    assert _ids(library, tag=["third", "nobody's"]) == []
+    assert _ids(library, tag="THIRD") == []
+
+
+@pytest.mark.parametrize("tag", ["a,b", "$tags", "a.b", "🦜", " ", "&=#", "x" * 50])
+def test_tag_is_taken_as_it_is(desk: TestClient, tag: str) -> None:
+    made = [_make(desk, tags=["other", tag])["id"] for _ in range(2)]
+    assert _ids(desk, tag=tag, limit=1) == made
+
+
+@pytest.mark.parametrize("sort", [*SORTS, "relevance"])
+def test_pages_neither_skip_nor_repeat_what_stays_while_others_change(desk: TestClient, sort: Sort) -> None:
+    tag = f"changing {sort}"
+    words = {"q": "fruit"} if sort == "relevance" else {}
+    notes = [_make(desk, f"title {id % 3}", "fruit", tags=[tag]) for id in range(18)]
+    stay = {note["id"] for note in notes[::2]}
+    others = iter(notes[1::2])
+    seen: list[int] = []
+    for number, page in enumerate(_walk(desk, "/notes/", **words, sort=sort, tag=tag, limit=4)):
+        seen += [note["id"] for note in page]
+        if number < 2:
+            desk.delete(f"/notes/{next(others)['id']}/")
+            desk.put(f"/notes/{next(others)['id']}/", json=note_in(f"title {number}", "fruit"))
+            desk.patch(f"/notes/{next(others)['id']}/", json={"tags": []})
+            _make(desk, f"title {number}", "fruit", tags=[tag])
+    assert sorted(id for id in seen if id in stay) == sorted(stay)
+
+
+@pytest.mark.parametrize("sort", [*SORTS, "relevance"])
+def test_page_goes_on_when_the_note_it_ended_at_is_gone(desk: TestClient, sort: Sort) -> None:
+    made = [_make(desk, tags=[f"gone {sort}"])["id"] for _ in range(4)]
+    words = {"q": "title"} if sort == "relevance" else {}
+    answer = desk.get("/notes/", params={"tag": f"gone {sort}", "sort": sort, "limit": 2, **words})
+    desk.delete(f"/notes/{answer.json()[-1]['id']}/")
+    rest = desk.get(answer.links["next"]["url"]).json()
+    assert [note["id"] for note in answer.json() + rest] == (made[::-1] if sort.startswith("-") else made)
+
+
+def _stages(plan: Json) -> set[str]:
+    below = [plan[name] for name in ("inputStage", "queryPlan") if name in plan] + plan.get("inputStages", [])
+    return {plan.get("stage", "")}.union(*map(_stages, below))
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("tags", [(), ("all",), ("all", "third")], ids=["all", "a tag", "two tags"])
+@pytest.mark.parametrize("deep", [False, True], ids=["first", "deep"])
+def test_order_comes_from_an_index(
+    library: TestClient, mongo: Database[Json], sort: Sort, tags: tuple[str, ...], deep: bool
+) -> None:
+    last = _document(_in_order(sort, *tags)[-60])
+    key = last["title_key"] if sort.endswith("title") else 0
+    if sort.endswith(("created", "updated")):
+        key = int(last[f"{sort.removeprefix('-')}_date"].timestamp() * 1000)
+    first = ("tags", tags[0]) if tags else ("deleted", False)
+    find = ordered(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None), first)
+    explained = mongo.command(
+        "explain", {"find": "notes", **find, "sort": dict(find["sort"]), "limit": 21}, verbosity="executionStats"
+    )
+    stages = _stages(explained["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in stages
+    assert not stages & {"COLLSCAN", "SORT"}
+    stats = explained["executionStats"]
+    assert stats["nReturned"] == 21
+    assert stats["totalKeysExamined"] <= (22 if len(tags) < 2 else 22 * 4)
+
+
+def test_no_list_scans_all_notes(library: TestClient, mongo: Database[Json]) -> None:
+    mongo.command("profile", 2)
+    try:
+        for path in (
+            *("/notes/?limit=5", "/notes/?limit=5&sort=-title", "/notes/?limit=5&sort=updated&tag=third"),
+            *("/notes/?limit=5&q=pie", "/notes/?limit=5&q=pie&sort=-created&tag=third", "/tags/", "/trash/?limit=5"),
+        ):
+            answer = library.get(path)
+            assert answer.json()
+            if "next" in answer.links:
+                assert library.get(answer.links["next"]["url"]).json()
+    finally:
+        mongo.command("profile", 0)
+    asked = list(mongo.system.profile.find({"ns": f"{mongo.name}.notes", "op": {"$in": ["query", "command"]}}))
+    assert len(asked) >= 13
+    for query in asked:
+        assert query["planSummary"].startswith(("IXSCAN", "TEXT")), query["planSummary"]
+        if "find" in query["command"]:
+            assert "hasSortStage" not in query
+            assert query["keysExamined"] <= 12
+
+
+def test_tags_are_counted(library: TestClient) -> None:
+    counts = {tag: sum(tag in document["tags"] for document in LIVE) for tag in ("all", "third", "fifth")}
+    expected = [{"tag": tag, "count": counts[tag]} for tag in ("all", "third", "fifth")]
+    assert library.get("/tags/").json() == library.get("/tags").json() == expected
+    assert library.get("/tags/?limit=2").json() == expected[:2]
+
+
+def test_tags_count_live_notes_only(client: TestClient) -> None:
+    assert client.get("/tags/").json() == []
+    for tags in (["b", "a", "b"], ["b"], [], ["c"], ["B"]):
+        _make(client, tags=tags)
+    counted = [("b", 2), ("B", 1), ("a", 1), ("c", 1)]
+    assert client.get("/tags/").json() == [{"tag": tag, "count": count} for tag, count in counted]
+    client.delete("/notes/1/")
+    client.patch("/notes/4/", json={"tags": ["d"]})
+    counted = [("B", 1), ("b", 1), ("d", 1)]
+    assert client.get("/tags/").json() == [{"tag": tag, "count": count} for tag, count in counted]
+    client.post("/trash/1/restore")
+    assert client.get("/tags/").json()[0] == {"tag": "b", "count": 2}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        *(("q=", "q"), ("q=%00", "q"), ("q=a%00b", "q"), (f"q={'x' * 201}", "q"), (f"q={'%C3%A9' * 201}", "q")),
+        *(("tag=", "tag"), ("tag=a&tag=", "tag"), ("tag=%00", "tag"), (f"tag={'x' * 51}", "tag")),
+        *((f"tag=ok&tag={'x' * 51}", "tag"), ("tag=x" + "&tag=x" * 32, "tag")),
+        *(("sort=", "sort"), ("sort=color", "sort"), ("sort=--id", "sort"), ("sort=ID", "sort"), ("sort=+id", "sort")),
+        *(("sort=relevance", "sort"), ("sort=-relevance&q=a", "sort"), ("sort=%00", "sort"), ("sort=-id%20", "sort")),
+        *(("content=", "content"), ("content=maybe", "content"), ("content=2", "content"), ("content=null", "content")),
+        *(("limit=0", "limit"), ("limit=1001", "limit"), ("limit=-1", "limit"), ("limit=1e2", "limit")),
+        *((f"limit={'9' * 5000}", "limit"), ("limit=NaN", "limit"), ("limit=1.5", "limit"), ("limit=", "limit")),
+        *(("color=red", "color"), ("Q=a", "Q"), ("tags=a", "tags"), ("q[]=a", "q[]"), ("$where=1", "$where")),
+        *(("q=a&sort=color&after=xyz", "sort"), ("limit=0&sort=relevance", "limit"), ("offset=1", "offset")),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_refused_query(library: TestClient, query: str, field: str) -> None:
+    answer = library.get(f"/notes/?{query}")
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["query", field])
+
+
+@pytest.mark.parametrize("query", ["q=%ED%A0%80", "q=%ff", "tag=%ED%A0%80", "tag=%ff", "sort=%ff", "after=%ED%A0%80"])
+def test_what_is_no_unicode_is_no_error_of_the_server(library: TestClient, query: str) -> None:
+    assert library.get(f"/notes/?{query}").status_code in (200, 422)
+
+
+DATE = 1_767_268_800_000
+NO_PLACES = {
+    "empty": ("id", ""),
+    "not base64": ("id", "%2B%2F!"),
+    "padded": ("id", _token("id", 1, 1) + "="),
+    "one sign": ("id", "A"),
+    "random": ("id", "c0ffee00c0ffee"),
+    "no unicode": ("id", base64.urlsafe_b64encode(b'["id","\xff",1]').decode().rstrip("=")),
+    "no array": ("id", base64.urlsafe_b64encode(b'{"id":1}').decode().rstrip("=")),
+    "null": ("id", base64.urlsafe_b64encode(b"null").decode().rstrip("=")),
+    "too short": ("id", _token("id", 1)),
+    "too long": ("id", _token("id", 1, 1, 1)),
+    "very long": ("title", _token("title", "x" * 10_000, 1)),
+    "deep": ("id", base64.urlsafe_b64encode(b"[" * 400).decode().rstrip("=")),
+    "another order": ("-id", _token("id", 1, 1)),
+    "another direction": ("title", _token("-title", "abc", 1)),
+    "id for the default with words": ("&q=a", _token("id", 1, 1)),
+    "relevance for no words": ("", _token("relevance", 1.5, 1)),
+    "the trash": ("id", _token("trash", DATE, 1)),
+    "the history": ("id", _token("history", 1, 1)),
+    "text for id": ("id", _token("id", "1", 1)),
+    "text for a date": ("created", _token("created", "2026-01-01", 1)),
+    "text for relevance": ("relevance&q=a", _token("relevance", "1.5", 1)),
+    "number for title": ("title", _token("title", 1, 1)),
+    "null for title": ("title", _token("title", None, 1)),
+    "truth for id": ("id", _token("id", True, True)),
+    "list for title": ("title", _token("title", ["abc"], 1)),
+    "object for title": ("title", _token("title", {"$gt": ""}, 1)),
+    "huge key": ("created", _token("created", 10**300, 1)),
+    "huge negative key": ("updated", _token("updated", -(10**30), 1)),
+    "huge id": ("title", _token("title", "abc", 2**63)),
+    "id past the last": ("id", _token("id", 1, MAX_ID + 1)),
+    "negative id": ("id", _token("id", 1, -1)),
+    "id with a fraction": ("id", _token("id", 1, 1.5)),
+    "id as text": ("id", _token("id", 1, "1")),
+    "NaN": ("created", _token("created", float("nan"), 1)),
+    "infinite": ("created", _token("created", float("inf"), 1)),
+    "infinite by its exponent": ("created", base64.urlsafe_b64encode(b'["created",1e999,1]').decode().rstrip("=")),
+    "NaN relevance": ("relevance&q=a", _token("relevance", float("nan"), 1)),
+    "NaN id": ("created", _token("created", 1, float("nan"))),
+    "surrogate": ("title", _token("title", "\ud800", 1)),
+    "raw surrogate": ("title", base64.urlsafe_b64encode(b'["title","\xed\xa0\x80",1]').decode().rstrip("=")),
+}
+
+
+@pytest.mark.parametrize(("sort", "token"), NO_PLACES.values(), ids=NO_PLACES)
+def test_refused_place(library: TestClient, sort: str, token: str) -> None:
+    query = f"sort={sort}" if sort and sort[0] != "&" else sort
+    answer = library.get(f"/notes/?{query}&after={token}")
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "after"])
+
+
+@pytest.mark.parametrize(
+    ("sort", "place"),
+    [
+        *(("id", (MAX_ID, MAX_ID)), ("-id", (0, 0)), ("title", ("", 0)), ("-title", ("\0", MAX_ID))),
+        *(("created", (-MAX_ID, 0)), ("-created", (MAX_ID, MAX_ID)), ("updated", (0.5, 1)), ("-updated", (-1e9, 7))),
+        *(("title", ("$title_key", 1)), ("title", ("\U0010ffff", 1)), ("-title", ("\U0010ffff" * 4, 1))),
+    ],
+)
+def test_any_place_of_the_order_can_be_gone_on_from(library: TestClient, sort: Sort, place: tuple[Any, int]) -> None:
+    for more in ({}, {"tag": "third"}, {"q": "apple"}):
+        answer = library.get("/notes/", params={"sort": sort, "after": encode_page_token(sort, *place), **more})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=x", "limit"), ("after=x", "after"), ("q=a", "q")],
+)
+def test_refused_query_of_tags(library: TestClient, query: str, field: str) -> None:
+    answer = library.get(f"/tags/?{query}")
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["query", field])
+
+
+def test_search_that_takes_too_long_returns_what_is_found_first(
+    library: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = library.get("/notes/", params={"q": "apple", "limit": 1000})
+    assert "X-Incomplete" not in whole.headers
+    monkeypatch.setattr(search, "RANKING_SECONDS", 1e-6)
+    for sort in SORTS:
+        answer = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
+        assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
+        assert "next" not in answer.links
+        ids = [note["id"] for note in answer.json()]
+        assert len(ids) == 7
+        assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
+        assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
+    middle = _in_order("id", word="apple")[100]
+    after = encode_page_token("id", middle, middle)
+    following = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": "id", "after": after}).json()
+    assert len(following) == 7
+    assert min(note["id"] for note in following) > middle, "no note comes twice"
+    ranked = {"q": "apple", "after": encode_page_token("relevance", 1.0, 1)}
+    assert library.get("/notes/", params=ranked).status_code == 503
+    monkeypatch.setattr(search, "FIRST_SECONDS", 1e-6)
+    nothing = library.get("/notes/", params={"q": "apple"})
+    assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")
+
+
+def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four searches for frequent words at once took MongoDB so long that all of them failed."""
+    monkeypatch.setattr(search, "RANKING_SECONDS", 0.05)
+    monkeypatch.setattr(search, "RANKINGS", 0)
+    with TestClient(create_app(settings)) as client:
+        made = [_make(client, "apple pie")["id"] for _ in range(3)]
+        answer = client.get("/notes/", params={"q": "apple", "limit": 7})
+        assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
+        assert [note["id"] for note in answer.json()] == made
+
+
+def test_tags_have_an_entity_tag_that_changes_with_them(desk: TestClient) -> None:
+    note = _make(desk, tags=["entity"])
+    first = desk.get("/tags/")
+    assert desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+    assert desk.get("/tags/", headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'}).status_code == 304
+    desk.put(f"/notes/{note['id']}/", json=note_in(tags=["entity", "another"]))
+    second = desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]})
+    assert second.status_code == 200
+    assert second.headers["ETag"] != first.headers["ETag"]

@@ -1,0 +1,121 @@
+"""End to end: a write on one server reaches the clients of all servers, whatever dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from itertools import takewhile
+from pathlib import Path
+
+import httpx
+
+from realtime.embedded.pair import EmbeddedServers
+from tests.support.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
+
+Serve = Callable[..., ServerProcess]
+
+
+async def _write(url: str, seed: int, writes: int) -> None:
+    """Random creates, updates and deletes."""
+    choose = random.Random(seed)
+    async with rest_client(url) as rest:
+        mine: list[int] = []
+        for number in range(writes):
+            kind = choose.random()
+            body = note_in(f"note {number}", f"writer {seed}", content="x" * choose.randrange(200))
+            if not mine or kind < 0.3:
+                answer = await rest.post("/notes/", json=body)
+                mine.append(answer.json()["id"])
+            elif kind < 0.9:
+                answer = await rest.put(f"/notes/{choose.choice(mine)}/", json=body)
+            else:
+                answer = await rest.delete(f"/notes/{mine.pop(choose.randrange(len(mine)))}/")
+            assert answer.is_success, answer.text
+
+
+async def test_write_on_one_server_reaches_the_sockets_of_the_other(shared_servers: list[ServerProcess]) -> None:
+    one, other = shared_servers
+    async with Replica(other.url) as replica, rest_client(one.url) as rest:
+        made = (await rest.post("/notes/", json=note_in("first"))).json()
+        changed = (await rest.put(f"/notes/{made['id']}/", json=note_in("second"))).json()
+        await eventually(lambda: replica.notes[made["id"]] == changed)
+
+
+async def test_many_clients_and_writers_on_two_servers_agree(shared_servers: list[ServerProcess]) -> None:
+    servers = shared_servers
+    async with AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(Replica(servers[number % 2].url)) for number in range(60)]
+        await asyncio.gather(*(_write(servers[seed % 2].url, seed, 63) for seed in range(8)))
+        notes = await all_notes(servers[0].url)
+        assert notes
+        await eventually(lambda: all(replica.notes == notes for replica in replicas), within=20)
+        assert not any(replica.resets for replica in replicas)
+
+
+async def test_killed_between_commit_and_publish(serve: Serve) -> None:
+    survivor, victim = serve(), serve(failpoint="after_write_before_publish:kill")
+    async with Replica(survivor.url) as replica, rest_client(victim.url) as rest:
+        with suppress(httpx.TransportError):
+            await rest.post("/notes/", json=note_in("orphan"))
+        assert victim.wait() == -9
+        await eventually(lambda: [note["title"] for note in replica.notes.values()] == ["orphan"])
+
+
+async def test_away_for_hundreds_of_writes(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
+    async with Replica(server.url) as stayed, Replica(server.url) as left:
+        await _write(server.url, 1, 50)
+        await left.away()
+        await asyncio.gather(*(_write(server.url, seed, 75) for seed in range(4)))
+        left.frames.clear()
+        left.go()
+        notes = await all_notes(server.url)
+        await eventually(lambda: stayed.notes == left.notes == notes, within=20)
+        assert left.resets == 0
+        missed = [frame["id"] for frame in takewhile(lambda frame: frame["type"] != "ready", left.frames)]
+        assert missed
+        assert len(missed) == len(set(missed)), "what was missed is collapsed to the latest per note"
+
+
+async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
+    server = serve(log_entries=100)
+    async with Replica(server.url) as left:
+        await left.away()
+        await asyncio.gather(*(_write(server.url, seed, 70) for seed in range(4)))
+        left.go()
+        notes = await all_notes(server.url)
+        await eventually(lambda: left.notes == notes, within=20)
+        assert left.resets == 1
+
+
+async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path: Path) -> None:
+    """The server starts while neither is there, and finds them when they come."""
+    first = EmbeddedServers(tmp_path / "late")
+    first.start()
+    mongo_url, redis_url = first.mongo_url, first.redis_url
+    first.stop()
+    server = serve(mongo_url=mongo_url, redis_url=redis_url, write_timeout=1, read_timeout=1)
+    async with rest_client(server.url) as rest:
+        assert (await rest.get("/healthz")).status_code == 200
+        ready = await rest.get("/readyz")
+        assert ready.status_code == 503
+        assert {name for name, check in ready.json()["checks"].items() if not check["ok"]} == {
+            "mongodb", "redis", "feed",
+        }  # fmt: skip
+        answer = await rest.post("/notes/", json=note_in())
+        assert answer.status_code == 503
+        assert "outcome" not in answer.json(), "nothing is tried before the server knows that there are no accounts"
+        late = EmbeddedServers(tmp_path / "late")
+        late.start()
+        try:
+            assert (late.mongo_url, late.redis_url) == (mongo_url, redis_url)
+
+            async def is_ready() -> bool:
+                return (await rest.get("/readyz")).status_code == 200
+
+            await eventually(is_ready, within=20)
+            assert (await rest.post("/notes/", json=note_in())).status_code == 201
+        finally:
+            late.stop()

@@ -1,0 +1,414 @@
+"""The REST API of notes: accepted and rejected requests, and their responses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from starlette.testclient import TestClient
+
+from realtime import create_app
+from realtime.settings import MIB, Settings
+from tests.support.harness import UNIT, Json, ServerProcess, all_notes, note_in
+
+ANY_NOTE = ["GET", "PUT", "PATCH", "DELETE"]
+WRITES = ["PUT", "PATCH", "DELETE"]
+NOT_FOUND = {"detail": "Note not found"}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@pytest.fixture(scope="module")
+def shared(module_settings: Settings) -> Iterator[TestClient]:
+    """One application for all tests that look only at notes of their own."""
+    with TestClient(create_app(module_settings)) as client:
+        yield client
+
+
+def _make(client: TestClient, *args: str, **more: Any) -> Json:
+    answer = client.post("/notes/", json=note_in(*args, **more))
+    assert answer.status_code == 201, answer.text
+    note: Json = answer.json()
+    return note
+
+
+@pytest.fixture(scope="module")
+def still(shared: TestClient) -> Json:
+    """A note at version 2 that no test changes."""
+    note: Json = shared.put(_path(_make(shared)), json=note_in("still", content="text", tags=["a"])).json()
+    return note
+
+
+def _path(note: Json) -> str:
+    return f"/notes/{note['id']}/"
+
+
+def _call(client: TestClient, method: str, path: str, **headers: str) -> Any:
+    """A call with a body where the method has one. Underscores in the names of headers stand for hyphens."""
+    body = None if method in ("GET", "DELETE") else note_in("other", "another")
+    return client.request(
+        method, path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
+
+
+def _walk(client: TestClient, path: str) -> Iterator[list[Json]]:
+    """Yield the pages of a list, requesting each when it is needed."""
+    following: str | None = path
+    while following:
+        answer = client.get(following)
+        assert answer.status_code == 200, answer.text
+        yield answer.json()
+        following = answer.links.get("next", {}).get("url")
+
+
+def test_ids_count_from_one(client: TestClient) -> None:
+    for number in (1, 2, 3):
+        made = client.post("/notes/", json=note_in(f"note {number}", "words", content="text", tags=["a", "b"]))
+        assert made.status_code == 201
+        assert (made.headers["Location"], made.headers["ETag"]) == (f"/notes/{number}/", '"v1"')
+        note = made.json()
+        assert note["created_date"] == note["updated_date"]
+        assert MOMENT.fullmatch(note.pop("created_date"))
+        assert MOMENT.fullmatch(note.pop("updated_date"))
+        assert note == {
+            "id": number,
+            "version": 1,
+            **note_in(f"note {number}", "words", content="text", tags=["a", "b"]),
+        }
+        read = client.get(made.headers["Location"])
+        assert (read.content, read.headers["ETag"]) == (made.content, '"v1"')
+
+
+def test_content_and_tags_are_empty_by_default(shared: TestClient) -> None:
+    note = _make(shared)
+    assert (note["content"], note["tags"]) == ("", [])
+
+
+def test_keeps_every_character(shared: TestClient) -> None:
+    text = "🦜 \u0001\u007f\u2028\ufeff\uffff é\u0301 \\ \" '\r\n\t </script>"
+    note = _make(shared, text[:50], content=text * 100, tags=[text[:50]])
+    path = _path(note)
+    assert (note["title"], note["content"], note["tags"]) == (text[:50], text * 100, [text[:50]])
+    assert shared.get(path).json() == note
+
+
+@pytest.mark.parametrize("method", ANY_NOTE)
+@pytest.mark.parametrize("id", [10**6, 2**53 - 1])
+def test_missing_note(shared: TestClient, method: str, id: int) -> None:
+    answer = _call(shared, method, f"/notes/{id}/")
+    assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "0",
+        "-1",
+        "9007199254740992",
+        "9" * 5000,
+        "abc",
+        "1.5",
+        "1.0",
+        "1e3",
+        "1_0",
+        "+1",
+        "%201",
+        "%00",
+        "1%ff",
+        "%D9%A1",
+    ],
+    ids=lambda id: id[:20],
+)
+def test_impossible_id(shared: TestClient, id: str) -> None:
+    for method in ANY_NOTE:
+        answer = _call(shared, method, f"/notes/{id}/")
+        assert answer.status_code == 422, method
+        assert answer.json()["detail"][0]["loc"] == ["path", "id"]
+
+
+NO_NOTES: dict[str, str | bytes] = {
+    "nothing": "",
+    "half": '{"title": "abc", "descr',
+    "array": json.dumps([note_in()]),
+    "null": "null",
+    "text": '"title"',
+    "number": "12345",
+    "nan": "NaN",
+    "infinite": "1e999",
+    "nan title": '{"title": NaN, "description": "abc"}',
+    "infinite title": '{"title": "abc", "description": -Infinity}',
+    "huge title": '{"title": %s, "description": "abc"}' % ("9" * 5000),
+    "deep array": "[" * 100_000,
+    "deep object": '{"title":' * 100_000,
+    "deep title": '{"title": %s, "description": "abc"}' % ("[" * 50_000 + "]" * 50_000),
+    "latin-1": '{"title": "été", "description": "abc"}'.encode("latin-1"),
+    "raw surrogate": b'{"title": "abc\xed\xa0\x80", "description": "abc"}',
+    "NUL byte": b'{"title": "abc\0", "description": "abc"}',
+    "unknown field": json.dumps(note_in(color="red")),
+    "surrogate name": json.dumps(note_in() | {"\ud800": 1}),
+    "surrogate title": json.dumps(note_in("abc\ud800")),
+    "surrogate content": json.dumps(note_in(content="\udfff")),
+    "surrogate tag": json.dumps(note_in(tags=["\ud800"])),
+    "NUL title": json.dumps(note_in("ab\0c")),
+    "NUL content": json.dumps(note_in(content="\0")),
+    "NUL name": json.dumps(note_in() | {"\0": 1}),
+    "number title": '{"title": 123, "description": "abc"}',
+    "null title": '{"title": null, "description": "abc"}',
+    "short title": json.dumps(note_in("ab")),
+    "long title": json.dumps(note_in("🦜" * 51)),
+    "text tags": json.dumps(note_in(tags="abc")),
+    "33 tags": json.dumps(note_in(tags=["x"] * 33)),
+    "empty tag": json.dumps(note_in(tags=[""])),
+    "long tag": json.dumps(note_in(tags=["x" * 51])),
+}
+
+
+@pytest.mark.parametrize("body", NO_NOTES.values(), ids=NO_NOTES)
+def test_refused_body_changes_nothing(shared: TestClient, still: Json, body: str | bytes) -> None:
+    before = shared.get("/notes/?limit=1000").json()
+    for method, path in (("POST", "/notes/"), ("PUT", _path(still)), ("PATCH", _path(still))):
+        answer = shared.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422), method
+        assert answer.json()["detail"], method
+    assert shared.get("/notes/?limit=1000").json() == before
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "application/json; charset=utf-8", "Application/JSON"])
+def test_json_is_taken_with_and_without_its_content_type(shared: TestClient, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = shared.post("/notes/", content=json.dumps(note_in()), headers=headers)
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "?", ";;"])
+def test_other_content_types_are_refused(shared: TestClient, kind: str) -> None:
+    answer = shared.post("/notes/", content=json.dumps(note_in()), headers={"Content-Type": kind})
+    assert answer.status_code in (415, 422)
+    assert answer.json()["detail"]
+
+
+def test_content_of_a_mebibyte(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"max_body": 8 * MIB}))) as client:
+        assert client.post("/notes/", json=note_in(content="é" * (MIB // 2))).status_code == 201
+        too_long = client.post("/notes/", json=note_in(content="é" * (MIB // 2) + "x"))
+        assert (too_long.status_code, too_long.json()["detail"][0]["loc"]) == (422, ["body", "content"])
+
+
+@pytest.mark.parametrize("method", ["POST", *WRITES])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_refused_large_body_changes_nothing(shared: TestClient, method: str, chunked: bool) -> None:
+    path = "/notes/" if method == "POST" else _path(_make(shared))
+    before = shared.get("/notes/?limit=1000").json()
+    body = json.dumps(note_in("other")).encode() + b" " * MIB
+    content = iter([body[:1000], body[1000:]]) if chunked else body
+    headers = {"Content-Type": "application/json", "Idempotency-Key": f"{method}-large"} if chunked else {}
+    answer = shared.request(method, path, content=content, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["detail"]
+    assert shared.get("/notes/?limit=1000").json() == before
+
+
+def test_body_of_exactly_a_mebibyte(client: TestClient) -> None:
+    body = json.dumps(note_in()).encode().ljust(MIB)
+    assert client.post("/notes/", content=body).status_code == 201
+    assert client.post("/notes/", content=body + b" ").status_code == 413
+
+
+async def _sent(server: ServerProcess, head: str, body: bytes) -> bytes:
+    """The head of the answer to a request whose body never ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(
+            f"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
+        )
+        async with asyncio.timeout(5 * UNIT):
+            return await reader.readuntil(b"\r\n\r\n")
+    finally:
+        writer.close()
+
+
+async def test_large_body_is_refused_before_it_has_arrived(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
+    before = await all_notes(server.url)
+    announced = await _sent(server, f"Content-Length: {2**40}", b"{")
+    chunked = await _sent(server, "Transfer-Encoding: chunked", b"100001\r\n" + b" " * (MIB + 1) + b"\r\n")
+    assert announced.startswith(b"HTTP/1.1 413 ")
+    assert chunked.startswith(b"HTTP/1.1 413 ")
+    assert await all_notes(server.url) == before
+
+
+def test_put_replaces_what_is_sent(shared: TestClient) -> None:
+    first = _make(shared, content="text", tags=["a"])
+    path = _path(first)
+    kept = shared.put(path, json=note_in("new title", "new words"))
+    assert (kept.status_code, kept.headers["ETag"]) == (200, '"v2"')
+    second = kept.json()
+    assert second == first | note_in("new title", "new words", version=2, updated_date=second["updated_date"])
+    assert datetime.fromisoformat(second["updated_date"]) > datetime.fromisoformat(first["updated_date"])
+
+    emptied = shared.put(path, json=note_in("new title", "new words", content="", tags=[])).json()
+    assert (emptied["content"], emptied["tags"], emptied["version"]) == ("", [], 3)
+    assert shared.get(path).json() == emptied
+
+
+@pytest.mark.parametrize("missing", ["title", "description"])
+def test_put_needs_both_lines(shared: TestClient, missing: str) -> None:
+    path = _path(_make(shared))
+    body = note_in()
+    del body[missing]
+    answer = shared.put(path, json=body)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", missing])
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json"])
+@pytest.mark.parametrize(
+    ("patch", "becomes"),
+    [
+        ({"title": "new title"}, {"title": "new title"}),
+        ({"content": "new"}, {"content": "new"}),
+        ({"content": None}, {"content": ""}),
+        ({"tags": None, "description": "new words"}, {"tags": [], "description": "new words"}),
+        ({"tags": ["b"]}, {"tags": ["b"]}),
+    ],
+)
+def test_patch_merges(shared: TestClient, patch: Json, becomes: Json, kind: str) -> None:
+    first = _make(shared, content="text", tags=["a"])
+    path = _path(first)
+    answer = shared.patch(path, content=json.dumps(patch), headers={"Content-Type": kind})
+    assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
+    assert answer.json() == first | becomes | {"version": 2, "updated_date": answer.json()["updated_date"]}
+    assert answer.json()["updated_date"] > first["updated_date"]
+
+
+def test_empty_patch_changes_nothing(shared: TestClient) -> None:
+    first = _make(shared)
+    path = _path(first)
+    answer = shared.patch(path, json={})
+    assert (answer.status_code, answer.headers["ETag"], answer.json()) == (200, '"v1"', first)
+    assert shared.patch(path, json={}, headers={"If-Match": '"v2"'}).status_code == 412
+
+
+def test_delete_answers_with_the_note_as_it_was(shared: TestClient) -> None:
+    path = _path(_make(shared, content="text", tags=["a"]))
+    note = shared.patch(path, json={"title": "other"})
+    deleted = shared.delete(path)
+    assert (deleted.status_code, deleted.content) == (200, note.content)
+    for method in ANY_NOTE:
+        gone = _call(shared, method, path)
+        assert (gone.status_code, gone.json()) == (404, NOT_FOUND), method
+    assert note.json()["id"] not in [note["id"] for page in _walk(shared, "/notes/?limit=1000") for note in page]
+    assert _path(_make(shared)) != path
+
+
+@pytest.mark.parametrize("method", WRITES)
+@pytest.mark.parametrize("tags", ['"v1"', "*", '"v2", "v1"', '"other","v1" , W/"v9"', '"v1",'])
+def test_if_match_lets_the_version_through(shared: TestClient, method: str, tags: str) -> None:
+    path = _path(_make(shared))
+    assert _call(shared, method, path, If_Match=tags).status_code == 200
+
+
+@pytest.mark.parametrize("method", WRITES)
+@pytest.mark.parametrize("tags", ['"v1"', 'W/"v2"', '"v1", "v3"', '""', '"2"', '"v02"', '"v99999999999999999999"'])
+def test_if_match_refuses_a_stale_write_with_the_current_note(
+    shared: TestClient, still: Json, method: str, tags: str
+) -> None:
+    answer = _call(shared, method, _path(still), If_Match=tags)
+    assert (answer.status_code, answer.headers["ETag"]) == (412, '"v2"')
+    assert answer.json()["note"] == shared.get(_path(still)).json() == still
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("tags", ["", "v1", '"v1', '"v1" "v2"', ",", "W/v1", 'w/"v1"', '*, "v1"', "null"])
+def test_malformed_entity_tags(shared: TestClient, still: Json, tags: str) -> None:
+    path = _path(still)
+    for method in WRITES:
+        answer = _call(shared, method, path, If_Match=tags)
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["header", "if-match"]), method
+    answer = shared.get(path, headers={"If-None-Match": tags})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["header", "if-none-match"])
+    assert shared.get(path).json() == still
+
+
+@pytest.mark.parametrize(
+    ("tags", "status"),
+    [('"v2"', 304), ('W/"v2"', 304), ('"other", W/"v2"', 304), ("*", 304), ('"v1"', 200), ('"2"', 200)],
+)
+def test_if_none_match(shared: TestClient, still: Json, tags: str, status: int) -> None:
+    answer = shared.get(_path(still), headers={"If-None-Match": tags})
+    assert (answer.status_code, answer.headers["ETag"]) == (status, '"v2"')
+    assert answer.content == b"" if status == 304 else answer.json() == still
+
+
+def test_pages_neither_skip_nor_repeat_while_notes_come_and_go(client: TestClient) -> None:
+    for number in range(12):
+        _make(client, f"note {number}")
+    pages = []
+    for page in _walk(client, "/notes/?limit=3"):
+        pages.append([note["id"] for note in page])
+        client.delete(f"/notes/{page[-1]['id']}/")
+        client.delete(f"/notes/{page[-1]['id'] + 2}/")
+        if len(pages) < 3:
+            _make(client, "latecomer")
+    assert pages == [[1, 2, 3], [4, 6, 7], [8, 10, 11], [12, 14]]
+
+
+@pytest.mark.parametrize(("notes", "limit", "pages"), [(0, 2, [0]), (2, 2, [2]), (3, 2, [2, 1]), (4, 2, [2, 2])])
+def test_last_page_has_no_link(client: TestClient, notes: int, limit: int, pages: list[int]) -> None:
+    for _ in range(notes):
+        _make(client)
+    assert [len(page) for page in _walk(client, f"/notes?limit={limit}")] == pages
+
+
+def test_list_is_100_notes_by_default(client: TestClient, settings: Settings) -> None:
+    _make(client)
+    with MongoClient[Json](settings.mongo_url) as mongo:
+        notes = mongo[settings.database].notes
+        note = notes.find_one() or {}
+        notes.insert_many([{**note, "_id": number} for number in range(2, 102)])
+    assert [len(page) for page in _walk(client, "/notes/")] == [100, 1]
+    assert [len(page) for page in _walk(client, "/notes/?limit=1000")] == [101]
+
+
+def test_page_ends_early_when_its_texts_are_big(client: TestClient) -> None:
+    content = "🦜" * (MIB // 4 - 1000)
+    notes = [_make(client, content=content) for _ in range(12)]
+    sizes, ids = [], []
+    for page in _walk(client, "/notes/"):
+        sizes.append(sum(len(note["content"].encode()) for note in page))
+        ids += [note["id"] for note in page]
+    assert ids == [note["id"] for note in notes]
+    assert max(sizes) <= 9 * MIB
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("limit=0", "limit=1001", "limit=-1", "limit=many", "limit=", "limit=1&limit=x"),
+        *("after=", "after=-1", "after=xyz", "after=123456789abcdef", "after=%00", "after=1%0a"),
+        *("page=1", "color=red", "%ff=1", "Limit=1"),
+    ],
+)
+def test_malformed_query(shared: TestClient, query: str) -> None:
+    answer = shared.get(f"/notes/?{query}")
+    assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
+
+
+def test_list_and_resume_has_no_hole(client: TestClient) -> None:
+    _make(client, "before")
+    listed = client.get("/notes/")
+    after = _make(client, "after")
+    cursor: str = listed.headers["X-Cursor"]
+    changes: list[Json] = []
+    while not changes or changes[-1]["id"] != 2:  # a write waits only a limited time for its publication
+        feed = client.get("/changes", params={"since": cursor, "timeout": 5}).json()
+        assert not feed["reset"]
+        assert feed["changes"]
+        cursor = feed["cursor"]
+        changes += feed["changes"]
+    assert changes[-1]["note"] == after
+    assert {note["id"] for note in listed.json()} | {change["id"] for change in changes} == {1, 2}

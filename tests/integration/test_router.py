@@ -1,0 +1,203 @@
+"""Both slash forms without a redirect, and errors that are always JSON with a ``detail``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from realtime.api.error_handlers import validation_errors
+from realtime.api.router import toggle_slash
+from tests.support.harness import note_in
+
+
+def test_every_path_works_in_both_forms(client: TestClient) -> None:
+    for _ in range(2):
+        client.post("/notes/", json=note_in())
+    client.delete("/notes/2/")
+    documented = client.get("/openapi.json").json()["paths"]
+    paths = {
+        path.replace("/trash/{id}", "/trash/2")
+        .replace("{id}", "1")
+        .replace("{version}", "1")
+        .replace("{versions}", "1..1")
+        for path, operations in documented.items()
+        if "get" in operations and "401" not in operations["get"]["responses"]
+    } - {"/events", "/notes/1/access"}  # one never ends, and the other is not there without accounts
+    for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
+        given, other = (client.get(form, follow_redirects=False) for form in (path, toggle_slash(path)))
+        assert (given.status_code, other.status_code) == (200, 200), path
+        assert given.headers["Content-Type"] == other.headers["Content-Type"], path
+
+
+def test_writes_work_in_both_forms(client: TestClient) -> None:
+    for slash in ("", "/"):
+        made = client.post(f"/notes{slash}", json=note_in(), follow_redirects=False)
+        assert made.status_code == 201
+        note = made.headers["Location"].rstrip("/") + slash
+        for method in ("PUT", "PATCH"):
+            assert client.request(method, note, json=note_in("other"), follow_redirects=False).status_code == 200
+        base, trashed = note.rstrip("/"), note.rstrip("/").replace("notes", "trash")
+        for path, body in (
+            (f"{base}/content{slash}", [{"op": "append", "text": "x"}]),
+            (f"{base}/restore{slash}", {"version": 1}),
+        ):
+            assert client.post(path, json=body, follow_redirects=False).status_code == 200
+        assert client.delete(note, follow_redirects=False).status_code == 200
+        assert client.post(f"{trashed}/restore{slash}", follow_redirects=False).status_code == 200
+        assert client.delete(note, follow_redirects=False).status_code == 200
+        assert client.delete(trashed + slash, follow_redirects=False).status_code == 204
+        upload = {"files": ("note.md", b"# A note")}
+        assert client.post(f"/import{slash}", files=upload, follow_redirects=False).status_code == 200
+
+
+def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {path: "".join(sorted(operations)) for path, operations in paths.items()} == {
+        "/ping": "get",
+        "/notes/{id}/access": "getput",
+        "/auth/links": "post",
+        "/healthz": "get",
+        "/readyz": "get",
+        "/metrics": "get",
+        "/notes/": "getpost",
+        "/notes/{id}/": "deletegetpatchput",
+        "/notes/{id}/content": "post",
+        "/notes/{id}/restore": "post",
+        "/notes/{id}/history/": "get",
+        "/notes/{id}/history/{version}/": "get",
+        "/notes/{id}/history/{versions}/diff": "get",
+        "/tags/": "get",
+        "/trash/": "get",
+        "/trash/{id}/": "deleteget",
+        "/trash/{id}/restore": "post",
+        "/export": "get",
+        "/import": "post",
+        "/auth/me": "get",
+        "/auth/sign-up": "post",
+        "/auth/sign-in": "post",
+        "/auth/sign-out": "post",
+        "/auth/failed-sign-ins": "delete",
+        "/auth/password": "post",
+        "/auth/token": "post",
+        "/auth/sessions": "deleteget",
+        "/auth/sessions/{id}": "delete",
+        "/auth/tokens": "getpost",
+        "/auth/tokens/{id}": "delete",
+        "/auth/ticket": "post",
+        "/users": "get",
+        "/users/{name}/disable": "post",
+        "/users/{name}/enable": "post",
+        "/users/{name}/promote": "post",
+        "/users/{name}/demote": "post",
+        "/users/{name}": "delete",
+        "/auth/account": "delete",
+        "/auth/confirm": "post",
+        "/invites": "getpost",
+        "/invites/{id}": "delete",
+        "/audit": "get",
+        "/events": "get",
+        "/changes": "get",
+        "/asyncapi.json": "get",
+    }
+
+
+def test_openapi_tells_the_range_of_ids(client: TestClient) -> None:
+    for operation in client.get("/openapi.json").json()["paths"]["/notes/{id}/"].values():
+        (id,) = (parameter["schema"] for parameter in operation["parameters"] if parameter["in"] == "path")
+        assert (id["type"], id["minimum"], id["maximum"]) == ("integer", 1, 2**53 - 1)
+
+
+def test_openapi_tells_what_refusals_look_like(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for operation in (paths["/notes/"]["post"], *(paths["/notes/{id}/"][method] for method in ("put", "patch"))):
+        for status in ("400", "413", "422", "503"):  # 422 has a list for a bad field, a text for a key that was reused
+            schema = operation["responses"][status]["content"]["application/json"]["schema"]
+            assert schema["properties"]["detail"] == {}, status
+
+
+def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    def exemplified(content: Any) -> bool:
+        schema = content.get("schema", {})
+        schema = schema.get("items", schema)
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return "example" in content or "examples" in content or bool(schema.get("examples"))
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            answers = operation["responses"]
+            bodies = [content for answer in answers.values() for content in answer.get("content", {}).values()]
+            binary = [body for body in bodies if body.get("schema", {}).get("format") == "binary"]
+            assert all(map(exemplified, (body for body in bodies if body not in binary))), where
+            assert all(map(exemplified, operation.get("requestBody", {}).get("content", {}).values())) or (
+                path == "/import"
+            ), where
+            if operation.get("parameters"):
+                assert "422" in answers, where
+            if path not in ("/ping", "/healthz", "/metrics", "/asyncapi.json", "/events"):
+                assert "503" in answers, where
+            if "{id}" in path:
+                assert "404" in answers, where
+            if method != "get":
+                assert {"403", "413", "422", "503"} <= set(answers), where
+
+
+def test_lists_are_as_described(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    document = client.get("/openapi.json").json()
+    answers = document["paths"]["/notes/"]["get"]["responses"]
+    schema = {**answers["200"]["content"]["application/json"]["schema"], "components": document["components"]}
+    for query in ("", "?content=false", "?q=title", "?q=title&content=false"):
+        listed = client.get(f"/notes/{query}").json()
+        assert listed
+        jsonschema_rs.validate(schema, listed)
+
+
+def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:
+    for method, path, allowed in (
+        ("PUT", "/notes/", {"GET", "POST"}),
+        ("DELETE", "/notes", {"GET", "POST"}),
+        ("POST", "/notes/1/", {"GET", "PUT", "PATCH", "DELETE"}),
+        ("POST", "/", {"GET"}),
+        ("POST", "/ping", {"GET"}),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
+        assert set(answer.headers["Allow"].split(", ")) == {*allowed, "HEAD", "OPTIONS"}, path
+
+
+def test_options_of_a_known_path_are_told_and_others_are_not_found(client: TestClient) -> None:
+    for path in ("/", "/ping", "/readyz", "/healthz/", "/notes/", "/notes/1", "/docs", "/asyncapi.json"):
+        answer = client.options(path)
+        assert (answer.status_code, answer.content) == (204, b""), path
+        assert {"GET", "HEAD", "OPTIONS"} <= set(answer.headers["Allow"].split(", ")), path
+    assert client.options("/nothing").status_code == 404
+
+
+def test_unknown_path(client: TestClient) -> None:
+    for path in ("/nothing", "/notes/1/more", "/%00", "/%ff"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
+
+
+def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+    for path in ("/ws", "/ws/", "/sync/1", "/sync/1/"):
+        with client.websocket_connect(path):
+            pass
+    for path in ("/", "/wss", "/ws/1", "/sync", "/notes/"):
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path):
+            pass
+        assert refused.value.status_code == 404, path
+
+
+def test_problems_leave_out_the_input_and_keep_their_place_encodable() -> None:
+    error = {"type": "t", "loc": ("body", "\ud800" + "x" * 1000, 3), "msg": "m", "input": "secret", "ctx": {}}
+    (told,) = validation_errors([error])
+    assert told == {"type": "t", "loc": ["body", ("\\ud800" + "x" * 1000)[:100], 3], "msg": "m"}

@@ -1,0 +1,271 @@
+"""A server process: draining, stopping, and the cost of clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from typing import Any, cast
+
+import httpx
+import psutil
+import pytest
+import uvicorn
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
+
+from realtime.server.serve import address, listen
+from realtime.websocket.connection import drop
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import HttpProtocol
+from tests.support.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
+
+Serve = Callable[..., ServerProcess]
+
+MIB = 1024 * 1024
+STREAMS = 600  # enough that closing them all takes a while
+
+
+@asynccontextmanager
+async def opened(port: int, path: str, *, limit: int = 65536) -> AsyncIterator[tuple[asyncio.StreamReader, Any]]:
+    """A bare connection with the request for a stream or a socket on its way; small buffers, so that it fills soon."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limit)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=limit)
+    upgrade = ""
+    if path.startswith("/ws"):
+        key = base64.b64encode(os.urandom(16)).decode()
+        upgrade = (
+            f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+        )
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n".encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def status(reader: asyncio.StreamReader) -> int:
+    """The status of an answer, read up to the end of its headers."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    return int(head.split()[1])
+
+
+async def test_drain_finishes_what_is_under_way_and_sends_the_clients_elsewhere(server: ServerProcess) -> None:
+    async with AsyncExitStack() as stack:
+        ws = await stack.enter_async_context(connect(server.ws))
+        rest = await stack.enter_async_context(rest_client(server.url))
+        poll = asyncio.create_task(rest.get("/changes", params={"since": await _cursor(rest), "timeout": 60}))
+        streams = [await stack.enter_async_context(opened(server.port, "/events")) for _ in range(STREAMS)]
+        assert [await status(reader) for reader, _ in streams] == [200] * STREAMS
+        upload = await stack.enter_async_context(opened(server.port, "/ping"))
+        assert await status(upload[0]) == 200
+        assert await upload[0].readexactly(16) == b'{"ping":"pong!"}'
+        body = json.dumps(note_in()).encode()
+        upload[1].write(b"POST /notes/ HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:5])
+        assert (await rest.get("/readyz")).status_code == 200
+
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+
+        ready = await eventually(lambda: _unready(server.url))
+        assert ready["checks"]["accepting"] == {"ok": False}
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await ws.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        for reader, _ in streams:
+            assert (await reader.read()).endswith(b"0\r\n\r\n")
+        answer = await poll
+        assert (answer.status_code, answer.json()["changes"]) == (200, [])
+        upload[1].write(body[5:])
+        assert await status(upload[0]) == 201
+        assert server.wait(within=5) == 0
+    assert "Traceback" not in server.log()
+
+
+async def _cursor(rest: httpx.AsyncClient) -> str:
+    cursor: str = (await rest.get("/changes")).json()["cursor"]
+    return cursor
+
+
+async def _unready(url: str) -> Any:
+    async with rest_client(url) as rest:
+        answer = await rest.get("/readyz")
+    assert answer.status_code == 503
+    return answer.json()
+
+
+async def test_says_where_everything_is_and_stops_at_once_on_ctrl_c(server: ServerProcess) -> None:
+    assert server.process is not None
+    assert server.process.stdout is not None
+    assert server.process.stdout.readline().decode() == f"Docs  {server.url}/docs\n"
+    assert server.process.stdout.readline().decode() == f"Feed  {server.ws}\n"
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait(within=3) == 0
+    assert "Traceback" not in server.log()
+
+
+async def test_frozen_clients_are_dropped_and_nobody_else_notices(serve: Serve) -> None:
+    server = serve(client_stall_seconds=1.0, client_queue_bytes=MIB)
+    async with rest_client(server.url) as rest:
+        await _write_large(rest, 24)  # fills what every server keeps in memory
+        async with frozen(server) as dropped, Replica(server.url) as other:
+            await eventually(lambda: len(other.notes) == 24)
+            before = psutil.Process(server.pid).memory_info().rss
+            await _write_large(rest, 24)
+            assert psutil.Process(server.pid).memory_info().rss - before < 30 * MIB
+            await eventually(lambda: len(other.notes) == 48)
+            await eventually(lambda: not dropped & _peers(server), within=8)
+            await eventually(lambda: _counted(rest, "realtime_too_slow_total 2.0"))
+
+
+async def _write_large(rest: httpx.AsyncClient, many: int) -> None:
+    for number in range(many):
+        body = note_in(f"note {number}", content="x" * (MIB // 2))
+        assert (await rest.post("/notes/", json=body)).status_code == 201
+
+
+async def test_frozen_clients_do_not_hold_up_the_end(serve: Serve) -> None:
+    server = serve(client_stall_seconds=60)
+    async with frozen(server) as frozen_ones, rest_client(server.url) as rest:
+        for _ in range(16):
+            assert (await rest.post("/notes/", json=note_in(content="x" * (MIB // 2)))).status_code == 201
+        assert frozen_ones < _peers(server)
+        assert server.stop(within=8) == 0
+
+
+@asynccontextmanager
+async def frozen(server: ServerProcess) -> AsyncIterator[set[int]]:
+    """A client of each kind that never reads, by its port."""
+    async with (
+        opened(server.port, "/ws", limit=4096) as (_, ws),
+        opened(server.port, "/events", limit=4096) as (_, stream),
+    ):
+        ports = {one.get_extra_info("sockname")[1] for one in (ws, stream)}
+        async with rest_client(server.url) as rest:
+            await eventually(lambda: _counted(rest, 'realtime_clients{transport="ws"} 1.0'))
+            await eventually(lambda: _counted(rest, 'realtime_clients{transport="sse"} 1.0'))
+        yield ports
+
+
+async def _counted(rest: httpx.AsyncClient, line: str) -> bool:
+    return line in (await rest.get("/metrics")).text.splitlines()
+
+
+def _peers(server: ServerProcess) -> set[int]:
+    """The ports of those that the server has a connection with."""
+    connections = psutil.Process(server.pid).net_connections("tcp")
+    return {one.raddr.port for one in connections if one.status != psutil.CONN_LISTEN}
+
+
+async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_so() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        ended.append(await receive())
+
+    ended: list[Any] = []
+    config = uvicorn.Config(
+        application, http=HttpProtocol, ws=Handshake, ws_ping_interval=0.1, lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    with closing(listen("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        await eventually(lambda: server.started)
+        async with opened(listener.getsockname()[1], "/ws") as (reader, _), asyncio.timeout(5 * UNIT):
+            assert await status(reader) == 101
+            frames = await reader.read()
+        server.should_exit = True
+        await running
+    assert frames[:2] == b"\x89\x00"  # a ping
+    assert frames[2:6] == b"\x88\x09" + (4012).to_bytes(2)
+    assert frames[6:] == b"no pong"
+    assert [message["type"] for message in ended] == ["websocket.disconnect"]
+
+
+async def test_dropped_connection_leaves_nothing_to_a_frozen_peer() -> None:
+    """A plain abort leaves what waits in the system, for as long as the peer stays."""
+    taken: list[asyncio.Transport] = []
+
+    class Flood(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            taken.append(cast(asyncio.Transport, transport))
+            taken[0].write(bytes(8_000_000))
+
+    with closing(listen("127.0.0.1", 0)) as listener:
+        serving = await asyncio.get_running_loop().create_server(Flood, sock=listener)
+        with closing(socket.create_connection(listener.getsockname())) as frozen:
+            await eventually(lambda: taken and taken[0].get_write_buffer_size())
+            drop(taken[0])
+
+            def drain() -> None:
+                while frozen.recv(1 << 20):
+                    pass
+
+            with pytest.raises(ConnectionResetError):
+                await asyncio.to_thread(drain)
+        serving.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_address_can_be_opened_as_it_is_printed(host: str, place: str) -> None:
+    assert re.findall(r"://(\S+?)/", address(host, 8000)) == [f"{place}:8000"] * 3
+
+
+def test_two_servers_that_start_together_do_not_both_get_the_port() -> None:
+    with closing(listen("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=rf"^cannot listen on 127\.0\.0\.1 port {port}: Address already in use$"):
+            listen("127.0.0.1", port).close()
+
+
+async def test_handshake_that_is_none_is_answered(shared_servers: list[ServerProcess]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared_servers[0].port)
+    path = "/ws?notes=" + ",".join(map(str, range(1, 9000)))
+    lines = (
+        f"GET {path} HTTP/1.1",
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    async with asyncio.timeout(5 * UNIT):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_a_refused_handshake_is_no_error(shared_servers: list[ServerProcess]) -> None:
+    server = shared_servers[0]
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(server.ws, origin=Origin("http://evil.example"))
+    assert refused.value.response.status_code == 403
+    async with rest_client(server.url) as rest:
+        await rest.get("/ping")
+    assert "handshake" not in server.log()
+
+
+async def test_invalid_utf8_is_closed_without_a_traceback(server: ServerProcess) -> None:
+    async with connect(server.ws) as socket:
+        await socket.recv()
+        await socket.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1007
+    assert "Traceback" not in server.log()

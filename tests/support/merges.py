@@ -1,0 +1,19 @@
+"""Writes that are merged."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def by_patch(folder: Path, before: str, difference: str) -> str:
+    """A text after the ``patch`` program applied a difference to it."""
+    (folder / "before").write_bytes(before.encode())
+    (folder / "after").unlink(missing_ok=True)
+    subprocess.run(
+        ["patch", "--binary", "--fuzz=0", "--silent", "-o", "after", "before"],
+        cwd=folder,
+        input=difference.encode(),
+        check=True,
+    )
+    return (folder / "after").read_bytes().decode()

@@ -1,0 +1,139 @@
+"""Rate limits: shared by the workers, refilled gradually, and never a reason to block or to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from realtime.auth.rate_limit import REDIS_TIMEOUT_SECONDS, RateLimiter, RateRule, write_rule
+from realtime.core.networks import network_of, wide_network_of
+from realtime.errors import TooManyRequests
+from realtime.eventlog.bus import Bus
+from realtime.settings import Settings
+from tests.support.harness import UNIT, eventually
+
+RULE = RateRule("test", 3, 10**6)
+
+
+@asynccontextmanager
+async def limited(url: str, database: str) -> AsyncIterator[RateLimiter]:
+    """The limits of a worker."""
+    bus = Bus(url, database, max_entries=100)
+    try:
+        yield RateLimiter(bus)
+    finally:
+        await bus.aclose()
+
+
+@pytest.fixture
+async def worker(settings: Settings) -> AsyncIterator[RateLimiter]:
+    assert settings.redis_url
+    async with limited(settings.redis_url, settings.database) as limits:
+        yield limits
+
+
+@pytest.fixture
+async def another(settings: Settings) -> AsyncIterator[RateLimiter]:
+    assert settings.redis_url
+    async with limited(settings.redis_url, settings.database) as limits:
+        yield limits
+
+
+async def taken(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
+    """How often it could be taken."""
+    outcomes = await asyncio.gather(*(limits.acquire(rule, key) for _ in range(tries)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), TooManyRequests}
+    return outcomes.count(None)
+
+
+async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: RateLimiter, another: RateLimiter) -> None:
+    assert sum(await asyncio.gather(taken(worker, RULE, "ann", 5), taken(another, RULE, "ann", 5))) == 3
+    assert await taken(another, RULE, "bob", 2) == 2
+    assert await taken(worker, RateRule("another", 5, 60), "ann", 7) == 5
+
+
+async def test_refusal_tells_when_to_try_again(worker: RateLimiter) -> None:
+    rule = RateRule("short", 4, 1)
+    assert await taken(worker, rule, "ann", 5) == 4
+    with pytest.raises(TooManyRequests) as refused:
+        await worker.acquire(rule, "ann")
+    assert 1 <= refused.value.seconds <= 2
+
+    async def again() -> bool:
+        return await taken(worker, rule, "ann", 1) == 1
+
+    await eventually(again)
+    assert await taken(worker, rule, "ann", 4) < 4, "they come back one by one"
+
+
+async def test_usage_is_read_without_being_counted_and_shared(worker: RateLimiter, another: RateLimiter) -> None:
+    for _ in range(5):  # two more than the rule allows
+        await worker.add(RULE, "ann")
+        assert (await another.usage(RULE, "bob")).used == 0
+    assert (await another.usage(RULE, "ann")).used == 3
+    assert (await another.usage(RULE, "ann")).seconds >= 1
+    assert await taken(another, RULE, "ann", 1) == 0
+
+
+async def test_without_redis_usage_is_that_of_the_worker() -> None:
+    async with limited("redis://127.0.0.1:1/0", "away") as limits:
+        await limits.add(RULE, "ann")
+        assert (await limits.usage(RULE, "ann")).used == 1
+
+
+async def test_writes_may_come_in_bursts(worker: RateLimiter) -> None:
+    started = time.monotonic()
+    granted = await taken(worker, write_rule(30), "ann", 200)
+    assert 120 <= granted <= 120 + 30 * (time.monotonic() - started + 1)
+
+
+async def test_without_redis_each_worker_counts_for_itself_and_at_once(settings: Settings) -> None:
+    async with limited("redis://127.0.0.1:1/0", "away") as limits:
+        assert await taken(limits, RULE, "ann", 9) == 3
+        assert await taken(limits, RULE, "bob", 1) == 1
+
+
+async def test_frozen_redis_is_waited_for_once() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        async with limited(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "frozen") as limits:
+            started = time.monotonic()
+            assert await taken(limits, RULE, "ann", 50) == 3
+            assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS + UNIT
+            started = time.monotonic()
+            assert await taken(limits, RULE, "bob", 50) == 3
+            assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_network_of_an_address(address: str, counted_as: str) -> None:
+    assert network_of(address) == counted_as
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_wide_network_of_an_address(address: str, network: str) -> None:
+    assert wide_network_of(address) == network

@@ -1,0 +1,227 @@
+"""Revoked access rights close open connections on every worker within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+from starlette.testclient import TestClient, WebSocketTestSession
+
+from realtime import create_app
+from realtime.auth import revocations
+from realtime.auth.permissions import Principal, key_of
+from realtime.auth.revocations import EndedSubjects, Handler, LiveSessions, Revocations
+from realtime.core.close_codes import CloseCode
+from realtime.errors import Unavailable
+from realtime.feed.query import FeedQuery
+from realtime.settings import Settings
+from realtime.store.database import Store
+from tests.support.accounts import HERE, Browser, bearer, parts_of, run, with_accounts
+from tests.support.harness import UNIT, note_in
+
+
+@pytest.fixture
+async def store(settings: Settings) -> Store:
+    assert settings.mongo_url
+    store = Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5)
+    await store.prepare(accounts=True)
+    return store
+
+
+async def test_each_is_told_once_to_its_handler(store: Store) -> None:
+    heard: list[tuple[str, EndedSubjects]] = []
+
+    def hears(kind: str) -> Handler:
+        async def handle(of: EndedSubjects) -> None:
+            heard.append((kind, of))
+
+        return handle
+
+    async def none(_: object) -> set[str]:
+        return set()
+
+    workers = [
+        Revocations(
+            store.revocations,
+            {"session": hears("session"), "note": hears("note")},
+            LiveSessions(set, none),
+        )
+        for _ in range(2)
+    ]
+    principal = Principal(keys=frozenset(), name="ann", session="a")
+    await store.revocations.add([("session", "a"), ("session", "b"), ("note", 7)])
+    await store.revocations.add([])
+    assert not workers[0].ended(principal)
+    for worker in workers:
+        await worker.read()
+        assert sorted(heard) == [("note", frozenset({7})), ("session", frozenset({"a", "b"}))]
+        heard.clear()
+        assert worker.ended(principal)
+    await workers[0].read()
+    assert heard == []
+    await store.revocations.add([("session", "c")])
+    await workers[0].read()
+    assert heard == [("session", frozenset({"c"}))]
+    await store.aclose()
+
+
+async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
+    heard: list[EndedSubjects] = []
+
+    async def handle(of: EndedSubjects) -> None:
+        heard.append(of)
+        if len(heard) == 1:
+            raise Unavailable
+
+    async def none(_: object) -> set[str]:
+        return set()
+
+    worker = Revocations(store.revocations, {"note": handle}, LiveSessions(set, none))
+    await store.revocations.add([("note", 7)])
+    with pytest.raises(Unavailable):
+        await worker.read()
+    await worker.read()
+    await worker.read()
+    assert heard == [frozenset({7})] * 2
+    await store.aclose()
+
+
+async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "CHECK_INTERVAL_SECONDS", 0)
+    found = asyncio.get_running_loop().create_future()
+
+    async def expired(sessions: object) -> set[str]:
+        return {"b"} if sessions == {"a", "b"} else set()
+
+    async def end(sessions: EndedSubjects) -> None:
+        found.set_result(sessions)
+
+    worker = Revocations(store.revocations, {"session": end}, LiveSessions(lambda: {"a", "b"}, expired))
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(5 * UNIT):
+        assert await found == {"b"}
+    task.cancel()
+    await store.aclose()
+
+
+@pytest.fixture(scope="module")
+def workers(module_settings: Settings) -> Iterator[list[TestClient]]:
+    """Two applications on one database."""
+    settings = with_accounts(module_settings)
+    with TestClient(create_app(settings), base_url=HERE) as one, TestClient(create_app(settings), base_url=HERE) as two:
+        yield [one, two]
+
+
+@pytest.fixture(scope="module")
+def root(workers: list[TestClient]) -> Browser:
+    """The browser of the admin."""
+    browser = Browser(workers[0])
+    browser.name = "root"
+    return browser.sign_up()
+
+
+def closing(socket: WebSocketTestSession) -> int:
+    """The code that a socket is closed with, whatever comes before."""
+    while True:
+        message = socket.receive()
+        if message["type"] == "websocket.close":
+            code: int = message["code"]
+            return code
+
+
+Do = Callable[[Browser, Browser], object]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda ann, root: ann.post("/auth/sign-out"),
+        lambda ann, root: root.post(f"/users/{ann.name}/disable"),
+        lambda ann, root: Browser(root).sign_in(ann.name).delete("/auth/sessions"),
+    ],
+    ids=["sign-out", "disable", "all others"],
+)
+def test_a_session_that_ends_closes_what_is_open_elsewhere(workers: list[TestClient], root: Browser, end: Do) -> None:
+    here, there = workers
+    ann = Browser(here).sign_up()
+    away = Browser(there)
+    away.cookies = ann.cookies
+    note = ann.post("/notes/", json=note_in()).json()["id"]
+    origin = {"Origin": HERE}
+    with (
+        away.websocket_connect("ws://127.0.0.1/ws", headers=origin) as feed,
+        away.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers=origin) as room,
+    ):
+        assert feed.receive_json()["type"] == "ready"
+        room.receive_bytes()
+        secret = ann.secret
+        end(ann, root)
+        started = time.monotonic()
+        assert {closing(feed), closing(room)} == {CloseCode.NOT_SIGNED_IN}
+        assert time.monotonic() - started < UNIT
+    away.cookies.set("realtime", secret, domain="127.0.0.1")
+    assert away.user is None
+
+
+def test_a_token_that_is_revoked_is_refused_elsewhere(workers: list[TestClient]) -> None:
+    here, there = workers
+    ann, program = Browser(here).sign_up(), Browser(there)
+    token = ann.token()
+    header = bearer(token["token"])
+    assert program.get("/auth/me", headers=header).status_code == 200
+    with program.websocket_connect("ws://127.0.0.1/ws", headers=header) as feed:
+        assert feed.receive_json()["type"] == "ready"
+        ann.delete(f"/auth/tokens/{token['id']}")
+        started = time.monotonic()
+        assert closing(feed) == CloseCode.NOT_SIGNED_IN
+        assert time.monotonic() - started < UNIT
+    assert program.get("/auth/me", headers=header).status_code == 401
+
+
+def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestClient]) -> None:
+    """Access rights that were read shortly before can be outdated when a socket is registered."""
+    here, there = workers
+    ann = Browser(here).sign_up()
+    parts = parts_of(there)
+    principal = Principal(keys=frozenset({"*"}), name=ann.name, session=ann.get("/auth/sessions").json()[0]["id"])
+    ann.post("/auth/sign-out")
+
+    async def join() -> CloseCode:
+        while True:
+            client = parts.feed.join(FeedQuery(), principal)
+            parts.feed.leave(client)
+            if client.closing.done():
+                code: CloseCode = client.closing.result()
+                return code
+            await asyncio.sleep(0.02)
+
+    started = time.monotonic()
+    assert run(there, join) is CloseCode.NOT_SIGNED_IN
+    assert time.monotonic() - started < UNIT
+
+
+def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[TestClient]) -> None:
+    here, there = workers
+    ann = Browser(here).sign_up()
+    note = ann.post("/notes/", json=note_in()).json()["id"]
+    parts = parts_of(there)
+    principal = Principal(frozenset({key_of(ann.name)}), ann.name, ann.get("/auth/sessions").json()[0]["id"])
+    ann.post("/auth/sign-out")
+
+    async def join() -> CloseCode:
+        while True:
+            member = parts.rooms.member(SimpleNamespace(send=lambda *_: True, buffered=0), principal, ann.name)
+            (await parts.rooms.join(note, member)).leave(member)
+            if member.closing.done():
+                code: CloseCode = member.closing.result()
+                return code
+            await asyncio.sleep(0.02)
+
+    async def joined() -> CloseCode:
+        async with asyncio.timeout(UNIT):
+            return await join()
+
+    assert run(there, joined) is CloseCode.NOT_SIGNED_IN

@@ -1,0 +1,74 @@
+"""The outbox: committed changes are published, and their marks are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from starlette.testclient import TestClient
+
+from realtime.settings import Settings
+from tests.support.harness import eventually, note_in
+
+
+@pytest.fixture
+def collection(settings: Settings) -> Iterator[Collection[dict[str, Any]]]:
+    """The notes as MongoDB has them."""
+    with MongoClient[dict[str, Any]](settings.mongo_url) as mongo:
+        yield mongo[settings.database].notes
+
+
+async def test_mark_goes_away_after_the_publish(client: TestClient, collection: Collection[dict[str, Any]]) -> None:
+    for _ in range(10):
+        assert client.post("/notes/", json=note_in()).status_code == 201
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    assert collection.count_documents({}) == 10
+
+
+async def test_what_was_left_over_is_published_by_the_sweep(
+    client: TestClient, collection: Collection[dict[str, Any]]
+) -> None:
+    client.post("/notes/", json=note_in("first"))
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    with client.websocket_connect("/ws?notes=1") as socket:
+        assert socket.receive_json()["type"] == "ready"
+        # A commit whose worker died before it could publish.
+        collection.update_one({"_id": 1}, {"$set": {"title": "orphan", "dirty": True}, "$inc": {"version": 1}})
+        event = socket.receive_json()
+        assert (event["type"], event["version"], event["note"]["title"]) == ("note.updated", 2, "orphan")
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+
+
+async def test_what_the_log_has_already_is_not_published_twice(
+    client: TestClient, collection: Collection[dict[str, Any]]
+) -> None:
+    client.post("/notes/", json=note_in())
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    cursor = client.get("/changes").json()["cursor"]
+    collection.update_one({"_id": 1}, {"$set": {"dirty": True}})  # the mark of a worker that died before clearing it
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    assert client.get("/changes", params={"since": cursor, "timeout": 0}).json()["changes"] == []
+
+
+async def test_dirty_notes_are_counted(client: TestClient) -> None:
+    client.post("/notes/", json=note_in())
+
+    def counted() -> bool:
+        lines = client.get("/metrics").text.splitlines()
+        return "realtime_dirty_notes 0.0" in lines and 'realtime_publishes_total{result="ok"} 1.0' in lines
+
+    await eventually(counted)
+
+
+async def test_a_document_that_is_no_note_holds_nothing_up(
+    client: TestClient, collection: Collection[dict[str, Any]]
+) -> None:
+    client.post("/notes/", json=note_in())
+    await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
+    collection.insert_one({"_id": 999, "version": 1, "dirty": True})
+    collection.update_one({"_id": 1}, {"$set": {"title": "orphan", "dirty": True}, "$inc": {"version": 1}})
+    await eventually(lambda: collection.count_documents({"_id": 1, "dirty": True}) == 0)
+    assert client.get("/notes/1/").json()["title"] == "orphan"

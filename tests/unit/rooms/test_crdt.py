@@ -1,0 +1,480 @@
+"""Shared texts: all valid Yjs updates are accepted in any order, and nothing is lost or duplicated."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pycrdt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from realtime.errors import DocumentBroken, MalformedUpdate
+from realtime.notes.diff import changes
+from realtime.rooms import crdt, lib0
+from realtime.rooms.crdt import EMPTY, NOTHING, TextDocument, compacted, genesis
+from realtime.rooms.yjs_update import PendingUpdates, clocks_of, parts, scan_update
+from tests.support.harness import UNIT
+from tests.support.shared_text import PIECES, Author, authored
+
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+number = lib0.number
+
+
+def item(client: int, clock: int, text: str, left: tuple[int, int] | None = None, right: Any = None) -> bytes:
+    """An update with one piece of text."""
+    info = 4 | (0x80 if left else 0) | (0x40 if right else 0)
+    place = b"".join(number(part) for one in (left, right) if one for part in one)
+    head = bytes((1, 1)) + number(client) + number(clock) + bytes((info,))
+    return head + (place or b"\1" + lib0.string("content")) + lib0.string(text) + b"\0"
+
+
+def deletion(client: int, clock: int, length: int) -> bytes:
+    """An update that deletes."""
+    return b"\0\1" + number(client) + b"\1" + number(clock) + number(length)
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
+    text, updates = authored(seed)
+    for update in updates:
+        scan_update(update)
+    shuffled = random.Random(seed).sample(updates, len(updates))
+    document = TextDocument(shuffled)
+    assert str(document) == text
+    assert not document.waits
+    assert document.length == len(text.encode())
+    assert str(TextDocument([compacted(updates)])) == text
+    assert str(TextDocument([pycrdt.merge_updates(*shuffled)])) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.data())
+def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> None:
+    """Also when it came in one update with a gap in it, and through any number of snapshots."""
+    text, updates = authored(seed, authors=2)
+    late = data.draw(st.sets(st.integers(0, len(updates) - 1), min_size=1))
+    early = [update for place, update in enumerate(updates) if place not in late]
+    gap: bool = data.draw(st.booleans())
+    first = [pycrdt.merge_updates(*early)] if early and gap else early
+    document = TextDocument(first)
+    for _ in range(2):
+        document = TextDocument([document.since()])
+    document = TextDocument([compacted([document.since()])])
+    for place in late:
+        document.apply(updates[place])
+    assert str(document) == text
+    assert not document.waits
+
+
+def test_a_gap_within_an_update_waits() -> None:
+    author = Author(7)
+    for word in ("one", "two", "three"):
+        before = author.doc.get_state()
+        author.text += word
+        author._made(before)
+    document = TextDocument([pycrdt.merge_updates(author.updates[0], author.updates[2])])
+    assert document.waits
+    assert str(document) == "one"
+    again = TextDocument([document.since()])
+    assert again.waits
+    again.apply(author.updates[1])
+    assert str(again) == "onetwothree"
+    assert not again.waits
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_since_brings_what_is_missing(seed: int) -> None:
+    text, updates = authored(seed)
+    document = TextDocument(updates)
+    for known in (0, len(updates) // 2, len(updates)):
+        other = TextDocument(updates[:known])
+        other.apply(document.since(other.state))
+        assert str(other) == text
+    assert document.since(document.state) == TextDocument(updates).since(document.state)
+    assert TextDocument().since() == EMPTY
+    assert TextDocument().state == NOTHING
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_every_truncation_is_refused(seed: int) -> None:
+    _, updates = authored(seed, acts=12)
+    for update in (*updates, pycrdt.merge_updates(*updates)):
+        for end in range(len(update)):
+            with pytest.raises(MalformedUpdate):
+                scan_update(update[:end])
+        with pytest.raises(MalformedUpdate):
+            scan_update(update + b"\0")
+
+
+def undecided(updates: Sequence[bytes]) -> bool:
+    """Whether Yrs alone makes another text of what it stored, as Yjs does of origins that are in the wrong order."""
+    one: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
+    other: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
+    texts = [doc.get("content", type=pycrdt.Text) for doc in (one, other)]
+    for update in updates:
+        one.apply_update(update)
+    other.apply_update(one.get_update())
+    return str(texts[0]) != str(texts[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS, st.data())
+def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
+    """A rejected update changes nothing; an accepted update can be sent to others and loaded again."""
+    _, updates = authored(seed % 16, acts=12)
+    document = TextDocument(updates)
+    junk = bytearray(data.draw(st.sampled_from([*updates, pycrdt.merge_updates(*updates)])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(junk) - 1))
+        junk[place] = data.draw(st.integers(0, 255))
+    before = document.since()
+    try:
+        document.apply(bytes(junk))
+    except MalformedUpdate:
+        assert document.since() == before
+    except DocumentBroken:
+        return  # it is loaded again
+    whole = document.since()
+    scan_update(whole)
+    again = TextDocument([whole])
+    assert str(again) == str(document) or undecided([*updates, bytes(junk)])
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [item(1, 0, "a"), item(1, 1, "b ", None, (1, 0)), item(1, 1, "\2b ", (1, 0), (0, 9))],
+        [item(1, 0, "a"), item(1, 1, "xyz", (9, 0)), item(1, 1, "b ", None, (1, 0))],
+        [item(1, 0, "a"), item(1, 1, "bc", None, (1, 0)), item(1, 1, "bc🦜x", (9, 0))],
+        [item(1, 2, "xyz", (9, 0)), item(1, 1, "pqrs", (8, 0)), item(1, 0, "a"), item(8, 0, "b")],
+        [item(1, 1, "🦜", (9, 0)), item(1, 0, "a"), item(1, 1, "b", None, (1, 0))],
+    ],
+)
+def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> None:
+    """It may claim clocks that others have: they come from strangers."""
+    document = TextDocument()
+    for update in updates:
+        with suppress(MalformedUpdate):
+            document.apply(update)
+        again = TextDocument([document.since()])
+        assert (str(again), again.waits) == (str(document), document.waits)
+    for later in (item(9, 0, "z"), item(0, 0, "0123456789")):
+        document.apply(later)
+        again.apply(later)
+        assert str(again) == str(document)
+
+
+def test_characters_that_are_known_already_forbid_nothing() -> None:
+    document = TextDocument([item(1, 0, "abc"), item(1, 0, "🦜c")])
+    document.apply(item(2, 0, "-", (1, 0), (1, 1)))
+    assert str(document) == "a-bc"
+
+
+def test_pieces_that_build_upon_each_other_in_a_circle_wait() -> None:
+    one, other = item(1, 0, "a", (2, 0))[1:-1], item(2, 0, "b", (1, 0))[1:-1]
+    document = TextDocument([b"\2" + other + one + b"\0"])
+    assert document.waits
+    assert TextDocument([document.since()]).waits
+    document.apply(item(1, 0, "x"))
+    assert str(document) == "xb"
+
+
+def test_deletions_that_wait_are_one() -> None:
+    document = TextDocument([deletion(1, 0, 1), deletion(1, 0, 2)])
+    document.apply(item(1, 0, "🦜x"))
+    assert str(document) == str(TextDocument([document.since()])) == "x"
+
+
+@given(st.binary(max_size=200))
+def test_junk_is_refused_or_an_update(data: bytes) -> None:
+    try:
+        scan_update(data)
+    except MalformedUpdate:
+        return
+    TextDocument([data])
+
+
+@pytest.mark.parametrize(
+    ("update", "why"),
+    [
+        (b"", "number"),
+        (b"\xff\xff\xff\xff\x07\0", "at most"),
+        (b"\1\1\1\0\x04\1\x05other\1a\0", "elsewhere"),
+        (b"\1\1\1\0\x04\0\1\0\1a\0", "nested"),
+        (b"\1\1\1\0\x24\1\x07content\1k\1a\0", "key"),
+        (b"\1\1\1\0\x07\1\x07content\2\0", "nested types"),
+        (b"\1\1\1\0\x08\1\x07content\1\x77\1a\0", "values"),
+        (b"\1\1\1\0\x05\1\x07content\1a\0", "embedded"),
+        (b"\1\1\1\0\x09\1\x07content\1a\0", "documents"),
+        (b"\1\1\1\0\x04\1\x07content\0\0", "no length"),
+        (b"\1\1\1\0\0\0\0", "no length"),
+        (b"\1\0\1\0\0", "without anything"),
+        (b"\2\1\1\0\0\1\1\1\1\0\1\0", "twice"),
+        (b"\1\2\1\0" + (b"\0" + number(2**31 - 1)) * 2 + b"\0", "too far"),
+        (item(1, 0, "x")[:-2] + b"\xff\0", "UTF-8"),
+        # Yjs throws at these three, or does not decide where they go.
+        (item(1, 3, "x", (1, 3)), "upon itself"),
+        (item(1, 3, "x", None, (1, 7)), "upon itself"),
+        (item(1, 3, "x", (2, 3), (2, 3)), "both sides"),
+    ],
+)
+def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
+    with pytest.raises(MalformedUpdate, match=why):
+        scan_update(update)
+
+
+@pytest.mark.parametrize(
+    ("update", "what"),
+    [
+        (item(2, 0, "-", (1, 1), (1, 2)), "an origin on its left"),
+        (item(2, 0, "-", None, (1, 2)), "an origin on its right"),
+        (deletion(1, 0, 2), "the end of a deletion"),
+        (deletion(1, 2, 1), "the start of a deletion"),
+        (item(1, 2, "yz", (1, 1)), "a piece of its own author"),
+    ],
+)
+def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str) -> None:
+    """Yrs would lose count, and what it encodes afterwards could not be read by anybody."""
+    document = TextDocument([item(1, 0, "x🦜y")])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        document.apply(update)
+    assert str(TextDocument([document.since()])) == "x🦜y"
+    assert not document.waits
+    reloaded = TextDocument([document.since()])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        reloaded.apply(update)
+    # In the other order, the character is refused that something waits to go into.
+    waiting = TextDocument([update])
+    with suppress(MalformedUpdate):
+        waiting.apply(item(1, 0, "x🦜y"))
+    TextDocument([waiting.since()])
+
+
+def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
+    document = TextDocument([item(1, 0, "x🦜y")])
+    with pytest.raises(MalformedUpdate, match="in two"):
+        document.since(b"\1\1\2")
+
+
+@pytest.mark.parametrize("state", [b"", b"\1", b"\1\1", b"\xff\xff\xff\x7f", b"\0\0", b"\1\1\1\1"])
+def test_what_is_no_state_is_refused(state: bytes) -> None:
+    with pytest.raises(MalformedUpdate):
+        TextDocument().since(state)
+
+
+def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
+    document = TextDocument([item(1, 0, "ab")])
+    with pytest.raises(MalformedUpdate):
+        document.apply(item(1, 0, "a🦜c"))
+    assert str(document) == "ab"
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        b"\1" + number(100_000) + b"\5\0" + b"\0\1" * 100_000 + b"\0",
+        b"\0\1\5" + number(100_000) + b"\0\1" * 100_000,
+        b"\1\1\5\0\x04\1\x07content" + lib0.string("🦜" * 70_000) + b"\0",
+    ],
+)
+def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
+    started = time.thread_time()
+    TextDocument([update]).since()
+    assert time.thread_time() - started < 5 * UNIT
+
+
+@given(TEXTS, TEXTS, SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, after: str, seed: int) -> None:
+    first = genesis(before)
+    document, other = TextDocument([first], client=seed + 1), TextDocument([first])
+    update = document.edit(changes(before, after))
+    other.apply(update)
+    assert str(document) == str(other) == after
+    assert other.state == document.state
+    assert str(TextDocument([compacted([first, update])])) == after
+
+
+def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
+    first = genesis("one two three")
+    ours, theirs = TextDocument([first], client=5), TextDocument([first], client=6)
+    mine = ours.edit(changes("one two three", "one 2 three"))
+    yours = theirs.edit([(0, 0, "zero ")])
+    assert str(TextDocument([first, yours, mine])) == str(TextDocument([first, mine, yours])) == "zero one 2 three"
+
+
+def test_genesis_of_nothing_is_nothing() -> None:
+    assert genesis("") == EMPTY
+    assert str(TextDocument([genesis("")])) == ""
+    assert genesis("a") != genesis("a")
+
+
+def test_compaction_forgets_what_was_deleted() -> None:
+    document = TextDocument(client=1)
+    updates = [document.edit([(0, 0, "x" * 10_000)]), document.edit([(1, 9_999, "")])]
+    assert len(compacted(updates)) < 200
+    assert str(TextDocument([compacted(updates)])) == "xx"
+
+
+class Peers(RuleBasedStateMachine):
+    """Documents that tell each other what they have, in any order, often twice, and start again from a snapshot."""
+
+    sent = Bundle("sent")
+    many = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.documents = [TextDocument(client=100 + place) for place in range(self.many)]
+        self.stored: list[list[bytes]] = [[] for _ in range(self.many)]
+        self.all: list[bytes] = []
+        self.tokens: list[str] = []
+
+    @rule(target=sent, place=st.integers(0, 2), data=st.data())
+    def write(self, place: int, data: st.DataObject) -> bytes:
+        document = self.documents[place]
+        words = str(document)
+        borders = [0, *(at + 1 for at, character in enumerate(words) if character == ";")]
+        token = f"🦜{len(self.tokens)};"
+        self.tokens.append(token)
+        at = data.draw(st.sampled_from(borders))
+        update = document.edit([(at, at, token)])
+        self.stored[place].append(update)
+        self.all.append(update)
+        return update
+
+    @rule(update=consumes(sent), place=st.integers(0, 2), times=st.integers(1, 2))
+    def tell(self, update: bytes, place: int, times: int) -> None:
+        for _ in range(times):
+            self.documents[place].apply(update)
+            self.stored[place].append(update)
+
+    @rule(one=st.integers(0, 2), other=st.integers(0, 2))
+    def sync(self, one: int, other: int) -> None:
+        update = self.documents[one].since(self.documents[other].state)
+        self.documents[other].apply(update)
+        self.stored[other].append(update)
+
+    @rule(place=st.integers(0, 2))
+    def compact(self, place: int) -> None:
+        self.stored[place] = [compacted(self.stored[place])]
+
+    @rule(place=st.integers(0, 2))
+    def reload(self, place: int) -> None:
+        before = str(self.documents[place])
+        self.documents[place] = TextDocument(self.stored[place], client=crdt.new_client())
+        assert str(self.documents[place]) == before
+
+    @invariant()
+    def nothing_is_doubled(self) -> None:
+        for document in self.documents:
+            words = str(document).split(";")
+            assert len(set(words)) == len(words)
+
+    def teardown(self) -> None:
+        ends = set()
+        for place, document in enumerate(self.documents):
+            for other in self.documents:
+                document.apply(other.since())
+            for update in self.all:
+                document.apply(update)
+            ends.add(str(document))
+            assert not document.waits, place
+        assert len(ends) == 1
+        words = ends.pop()
+        assert sorted(words.split(";")[:-1]) == sorted(token[:-1] for token in self.tokens)
+
+
+Peers.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+TestPeers = Peers.TestCase
+
+
+def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
+    document = TextDocument([genesis("text")])
+    lost: Sequence[bytes] = [item(9, 2 * place + 1, "x", (9, 2 * place)) for place in range(1000)]
+    for update in lost:
+        document.apply(update)
+    started = time.thread_time()
+    document.edit([(0, 0, "a")])
+    document.apply(item(10, 0, "b"))
+    assert time.thread_time() - started < 0.2 * UNIT
+
+
+def test_what_is_known_is_no_news() -> None:
+    one, other = TextDocument(client=1), TextDocument(client=2)
+    first, second = one.edit([(0, 0, "hello")]), one.edit([(0, 2, "")])
+    assert other.offer(first)
+    assert other.offer(second)
+    assert not other.offer(first)
+    assert not other.offer(second)
+    assert not other.offer(one.since())
+    late = one.edit([(0, 0, "x")])
+    later = one.edit([(1, 1, "y")])
+    assert other.offer(later)  # it waits
+    assert other.offer(late)
+    assert str(other) == "xyllo"
+
+
+def test_nul_is_refused() -> None:
+    source: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
+    source.get("content", type=pycrdt.Text).insert(0, "a\0b")
+    with pytest.raises(MalformedUpdate, match="NUL"):
+        TextDocument([source.get_update()])
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 7))
+def test_an_update_in_parts_makes_the_same(seed: int, most: int) -> None:
+    text, updates = authored(seed)
+    for whole in (TextDocument(updates).since(), pycrdt.merge_updates(*updates)):
+        walk, pieces = parts(whole, most)
+        document = TextDocument()
+        assert document.follows(walk)
+        for part in pieces:
+            assert len(parts(part, most)[1]) == 1
+            document.apply(part)
+            assert not document.waits
+        assert str(document) == text
+        assert clocks_of(document.state) == clocks_of(TextDocument(updates).state)
+
+
+def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
+    author = Author(7)
+    for word in ("one", "two", "three", "four"):
+        before = author.doc.get_state()
+        author.text.insert(0, word)
+        author._made(before)
+    one, two, three, four = author.updates
+    document = TextDocument()
+    for part in parts(pycrdt.merge_updates(one, three, four), 1)[1]:
+        document.apply(part)
+    assert str(document) == "one"
+    document.apply(two)
+    assert str(document) == "fourthreetwoone"
+
+
+def test_what_waits_in_the_worst_order_is_taken_in_linear_time() -> None:
+    many = 5000
+    waiting = PendingUpdates()
+    end = number(many + 1) + b"\0\4\1" + lib0.string("content") + b"\1a"
+    rest = b"".join(b"\1" + number(one) + b"\0\x84" + number(one + 1) + b"\0\1a" for one in range(1, many + 1))
+    waiting.add(number(many + 1) + rest + b"\1" + end + b"\0", {})
+    started = time.thread_time()
+    assert len(waiting.taken({})) == many + 1
+    assert time.thread_time() - started < UNIT
+    assert not waiting

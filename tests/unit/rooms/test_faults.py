@@ -1,0 +1,214 @@
+"""Failed commits, lost messages, broken texts and killed workers do not lose edits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from realtime.core.close_codes import CloseCode
+from realtime.errors import DocumentBroken, MalformedUpdate, OutcomeUnknown
+from realtime.rooms import manager, protocol
+from realtime.rooms.contributors import Contributors
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.journal import Journal
+from realtime.rooms.participants import Participants
+from realtime.settings import Settings
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, state_of
+from tests.unit.rooms.conftest import Hire, content_is, loaded, working
+
+
+async def test_what_cannot_be_journaled_nobody_sees_and_it_comes_again(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = await hire(), await hire()
+    id = await worker.make("text")
+    writer, reader, far = [await Seat().sit(one.rooms, id) for one in (worker, worker, other)]
+    seen = len(reader.messages)
+
+    async def fails(_: Any) -> None:
+        raise OutcomeUnknown
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.store.texts, "journal", fails)
+        await writer.append(" lost?")
+        await eventually(lambda: writer.code is not None)
+    assert writer.code == reader.code == CloseCode.RESUME
+    assert far.code is None
+    assert len(reader.messages) == seen
+    writer.leave()
+    again = await Seat(writer.text).sit(worker.rooms, id)
+    assert again.room is not writer.room
+    await eventually(lambda: str(far.text) == "text lost?")
+    await eventually(lambda: content_is(worker, id, "text lost?"), within=2)
+
+
+async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit fails, and the second, of the same room, succeeds when another room has taken its place."""
+    worker = await hire()
+    id = await worker.make("text ")
+    one, two = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    journal = worker.store.texts.journal
+    go_on, begun = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def slow(rows: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            begun.set()
+            await go_on.wait()
+            raise OutcomeUnknown
+        if calls == 2:
+            again.append(await Seat().sit(worker.rooms, id))
+        await journal(rows)
+
+    again: list[Seat] = []
+    monkeypatch.setattr(worker.store.texts, "journal", slow)
+    await one.append("first ")
+    await begun.wait()
+    await two.append("second ")
+    go_on.set()
+    await eventually(lambda: again and "second" in str(again[0].text))
+    assert one.code == two.code == CloseCode.RESUME
+    one.leave()
+    two.leave()
+    assert again[0].room is not None
+    await again[0].append("third ")
+    await eventually(lambda: again[0].text.all_acknowledged)
+    await again[0].room.compact()
+    assert sorted((await loaded(settings, id)).split()) == ["second", "text", "third"]
+    assert sorted(str(again[0].text).split()) == ["second", "text", "third"]
+
+
+async def test_lost_messages_between_workers_are_found_in_the_journal(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make()
+    writer, reader = await Seat().sit(here.rooms, id), await Seat().sit(there.rooms, id)
+    await writer.append("heard ")
+    await eventually(lambda: str(reader.text) == "heard ")
+
+    async def lost(*_: Any) -> None:
+        return
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.bus, "publish", lost)
+        await writer.append("lost ")
+        await eventually(lambda: writer.text.all_acknowledged)
+    await writer.append("heard again")
+    await eventually(lambda: str(reader.text) == "heard lost heard again")
+
+
+def _breaks(*_: Any) -> None:
+    raise DocumentBroken("boom")
+
+
+async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+
+    await good.append(" kept")
+    with monkeypatch.context() as patch:
+        patch.setattr(TextDocument, "apply", _breaks)
+        with pytest.raises(MalformedUpdate, match="breaks"):
+            await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
+    await good.append(" and more")
+    await eventually(lambda: good.text.all_acknowledged)
+    assert good.code is None
+    assert str((await Seat().sit(worker.rooms, id)).text) == "text kept and more"
+    await eventually(lambda: content_is(worker, id, "text kept and more"))
+
+
+async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise OutcomeUnknown
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextDocument, "apply", _breaks)
+        patch.setattr(worker.store.texts, "read", away)
+        with pytest.raises(MalformedUpdate):
+            await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
+        await eventually(lambda: good.code is not None)
+    assert good.code == CloseCode.RESUME
+    good.leave()
+    bad.leave()
+    assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+
+
+async def test_update_that_is_applied_and_not_journaled_is_seen_by_nobody(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails in between: a newcomer would build upon it, and its acknowledged words would be lost with it."""
+    worker = await hire()
+    id = await worker.make("text")
+    places: list[tuple[type, str]] = [(Participants, "name_of"), (Contributors, "add"), (Journal, "write")]
+    for owner, method in places:
+        bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, _fails)
+            with pytest.raises(RecursionError):
+                await bad.append(" never")
+        assert bad.code == good.code == CloseCode.RESUME
+        newcomer = await Seat().sit(worker.rooms, id)
+        assert "never" not in str(newcomer.text)
+        await newcomer.append(" kept")
+        await eventually(lambda newcomer=newcomer: newcomer.text.all_acknowledged)  # type: ignore[misc]
+        newcomer.leave()
+    assert await loaded(settings, id) == "text kept kept kept"
+
+
+def _fails(*_: Any) -> None:
+    raise RecursionError
+
+
+async def test_refused_update_gives_nothing_up(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(MalformedUpdate):
+        await bad.say(protocol.update(b"\1\1\7\0\x84\1\0\1\xff\0"))
+    assert good.code is None
+
+
+@pytest.mark.parametrize("state", ['{"a":' + "[" * 965 + "]" * 965 + "}", '{"user":{"name":"\\ud800"}}'])
+async def test_strange_states_keep_no_update_from_the_journal(hire: Hire, settings: Settings, state: str) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    strange, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with contextlib.suppress(MalformedUpdate):
+        await strange.say(state_of(1, 1, state))
+    await strange.append(" words")
+    await eventually(lambda: strange.text.all_acknowledged and str(other.text) == "text words")
+    assert strange.code is other.code is None
+    assert await loaded(settings, id) == "text words"
+
+
+async def test_a_worker_takes_up_what_another_left(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
+    async with working(settings, "tend") as dying:
+        await dying.store.prepare()
+        id = await dying.make("text")
+        seat = await Seat().sit(dying.rooms, id)
+        await seat.append(" left behind")
+        await eventually(lambda: seat.text.all_acknowledged)
+    survivor = await hire()
+    assert await survivor.content(id) == "text"
+    await eventually(lambda: content_is(survivor, id, "text left behind"), within=20)

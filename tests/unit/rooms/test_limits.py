@@ -1,0 +1,181 @@
+"""The limits of a client in a room: exceeding them closes its connection and does not affect other clients."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.core.close_codes import CloseCode
+from realtime.errors import MalformedUpdate
+from realtime.notes.models import MAX_CONTENT_BYTES
+from realtime.rooms import lib0, loader, protocol
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.peer import BURST, PeerRefused
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, Text, state_of
+from tests.unit.rooms.conftest import Hire, content_is
+
+
+def closed(seat: Seat) -> CloseCode | None:
+    """Return the close code of a client, if it was closed."""
+    return seat.code
+
+
+async def test_too_many_updates_at_once(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    seat, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(PeerRefused) as refused:
+        for _ in range(2 * BURST):
+            await seat.append("x")
+    assert refused.value.code == CloseCode.TOO_MANY
+    await neighbour.append("y")
+    await eventually(lambda: neighbour.text.all_acknowledged)
+
+
+async def test_state_vector_far_beyond_the_text_is_refused(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make("text"))
+    vector = lib0.number(2000) + b"".join(lib0.number(client) + b"\1" for client in range(2000))
+    await seat.say(protocol.state(vector))
+    with pytest.raises(MalformedUpdate, match="state vector"):
+        await seat.say(protocol.state(lib0.number(40_000) + b"\1\1" * 40_000))
+
+
+async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_BURST", 100_000)
+    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_PER_SECOND", 1)
+    worker = await hire()
+    id = await worker.make("x" * 150_000)
+    seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
+    assert len(str(seat.text)) == 150_000
+    with pytest.raises(PeerRefused) as refused:
+        await seat.say(Text().hello())
+    assert refused.value.code == CloseCode.TOO_MANY
+
+
+async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.room.SLOW_SECONDS", -1.0)
+    worker = await hire()
+    id = await worker.make()
+    seats = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    for number in range(5):
+        for seat in seats:
+            await seat.append(f"{number};")
+    await eventually(lambda: all(seat.text.all_acknowledged for seat in seats))
+    assert len({str(seat.text) for seat in seats}) == 1
+
+
+async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    with pytest.raises(PeerRefused):
+        for _ in range(3):
+            await seat.append("x")
+
+
+async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * (MAX_CONTENT_BYTES - 10))
+    seat = await Seat().sit(worker.rooms, id)
+    await seat.append("y" * 10)
+    await eventually(lambda: seat.text.all_acknowledged)
+    with pytest.raises(PeerRefused) as refused:
+        await seat.append("z")
+    assert refused.value.code == CloseCode.TOO_BIG
+    other = await Seat().sit(worker.rooms, id)
+    await other.say(other.text.edit("short"))
+    await eventually(lambda: content_is(worker, id, "short"))
+    await other.append(" again")
+
+
+async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the remaining text counts against the limit of the state."""
+    monkeypatch.setattr(loader, "MAX_STATE", 20_000)
+    worker = await hire()
+    id = await worker.make()
+    seat = await Seat().sit(worker.rooms, id)
+    for number in range(20):
+        update = seat.text.document.edit([(0, len(str(seat.text)), chr(97 + number) * 2000)])
+        await seat.say(protocol.update(update))
+    await eventually(lambda: content_is(worker, id, "t" * 2000))
+    with pytest.raises(PeerRefused) as refused:
+        await seat.append("x" * 30_000)
+    assert refused.value.code == CloseCode.TOO_BIG
+
+
+async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * 900_000)
+    slow, quick = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    slow.buffered = 1_800_000  # within what it asked for
+    await quick.append("y")
+    await eventually(lambda: quick.text.all_acknowledged)
+    assert closed(slow) is None
+    slow.buffered = 2_500_000
+    await quick.append("y")
+    await eventually(lambda: slow.code is not None)
+    assert slow.code == CloseCode.TOO_SLOW
+    assert quick.code is None
+
+
+async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("x" * 900_000)
+    greedy = Seat()
+    send = greedy.send
+
+    def takes_nothing(packet: Any, limit: int) -> bool:
+        taken = send(packet, limit)
+        if taken:
+            greedy.buffered += len(packet.framed)
+        return taken
+
+    greedy.send = takes_nothing  # type: ignore[method-assign]
+    await greedy.sit(worker.rooms, id)
+    for _ in range(20):
+        await greedy.say(Text().hello())
+    assert greedy.code == CloseCode.TOO_SLOW
+    assert greedy.buffered < 5_000_000
+
+
+async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
+    """Send 10,000 frames, each of a different client."""
+    worker = await hire()
+    id = await worker.make("text ")
+    neighbour = await Seat().sit(worker.rooms, id)
+    choose = random.Random(11)
+    good = [TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
+    frames = [protocol.update(one) for one in good] + [Text().hello(), state_of(5, 1, '{"a":1}'), b"\3"]
+    refused = taken = 0
+    for number in range(10_000):
+        frame = bytearray(choose.choice(frames))
+        match choose.randrange(3):
+            case 0:
+                frame = frame[: choose.randrange(len(frame))]
+            case 1:
+                for _ in range(choose.randrange(1, 4)):
+                    frame[choose.randrange(len(frame))] = choose.randrange(256)
+            case _:
+                frame = bytearray(choose.randbytes(choose.randrange(60)))
+        hostile = Seat()
+        hostile.member = worker.rooms.member(hostile, UNRESTRICTED, "127.0.0.1", writes=number % 10 == 0)
+        hostile.room = neighbour.room
+        try:
+            await hostile.say(bytes(frame))
+            taken += 1
+        except (MalformedUpdate, PeerRefused):
+            refused += 1
+        if number % 500 == 0:
+            await neighbour.append(f"n{number};")
+    await eventually(lambda: neighbour.text.all_acknowledged)
+    assert neighbour.code is None
+    assert all(f"n{number};" in str(neighbour.text) for number in range(0, 10_000, 500))
+    assert refused > 3000
+    assert neighbour.room is not None
+    await neighbour.room.compact()
+    assert str((await Seat().sit(worker.rooms, id)).text) == str(neighbour.text)

@@ -1,0 +1,260 @@
+"""The participants of a room: the states that clients can set, and the rate at which others receive them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import pytest
+
+from realtime.auth.permissions import UNOWNED, Principal, key_of
+from realtime.core.close_codes import CloseCode
+from realtime.rooms import lib0, participants
+from realtime.rooms.awareness import MAX_CLOCK
+from realtime.rooms.peer import STATES_BURST, PeerRefused
+from realtime.rooms.relay import RelayKind, RelayMessage
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, state_of, states_of
+from tests.unit.rooms.conftest import Hire
+
+
+def user(name: str) -> Principal:
+    return Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name)
+
+
+def has_state(seat: Seat, clock: int) -> bool:
+    return seat.text.states.get(1, (0, ""))[0] == clock
+
+
+async def test_a_flood_of_states_is_refused_and_neighbours_stay(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(PeerRefused) as refused:
+        for clock in range(2 * STATES_BURST):
+            await flood.say(state_of(1, clock, "{}"))
+    assert refused.value.code == CloseCode.TOO_MANY
+    flood.leave()
+    await neighbour.say(state_of(2, 0, "{}"))
+    await eventually(lambda: neighbour.text.here == {2})
+
+
+async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    for message in (b"\3", state_of(1, 0, "{}")):
+        seat = await Seat().sit(worker.rooms, id)
+        with pytest.raises(PeerRefused):
+            for _ in range(2 * STATES_BURST):
+                await seat.say(message)
+
+
+async def test_large_states_count_for_several(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    seat = await Seat().sit(worker.rooms, id)
+    with pytest.raises(PeerRefused):
+        for clock in range(STATES_BURST // 4):
+            await seat.say(state_of(1, clock, '"' + "x" * 8000 + '"'))
+
+
+async def test_news_from_here_and_elsewhere_are_gathered(hire: Hire) -> None:
+    """Stock clients send back all that they hear, so that this must not grow with the number of others."""
+    here, there = await hire(), await hire()
+    id = await here.make()
+    seats = [await Seat().sit(worker.rooms, id) for worker in (here, there) for _ in range(20)]
+    listener = await Seat().sit(here.rooms, id)
+    before, started = listener.packets, time.monotonic()
+    for clock in range(10):
+        for client, seat in enumerate(seats):
+            await seat.say(state_of(client, clock, "{}"))
+        await asyncio.sleep(0.01)
+    for seat in seats[:-1]:
+        seat.leave()
+    await eventually(lambda: listener.text.here == {len(seats) - 1})
+    assert listener.packets - before <= (time.monotonic() - started) / 0.03 + 1
+
+
+async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    assert seat.room is not None
+    await seat.say(state_of(1, 0, '{"user": {"name": "Root"}}'))
+    assert seat.room.participants.name_of(seat.member) == "Root"
+    seat.member.principal = Principal(keys=frozenset({"*", "@ann"}), name="ann")
+    assert seat.room.participants.name_of(seat.member) == "ann"
+    await seat.say(state_of(1, 1, '{"user": {"name": "Root"}}'))
+    assert b'"name":"ann"' in seat.room.participants.everyone()[0]
+    seat.member.principal = Principal(keys=frozenset({"*", "link:1"}))
+    await seat.say(state_of(1, 2, '{"user": {"name": "ann"}}'))
+    assert b'"name":"Guest"' in seat.room.participants.everyone()[0]
+
+
+async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    owner, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    await owner.say(state_of(1, 1, '{"user":{"name":"Ann"}}'))
+    await eventually(lambda: other.text.here == {1})
+    for clock, state in ((1, "null"), (7, "null"), (2**53 - 1, "null"), (8, '{"user":{"name":"Guest"}}')):
+        await other.say(state_of(1, clock, state))
+    await owner.say(state_of(1, 2, '{"user":{"name":"Ann"},"cursor":1}'))
+    await eventually(lambda: other.text.states[1] == (2, '{"user":{"name":"Ann"},"cursor":1}'))
+    assert owner.code is other.code is None
+    assert owner.probed == 1  # to find out whether it is still connected, and not again and again
+    owner.leave()
+    await eventually(lambda: other.text.states[1] == (2, "null"))
+
+
+async def test_client_that_left_is_kept_for_its_caller(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    ann = await Seat().sit(worker.rooms, id, principal=user("ann"))
+    ben = await Seat().sit(worker.rooms, id, principal=user("ben"))
+    await ann.say(state_of(1, 1, "{}"))
+    ann.leave()
+    await ben.say(state_of(1, 2, "{}"))
+    await ben.say(state_of(2, 1, "{}"))
+    await eventually(lambda: ben.text.here == {2})
+    again = await Seat().sit(worker.rooms, id, principal=user("ann"))
+    await again.say(state_of(1, 2, "{}"))
+    await eventually(lambda: ben.text.here == {1, 2})
+
+
+async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make()
+    dead = await Seat().sit(here.rooms, id, principal=user("ann"))
+    await dead.say(state_of(1, 1, "{}"))
+    for clock, worker in ((2, here), (3, there)):
+        again = await Seat().sit(worker.rooms, id, principal=user("ann"))
+        await eventually(partial(has_state, again, clock - 1))
+        await again.say(state_of(1, clock, "[]"))
+        await eventually(partial(has_state, again, clock))
+    dead.leave()
+    other = await Seat().sit(here.rooms, id)
+    await eventually(lambda: other.text.states.get(1) == (3, "[]"))
+
+
+async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make()
+    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
+    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
+    await owner.say(state_of(1, 1, "{}"))
+    await eventually(lambda: stranger.text.here == {1})
+    await stranger.say(state_of(1, 9, "null"))
+    await stranger.say(state_of(2, 1, "{}"))
+    await owner.say(state_of(1, 2, "[]"))
+    await eventually(lambda: stranger.text.states == {1: (2, "[]"), 2: (1, "{}")})
+
+
+async def test_worker_that_opens_a_room_asks_whose_clients_there_are(hire: Hire) -> None:
+    """Neither a client that is there, nor one that left, can be used by others at a worker that had no room yet."""
+    here, there = await hire(), await hire()
+    id = await here.make()
+    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
+    left = await Seat().sit(here.rooms, id, principal=user("cy"))
+    await owner.say(state_of(1, 1, "{}"))
+    await left.say(state_of(3, 1, "{}"))
+    left.leave()
+    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
+    assert stranger.text.here == {1}
+    for client in (1, 3):
+        await stranger.say(state_of(client, 9, '"forged"'))
+    await stranger.say(state_of(2, 1, "{}"))
+    await eventually(lambda: owner.text.here == {1, 2})
+    await owner.say(state_of(1, 2, "[]"))
+    await eventually(lambda: stranger.text.states[1] == (2, "[]"))
+    assert owner.text.states[1] == (2, "[]")
+
+
+async def test_workers_that_do_not_answer_hold_up_nobody(hire: Hire) -> None:
+    here, there = await hire(), await hire("tell other workers")
+    id = await here.make()
+    await Seat().sit(there.rooms, id)
+    seat = await Seat().sit(here.rooms, id)
+    await seat.say(state_of(1, 1, "{}"))
+    await eventually(lambda: seat.text.here == {1})
+
+
+async def test_states_of_another_worker_do_not_replace_a_client_of_another_caller(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make(), principal=user("ann"))
+    assert seat.room is not None
+    await seat.say(state_of(1, 1, "{}"))
+    for caller, clock, state in (("ben", 5, "[]"), ("ben", 6, "null"), ("ann", 3, "2")):
+        entry = lib0.number(1) + lib0.number(1) + lib0.number(clock) + lib0.string(state)
+        message = RelayMessage(RelayKind.AWARENESS, seat.room.id, updates=[entry], names=[caller])
+        seat.room.receive_relayed(message)
+        if caller == "ben":
+            await seat.say(state_of(1, 2, "1"))
+            await eventually(lambda: seat.text.states[1] == (2, "1"))
+    await eventually(lambda: seat.text.states[1] == (3, "2"))
+
+
+async def test_clock_that_leaves_no_room_to_go_on_is_ignored(hire: Hire) -> None:
+    worker = await hire()
+    seat = await Seat().sit(worker.rooms, await worker.make())
+    await seat.say(state_of(1, MAX_CLOCK + 1, "{}"))
+    await seat.say(state_of(2, 0, "{}"))
+    await eventually(lambda: seat.text.here == {2})
+
+
+async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    greedy, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    with pytest.raises(PeerRefused):
+        for client in range(100, 101 + participants.MAX_CONNECTION_CLIENTS):
+            await greedy.say(state_of(client, 0, "1"))
+    await neighbour.say(state_of(1, 0, "{}"))
+    await eventually(lambda: len(neighbour.text.here) == 1 + participants.MAX_CONNECTION_CLIENTS)
+    large = '"' + "x" * (participants.MAX_CONNECTION_CHARACTERS // 3) + '"'
+    with pytest.raises(PeerRefused):
+        for client in range(1, 4):
+            await neighbour.say(state_of(client, 1, large))
+
+
+async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make()
+    flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    await neighbour.say(state_of(1, 0, "{}"))
+    await flood.say(states_of(range(10_000, 15_000)))
+    with pytest.raises(PeerRefused):
+        await flood.say(states_of(range(100, 133)))
+    await neighbour.say(state_of(1, 1, "{}"))
+    await eventually(lambda: neighbour.text.states == {1: (1, "{}")})
+    assert neighbour.code is None
+
+
+async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(participants, "MAX_ROOM_CLIENTS", 4)
+    worker = await hire()
+    id = await worker.make()
+    readers = [await Seat().sit(worker.rooms, id, writes=False) for _ in range(4)]
+    for client, seat in enumerate(readers):
+        await seat.say(state_of(client, 0, "{}"))
+    writers = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    for client, seat in enumerate(writers, 10):
+        await seat.say(state_of(client, 0, "{}"))
+    await eventually(lambda: readers[0].text.here == {0, 1, 10, 11})
+    await readers[0].say(state_of(0, 1, "null"))
+    await writers[2].say(state_of(12, 1, "{}"))
+    await eventually(lambda: readers[1].text.here == {1, 10, 11})
+    assert [seat.code for seat in (*readers, *writers)] == [None] * 7
+
+
+async def test_room_with_large_states_drops_those_of_newcomers(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(participants, "MAX_ROOM_CHARACTERS", 20_000)
+    worker = await hire()
+    id = await worker.make()
+    seats = [await Seat().sit(worker.rooms, id) for _ in range(4)]
+    for client, seat in enumerate(seats):
+        await seat.say(state_of(client, 0, '"' + "x" * 6000 + '"'))
+    await seats[3].say(state_of(3, 1, "{}"))
+    await eventually(lambda: seats[0].text.here == {0, 1, 2, 3})
+    assert seats[0].text.states[3] == (1, "{}")
+    assert [seat.code for seat in seats] == [None] * 4

@@ -1,0 +1,128 @@
+"""Two workers that write, compact, lose messages, fail and die at random: each word is stored exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.errors import OutcomeUnknown, Unavailable
+from realtime.notes.text_operations import Append
+from realtime.settings import Settings
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, Text
+from tests.unit.rooms.conftest import Worker, working
+
+
+class House:
+    """Two workers with two clients each, on one note."""
+
+    def __init__(self, settings: Settings, choose: random.Random) -> None:
+        self._settings = settings
+        self._choose = choose
+        self._stacks = [AsyncExitStack(), AsyncExitStack()]
+        self.workers: list[Worker] = []
+        self.texts = [Text() for _ in range(4)]
+        self.seats: list[Seat | None] = [None] * 4
+        self.words: list[str] = []
+        self.perhaps: set[str] = set()
+        self.note = 0
+
+    async def open(self, place: int) -> None:
+        """Start a worker in place of an earlier one, which ends at once."""
+        await self._stacks[place].aclose()
+        worker = await self._stacks[place].enter_async_context(working(self._settings))
+        self.workers[place : place + 1] = [worker]
+        for number in (place, place + 2):
+            self.seats[number] = None
+
+    async def close(self) -> None:
+        """Stop both workers."""
+        for stack in self._stacks:
+            await stack.aclose()
+
+    async def seat(self, number: int) -> Seat:
+        """Return a client, and create it again if it was closed."""
+        seat = self.seats[number]
+        if seat is None or seat.code is not None:
+            if seat is not None:
+                seat.leave()
+            seat = self.seats[number] = await Seat(self.texts[number]).sit(self.workers[number % 2].rooms, self.note)
+        return seat
+
+    async def step(self, word: str) -> None:
+        """Do a random step."""
+        number = self._choose.randrange(4)
+        worker = self.workers[number % 2]
+        match self._choose.choice("tttttttrrffledk"):
+            case "t":
+                seat = await self.seat(number)
+                self.words.append(word)
+                await seat.append(f"{word};")
+            case "r":
+                try:
+                    await worker.notes.edit(UNRESTRICTED, self.note, [Append(op="append", text=f"{word};")], None, None)
+                    self.words.append(word)
+                except Unavailable:
+                    self.perhaps.add(word)
+            case "f":
+                room = (await self.seat(number)).room
+                assert room is not None
+                with contextlib.suppress(Unavailable):  # a commit has just failed
+                    await room.compact()
+            case "l":
+                (await self.seat(number)).leave()
+                self.seats[number] = None
+            case "e":  # a commit fails, or seems to
+                journal, done = worker.store.texts.journal, self._choose.random() < 0.5
+
+                async def fails(rows: Any) -> None:
+                    worker.store.texts.journal = journal  # type: ignore[method-assign]  # a fault
+                    if done:
+                        await journal(rows)
+                    raise OutcomeUnknown
+
+                worker.store.texts.journal = fails  # type: ignore[method-assign]  # a fault
+            case "d":  # a message to the others is lost
+                tell = worker.bus.publish
+
+                async def lost(channel: str, data: bytes) -> None:
+                    worker.bus.publish = tell  # type: ignore[method-assign]  # a fault
+
+                worker.bus.publish = lost  # type: ignore[method-assign]  # a fault
+            case _:
+                await self.open(number % 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_each_word_is_there_once(settings: Settings, seed: int) -> None:
+    choose = random.Random(seed)
+    house = House(settings, choose)
+    try:
+        await house.open(0)
+        await house.open(1)
+        await house.workers[0].store.prepare()
+        house.note = await house.workers[0].make("start;")
+        for number in range(60):
+            await house.step(f"🦜{number}")
+            if choose.random() < 0.5:
+                await asyncio.sleep(choose.random() * 0.02)  # some steps overlap, others do not
+
+        async def converged() -> None:
+            texts = {str((await house.seat(number)).text) for number in range(4)}
+            content = await house.workers[0].content(house.note)
+            assert texts == {content}
+            found = Counter(content.split(";")[:-1])
+            for word in house.perhaps:
+                assert found.pop(word, 1) == 1
+            assert found == Counter(["start", *house.words])
+
+        await eventually(converged, within=15)
+    finally:
+        await house.close()

@@ -1,0 +1,146 @@
+"""Writes over REST to texts that are being edited: both edits are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.errors import OutcomeUnknown
+from realtime.notes.models import NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms.contributors import TextSnapshot
+from realtime.settings import Settings
+from realtime.store.bson_mapping import Record
+from tests.support.harness import eventually
+from tests.support.room_client import Seat
+from tests.unit.rooms.conftest import Hire, loaded, loaded_is
+
+
+async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Settings) -> None:
+    worker = await hire()
+    id = await worker.make("one two three ")
+    seat = await Seat().sit(worker.rooms, id)
+    write = worker.store.notes.update
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        if more.get("edit") is not None:
+            await seat.append("typed before the commit ")
+        return await write(*arguments, **more)
+
+    worker.store.notes.update = slow  # type: ignore[method-assign]
+    original = worker.rooms._held(id)
+    async with original as held:
+        base = held.base
+
+        async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
+            found = await base(record)
+            await seat.append("typed before the draft ")
+            return found
+
+        held.base = slower  # type: ignore[method-assign]
+        note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")], None, None)
+        held.base = base  # type: ignore[method-assign]
+    assert note.content == "one two three appended "
+    words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
+
+    async def whole() -> None:
+        content = await worker.content(id)
+        assert all(word in content for word in words)
+        assert len(content) == sum(map(len, words))
+        assert content == str(seat.text) == await loaded(settings, id)
+
+    await eventually(whole)
+
+
+async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hire, settings: Settings) -> None:
+    worker = await hire("tend")  # nothing is stored in the note automatically
+    id = await worker.make("one\ntwo\nthree\n")
+    seat = await Seat().sit(worker.rooms, id)
+    await seat.append("typed\n")
+    await eventually(lambda: seat.text.all_acknowledged)
+    # Made of version 1, and allowed at version 1 only: what was typed since is not its business.
+    note = await worker.notes.patch(
+        UNRESTRICTED, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None
+    )
+    assert note.content == "ONE\ntwo\nthree\ntyped\n"
+    await eventually(lambda: str(seat.text) == note.content)
+    await seat.append("more\n")
+    await eventually(lambda: seat.text.all_acknowledged)
+    # Where both touch, the write wins, but not before a version has what was typed.
+    note = await worker.notes.restore(UNRESTRICTED, id, 1, None, None)
+    assert note.content == "one\ntwo\nthree\n"
+    before = await worker.store.history.read(id, note.version - 1)
+    assert before is not None
+    assert before.content == "ONE\ntwo\nthree\ntyped\nmore\n"
+    assert await loaded(settings, id) == note.content
+
+
+async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire: Hire, settings: Settings) -> None:
+    deaf = ("hear other workers", "tend")
+    one, other = await hire(), await hire(*deaf)
+    id = await one.make("start\n")
+    seat, _ = await Seat().sit(one.rooms, id), await Seat().sit(other.rooms, id)
+    await seat.append("typed\n")
+
+    async def there() -> bool:
+        return await one.content(id) == "start\ntyped\n"
+
+    await eventually(there)
+    note = await other.notes.patch(
+        UNRESTRICTED, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
+    )
+    assert note.content == "start\ntyped\nand more\n"  # and "typed" not twice
+    assert await loaded(settings, id) == note.content
+
+
+async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings: Settings) -> None:
+    workers = [await hire() for _ in range(3)]
+    id = await workers[0].make("start ")
+    seats = [await Seat().sit(worker.rooms, id) for worker in workers]
+
+    async def write(number: int) -> None:
+        await workers[number % 3].notes.edit(UNRESTRICTED, id, [Append(op="append", text=f"w{number} ")], None, None)
+
+    async def type_on(number: int) -> None:
+        for word in range(5):
+            await seats[number].append(f"t{number}{word} ")
+            await asyncio.sleep(0.03)  # as people type
+
+    await asyncio.gather(*map(write, range(9)), *map(type_on, range(3)))
+    words = sorted(["start", *(f"w{n}" for n in range(9)), *(f"t{n}{m}" for n in range(3) for m in range(5))])
+
+    async def same() -> None:
+        content = await workers[0].content(id)
+        assert sorted(content.split()) == words
+        assert {str(seat.text) for seat in seats} == {content}
+
+    await eventually(same, within=10)
+    assert sorted((await loaded(settings, id)).split()) == words
+
+
+async def test_a_write_of_unknown_outcome_is_found_and_not_written_over(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was committed; the room does not know, and must not write under the same clocks again."""
+    worker = await hire()
+    id = await worker.make("text ")
+    seat = await Seat().sit(worker.rooms, id)
+    update = worker.store.notes.update
+
+    async def unknown(*arguments: Any, **more: Any) -> Any:
+        if await update(*arguments, **more) is not None:
+            raise OutcomeUnknown
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.store.notes, "update", unknown)
+        with pytest.raises(OutcomeUnknown):
+            await worker.notes.patch(
+                UNRESTRICTED, id, NotePatch.model_validate({"content": "text one "}), None, None, None
+            )
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="two ")], None, None)
+    await eventually(lambda: str(seat.text) == "text one two ", within=10)
+    assert await worker.content(id) == "text one two "
+    await eventually(lambda: loaded_is(settings, id, "text one two "))

@@ -1,0 +1,215 @@
+"""A room and its note: deletion of the note, and attribution of typed text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.core.close_codes import CloseCode
+from realtime.notes.models import NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms import lib0, manager, protocol, room
+from realtime.rooms.contributors import TextSnapshot
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.peer import PeerRefused
+from realtime.settings import Settings
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, Text, state_of
+from tests.unit.rooms.conftest import Hire, Worker, working
+
+
+async def content_is(worker: Worker, id: int, text: str) -> bool:
+    return await worker.content(id) == text
+
+
+async def named(worker: Worker, id: int, client: int, name: str) -> Seat:
+    """Connect a client with a name."""
+    seat = await Seat(Text(client)).sit(worker.rooms, id)
+    await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
+    return seat
+
+
+async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
+    """Return the action and the authors of each version but the first, the oldest first."""
+    revisions, _ = await worker.store.history.page(id, 2**53, 100) or ([], None)
+    return [(one.action, one.authors) for one in reversed(revisions)][1:]
+
+
+async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    before = await Seat().sit(worker.rooms, id)
+    await worker.notes.delete(UNRESTRICTED, id, None, None)
+    await worker.notes.undelete(UNRESTRICTED, id, None, None)
+    worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
+    await eventually(lambda: worker.rooms._rooms[id].version == 3)
+    after = await Seat().sit(worker.rooms, id)
+    worker.rooms.gone(id, 2)
+    await before.append(" more")
+    await eventually(lambda: str(after.text) == "text more")
+    await eventually(lambda: not worker.rooms._busy)
+    assert before.code is None
+    assert after.code is None
+
+
+async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(room, "PROJECT_AFTER", (60.0, 60.0))  # the look is to find it
+    here, there = await hire(), await hire()
+    id = await here.make("text")
+    writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
+    await here.notes.delete(UNRESTRICTED, id, None, None)
+    await writer.append(" typed")
+    await eventually(lambda: writer.text.all_acknowledged)
+    await eventually(lambda: writer.code is not None and reader.code is not None)
+    assert writer.code == reader.code == CloseCode.NOTE_GONE
+    await here.notes.undelete(UNRESTRICTED, id, None, None)
+    assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
+
+
+async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await hire()
+    id = await worker.make()
+    ada, ben = await named(worker, id, 1, "Ada"), await named(worker, id, 2, "Ben")
+    await ada.append("Ada ")
+    await eventually(lambda: ada.text.all_acknowledged)
+    journal, begun, go_on = worker.store.texts.journal, asyncio.Event(), asyncio.Event()
+
+    async def slow(rows: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await journal(rows)
+
+    monkeypatch.setattr(worker.store.texts, "journal", slow)
+    await ben.append("Ben ")
+    await begun.wait()
+    held = worker.rooms._rooms[id]
+    show, read = held.credits.show, asyncio.Event()
+
+    def reads(text: str) -> TextSnapshot:
+        read.set()
+        return show(text)
+
+    monkeypatch.setattr(held.credits, "show", reads)
+    await read.wait()  # with what Ben typed
+    await ada.append("more ")  # and without this
+    go_on.set()
+
+    async def whole() -> bool:
+        return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
+
+    await eventually(whole)
+    await eventually(lambda: held.due is None and not held.waits)
+    assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
+
+
+async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> None:
+    worker = await hire("tend")  # nothing is stored in the note automatically
+    id = await worker.make("text\n")
+    ada = await named(worker, id, 1, "Ada")
+    await ada.append("Ada\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="added\n")], None, None)
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="again\n")], None, None)
+    await ada.append("more\n")
+    await eventually(lambda: ada.text.all_acknowledged)
+    patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
+    note = await worker.notes.patch(UNRESTRICTED, id, patch, None, None, None)
+    assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
+    assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
+
+
+def pieces(many: int) -> bytes:
+    """Return an update with an item for each character, unlike that of any Yjs client. The library merges each."""
+    first = bytes((4, 1)) + lib0.string("content") + lib0.string("a")
+    rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(many - 1))
+    return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
+
+
+async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) -> None:
+    here, there = await hire(), await hire()
+    id = await here.make("")
+    hostile, near, far = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    update = pieces(40_000)
+    saying = asyncio.create_task(hostile.say(protocol.update(update)))
+    await near.append("near")
+    await eventually(lambda: near.text.all_acknowledged)
+    assert not saying.done()
+    await saying
+    assert update in hostile.text.acknowledged
+    await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
+    assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
+    # A client that reconnects and sends it again gets an acknowledgement.
+    again = await Seat().sit(here.rooms, id)
+    before = len(again.messages)
+    await again.say(bytes((0, 1)) + lib0.array(update))
+    assert again.messages[before:] == [protocol.update(update)]
+
+
+@pytest.mark.parametrize("code", [CloseCode.PERMISSION_GONE, None])
+async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: CloseCode | None) -> None:
+    worker = await hire()
+    id = await worker.make("")
+    hostile, near = [await Seat().sit(worker.rooms, id) for _ in range(2)]
+    saying = asyncio.create_task(hostile.say(protocol.update(pieces(40_000))))
+    await eventually(lambda: str(near.text) != "")
+    if code is None:
+        hostile.member.writes = False
+    else:
+        hostile.member.close(code)
+    with pytest.raises(PeerRefused) as refused:
+        await saying
+    assert refused.value.code == (code or CloseCode.RESUME)
+    await near.append("near")
+    await eventually(lambda: near.text.all_acknowledged)
+    assert 0 < str(near.text).count("a") - 1 < 40_000
+
+
+async def test_what_still_waits_of_who_was_sent_away_is_not_taken(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    seat = await Seat().sit(worker.rooms, id)
+    seat.member.close(CloseCode.PERMISSION_GONE)
+    await seat.append(" more")
+    assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+
+
+async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(hire: Hire) -> None:
+    worker = await hire()
+    id = await worker.make("text")
+    seat = await Seat().sit(worker.rooms, id)
+    other = TextDocument(client=9)
+    other.edit([(0, 0, "missing")])
+    missing = other.state
+    for number in range(600):
+        other.edit([(0, 0, "many ")] if number % 2 else [(len(str(other)), len(str(other)), " pieces")])
+    with pytest.raises(PeerRefused) as refused:
+        await seat.say(protocol.update(other.since(missing)))
+    assert refused.value.code == CloseCode.RESUME
+    assert str(seat.text) == "text"
+
+
+async def test_no_note_is_left_because_of_others_before_it(
+    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.2)
+    monkeypatch.setattr(manager, "UNFINISHED", 2)
+    async with working(settings, "tend") as dying:
+        await dying.store.prepare()
+        made = [await dying.make("text") for _ in range(6)]
+        for id in made:
+            seat = await Seat().sit(dying.rooms, id)
+            await seat.append(" left behind")
+            await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
+        for id in (made[0], made[1], made[3]):
+            await dying.notes.delete(UNRESTRICTED, id, None, None)
+    survivor = await hire()
+    for id in (made[2], made[4], made[5]):
+        await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

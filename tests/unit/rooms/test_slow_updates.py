@@ -1,0 +1,155 @@
+"""Updates that take long to apply: split, charged to the caller, and rejected by very fragmented texts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from realtime.auth.permissions import UNOWNED, Principal, key_of
+from realtime.core.close_codes import CloseCode
+from realtime.core.token_bucket import TokenBuckets
+from realtime.rooms import lib0, protocol
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.loader import recount
+from realtime.rooms.peer import PeerRefused
+from realtime.rooms.room import Room
+from realtime.rooms.yjs_update import count_pieces, parts, recount_pieces
+from realtime.settings import Settings
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, alternating, without_origins
+from tests.unit.rooms.conftest import Hire, loaded
+
+ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for name in ("ann", "ben"))
+
+
+class TestParts:
+    def test_pieces_without_origins_are_spread(self) -> None:
+        update = without_origins(99, 40)
+        assert len(parts(update, 500)[1]) == 1
+        spread = parts(update, 500, {}, 100_000, 0.025)[1]
+        assert len(spread) == 40
+        document = TextDocument([alternating(10), *spread])
+        assert str(document) == str(TextDocument([alternating(10), update]))
+
+    def test_pieces_that_continue_new_ones_are_not_spread(self) -> None:
+        typed = TextDocument(client=5)
+        typed.edit([(0, 0, "one ")])
+        before = typed.state
+        typed.edit([(4, 4, "two ")])
+        typed.edit([(8, 8, "three")])
+        assert len(parts(typed.since(before), 500, {5: 4}, 100_000, 0.005)[1]) == 1
+
+    def test_piece_that_continues_a_known_one_is_searched_for(self) -> None:
+        chain = bytes((4, 1)) + lib0.string("content") + lib0.string("a") + b"\x84\7\0" + lib0.string("b")
+        update = b"\1\2\7\0" + chain + b"\0"
+        assert len(parts(update, 500, {}, 100_000, 0.004)[1]) == 1
+        assert len(parts(update, 500, {7: 1}, 100_000, 0.004)[1]) == 2
+
+    def test_pieces_that_the_update_itself_brings_count(self) -> None:
+        assert max(map(count_pieces, parts(without_origins(9, 5000), 500, {}, 0, 0.025)[1])) < 10
+
+    def test_overlapping_deletions_are_joined(self) -> None:
+        update = b"\0\1\x0b" + lib0.number(300) + b"\0\5" * 300
+        assert parts(update, 500)[1] == [b"\0\1\x0b\1\0\5"]
+
+
+class TestPieces:
+    def test_estimate_is_not_below_the_count(self) -> None:
+        document = TextDocument([alternating(100), without_origins(99, 50)])
+        document.apply(b"\0\1\x0b\2\1\1\3\1")
+        assert document.pieces >= recount_pieces(document.since()) == 150
+
+    async def test_recount_corrects_the_estimate(self) -> None:
+        writer, reader = TextDocument(client=5), TextDocument()
+        for number in range(50):
+            reader.apply(writer.edit([(number, number, "x")]))
+        await recount(reader, reader.since())
+        assert reader.pieces == 1
+
+
+class TestRoom:
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Texts of few pieces are as slow as large ones."""
+        monkeypatch.setattr("realtime.rooms.loader.SEARCH_SECONDS", 1e-4)
+
+    async def test_update_of_many_searches_leaves_the_loop_to_others(self, hire: Hire, settings: Settings) -> None:
+        worker = await hire()
+        id = await worker.make()
+        hostile, near = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        await hostile.say(protocol.update(alternating(60)))
+        turns = 0
+        saying = asyncio.create_task(hostile.say(protocol.update(update := without_origins(99, 200))))
+        while not saying.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await saying
+        assert turns >= 200
+        await eventually(lambda: update in hostile.text.acknowledged)
+        await near.append("near")
+        await eventually(lambda: near.text.all_acknowledged and str(near.text) == str(hostile.text))
+        assert await loaded(settings, id) == str(near.text)
+
+    async def test_waiting_pieces_that_would_take_long_are_not_kept(self, hire: Hire) -> None:
+        worker = await hire()
+        id = await worker.make()
+        seat = await Seat().sit(worker.rooms, id)
+        await seat.say(protocol.update(alternating(60)))
+        with pytest.raises(PeerRefused) as refused:
+            await seat.say(protocol.update(without_origins(99, 200, first=1)))
+        assert refused.value.code == CloseCode.RESUME
+
+    async def test_text_of_too_many_pieces_accepts_deletions_only(
+        self, hire: Hire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("realtime.rooms.loader.MAX_PIECES", 50)
+        worker = await hire()
+        id = await worker.make()
+        typist, hostile = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        for _ in range(70):  # they join, whatever the estimate says
+            await typist.append("x")
+        await eventually(lambda: typist.text.all_acknowledged)
+        await hostile.say(protocol.update(alternating(60)))
+        with pytest.raises(PeerRefused) as refused:
+            await typist.append("y")
+        assert refused.value.code == CloseCode.TOO_BIG
+        other = await Seat().sit(worker.rooms, id)
+        await other.say(other.text.edit(""))
+        await eventually(lambda: other.text.all_acknowledged)
+
+
+async def test_allowance_is_of_the_caller_and_the_note(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection, and a new room, go on with it."""
+    monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
+    worker = await hire(idle=0)
+    id, elsewhere = await worker.make(), await worker.make()
+    seat = await Seat().sit(worker.rooms, id, principal=ANN)
+    await seat.append("x")
+    room = seat.room
+    assert isinstance(room, Room)
+    seat.leave()
+    room.give_up(CloseCode.RESUME)
+    again = await Seat().sit(worker.rooms, id, principal=ANN)
+    assert again.room is not room
+    with pytest.raises(PeerRefused) as refused:
+        await again.append("y")
+    assert refused.value.code == CloseCode.TOO_MANY
+    for note, principal in ((id, BEN), (elsewhere, ANN)):
+        other = await Seat().sit(worker.rooms, note, principal=principal)
+        await other.append("z")
+        await eventually(lambda other=other: other.text.all_acknowledged)  # type: ignore[misc]
+
+
+def test_buckets_are_bounded_and_full_ones_are_dropped_first() -> None:
+    buckets = TokenBuckets(1, 10, limit=4)
+    for key in range(3):
+        buckets.consume(key, 5, 0)
+    buckets.consume("owes", 100, 0)
+    assert buckets.remaining("owes", 1) == -89
+    assert buckets.remaining("new", 1) == 10
+    buckets.consume("later", 1, 20)  # by then the first ones are full again
+    assert len(buckets) == 2
+    for key in range(100):
+        buckets.consume(key, 1, 20)
+        assert len(buckets) <= 4

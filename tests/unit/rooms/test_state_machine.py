@@ -1,0 +1,356 @@
+"""Clients, two workers and the journal, driven by Hypothesis: each acknowledged edit is stored exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pycrdt
+import pytest
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from realtime.auth.permissions import UNRESTRICTED
+from realtime.core.close_codes import CloseCode
+from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
+from realtime.eventlog.bus import Bus
+from realtime.notes.models import Note, NotePatch
+from realtime.notes.text_operations import Append
+from realtime.rooms import manager, protocol, room
+from realtime.settings import Settings
+from tests.support.harness import eventually
+from tests.support.room_client import Seat, Text
+from tests.unit.rooms.conftest import Worker, working
+
+PEOPLE = 3
+# Drawn values do not depend on the messages that arrived before, so that the steps can be repeated.
+WHO = st.integers(0, PEOPLE - 1)
+WHERE = st.integers(0, 1)
+ANY = st.integers(0, 2**16)
+
+
+class Person(Text):
+    """A client that tracks which of its changes are on the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[tuple[set[str], set[str]]] = []
+        """The characters that each update added, and those that it removed."""
+        self.seen: set[str] = set()
+        self._sent: dict[bytes, set[int]] = {}
+
+    def change(self, start: int, length: int, new: str) -> None:
+        """Replace characters."""
+        words = str(self)
+        start %= len(words) + 1
+        old = words[start : start + length]
+        if old or new:
+            self.edit(words[:start] + new + words[start + len(old) :])
+            self.changes.append((set(new), set(old)))
+
+    def message(self, numbers: set[int]) -> bytes:
+        """Return several local changes as one update."""
+        updates = [self.written[number] for number in sorted(numbers)]
+        payload = updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
+        self._sent.setdefault(payload, set()).update(numbers)
+        return protocol.update(payload)
+
+    def take(self, message: bytes) -> bytes | None:
+        """Send everything that the server lacks when it requests it."""
+        answer = super().take(message)
+        if answer is not None:
+            _, payload = protocol.decode(answer)
+            self._sent.setdefault(payload, set()).update(range(len(self.written)))
+        return answer
+
+    @property
+    def stored(self) -> list[tuple[set[str], set[str]]]:
+        """Return the changes that are acknowledged with all of their dependencies."""
+        known: set[int] = set().union(*(of for payload, of in self._sent.items() if payload in self.acknowledged))
+        first = next(number for number in range(len(self.changes) + 1) if number not in known)
+        return self.changes[:first]
+
+    @property
+    def own(self) -> tuple[set[str], set[str]]:
+        """Return all characters that were inserted and removed here."""
+        put, taken = zip(*self.changes, strict=True) if self.changes else ((), ())
+        return set().union(*put), set().union(*taken)
+
+
+class House:
+    """Two workers, a note, clients, and the expected state of every character. Each is written at most once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stacks = [AsyncExitStack(), AsyncExitStack(), AsyncExitStack()]
+        self.workers: list[Worker] = []
+        self.people = [Person() for _ in range(PEOPLE)]
+        self.seats: list[Seat | None] = [None] * PEOPLE
+        self._made = 0
+        self.kept: set[str] = set()
+        self.gone: set[str] = set()
+        self.perhaps: set[str] = set()
+
+    async def open(self) -> None:
+        """Start the workers, and create the note."""
+        for place in range(2):
+            await self.hire(place)
+        # It runs nothing, and so has only what is stored.
+        self._new = await self._stacks[2].enter_async_context(working(self._settings, *self.workers[0].tasks))
+        start = self.fresh(3)
+        self.kept |= set(start)
+        self.note = await self._new.make(start)
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for stack in self._stacks:
+            await stack.aclose()
+
+    async def hire(self, place: int) -> None:
+        """Start a worker. The earlier one ends at once and loses everything that it did not store."""
+        await self._stacks[place].aclose()
+        self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
+        worker = working(self._settings, "tend", "finish texts", "outbox", "sweep", idle=0)
+        self.workers[place : place + 1] = [await self._stacks[place].enter_async_context(worker)]
+
+    def fresh(self, many: int) -> str:
+        """Return characters of one or two UTF-16 code units that were not used before."""
+        first, self._made = self._made, self._made + many
+        return "".join(chr((0x4E00, 0x1F300)[number % 2] + number) for number in range(first, self._made))
+
+    def seat(self, who: int) -> Seat | None:
+        """Return the seat of a client, if it is connected."""
+        seat = self.seats[who]
+        if seat is not None and seat.code is not None:
+            self.leave(who)
+        return self.seats[who]
+
+    def leave(self, who: int) -> None:
+        """Disconnect a client."""
+        seat, self.seats[who] = self.seats[who], None
+        if seat is not None:
+            seat.leave()
+
+    async def come(self, who: int) -> None:
+        """Connect a client if it is disconnected."""
+        if self.seat(who) is None:
+            self.seats[who] = await Seat(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
+
+    async def write(self, write: Coroutine[Any, Any, Note], put: str, taken: str) -> None:
+        """Write over REST."""
+        try:
+            await write
+        except Unavailable:
+            self.perhaps |= {*put, *taken}
+        except (VersionMismatch, EditRefused):
+            pass
+        else:
+            self.kept |= set(put)
+            self.gone |= set(taken)
+
+    async def pass_time(self, place: int) -> None:
+        """Run the periodic tasks of a worker."""
+        worker = self.workers[place]
+        for _ in range(2):  # what it begins at first may be in the way of more
+            tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
+            for _ in range(2 * manager.EVERY_SECOND):
+                await asyncio.sleep(0)
+            tending.cancel()
+            await asyncio.wait([tending, *worker.rooms._tasks])
+
+    def mute(self, place: int, mute: bool) -> None:
+        """Set whether messages from a worker to the other are lost."""
+
+        async def lost(channel: str, data: bytes) -> None:
+            pass
+
+        bus = self.workers[place].bus
+        bus.publish = lost if mute else partial(Bus.publish, bus)  # type: ignore[method-assign]  # a fault
+
+    async def stored(self) -> str:
+        """Return the text as a new room would load it."""
+        seat = await Seat().sit(self._new.rooms, self.note)
+        assert seat.room is not None
+        self._new.rooms._drop(seat.room, CloseCode.RESUME)
+        return str(seat.text)
+
+    async def converge(self) -> None:
+        """Reconnect all clients, and wait until all have the same text."""
+        for who in range(PEOPLE):
+            self.leave(who)
+        for place in range(2):
+            self.mute(place, False)
+
+        async def same() -> None:
+            for who in range(PEOPLE):
+                await self.come(who)
+            for place in range(2):
+                await self.pass_time(place)
+            text = await self.stored()
+            assert {text} == {*map(str, self.people), await self._new.content(self.note)}
+            assert len(text) == len(set(text))
+            assert set(text) - self.perhaps == self.kept - self.gone - self.perhaps
+
+        await eventually(same, within=10)
+
+
+@contextmanager
+def failing(owner: Any, name: str, done: bool | None) -> Iterator[None]:
+    """Make the next call fail, before it had any effect or (``done``) after all effects. ``None``: do not fail."""
+    real = getattr(owner, name)
+
+    async def fails(*arguments: Any, **more: Any) -> Any:
+        setattr(owner, name, real)
+        if done:
+            await real(*arguments, **more)
+        raise OutcomeUnknown
+
+    if done is not None:
+        setattr(owner, name, fails)
+    yield
+    setattr(owner, name, real)
+
+
+class Machine(RuleBasedStateMachine):
+    """Random events of clients and workers in any order."""
+
+    def __init__(self, settings: Settings, runner: asyncio.Runner) -> None:
+        super().__init__()
+        self.run = runner.run
+        self.house = House(settings)
+
+    @initialize()
+    def open(self) -> None:
+        self.run(self.house.open())
+        for who in range(PEOPLE):
+            self.run(self.house.come(who))
+
+    @rule(who=WHO, start=ANY, length=st.integers(0, 2), many=st.integers(0, 3))
+    def type(self, who: int, start: int, length: int, many: int) -> None:
+        """Type without sending."""
+        person = self.house.people[who]
+        person.change(start, length, self.house.fresh(many))
+        put, taken = person.own
+        self.house.kept |= put
+        self.house.gone |= taken
+
+    @rule(who=WHO, start=ANY, lost=st.booleans())
+    def type_and_send(self, who: int, start: int, lost: bool) -> None:
+        """Type one character, which is stored. The other worker may miss it and the following ones."""
+        self.type(who, start, 0, 1)
+        self.house.mute(who % 2, lost)
+        self.send(who, [{0}], wait=True)
+
+    @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
+    def send(self, who: int, pieces: list[set[int]], wait: bool) -> None:
+        """Send several changes in any order, possibly repeated and with gaps."""
+
+        async def send() -> None:
+            person = self.house.people[who]
+            for piece in pieces:
+                if (seat := self.house.seat(who)) and (many := len(person.written)):
+                    await seat.say(person.message({many - 1 - number % many for number in piece}))
+            if wait and (seat := self.house.seat(who)) and seat.room:
+                await seat.room.durable()
+
+        self.run(send())
+
+    @rule(who=WHO)
+    def lose_connection(self, who: int) -> None:
+        self.house.leave(who)
+
+    @rule(who=WHO)
+    def connect(self, who: int) -> None:
+        self.run(self.house.come(who))
+
+    @rule(place=WHERE, done=st.booleans())
+    def fail_commit(self, place: int, done: bool) -> None:
+        """Make the next commit of the journal fail, and type something for it."""
+
+        async def fail() -> None:
+            with failing(self.house.workers[place].store.texts, "journal", done):
+                for who in range(place, PEOPLE, 2):
+                    person, seat = self.house.people[who], self.house.seat(who)
+                    if seat and person.written:
+                        await seat.say(person.message({len(person.written) - 1}))
+                        assert seat.room
+                        await seat.room.durable()
+
+        self.run(fail())
+
+    @rule(place=WHERE)
+    def die(self, place: int) -> None:
+        self.run(self.house.hire(place))
+
+    @rule(place=WHERE, done=st.none() | st.booleans())
+    def append(self, place: int, done: bool | None) -> None:
+        new, worker = self.house.fresh(1), self.house.workers[place]
+        with failing(worker.store.notes, "update", done):
+            write = worker.notes.edit(UNRESTRICTED, self.house.note, [Append(op="append", text=new)], None, None)
+            self.run(self.house.write(write, new, ""))
+
+    @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
+    def replace(self, place: int, at: int, done: bool | None) -> None:
+        """Replace a character at exactly the current version."""
+        new, worker = self.house.fresh(1), self.house.workers[place]
+        record = self.run(worker.store.notes.find(self.house.note))
+        assert record
+        content = record.note.content
+        old = content[at % len(content)] if content else ""
+        patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
+        with failing(worker.store.notes, "update", done):
+            write = worker.notes.patch(UNRESTRICTED, self.house.note, patch, {record.note.version}, None, None)
+            self.run(self.house.write(write, new, old))
+
+    @rule(place=WHERE)
+    def archive(self, place: int) -> None:
+        """Move edits over REST from the note to the journal."""
+        self.run(self.house.workers[place].store.archive.archive([self.house.note]))
+
+    @rule(who=WHO)
+    def compact(self, who: int) -> None:
+        if (seat := self.house.seat(who)) and seat.room:
+            self.run(seat.room.compact())
+
+    @rule(place=WHERE)
+    def tend(self, place: int) -> None:
+        """Project, compact and unload texts, and detect lost messages."""
+        self.run(self.house.pass_time(place))
+
+    @invariant()
+    def what_was_acknowledged_is_stored_and_nothing_else_is_seen(self) -> None:
+        house = self.house
+        # First what is known of them: more may come while the text is read.
+        known = [(person, person.stored, *person.own, set(str(person))) for person in house.people]
+        text = self.run(house.stored())
+        there = set(text)
+        assert len(text) == len(there)
+        doubtful = house.gone | house.perhaps
+        for person, stored, put, taken, here in known:
+            for added, removed in stored:
+                assert added - doubtful <= there
+                assert not removed & there
+            assert here - put - doubtful <= there
+            assert not (person.seen - here - taken) & there
+            person.seen |= here
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.house.converge())
+        finally:
+            self.run(self.house.close())
+
+
+def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "TICK", 0)
+    monkeypatch.setattr(room, "PROJECT_AFTER", (0, 0))
+    monkeypatch.setattr(room, "CHECK_AFTER", (0, 0))
+    monkeypatch.setattr(room, "QUIET", 0)
+    bounded = hypothesis(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)
+    with asyncio.Runner() as runner:
+        make: Any = partial(Machine, settings, runner)
+        run_state_machine_as_test(make, settings=bounded)

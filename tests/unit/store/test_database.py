@@ -1,0 +1,194 @@
+"""Notes in MongoDB: versions, marks, idempotency keys, and translated driver errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from realtime.errors import OutcomeUnknown, Unavailable
+from realtime.notes.listing import Listing, Page
+from realtime.notes.preconditions import KEPT_OPERATIONS, Operation
+from realtime.settings import Settings
+from realtime.store.bootstrap import check_url
+from realtime.store.claims import CLAIM_SECONDS
+from realtime.store.database import Store
+from tests.support.harness import Json, eventually, note_in
+
+FIELDS = note_in(content="", tags=[])
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    assert settings.mongo_url
+    store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
+    """The same database, past the store."""
+    async with AsyncMongoClient[Json](settings.mongo_url) as client:
+        yield client[settings.database]
+
+
+async def test_every_change_is_one_version_on(store: Store) -> None:
+    await store.prepare()
+    made = await store.notes.create(FIELDS, None)
+    changed = await store.notes.update(1, {"title": "other"}, None, None)
+    deleted = await store.notes.delete(1, {2}, None)
+    assert made
+    assert changed
+    assert deleted
+    assert [change.note.version for change in (made, changed, deleted)] == [1, 2, 3]
+    assert [change.deleted for change in (made, changed, deleted)] == [False, False, True]
+    assert changed.note.created_date == made.note.created_date == made.note.updated_date < changed.note.updated_date
+    assert made.note.created_date.utcoffset() == timedelta(0)
+
+    assert await store.notes.update(1, {"title": "late"}, None, None) is None
+    assert await store.notes.delete(1, None, None) is None
+    assert await store.lists.page(Listing()) == Page([], None)
+    tombstone = await store.notes.find(1)
+    assert tombstone
+    assert tombstone.deleted
+    assert tombstone.note == deleted.note
+
+
+async def test_refuses_another_version(store: Store) -> None:
+    await store.notes.create(FIELDS, None)
+    for versions in (set[int](), {2}, {2, 3}):
+        assert await store.notes.update(1, {"title": "other"}, versions, None) is None
+        assert await store.notes.delete(1, versions, None) is None
+    found = await store.notes.find(1)
+    assert found
+    assert found.note.version == 1
+
+
+async def test_id_goes_on_past_notes_that_the_counter_does_not_know(
+    store: Store, database: AsyncDatabase[Json]
+) -> None:
+    for _ in range(3):
+        await store.notes.create(FIELDS, None)
+    await database.counters.drop()
+    made = await store.notes.create(FIELDS, None)
+    assert made
+    assert made.note.id == 4
+
+
+async def test_key_is_applied_once_to_a_note(store: Store) -> None:
+    await store.prepare()
+    assert await store.notes.create(FIELDS, "create")
+    assert await store.notes.create(FIELDS, "create") is None
+    assert await store.notes.update(1, {"title": "other"}, None, "update")
+    assert await store.notes.update(1, {"title": "other"}, None, "update") is None
+    assert await store.notes.update(1, {"title": "other"}, None, "create") is None
+    assert await store.notes.delete(1, None, "update") is None
+    origin = await store.notes.find_origin("create")
+    assert origin
+    assert origin.operations == ["create", "update"]
+
+
+async def test_note_keeps_its_last_operations(store: Store) -> None:
+    await store.notes.create(FIELDS, None)
+    for number in range(KEPT_OPERATIONS + 1):
+        await store.notes.update(1, {"title": "other"}, None, f"key-{number}")
+    found = await store.notes.find(1)
+    assert found
+    assert found.operations == [f"key-{number}" for number in range(1, KEPT_OPERATIONS + 1)]
+
+
+async def test_mark_is_cleared_only_at_the_version_that_was_published_and_archived(store: Store) -> None:
+    for _ in range(3):
+        await store.notes.create(FIELDS, None)
+    await store.notes.update(2, {"title": "other"}, None, None)
+    assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
+    assert len(await store.notes.dirty(2)) == 2
+    await store.archive.archive([1, 2])
+    assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
+    await store.archive.archive([], {1: 1, 2: 1, 3: 1})
+
+    async def cleared() -> bool:  # the majority sees it a little later
+        return await store.notes.dirty(10) == {2: 2}
+
+    await eventually(cleared)
+    await store.notes.delete(1, None, None)
+    assert await store.notes.dirty(10) == {1: 2, 2: 2}
+    changes = await store.notes.changes([1, 2, 9])
+    assert {(change.note.id, change.note.version, change.deleted) for change in changes} == {
+        (1, 2, True),
+        (2, 2, False),
+    }
+
+
+async def test_claim_belongs_to_the_first_request(store: Store) -> None:
+    await store.prepare()
+    mine, other = Operation("key", b"mine"), Operation("key", b"other")
+    made = await store.notes.create(FIELDS, "key")
+    assert made
+    for operation in (mine, mine, other):
+        claim = await store.claims.claim(operation)
+        assert (claim.fingerprint, claim.answer) == (b"mine", None)
+    await store.claims.store_response("key", made.note)
+    await store.claims.release("key")
+    assert (await store.claims.claim(other)).answer == made.note
+
+
+async def test_released_claim_is_free_again(store: Store) -> None:
+    await store.claims.claim(Operation("key", b"mine"))
+    await store.claims.release("key")
+    assert (await store.claims.claim(Operation("key", b"other"))).fingerprint == b"other"
+
+
+async def test_claims_expire_and_the_audit_after_90_days(store: Store, database: AsyncDatabase[Json]) -> None:
+    await store.prepare(accounts=True)
+    await store.prepare(accounts=True)
+    claims = await database.operations.index_information()
+    assert claims["expiry"]["expireAfterSeconds"] == CLAIM_SECONDS
+    audit = await database.audit.index_information()
+    assert audit["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
+    plan = await database.notes.find({"dirty": True}).explain()
+    assert "dirty" in str(plan["queryPlanner"]["winningPlan"])
+
+
+@pytest.mark.parametrize("url", ["mongodb://127.0.0.1:1/?directConnection=true", "mongodb://127.0.0.1:1/?replicaSet=x"])
+async def test_mongodb_away(url: str) -> None:
+    store = Store(url, "test", write_timeout=0.1, read_timeout=0.1)
+    writes = (
+        store.notes.create(FIELDS, None),
+        store.notes.update(1, {}, None, None),
+        store.claims.claim(Operation("key", b"")),
+    )
+    reads = (store.notes.find(1), store.lists.page(Listing()), store.notes.dirty(1), store.prepare(), store.ping(0.1))
+    outcomes = await asyncio.gather(*writes, *reads, return_exceptions=True)
+    await store.aclose()
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * len(writes) + [Unavailable] * len(reads)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "http://localhost", "mongodb://", "mongodb://host:0", "mongodb://a:b:c@h"]
+)
+def test_url_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(ValueError, match="MongoDB URL"):
+        check_url(url)
+
+
+def test_url_that_can_be_used() -> None:
+    check_url("mongodb://one:27017,two:27018/?replicaSet=set")
+
+
+async def test_a_document_that_is_no_note_fails_nobody_else(store: Store) -> None:
+    made = await store.notes.create(note_in(content="", tags=[]), None)
+    assert made
+    await store.notes._notes.insert_one({"_id": 99})
+    for read in (store.notes.state, store.notes.find):
+        ids = (made.note.id, 99, 98)
+        found, broken, none = await asyncio.gather(*(read(id) for id in ids), return_exceptions=True)
+        assert found is not None
+        assert not isinstance(found, BaseException)
+        assert isinstance(broken, KeyError)
+        assert none is None

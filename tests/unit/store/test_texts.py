@@ -1,0 +1,133 @@
+"""Shared texts in MongoDB: they are created once, and no data is lost between note, rows and snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from realtime.settings import Settings
+from realtime.store.database import Store
+from realtime.store.texts import new_row
+from tests.support.harness import Json, note_in
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    assert settings.mongo_url
+    store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
+    await store.prepare()
+    await store.notes.create(note_in(content="text", tags=[]), None)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
+    async with AsyncMongoClient[Json](settings.mongo_url) as client:
+        yield client[settings.database]
+
+
+async def begun(store: Store) -> str:
+    await store.texts.begin(1, 1, b"first")
+    stored = await store.texts.read(1)
+    assert stored
+    assert stored.lineage
+    return stored.lineage
+
+
+async def edited(store: Store, lineage: str, content: str, update: bytes) -> str:
+    row = new_row(1, [update])
+    assert await store.notes.update(1, {"content": content}, None, None, lineage=lineage, edit=row)
+    return row.id
+
+
+async def test_of_many_that_begin_one_wins(store: Store, database: AsyncDatabase[Json]) -> None:
+    assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
+    await asyncio.gather(*(store.texts.begin(1, 1, f"{number}".encode()) for number in range(20)))
+    stored = await store.texts.read(1)
+    assert stored
+    assert await database.texts.count_documents({}) == 1
+    await store.texts.begin(1, 1, b"late")
+    again = await store.texts.read(1)
+    assert again == stored
+
+
+async def test_it_begins_only_with_the_content_of_that_version(store: Store, database: AsyncDatabase[Json]) -> None:
+    await store.notes.update(1, {"content": "other"}, None, None)
+    await store.texts.begin(1, 1, b"text")
+    assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
+    assert await database.texts.count_documents({}) == 0
+    assert await store.texts.read(2) is None
+
+
+async def test_a_content_is_written_only_through_the_text(store: Store) -> None:
+    lineage = await begun(store)
+    assert await store.notes.update(1, {"content": "past it"}, None, None) is None
+    assert await store.notes.update(1, {"content": "past it"}, None, None, lineage="another") is None
+    assert await store.notes.update(1, {"title": "other"}, None, None)
+    assert await store.notes.update(1, {"content": "through"}, None, None, lineage=lineage)
+
+
+async def test_an_edit_rides_in_the_note_then_in_a_row_then_in_the_snapshot(
+    store: Store, database: AsyncDatabase[Json]
+) -> None:
+    lineage = await begun(store)
+    row = await edited(store, lineage, "one", b"edit")
+    for _ in range(3):
+        stored = await store.texts.read(1)
+        assert stored
+        assert [(one.id, one.updates) for one in stored.rows] == [(row, [b"edit"])]
+        assert stored.edited == row
+        await asyncio.gather(*(store.archive.archive([1]) for _ in range(3)))
+        assert (await database.notes.find_one({"_id": 1}) or {})["edits"] == []
+        assert await database.updates.count_documents({}) == 1
+    assert await store.texts.compact(lineage, 0, b"folded", {row})
+    stored = await store.texts.read(1)
+    assert stored
+    assert (stored.rows, stored.snapshot, stored.generation) == ([], b"folded", 1)
+
+
+async def test_folding_is_of_one_generation_and_deletes_just_its_rows(store: Store) -> None:
+    lineage = await begun(store)
+    rows = [new_row(1, [f"{number}".encode()]) for number in range(3)]
+    await store.texts.journal(rows)
+    folds = [store.texts.compact(lineage, 0, f"{number}".encode(), {rows[0].id, rows[1].id}) for number in range(5)]
+    assert sorted(await asyncio.gather(*folds)) == [False] * 4 + [True]
+    stored = await store.texts.read(1)
+    assert stored
+    assert [row.id for row in stored.rows] == [rows[2].id]
+    assert not await store.texts.compact(lineage, 0, b"late", {rows[2].id})
+    assert not await store.texts.compact("another", 1, b"late", {rows[2].id})
+    known = await store.texts.read(1, known=[rows[2].id], generation=1)
+    assert known
+    assert (known.rows, known.snapshot, known.generation) == ([], None, 1)
+    older = await store.texts.read(1, known=[rows[2].id], generation=0)
+    assert older
+    assert older.snapshot is not None
+    assert await store.texts.journaled([1, 2]) == ({1}, {1: 1}, {1: {rows[2].id}})
+
+
+async def test_unfinished_texts_are_those_with_rows(store: Store) -> None:
+    assert await store.texts.unfinished(0, 10) == {}
+    rows = [new_row(note, [b"x"]) for note in (3, 1, 2, 1)]
+    await store.texts.journal(rows)
+    assert await store.texts.unfinished(0, 2) == {1: f"{rows[3].id}:2", 2: f"{rows[2].id}:1"}
+    assert await store.texts.unfinished(2, 2) == {3: f"{rows[0].id}:1"}
+
+
+async def test_a_purged_note_leaves_nothing_of_its_text(store: Store, database: AsyncDatabase[Json]) -> None:
+    lineage = await begun(store)
+    await edited(store, lineage, "one", b"edit")
+    await store.texts.journal([new_row(1, [b"x"])])
+    await store.notes.delete(1, None, None)
+    assert await store.texts.read(1) is None
+    await store.notes.purge(1, None, None)
+    await store.texts.forget([1])
+    assert await database.texts.count_documents({}) == await database.updates.count_documents({}) == 0
+    note: dict[str, Any] = await database.notes.find_one({"_id": 1}) or {}
+    assert not {"lineage", "edits", "edited"} & set(note)
