@@ -38,7 +38,7 @@ import uvloop
 from benchmarks.processes import HERE, NODE, cpu, free_port, from_npm, listening
 from realtime.embedded.pair import EmbeddedServers
 from realtime.rooms import lib0, protocol
-from realtime.rooms.crdt import TextDocument, new_client
+from realtime.rooms.crdt import TextDocument, new_client_id
 from realtime.rooms.yjs_update import scan_update
 
 HOCUSPOCUS = ["@hocuspocus/server@4.7.0", "yjs", "y-protocols"]
@@ -243,7 +243,7 @@ class Load:
 
 def _typed(many: int) -> list[bytes]:
     """Return the updates of one client, with one character each."""
-    document = TextDocument(client=new_client())
+    document = TextDocument(client=new_client_id())
     return [document.edit([(at, at, random.choice("abcdefgh "))]) for at in range(many)]
 
 

@@ -18,7 +18,7 @@ import time
 import psutil
 import pycrdt
 
-from realtime.rooms.crdt import TextDocument, compacted, genesis, new_client
+from realtime.rooms.crdt import TextDocument, compact, genesis, new_client_id
 
 SESSION = 2000
 """The number of operations after which a new client continues, as after a reload."""
@@ -34,7 +34,7 @@ def trace(operations: int, seed: int) -> tuple[list[bytes], str]:
     cursor = length = done = 0
     text = ""
     while done < operations:
-        document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=new_client())
+        document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=new_client_id())
         shared = document.get("content", type=pycrdt.Text)
         document.apply_update(state)
         subscription = document.observe(lambda event: updates.append(event.update))
@@ -57,7 +57,7 @@ def folded(updates: list[bytes]) -> bytes:
     """Return a snapshot of all updates."""
     snapshot = b"\0\0"
     for start in range(0, len(updates), FOLD):
-        snapshot = compacted([snapshot, *updates[start : start + FOLD]])
+        snapshot = compact([snapshot, *updates[start : start + FOLD]])
     return snapshot
 
 

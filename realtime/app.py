@@ -306,9 +306,9 @@ class _Dispatcher:
         """
         self._hub.publish(event, logged=logged)
         if event.deleted:
-            self._rooms.gone(event.id, event.full.version)
+            self._rooms.note_deleted(event.id, event.full.version)
         if event.audience.since > 1:
-            self._rooms.shared(event.id, event.audience.since)
+            self._rooms.access_changed(event.id, event.audience.since)
             self._presence.remove_unauthorized(event.id)
 
     def reset(self, position: Cursor) -> None:
@@ -344,18 +344,18 @@ class _Revoker:
         """Close the connections of ended sessions."""
         self._authenticator.forget(sessions)
         self._hub.close_sessions(sessions, CloseCode.NOT_SIGNED_IN)
-        self._rooms.end(sessions, CloseCode.NOT_SIGNED_IN)
+        self._rooms.close_sessions(sessions, CloseCode.NOT_SIGNED_IN)
 
     async def restart_sessions(self, sessions: EndedSubjects) -> None:
         """Close the connections of sessions whose role changed. Clients reconnect, with the new role."""
         self._authenticator.forget(sessions)
         self._hub.close_sessions(sessions, CloseCode.RESUME, reset(self._consumer.position))
-        self._rooms.end(sessions, CloseCode.RESUME)
+        self._rooms.close_sessions(sessions, CloseCode.RESUME)
 
     async def check_notes(self, notes: EndedSubjects) -> None:
         """Close the connections that lost access to any of the notes."""
         for id in notes:
-            await self._rooms.check(id)
+            await self._rooms.recheck_access(id)
             await self._feed.recheck_access(id)
 
 

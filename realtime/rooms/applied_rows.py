@@ -1,45 +1,48 @@
-"""Which rows of the journal are in a room's text, and which snapshot they go on from."""
+"""Tracks the journal rows that a room's text contains, and the snapshot generation that they extend."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-CROWD = 500
+COMPACT_ROWS = 500
 
 
 class AppliedRows:
-    """The rows that a text has (``known``), and those of them that are still to be folded into the snapshot (``rows``).
+    """Tracks the rows in a text.
 
-    ``generation`` is that of the snapshot: it grows by one whenever rows are folded into it.
+    Attributes:
+        generation: Generation of the snapshot; 1 is added whenever rows are compacted into it.
+        known: All rows in the text that are not in the snapshot.
+        compactable: Known rows that can be compacted into the snapshot.
     """
 
     def __init__(self, generation: int = 0, rows: Iterable[str] = (), edited: str | None = None) -> None:
         self.generation = generation
-        self.rows = set(rows)
-        self.known = {*self.rows, edited or ""}
+        self.compactable = set(rows)
+        self.known = {*self.compactable, edited or ""}
 
-    def add(self, row: str, *, whole: bool = True) -> None:
-        """The text has a row; one that is not ``whole`` there must not be folded."""
+    def add(self, row: str, *, complete: bool = True) -> None:
+        """Record that the text has a row. Rows that are not ``complete`` must not be compacted."""
         self.known.add(row)
-        if whole:
-            self.rows.add(row)
+        if complete:
+            self.compactable.add(row)
 
-    def has(self, row: str | None) -> bool:
-        """Whether the text has a row."""
+    def contains(self, row: str | None) -> bool:
+        """Return whether the text has a row."""
         return row is None or row in self.known
 
-    def lacks(self, generation: int, rows: Collection[str]) -> bool:
-        """Whether the journal has something that the text has not."""
+    def is_behind(self, generation: int, rows: Collection[str]) -> bool:
+        """Return whether the journal has rows or a snapshot that the text does not have."""
         return generation != self.generation or not self.known.issuperset(rows)
 
-    def fold(self, rows: Collection[str], generation: int) -> None:
-        """These rows were folded into the snapshot of this generation. Passed over if that is not the next one."""
+    def mark_compacted(self, rows: Collection[str], generation: int) -> None:
+        """Record that rows were compacted into the snapshot of a generation, if that is the next one."""
         if generation == self.generation + 1 and self.known.issuperset(rows):
             self.generation = generation
             self.known.difference_update(rows)
-            self.rows.difference_update(rows)
+            self.compactable.difference_update(rows)
 
     @property
-    def crowded(self) -> bool:
-        """Whether there are so many rows that they are to be folded while people type."""
-        return len(self.rows) >= CROWD
+    def needs_compaction(self) -> bool:
+        """Whether the number of rows requires compaction even during edits."""
+        return len(self.compactable) >= COMPACT_ROWS

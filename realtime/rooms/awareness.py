@@ -1,7 +1,7 @@
-"""The awareness protocol of Yjs: which clients are in a room, and their states (y-protocols ``awareness.js``).
+"""The awareness protocol of Yjs: the clients in a room and their states (y-protocols ``awareness.js``).
 
-The state of a client with the highest clock counts; ``null`` is the state of a client that left. States are JSON of
-the client's own choice, and are passed on unchanged.
+The state with the highest clock is current; ``null`` is the state of a client that left. States are JSON defined by
+the clients, and are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from realtime.rooms import lib0
 
 MAX_STATE_CHARACTERS = 8 * 1024
 MAX_CLOCK = 2**31
-"""Highest accepted clock. A client adds 1 per change; a higher clock would leave it none to go on with."""
-OUTDATED = 30.0
-"""Seconds without a message after which a client counts as gone; clients repeat themselves every 15."""
-MAX_NAME = 40
-MAX_NESTING = 50
+"""Maximum accepted clock. A client adds 1 per change; with a higher clock it could run out of clocks."""
+OUTDATED_SECONDS = 30.0
+"""Time without a message after which a client counts as gone; clients repeat their state every 15 seconds."""
+MAX_NAME_CHARACTERS = 40
+MAX_NESTING_LEVELS = 50
 """Levels of arrays and objects in a state."""
-GONE = "null"
-_LARGEST = 2**53 - 1
+NULL_STATE = "null"
+_MAX_NUMBER = 2**53 - 1
 
 
 class ClientState(NamedTuple):
@@ -33,51 +33,51 @@ class ClientState(NamedTuple):
     clock: int
     state: str
     name: str | None = None
-    """The name that the client chose, if :func:`checked` read it."""
+    """The name that the client chose, if :func:`check_state` has read it."""
 
 
 class _Entry(NamedTuple):
     clock: int
     state: str
-    heard: float
+    received_at: float
     name: str | None = None
 
 
 class Awareness:
-    """The states of the clients in a room. Times are in seconds, of any clock that only goes forward."""
+    """Tracks the states of the clients in a room. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self.characters = 0
         """The size of all states."""
         self._entries: dict[int, _Entry] = {}
 
-    def take(self, states: Iterable[ClientState], now: float) -> tuple[list[ClientState], bytes]:
+    def apply(self, states: Iterable[ClientState], now: float) -> tuple[list[ClientState], bytes]:
         """Store states.
 
         Returns:
-            The states that were news, and an encoded message for the sender (empty if there is none): the clients in
-            ``states`` that were taken for gone and whose clock is not newer. A client that receives this about itself
-            answers with a higher clock; it would stay invisible otherwise.
+            The states that were new, and an encoded message for the sender (empty if there is none): the clients in
+            ``states`` that were marked as gone and whose clock is not newer. A client that receives this about itself
+            answers with a higher clock; otherwise it would stay invisible.
         """
         news: list[ClientState] = []
         gone: dict[int, _Entry] = {}
-        for told in states:
-            if self.is_news(told):
-                news.append(told)
-                self._store(told.client, _Entry(told.clock, told.state, now, told.name))
-            elif told.state != GONE and told.client in self._entries and not self.is_here(told.client):
-                gone[told.client] = self._entries[told.client]
-        return news, _encoded(gone.items()) if gone else b""
+        for update in states:
+            if self.is_newer(update):
+                news.append(update)
+                self._store(update.client, _Entry(update.clock, update.state, now, update.name))
+            elif update.state != NULL_STATE and update.client in self._entries and not self.is_present(update.client):
+                gone[update.client] = self._entries[update.client]
+        return news, _encode(gone.items()) if gone else b""
 
-    def is_news(self, told: ClientState) -> bool:
-        """Return whether a state is newer than the one that is stored."""
-        known = self._entries.get(told.client)
-        if told.clock > MAX_CLOCK:
+    def is_newer(self, update: ClientState) -> bool:
+        """Return whether a state is newer than the stored state."""
+        known = self._entries.get(update.client)
+        if update.clock > MAX_CLOCK:
             return False
-        if known is None or told.clock > known.clock:
+        if known is None or update.clock > known.clock:
             return True
         # A client that leaves repeats its clock.
-        return told.clock == known.clock and told.state == GONE and known.state != GONE
+        return update.clock == known.clock and update.state == NULL_STATE and known.state != NULL_STATE
 
     def _store(self, client: int, entry: _Entry) -> None:
         self.characters += len(entry.state) - self.size({client})
@@ -87,46 +87,46 @@ class Awareness:
         """Return the number of clients that are known, or were until recently."""
         return len(self._entries)
 
-    def is_here(self, client: int) -> bool:
+    def is_present(self, client: int) -> bool:
         """Return whether a client has a state that is not ``null``."""
         entry = self._entries.get(client)
-        return entry is not None and entry.state != GONE
+        return entry is not None and entry.state != NULL_STATE
 
     def size(self, clients: Iterable[int]) -> int:
-        """Return the number of characters in the states of some clients."""
+        """Return the number of characters in the states of these clients."""
         return sum(len(self._entries[client].state) for client in clients if client in self._entries)
 
-    def everyone(self) -> bytes:
-        """Return the states of all clients that are here, encoded; empty if there are none."""
-        here = [(client, entry) for client, entry in self._entries.items() if entry.state != GONE]
-        return _encoded(here) if here else b""
+    def encode_present(self) -> bytes:
+        """Return the states of all present clients, encoded; empty if there are none."""
+        here = [(client, entry) for client, entry in self._entries.items() if entry.state != NULL_STATE]
+        return _encode(here) if here else b""
 
-    def states(self, clients: Iterable[int]) -> bytes:
-        """Return the current states of some clients, encoded."""
-        return _encoded([(client, self._entries[client]) for client in clients if client in self._entries])
+    def encode(self, clients: Iterable[int]) -> bytes:
+        """Return the current states of these clients, encoded."""
+        return _encode([(client, self._entries[client]) for client in clients if client in self._entries])
 
-    def leave(self, clients: Iterable[int], now: float) -> set[int]:
-        """Take clients for gone, and return those that were here."""
-        left = {client for client in clients if self.is_here(client)}
+    def remove(self, clients: Iterable[int], now: float) -> set[int]:
+        """Mark clients as gone, and return those that were present."""
+        left = {client for client in clients if self.is_present(client)}
         for client in left:
-            self._store(client, _Entry(self._entries[client].clock, GONE, now))
+            self._store(client, _Entry(self._entries[client].clock, NULL_STATE, now))
         return left
 
     def expire(self, now: float) -> tuple[set[int], set[int]]:
-        """Take for gone the clients that were silent for too long, and forget those that were gone.
+        """Mark clients as gone that were silent for too long, and forget those that were gone.
 
         Returns:
-            The clients that are taken for gone now, and those that are forgotten.
+            The clients that are marked as gone now, and the forgotten ones.
         """
-        late = {client for client, entry in self._entries.items() if now - entry.heard > OUTDATED}
-        forgotten = {client for client in late if not self.is_here(client)}
+        late = {client for client, entry in self._entries.items() if now - entry.received_at > OUTDATED_SECONDS}
+        forgotten = {client for client in late if not self.is_present(client)}
         self.characters -= self.size(forgotten)
         for client in forgotten:
             del self._entries[client]
-        return self.leave(late - forgotten, now), forgotten
+        return self.remove(late - forgotten, now), forgotten
 
     def name_of(self, clients: Iterable[int]) -> str | None:
-        """Return the name that came with the states of some clients, if there is one."""
+        """Return the first name in the states of these clients, or ``None``."""
         for client in clients:
             entry = self._entries.get(client)
             if entry is not None and entry.name is not None:
@@ -134,24 +134,26 @@ class Awareness:
         return None
 
 
-def count_of(data: bytes) -> int:
+def count_states(data: bytes) -> int:
     """Return the number of states in a message. Raises :class:`MalformedUpdate`."""
     return lib0.Reader(data).count()
 
 
-def decoded(data: bytes) -> list[ClientState]:
+def decode_states(data: bytes) -> list[ClientState]:
     """Decode the states in a message. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
     count = reader.count()
-    states = [ClientState(reader.number(_LARGEST), reader.number(_LARGEST), reader.string()) for _ in range(count)]
+    states = [
+        ClientState(reader.number(_MAX_NUMBER), reader.number(_MAX_NUMBER), reader.string()) for _ in range(count)
+    ]
     reader.finish()
-    if len({told.client for told in states}) < len(states):
-        raise MalformedUpdate("names a client twice")
+    if len({update.client for update in states}) < len(states):
+        raise MalformedUpdate("lists a client twice")
     return states
 
 
-def checked(told: ClientState, name: str | None = None) -> ClientState:
-    """Check a client's state, and return it with ``name`` as its ``user.name`` if it has one.
+def check_state(update: ClientState, name: str | None = None) -> ClientState:
+    """Validate a client's state, and return it with ``name`` as its ``user.name`` if it has a user.
 
     Without ``name``, the returned state carries the name that the client chose (``user.name``, as editors set it).
 
@@ -159,22 +161,24 @@ def checked(told: ClientState, name: str | None = None) -> ClientState:
         MalformedUpdate: The state is too large, is not JSON, is nested too deeply, or has a number that JavaScript
             cannot represent: clients that read it would fail.
     """
-    if len(told.state) > MAX_STATE_CHARACTERS:
-        raise MalformedUpdate(f"holds a state of more than {MAX_STATE_CHARACTERS} characters")
+    if len(update.state) > MAX_STATE_CHARACTERS:
+        raise MalformedUpdate(f"has a state of more than {MAX_STATE_CHARACTERS} characters")
     try:
-        state = json.loads(told.state, parse_constant=_refuse, parse_float=_finite)
+        state = json.loads(update.state, parse_constant=_reject_constant, parse_float=_parse_finite)
     except (ValueError, RecursionError):
-        raise MalformedUpdate("holds a state that is not JSON") from None
-    # The count is an upper bound, and mostly enough.
-    if told.state.count("[") + told.state.count("{") > MAX_NESTING and _nests_deeper(state, MAX_NESTING):
-        raise MalformedUpdate(f"holds a state with more than {MAX_NESTING} levels")
+        raise MalformedUpdate("has a state that is not JSON") from None
+    # The count is an upper bound, which usually is enough.
+    if update.state.count("[") + update.state.count("{") > MAX_NESTING_LEVELS and _nests_deeper(
+        state, MAX_NESTING_LEVELS
+    ):
+        raise MalformedUpdate(f"has a state with more than {MAX_NESTING_LEVELS} levels")
     if not isinstance(state, dict) or "user" not in state:
-        return told
+        return update
     user = state["user"] if isinstance(state["user"], dict) else {}
     if name is None:
-        return told._replace(name=_chosen_name(user))
+        return update._replace(name=_chosen_name(user))
     signed = json.dumps({**state, "user": {**user, "name": name}}, separators=(",", ":"), allow_nan=False)
-    return told._replace(state=signed)
+    return update._replace(state=signed)
 
 
 def _nests_deeper(value: Any, limit: int) -> bool:
@@ -184,26 +188,26 @@ def _nests_deeper(value: Any, limit: int) -> bool:
 
 
 def _chosen_name(user: dict[str, Any]) -> str | None:
-    """Return the name of a state's user as it can be stored, or ``None`` if there is none."""
+    """Return the name of a state's user in a form that can be stored, or ``None``."""
     name = user.get("name")
     if not isinstance(name, str):
         return None
-    # JSON can hold half of a surrogate pair; UTF-8, and so the journal, cannot.
-    return name.encode(errors="replace").decode().strip()[:MAX_NAME].strip() or None
+    # JSON can contain half of a surrogate pair; UTF-8, and so the journal, cannot.
+    return name.encode(errors="replace").decode().strip()[:MAX_NAME_CHARACTERS].strip() or None
 
 
-def _encoded(entries: Iterable[tuple[int, _Entry]]) -> bytes:
+def _encode(entries: Iterable[tuple[int, _Entry]]) -> bytes:
     parts = [lib0.number(client) + lib0.number(entry.clock) + lib0.string(entry.state) for client, entry in entries]
     return lib0.number(len(parts)) + b"".join(parts)
 
 
-def _refuse(constant: str) -> None:
-    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
+def _reject_constant(constant: str) -> None:
+    """Reject ``NaN`` and ``Infinity``, which Python accepts and JSON does not have."""
     raise ValueError(constant)
 
 
-def _finite(digits: str) -> float:
-    """Refuse numbers such as ``1e999``, which Python reads as infinity and writes as ``Infinity``."""
+def _parse_finite(digits: str) -> float:
+    """Reject numbers such as ``1e999``, which Python reads as infinity and writes as ``Infinity``."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(digits)

@@ -1,4 +1,4 @@
-"""Who is to be named for a text: those who changed it since a version last told who did."""
+"""The authors of changes to a text that no version of the note names yet."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import NamedTuple
 
 
 class TextSnapshot(NamedTuple):
-    """The text at a moment: the count of changes up to it, and who made those of them that no version tells of."""
+    """The text at a moment, the number of changes up to then, and the authors that no version names yet."""
 
     text: str
     changes: int
-    people: Sequence[str]
+    authors: Sequence[str]
 
 
 class Contributors:
-    """The people of one text, by the last change that each of them made. ``changes`` counts all there were."""
+    """Tracks the last change of each author of one text. ``changes`` is the number of all changes."""
 
     def __init__(self) -> None:
         self.changes = 0
-        self._people: dict[str, int] = {}
+        self._last_changes: dict[str, int] = {}
 
-    def add(self, people: Iterable[str]) -> None:
-        """Counts a change by these people, in the moment in which the text has it."""
+    def add(self, authors: Iterable[str]) -> None:
+        """Count a change by these authors, when it is applied."""
         self.changes += 1
-        self._people |= dict.fromkeys(people, self.changes)
+        self._last_changes |= dict.fromkeys(authors, self.changes)
 
-    def show(self, text: str) -> TextSnapshot:
-        """The text as it is, and whom a version of it is to name."""
-        return TextSnapshot(text, self.changes, list(self._people))
+    def snapshot(self, text: str) -> TextSnapshot:
+        """Return the current text with the authors that its next version should name."""
+        return TextSnapshot(text, self.changes, list(self._last_changes))
 
     def mark_attributed(self, changes: int) -> None:
-        """Versions tell of who made the first so many changes."""
-        self._people = {name: last for name, last in self._people.items() if last > changes}
+        """Drop authors whose changes are all among the first ``changes``: a version names them."""
+        self._last_changes = {name: last for name, last in self._last_changes.items() if last > changes}

@@ -1,4 +1,4 @@
-"""Group commit: updates of all rooms go into MongoDB's journal together, and out of this worker only afterwards."""
+"""Group commit: writes updates of all rooms to MongoDB in batches. Rooms publish updates only after that."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CROWDED = 8 * 1024 * 1024
-"""Bytes waiting from which on whoever writes should wait, too."""
-MOST_ROW = 4 * 1024 * 1024
-"""Bytes of a row; a document of MongoDB has room for 16 MiB."""
-SHARE = 0.1
-"""Of the time of the loop, for handing out what is stored: with many clients each commit takes more together."""
-LONGEST_REST = 0.005
-"""Seconds."""
+HIGH_WATER_BYTES = 8 * 1024 * 1024
+"""Number of queued bytes above which writers should wait."""
+MAX_ROW_BYTES = 4 * 1024 * 1024
+"""Maximum size of a row. MongoDB allows documents of 16 MiB."""
+MAX_DELIVERY_SHARE = 0.1
+"""Share of the event loop's time for delivering committed rows. With many clients, each commit then combines more."""
+MAX_DELAY_SECONDS = 0.005
 
 
 class Source(Protocol):
-    """Who writes: one text of a note as it is in memory."""
+    """The text that updates belong to."""
 
     id: int
 
@@ -36,77 +35,81 @@ S = TypeVar("S", bound=Source)
 
 
 class Batch(Generic[S]):
-    """What one commit stores. ``done`` is true once it is stored, and false if it may not be."""
+    """The updates of one commit.
 
-    __slots__ = ("done", "people", "size", "updates")
+    ``done`` resolves to true once they are stored, and to false if they may not be.
+    """
+
+    __slots__ = ("authors", "done", "size", "updates")
 
     def __init__(self) -> None:
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.size = 0
         self.updates: dict[S, list[bytes]] = {}
-        self.people: dict[S, dict[str, None]] = {}
+        self.authors: dict[S, dict[str, None]] = {}
 
     def rows(self) -> list[tuple[S, Row]]:
-        """The batch as rows, one for each source unless it is large, in the order of their names."""
+        """Return the rows of the batch: one for each source, or several if it is large, ordered by their names."""
         rows = []
         for source, updates in self.updates.items():
-            people = list(self.people.get(source, ()))
-            some: list[bytes] = []
+            authors = list(self.authors.get(source, ()))
+            chunk: list[bytes] = []
             size = 0
             for update in updates:
-                if some and size + len(update) > MOST_ROW:
-                    rows.append((source, new_row(source.id, some, people)))
-                    some, size = [], 0
-                some.append(update)
+                if chunk and size + len(update) > MAX_ROW_BYTES:
+                    rows.append((source, new_row(source.id, chunk, authors)))
+                    chunk, size = [], 0
+                chunk.append(update)
                 size += len(update)
-            rows.append((source, new_row(source.id, some, people)))
+            rows.append((source, new_row(source.id, chunk, authors)))
         return rows
 
 
 class Journal(Generic[S]):
-    """The journal of one worker. ``stored`` hears of every batch before whoever waits for it."""
+    """Writes the updates of one worker. ``on_commit`` is called for every batch before its future resolves."""
 
-    def __init__(self, texts: TextStore, stored: Callable[[Sequence[tuple[S, Row]], bool], None]) -> None:
+    def __init__(self, texts: TextStore, on_commit: Callable[[Sequence[tuple[S, Row]], bool], None]) -> None:
         self._texts = texts
-        self._stored = stored
+        self._on_commit = on_commit
         self._next: Batch[S] = Batch()
-        self._due = asyncio.Event()
+        self._not_empty = asyncio.Event()
 
     @property
-    def crowded(self) -> bool:
-        """Whether so much waits that nobody should add to it."""
-        return self._next.size > CROWDED
+    def overloaded(self) -> bool:
+        """Whether writers should wait until the queue is shorter."""
+        return self._next.size > HIGH_WATER_BYTES
 
     def write(self, source: S, update: bytes, name: str | None) -> asyncio.Future[bool]:
-        """Queues an update. The future tells whether the commit that it goes with succeeded."""
+        """Queue an update. The returned future resolves to whether its commit succeeded."""
         batch = self._next
         batch.updates.setdefault(source, []).append(update)
         if name is not None:
-            batch.people.setdefault(source, {})[name] = None
+            batch.authors.setdefault(source, {})[name] = None
         batch.size += len(update)
-        self._due.set()
+        self._not_empty.set()
         return batch.done
 
     async def run(self) -> None:
-        """Commits what is queued, for ever: what comes while one batch is on its way, and a little after, is the next.
+        """Commit queued updates in batches until cancelled.
 
-        After is in proportion to what it took to hand the batch out.
+        Updates that arrive during a commit, and during a delay after it, form the next batch. The delay is proportional
+        to the time that delivering the last batch took.
         """
         while True:
-            await self._due.wait()
+            await self._not_empty.wait()
             batch, self._next = self._next, Batch()
-            self._due.clear()
+            self._not_empty.clear()
             rows = batch.rows()
-            stored = False
+            success = False
             try:
                 await self._texts.journal([row for _, row in rows])
-                stored = True
+                success = True
             except Unavailable as error:
                 log.warning("updates could not be journaled", extra={"notes": len(rows), "error": error.detail})
             finally:
                 started = time.perf_counter()
                 try:
-                    self._stored(rows, stored)
+                    self._on_commit(rows, success)
                 finally:
-                    batch.done.set_result(stored)
-            await asyncio.sleep(min(LONGEST_REST, (1 / SHARE - 1) * (time.perf_counter() - started)))
+                    batch.done.set_result(success)
+            await asyncio.sleep(min(MAX_DELAY_SECONDS, (1 / MAX_DELIVERY_SHARE - 1) * (time.perf_counter() - started)))

@@ -1,4 +1,4 @@
-"""lib0's encoding, of which the messages and updates of Yjs are made: variable-length integers, strings, arrays."""
+"""The lib0 encoding used by Yjs messages and updates: variable-length integers, strings and arrays."""
 
 from __future__ import annotations
 
@@ -6,66 +6,66 @@ from realtime.errors import MalformedUpdate
 
 
 class Reader:
-    """Reads what others encoded. Every method raises :class:`MalformedUpdate` for what cannot be."""
+    """Decodes untrusted data. Every method raises :class:`MalformedUpdate` for invalid data."""
 
-    __slots__ = ("at", "data", "end")
+    __slots__ = ("data", "end", "position")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.at = 0
+        self.position = 0
         self.end = len(data)
 
-    def number(self, most: int) -> int:
-        """A variable-length integer: seven bits a byte, the lowest first, the eighth bit while more follow."""
-        data, at = self.data, self.at
+    def number(self, limit: int) -> int:
+        """Read a variable-length integer: 7 bits per byte, lowest first; the eighth bit is set if more bytes follow."""
+        data, position = self.data, self.position
         value = shift = 0
-        while at < self.end and shift <= 56:
-            byte = data[at]
-            at += 1
+        while position < self.end and shift <= 56:
+            byte = data[position]
+            position += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                if value > most:
-                    raise MalformedUpdate(f"holds {value} where at most {most} can be")
-                self.at = at
+                if value > limit:
+                    raise MalformedUpdate(f"has the number {value}, more than the limit of {limit}")
+                self.position = position
                 return value
             shift += 7
         raise MalformedUpdate("ends within a number")
 
     def count(self) -> int:
-        """How many things follow; each takes at least one byte."""
-        return self.number(self.end - self.at)
+        """Read the number of items that follow; each takes at least one byte."""
+        return self.number(self.end - self.position)
 
     def byte(self) -> int:
-        """One byte."""
-        if self.at >= self.end:
+        """Read one byte."""
+        if self.position >= self.end:
             raise MalformedUpdate("ends too early")
-        self.at += 1
-        return self.data[self.at - 1]
+        self.position += 1
+        return self.data[self.position - 1]
 
     def array(self) -> bytes:
-        """Bytes with their number before them."""
-        size = self.number(self.end - self.at)
-        start = self.at
+        """Read bytes prefixed by their number."""
+        size = self.number(self.end - self.position)
+        start = self.position
         if start + size > self.end:
             raise MalformedUpdate("ends within a string")
-        self.at = start + size
-        return self.data[start : self.at]
+        self.position = start + size
+        return self.data[start : self.position]
 
     def string(self) -> str:
-        """Text as UTF-8 with the number of its bytes before it."""
+        """Read UTF-8 text prefixed by its number of bytes."""
         try:
             return self.array().decode()
         except UnicodeDecodeError:
-            raise MalformedUpdate("holds a string that is not UTF-8") from None
+            raise MalformedUpdate("has a string that is not UTF-8") from None
 
     def finish(self) -> None:
-        """Makes sure that nothing is left."""
-        if self.at != self.end:
-            raise MalformedUpdate("goes on after its end")
+        """Raise :class:`MalformedUpdate` if there is more data."""
+        if self.position != self.end:
+            raise MalformedUpdate("has data after its end")
 
 
 def number(value: int) -> bytes:
-    """A variable-length integer."""
+    """Encode a variable-length integer."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -75,10 +75,10 @@ def number(value: int) -> bytes:
 
 
 def array(data: bytes) -> bytes:
-    """Bytes with their number before them."""
+    """Encode bytes, prefixed by their number."""
     return number(len(data)) + data
 
 
 def string(text: str) -> bytes:
-    """Text as UTF-8 with the number of its bytes before it."""
+    """Encode text as UTF-8, prefixed by its number of bytes."""
     return array(text.encode())

@@ -1,4 +1,4 @@
-"""The documents of rooms, made of what is journaled; large ones in a thread, so that nobody waits for them."""
+"""Builds the documents of rooms from journaled updates. Large ones are built in a thread, off the event loop."""
 
 from __future__ import annotations
 
@@ -16,125 +16,126 @@ from realtime.rooms.yjs_update import UpdateSummary
 
 log = logging.getLogger(__name__)
 
-LARGE = 64 * 1024
-"""Bytes."""
-MAX_STATE = 8 * 1024 * 1024
-SMALL_EDIT = 1024
-"""Bytes of a text that is compared and changed at once."""
-MAX_VECTOR = 64 * 1024
-LARGE_VECTOR = 4 * 1024
-"""Bytes of a state vector from which on it is decoded in a thread."""
-VECTOR_ENTRY = 10
-"""Bytes that a client takes in a state vector: 5 for its id and up to 5 for its clock."""
-MOST_PIECES = 500
-"""Pieces and deletions that a text takes at once."""
-PIECE_SECONDS = SLICE_SECONDS / MOST_PIECES
+LARGE_JOURNAL_BYTES = 64 * 1024
+MAX_STATE_BYTES = 8 * 1024 * 1024
+SMALL_EDIT_BYTES = 1024
+"""Size up to which texts are compared and edited in the event loop."""
+MAX_VECTOR_BYTES = 64 * 1024
+LARGE_VECTOR_BYTES = 4 * 1024
+"""Size from which a state vector is decoded in a thread."""
+VECTOR_ENTRY_BYTES = 10
+"""Maximum size of a client in a state vector: 5 bytes for its id and 5 for its clock."""
+MAX_CHUNK_PIECES = 500
+"""Pieces and deletions that are applied in one step."""
+PIECE_SECONDS = SLICE_SECONDS / MAX_CHUNK_PIECES
 SEARCH_SECONDS = 0.25e-6
-"""Time for each piece of a text that the library may look at to place a new one (measured: 0.16 to 0.23 µs)."""
+"""Time per existing piece that Yrs may visit to place a new one (measured: 0.16 to 0.23 µs)."""
 DELETION_SECONDS = 16e-9
-"""Time for each piece of a text that a deletion is of, also if it is deleted already."""
-SMALLEST_DELETION = 3
-"""Bytes."""
+"""Time per piece of a text that a deletion covers, including deleted ones."""
+MIN_DELETION_BYTES = 3
 MAX_PIECES = 400_000
-"""Pieces of a text to which clients can add more. Placing one then takes at most 100 ms."""
+"""Pieces up to which a text accepts more from clients. Placing one then takes at most 100 ms."""
 RECOUNT_PIECES = 5_000
-"""Pieces that may have been counted twice, after which they are counted again."""
+"""Possible error of the piece count after which the pieces are counted again."""
 
 
 class SizeQuota:
-    """How much a text may grow: to so many bytes of what it is made of, and as many of its content as a note has."""
+    """Limits the encoded size of a text, and the size of its content."""
 
     def __init__(self, document: TextDocument, size: int = 0) -> None:
         self.size = size
         self._document = document
-        self._spare = 0
+        self._free_bytes = 0
 
-    def use(self, size: int) -> None:
-        """Counts an update of so many bytes that the text took."""
+    def add(self, size: int) -> None:
+        """Count an applied update of ``size`` bytes."""
         self.size += size
-        self._spare -= size
+        self._free_bytes -= size
 
-    def surely_has(self, size: int) -> bool:
-        """Whether there is room for an update of so many bytes, whatever is in it."""
-        if size > self._spare:  # asked for now and then: the answer takes as long as an update does
-            self._spare = MAX_CONTENT_BYTES - self._document.length
-        return size <= self._spare and self.size + size <= MAX_STATE
+    def surely_fits(self, size: int) -> bool:
+        """Return whether any update of ``size`` bytes is within the limits."""
+        if size > self._free_bytes:  # rarely: reading the length takes as long as an update
+            self._free_bytes = MAX_CONTENT_BYTES - self._document.length
+        return size <= self._free_bytes and self.size + size <= MAX_STATE_BYTES
 
-    async def has(self, state: bytes, update: bytes) -> bool:
-        """Whether there is room for an update of this state, by trying it. Raises :class:`MalformedUpdate`."""
+    async def fits(self, state: bytes, update: bytes) -> bool:
+        """Return whether the limits allow an update of this state, by applying it. Raises :class:`MalformedUpdate`."""
         self.size = len(state)
         try:
             trial = await asyncio.to_thread(TextDocument, [state, update])
         except DocumentBroken:
-            raise MalformedUpdate("breaks the text") from None
-        return self.size + len(update) <= MAX_STATE and trial.length <= MAX_CONTENT_BYTES
+            raise MalformedUpdate("cannot be applied to the text") from None
+        return self.size + len(update) <= MAX_STATE_BYTES and trial.length <= MAX_CONTENT_BYTES
 
 
-async def made_of(journaled: Sequence[bytes]) -> TextDocument:
-    """A document of what is journaled. Raises :class:`DocumentBroken`."""
-    small = sum(map(len, journaled)) < LARGE
-    return _made(journaled) if small else await asyncio.to_thread(_made, journaled)
+async def load(updates: Sequence[bytes]) -> TextDocument:
+    """Return a document with these journaled updates. Raises :class:`DocumentBroken`."""
+    small = sum(map(len, updates)) < LARGE_JOURNAL_BYTES
+    return _load(updates) if small else await asyncio.to_thread(_load, updates)
 
 
-def _made(journaled: Sequence[bytes]) -> TextDocument:
+def _load(updates: Sequence[bytes]) -> TextDocument:
     document = TextDocument()
-    for update in journaled:
-        take(document, update)
+    for update in updates:
+        apply_journaled(document, update)
     return document
 
 
-def take(document: TextDocument, update: bytes) -> bool:
-    """Takes what is journaled. It was checked where it came in, so it fits, but perhaps not with all of the others."""
+def apply_journaled(document: TextDocument, update: bytes) -> bool:
+    """Apply a journaled update, and return whether that succeeded.
+
+    It was validated when it was received, but may be incompatible with updates that were received elsewhere.
+    """
     try:
         document.apply(update)
     except MalformedUpdate as error:
-        log.warning("an update of a text is left out", extra={"error": error.detail})
+        log.warning("a journaled update was skipped", extra={"error": error.detail})
         return False
     return True
 
 
-async def parts(update: bytes, document: TextDocument) -> tuple[UpdateSummary, list[bytes]]:
-    """What an update holds, and the same as parts that are quickly taken. Raises :class:`MalformedUpdate`."""
-    cost = (MOST_PIECES, document.clocks, document.pieces, SEARCH_SECONDS / PIECE_SECONDS)
-    if len(update) < LARGE_VECTOR:
-        return yjs_update.parts(update, *cost)
-    return await asyncio.to_thread(yjs_update.parts, update, *cost)
+async def split_update(update: bytes, document: TextDocument) -> tuple[UpdateSummary, list[bytes]]:
+    """Return a summary of an update, and chunks of it that are fast to apply. Raises :class:`MalformedUpdate`."""
+    cost = (MAX_CHUNK_PIECES, document.clocks, document.piece_count, SEARCH_SECONDS / PIECE_SECONDS)
+    if len(update) < LARGE_VECTOR_BYTES:
+        return yjs_update.split_update(update, *cost)
+    return await asyncio.to_thread(yjs_update.split_update, update, *cost)
 
 
 def search_seconds(document: TextDocument, pieces: int) -> float:
-    """Return the time that a text may need at most to place new pieces, in seconds."""
-    return pieces * (document.pieces + pieces) * SEARCH_SECONDS
+    """Return the maximum time to place new pieces in a text, in seconds."""
+    return pieces * (document.piece_count + pieces) * SEARCH_SECONDS
 
 
 def deletion_seconds(document: TextDocument, update: bytes) -> float:
-    """Return the time that deletions in an update may need at most if each is of the whole text, in seconds."""
-    return len(update) // SMALLEST_DELETION * document.pieces * DELETION_SECONDS
+    """Return the maximum time for an update's deletions, in seconds, as if each covered the whole text."""
+    return len(update) // MIN_DELETION_BYTES * document.piece_count * DELETION_SECONDS
 
 
 async def recount(document: TextDocument, state: bytes) -> None:
-    """Count the pieces of a text, which has this state or went on from it."""
-    before = document.pieces
-    document.pieces += await asyncio.to_thread(yjs_update.recount_pieces, state) - before
+    """Update a document's piece count from its current or an earlier state."""
+    before = document.piece_count
+    document.piece_count += await asyncio.to_thread(yjs_update.recount_pieces, state) - before
 
 
-async def clocks_of(vector: bytes, document: TextDocument) -> dict[int, int]:
+async def decode_state_vector(vector: bytes, document: TextDocument) -> dict[int, int]:
     """Decode the state vector of a client of this document. Raises :class:`MalformedUpdate`.
 
-    It may name twice as many clients as the document has: the client may hold changes that are not here yet.
+    It may have twice as many clients as the document: the client may have changes that are not here yet.
     """
-    limit = MAX_VECTOR + 2 * document.clients * VECTOR_ENTRY
+    limit = MAX_VECTOR_BYTES + 2 * document.client_count * VECTOR_ENTRY_BYTES
     if len(vector) > limit:
         raise MalformedUpdate(f"has a state vector of {len(vector)} bytes, more than the limit of {limit}")
-    if len(vector) < LARGE_VECTOR:
-        return yjs_update.clocks_of(vector)
-    return await asyncio.to_thread(yjs_update.clocks_of, vector)
+    if len(vector) < LARGE_VECTOR_BYTES:
+        return yjs_update.decode_state_vector(vector)
+    return await asyncio.to_thread(yjs_update.decode_state_vector, vector)
 
 
 async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:
-    """The update by which this client makes another text of the one that is in this state."""
+    """Return the update that turns ``text``, which is in this state, into ``wanted``, made under this client id."""
 
-    def made() -> bytes:
+    def encode_edit() -> bytes:
         return TextDocument([state], client).edit(changes(text, wanted))
 
-    small = len(state) + len(wanted) < SMALL_EDIT  # the time grows with the square of the lines
-    return made() if small else await asyncio.to_thread(made)
+    small = len(state) + len(wanted) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
+    return encode_edit() if small else await asyncio.to_thread(encode_edit)

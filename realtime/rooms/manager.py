@@ -1,4 +1,4 @@
-"""The rooms of one worker: the live texts of notes, kept as long as somebody is at them."""
+"""Manages the rooms of one worker: loads shared texts, writes them to their notes, and unloads idle ones."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TICK = 0.1
-EVERY_SECOND = 10
-"""Ticks."""
-LOOK_EVERY = 5.0
-"""Seconds after which rooms are compared with the journal even if nothing seems to be missing."""
-UNFINISHED_EVERY = 5.0
-UNFINISHED = 1000
-AT_ONCE = 16
-CLOSES_PER_SECOND = 2000
+TICK_SECONDS = 0.1
+TICKS_PER_SECOND = 10
+COMPARE_INTERVAL_SECONDS = 5.0
+"""Interval at which rooms are compared with the journal even if no loss was detected."""
+RECOVERY_INTERVAL_SECONDS = 5.0
+RECOVERY_PAGE_SIZE = 1000
+MAX_CONCURRENT_TASKS = 16
+MAX_CLOSES_PER_SECOND = 2000
 
 Project = Callable[[int, Callable[["Record"], Awaitable[TextSnapshot]]], Awaitable[int]]
-"""Brings a text into its note: the note, and how to read the text for a state of it. Returns the version."""
+"""Writes a text to its note, given the note id and a function that reads the text. Returns the version."""
 Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
 Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["NoteChange | None"]]
 
 
 class Rooms:
-    """All rooms of one worker. ``idle`` is for how many seconds an empty one is kept."""
+    """Manages all rooms of one worker.
+
+    ``idle`` is the time for which an empty room is kept, in seconds.
+    """
 
     def __init__(
         self,
@@ -76,259 +78,286 @@ class Rooms:
         self._pool = pool
         self._ended = ended
         self._rooms: dict[int, Room] = {}
-        self._journal: Journal[Room] = Journal(store.texts, self._stored)
-        self._relay = Relay(bus, self._heard, self._missed)
-        self._suspicious = True
-        self._looked = 0.0
+        self._journal: Journal[Room] = Journal(store.texts, self._on_commit)
+        self._relay = Relay(bus, self._on_relay_message, self._on_relay_gap)
+        self._comparison_due = True
+        self._compared_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._busy: set[int] = set()
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._rooms_with_task: set[int] = set()
+        self._task_limit = asyncio.Semaphore(MAX_CONCURRENT_TASKS)
         self.turns = Turns()
         self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST))
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,
-            "tell other workers": self._relay.send,
-            "hear other workers": self._relay.listen,
-            "finish texts": self._finish,
+            "send to other workers": self._relay.run_publish,
+            "receive from other workers": self._relay.run_receive,
+            "recover texts": self._recover_unfinished,
         }
 
-    def member(self, outlet: MessageSink, principal: Principal, caller: str, *, writes: bool = True) -> Peer:
-        """Return a client that may join a room, and write if it may; ``caller`` is the user or network it is of."""
+    def create_peer(self, sink: MessageSink, principal: Principal, caller: str, *, writes: bool = True) -> Peer:
+        """Return a client that can join a room.
+
+        Args:
+            sink: The connection that messages are sent to.
+            principal: The authenticated caller.
+            caller: The user or network that limits are counted for.
+            writes: Whether the client may write, if ``principal`` may.
+        """
         writes = writes and principal.writes
-        member = Peer(outlet, principal, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
+        peer = Peer(sink, principal, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
         if self._draining:
-            member.close(CloseCode.DRAIN)
-        return member
+            peer.close(CloseCode.DRAIN)
+        return peer
 
     async def check_visible(self, id: int, principal: Principal) -> None:
-        """Raise :class:`NoteNotFound` unless a viewer may see a note, :class:`Unavailable` if that is not known."""
+        """Raise :class:`NoteNotFound` unless the caller can see a note, or :class:`Unavailable` if that is unknown."""
         if principal.keys is not None or id not in self._rooms:
-            await self._standing(id, principal)
+            await self._read_access(id, principal)
 
-    async def join(self, id: int, member: Peer, created: str | None = None) -> Room:
-        """Lets a client into the room of a note, of that with this ``created_date`` only, if it tells one.
+    async def join(self, id: int, peer: Peer, created: str | None = None) -> Room:
+        """Add a client to the room of a note.
 
-        Raises :class:`NoteNotFound`, :class:`Unavailable`.
+        Args:
+            id: The note's id.
+            peer: The client.
+            created: The expected ``created_date`` of the note, if the client sent one.
+
+        Raises:
+            NoteNotFound: The note does not exist, is not visible, or has another ``created_date``.
+            Unavailable: The database is unavailable.
         """
-        if member.principal.keys is not None:
-            await self._standing(id, member.principal)  # first, so that strangers have nothing loaded, or begun
-        async with self._held(id) as room:
-            if created not in (None, room.created):
+        if peer.principal.keys is not None:
+            await self._read_access(id, peer.principal)  # first: unauthorized callers must not cause loading
+        async with self._hold(id) as room:
+            if created not in (None, room.created_date):
                 raise NoteNotFound
-            await self._admit(room, member)
-            await room.join(member)
+            await self._authorize(room, peer)
+            await room.join(peer)
         if self._draining:
-            member.close(CloseCode.DRAIN)
-        elif self._ended(member.principal):  # before it was in the room, where that would have closed it
-            member.close(CloseCode.NOT_SIGNED_IN)
+            peer.close(CloseCode.DRAIN)
+        elif self._ended(peer.principal):  # ended before it joined: close_sessions missed it
+            peer.close(CloseCode.NOT_SIGNED_IN)
         return room
 
-    async def _admit(self, room: Room, member: Peer) -> None:
-        """Raises :class:`NoteNotFound` unless a client may read, and tells it whether it may write."""
-        if member.principal.keys is None:
+    async def _authorize(self, room: Room, peer: Peer) -> None:
+        """Set whether a client may write. Raise :class:`NoteNotFound` unless it may read."""
+        if peer.principal.keys is None:
             return
         checks = None
-        while checks != room.checks:  # a right that was taken away while it was read is not missed
-            checks = room.checks
-            standing = await self._standing(room.id, member.principal)
-        member.writes = can(member.principal, standing.access, Permission.WRITE)
+        while checks != room.access_checks:  # repeat if rights changed while they were read
+            checks = room.access_checks
+            note_access = await self._read_access(room.id, peer.principal)
+        peer.has_write_access = can(peer.principal, note_access.access, Permission.WRITE)
 
-    async def _standing(self, id: int, principal: Principal) -> NoteAccess:
-        standing = await self._notes.standing(id)
-        if standing is None or not standing.live:
+    async def _read_access(self, id: int, principal: Principal) -> NoteAccess:
+        """Return the access rights of a note, or raise :class:`NoteNotFound` if the caller cannot see it."""
+        note_access = await self._notes.standing(id)
+        if note_access is None or not note_access.live:
             raise NoteNotFound
-        check(principal, standing)
-        return standing
+        check(principal, note_access)
+        return note_access
 
-    def shared(self, id: int, since: int) -> None:
-        """Who may do what with a note is another since a version of it."""
+    def access_changed(self, id: int, version: int) -> None:
+        """Recheck the clients of a note whose access rights changed at this version."""
         room = self._rooms.get(id)
-        if room is not None and since > room.shared:
-            room.shared = since
-            self._spawn(self.check(id))
+        if room is not None and version > room.access_version:
+            room.access_version = version
+            self._spawn(self.recheck_access(id))
 
-    async def check(self, id: int) -> None:
-        """Sends away who may not read a note any more, and stops who may not write it."""
+    async def recheck_access(self, id: int) -> None:
+        """Disconnect clients that can no longer read a note, and reject updates from those that can no longer write."""
         room = self._rooms.get(id)
         if room is None:
             return
-        room.checks += 1
+        room.access_checks += 1
         try:
-            standing = await self._notes.standing(id)
+            note_access = await self._notes.standing(id)
         except Unavailable:
-            standing = None
-        room.checks += 1
-        for member in [member for member in room.participants.members if member.principal.keys is not None]:
-            if standing is None:  # whoever comes back is checked then
-                member.close(CloseCode.RESUME)
-            elif not standing.live:
-                member.close(CloseCode.NOTE_GONE)
-            elif not sees(member.principal, standing):
-                member.close(CloseCode.PERMISSION_GONE)
+            note_access = None
+        room.access_checks += 1
+        for peer in [peer for peer in room.participants.peers if peer.principal.keys is not None]:
+            if note_access is None:  # clients are checked again when they reconnect
+                peer.close(CloseCode.RESUME)
+            elif not note_access.live:
+                peer.close(CloseCode.NOTE_GONE)
+            elif not sees(peer.principal, note_access):
+                peer.close(CloseCode.PERMISSION_GONE)
             else:
-                member.writes = can(member.principal, standing.access, Permission.WRITE)
+                peer.has_write_access = can(peer.principal, note_access.access, Permission.WRITE)
 
     @asynccontextmanager
-    async def _held(self, id: int) -> AsyncIterator[Room]:
-        """The room of a note, loaded, and kept until the block ends."""
+    async def _hold(self, id: int) -> AsyncIterator[Room]:
+        """Yield the room of a note, loaded, and keep it until the block ends."""
         room: Room | None = None
-        while room is None or room.given_up:  # it may be, while it is loaded
+        while room is None or room.closed:  # it can be closed while loading
             room = self._rooms.get(id)
-            if room is None or room.given_up:
+            if room is None or room.closed:
                 room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self._scheduler)
-            room.holds += 1
+            room.hold_count += 1
             try:
-                await room.ready()
+                await room.wait_until_loaded()
             except RealtimeError:
-                self._drop(room, CloseCode.RESUME)
+                self._close_room(room, CloseCode.RESUME)
                 raise
             finally:
-                room.holds -= 1
-        room.holds += 1
+                room.hold_count -= 1
+        room.hold_count += 1
         try:
             yield room
         finally:
-            room.holds -= 1
+            room.hold_count -= 1
             room.last_used = time.monotonic()
 
-    def _drop(self, room: Room, code: CloseCode) -> None:
-        room.give_up(code)
+    def _close_room(self, room: Room, code: CloseCode) -> None:
+        room.close(code)
         if self._rooms.get(room.id) is room:
             del self._rooms[room.id]
 
-    def gone(self, id: int, version: int) -> None:
-        """A note was deleted by this version: whoever is at it is sent away, unless it is back by now."""
+    def note_deleted(self, id: int, version: int) -> None:
+        """Disconnect the clients of a note that was deleted at this version, unless it was restored since."""
         room = self._rooms.get(id)
         if room is None or room.version >= version:
             return
         if not room.loaded:
-            self._drop(room, CloseCode.RESUME)  # whoever waits for it has it loaded anew
-        elif id in self._busy:
-            self._suspicious = True
+            self._close_room(room, CloseCode.RESUME)  # waiting clients load it again
+        elif id in self._rooms_with_task:
+            self._comparison_due = True
         else:
             self._start(room, room.catch_up())
 
     async def write(
         self, record: Record, compute: Compute, commit: Commit, project: Project, *, live: bool
     ) -> NoteChange | None:
-        """Writes to a note that has a shared text, and brings the content into that text by the smallest edit.
+        """Write to a note with a shared text, and apply the new content to that text as a minimal edit.
 
-        ``compute`` makes the fields of the note as it is, with the content of the ``live`` text, or else of its
-        version; ``commit`` stores them together with the edit and the names of those whose words they bring into the
-        note, and returns ``None`` if the note has moved on. Raises what these raise.
+        Args:
+            record: The note.
+            compute: Returns the new fields for a note.
+            commit: Stores the fields, the edit and the names of the authors; returns ``None`` if the note changed.
+            project: Writes the text to the note.
+            live: Whether ``compute`` receives the content of the shared text instead of that of the version.
+
+        Returns:
+            The change; ``None`` if the write has to be repeated.
         """
-        async with self._held(record.note.id) as room, room.writing:
+        async with self._hold(record.note.id) as room, room.write_lock:
             base = await room.base(record)
-            text, changes, people = base[0]
+            text, changes, authors = base[0]
             note = record.note
             fields = await compute(note.model_copy(update={"content": text}) if live else note)
             content = fields.get("content", text)
             if not live and content is not text and text != note.content:
-                # It was made on the version: what was typed since stays where both do not touch.
+                # The content is based on the version: merge in the changes that were made to the text since.
                 requester = Requester(f"note {note.id}", "rooms")
                 content, conflicts = await self._pool.run(requester, partial(merged, note.content, content, text))
-                if conflicts:  # then at least a version has it
+                if conflicts:  # keep the overwritten changes in a version
                     await self._project(room, project)
                     return None
             row = await room.draft(base, content)
             try:
-                typed = people if text != note.content else ()
-                change = await commit({**fields, "content": content}, row, typed)
-            except BaseException:  # a write that is cancelled may be committed, too
+                typed_by = authors if text != note.content else ()
+                change = await commit({**fields, "content": content}, row, typed_by)
+            except BaseException:  # a canceled write may be committed
                 room.rotate_client_id()
                 raise
             if change is not None:
                 room.version = max(room.version, change.note.version)
-                room.credits.mark_attributed(changes)
+                room.contributors.mark_attributed(changes)
             if change is not None and row is not None:
-                room.accept(row)
-                if room.given_up:  # another may have taken its place
-                    self._heard(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
+                room.apply_committed(row)
+                if room.closed:  # a new room may have replaced it
+                    self._on_relay_message(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
             return change
 
-    def _stored(self, rows: Sequence[tuple[Room, Row]], stored: bool) -> None:
+    def _on_commit(self, rows: Sequence[tuple[Room, Row]], success: bool) -> None:
         for room, row in rows:
-            if not stored:
-                self._drop(room, CloseCode.RESUME)
-            elif not room.given_up:
-                room.stored(row)
-            else:  # another may have taken its place, here, too, and does not have this
-                told = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.people)
-                self._relay.enqueue(told)
-                self._heard(told)
+            if not success:
+                self._close_room(room, CloseCode.RESUME)
+            elif not room.closed:
+                room.on_commit(row)
+            else:  # a new room may have replaced it, without this row
+                message = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.people)
+                self._relay.enqueue(message)
+                self._on_relay_message(message)
 
-    def _heard(self, told: RelayMessage) -> None:
-        room = self._rooms.get(told.note)
-        if told.kind is RelayKind.QUERY_AWARENESS:
-            nothing = RelayMessage(RelayKind.AWARENESS, told.note, told.row)
-            self._relay.enqueue(nothing if room is None else room.participants.answer(told))
+    def _on_relay_message(self, message: RelayMessage) -> None:
+        room = self._rooms.get(message.note)
+        if message.kind is RelayKind.QUERY_AWARENESS:
+            no_states = RelayMessage(RelayKind.AWARENESS, message.note, message.row)
+            self._relay.enqueue(no_states if room is None else room.participants.answer_query(message))
         elif room is not None:
-            room.receive_relayed(told)
+            room.receive_relayed(message)
 
-    def _missed(self) -> None:
-        self._suspicious = True
+    def _on_relay_gap(self) -> None:
+        self._comparison_due = True
 
     async def run(self, project: Project) -> None:
-        """Brings texts into their notes, folds and unloads, for ever."""
+        """Write texts to their notes, compact and unload, until cancelled."""
         ticks = 0
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
             for room in list(self._rooms.values()):
-                if room.due is not None and room.due <= now and room.loaded:
+                if room.projection_due is not None and room.projection_due <= now and room.loaded:
                     self._start(room, self._project(room, project))
-                elif room.wants_compaction():
-                    self._start(room, self._fold(room, project))
+                elif room.needs_compaction():
+                    self._start(room, self._compact(room, project))
             ticks += 1
-            if ticks % EVERY_SECOND == 0:
-                self._every_second(now)
+            if ticks % TICKS_PER_SECOND == 0:
+                self._check_rooms(now)
 
-    def _every_second(self, now: float) -> None:
+    def _check_rooms(self, now: float) -> None:
         for room in list(self._rooms.values()):
             room.participants.expire()
-            room.forget_answer()
-            for member in list(room.participants.members):
-                member.check()
+            room.clear_cached_diff()
+            for peer in list(room.participants.peers):
+                peer.check_stall()
             used = (
-                room.participants.members or room.holds or room.due is not None or room.id in self._busy or room.waits
+                room.participants.peers
+                or room.hold_count
+                or room.projection_due is not None
+                or room.id in self._rooms_with_task
+                or room.has_unwritten_updates
             )
-            idle = not used and now - room.last_used > self._idle and not room.wants_compaction()
-            if idle or room.given_up:
-                self._drop(room, CloseCode.RESUME)
-        if self._rooms and (self._suspicious or not self._relay.sound or now - self._looked > LOOK_EVERY):
-            self._suspicious = False
-            self._looked = now
-            self._spawn(self._look())
+            idle = not used and now - room.last_used > self._idle and not room.needs_compaction()
+            if idle or room.closed:
+                self._close_room(room, CloseCode.RESUME)
+        if self._rooms and (
+            self._comparison_due or not self._relay.healthy or now - self._compared_at > COMPARE_INTERVAL_SECONDS
+        ):
+            self._comparison_due = False
+            self._compared_at = now
+            self._spawn(self._compare_with_journal())
         self._metrics.rooms.set(len(self._rooms))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
             try:
-                async with self._limit:
+                async with self._task_limit:
                     await work
             except (Unavailable, BusUnavailable) as error:
-                self._suspicious = True
-                log.warning("a text could not be tidied up", extra={"error": error.detail})
+                self._comparison_due = True
+                log.warning("a shared text could not be saved or compacted", extra={"error": error.detail})
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _start(self, room: Room, work: Coroutine[Any, Any, None]) -> None:
-        """Starts something that a room does one at a time."""
-        if room.id in self._busy:
+        """Start a task for a room, unless the room already has one."""
+        if room.id in self._rooms_with_task:
             work.close()
             return
-        self._busy.add(room.id)
+        self._rooms_with_task.add(room.id)
 
         async def once() -> None:
             try:
                 await work
             except NoteNotFound:
-                self._drop(room, CloseCode.NOTE_GONE)
+                self._close_room(room, CloseCode.NOTE_GONE)
             finally:
-                self._busy.discard(room.id)
+                self._rooms_with_task.discard(room.id)
 
         self._spawn(once())
 
@@ -337,75 +366,75 @@ class Rooms:
 
         async def read(record: Record) -> TextSnapshot:
             nonlocal count
-            shown = await room.text(record)
-            count = shown.changes
-            return shown
+            snapshot = await room.snapshot(record)
+            count = snapshot.changes
+            return snapshot
 
-        room.due = None
+        room.projection_due = None
         try:
             room.version = max(room.version, await project(room.id, read))
         except Unavailable:
-            room.due = time.monotonic() + 1
+            room.projection_due = time.monotonic() + 1
             raise
-        room.projected(count)
+        room.mark_projected(count)
 
-    async def _fold(self, room: Room, project: Project) -> None:
-        if room.due is not None:  # first, as rows tell who finishes the work that it is not done
+    async def _compact(self, room: Room, project: Project) -> None:
+        if room.projection_due is not None:  # first: remaining rows mark the text as unfinished
             await self._project(room, project)
         await room.compact()
 
-    async def _look(self) -> None:
-        """Compares the rooms with what is stored: what other workers told may have been lost."""
+    async def _compare_with_journal(self) -> None:
+        """Compare the rooms with the journal, as messages from other workers may have been lost."""
         rooms = {id: room for id, room in self._rooms.items() if room.loaded}
         live, generations, rows = await self._texts.journaled(rooms)
         for id, room in rooms.items():
-            if id not in live or room.ledger.lacks(generations.get(id, 0), rows.get(id, set())):
+            if id not in live or room.applied_rows.is_behind(generations.get(id, 0), rows.get(id, set())):
                 self._start(room, room.catch_up())
 
-    async def _finish(self) -> None:
-        """Takes up texts that a worker left when it died, for ever: those whose rows stay the same over two passes."""
-        after = 0  # of all that stays, such as what is in the trash, the next ones each time
+    async def _recover_unfinished(self) -> None:
+        """Load the texts that a terminated worker unfinished unfinished: their rows are the same in two passes."""
+        after = 0  # paginate, as some remain, such as notes in the trash
         while True:
-            before = await self._texts.unfinished(after, UNFINISHED)
-            await asyncio.sleep(UNFINISHED_EVERY)
-            left = await self._texts.unfinished(after, UNFINISHED)
-            after = max(left) if len(left) == UNFINISHED else 0
-            for id in [id for id, last in left.items() if before.get(id) == last and id not in self._rooms]:
+            before = await self._texts.unfinished(after, RECOVERY_PAGE_SIZE)
+            await asyncio.sleep(RECOVERY_INTERVAL_SECONDS)
+            unfinished = await self._texts.unfinished(after, RECOVERY_PAGE_SIZE)
+            after = max(unfinished) if len(unfinished) == RECOVERY_PAGE_SIZE else 0
+            for id in [id for id, last in unfinished.items() if before.get(id) == last and id not in self._rooms]:
                 try:
-                    async with self._held(id):
-                        pass  # once it is loaded, it is brought into its note, and folded, as any other
+                    async with self._hold(id):
+                        pass  # a loaded text is projected and compacted like any other
                 except NoteNotFound:
                     continue  # in the trash, or purged
                 except RealtimeError as error:
-                    log.warning("a text could not be finished", extra={"note": id, "error": error.detail})
+                    log.warning("an unfinished text could not be recovered", extra={"note": id, "error": error.detail})
 
-    def _members(self) -> list[Peer]:
-        return [member for room in self._rooms.values() for member in room.participants.members]
+    def _peers(self) -> list[Peer]:
+        return [peer for room in self._rooms.values() for peer in room.participants.peers]
 
     def sessions(self) -> set[str]:
-        """The sessions that clients come from."""
-        return {member.principal.session for member in self._members() if member.principal.session is not None}
+        """Return the sessions of all clients."""
+        return {peer.principal.session for peer in self._peers() if peer.principal.session is not None}
 
-    def end(self, sessions: Collection[str], code: CloseCode) -> None:
-        """Closes the clients that come from these sessions."""
-        for member in self._members():
-            if member.principal.session in sessions:
-                member.close(code)
+    def close_sessions(self, sessions: Collection[str], code: CloseCode) -> None:
+        """Close the connections of these sessions."""
+        for peer in self._peers():
+            if peer.principal.session in sessions:
+                peer.close(code)
 
     async def drain(self, seconds: float) -> None:
-        """Sends all clients away, a few at a time."""
+        """Disconnect all clients gradually, within this number of seconds."""
         self._draining = True
-        members = self._members()
-        pause = min(seconds / max(1, len(members)), 1 / CLOSES_PER_SECOND)
-        for number, member in enumerate(members):
-            member.close(CloseCode.DRAIN)
+        peers = self._peers()
+        delay = min(seconds / max(1, len(peers)), 1 / MAX_CLOSES_PER_SECOND)
+        for number, peer in enumerate(peers):
+            peer.close(CloseCode.DRAIN)
             if number % 20 == 19:
-                await asyncio.sleep(20 * pause)
+                await asyncio.sleep(20 * delay)
 
     async def aclose(self, project: Project) -> None:
-        """Brings what was typed last into the notes, if that can be done at once."""
+        """Write the latest changes to the notes, for up to 2 seconds, and cancel the remaining tasks."""
         for room in list(self._rooms.values()):
-            if room.due is not None and room.loaded:
+            if room.projection_due is not None and room.loaded:
                 self._start(room, self._project(room, project))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)

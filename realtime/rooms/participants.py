@@ -1,4 +1,4 @@
-"""The clients that are connected to a room here, and the awareness of all, here and at other workers."""
+"""The connections to a room at this worker, and the awareness states of all workers' clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from realtime.core.close_codes import CloseCode
 from realtime.core.frames import FrameBatch
 from realtime.rooms import protocol
-from realtime.rooms.awareness import GONE, Awareness, ClientState, checked, count_of, decoded
+from realtime.rooms.awareness import NULL_STATE, Awareness, ClientState, check_state, count_states, decode_states
 from realtime.rooms.peer import PeerRefused
 from realtime.rooms.relay import RelayKind, RelayMessage
 
@@ -19,187 +19,187 @@ if TYPE_CHECKING:
     from realtime.rooms.peer import Peer
     from realtime.rooms.relay import Relay
 
-GATHERED = 0.03
-"""Seconds for which news of awareness are collected: editors pass on each that they get."""
-SPREAD_BYTES_PER_SECOND = 256 * 1024
-"""Awareness sent to each client. After a larger packet, the next one is collected for longer."""
+MIN_BROADCAST_DELAY_SECONDS = 0.03
+"""Time for which awareness changes are collected: editors repeat every change that they receive."""
+BROADCAST_BYTES_PER_SECOND = 256 * 1024
+"""Awareness bytes sent to each client. After a larger batch, the next one is collected for longer."""
 ENTRY_BYTES = 16
-"""Bytes that an entry of a message is charged as, whether it is news or not: reading it takes time."""
+"""Bytes charged for each entry of a message, new or not, for the time to read it."""
 MAX_CONNECTION_CLIENTS = 32
-"""Awareness clients that one connection may speak for."""
+"""Awareness clients of one connection."""
 MAX_CONNECTION_CHARACTERS = 16 * 1024
-"""Characters in the states of one connection."""
+"""Characters in the states of update connection."""
 MAX_ROOM_CLIENTS = 1000
 MAX_ROOM_CHARACTERS = 256 * 1024
-"""Characters in all states of a room. Clients that may only read can use half of this, and of the clients."""
+"""Characters in all states of a room. Read-only clients can use half of this, and half of ``MAX_ROOM_CLIENTS``."""
 
 
-class _Speaker(NamedTuple):
-    """The user or network that an awareness client belongs to, and its connection if that is open here."""
+class _ClientOwner(NamedTuple):
+    """The user or network that an awareness client belongs to, and its connection if that is open at this worker."""
 
     caller: str
-    member: Peer | None
+    peer: Peer | None
 
 
 class Participants:
-    """The clients of one room in one worker.
+    """Tracks the connections to one room at this worker, and the awareness states of the room.
 
-    An awareness client belongs to the connection that used it first, until that is closed. Then it can be used again
-    by the same caller, and by others after it is forgotten. Signed-in users can use their clients from several
-    connections: after a network failure the server may not have noticed yet that the old connection is dead.
+    An awareness client belongs to the connection that used it first, until that is closed. Then the same caller can
+    use it again, and others can once it is forgotten. Signed-in users can use their clients from several connections:
+    after a network failure, the server may not have noticed yet that the old connection is closed.
     """
 
     def __init__(self, note: int, relay: Relay) -> None:
-        self.members: set[Peer] = set()
+        self.peers: set[Peer] = set()
         self._note = note
         self._relay = relay
         self._awareness = Awareness()
-        self._speakers: dict[int, _Speaker] = {}
-        self._news: set[int] = set()
-        self._own_news: set[int] = set()
-        self._due = False
-        self._delay = GATHERED
+        self._owners: dict[int, _ClientOwner] = {}
+        self._changed: set[int] = set()
+        self._changed_here: set[int] = set()
+        self._broadcast_scheduled = False
+        self._delay = MIN_BROADCAST_DELAY_SECONDS
 
     def broadcast(self, messages: Sequence[bytes]) -> int:
-        """Send messages to everyone here, and return their size in bytes."""
-        packet = FrameBatch(messages)
-        for member in self.members:
-            member.send(packet)
-        return len(packet.framed)
+        """Send messages to all connections, and return the size of the messages in bytes."""
+        batch = FrameBatch(messages)
+        for peer in self.peers:
+            peer.send(batch)
+        return len(batch.framed)
 
-    def everyone(self) -> list[bytes]:
-        """Return the message with the states of all clients, if there are any."""
-        here = self._awareness.everyone()
+    def awareness_messages(self) -> list[bytes]:
+        """Return a message with all present states, in a list; an empty list if there are none."""
+        here = self._awareness.encode_present()
         return [protocol.awareness(here)] if here else []
 
-    def leave(self, member: Peer) -> None:
-        """Remove a connection, and take its awareness clients for gone."""
-        self.members.discard(member)
-        gone = self._awareness.leave(member.clients, time.monotonic())
-        for client in member.clients:
-            self._speakers[client] = _Speaker(member.caller, None)
+    def remove(self, peer: Peer) -> None:
+        """Remove a connection, and mark its awareness clients as gone."""
+        self.peers.discard(peer)
+        gone = self._awareness.remove(peer.clients, time.monotonic())
+        for client in peer.clients:
+            self._owners[client] = _ClientOwner(peer.caller, None)
         if gone:
-            self._gather(gone)
-            self._tell_others(gone)
+            self._schedule_broadcast(gone)
+            self._relay_states(gone)
 
-    def set_states(self, member: Peer, data: bytes) -> None:
-        """Store the states that a connection sent for its own awareness clients, and pass them on.
+    def set_states(self, peer: Peer, data: bytes) -> None:
+        """Store the states that a connection sent for its own awareness clients, and broadcast them.
 
         States of other connections' clients are ignored. They are either repeated, as stock clients do, or forged.
 
         Raises:
             MalformedUpdate: The message cannot be read.
-            Refused: The connection speaks for too many clients, or their states are too large.
+            PeerRefused: The connection has too many clients, or their states are too large.
         """
-        count = count_of(data)
-        member.charge_states(count * ENTRY_BYTES)
+        count = count_states(data)
+        peer.charge_states(count * ENTRY_BYTES)
         if count > len(self._awareness) + MAX_CONNECTION_CLIENTS:
-            return  # neither its own clients nor those that it was told of
-        name = member.principal.shown_as
-        states = [checked(told, name) for told in decoded(data) if self._may_speak(member, told)]
-        named = {told.client for told in states}
-        clients = member.clients | named
-        size = self._awareness.size(clients - named) + sum(len(told.state) for told in states)
+            return  # more than its own clients and all that it can know
+        name = peer.principal.shown_as
+        states = [check_state(update, name) for update in decode_states(data) if self._may_set_state(peer, update)]
+        named = {update.client for update in states}
+        clients = peer.clients | named
+        size = self._awareness.size(clients - named) + sum(len(update.state) for update in states)
         if len(clients) > MAX_CONNECTION_CLIENTS or size > MAX_CONNECTION_CHARACTERS:
             raise PeerRefused(CloseCode.TOO_MANY)
-        news, gone = self._awareness.take(self._fitting(member, states), time.monotonic())
+        news, gone = self._awareness.apply(self._within_limits(peer, states), time.monotonic())
         if gone:
-            member.send(FrameBatch([protocol.awareness(gone)]))
+            peer.send(FrameBatch([protocol.awareness(gone)]))
         if not news:
             return
-        member.charge_states(sum(len(told.state) for told in news))
-        for told in news:
-            before = self._speakers.get(told.client)
-            if before is not None and before.member is not None:
-                before.member.clients.discard(told.client)
-            self._speakers[told.client] = _Speaker(member.caller, member)
-            member.clients.add(told.client)
-        self._own_news |= {told.client for told in news}
-        self._gather({told.client for told in news})
+        peer.charge_states(sum(len(update.state) for update in news))
+        for update in news:
+            before = self._owners.get(update.client)
+            if before is not None and before.peer is not None:
+                before.peer.clients.discard(update.client)
+            self._owners[update.client] = _ClientOwner(peer.caller, peer)
+            peer.clients.add(update.client)
+        self._changed_here |= {update.client for update in news}
+        self._schedule_broadcast({update.client for update in news})
 
-    def _may_speak(self, member: Peer, told: ClientState) -> bool:
-        speaker = self._speakers.get(told.client)
-        if speaker is None:
-            return told.state != GONE
-        if speaker.member is member:
+    def _may_set_state(self, peer: Peer, update: ClientState) -> bool:
+        owner = self._owners.get(update.client)
+        if owner is None:
+            return update.state != NULL_STATE
+        if owner.peer is peer:
             return True
-        same_caller = speaker.caller == member.caller
-        if not self._awareness.is_here(told.client):
-            return same_caller and told.state != GONE
-        if same_caller and member.principal.name is not None:
+        same_caller = owner.caller == peer.caller
+        if not self._awareness.is_present(update.client):
+            return same_caller and update.state != NULL_STATE
+        if same_caller and peer.principal.name is not None:
             return True
-        if told.state != GONE and speaker.member is not None and self._awareness.is_news(told):
-            speaker.member.probe()  # probably the same client, after its network failed
+        if update.state != NULL_STATE and owner.peer is not None and self._awareness.is_newer(update):
+            owner.peer.probe()  # probably the same client, after its network failed
         return False
 
-    def _fitting(self, member: Peer, states: list[ClientState]) -> list[ClientState]:
-        """Return the states for which the room has space."""
-        share = 1.0 if member.may_write else 0.5
-        known = self._awareness.size({told.client for told in states})
+    def _within_limits(self, peer: Peer, states: list[ClientState]) -> list[ClientState]:
+        """Return the states for which the room has space; without space, only those of clients that leave."""
+        share = 1.0 if peer.may_write else 0.5
+        known = self._awareness.size({update.client for update in states})
         if len(self._awareness) + len(states) <= share * MAX_ROOM_CLIENTS:
-            size = self._awareness.characters - known + sum(len(told.state) for told in states)
+            size = self._awareness.characters - known + sum(len(update.state) for update in states)
             if size <= share * MAX_ROOM_CHARACTERS:
                 return states
-        return [told for told in states if told.state == GONE]
+        return [update for update in states if update.state == NULL_STATE]
 
-    def _gather(self, clients: set[int]) -> None:
-        self._news |= clients
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_later(self._delay, self._spread_news)
+    def _schedule_broadcast(self, clients: set[int]) -> None:
+        self._changed |= clients
+        if not self._broadcast_scheduled:
+            self._broadcast_scheduled = True
+            asyncio.get_running_loop().call_later(self._delay, self._broadcast_changed)
 
-    def _spread_news(self) -> None:
-        self._due = False
-        size = self.broadcast([protocol.awareness(self._awareness.states(self._news))])
-        self._delay = max(GATHERED, size / SPREAD_BYTES_PER_SECOND)
-        if self._own_news:
-            self._tell_others(self._own_news)
-        self._news, self._own_news = set(), set()
+    def _broadcast_changed(self) -> None:
+        self._broadcast_scheduled = False
+        size = self.broadcast([protocol.awareness(self._awareness.encode(self._changed))])
+        self._delay = max(MIN_BROADCAST_DELAY_SECONDS, size / BROADCAST_BYTES_PER_SECOND)
+        if self._changed_here:
+            self._relay_states(self._changed_here)
+        self._changed, self._changed_here = set(), set()
 
-    def _tell_others(self, clients: set[int]) -> None:
-        self._relay.enqueue(self._claims(clients))
+    def _relay_states(self, clients: set[int]) -> None:
+        self._relay.enqueue(self._states_message(clients))
 
-    def answer(self, query: RelayMessage) -> RelayMessage:
-        """Return all states that are known here, for another worker that asked for them."""
-        return self._claims(set(self._speakers))._replace(row=query.row)
+    def answer_query(self, query: RelayMessage) -> RelayMessage:
+        """Return all states known here, in response to another worker's query."""
+        return self._states_message(set(self._owners))._replace(row=query.row)
 
-    def _claims(self, clients: set[int]) -> RelayMessage:
-        """Return the states of clients for the other workers, with the callers that they belong to."""
+    def _states_message(self, clients: set[int]) -> RelayMessage:
+        """Return a message for the other workers with the states of clients and the callers that own them."""
         callers: dict[str, set[int]] = {}
-        for client in clients & self._speakers.keys():
-            callers.setdefault(self._speakers[client].caller, set()).add(client)
-        states = [self._awareness.states(own) for own in callers.values()]
+        for client in clients & self._owners.keys():
+            callers.setdefault(self._owners[client].caller, set()).add(client)
+        states = [self._awareness.encode(own) for own in callers.values()]
         return RelayMessage(RelayKind.AWARENESS, self._note, updates=states, names=list(callers))
 
-    def receive(self, told: RelayMessage) -> None:
-        """Store the states that another worker sent, without those for clients that belong to other callers."""
-        for states, caller in zip_longest(told.updates, told.names, fillvalue=""):
+    def receive_relayed(self, message: RelayMessage) -> None:
+        """Store the states that another worker sent, except those of clients that belong to other callers."""
+        for states, caller in zip_longest(message.updates, message.names, fillvalue=""):
             assert isinstance(states, bytes)
-            claimed = [one for one in decoded(states) if self._may_claim(str(caller), one.client)]
-            news, _ = self._awareness.take(claimed, time.monotonic())
-            for one in news:
-                before = self._speakers.get(one.client)
-                if before is not None and before.member is not None:
-                    before.member.clients.discard(one.client)
-                self._speakers[one.client] = _Speaker(str(caller), None)
+            claimed = [update for update in decode_states(states) if self._may_set_remotely(str(caller), update.client)]
+            news, _ = self._awareness.apply(claimed, time.monotonic())
+            for update in news:
+                before = self._owners.get(update.client)
+                if before is not None and before.peer is not None:
+                    before.peer.clients.discard(update.client)
+                self._owners[update.client] = _ClientOwner(str(caller), None)
             if news:
-                self._gather({one.client for one in news})
+                self._schedule_broadcast({update.client for update in news})
 
-    def _may_claim(self, caller: str, client: int) -> bool:
-        """Return whether a caller at another worker may speak for a client."""
-        speaker = self._speakers.get(client)
-        return speaker is None or speaker.caller == caller or not self._awareness.is_here(client)
+    def _may_set_remotely(self, caller: str, client: int) -> bool:
+        """Return whether a caller at another worker may set the state of a client."""
+        owner = self._owners.get(client)
+        return owner is None or owner.caller == caller or not self._awareness.is_present(client)
 
     def expire(self) -> None:
-        """Take for gone the clients that were silent for too long."""
+        """Mark clients as gone that have been silent for too long."""
         gone, forgotten = self._awareness.expire(time.monotonic())
         for client in forgotten:
-            speaker = self._speakers.pop(client, None)
-            if speaker is not None and speaker.member is not None:
-                speaker.member.clients.discard(client)
+            owner = self._owners.pop(client, None)
+            if owner is not None and owner.peer is not None:
+                owner.peer.clients.discard(client)
         if gone:
-            self.broadcast([protocol.awareness(self._awareness.states(gone))])
+            self.broadcast([protocol.awareness(self._awareness.encode(gone))])
 
-    def name_of(self, member: Peer) -> str | None:
+    def name_of(self, peer: Peer) -> str | None:
         """Return the name of a client's user, or without accounts the name that the client chose."""
-        return member.principal.shown_as or self._awareness.name_of(member.clients)
+        return peer.principal.shown_as or self._awareness.name_of(peer.clients)

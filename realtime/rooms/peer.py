@@ -1,4 +1,4 @@
-"""A client in a room: where it is reached, what it may do, and how much."""
+"""One connection to a room: its access rights, limits and send queue."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from realtime.core.transport import MessageSink
 
 UPDATES_PER_SECOND = 60
-BURST = 180
-"""Updates that may come at once, for example from a client that was held up."""
+UPDATES_BURST = 180
+"""Maximum burst of updates, for example from a client whose network was interrupted."""
 UPDATE_SECONDS = 0.004
-"""Time that counts as one update of a caller's allowance for a note."""
+"""Processing time that counts as one update."""
 TIMED_UPDATES_PER_SECOND = 25
-"""Updates by their time of a caller to a note: a tenth of the event loop."""
+"""Processing time of one caller for one note, in updates per second: a tenth of the event loop."""
 TIMED_BURST = 500
-"""Updates by their time that may come at once: 2 seconds."""
-LARGE = 16 * 1024
-"""Bytes that count as one update more: reading them takes time."""
+"""Maximum burst of processing time, in updates: 2 seconds."""
+LARGE_UPDATE_BYTES = 16 * 1024
+"""Number of bytes that count as one more update, for the time to read them."""
 STATES_PER_SECOND = 120
-"""Messages of who is where: stock clients also send back the news of others, which are told every 30 ms."""
+"""Awareness messages per second. Stock clients also repeat the changes of others, which arrive every 30 ms."""
 STATES_BURST = 480
-LARGE_STATES = 1024
-"""Bytes of news that count as one message more: everyone gets them."""
-PROBE_EVERY = 60.0
-ANSWER_BYTES_PER_SECOND = 1024 * 1024
-"""Answers to the question for missing changes. Clients ask it once after connecting, a few every some seconds."""
-ANSWER_BYTES_BURST = 16 * 1024 * 1024
+LARGE_STATES_BYTES = 1024
+"""Number of changed bytes that count as one more message, as all clients receive them."""
+PROBE_INTERVAL_SECONDS = 60.0
+DIFF_BYTES_PER_SECOND = 1024 * 1024
+"""Bytes of missing changes per second. Clients request these after connecting, and some repeat it every few seconds."""
+DIFF_BYTES_BURST = 16 * 1024 * 1024
 
 
 class PeerRefused(Exception):
-    """A client went beyond a limit, and is to be closed with this code."""
+    """Raised if a client exceeded a limit. It is disconnected with this close code."""
 
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code)
@@ -47,104 +47,104 @@ class PeerRefused(Exception):
 
 
 class Peer:
-    """One connection to a room.
+    """Represents one connection to a room.
 
     Attributes:
         caller: The user or network that the connection comes from.
-        clients: The awareness clients that the connection speaks for.
+        clients: The awareness clients of the connection.
     """
 
     def __init__(
-        self, outlet: MessageSink, principal: Principal, *, caller: str, writes: bool, budget: int, stall: float
+        self, sink: MessageSink, principal: Principal, *, caller: str, writes: bool, budget: int, stall: float
     ) -> None:
         self.principal = principal
         self.caller = caller
-        self.writes = writes
+        self.has_write_access = writes
         self.clients: set[int] = set()
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-        self._outlet = outlet
+        self._sink = sink
         self._budget = budget
         self._stall = stall
-        self._grace = 0
+        self._extra_bytes = 0
         now = time.monotonic()
-        self._updates = TokenBucket(UPDATES_PER_SECOND, BURST, now)
+        self._updates = TokenBucket(UPDATES_PER_SECOND, UPDATES_BURST, now)
         self._states = TokenBucket(STATES_PER_SECOND, STATES_BURST, now)
-        self._answers = TokenBucket(ANSWER_BYTES_PER_SECOND, ANSWER_BYTES_BURST, now)
-        self._told = False
-        self._probed = -PROBE_EVERY
+        self._diffs = TokenBucket(DIFF_BYTES_PER_SECOND, DIFF_BYTES_BURST, now)
+        self._notified_read_only = False
+        self._probed_at = -PROBE_INTERVAL_SECONDS
         self._progress = StallDetector(now)
 
     @property
     def may_write(self) -> bool:
-        """Whether what it sends is taken; of who was asked to go nothing is, for they may have lost the right."""
-        return self.writes and not self.closing.done()
+        """Whether updates are accepted. They are not once the client is being closed: it may have lost write access."""
+        return self.has_write_access and not self.closing.done()
 
     def require_write_access(self) -> None:
-        """Raises :class:`PeerRefused` for who may write no more: to go as it was asked to, or else to come back."""
+        """Raise :class:`PeerRefused` if updates are not accepted, with the pending close code or ``RESUME``."""
         if not self.may_write:
             raise PeerRefused(self.closing.result() if self.closing.done() else CloseCode.RESUME)
 
-    def send(self, packet: FrameBatch, *, expected: bool = False) -> None:
-        """Sends messages without waiting. The last one, and an answer (``expected``), may go beyond the budget."""
+    def send(self, batch: FrameBatch, *, is_reply: bool = False) -> None:
+        """Queue messages without waiting. The last batch, and a reply (``is_reply``), may exceed the budget."""
         if self.closing.done():
             return
-        if not self._outlet.send(packet, self._budget + self._grace):
+        if not self._sink.send(batch, self._budget + self._extra_bytes):
             self.close(CloseCode.TOO_SLOW)
-        elif expected:  # not the sum: who asks on and on, and takes nothing, would never be too slow
-            self._grace = max(self._grace, len(packet.framed))
+        elif is_reply:  # not the sum: repeated requests must not extend the budget indefinitely
+            self._extra_bytes = max(self._extra_bytes, len(batch.framed))
 
-    def check(self) -> None:
-        """To be called every second: closes a client that takes nothing."""
-        buffered = self._outlet.buffered
+    def check_stall(self) -> None:
+        """Close the client if it receives no data for too long. Called every second."""
+        buffered = self._sink.buffered
         if self._progress.seconds_stalled(buffered, time.monotonic()) > self._stall:
             self.close(CloseCode.TOO_SLOW)
         if buffered < self._budget:
-            self._grace = 0
+            self._extra_bytes = 0
 
     def charge_arrival(self, message: bytes) -> None:
-        """Charge for a message when it arrives, whenever it is processed. Raises :class:`PeerRefused`."""
+        """Charge for a message when it arrives, before it is processed. Raises :class:`PeerRefused`."""
         if protocol.is_awareness(message):
             self.charge_states()
         else:
             self.charge_update(len(message))
 
     def charge_update(self, size: int = 0) -> None:
-        """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` when there were too many."""
-        if not self._updates.consume(1 + size // LARGE, time.monotonic()):
+        """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` if there were too many."""
+        if not self._updates.consume(1 + size // LARGE_UPDATE_BYTES, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
 
     def charge_states(self, size: int | None = None) -> None:
-        """Charge for a message of the awareness protocol, or for the bytes that result from it. Raises as above."""
-        if not self._states.consume(1 if size is None else size // LARGE_STATES, time.monotonic()):
+        """Charge for an awareness message, or for the bytes that result from it. Raises :class:`PeerRefused`."""
+        if not self._states.consume(1 if size is None else size // LARGE_STATES_BYTES, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
 
-    def check_answers(self) -> None:
-        """Raise :class:`PeerRefused` if the client already had more bytes of answers than it may have."""
-        if self._answers.remaining(time.monotonic()) <= 0:
+    def check_diff_budget(self) -> None:
+        """Raise :class:`PeerRefused` if the client received too many bytes of missing changes."""
+        if self._diffs.remaining(time.monotonic()) <= 0:
             raise PeerRefused(CloseCode.TOO_MANY)
 
-    def charge_answer(self, size: int) -> None:
-        """Charge for the bytes of an answer. A single one may be of any size: a text has to be readable."""
-        self._answers.consume(size, time.monotonic())
+    def charge_diff(self, size: int) -> None:
+        """Charge for missing changes. A single reply may be of any size, so that every text can be loaded."""
+        self._diffs.consume(size, time.monotonic())
 
     def probe(self) -> None:
-        """Find out soon whether the client is still connected, at most once a minute."""
+        """Send a ping to detect a dead connection, at most once a minute."""
         now = time.monotonic()
-        if now - self._probed > PROBE_EVERY:
-            self._probed = now
-            self._outlet.probe()
+        if now - self._probed_at > PROBE_INTERVAL_SECONDS:
+            self._probed_at = now
+            self._sink.probe()
 
     def reject_too_large(self) -> None:
-        """The text has no room for what this client sent. Raises :class:`PeerRefused`."""
+        """Raise :class:`PeerRefused` for an update that would make the text too large."""
         raise PeerRefused(CloseCode.TOO_BIG)
 
     def notify_read_only(self) -> None:
-        """Tells a client that may only read, once, that what it writes reaches nobody."""
-        if not self._told:
-            self._told = True
+        """Notify a read-only client, once, that its changes are not accepted."""
+        if not self._notified_read_only:
+            self._notified_read_only = True
             self.send(FrameBatch([protocol.denied("read only")]))
 
     def close(self, code: CloseCode) -> None:
-        """Asks for this client to be closed."""
+        """Request that the connection be closed with this code."""
         if not self.closing.done():
             self.closing.set_result(code)

@@ -1,7 +1,6 @@
-"""The messages of the y-websocket protocol: synchronisation, awareness, and the question for awareness.
+"""The messages of the y-websocket protocol: synchronization, awareness, and awareness queries.
 
-A message is the number of its kind and what belongs to it: see ``sync.js``, ``awareness.js`` and ``auth.js`` of
-y-protocols.
+A message is its type and a payload: see ``sync.js``, ``awareness.js`` and ``auth.js`` of y-protocols.
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS = range(4)
 
 
 class SyncKind(IntEnum):
-    """What a message is."""
+    """The type of a message."""
 
     STATE = 0
-    """"This is what I have": to be answered with what is missing there (sync step 1)."""
+    """A state vector, to be answered with the missing changes (sync step 1)."""
     MISSING = 1
-    """The answer to it (sync step 2)."""
+    """The missing changes (sync step 2)."""
     UPDATE = 2
     AWARENESS = 3
     QUERY_AWARENESS = 4
 
 
 class SyncMessage(NamedTuple):
-    """A message of a client."""
+    """A message from a client."""
 
     kind: SyncKind
     payload: bytes
 
 
 def is_awareness(data: bytes) -> bool:
-    """Return whether a message carries awareness states, or asks for them."""
+    """Return whether a message contains or requests awareness states."""
     return data[:1] in (b"\1", b"\3")
 
 
 def decode(data: bytes) -> SyncMessage:
-    """Reads a message. Raises :class:`MalformedUpdate`."""
+    """Decode a message. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
     kind = reader.number(255)
     if kind == _QUERY_AWARENESS:
@@ -58,25 +57,25 @@ def decode(data: bytes) -> SyncMessage:
 
 
 def state(state: bytes) -> bytes:
-    """Sync step 1."""
+    """Return sync step 1, which contains a state vector."""
     return bytes((_SYNC, 0)) + lib0.array(state)
 
 
 def missing(update: bytes) -> bytes:
-    """Sync step 2."""
+    """Return sync step 2, which contains missing changes."""
     return bytes((_SYNC, 1)) + lib0.array(update)
 
 
 def update(update: bytes) -> bytes:
-    """An update."""
+    """Return a message that contains an update."""
     return bytes((_SYNC, 2)) + lib0.array(update)
 
 
 def denied(reason: str) -> bytes:
-    """That the client may not write (y-protocols ``auth.js``)."""
+    """Return the message that write access is denied (y-protocols ``auth.js``)."""
     return bytes((_AUTH, 0)) + lib0.string(reason)
 
 
 def awareness(entries: bytes) -> bytes:
-    """States of clients."""
+    """Return a message that contains the states of awareness clients."""
     return bytes((_AWARENESS,)) + lib0.array(entries)

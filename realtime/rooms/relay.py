@@ -1,7 +1,7 @@
-"""From worker to worker: updates that are journaled, and awareness, over one channel without a log.
+"""Sends journaled updates and awareness states between workers, over one channel without a log.
 
-Every worker numbers what it says, and says something every second. Whoever misses a number, or hears not even itself,
-knows that there is a hole; what was in it is in the journal.
+Every worker numbers its messages and sends at least one per second. A gap in the numbers, or not receiving its own
+messages, means that a worker missed messages. The updates in them are in the journal.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BEAT = 1.0
-DEAF_AFTER = 3.0
-"""Seconds without a word, even of one's own, after which the channel counts as dead."""
-FORGET_AFTER = 60.0
-ALONE = 0.05
-"""Seconds for which news are gathered when no other worker is known: one that just came waits that long, at most."""
-MOST_BYTES = 4 * 1024 * 1024
-_LARGEST = 2**53 - 1
+HEARTBEAT_SECONDS = 1.0
+SILENCE_TIMEOUT_SECONDS = 3.0
+"""Time without a message of a worker, including this one, after which the channel counts as broken."""
+FORGET_SENDER_SECONDS = 60.0
+SINGLE_WORKER_DELAY_SECONDS = 0.05
+"""Delay for collecting messages if no other worker is known. A worker that just started waits up to that time."""
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_MAX_NUMBER = 2**53 - 1
 
 
 class RelayKind(IntEnum):
-    """What is told of a room."""
+    """The type of a message about a room."""
 
     UPDATES = 0
-    """Rows that are journaled: the row's name, its updates, the names of those who made them."""
+    """Journaled updates: the row's name, its updates, and the names of the authors."""
     AWARENESS = 1
     COMPACTED = 2
-    """The snapshot is of this generation, and holds these rows."""
+    """The rows that were compacted into the snapshot of a generation."""
     QUERY_AWARENESS = 3
-    """A request for the awareness of a room. Every worker answers with :attr:`AWARENESS` and the same row."""
+    """A request for the awareness states of a room. Every worker answers with :attr:`AWARENESS` and the same row."""
 
 
 class RelayMessage(NamedTuple):
-    """Something about the room of a note."""
+    """A message about the room of a note."""
 
     kind: RelayKind
     note: int
@@ -55,115 +55,123 @@ class RelayMessage(NamedTuple):
     generation: int = 0
 
     def encode(self) -> bytes:
-        """As it goes over the channel."""
+        """Return the message as it is sent over the channel."""
         lists = [lib0.number(len(self.updates)), *map(lib0.array, self.updates)]
         lists += [lib0.number(len(self.names)), *map(lib0.string, self.names)]
         head = lib0.number(self.kind) + lib0.number(self.note) + lib0.string(self.row) + lib0.number(self.generation)
         return head + b"".join(lists)
 
 
-def _decoded(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
+def _decode(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
     reader = lib0.Reader(data)
-    sender, serial = reader.string(), reader.number(_LARGEST)
+    sender, serial = reader.string(), reader.number(_MAX_NUMBER)
 
-    def told() -> Iterator[RelayMessage]:
-        while reader.at < reader.end:
-            kind, note = RelayKind(reader.number(len(RelayKind) - 1)), reader.number(_LARGEST)
-            row, generation = reader.string(), reader.number(_LARGEST)
+    def messages() -> Iterator[RelayMessage]:
+        while reader.position < reader.end:
+            kind, note = RelayKind(reader.number(len(RelayKind) - 1)), reader.number(_MAX_NUMBER)
+            row, generation = reader.string(), reader.number(_MAX_NUMBER)
             updates = [reader.array() for _ in range(reader.count())]
             yield RelayMessage(kind, note, row, updates, [reader.string() for _ in range(reader.count())], generation)
 
-    return sender, serial, told()
+    return sender, serial, messages()
 
 
 class _Sender(NamedTuple):
     serial: int
-    heard: float
+    received_at: float
 
 
 class Relay:
-    """The relay of one worker. ``hear`` takes what others tell; ``hole`` is called when something may be missing."""
+    """Exchanges messages with other workers.
 
-    def __init__(self, bus: Bus, hear: Callable[[RelayMessage], None], hole: Callable[[], None]) -> None:
+    ``on_message`` is called with each message, and ``on_gap`` when messages may be missing.
+    """
+
+    def __init__(self, bus: Bus, on_message: Callable[[RelayMessage], None], on_gap: Callable[[], None]) -> None:
         self._bus = bus
-        self._hear = hear
-        self._hole = hole
+        self._on_message = on_message
+        self._on_gap = on_gap
         self._name = secrets.token_hex(6)
         self._serial = 0
         self._queue: deque[bytes] = deque()
-        self._due = asyncio.Event()
+        self._not_empty = asyncio.Event()
         self._senders: dict[str, _Sender] = {}
-        self._subscribed = 0.0
+        self._subscribed_at = 0.0
 
-    def enqueue(self, told: RelayMessage) -> None:
-        """Tells the other workers, soon."""
-        self._queue.append(told.encode())
-        self._due.set()
+    def enqueue(self, message: RelayMessage) -> None:
+        """Queue a message for the other workers."""
+        self._queue.append(message.encode())
+        self._not_empty.set()
 
     @property
-    def sound(self) -> bool:
-        """Whether what others tell gets here, as far as can be known."""
+    def healthy(self) -> bool:
+        """Whether messages of all workers arrive, as far as is known."""
         now = asyncio.get_running_loop().time()
-        for name in [name for name, last in self._senders.items() if now - last.heard > FORGET_AFTER]:
-            del self._senders[name]  # it has ended
+        for name in [name for name, last in self._senders.items() if now - last.received_at > FORGET_SENDER_SECONDS]:
+            del self._senders[name]  # the worker has terminated
         own = self._senders.get(self._name)
-        return own is not None and all(now - sender.heard < DEAF_AFTER for sender in self._senders.values())
+        return own is not None and all(
+            now - sender.received_at < SILENCE_TIMEOUT_SECONDS for sender in self._senders.values()
+        )
 
     @property
-    def others(self) -> int | None:
-        """The number of other workers that are running; ``None`` if it is not known (yet)."""
+    def other_workers(self) -> int | None:
+        """The number of other running workers; ``None`` if it is not known yet."""
         now = asyncio.get_running_loop().time()
-        if self._name not in self._senders or now - self._subscribed < 1.5 * BEAT:
+        if self._name not in self._senders or now - self._subscribed_at < 1.5 * HEARTBEAT_SECONDS:
             return None
-        return sum(name != self._name and now - last.heard < DEAF_AFTER for name, last in self._senders.items())
+        return sum(
+            name != self._name and now - last.received_at < SILENCE_TIMEOUT_SECONDS
+            for name, last in self._senders.items()
+        )
 
-    async def send(self) -> None:
-        """Sends what is queued, and a beat when there is nothing, for ever."""
+    async def run_publish(self) -> None:
+        """Publish queued messages until cancelled, or a heartbeat if there are none."""
         while True:
             try:
-                async with asyncio.timeout(BEAT):
-                    await self._due.wait()
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._not_empty.wait()
             except TimeoutError:
                 pass
             if self._senders.keys() <= {self._name}:
-                await asyncio.sleep(ALONE)
-            self._due.clear()
+                await asyncio.sleep(SINGLE_WORKER_DELAY_SECONDS)
+            self._not_empty.clear()
             parts = [lib0.string(self._name), lib0.number(self._serial)]
             self._serial += 1
             size = 0
-            while self._queue and size < MOST_BYTES:
+            while self._queue and size < MAX_MESSAGE_BYTES:
                 parts.append(self._queue.popleft())
                 size += len(parts[-1])
             if self._queue:
-                self._due.set()
+                self._not_empty.set()
             try:
                 await self._bus.publish(self._bus.sync, b"".join(parts))
             except BusUnavailable:
-                log.debug("not told to the other workers: they will see a hole")
+                log.debug("messages to other workers were lost")
 
-    async def listen(self) -> None:
-        """Listens until the connection is lost; raises :class:`BusUnavailable` then. To be run again."""
+    async def run_receive(self) -> None:
+        """Receive messages until the connection is lost, then raise :class:`BusUnavailable`. Can be called again."""
         async with self._bus.subscribe(self._bus.sync) as messages:
             async for message in messages:
                 if message.data is None:
-                    self._subscribed = asyncio.get_running_loop().time()
-                    self._senders.clear()  # subscribed, perhaps again: nobody knows what was missed
-                    self._hole()
+                    self._subscribed_at = asyncio.get_running_loop().time()
+                    self._senders.clear()  # after a (re)subscription, messages may be missing
+                    self._on_gap()
                     continue
                 try:
-                    self._take(message.data)
+                    self._receive(message.data)
                 except (MalformedUpdate, ValueError):
-                    log.warning("unreadable message of another worker", exc_info=True)
-                    self._hole()
+                    log.warning("invalid message from another worker", exc_info=True)
+                    self._on_gap()
         raise BusUnavailable("the subscription ended")
 
-    def _take(self, data: bytes) -> None:
-        sender, serial, told = _decoded(data)
+    def _receive(self, data: bytes) -> None:
+        sender, serial, messages = _decode(data)
         now = asyncio.get_running_loop().time()
         before = self._senders.get(sender)
         self._senders[sender] = _Sender(serial, now)
         if before is not None and serial != before.serial + 1:
-            self._hole()
+            self._on_gap()
         if sender != self._name:
-            for one in told:
-                self._hear(one)
+            for message in messages:
+                self._on_message(message)

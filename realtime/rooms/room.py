@@ -1,8 +1,8 @@
-"""A room: the live text of one note, and who is at it.
+"""The shared text of one note in one worker, and the clients that edit it.
 
-What a client sends is applied here at once, which shows whether it can be, and leaves the room only when the journal
-has it: nobody sees what might still be lost. If the journal cannot take it, the room is given up as a whole; its
-clients come back, and bring again what is missing.
+An update from a client is validated and applied in memory at once. It is sent to other clients only after the journal
+has stored it, so no client sees changes that can still be lost. If the journal cannot store an update, the whole room
+is closed: its clients reconnect and send the missing changes again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from realtime.core.frames import FrameBatch
 from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.models import iso
-from realtime.rooms import crdt, loader, peer, protocol, yjs_update
+from realtime.rooms import crdt, loader, protocol, yjs_update
+from realtime.rooms import peer as peer_limits
 from realtime.rooms.applied_rows import AppliedRows
 from realtime.rooms.contributors import Contributors, TextSnapshot
 from realtime.rooms.crdt import TextDocument
@@ -41,28 +42,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LARGE = 4 * 1024
-"""Bytes of an update from which on it is read in a thread."""
-SLOW_SECONDS = 0.01
-"""Time for an update after which the next ones of the text are applied in turns."""
-PROJECT_AFTER = (0.6, 0.8)
-"""Seconds after which what was typed here is in the note."""
-CHECK_AFTER = (2.0, 3.0)
-"""Seconds after which what was typed at another worker is looked for in the note: that worker may be gone."""
-MOST_WAITING = 1000
-"""Pieces that may wait for others; of so many, or one update of so many bytes, nobody may add more."""
-LARGE_WAITING = 64 * 1024
-SLOW_WAITING = 0.02
-"""Seconds that the text may need to place what waits, and an update that would wait: it is all placed at once."""
-RECOUNT_COST = 50
-"""Updates that counting the pieces of a text counts as."""
-ANSWERS_WITHIN = 0.2
-"""Seconds for which a new room waits for the awareness of the other workers."""
-QUIET = 2.0
+LARGE_UPDATE_BYTES = 4 * 1024
+"""Size from which an update is scanned in a thread."""
+SLOW_UPDATE_SECONDS = 0.01
+"""Time for one update after which later updates of the text are applied in turns."""
+PROJECT_DELAY_SECONDS = (0.6, 0.8)
+"""Range of the delay before changes made at this worker are written to the note."""
+REMOTE_PROJECT_DELAY_SECONDS = (2.0, 3.0)
+"""Range of the delay before changes made at another worker are written to the note if that worker did not do it."""
+MAX_PENDING_PIECES = 1000
+"""Number of pieces with missing dependencies beyond which no more are accepted."""
+MAX_PENDING_UPDATE_BYTES = 64 * 1024
+"""Maximum size of an update with missing dependencies."""
+MAX_PENDING_SEARCH_SECONDS = 0.02
+"""Maximum time to place all pending pieces and a new update: they are all placed in one step."""
+RECOUNT_COST_UPDATES = 50
+"""Cost of counting the pieces of a text, in updates."""
+AWARENESS_TIMEOUT_SECONDS = 0.2
+"""How long a new room waits for the awareness states of other workers."""
+COMPACT_IDLE_SECONDS = 2.0
+"""Time without changes after which rows are compacted."""
 
 
-class _Answer(NamedTuple):
-    """The changes that are missing at a state vector, in a revision of the document."""
+class _CachedDiff(NamedTuple):
+    """The changes missing at a state vector, for one revision of the document."""
 
     vector: bytes
     revision: int
@@ -70,84 +73,81 @@ class _Answer(NamedTuple):
 
 
 class Scheduler(NamedTuple):
-    """What the rooms of a worker share to divide the event loop."""
+    """Divides the event loop's time between the rooms of a worker."""
 
     turns: Turns
-    allowances: TokenBuckets
-    """The time for updates that each caller has for each note, in units of ``UPDATE_SECONDS``.
-
-    They are kept apart from connections and rooms, so that reconnecting does not refill them.
-    """
+    time_budgets: TokenBuckets
+    """Time for updates by caller and note, in ``UPDATE_SECONDS``. Reconnecting does not refill it."""
 
 
 class Room:
-    """The room of one note in one worker."""
+    """Holds the shared text of one note in one worker, and its participants."""
 
     def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, scheduler: Scheduler) -> None:
         self.id = id
         self.participants = Participants(id, relay)
-        self.writing = asyncio.Lock()
-        self.holds = 0
-        self.due: float | None = None
-        self.credits = Contributors()
+        self.write_lock = asyncio.Lock()
+        self.hold_count = 0
+        self.projection_due: float | None = None
+        self.contributors = Contributors()
         self.version = 0
-        self.created = ""
+        self.created_date = ""
         self.last_used = time.monotonic()
-        self.given_up = False
-        self.shared = 0
-        self.checks = 0
+        self.closed = False
+        self.access_version = 0
+        self.access_checks = 0
         self._texts = texts
         self._journal = journal
         self._relay = relay
-        self._turns, self._allowances = scheduler
-        self._answered = _Answer(crdt.NOTHING, -1, b"")
+        self._turns, self._time_budgets = scheduler
+        self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
         self._slow = False
-        self._counted = (0, -1)
+        self._last_count = (0, -1)
         self._document = TextDocument()
-        self._client = crdt.new_client()
+        self._client = crdt.new_client_id()
         self._lineage = ""
-        self.ledger = AppliedRows()
-        self._space = SizeQuota(self._document)
-        self._staged: asyncio.Future[bool] | None = None
-        self._loaded: asyncio.Future[None] | None = None
-        self._early: list[RelayMessage] = []
+        self.applied_rows = AppliedRows()
+        self._quota = SizeQuota(self._document)
+        self._last_commit: asyncio.Future[bool] | None = None
+        self._loading: asyncio.Future[None] | None = None
+        self._deferred: list[RelayMessage] = []
         self._catching_up = asyncio.Lock()
-        self._query = ""
-        self._expected: int | None = None
-        self._answers = 0
-        self._answered_all = asyncio.Event()
+        self._query_id = ""
+        self._expected_responses: int | None = None
+        self._responses = 0
+        self._awareness_ready = asyncio.Event()
 
-    async def ready(self) -> None:
-        """Waits until the text is here. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
-        loaded = self._loaded or self._start(self._load())
+    async def wait_until_loaded(self) -> None:
+        """Wait until the text is loaded. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        loaded = self._loading or self._start_loading(self._load())
         if not loaded.done() or loaded.exception() is not None:
             await asyncio.shield(loaded)
 
-    def _start(self, loading: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
-        self._loaded = loaded = asyncio.ensure_future(loading)
-        loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
+    def _start_loading(self, loading: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        self._loading = loaded = asyncio.ensure_future(loading)
+        loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark the exception as retrieved
         return loaded
 
-    def _ask_others(self) -> None:
-        """Ask the other workers which awareness clients belong to whom, unless that was done before."""
-        if self._query:
+    def _query_awareness(self) -> None:
+        """Ask the other workers for their awareness clients and the owners of these, once."""
+        if self._query_id:
             return
-        self._query = secrets.token_hex(6)
-        self._expected = self._relay.others
-        if self._expected == 0:
-            self._answered_all.set()
+        self._query_id = secrets.token_hex(6)
+        self._expected_responses = self._relay.other_workers
+        if self._expected_responses == 0:
+            self._awareness_ready.set()
         else:
-            self._relay.enqueue(RelayMessage(RelayKind.QUERY_AWARENESS, self.id, self._query))
+            self._relay.enqueue(RelayMessage(RelayKind.QUERY_AWARENESS, self.id, self._query_id))
 
-    async def _wait_for_others(self) -> None:
-        """Wait for the answers, as a client that comes in before them could take over clients of other callers."""
+    async def _wait_for_awareness(self) -> None:
+        """Wait for the other workers' states, so that clients cannot claim other callers' awareness clients."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWERS_WITHIN):
-                await self._answered_all.wait()
-        self._answered_all.set()
+            async with asyncio.timeout(AWARENESS_TIMEOUT_SECONDS):
+                await self._awareness_ready.wait()
+        self._awareness_ready.set()
 
     async def _load(self) -> None:
-        self._ask_others()
+        self._query_awareness()
         while True:
             stored = await self._texts.read(self.id)
             if stored is None:
@@ -156,423 +156,440 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        document = await loader.made_of(updates)
-        await self._wait_for_others()
+        document = await loader.load(updates)
+        await self._wait_for_awareness()
         self._document = document
-        self._space = SizeQuota(self._document, sum(map(len, updates)))
-        self._counted = (0, -1)
-        self._client = crdt.new_client()  # what is drafted under the one before may be missing here
+        self._quota = SizeQuota(self._document, sum(map(len, updates)))
+        self._last_count = (0, -1)
+        self._client = crdt.new_client_id()  # drafts under the old id may be missing here
         self._lineage, self.version = stored.lineage, stored.note.version
-        self.created = iso(stored.note.created_date)
-        self.ledger = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
-        if str(self._document) != stored.note.content:  # a worker died before it could tell
-            self._touch(CHECK_AFTER)
-            self.credits.add(name for row in stored.rows for name in row.people)
-        early, self._early = self._early, []
-        for told in early:
-            self._hear(told)
+        self.created_date = iso(stored.note.created_date)
+        self.applied_rows = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
+        if str(self._document) != stored.note.content:  # a worker terminated before it updated the note
+            self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+            self.contributors.add(name for row in stored.rows for name in row.people)
+        deferred, self._deferred = self._deferred, []
+        for message in deferred:
+            self._apply_relayed(message)
 
     def _reload(self, error: DocumentBroken) -> None:
-        """Loads the text again, since it broke."""
-        log.warning("a text broke, and is loaded again", extra={"note": self.id, "error": error.detail})
+        """Load the text again after it broke."""
+        log.warning("a text is corrupt and is loaded again", extra={"note": self.id, "error": error.detail})
 
         async def reload() -> None:
             try:
-                await self.durable()
+                await self.wait_until_durable()
                 await self._load()
             except BaseException:
-                self.give_up(CloseCode.RESUME)
+                self.close(CloseCode.RESUME)
                 raise
 
-        self._start(reload())
+        self._start_loading(reload())
 
     async def catch_up(self) -> None:
-        """Takes what the journal has and this room has not. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
-        await self.ready()
+        """Apply missing rows of the journal and broadcast them. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        await self.wait_until_loaded()
         async with self._catching_up:
-            stored = await self._texts.read(self.id, known=self.ledger.known, generation=self.ledger.generation)
+            stored = await self._texts.read(
+                self.id, known=self.applied_rows.known, generation=self.applied_rows.generation
+            )
             if stored is None:
                 raise NoteNotFound
             if stored.lineage != self._lineage:
-                raise Unavailable("the text is another one")
-            if not await self.durable():  # what is told below is all that is here
+                raise Unavailable("the text was replaced")
+            if not await self.wait_until_durable():  # only durable changes are broadcast below
                 raise Unavailable
             before = self._document.state
             if stored.snapshot is not None:
-                self._apply(Row("", self.id, [stored.snapshot]))
-                self.ledger.generation = stored.generation
+                self._apply_row(Row("", self.id, [stored.snapshot]))
+                self.applied_rows.generation = stored.generation
             for row in stored.rows:
-                self._apply(row)
-            self.ledger.add(stored.edited or "", whole=False)
+                self._apply_row(row)
+            self.applied_rows.add(stored.edited or "", complete=False)
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
-                self._touch(CHECK_AFTER)
-                if (news := self._document.since(before)) != crdt.EMPTY:
+                self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+                if (news := self._document.since(before)) != crdt.EMPTY_UPDATE:
                     self.participants.broadcast([protocol.update(news)])
 
-    def _apply(self, row: Row) -> None:
-        """Takes what is journaled. If that breaks the text, everyone is sent away to come back to a new room."""
+    def _apply_row(self, row: Row) -> None:
+        """Apply a row from the journal. If that breaks the text, close the room: clients reconnect to a new one."""
         try:
-            whole = sum(loader.take(self._document, update) for update in row.updates) == len(row.updates)
+            complete = sum(loader.apply_journaled(self._document, update) for update in row.updates) == len(row.updates)
         except DocumentBroken as error:
-            log.warning("a text broke, and is given up", extra={"note": self.id, "error": error.detail})
-            self.give_up(CloseCode.RESUME)
+            log.warning("a text is corrupt; its room is closed", extra={"note": self.id, "error": error.detail})
+            self.close(CloseCode.RESUME)
             raise Unavailable from None
-        self._space.use(sum(map(len, row.updates)))
-        self.credits.add(row.people)
-        self._journaled(row.id, whole=whole and row.id != "")  # if not, it is not in the snapshot either
+        self._quota.add(sum(map(len, row.updates)))
+        self.contributors.add(row.people)
+        self._mark_applied(row.id, complete=complete and row.id != "")  # an incomplete row must not be compacted
 
-    def _journaled(self, row: str, *, whole: bool = True) -> None:
-        self.ledger.add(row, whole=whole)
+    def _mark_applied(self, row: str, *, complete: bool = True) -> None:
+        self.applied_rows.add(row, complete=complete)
         self.last_used = time.monotonic()
 
-    async def join(self, member: Peer) -> None:
-        """Lets a client in, and tells it what is here and who. Raises as :meth:`ready`."""
-        await self.ready()
-        self.participants.members.add(member)
+    async def join(self, peer: Peer) -> None:
+        """Add a client, and send it the state vector and the awareness states. Raises as :meth:`wait_until_loaded`."""
+        await self.wait_until_loaded()
+        self.participants.peers.add(peer)
         self.last_used = time.monotonic()
-        member.send(FrameBatch([protocol.state(self._document.state), *self.participants.everyone()]))
-        if self.given_up:  # since the client was let in
-            member.close(CloseCode.RESUME)
+        peer.send(FrameBatch([protocol.state(self._document.state), *self.participants.awareness_messages()]))
+        if self.closed:  # closed since the client was authorized
+            peer.close(CloseCode.RESUME)
 
-    def leave(self, member: Peer) -> None:
-        """Takes a client for gone."""
+    def leave(self, peer: Peer) -> None:
+        """Remove a client and its awareness states."""
         self.last_used = time.monotonic()
-        self.participants.leave(member)
+        self.participants.remove(peer)
 
-    def receive_now(self, member: Peer, data: bytes) -> Coroutine[Any, Any, None] | None:
-        """Takes a message of a client; what cannot be done at once is returned, to be awaited before the next one.
+    def receive_now(self, peer: Peer, data: bytes) -> Coroutine[Any, Any, None] | None:
+        """Process a message of a client, or return a coroutine to await before its next message.
 
-        Raises :class:`MalformedUpdate`, and :class:`PeerRefused` of the member's limits.
+        Raises :class:`MalformedUpdate`; :class:`PeerRefused` if the client exceeded a limit.
         """
         kind, payload = protocol.decode(data)
         if not self.loaded:
-            return self._receive(member, kind, payload)
+            return self._receive(peer, kind, payload)
         if kind is protocol.SyncKind.AWARENESS:
-            self.participants.set_states(member, payload)
+            self.participants.set_states(peer, payload)
             return None
-        typed = (
-            kind is protocol.SyncKind.UPDATE and member.may_write and len(payload) <= LARGE and payload != crdt.EMPTY
+        is_small_write = (
+            kind is protocol.SyncKind.UPDATE
+            and peer.may_write
+            and len(payload) <= LARGE_UPDATE_BYTES
+            and payload != crdt.EMPTY_UPDATE
         )
         if (
-            not typed
+            not is_small_write
             or self._slow
-            or self._needs_parts(payload)
+            or self._needs_chunks(payload)
             or self._needs_base(payload)
-            or self._journal.crowded
-            or not self._space.surely_has(len(payload))
+            or self._journal.overloaded
+            or not self._quota.surely_fits(len(payload))
         ):
-            return self._receive(member, kind, payload)
-        self._timed_enter(member, payload, brought=False)
+            return self._receive(peer, kind, payload)
+        self._apply_timed(peer, payload, skip_known=False)
         return None
 
-    async def receive(self, member: Peer, data: bytes) -> None:
-        """Takes a message of a client as it arrives. Raises as :meth:`acquire`."""
-        member.charge_arrival(data)
-        work = self.receive_now(member, data)
+    async def receive(self, peer: Peer, data: bytes) -> None:
+        """Charge for a message of a client and process it. Raises as :meth:`receive_now`."""
+        peer.charge_arrival(data)
+        work = self.receive_now(peer, data)
         if work is not None:
             await work
 
-    async def _receive(self, member: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
-        await self.ready()
+    async def _receive(self, peer: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
+        await self.wait_until_loaded()
         if kind is protocol.SyncKind.STATE:
-            await self._answer(member, payload)
-        elif kind in (protocol.SyncKind.MISSING, protocol.SyncKind.UPDATE) and payload != crdt.EMPTY:
-            await self._write(member, payload, brought=kind is protocol.SyncKind.MISSING)
+            await self._send_missing(peer, payload)
+        elif kind in (protocol.SyncKind.MISSING, protocol.SyncKind.UPDATE) and payload != crdt.EMPTY_UPDATE:
+            await self._receive_update(peer, payload, from_sync=kind is protocol.SyncKind.MISSING)
         elif kind is protocol.SyncKind.AWARENESS:
-            self.participants.set_states(member, payload)
+            self.participants.set_states(peer, payload)
         elif kind is protocol.SyncKind.QUERY_AWARENESS:
-            everyone = FrameBatch(self.participants.everyone())
-            member.charge_states(len(everyone.framed))
-            member.send(everyone)
+            everyone = FrameBatch(self.participants.awareness_messages())
+            peer.charge_states(len(everyone.framed))
+            peer.send(everyone)
 
-    async def _answer(self, member: Peer, vector: bytes) -> None:
-        """Send a client the changes that are missing in its state vector.
-
-        Raises :class:`MalformedUpdate`, and :class:`PeerRefused` if the client had too many bytes of answers before.
-        """
-        clocks = await loader.clocks_of(vector, self._document)
-        member.check_answers()
-        answered = None
-        while answered is None:
-            async with self._turns.turn(member.caller):
-                if member.closing.done():
+    async def _send_missing(self, peer: Peer, vector: bytes) -> None:
+        """Send the changes missing in a state vector. Raises :class:`MalformedUpdate`, :class:`PeerRefused`."""
+        clocks = await loader.decode_state_vector(vector, self._document)
+        peer.check_diff_budget()
+        diff = None
+        while diff is None:
+            async with self._turns.turn(peer.caller):
+                if peer.closing.done():
                     return
                 if self.loaded:
-                    answered = self._missing(clocks)
-            await self.ready()
-        member.charge_answer(len(answered))
-        answer = FrameBatch([protocol.missing(answered)])
-        if await self.durable():
-            member.send(answer, expected=True)
+                    diff = self._diff(clocks)
+            await self.wait_until_loaded()
+        peer.charge_diff(len(diff))
+        reply = FrameBatch([protocol.missing(diff)])
+        if await self.wait_until_durable():
+            peer.send(reply, is_reply=True)
 
-    def _missing(self, clocks: Mapping[int, int]) -> bytes:
-        """Return the changes that are missing at these clocks, from the last answer if that has the same ones."""
-        vector, revision = self._document.vector(clocks), self._document.revision
-        if (vector, revision) != self._answered[:2]:
-            self._answered = _Answer(vector, revision, self._document.changes_after(vector))
-        return self._answered.changes
+    def _diff(self, clocks: Mapping[int, int]) -> bytes:
+        """Return the changes that are missing at these clocks. The latest result is cached."""
+        vector, revision = self._document.trim_vector(clocks), self._document.revision
+        if (vector, revision) != self._cached_diff[:2]:
+            self._cached_diff = _CachedDiff(vector, revision, self._document.changes_after(vector))
+        return self._cached_diff.changes
 
-    def forget_answer(self) -> None:
-        """Free the memory of the last answer, which is as large as the document."""
-        self._answered = _Answer(crdt.NOTHING, -1, b"")
+    def clear_cached_diff(self) -> None:
+        """Free the cached diff, which can be as large as the document."""
+        self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
 
-    async def _write(self, member: Peer, update: bytes, *, brought: bool) -> None:
-        if not member.may_write:
-            if not brought or update[0]:  # without pieces it is only what the client knows to be deleted
-                member.notify_read_only()
+    async def _receive_update(self, peer: Peer, update: bytes, *, from_sync: bool) -> None:
+        if not peer.may_write:
+            if not from_sync or update[0]:  # without pieces it only repeats known deletions
+                peer.notify_read_only()
             return
-        take = self._take_parts if len(update) > LARGE or self._needs_parts(update) else self._take
-        news = await take(member, update, brought=brought)
-        if not news and await self.durable():  # who comes back brings all deletions there ever were
-            member.send(FrameBatch([protocol.update(update)]))
+        apply = (
+            self._apply_in_chunks
+            if len(update) > LARGE_UPDATE_BYTES or self._needs_chunks(update)
+            else self._apply_update
+        )
+        news = await apply(peer, update, skip_known=from_sync)
+        if not news and await self.wait_until_durable():  # reconnecting clients repeat all deletions
+            peer.send(FrameBatch([protocol.update(update)]))
 
-    async def _take_parts(self, member: Peer, update: bytes, *, brought: bool) -> bool:
-        """Takes an update as :meth:`_take`: if that may take long, in parts, each in a turn of its own.
+    async def _apply_in_chunks(self, peer: Peer, update: bytes, *, skip_known: bool) -> bool:
+        """Apply an update as :meth:`_apply_update`, in several turns if it may take long.
 
-        The library's time for an update can grow with the square of its pieces, and with its pieces multiplied by those
-        of the text, and everyone would wait.
+        Yrs can take time quadratic in the update's pieces, or proportional to these times the pieces of the text.
         """
-        if self._document.pieces > loader.MAX_PIECES and yjs_update.count_pieces(update):
-            await self._require_few_pieces(member)
-        walk, parts = await loader.parts(update, self._document)
-        if len(parts) == 1:
-            await self.ready()
-            return await self._take(member, update, brought=brought)
-        if not self._document.follows(walk):
+        if self._document.piece_count > loader.MAX_PIECES and yjs_update.count_pieces(update):
+            await self._require_few_pieces(peer)
+        summary, chunks = await loader.split_update(update, self._document)
+        if len(chunks) == 1:
+            await self.wait_until_loaded()
+            return await self._apply_update(peer, update, skip_known=skip_known)
+        if not self._document.has_dependencies_of(summary):
             raise PeerRefused(CloseCode.RESUME)
-        size, in_turn = 0, self._needs_parts(update)
-        for part in parts:
-            await self.ready()
-            if await self._take(member, part, brought=True, in_turn=in_turn):
-                size += len(part)
-            if size > LARGE:
+        size, in_turn = 0, self._needs_chunks(update)
+        for chunk in chunks:
+            await self.wait_until_loaded()
+            if await self._apply_update(peer, chunk, skip_known=True, in_turn=in_turn):
+                size += len(chunk)
+            if size > LARGE_UPDATE_BYTES:
                 size = 0
-                member.charge_update()
-                await self.durable()
-        return False  # nobody gets it as it was sent but its sender
+                peer.charge_update()
+                await self.wait_until_durable()
+        return False  # only the sender receives it unsplit
 
-    async def _require_few_pieces(self, member: Peer) -> None:
-        """Raise :class:`PeerRefused` if the text is made of so many pieces that adding one takes too long."""
-        revision = self._counted[1]
+    async def _require_few_pieces(self, peer: Peer) -> None:
+        """Raise :class:`PeerRefused` if the text has so large a number of pieces that adding a piece takes too long."""
+        revision = self._last_count[1]
         if revision != self._document.revision:
-            self._allowances.consume((member.caller, self.id), RECOUNT_COST, time.monotonic())
-            async with self._turns.turn(member.caller):
+            self._time_budgets.consume((peer.caller, self.id), RECOUNT_COST_UPDATES, time.monotonic())
+            async with self._turns.turn(peer.caller):
                 state, revision = self._document.since(), self._document.revision
             await self._recount(state, revision)
-            await self.ready()
-        if self._document.pieces > loader.MAX_PIECES:
-            member.reject_too_large()
+            await self.wait_until_loaded()
+        if self._document.piece_count > loader.MAX_PIECES:
+            peer.reject_too_large()
 
     async def _recount(self, state: bytes, revision: int) -> None:
         await loader.recount(self._document, state)
-        self._counted = (self._document.pieces, revision)
+        self._last_count = (self._document.piece_count, revision)
 
-    def _needs_parts(self, update: bytes) -> bool:
-        """Return whether the text may take long for an update, or has too many pieces for it."""
+    def _needs_chunks(self, update: bytes) -> bool:
+        """Return whether applying an update may take long, or the text has too many pieces to accept it directly."""
         pieces = yjs_update.count_pieces(update)
         return (
             (pieces > 1 and loader.search_seconds(self._document, pieces) > SLICE_SECONDS)
-            or (pieces > 0 and self._document.pieces > loader.MAX_PIECES)
+            or (pieces > 0 and self._document.piece_count > loader.MAX_PIECES)
             or loader.deletion_seconds(self._document, update) > SLICE_SECONDS
         )
 
-    def _needs_base(self, update: bytes) -> bool:  # perhaps what it builds upon is not here
-        waiting = self._document.waiting
+    def _needs_base(self, update: bytes) -> bool:
+        """Return whether an update may only be accepted if nothing that it depends on is missing."""
+        pending = self._document.pending_count
         return (
-            waiting > MOST_WAITING
-            or len(update) > LARGE_WAITING
-            or loader.search_seconds(self._document, waiting + yjs_update.count_pieces(update)) > SLOW_WAITING
+            pending > MAX_PENDING_PIECES
+            or len(update) > MAX_PENDING_UPDATE_BYTES
+            or loader.search_seconds(self._document, pending + yjs_update.count_pieces(update))
+            > MAX_PENDING_SEARCH_SECONDS
         )
 
-    async def _take(self, member: Peer, update: bytes, *, brought: bool, in_turn: bool = False) -> bool:
-        """Takes an update and has it journaled, unless it is ``brought`` and nothing in it is news."""
-        member.require_write_access()  # after what was waited for, and between parts
-        if self._needs_base(update) and not self._document.follows(update):
-            raise PeerRefused(CloseCode.RESUME)  # what it builds upon comes first
-        if not self._space.surely_has(len(update)):
-            async with self._turns.turn(member.caller):
-                state = self._document.since()
-            if not await self._space.has(state, update):
-                member.reject_too_large()
-            await self.ready()  # it may have been loaded anew meanwhile
-        if in_turn or self._slow:
-            async with self._turns.turn(member.caller):
-                member.require_write_access()
-                news = self._timed_enter(member, update, brought=brought, in_turn=in_turn)
-        else:
-            news = self._timed_enter(member, update, brought=brought)
-        if self._journal.crowded:
-            await self.durable()
-        return news
+    async def _apply_update(self, peer: Peer, update: bytes, *, skip_known: bool, in_turn: bool = False) -> bool:
+        """Apply an update and queue it for the journal.
 
-    def _timed_enter(self, member: Peer, update: bytes, *, brought: bool, in_turn: bool = False) -> bool:
-        """Apply an update, and charge for the time. A text whose updates take long gets the next ones in turns.
+        Args:
+            peer: The client that sent it.
+            update: The update.
+            skip_known: Whether to ignore an update without new changes.
+            in_turn: Whether to wait for a turn even if the text's updates are fast.
 
-        The time is known afterwards, so a caller that used up its allowance is refused the next update, or the next
-        part of this one. Raises :class:`PeerRefused` then.
+        Returns:
+            Whether the update was queued. Raises as :meth:`receive_now`.
         """
-        account = (member.caller, self.id)
-        if self._allowances.remaining(account, time.monotonic()) < 0:
-            raise PeerRefused(CloseCode.TOO_MANY)
-        started = time.thread_time()  # not the time that other processes take
-        news = self._enter(member, update, brought=brought)
-        seconds = time.thread_time() - started
-        self._slow = seconds > SLOW_SECONDS
-        if in_turn or seconds > peer.UPDATE_SECONDS:
-            self._allowances.consume(account, seconds / peer.UPDATE_SECONDS, time.monotonic())
+        peer.require_write_access()  # it may have changed during a wait, or between chunks
+        if self._needs_base(update) and not self._document.has_dependencies_of(update):
+            raise PeerRefused(CloseCode.RESUME)  # the client has to send the earlier changes first
+        if not self._quota.surely_fits(len(update)):
+            async with self._turns.turn(peer.caller):
+                state = self._document.since()
+            if not await self._quota.fits(state, update):
+                peer.reject_too_large()
+            await self.wait_until_loaded()  # it may have been loaded again
+        if in_turn or self._slow:
+            async with self._turns.turn(peer.caller):
+                peer.require_write_access()
+                news = self._apply_timed(peer, update, skip_known=skip_known, in_turn=in_turn)
+        else:
+            news = self._apply_timed(peer, update, skip_known=skip_known)
+        if self._journal.overloaded:
+            await self.wait_until_durable()
         return news
 
-    def _enter(self, member: Peer, update: bytes, *, brought: bool) -> bool:
-        """Apply an update and queue it for the journal, as :meth:`_take`.
+    def _apply_timed(self, peer: Peer, update: bytes, *, skip_known: bool, in_turn: bool = False) -> bool:
+        """Apply an update and charge for the processing time. If it was long, later updates are applied in turns.
 
-        Others build upon what is applied, so the room is given up if it is applied and, whatever the reason, not
-        queued: their changes would be journaled without it.
+        Raises :class:`PeerRefused` if earlier updates used up the caller's budget: the time is only known afterwards.
+        """
+        account = (peer.caller, self.id)
+        if self._time_budgets.remaining(account, time.monotonic()) < 0:
+            raise PeerRefused(CloseCode.TOO_MANY)
+        started = time.thread_time()  # excludes the time of other processes
+        news = self._apply_and_queue(peer, update, skip_known=skip_known)
+        seconds = time.thread_time() - started
+        self._slow = seconds > SLOW_UPDATE_SECONDS
+        if in_turn or seconds > peer_limits.UPDATE_SECONDS:
+            self._time_budgets.consume(account, seconds / peer_limits.UPDATE_SECONDS, time.monotonic())
+        return news
+
+    def _apply_and_queue(self, peer: Peer, update: bytes, *, skip_known: bool) -> bool:
+        """Apply an update and queue it for the journal, as :meth:`_apply_update`.
+
+        If it cannot be queued, the room is closed: later changes that depend on it would be journaled without it.
         """
         revision = self._document.revision
         try:
-            if brought and not self._document.offer(update):
+            if skip_known and not self._document.apply_if_new(update):
                 return False
-            if not brought:
+            if not skip_known:
                 self._document.apply(update)
-            self._space.use(len(update))
-            name = self.participants.name_of(member)
-            self.credits.add([name] if name is not None else ())
-            self._staged = self._journal.write(self, update, name)
+            self._quota.add(len(update))
+            name = self.participants.name_of(peer)
+            self.contributors.add([name] if name is not None else ())
+            self._last_commit = self._journal.write(self, update, name)
         except DocumentBroken as error:
             self._reload(error)
-            raise MalformedUpdate("breaks the text") from None
+            raise MalformedUpdate("cannot be applied to the text") from None
         except BaseException as error:
             if self._document.revision != revision:
-                log.warning("an update was not journaled", extra={"note": self.id, "error": repr(error)})
-                self.give_up(CloseCode.RESUME)
+                log.warning(
+                    "an update was not journaled; its room is closed", extra={"note": self.id, "error": repr(error)}
+                )
+                self.close(CloseCode.RESUME)
             raise
         return True
 
-    async def durable(self) -> bool:
-        """Waits until all that is in the text now is in the journal; false if that failed."""
-        staged = self._staged
-        # A commit before the one that is waited for may have failed.
-        return (staged is None or await asyncio.shield(staged)) and not self.given_up
+    async def wait_until_durable(self) -> bool:
+        """Wait until all changes applied so far are in the journal. Return false if that failed."""
+        staged = self._last_commit
+        # An earlier commit may have failed.
+        return (staged is None or await asyncio.shield(staged)) and not self.closed
 
     @property
-    def waits(self) -> bool:
-        """Whether the journal has not taken all yet."""
-        return self._staged is not None and not self._staged.done()
+    def has_unwritten_updates(self) -> bool:
+        """Whether the journal has not stored all updates yet."""
+        return self._last_commit is not None and not self._last_commit.done()
 
-    def stored(self, row: Row) -> None:
-        """What clients of this room sent is in the journal: everyone gets it, its sender included."""
-        self._journaled(row.id)
-        self._touch(PROJECT_AFTER)
+    def on_commit(self, row: Row) -> None:
+        """Send a journaled row to all clients, including its sender, and to the other workers."""
+        self._mark_applied(row.id)
+        self._schedule_projection(PROJECT_DELAY_SECONDS)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.people))
 
-    def give_up(self, code: CloseCode) -> None:
-        """Sends everyone away. The room must not be used any more."""
-        self.given_up = True
-        for member in list(self.participants.members):
-            member.close(code)
+    def close(self, code: CloseCode) -> None:
+        """Close all connections. The room must not be used afterwards."""
+        self.closed = True
+        for peer in list(self.participants.peers):
+            peer.close(code)
 
-    def receive_relayed(self, told: RelayMessage) -> None:
-        """Takes what another worker tells of this room."""
-        if told.kind is RelayKind.AWARENESS:
-            self.participants.receive(told)
-            self._answers += told.row == self._query
-            if self._answers == self._expected:
-                self._answered_all.set()
-        elif self._loaded is None or not self._loaded.done():
-            self._early.append(told)
+    def receive_relayed(self, message: RelayMessage) -> None:
+        """Process a message of another worker about this room."""
+        if message.kind is RelayKind.AWARENESS:
+            self.participants.receive_relayed(message)
+            self._responses += message.row == self._query_id
+            if self._responses == self._expected_responses:
+                self._awareness_ready.set()
+        elif self._loading is None or not self._loading.done():
+            self._deferred.append(message)
         else:
-            self._hear(told)
+            self._apply_relayed(message)
 
-    def _hear(self, told: RelayMessage) -> None:
-        if told.kind is RelayKind.UPDATES and not self.ledger.has(told.row):
+    def _apply_relayed(self, message: RelayMessage) -> None:
+        if message.kind is RelayKind.UPDATES and not self.applied_rows.contains(message.row):
             with contextlib.suppress(Unavailable):
-                self._apply(Row(told.row, told.note, told.updates, told.names))
-            self._touch(CHECK_AFTER)
-            self.participants.broadcast([protocol.update(update) for update in told.updates])
-        elif told.kind is RelayKind.COMPACTED:
-            self.ledger.fold(told.names, told.generation)
+                self._apply_row(Row(message.row, message.note, message.updates, message.names))
+            self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+            self.participants.broadcast([protocol.update(update) for update in message.updates])
+        elif message.kind is RelayKind.COMPACTED:
+            self.applied_rows.mark_compacted(message.names, message.generation)
 
-    def _touch(self, after: tuple[float, float]) -> None:
-        due = time.monotonic() + random.uniform(*after)
-        self.due = due if self.due is None else min(due, self.due)
+    def _schedule_projection(self, delay: tuple[float, float]) -> None:
+        due = time.monotonic() + random.uniform(*delay)
+        self.projection_due = due if self.projection_due is None else min(due, self.projection_due)
 
-    async def text(self, record: Record) -> TextSnapshot:
-        """The text, durable, with all in it that this state of the note has.
-
-        Raises :class:`NoteNotFound`, :class:`Unavailable`.
-        """
-        await self._include(record)
-        shown = self.credits.show(str(self._document))
-        if not await self.durable():
+    async def snapshot(self, record: Record) -> TextSnapshot:
+        """Return the durable text with all changes of a record. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        await self._ensure_includes(record)
+        snapshot = self.contributors.snapshot(str(self._document))
+        if not await self.wait_until_durable():
             raise Unavailable
-        return shown
+        return snapshot
 
     async def base(self, record: Record) -> tuple[TextSnapshot, bytes]:
-        """The text as in :meth:`text`, and what it is made of. Raises as that."""
-        await self._include(record)
-        shown, state = self.credits.show(str(self._document)), self._document.since()
-        if not await self.durable():
+        """Return the text as :meth:`snapshot` does, and the update that encodes its state. Raises as that."""
+        await self._ensure_includes(record)
+        snapshot, state = self.contributors.snapshot(str(self._document)), self._document.since()
+        if not await self.wait_until_durable():
             raise Unavailable
-        return shown, state
+        return snapshot, state
 
-    async def _include(self, record: Record) -> None:
-        """Makes sure that all is here of which this state of the note was made, here or elsewhere."""
-        await self.ready()
-        if record.note.version > self.version or not self.ledger.has(record.edited):
+    async def _ensure_includes(self, record: Record) -> None:
+        """Load the changes that this record of the note has and the room does not."""
+        await self.wait_until_loaded()
+        if record.note.version > self.version or not self.applied_rows.contains(record.edited):
             await self.catch_up()
 
-    def projected(self, changes: int) -> None:
-        """The note has the text as it was after so many changes, and tells of who made them."""
-        self.credits.mark_attributed(changes)
-        self.due = None
-        if changes != self.credits.changes:
-            self._touch(PROJECT_AFTER)
+    def mark_projected(self, changes: int) -> None:
+        """Record that the note has the text as of this number of changes, and names its authors."""
+        self.contributors.mark_attributed(changes)
+        self.projection_due = None
+        if changes != self.contributors.changes:
+            self._schedule_projection(PROJECT_DELAY_SECONDS)
 
     async def draft(self, base: tuple[TextSnapshot, bytes], wanted: str) -> Row | None:
-        """The edit that makes another text of this one, as a row that nobody has yet; ``None`` if they are the same.
+        """Return the edit that turns the base into another text, as an unsaved row; ``None`` if they are equal.
 
-        What is typed meanwhile is not in the base, and so stays. To be called with nobody else ``writing``: what is
-        drafted twice under one client is lost.
+        Changes made after the base are kept. Hold ``write_lock``: of two drafts under one client id, one is lost.
         """
-        shown, state = base
-        if shown.text == wanted:
+        snapshot, state = base
+        if snapshot.text == wanted:
             return None
-        return new_row(self.id, [await loader.edit(state, self._client, shown.text, wanted)])
+        return new_row(self.id, [await loader.edit(state, self._client, snapshot.text, wanted)])
 
-    def accept(self, row: Row) -> None:
-        """The edit that was drafted is committed: everyone gets it."""
+    def apply_committed(self, row: Row) -> None:
+        """Apply a draft after its commit, and send it to clients and other workers."""
         with contextlib.suppress(Unavailable):
-            self._apply(row)
+            self._apply_row(row)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates))
 
     def rotate_client_id(self) -> None:
-        """An edit that was drafted may or may not be committed: the next one is written under another client."""
-        self._client = crdt.new_client()
+        """Use a new client id for the next draft: the last one may or may not be committed."""
+        self._client = crdt.new_client_id()
 
     @property
     def loaded(self) -> bool:
-        """Whether the text is here."""
-        return self._loaded is not None and self._loaded.done() and self._loaded.exception() is None
+        """Whether the text is loaded."""
+        return self._loading is not None and self._loading.done() and self._loading.exception() is None
 
-    def wants_compaction(self) -> bool:
-        """Whether there are so many rows, or it is so quiet, that they should be folded into the snapshot."""
-        quiet = time.monotonic() - self.last_used > QUIET and self.due is None
-        return self.loaded and ((quiet and bool(self.ledger.rows)) or self.ledger.crowded)
+    def needs_compaction(self) -> bool:
+        """Return whether rows should be compacted: there are many, or the text has not changed recently."""
+        quiet = time.monotonic() - self.last_used > COMPACT_IDLE_SECONDS and self.projection_due is None
+        return self.loaded and ((quiet and bool(self.applied_rows.compactable)) or self.applied_rows.needs_compaction)
 
     async def compact(self) -> None:
-        """Folds the rows into the snapshot. Raises :class:`Unavailable`."""
-        await self.ready()
-        state, rows, generation = self._document.since(), set(self.ledger.rows), self.ledger.generation
-        if not await self.durable():
+        """Compact the rows into the snapshot. Raises :class:`Unavailable`."""
+        await self.wait_until_loaded()
+        state, rows, generation = (
+            self._document.since(),
+            set(self.applied_rows.compactable),
+            self.applied_rows.generation,
+        )
+        if not await self.wait_until_durable():
             return
-        if self._document.pieces > self._counted[0] * 1.2 + loader.RECOUNT_PIECES:
+        if self._document.piece_count > self._last_count[0] * 1.2 + loader.RECOUNT_PIECES:
             await self._recount(state, self._document.revision)
         if await self._texts.compact(self._lineage, generation, state, rows):
-            self.ledger.fold(rows, generation + 1)
-            self._space.size = len(state)
+            self.applied_rows.mark_compacted(rows, generation + 1)
+            self._quota.size = len(state)
             self._relay.enqueue(
                 RelayMessage(RelayKind.COMPACTED, self.id, names=sorted(rows), generation=generation + 1)
             )

@@ -1,9 +1,8 @@
-"""Updates of a shared text in Yjs's encoding, version 1: what they hold, and what of it can be taken when.
+"""Parses and splits updates of a shared text in the Yjs update encoding, version 1.
 
-Updates come from strangers, so each is walked before the library sees it: the library reserves memory for as many items
-as an update claims to have, and is never shown one that claims more than it holds. Only what a plain text is made of is
-let in. What builds upon changes that are not here yet is taken apart and kept here: the library, given it, would lose
-its order.
+Updates are untrusted, so each is validated before Yrs applies it: Yrs allocates memory for the number of items that an
+update claims to have. Only items of plain text are accepted. Updates with missing dependencies are split and held
+back here, because Yrs would reorder them.
 """
 
 from __future__ import annotations
@@ -20,133 +19,152 @@ from realtime.rooms.lib0 import Reader
 ROOT = "content"
 
 _GC, _DELETED, _STRING, _FORMAT, _SKIP = 0, 1, 4, 6, 10
-_OTHERS = {2: "JSON", 3: "binary data", 5: "embedded objects", 7: "nested types", 8: "values", 9: "documents"}
+_UNSUPPORTED_KINDS = {
+    2: "JSON",
+    3: "binary data",
+    5: "embedded objects",
+    7: "nested types",
+    8: "values",
+    9: "documents",
+}
 _ORIGIN, _RIGHT_ORIGIN, _KEYED = 0x80, 0x40, 0x20
-_SMALLEST = 2
-"""Bytes of a piece at least."""
+_MIN_PIECE_BYTES = 2
 T = TypeVar("T")
 
-_LARGEST_CLIENT = 2**53 - 1
-_LARGEST_CLOCK = 2**31 - 1
-"""Yrs counts in 32 bits, and adds up."""
+_MAX_CLIENT = 2**53 - 1
+_MAX_CLOCK = 2**31 - 1
+"""Yrs uses 32-bit clocks, and adds to them."""
 
 
 class UpdateSummary(NamedTuple):
-    """What an update holds: of each client the clocks from where to where, and which clocks it builds upon."""
+    """The clocks that an update contains for each client, and the clocks that it depends on."""
 
     starts: dict[int, int]
-    """Where what it has of a client begins; after a gap in it, where it goes on."""
+    """The first clock of each client; after a gap, the first clock after it."""
     ends: dict[int, int]
     needs: dict[int, int]
     cuts: list[tuple[int, int]]
-    """Between which characters it puts, deletes or begins something: the client and clock of the one after."""
-    pairs: dict[int, set[int]]
-    """The clocks of the second halves of characters that take two."""
+    """The boundaries at which text is inserted or deleted, as the client and clock of the following character."""
+    low_surrogates: dict[int, set[int]]
+    """The clocks of the second halves of surrogate pairs."""
 
-    def need(self, client: int, clock: int) -> None:
-        """Notes that it builds upon a client's clocks up to this one."""
+    def add_dependency(self, client: int, clock: int) -> None:
+        """Record a dependency on a client's clocks up to this one."""
         if self.needs.get(client, 0) < clock:
             self.needs[client] = clock
 
 
 def scan_update(update: bytes) -> UpdateSummary:
-    """Reads an update from end to end. Raises :class:`MalformedUpdate`."""
+    """Validate an update and return its summary. Raises :class:`MalformedUpdate`."""
     reader = Reader(update)
-    walk = UpdateSummary({}, {}, {}, [], {})
+    summary = UpdateSummary({}, {}, {}, [], {})
     for _ in range(reader.count()):
         structs = reader.count()
-        client = reader.number(_LARGEST_CLIENT)
-        clock = reader.number(_LARGEST_CLOCK)
-        if client in walk.ends:
-            raise MalformedUpdate("names a client twice")
+        client = reader.number(_MAX_CLIENT)
+        clock = reader.number(_MAX_CLOCK)
+        if client in summary.ends:
+            raise MalformedUpdate("lists a client twice")
         if structs == 0:
-            raise MalformedUpdate("names a client without anything of it")
-        walk.starts[client] = clock
+            raise MalformedUpdate("lists a client without pieces")
+        summary.starts[client] = clock
         for _ in range(structs):
-            walk.cuts.append((client, clock))
-            clock = _struct(reader, walk, client, clock)
-            if clock > _LARGEST_CLOCK:
-                raise MalformedUpdate("counts too far")
-        walk.cuts.append((client, clock))
-        walk.ends[client] = clock
+            summary.cuts.append((client, clock))
+            clock = _scan_piece(reader, summary, client, clock)
+            if clock > _MAX_CLOCK:
+                raise MalformedUpdate("has a clock that is too high")
+        summary.cuts.append((client, clock))
+        summary.ends[client] = clock
     for _ in range(reader.count()):
-        client = reader.number(_LARGEST_CLIENT)
+        client = reader.number(_MAX_CLIENT)
         for _ in range(reader.count()):
-            deleted = reader.number(_LARGEST_CLOCK)
-            end = deleted + reader.number(_LARGEST_CLOCK - deleted)
-            walk.need(client, end)
-            walk.cuts.extend(((client, deleted), (client, end)))
+            deleted = reader.number(_MAX_CLOCK)
+            end = deleted + reader.number(_MAX_CLOCK - deleted)
+            summary.add_dependency(client, end)
+            summary.cuts.extend(((client, deleted), (client, end)))
     reader.finish()
-    return walk
+    return summary
 
 
-def _struct(reader: Reader, walk: UpdateSummary, client: int, clock: int) -> int:
-    """Reads one piece of an update, which begins at this clock, and returns the clock after it."""
+def _scan_piece(reader: Reader, summary: UpdateSummary, client: int, clock: int) -> int:
+    """Read a piece of an update that begins at this clock, and return the clock after it."""
     info = reader.byte()
     kind = info & 0x1F
     if kind in (_GC, _SKIP):
-        length = reader.number(_LARGEST_CLOCK)
-        if length == 0:
-            raise MalformedUpdate("holds a piece of no length")
+        length = reader.number(_MAX_CLOCK)
         if kind == _SKIP:
-            walk.starts[client] = clock + length
-        return clock + length
-    place = None
-    for flag in (_ORIGIN, _RIGHT_ORIGIN):
-        if info & flag:
-            other, at = reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK - 1)
-            if other == client and at >= clock:
-                raise MalformedUpdate("builds upon itself")
-            if place == (place := (other, at)):
-                raise MalformedUpdate("goes on both sides of one character")
-            walk.need(other, at + 1)
-            walk.cuts.append((other, at + (flag == _ORIGIN)))
-    if not info & (_ORIGIN | _RIGHT_ORIGIN):
-        if reader.number(1) == 0:
-            raise MalformedUpdate("writes into a nested type; only the text is shared here")
-        if reader.string() != ROOT:
-            raise MalformedUpdate(f"writes elsewhere than into the text {ROOT!r}")
-        if info & _KEYED:
-            raise MalformedUpdate("sets a key; only the text is shared here")
-    if kind == _STRING:
-        text = reader.string()
-        if "\0" in text:
-            raise MalformedUpdate("holds NUL, which no note may")
-        # Clocks count UTF-16 code units, as JavaScript does.
-        length = len(text)
-        if not text.isascii() and max(text) > "\uffff":
-            pairs = walk.pairs.setdefault(client, set())
-            length = 0
-            for character in text:
-                length += 1
-                if character > "\uffff":
-                    pairs.add(clock + length)
-                    length += 1
-    elif kind == _DELETED:
-        length = reader.number(_LARGEST_CLOCK)
-    elif kind == _FORMAT:
-        reader.string()
-        reader.string()
-        return clock + 1
+            summary.starts[client] = clock + length
     else:
-        raise MalformedUpdate(f"holds {_OTHERS.get(kind, 'something unknown')}; only the text is shared here")
+        if info & (_ORIGIN | _RIGHT_ORIGIN):
+            _scan_origins(reader, summary, info, client, clock)
+        else:
+            _scan_parent(reader, info)
+        if kind == _STRING:
+            length = _scan_text(reader, summary, client, clock)
+        elif kind == _DELETED:
+            length = reader.number(_MAX_CLOCK)
+        elif kind == _FORMAT:
+            reader.string()
+            reader.string()
+            length = 1
+        else:
+            raise MalformedUpdate(f"has {_UNSUPPORTED_KINDS.get(kind, 'unknown content')}; only plain text is shared")
     if length == 0:
-        raise MalformedUpdate("holds a piece of no length")
+        raise MalformedUpdate("has a piece of length 0")
     return clock + length
 
 
-def clocks_of(state: bytes) -> dict[int, int]:
-    """A state as how far each client has come. Raises :class:`MalformedUpdate`."""
+def _scan_origins(reader: Reader, summary: UpdateSummary, info: int, client: int, clock: int) -> None:
+    """Read the origins of a piece: the characters before and after it when it was inserted."""
+    previous = None
+    for flag in (_ORIGIN, _RIGHT_ORIGIN):
+        if info & flag:
+            origin = other, at = reader.number(_MAX_CLIENT), reader.number(_MAX_CLOCK - 1)
+            if other == client and at >= clock:
+                raise MalformedUpdate("has a piece that depends on itself")
+            if origin == previous:
+                raise MalformedUpdate("has a piece with the same left and right origin")
+            previous = origin
+            summary.add_dependency(other, at + 1)
+            summary.cuts.append((other, at + (flag == _ORIGIN)))
+
+
+def _scan_parent(reader: Reader, info: int) -> None:
+    """Read the parent of a piece without origins. Only the shared text is accepted."""
+    if reader.number(1) == 0:
+        raise MalformedUpdate("writes to a nested type; only plain text is shared")
+    if reader.string() != ROOT:
+        raise MalformedUpdate(f"writes to a type other than the text {ROOT!r}")
+    if info & _KEYED:
+        raise MalformedUpdate("sets a map key; only plain text is shared")
+
+
+def _scan_text(reader: Reader, summary: UpdateSummary, client: int, clock: int) -> int:
+    """Read the text of a piece, and return its length in clocks: UTF-16 code units, as in JavaScript."""
+    text = reader.string()
+    if "\0" in text:
+        raise MalformedUpdate("contains NUL, which notes cannot contain")
+    if text.isascii() or max(text) <= "\uffff":
+        return len(text)
+    low_surrogates = summary.low_surrogates.setdefault(client, set())
+    length = 0
+    for character in text:
+        length += 1
+        if character > "\uffff":
+            low_surrogates.add(clock + length)
+            length += 1
+    return length
+
+
+def decode_state_vector(state: bytes) -> dict[int, int]:
+    """Return the clocks in a state vector by client. Raises :class:`MalformedUpdate`."""
     reader = Reader(state)
-    clocks = {
-        reader.number(_LARGEST_CLIENT): reader.number(_LARGEST_CLOCK) for _ in range(reader.number(len(state) // 2))
-    }
+    clocks = {reader.number(_MAX_CLIENT): reader.number(_MAX_CLOCK) for _ in range(reader.number(len(state) // 2))}
     reader.finish()
     return clocks
 
 
 class Piece(NamedTuple):
-    """One piece of an update: a client's clocks from where to where, its bytes, and what it builds upon."""
+    """One piece of an update: a client's range of clocks, its bytes, and its dependencies."""
 
     client: int
     clock: int
@@ -154,11 +172,11 @@ class Piece(NamedTuple):
     data: bytes
     needs: Mapping[int, int]
     cuts: Iterable[tuple[int, int]]
-    pairs: Iterable[int]
+    low_surrogates: Iterable[int]
 
 
 class Deletion(NamedTuple):
-    """What an update deletes of a client."""
+    """A range of clocks of a client that an update deletes."""
 
     client: int
     clock: int
@@ -166,47 +184,47 @@ class Deletion(NamedTuple):
 
 
 class PendingUpdates:
-    """What builds upon changes that are not here."""
+    """Holds the pieces and deletions whose dependencies are missing."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self.deletions: list[Deletion] = []
 
     def __len__(self) -> int:
-        """How many pieces and deletions there are."""
+        """Return the number of pieces and deletions."""
         return len(self.pieces) + len(self.deletions)
 
     def add(self, update: bytes, known: Mapping[int, int]) -> None:
-        """Takes an update that was walked apart, and keeps what of it is not known."""
-        pieces, deletions = _apart(update)
-        self.pieces = _once((*self.pieces, *pieces), known)
-        self.deletions = _joined((*self.deletions, *deletions))
+        """Add the parts of a validated update that are not known."""
+        pieces, deletions = _parse(update)
+        self.pieces = _without_overlaps((*self.pieces, *pieces), known)
+        self.deletions = _merge_deletions((*self.deletions, *deletions))
 
     def cuts(self) -> Iterable[tuple[int, int]]:
-        """As those of a walk."""
+        """Yield boundaries as in :attr:`UpdateSummary.cuts`."""
         for piece in self.pieces:
             yield from ((piece.client, piece.clock), (piece.client, piece.end), *piece.cuts)
         for client, clock, end in self.deletions:
             yield from ((client, clock), (client, end))
 
-    def pairs(self) -> dict[int, set[int]]:
-        """As those of a walk."""
-        pairs: dict[int, set[int]] = {}
+    def low_surrogates(self) -> dict[int, set[int]]:
+        """Return clocks as in :attr:`UpdateSummary.low_surrogates`."""
+        low_surrogates: dict[int, set[int]] = {}
         for piece in self.pieces:
-            if piece.pairs:
-                pairs.setdefault(piece.client, set()).update(piece.pairs)
-        return pairs
+            if piece.low_surrogates:
+                low_surrogates.setdefault(piece.client, set()).update(piece.low_surrogates)
+        return low_surrogates
 
-    def taken(self, known: dict[int, int]) -> list[bytes]:
-        """Takes out what can be taken now, and moves the clocks on: updates, to be applied one after the other."""
-        taken, self.pieces = _ordered(self.pieces, known, 0)
+    def pop_ready(self, known: dict[int, int]) -> list[bytes]:
+        """Remove and return the parts whose dependencies are known, as updates in order. Advance the known clocks."""
+        resolved, self.pieces = _order_by_dependency(self.pieces, known, 0)
         runs: list[list[Piece]] = []
-        for piece in taken:
+        for piece in resolved:
             if runs and (runs[-1][-1].client, runs[-1][-1].end) == piece[:2]:
                 runs[-1].append(piece)
             else:
                 runs.append([piece])
-        updates = [encoded(run, ()) for run in runs]
+        updates = [encode(run, ()) for run in runs]
         deletions, self.deletions = self.deletions, []
         now = []
         for client, clock, end in deletions:
@@ -216,52 +234,54 @@ class PendingUpdates:
             if end > at:
                 self.deletions.append(Deletion(client, max(clock, at), end))
         if now:
-            updates.append(encoded((), now))
+            updates.append(encode((), now))
         return updates
 
-    def with_all_of(self, update: bytes) -> bytes:
-        """An update and what waits in one."""
-        pieces, deletions = _apart(update)
-        return encoded(_once((*pieces, *self.pieces), {}), (*deletions, *self.deletions))
+    def merged_with(self, update: bytes) -> bytes:
+        """Return one update with another update and all pending parts."""
+        pieces, deletions = _parse(update)
+        return encode(_without_overlaps((*pieces, *self.pieces), {}), (*deletions, *self.deletions))
 
 
-def _once(pieces: Iterable[Piece], known: Mapping[int, int]) -> list[Piece]:
-    """Pieces by their clocks, without what is known and what another one before has.
+def _without_overlaps(pieces: Iterable[Piece], known: Mapping[int, int]) -> list[Piece]:
+    """Return pieces ordered by clock, without the parts that are known or in an earlier piece.
 
-    One update cannot hold a clock twice, and what is stored has to be what is here.
+    An update cannot contain a clock twice, and the stored state has to equal the state in memory.
     """
     ends = dict(known)
-    once = []
-    for piece in sorted(pieces, key=_place):
+    remaining = []
+    for piece in sorted(pieces, key=_sort_key):
         at = ends.get(piece.client, 0)
         if piece.end > at:
-            once.append(piece if piece.clock >= at else _rest(piece, at))
+            remaining.append(piece if piece.clock >= at else _slice_from(piece, at))
             ends[piece.client] = piece.end
-    return once
+    return remaining
 
 
-def _joined(deletions: Iterable[Deletion]) -> list[Deletion]:
-    """Deletions by their clocks, without overlaps: Yjs loses count if there are any."""
-    joined: list[Deletion] = []
+def _merge_deletions(deletions: Iterable[Deletion]) -> list[Deletion]:
+    """Return deletions ordered by clock, without overlaps, which Yjs would miscount."""
+    merged: list[Deletion] = []
     for deletion in sorted(deletions):
-        last = joined[-1] if joined else None
+        last = merged[-1] if merged else None
         if last and last.client == deletion.client and deletion.clock <= last.end:
-            joined[-1] = last._replace(end=max(last.end, deletion.end))
+            merged[-1] = last._replace(end=max(last.end, deletion.end))
         else:
-            joined.append(deletion)
-    return joined
+            merged.append(deletion)
+    return merged
 
 
-def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tuple[list[Piece], list[Piece]]:
-    """Those pieces that can be taken, in an order in which they can, and the others; moves the known clocks on.
+def _order_by_dependency(
+    pieces: Iterable[Piece], known: dict[int, int], unknown: int
+) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces that can be applied, in order, and the remaining ones. Advance the known clocks.
 
-    Pieces come by their clocks. Clients that are not ``known`` count as having come to the clock ``unknown``.
+    Pieces are ordered by clock. ``unknown`` is the clock of clients that are not in ``known``.
     """
     queues: dict[int, deque[Piece]] = {}
     for piece in pieces:
         queues.setdefault(piece.client, deque()).append(piece)
-    taken: list[Piece] = []
-    held: dict[int, list[tuple[int, int]]] = {}  # by the client they need: up to which clock, and who
+    resolved: list[Piece] = []
+    held: dict[int, list[tuple[int, int]]] = {}  # by the client they need: the clock, and the waiting client
     ready = list(queues)
     while ready:
         client = ready.pop()
@@ -271,96 +291,99 @@ def _ordered(pieces: Iterable[Piece], known: dict[int, int], unknown: int) -> tu
             at = known.get(client, unknown)
             if piece.end > at:
                 if piece.clock < at:
-                    piece = queue[0] = _rest(piece, at)
+                    piece = queue[0] = _slice_from(piece, at)
                 needs = ((client, piece.clock), *piece.needs.items())
                 lack = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
                 if lack is not None:
                     heappush(held.setdefault(lack[0], []), (lack[1], client))
                     break
                 known[client] = piece.end
-                taken.append(piece)
+                resolved.append(piece)
             queue.popleft()
         waiting = held.get(client, [])
         while waiting and waiting[0][0] <= known.get(client, unknown):
             ready.append(heappop(waiting)[1])
-    return taken, sorted((piece for queue in queues.values() for piece in queue), key=_place)
+    return resolved, sorted((piece for queue in queues.values() for piece in queue), key=_sort_key)
 
 
 def count_pieces(update: bytes) -> int:
-    """Return the number of pieces of an update; at least as many if they are of several clients. It is not scanned.
-
-    Raises :class:`MalformedUpdate`.
-    """
-    reader = Reader(update)
-    clients = reader.count()
-    return 0 if clients == 0 else reader.count() if clients == 1 else len(update) // _SMALLEST
-
-
-def recount_pieces(update: bytes) -> int:
-    """Return the number of pieces of an update. Raises :class:`MalformedUpdate`."""
-    return len(_apart(update)[0])
-
-
-def parts(
-    update: bytes, most: int, known: Mapping[int, int] | None = None, held: int = 0, search: float = 0.0
-) -> tuple[UpdateSummary, list[bytes]]:
-    """Split an update into parts that are as if they had been sent so, to be applied one after the other.
-
-    Args:
-        update: The update.
-        most: The cost of a part at most, unless it is of one piece: 1 for each piece or deletion, and
-            for a search.
-        known: How far the document has the pieces of each client.
-        held: The pieces of the document.
-        search: The cost, for each piece of the document and the update, of a piece whose place is searched for.
-
-    Returns:
-        What the update holds, and the parts.
+    """Return the number of pieces of an update without scanning it; an upper bound if it has several clients.
 
     Raises:
         MalformedUpdate: The update cannot be read.
     """
-    walk = scan_update(update)
-    pieces, deletions = _apart(update)
+    reader = Reader(update)
+    clients = reader.count()
+    return 0 if clients == 0 else reader.count() if clients == 1 else len(update) // _MIN_PIECE_BYTES
+
+
+def recount_pieces(update: bytes) -> int:
+    """Return the exact number of pieces of an update. Raises :class:`MalformedUpdate`."""
+    return len(_parse(update)[0])
+
+
+def split_update(
+    update: bytes, max_cost: int, known: Mapping[int, int] | None = None, piece_count: int = 0, search_cost: float = 0.0
+) -> tuple[UpdateSummary, list[bytes]]:
+    """Split an update into chunks, to be applied in order.
+
+    Args:
+        update: The update.
+        max_cost: Maximum cost of a chunk of several pieces: 1 for each piece or deletion, plus the search costs.
+        known: The next clock of each client in the document.
+        piece_count: The number of pieces of the document.
+        search_cost: Cost for each piece of the document and the update, of a piece that needs a search.
+
+    Returns:
+        A summary of the update, and the chunks.
+
+    Raises:
+        MalformedUpdate: The update cannot be read.
+    """
+    summary = scan_update(update)
+    pieces, deletions = _parse(update)
     known = known or {}
     costs = (
-        {piece[:2]: 1 + search * _needs_search(piece, known) * (held + len(pieces)) for piece in pieces}
-        if search
+        {piece[:2]: 1 + search_cost * _needs_search(piece, known) * (piece_count + len(pieces)) for piece in pieces}
+        if search_cost
         else {}
     )
-    joined = _joined(deletions)  # overlapping ones would be applied again and again
-    few = len(pieces) + len(deletions) <= most and sum(costs.values()) + len(deletions) <= most
-    if few and len(joined) == len(deletions):
-        return walk, [update]
-    pieces.sort(key=_place)
+    merged = _merge_deletions(deletions)  # overlapping ones would be applied repeatedly
+    small = len(pieces) + len(deletions) <= max_cost and sum(costs.values()) + len(deletions) <= max_cost
+    if small and len(merged) == len(deletions):
+        return summary, [update]
+    pieces.sort(key=_sort_key)
     begun: dict[int, int] = {}
     for piece in pieces:
         begun.setdefault(piece.client, piece.clock)
-    # What is not in it counts as known; behind a gap in it, that can be wrong, and pieces wait for others.
-    taken, left = _ordered(pieces, begun, _LARGEST_CLOCK)
-    return walk, [
-        *(encoded(some, ()) for some in _chunks([*taken, *left], most, lambda piece: costs.get(piece[:2], 1))),
-        *(encoded((), some) for some in _chunks(joined, most, lambda _: 1)),
+    # Clocks outside the update count as known. After a gap that can be wrong: such pieces are held back.
+    resolved, blocked = _order_by_dependency(pieces, begun, _MAX_CLOCK)
+    return summary, [
+        *(
+            encode(chunk, ())
+            for chunk in _chunks([*resolved, *blocked], max_cost, lambda piece: costs.get(piece[:2], 1))
+        ),
+        *(encode((), chunk) for chunk in _chunks(merged, max_cost, lambda _: 1)),
     ]
 
 
-def _chunks(things: list[T], most: float, cost: Callable[[T], float]) -> Iterable[list[T]]:
+def _chunks(items: list[T], max_cost: float, cost: Callable[[T], float]) -> Iterable[list[T]]:
     chunk: list[T] = []
     total = 0.0
-    for thing in things:
-        total += cost(thing)
-        if chunk and total > most:
+    for item in items:
+        total += cost(item)
+        if chunk and total > max_cost:
             yield chunk
-            chunk, total = [], cost(thing)
-        chunk.append(thing)
+            chunk, total = [], cost(item)
+        chunk.append(item)
     if chunk:
         yield chunk
 
 
 def _needs_search(piece: Piece, known: Mapping[int, int]) -> bool:
-    """Return whether the library may look at many pieces of the document to find the place of this one (YATA).
+    """Return whether Yrs may visit many pieces of the document to place this one (YATA).
 
-    It does not for a piece that continues one that is new: nothing else is behind that yet.
+    It does not for a piece that continues a new piece: nothing follows that yet.
     """
     reader = Reader(piece.data)
     info = reader.byte()
@@ -368,45 +391,53 @@ def _needs_search(piece: Piece, known: Mapping[int, int]) -> bool:
         return False
     if not info & _ORIGIN:
         return True
-    client, clock = reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK)
+    client, clock = reader.number(_MAX_CLIENT), reader.number(_MAX_CLOCK)
     return client != piece.client or clock != piece.clock - 1 or clock < known.get(client, 0)
 
 
-def _place(piece: Piece) -> tuple[int, int, int]:
+def _sort_key(piece: Piece) -> tuple[int, int, int]:
     return piece.client, piece.clock, -piece.end
 
 
-def _apart(update: bytes) -> tuple[list[Piece], list[Deletion]]:
-    """The pieces of an update that was walked."""
+def _parse(update: bytes) -> tuple[list[Piece], list[Deletion]]:
+    """Return the pieces and deletions of a validated update."""
     reader = Reader(update)
     pieces: list[Piece] = []
     for _ in range(reader.count()):
-        structs, client, clock = reader.count(), reader.number(_LARGEST_CLIENT), reader.number(_LARGEST_CLOCK)
+        structs, client, clock = reader.count(), reader.number(_MAX_CLIENT), reader.number(_MAX_CLOCK)
         for _ in range(structs):
-            start = reader.at
-            piece = _piece(reader, client, clock)
+            start = reader.position
+            piece = _read_piece(reader, client, clock)
             if update[start] & 0x1F != _SKIP:
                 pieces.append(piece)
             clock = piece.end
     deletions: list[Deletion] = []
     for _ in range(reader.count()):
-        client = reader.number(_LARGEST_CLIENT)
+        client = reader.number(_MAX_CLIENT)
         for _ in range(reader.count()):
-            clock = reader.number(_LARGEST_CLOCK)
-            deletions.append(Deletion(client, clock, clock + reader.number(_LARGEST_CLOCK)))
+            clock = reader.number(_MAX_CLOCK)
+            deletions.append(Deletion(client, clock, clock + reader.number(_MAX_CLOCK)))
     return pieces, deletions
 
 
-def _piece(reader: Reader, client: int, clock: int) -> Piece:
-    """The next piece of an update."""
+def _read_piece(reader: Reader, client: int, clock: int) -> Piece:
+    """Read the next piece of an update."""
     own = UpdateSummary({}, {}, {}, [], {})
-    start = reader.at
-    end = _struct(reader, own, client, clock)
-    return Piece(client, clock, end, reader.data[start : reader.at], own.needs, own.cuts, own.pairs.get(client, ()))
+    start = reader.position
+    end = _scan_piece(reader, own, client, clock)
+    return Piece(
+        client,
+        clock,
+        end,
+        reader.data[start : reader.position],
+        own.needs,
+        own.cuts,
+        own.low_surrogates.get(client, ()),
+    )
 
 
-def _rest(piece: Piece, clock: int) -> Piece:
-    """What a piece has from a clock on, cut as Yjs does: it goes on after the character before."""
+def _slice_from(piece: Piece, clock: int) -> Piece:
+    """Return the part of a piece from a clock on, cut as Yjs does: its origin is the preceding character."""
     reader = Reader(piece.data)
     info = reader.byte()
     kind, right = info & 0x1F, info & _RIGHT_ORIGIN
@@ -414,7 +445,7 @@ def _rest(piece: Piece, clock: int) -> Piece:
     if kind != _GC:
         origin = b""
         for _ in range(bool(info & _ORIGIN) + bool(right)):
-            origin = lib0.number(reader.number(_LARGEST_CLIENT)) + lib0.number(reader.number(_LARGEST_CLOCK))
+            origin = lib0.number(reader.number(_MAX_CLIENT)) + lib0.number(reader.number(_MAX_CLOCK))
         if not origin:
             reader.number(1)
             reader.string()
@@ -425,11 +456,11 @@ def _rest(piece: Piece, clock: int) -> Piece:
         data += lib0.string(text.decode("utf-16-le"))
     else:
         data += lib0.number(piece.end - clock)
-    return _piece(Reader(data), piece.client, clock)
+    return _read_piece(Reader(data), piece.client, clock)
 
 
-def encoded(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
-    """An update of these pieces, in the order of each client's clocks."""
+def encode(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
+    """Return an update with these pieces, ordered by the clocks of each client."""
     sections: dict[int, list[bytes]] = {}
     starts: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -442,10 +473,10 @@ def encoded(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
         section.append(piece.data)
         ends[piece.client] = piece.end
     out = [lib0.number(len(sections))]
-    for client, section in sorted(sections.items(), reverse=True):  # Yjs relies on the order when it merges updates
+    for client, section in sorted(sections.items(), reverse=True):  # Yjs relies on this order when it merges updates
         out += [lib0.number(len(section)), lib0.number(client), lib0.number(starts[client]), *section]
     ranges: dict[int, list[tuple[int, int]]] = {}
-    for client, clock, end in _joined(deletions):
+    for client, clock, end in _merge_deletions(deletions):
         ranges.setdefault(client, []).append((clock, end))
     out.append(lib0.number(len(ranges)))
     for client, parts in sorted(ranges.items(), reverse=True):

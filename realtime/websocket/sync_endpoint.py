@@ -77,13 +77,13 @@ async def sync(socket: WebSocket, id: str) -> None:
     caller = caller_of(socket, principal)
     direct = direct_websocket(socket)
     if direct is not None:
-        peer = services.rooms.member(direct.connection, principal, caller)
+        peer = services.rooms.create_peer(direct.connection, principal, caller)
         handler = SyncHandler(direct.connection, services, peer, slot)
         handler.wait_for(handler.join(int(id), socket.query_params.get("created")))
         direct.take_over(handler)
         return
     adapter = AsgiAdapter(socket)
-    peer = services.rooms.member(adapter, principal, caller)
+    peer = services.rooms.create_peer(adapter, principal, caller)
     services.metrics.clients["sync"].inc()
     tasks = [asyncio.create_task(_serve(socket, services.rooms, int(id), peer)), asyncio.create_task(adapter.run())]
     try:

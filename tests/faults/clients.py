@@ -109,7 +109,7 @@ class Typed(Text):
         answer = super().take(message)
         if answer is not None:  # everything that the server lacks is sent as one update
             payload = _payload(answer)
-            if payload == crdt.EMPTY:
+            if payload == crdt.EMPTY_UPDATE:
                 self._had = self.typed
             else:
                 self._marks[payload] = self.typed

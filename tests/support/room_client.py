@@ -58,7 +58,7 @@ class Text:
     """The text of a client. It responds to messages of the server and tracks which of its updates were acknowledged."""
 
     def __init__(self, client: int | None = None) -> None:
-        self.client = client or crdt.new_client()
+        self.client = client or crdt.new_client_id()
         self.document = TextDocument(client=self.client)
         self.acknowledged: set[bytes] = set()
         self.written: list[bytes] = []
@@ -154,7 +154,7 @@ class Seat:
     async def sit(self, rooms: Rooms, note: int, *, writes: bool = True, principal: Principal = UNRESTRICTED) -> Self:
         """Join a room, and exchange missing updates."""
         caller = "127.0.0.1" if principal.name is None else principal.name
-        self.member = rooms.member(self, principal, caller, writes=writes)
+        self.member = rooms.create_peer(self, principal, caller, writes=writes)
         self.room = await rooms.join(note, self.member)
         await self.say(self.text.hello())
         return self

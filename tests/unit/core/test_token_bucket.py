@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realtime.core.token_bucket import TokenBucket
-from realtime.rooms.participants import GATHERED
+from realtime.rooms.participants import MIN_BROADCAST_DELAY_SECONDS
 from realtime.rooms.peer import STATES_BURST, STATES_PER_SECOND
 
 
@@ -25,5 +25,5 @@ def test_stock_client_may_move_its_cursor_with_every_frame_among_many() -> None:
     """A frame takes 1/60 s, and the client sends back every packet of states that it receives."""
     allowance = TokenBucket(STATES_PER_SECOND, STATES_BURST, 0)
     moves = [frame / 60 for frame in range(60 * 60)]
-    echoes = [number * GATHERED for number in range(int(60 / GATHERED))]
+    echoes = [number * MIN_BROADCAST_DELAY_SECONDS for number in range(int(60 / MIN_BROADCAST_DELAY_SECONDS))]
     assert all(allowance.consume(1, now) for now in sorted([*moves, *echoes]))

@@ -98,7 +98,7 @@ async def hire(settings: Settings) -> AsyncIterator[Hire]:
 
 async def loaded(settings: Settings, id: int) -> str:
     """Return the text as a new worker would load it."""
-    async with working(settings, "tend", "finish texts") as fresh:
+    async with working(settings, "tend", "recover texts") as fresh:
         seat = await Seat().sit(fresh.rooms, id)
         return str(seat.text)
 

@@ -6,7 +6,15 @@ import pytest
 
 from realtime.errors import MalformedUpdate
 from realtime.rooms import lib0
-from realtime.rooms.awareness import MAX_CLOCK, OUTDATED, Awareness, ClientState, checked, count_of, decoded
+from realtime.rooms.awareness import (
+    MAX_CLOCK,
+    OUTDATED_SECONDS,
+    Awareness,
+    ClientState,
+    check_state,
+    count_states,
+    decode_states,
+)
 
 
 def states(*entries: tuple[int, int, str]) -> bytes:
@@ -18,60 +26,63 @@ def states(*entries: tuple[int, int, str]) -> bytes:
 def test_take_returns_only_news() -> None:
     room = Awareness()
     one = ClientState(1, 1, '{"a":1}')
-    assert room.take([one], 0) == ([one], b"")
-    assert room.take([one], 1) == ([], b"")
-    assert room.take([ClientState(1, 0, "{}")], 1) == ([], b"")
+    assert room.apply([one], 0) == ([one], b"")
+    assert room.apply([one], 1) == ([], b"")
+    assert room.apply([ClientState(1, 0, "{}")], 1) == ([], b"")
     newer = ClientState(1, 2, "{}")
-    assert room.take([newer], 1) == ([newer], b"")
-    assert room.everyone() == states((1, 2, "{}"))
+    assert room.apply([newer], 1) == ([newer], b"")
+    assert room.encode_present() == states((1, 2, "{}"))
     assert len(room) == 1
 
 
 def test_take_ignores_clocks_that_leave_no_room_to_go_on() -> None:
     room = Awareness()
     last = ClientState(1, MAX_CLOCK, "{}")
-    assert room.take([ClientState(2, MAX_CLOCK + 1, "{}"), last], 0) == ([last], b"")
-    assert room.everyone() == states((1, MAX_CLOCK, "{}"))
+    assert room.apply([ClientState(2, MAX_CLOCK + 1, "{}"), last], 0) == ([last], b"")
+    assert room.encode_present() == states((1, MAX_CLOCK, "{}"))
 
 
 def test_client_that_left_is_gone_at_its_clock_and_returns_with_the_next() -> None:
     room = Awareness()
-    room.take([ClientState(1, 5, "{}")], 0)
-    assert room.leave({1, 2}, 1) == {1}
-    assert room.states({1, 2}) == states((1, 5, "null"))
-    assert room.everyone() == b""
-    assert room.leave({1}, 1) == set()
-    assert room.take([ClientState(1, 5, "{}")], 2) == ([], states((1, 5, "null")))  # its sender is told that it is gone
+    room.apply([ClientState(1, 5, "{}")], 0)
+    assert room.remove({1, 2}, 1) == {1}
+    assert room.encode({1, 2}) == states((1, 5, "null"))
+    assert room.encode_present() == b""
+    assert room.remove({1}, 1) == set()
+    assert room.apply([ClientState(1, 5, "{}")], 2) == (
+        [],
+        states((1, 5, "null")),
+    )  # its sender is told that it is gone
     back = ClientState(1, 6, "{}")
-    assert room.take([back], 3) == ([back], b"")
+    assert room.apply([back], 3) == ([back], b"")
 
 
 def test_client_that_repeats_its_clock_with_null_is_gone() -> None:
     room = Awareness()
-    room.take([ClientState(1, 5, "{}")], 0)
+    room.apply([ClientState(1, 5, "{}")], 0)
     gone = ClientState(1, 5, "null")
-    assert room.take([gone], 1) == ([gone], b"")
-    assert not room.is_here(1)
+    assert room.apply([gone], 1) == ([gone], b"")
+    assert not room.is_present(1)
 
 
 def test_silent_client_is_gone_and_then_forgotten() -> None:
     room = Awareness()
-    room.take([ClientState(1, 1, "{}"), ClientState(2, 1, "{}")], 0)
-    room.take([ClientState(2, 2, "{}")], OUTDATED)
-    assert room.expire(OUTDATED) == (set(), set())
-    assert room.expire(OUTDATED + 1) == ({1}, set())
-    assert room.everyone() == states((2, 2, "{}"))
-    assert room.expire(3 * OUTDATED) == ({2}, {1})
-    assert room.expire(5 * OUTDATED) == (set(), {2})
+    room.apply([ClientState(1, 1, "{}"), ClientState(2, 1, "{}")], 0)
+    room.apply([ClientState(2, 2, "{}")], OUTDATED_SECONDS)
+    assert room.expire(OUTDATED_SECONDS) == (set(), set())
+    assert room.expire(OUTDATED_SECONDS + 1) == ({1}, set())
+    assert room.encode_present() == states((2, 2, "{}"))
+    assert room.expire(3 * OUTDATED_SECONDS) == ({2}, {1})
+    assert room.expire(5 * OUTDATED_SECONDS) == (set(), {2})
     assert room.characters == len(room) == 0
 
 
 def test_characters_are_those_of_all_states() -> None:
     room = Awareness()
-    room.take([ClientState(1, 1, "[1,2]"), ClientState(2, 1, "{}")], 0)
-    room.take([ClientState(1, 2, "[]")], 0)
+    room.apply([ClientState(1, 1, "[1,2]"), ClientState(2, 1, "{}")], 0)
+    room.apply([ClientState(1, 2, "[]")], 0)
     assert room.characters == room.size([1, 2, 3]) == 4
-    room.leave([1], 1)
+    room.remove([1], 1)
     assert room.characters == len("null") + 2
 
 
@@ -94,12 +105,12 @@ def test_characters_are_those_of_all_states() -> None:
 @pytest.mark.parametrize("name", [None, "ann"])
 def test_state_that_clients_cannot_read_is_refused(state: str, name: str | None) -> None:
     with pytest.raises(MalformedUpdate):
-        checked(ClientState(2, 1, state), name)
+        check_state(ClientState(2, 1, state), name)
 
 
 @pytest.mark.parametrize("state", ["[" * 50 + "]" * 50, "[" + "[]," * 2000 + "1e308]"])
 def test_state_of_few_levels_is_accepted(state: str) -> None:
-    assert checked(ClientState(2, 1, state)) == ClientState(2, 1, state)
+    assert check_state(ClientState(2, 1, state)) == ClientState(2, 1, state)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +118,11 @@ def test_state_of_few_levels_is_accepted(state: str) -> None:
 )
 def test_message_that_is_no_list_of_states_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedUpdate):
-        decoded(data)
+        decode_states(data)
 
 
 def test_count_is_known_before_the_states_are_decoded() -> None:
-    assert count_of(states((1, 1, "{}"), (2, 1, "{}"))) == 2
+    assert count_states(states((1, 1, "{}"), (2, 1, "{}"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_count_is_known_before_the_states_are_decoded() -> None:
 )
 def test_names(state: str, name: str | None) -> None:
     room = Awareness()
-    room.take([checked(ClientState(1, 1, state))], 0)
+    room.apply([check_state(ClientState(1, 1, state))], 0)
     assert room.name_of([9, 1]) == name
 
 
@@ -147,4 +158,4 @@ def test_names(state: str, name: str | None) -> None:
     ],
 )
 def test_checked_state_has_the_name_of_the_user_and_keeps_the_rest(state: str, signed: str) -> None:
-    assert checked(ClientState(1, 4, state), "ann") == ClientState(1, 4, signed)
+    assert check_state(ClientState(1, 4, state), "ann") == ClientState(1, 4, signed)

@@ -17,8 +17,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0
-from realtime.rooms.crdt import EMPTY, NOTHING, TextDocument, compacted, genesis
-from realtime.rooms.yjs_update import PendingUpdates, clocks_of, parts, scan_update
+from realtime.rooms.crdt import EMPTY_STATE_VECTOR, EMPTY_UPDATE, TextDocument, compact, genesis
+from realtime.rooms.yjs_update import PendingUpdates, decode_state_vector, scan_update, split_update
 from tests.support.harness import UNIT
 from tests.support.shared_text import PIECES, Author, authored
 
@@ -55,7 +55,7 @@ def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
     assert str(document) == text
     assert not document.waits
     assert document.length == len(text.encode())
-    assert str(TextDocument([compacted(updates)])) == text
+    assert str(TextDocument([compact(updates)])) == text
     assert str(TextDocument([pycrdt.merge_updates(*shuffled)])) == text
 
 
@@ -71,7 +71,7 @@ def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> Non
     document = TextDocument(first)
     for _ in range(2):
         document = TextDocument([document.since()])
-    document = TextDocument([compacted([document.since()])])
+    document = TextDocument([compact([document.since()])])
     for place in late:
         document.apply(updates[place])
     assert str(document) == text
@@ -104,8 +104,8 @@ def test_since_brings_what_is_missing(seed: int) -> None:
         other.apply(document.since(other.state))
         assert str(other) == text
     assert document.since(document.state) == TextDocument(updates).since(document.state)
-    assert TextDocument().since() == EMPTY
-    assert TextDocument().state == NOTHING
+    assert TextDocument().since() == EMPTY_UPDATE
+    assert TextDocument().state == EMPTY_STATE_VECTOR
 
 
 @settings(max_examples=40, deadline=None)
@@ -212,24 +212,24 @@ def test_junk_is_refused_or_an_update(data: bytes) -> None:
     ("update", "why"),
     [
         (b"", "number"),
-        (b"\xff\xff\xff\xff\x07\0", "at most"),
-        (b"\1\1\1\0\x04\1\x05other\1a\0", "elsewhere"),
+        (b"\xff\xff\xff\xff\x07\0", "more than the limit"),
+        (b"\1\1\1\0\x04\1\x05other\1a\0", "other than the text"),
         (b"\1\1\1\0\x04\0\1\0\1a\0", "nested"),
         (b"\1\1\1\0\x24\1\x07content\1k\1a\0", "key"),
         (b"\1\1\1\0\x07\1\x07content\2\0", "nested types"),
         (b"\1\1\1\0\x08\1\x07content\1\x77\1a\0", "values"),
         (b"\1\1\1\0\x05\1\x07content\1a\0", "embedded"),
         (b"\1\1\1\0\x09\1\x07content\1a\0", "documents"),
-        (b"\1\1\1\0\x04\1\x07content\0\0", "no length"),
-        (b"\1\1\1\0\0\0\0", "no length"),
-        (b"\1\0\1\0\0", "without anything"),
+        (b"\1\1\1\0\x04\1\x07content\0\0", "length 0"),
+        (b"\1\1\1\0\0\0\0", "length 0"),
+        (b"\1\0\1\0\0", "without pieces"),
         (b"\2\1\1\0\0\1\1\1\1\0\1\0", "twice"),
-        (b"\1\2\1\0" + (b"\0" + number(2**31 - 1)) * 2 + b"\0", "too far"),
+        (b"\1\2\1\0" + (b"\0" + number(2**31 - 1)) * 2 + b"\0", "clock that is too high"),
         (item(1, 0, "x")[:-2] + b"\xff\0", "UTF-8"),
         # Yjs throws at these three, or does not decide where they go.
-        (item(1, 3, "x", (1, 3)), "upon itself"),
-        (item(1, 3, "x", None, (1, 7)), "upon itself"),
-        (item(1, 3, "x", (2, 3), (2, 3)), "both sides"),
+        (item(1, 3, "x", (1, 3)), "depends on itself"),
+        (item(1, 3, "x", None, (1, 7)), "depends on itself"),
+        (item(1, 3, "x", (2, 3), (2, 3)), "same left and right origin"),
     ],
 )
 def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
@@ -250,12 +250,12 @@ def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
 def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str) -> None:
     """Yrs would lose count, and what it encodes afterwards could not be read by anybody."""
     document = TextDocument([item(1, 0, "x🦜y")])
-    with pytest.raises(MalformedUpdate, match="in two"):
+    with pytest.raises(MalformedUpdate, match="surrogate pair"):
         document.apply(update)
     assert str(TextDocument([document.since()])) == "x🦜y"
     assert not document.waits
     reloaded = TextDocument([document.since()])
-    with pytest.raises(MalformedUpdate, match="in two"):
+    with pytest.raises(MalformedUpdate, match="surrogate pair"):
         reloaded.apply(update)
     # In the other order, the character is refused that something waits to go into.
     waiting = TextDocument([update])
@@ -266,7 +266,7 @@ def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str
 
 def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
     document = TextDocument([item(1, 0, "x🦜y")])
-    with pytest.raises(MalformedUpdate, match="in two"):
+    with pytest.raises(MalformedUpdate, match="surrogate pair"):
         document.since(b"\1\1\2")
 
 
@@ -306,7 +306,7 @@ def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, a
     other.apply(update)
     assert str(document) == str(other) == after
     assert other.state == document.state
-    assert str(TextDocument([compacted([first, update])])) == after
+    assert str(TextDocument([compact([first, update])])) == after
 
 
 def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
@@ -318,7 +318,7 @@ def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
 
 
 def test_genesis_of_nothing_is_nothing() -> None:
-    assert genesis("") == EMPTY
+    assert genesis("") == EMPTY_UPDATE
     assert str(TextDocument([genesis("")])) == ""
     assert genesis("a") != genesis("a")
 
@@ -326,8 +326,8 @@ def test_genesis_of_nothing_is_nothing() -> None:
 def test_compaction_forgets_what_was_deleted() -> None:
     document = TextDocument(client=1)
     updates = [document.edit([(0, 0, "x" * 10_000)]), document.edit([(1, 9_999, "")])]
-    assert len(compacted(updates)) < 200
-    assert str(TextDocument([compacted(updates)])) == "xx"
+    assert len(compact(updates)) < 200
+    assert str(TextDocument([compact(updates)])) == "xx"
 
 
 class Peers(RuleBasedStateMachine):
@@ -370,12 +370,12 @@ class Peers(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 2))
     def compact(self, place: int) -> None:
-        self.stored[place] = [compacted(self.stored[place])]
+        self.stored[place] = [compact(self.stored[place])]
 
     @rule(place=st.integers(0, 2))
     def reload(self, place: int) -> None:
         before = str(self.documents[place])
-        self.documents[place] = TextDocument(self.stored[place], client=crdt.new_client())
+        self.documents[place] = TextDocument(self.stored[place], client=crdt.new_client_id())
         assert str(self.documents[place]) == before
 
     @invariant()
@@ -418,15 +418,15 @@ def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
 def test_what_is_known_is_no_news() -> None:
     one, other = TextDocument(client=1), TextDocument(client=2)
     first, second = one.edit([(0, 0, "hello")]), one.edit([(0, 2, "")])
-    assert other.offer(first)
-    assert other.offer(second)
-    assert not other.offer(first)
-    assert not other.offer(second)
-    assert not other.offer(one.since())
+    assert other.apply_if_new(first)
+    assert other.apply_if_new(second)
+    assert not other.apply_if_new(first)
+    assert not other.apply_if_new(second)
+    assert not other.apply_if_new(one.since())
     late = one.edit([(0, 0, "x")])
     later = one.edit([(1, 1, "y")])
-    assert other.offer(later)  # it waits
-    assert other.offer(late)
+    assert other.apply_if_new(later)  # it waits
+    assert other.apply_if_new(late)
     assert str(other) == "xyllo"
 
 
@@ -442,15 +442,15 @@ def test_nul_is_refused() -> None:
 def test_an_update_in_parts_makes_the_same(seed: int, most: int) -> None:
     text, updates = authored(seed)
     for whole in (TextDocument(updates).since(), pycrdt.merge_updates(*updates)):
-        walk, pieces = parts(whole, most)
+        walk, pieces = split_update(whole, most)
         document = TextDocument()
-        assert document.follows(walk)
+        assert document.has_dependencies_of(walk)
         for part in pieces:
-            assert len(parts(part, most)[1]) == 1
+            assert len(split_update(part, most)[1]) == 1
             document.apply(part)
             assert not document.waits
         assert str(document) == text
-        assert clocks_of(document.state) == clocks_of(TextDocument(updates).state)
+        assert decode_state_vector(document.state) == decode_state_vector(TextDocument(updates).state)
 
 
 def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
@@ -461,7 +461,7 @@ def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
         author._made(before)
     one, two, three, four = author.updates
     document = TextDocument()
-    for part in parts(pycrdt.merge_updates(one, three, four), 1)[1]:
+    for part in split_update(pycrdt.merge_updates(one, three, four), 1)[1]:
         document.apply(part)
     assert str(document) == "one"
     document.apply(two)
@@ -475,6 +475,6 @@ def test_what_waits_in_the_worst_order_is_taken_in_linear_time() -> None:
     rest = b"".join(b"\1" + number(one) + b"\0\x84" + number(one + 1) + b"\0\1a" for one in range(1, many + 1))
     waiting.add(number(many + 1) + rest + b"\1" + end + b"\0", {})
     started = time.thread_time()
-    assert len(waiting.taken({})) == many + 1
+    assert len(waiting.pop_ready({})) == many + 1
     assert time.thread_time() - started < UNIT
     assert not waiting

@@ -120,7 +120,7 @@ async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
     await good.append(" kept")
     with monkeypatch.context() as patch:
         patch.setattr(TextDocument, "apply", _breaks)
-        with pytest.raises(MalformedUpdate, match="breaks"):
+        with pytest.raises(MalformedUpdate, match="cannot be applied"):
             await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
     await good.append(" and more")
     await eventually(lambda: good.text.all_acknowledged)
@@ -202,7 +202,7 @@ async def test_strange_states_keep_no_update_from_the_journal(hire: Hire, settin
 async def test_a_worker_takes_up_what_another_left(
     hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
+    monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
         id = await dying.make("text")

@@ -31,7 +31,7 @@ Heard = list[tuple[list[tuple[Source, Row]], bool]]
 
 def crowded(one: Journal[Source]) -> bool:
     """Whether too much waits."""
-    return one.crowded
+    return one.overloaded
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def test_limits(settings: Settings) -> None:
             assert await large[-1]
         assert not crowded(one)
         sizes = [[len(b"".join(row.updates)) for _, row in rows] for rows, _ in heard]
-        assert max(max(some) for some in sizes) <= journal.MOST_ROW
+        assert max(max(some) for some in sizes) <= journal.MAX_ROW_BYTES
         assert sum(map(sum, sizes)) == 7 * 3_000_000
 
 

@@ -13,7 +13,7 @@ from realtime.errors import MalformedUpdate
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.rooms import lib0, loader, protocol
 from realtime.rooms.crdt import TextDocument
-from realtime.rooms.peer import BURST, PeerRefused
+from realtime.rooms.peer import UPDATES_BURST, PeerRefused
 from tests.support.harness import eventually
 from tests.support.room_client import Seat, Text, state_of
 from tests.unit.rooms.conftest import Hire, content_is
@@ -29,7 +29,7 @@ async def test_too_many_updates_at_once(hire: Hire) -> None:
     id = await worker.make()
     seat, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
     with pytest.raises(PeerRefused) as refused:
-        for _ in range(2 * BURST):
+        for _ in range(2 * UPDATES_BURST):
             await seat.append("x")
     assert refused.value.code == CloseCode.TOO_MANY
     await neighbour.append("y")
@@ -46,8 +46,8 @@ async def test_state_vector_far_beyond_the_text_is_refused(hire: Hire) -> None:
 
 
 async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_BURST", 100_000)
-    monkeypatch.setattr("realtime.rooms.peer.ANSWER_BYTES_PER_SECOND", 1)
+    monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_BURST", 100_000)
+    monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_PER_SECOND", 1)
     worker = await hire()
     id = await worker.make("x" * 150_000)
     seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
@@ -58,7 +58,7 @@ async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest
 
 
 async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realtime.rooms.room.SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("realtime.rooms.room.SLOW_UPDATE_SECONDS", -1.0)
     worker = await hire()
     id = await worker.make()
     seats = [await Seat().sit(worker.rooms, id) for _ in range(3)]
@@ -95,7 +95,7 @@ async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
 
 async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the remaining text counts against the limit of the state."""
-    monkeypatch.setattr(loader, "MAX_STATE", 20_000)
+    monkeypatch.setattr(loader, "MAX_STATE_BYTES", 20_000)
     worker = await hire()
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
@@ -163,7 +163,7 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
             case _:
                 frame = bytearray(choose.randbytes(choose.randrange(60)))
         hostile = Seat()
-        hostile.member = worker.rooms.member(hostile, UNRESTRICTED, "127.0.0.1", writes=number % 10 == 0)
+        hostile.member = worker.rooms.create_peer(hostile, UNRESTRICTED, "127.0.0.1", writes=number % 10 == 0)
         hostile.room = neighbour.room
         try:
             await hostile.say(bytes(frame))

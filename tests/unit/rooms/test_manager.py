@@ -40,7 +40,7 @@ async def test_one_genesis_of_twenty_at_once(settings: Settings, hire: Hire) -> 
     first = await hire()
     id = await first.make("made once 🦜 ")
     async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(working(settings, "tend", "finish texts")) for _ in range(20)]
+        workers = [await stack.enter_async_context(working(settings, "tend", "recover texts")) for _ in range(20)]
         seats = await asyncio.gather(*(Seat().sit(worker.rooms, id) for worker in workers))
         assert {str(seat.text) for seat in seats} == {"made once 🦜 "}
         await asyncio.gather(*(seat.append(f"{number};") for number, seat in enumerate(seats)))
@@ -58,7 +58,7 @@ async def test_unknown_notes_have_no_room(hire: Hire) -> None:
     id = await worker.make()
     seat = await Seat().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
-    worker.rooms.gone(id, 2)
+    worker.rooms.note_deleted(id, 2)
     await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
         await Seat().sit(worker.rooms, id)
@@ -75,7 +75,7 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
         await worker.notes.delete(UNRESTRICTED, id, None, None)
-        worker.rooms.gone(id, 2)
+        worker.rooms.note_deleted(id, 2)
         return stored
 
     monkeypatch.setattr(worker.store.texts, "read", late)
@@ -106,7 +106,7 @@ async def test_what_is_told_while_a_room_is_loaded_is_in_it(hire: Hire) -> None:
         found = await read(*arguments, **more)
         await seat.append("meanwhile ")
         await eventually(lambda: seat.text.all_acknowledged)
-        await eventually(lambda: other.rooms._rooms[id]._early)
+        await eventually(lambda: other.rooms._rooms[id]._deferred)
         return found
 
     other.store.texts.read = slow  # type: ignore[method-assign]

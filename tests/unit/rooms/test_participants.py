@@ -85,10 +85,10 @@ async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
     seat.member.principal = Principal(keys=frozenset({"*", "@ann"}), name="ann")
     assert seat.room.participants.name_of(seat.member) == "ann"
     await seat.say(state_of(1, 1, '{"user": {"name": "Root"}}'))
-    assert b'"name":"ann"' in seat.room.participants.everyone()[0]
+    assert b'"name":"ann"' in seat.room.participants.awareness_messages()[0]
     seat.member.principal = Principal(keys=frozenset({"*", "link:1"}))
     await seat.say(state_of(1, 2, '{"user": {"name": "ann"}}'))
-    assert b'"name":"Guest"' in seat.room.participants.everyone()[0]
+    assert b'"name":"Guest"' in seat.room.participants.awareness_messages()[0]
 
 
 async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -> None:
@@ -171,7 +171,7 @@ async def test_worker_that_opens_a_room_asks_whose_clients_there_are(hire: Hire)
 
 
 async def test_workers_that_do_not_answer_hold_up_nobody(hire: Hire) -> None:
-    here, there = await hire(), await hire("tell other workers")
+    here, there = await hire(), await hire("send to other workers")
     id = await here.make()
     await Seat().sit(there.rooms, id)
     seat = await Seat().sit(here.rooms, id)

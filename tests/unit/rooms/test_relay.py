@@ -35,7 +35,7 @@ async def listening(settings: Settings) -> AsyncIterator[Ear]:
     bus = Bus(settings.redis_url, settings.database, max_entries=1000)
     ear = Ear(bus)
     try:
-        async with running({"send": ear.relay.send, "listen": ear.relay.listen}):
+        async with running({"send": ear.relay.run_publish, "listen": ear.relay.run_receive}):
             await eventually(lambda: ear.holes)  # it begins not knowing what it missed
             yield ear
     finally:
@@ -52,7 +52,7 @@ async def test_others_hear_it_once_and_not_oneself(settings: Settings) -> None:
             one.relay.enqueue(told(str(number)))
         await eventually(lambda: len(other.heard) == 100)
         assert [each.row for each in other.heard] == list(map(str, range(100)))
-        await eventually(lambda: one.relay.sound and other.relay.sound)
+        await eventually(lambda: one.relay.healthy and other.relay.healthy)
         assert one.heard == []
         assert (one.holes, other.holes) == (1, 1)
 
@@ -78,15 +78,15 @@ async def test_a_lost_message_is_a_hole(settings: Settings, monkeypatch: pytest.
 async def test_deaf_is_not_sound_and_who_ended_is_forgotten(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "BEAT", 0.05)
-    monkeypatch.setattr(relay, "DEAF_AFTER", 0.5)
-    monkeypatch.setattr(relay, "FORGET_AFTER", 1.5)
+    monkeypatch.setattr(relay, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(relay, "FORGET_SENDER_SECONDS", 1.5)
     async with listening(settings) as one:
-        assert not one.relay.sound or one.relay._senders
+        assert not one.relay.healthy or one.relay._senders
         async with listening(settings):
-            await eventually(lambda: len(one.relay._senders) == 2 and one.relay.sound)
-        await eventually(lambda: not one.relay.sound)
-        await eventually(lambda: one.relay.sound)  # it ended, and nobody came
+            await eventually(lambda: len(one.relay._senders) == 2 and one.relay.healthy)
+        await eventually(lambda: not one.relay.healthy)
+        await eventually(lambda: one.relay.healthy)  # it ended, and nobody came
 
 
 async def test_what_cannot_be_read_stops_nobody(settings: Settings) -> None:
@@ -98,6 +98,6 @@ async def test_what_cannot_be_read_stops_nobody(settings: Settings) -> None:
 
 
 def test_what_is_told_is_read_back() -> None:
-    told = RelayMessage(RelayKind.UPDATES, 7, "row", [b"a", crdt.EMPTY], ["Ada"], 3)
-    sender, serial, found = relay._decoded(b"\1x\5" + told.encode() + told.encode())
+    told = RelayMessage(RelayKind.UPDATES, 7, "row", [b"a", crdt.EMPTY_UPDATE], ["Ada"], 3)
+    sender, serial, found = relay._decode(b"\1x\5" + told.encode() + told.encode())
     assert (sender, serial, list(found)) == ("x", 5, [told, told])

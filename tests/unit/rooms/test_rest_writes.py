@@ -31,7 +31,7 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
         return await write(*arguments, **more)
 
     worker.store.notes.update = slow  # type: ignore[method-assign]
-    original = worker.rooms._held(id)
+    original = worker.rooms._hold(id)
     async with original as held:
         base = held.base
 
@@ -79,7 +79,7 @@ async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hir
 
 
 async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire: Hire, settings: Settings) -> None:
-    deaf = ("hear other workers", "tend")
+    deaf = ("receive from other workers", "tend")
     one, other = await hire(), await hire(*deaf)
     id = await one.make("start\n")
     seat, _ = await Seat().sit(one.rooms, id), await Seat().sit(other.rooms, id)

@@ -45,13 +45,13 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
     before = await Seat().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
     await worker.notes.undelete(UNRESTRICTED, id, None, None)
-    worker.rooms.gone(id, 2)  # it was there all along, for all that its room knows
+    worker.rooms.note_deleted(id, 2)  # it was there all along, for all that its room knows
     await eventually(lambda: worker.rooms._rooms[id].version == 3)
     after = await Seat().sit(worker.rooms, id)
-    worker.rooms.gone(id, 2)
+    worker.rooms.note_deleted(id, 2)
     await before.append(" more")
     await eventually(lambda: str(after.text) == "text more")
-    await eventually(lambda: not worker.rooms._busy)
+    await eventually(lambda: not worker.rooms._rooms_with_task)
     assert before.code is None
     assert after.code is None
 
@@ -59,9 +59,9 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
 async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "LOOK_EVERY", 0.5)
-    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.5)
-    monkeypatch.setattr(room, "PROJECT_AFTER", (60.0, 60.0))  # the look is to find it
+    monkeypatch.setattr(manager, "COMPARE_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (60.0, 60.0))  # the look is to find it
     here, there = await hire(), await hire()
     id = await here.make("text")
     writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
@@ -91,13 +91,13 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
     await ben.append("Ben ")
     await begun.wait()
     held = worker.rooms._rooms[id]
-    show, read = held.credits.show, asyncio.Event()
+    show, read = held.contributors.snapshot, asyncio.Event()
 
     def reads(text: str) -> TextSnapshot:
         read.set()
         return show(text)
 
-    monkeypatch.setattr(held.credits, "show", reads)
+    monkeypatch.setattr(held.contributors, "snapshot", reads)
     await read.wait()  # with what Ben typed
     await ada.append("more ")  # and without this
     go_on.set()
@@ -106,7 +106,7 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
         return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
 
     await eventually(whole)
-    await eventually(lambda: held.due is None and not held.waits)
+    await eventually(lambda: held.projection_due is None and not held.has_unwritten_updates)
     assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
 
 
@@ -199,8 +199,8 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
 async def test_no_note_is_left_because_of_others_before_it(
     hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "UNFINISHED_EVERY", 0.2)
-    monkeypatch.setattr(manager, "UNFINISHED", 2)
+    monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(manager, "RECOVERY_PAGE_SIZE", 2)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
         made = [await dying.make("text") for _ in range(6)]

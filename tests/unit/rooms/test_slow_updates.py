@@ -14,7 +14,7 @@ from realtime.rooms.crdt import TextDocument
 from realtime.rooms.loader import recount
 from realtime.rooms.peer import PeerRefused
 from realtime.rooms.room import Room
-from realtime.rooms.yjs_update import count_pieces, parts, recount_pieces
+from realtime.rooms.yjs_update import count_pieces, recount_pieces, split_update
 from realtime.settings import Settings
 from tests.support.harness import eventually
 from tests.support.room_client import Seat, alternating, without_origins
@@ -26,8 +26,8 @@ ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for na
 class TestParts:
     def test_pieces_without_origins_are_spread(self) -> None:
         update = without_origins(99, 40)
-        assert len(parts(update, 500)[1]) == 1
-        spread = parts(update, 500, {}, 100_000, 0.025)[1]
+        assert len(split_update(update, 500)[1]) == 1
+        spread = split_update(update, 500, {}, 100_000, 0.025)[1]
         assert len(spread) == 40
         document = TextDocument([alternating(10), *spread])
         assert str(document) == str(TextDocument([alternating(10), update]))
@@ -38,34 +38,34 @@ class TestParts:
         before = typed.state
         typed.edit([(4, 4, "two ")])
         typed.edit([(8, 8, "three")])
-        assert len(parts(typed.since(before), 500, {5: 4}, 100_000, 0.005)[1]) == 1
+        assert len(split_update(typed.since(before), 500, {5: 4}, 100_000, 0.005)[1]) == 1
 
     def test_piece_that_continues_a_known_one_is_searched_for(self) -> None:
         chain = bytes((4, 1)) + lib0.string("content") + lib0.string("a") + b"\x84\7\0" + lib0.string("b")
         update = b"\1\2\7\0" + chain + b"\0"
-        assert len(parts(update, 500, {}, 100_000, 0.004)[1]) == 1
-        assert len(parts(update, 500, {7: 1}, 100_000, 0.004)[1]) == 2
+        assert len(split_update(update, 500, {}, 100_000, 0.004)[1]) == 1
+        assert len(split_update(update, 500, {7: 1}, 100_000, 0.004)[1]) == 2
 
     def test_pieces_that_the_update_itself_brings_count(self) -> None:
-        assert max(map(count_pieces, parts(without_origins(9, 5000), 500, {}, 0, 0.025)[1])) < 10
+        assert max(map(count_pieces, split_update(without_origins(9, 5000), 500, {}, 0, 0.025)[1])) < 10
 
     def test_overlapping_deletions_are_joined(self) -> None:
         update = b"\0\1\x0b" + lib0.number(300) + b"\0\5" * 300
-        assert parts(update, 500)[1] == [b"\0\1\x0b\1\0\5"]
+        assert split_update(update, 500)[1] == [b"\0\1\x0b\1\0\5"]
 
 
 class TestPieces:
     def test_estimate_is_not_below_the_count(self) -> None:
         document = TextDocument([alternating(100), without_origins(99, 50)])
         document.apply(b"\0\1\x0b\2\1\1\3\1")
-        assert document.pieces >= recount_pieces(document.since()) == 150
+        assert document.piece_count >= recount_pieces(document.since()) == 150
 
     async def test_recount_corrects_the_estimate(self) -> None:
         writer, reader = TextDocument(client=5), TextDocument()
         for number in range(50):
             reader.apply(writer.edit([(number, number, "x")]))
         await recount(reader, reader.since())
-        assert reader.pieces == 1
+        assert reader.piece_count == 1
 
 
 class TestRoom:
@@ -129,7 +129,7 @@ async def test_allowance_is_of_the_caller_and_the_note(hire: Hire, monkeypatch: 
     room = seat.room
     assert isinstance(room, Room)
     seat.leave()
-    room.give_up(CloseCode.RESUME)
+    room.close(CloseCode.RESUME)
     again = await Seat().sit(worker.rooms, id, principal=ANN)
     assert again.room is not room
     with pytest.raises(PeerRefused) as refused:

@@ -114,7 +114,7 @@ class House:
         """Start a worker. The earlier one ends at once and loses everything that it did not store."""
         await self._stacks[place].aclose()
         self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
-        worker = working(self._settings, "tend", "finish texts", "outbox", "sweep", idle=0)
+        worker = working(self._settings, "tend", "recover texts", "outbox", "sweep", idle=0)
         self.workers[place : place + 1] = [await self._stacks[place].enter_async_context(worker)]
 
     def fresh(self, many: int) -> str:
@@ -157,7 +157,7 @@ class House:
         worker = self.workers[place]
         for _ in range(2):  # what it begins at first may be in the way of more
             tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
-            for _ in range(2 * manager.EVERY_SECOND):
+            for _ in range(2 * manager.TICKS_PER_SECOND):
                 await asyncio.sleep(0)
             tending.cancel()
             await asyncio.wait([tending, *worker.rooms._tasks])
@@ -175,7 +175,7 @@ class House:
         """Return the text as a new room would load it."""
         seat = await Seat().sit(self._new.rooms, self.note)
         assert seat.room is not None
-        self._new.rooms._drop(seat.room, CloseCode.RESUME)
+        self._new.rooms._close_room(seat.room, CloseCode.RESUME)
         return str(seat.text)
 
     async def converge(self) -> None:
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
                 if (seat := self.house.seat(who)) and (many := len(person.written)):
                     await seat.say(person.message({many - 1 - number % many for number in piece}))
             if wait and (seat := self.house.seat(who)) and seat.room:
-                await seat.room.durable()
+                await seat.room.wait_until_durable()
 
         self.run(send())
 
@@ -278,7 +278,7 @@ class Machine(RuleBasedStateMachine):
                     if seat and person.written:
                         await seat.say(person.message({len(person.written) - 1}))
                         assert seat.room
-                        await seat.room.durable()
+                        await seat.room.wait_until_durable()
 
         self.run(fail())
 
@@ -346,10 +346,10 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "TICK", 0)
-    monkeypatch.setattr(room, "PROJECT_AFTER", (0, 0))
-    monkeypatch.setattr(room, "CHECK_AFTER", (0, 0))
-    monkeypatch.setattr(room, "QUIET", 0)
+    monkeypatch.setattr(manager, "TICK_SECONDS", 0)
+    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (0, 0))
+    monkeypatch.setattr(room, "REMOTE_PROJECT_DELAY_SECONDS", (0, 0))
+    monkeypatch.setattr(room, "COMPACT_IDLE_SECONDS", 0)
     bounded = hypothesis(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)
     with asyncio.Runner() as runner:
         make: Any = partial(Machine, settings, runner)
