@@ -43,7 +43,7 @@ class DeletedAccounts:
 
     async def settle_all(self) -> None:
         """Settle the notes of all deleted accounts. Raises :class:`Unavailable`."""
-        for account in await self._store.people.unsettled():
+        for account in await self._store.users.unsettled():
             await self._settle(account)
 
     async def settle(self, timeout: float) -> None:
@@ -55,16 +55,16 @@ class DeletedAccounts:
             log.warning("notes of deleted accounts are settled later", extra={"error": str(error)})
 
     async def _settle(self, account: DeletedAccount) -> None:
-        heir = None if account.heir is None else await self._store.people.get(account.heir)
+        heir = None if account.heir is None else await self._store.users.get(account.heir)
         heir_name = None if heir is None else heir.name  # who may have been deleted, too
-        while owned := await self._store.notes.owned(account.name, BATCH):
+        while owned := await self._store.notes.owned_by(account.name, BATCH):
             for id, access in owned.items():
                 try:
                     await self._settle_note(account, id, access, heir_name)
                 except NoteNotFound:
                     log.debug("settled by another worker", extra={"note": id})
         if account.date + LINGER < datetime.now(UTC):
-            await self._store.people.settled(account.name)
+            await self._store.users.mark_settled(account.name)
 
     async def _settle_note(self, account: DeletedAccount, id: int, access: Access, heir: str | None) -> None:
         """Give a note to the heir, to the administrators if it is shared, or move it into the trash. Its link ends."""

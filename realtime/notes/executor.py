@@ -126,7 +126,7 @@ class WriteExecutor:
             except TooManyPendingRevisions:
                 if id is None:
                     raise
-                await self._store.archive.archive({id})
+                await self._store.archiver.archive({id})
                 continue
             if change is not None:
                 await self.done(write.action, change, [write.principal.name], write.principal)
@@ -153,13 +153,13 @@ class WriteExecutor:
     ) -> None:
         """Raises :class:`NoteNotFound`, :class:`Forbidden`."""
         if principal.keys is not None:
-            check(principal, await self._store.notes.standing(id), act, of_trash=of_trash)
+            check(principal, await self._store.notes.note_access(id), act, of_trash=of_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """What a write has come to: its answer if it was applied, ``None`` if it still can be; else why it cannot."""
         if record is None:
             raise NoteNotFound
-        check(write.principal, record.standing)
+        check(write.principal, record.note_access)
         if token is not None:
             answer = await self._answer(record, token)
             if answer is not None:

@@ -59,7 +59,7 @@ class NoteQueries:
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
-        check(principal, record.standing)
+        check(principal, record.note_access)
         return record.note
 
     async def current(self, principal: Principal, id: int) -> int:
@@ -72,7 +72,7 @@ class NoteQueries:
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
-        check(principal, record.standing)
+        check(principal, record.note_access)
         return record.access, record.note.version
 
     async def page(self, principal: Principal, listing: Listing) -> Page:
@@ -147,12 +147,12 @@ class NoteQueries:
 
     def every(self, principal: Principal) -> AsyncIterator[Sequence[Note]]:
         """All live notes by id, some at a time."""
-        return self._store.lists.every(principal.keys)
+        return self._store.lists.export(principal.keys)
 
     async def _admit(self, principal: Principal, id: int, *, live: bool = True) -> NoteState:
         """Raises :class:`NoteNotFound` unless this is a live note, or one in the trash, that somebody may read."""
         state = await self._store.notes.state(id)
-        if state is None or state.standing.live is not live:
+        if state is None or state.note_access.live is not live:
             raise NoteNotFound
-        check(principal, state.standing)
+        check(principal, state.note_access)
         return state

@@ -74,14 +74,14 @@ class Sharing:
 
         Raises :class:`NoteNotFound`, :class:`Forbidden`, :class:`VersionMismatch`, :class:`UnknownPeople`.
         """
-        before = await self._store.notes.standing(id)
+        before = await self._store.notes.note_access(id)
         check(
             principal, before, Permission.SHARE
         )  # before the names are looked up: who may not share is told just that
         # Members whose accounts were deleted stay until they are removed.
         members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
         named = {*members, *([] if wanted.owner is None else [wanted.owner])}
-        if unknown := named - await self._store.people.known(named):
+        if unknown := named - await self._store.users.existing_names(named):
             raise UnknownPeople(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):
             await self._viewers.check_confirmed(principal)
@@ -97,7 +97,7 @@ class Sharing:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
             log.warning("only the feed tells of what is shared otherwise", extra={"note": id})
-        after = await self._store.notes.standing(id)
+        after = await self._store.notes.note_access(id)
         return await self._shown(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
 
     async def _link(self, id: int, now: Link | None, role: Role) -> Link:
@@ -108,7 +108,7 @@ class Sharing:
 
     async def opened_by(self, token: str) -> int:
         """The note that a link opens. Raises :class:`NoteNotFound`."""
-        id = await self._store.notes.opened_by(link_key(digest(token)))
+        id = await self._store.notes.find_by_key(link_key(digest(token)))
         if id is None:
             raise NoteNotFound
         return id

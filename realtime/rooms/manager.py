@@ -135,7 +135,7 @@ class Rooms:
         member.writes = can(member.principal, standing.access, Permission.WRITE)
 
     async def _standing(self, id: int, principal: Principal) -> NoteAccess:
-        standing = await self._notes.standing(id)
+        standing = await self._notes.note_access(id)
         if standing is None or not standing.live:
             raise NoteNotFound
         check(principal, standing)
@@ -155,7 +155,7 @@ class Rooms:
             return
         room.checks += 1
         try:
-            standing = await self._notes.standing(id)
+            standing = await self._notes.note_access(id)
         except Unavailable:
             standing = None
         room.checks += 1
@@ -254,7 +254,7 @@ class Rooms:
             elif not room.given_up:
                 room.stored(row)
             else:  # another may have taken its place, here, too, and does not have this
-                told = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.people)
+                told = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.authors)
                 self._relay.enqueue(told)
                 self._heard(told)
 

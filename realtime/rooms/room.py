@@ -167,7 +167,7 @@ class Room:
         self.ledger = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
         if str(self._document) != stored.note.content:  # a worker died before it could tell
             self._touch(CHECK_AFTER)
-            self.credits.add(name for row in stored.rows for name in row.people)
+            self.credits.add(name for row in stored.rows for name in row.authors)
         early, self._early = self._early, []
         for told in early:
             self._hear(told)
@@ -219,7 +219,7 @@ class Room:
             self.give_up(CloseCode.RESUME)
             raise Unavailable from None
         self._space.use(sum(map(len, row.updates)))
-        self.credits.add(row.people)
+        self.credits.add(row.authors)
         self._journaled(row.id, whole=whole and row.id != "")  # if not, it is not in the snapshot either
 
     def _journaled(self, row: str, *, whole: bool = True) -> None:
@@ -465,7 +465,7 @@ class Room:
         self._journaled(row.id)
         self._touch(PROJECT_AFTER)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
-        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.people))
+        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.authors))
 
     def give_up(self, code: CloseCode) -> None:
         """Sends everyone away. The room must not be used any more."""
