@@ -406,7 +406,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         bus,
         presence,
         infra.metrics,
-        access_of=store.notes.standing,
+        access_of=store.notes.note_access,
         heartbeat_seconds=settings.heartbeat,
         is_ended=revocations.ended,
     )
@@ -478,7 +478,7 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
         deleted_accounts=accounts.deleted_accounts if accounts else None,
         audit=audit,
         rate_limiter=accounts.rate_limiter if accounts else None,
-        open_mode=OpenModeCheck(store.people) if _is_private(settings) else None,
+        open_mode=OpenModeCheck(store.users) if _is_private(settings) else None,
     )
 
 

@@ -90,7 +90,7 @@ class Accounts:
         self._authenticator = authenticator
         self._guard = guard
         self.sign_up_mode = sign_up
-        self.failures = FailedSignInRecorder(store.people)
+        self.failures = FailedSignInRecorder(store.users)
         self.users = UserManagement(store, authenticator, guard)
         self._has_users = False
 
@@ -101,7 +101,7 @@ class Accounts:
 
     async def has_users(self) -> bool:
         """Return whether there are users."""
-        self._has_users = self._has_users or await self._store.people.any()
+        self._has_users = self._has_users or await self._store.users.any()
         return self._has_users
 
     async def setup_token(self) -> str | None:
@@ -134,7 +134,7 @@ class Accounts:
         token = await self.setup_token()
         if token is None or not hmac.compare_digest(setup.encode(), token.encode()):
             raise Forbidden(NO_SETUP)
-        user = await self._store.people.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
+        user = await self._store.users.add_first(new.name, await self._guard.hash(new.name, new.password, caller))
         if user is None:
             raise Forbidden(NO_SETUP)
         return user
@@ -149,15 +149,15 @@ class Accounts:
         hash = await self._guard.hash(new.name, new.password, caller)
         invite = None
         if invited and new.invite is not None:
-            invite = await self._store.passes.take("invite", digest(new.invite))
-            by = None if invite is None else await self._store.people.get(invite[1]["by"])
+            invite = await self._store.one_time_tokens.pop("invite", digest(new.invite))
+            by = None if invite is None else await self._store.users.get(invite[1]["by"])
             if by is None or by.disabled or not by.admin:  # a former administrator must not get in again
                 raise Forbidden("This invite is not valid: it was used, has expired, or was revoked")
         try:
-            return await self._store.people.add(new.name, hash, admin=False)
+            return await self._store.users.add(new.name, hash, admin=False)
         except NameTaken:
             if invite is not None and new.invite is not None:
-                await self._store.passes.add("invite", digest(new.invite), *invite)
+                await self._store.one_time_tokens.add("invite", digest(new.invite), *invite)
             raise
 
     async def sign_in(
@@ -178,17 +178,17 @@ class Accounts:
         user = await self._authenticate(name, password, caller)
         started = await self._start_browser_session(user, caller, previous_secret)
         await self.failures.flush()
-        return replace(started, failed=await self._store.people.begin_visit(name))
+        return replace(started, failed=await self._store.users.begin_visit(name))
 
     async def failed_sign_ins(self, principal: Principal) -> FailedSignInCount | None:
         """Return the failed sign-ins to report to a user, or ``None`` for an API token. Raises :class:`Unavailable`."""
         if principal.name is None or principal.token:
             return None
-        return await self._store.people.failed_sign_ins(principal.name)
+        return await self._store.users.failed_sign_ins(principal.name)
 
     async def acknowledge_failed_sign_ins(self, principal: Principal) -> None:
         """Reset the count of failed sign-ins to report. Raises :class:`OutcomeUnknown`."""
-        await self._store.people.acknowledge_failed_sign_ins(_name(principal))
+        await self._store.users.acknowledge_failed_sign_ins(_name(principal))
 
     async def sign_in_program(self, name: str, password: str, caller: ClientInfo, *, writes: bool) -> str:
         """Sign in for :data:`JWT_SECONDS`, and return a signed token. Raises the exceptions of :meth:`sign_in`."""
@@ -198,7 +198,7 @@ class Accounts:
         return make_jwt(await self._authenticator.key(), TokenClaims(user.name, session.id))
 
     async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> UserAccount:
-        user = await self._store.people.get(name)
+        user = await self._store.users.get(name)
         right, hash = await self._guard.verify(name, password, user, caller)
         if user is None or not right:
             # An unknown name is not recorded: it may be a password in the wrong field.
@@ -208,7 +208,7 @@ class Accounts:
                 self.failures.add(known)
             raise NotSignedIn(WRONG_CREDENTIALS)
         if hash is not None:
-            await self._store.people.rehash(name, user.hash, hash)
+            await self._store.users.rehash(name, user.hash, hash)
         await self._store.audit.add("sign-in", name, address=caller.address)
         return user
 
@@ -293,8 +293,8 @@ class Accounts:
             hash = await self._guard.hash(name, new, caller, principal.session)
             generation = user.token_generations["session"] + 1
             # Before the change of the user, so that the session is valid at any time.
-            await self._store.sessions.enter_era(principal.session, generation)
-            if await self._store.people.change_password(name, user.hash, hash, tokens=revoke_tokens):
+            await self._store.sessions.set_token_generation(principal.session, generation)
+            if await self._store.users.change_password(name, user.hash, hash, tokens=revoke_tokens):
                 device = await self._issue_device(user, caller, generation)
         await self._store.audit.add("password", name, address=caller.address, ok=device is not None)
         if device is None:
@@ -316,7 +316,7 @@ class Accounts:
 
     async def _verify_password(self, principal: Principal, password: str, caller: ClientInfo) -> UserAccount | None:
         """Return the user of a session if the password is right, and mark the session as confirmed."""
-        user = await self._store.people.get(_name(principal))
+        user = await self._store.users.get(_name(principal))
         if principal.session is None or not await self._guard.verify_old(user, password, principal.session, caller):
             return None
         await self._store.sessions.confirm(principal.session)
@@ -324,7 +324,7 @@ class Accounts:
 
     async def sessions(self, principal: Principal, kind: Kind) -> Sequence[Session]:
         """Return the sessions or the API tokens of the user."""
-        return await self._store.sessions.of(_name(principal), kind)
+        return await self._store.sessions.list_of(_name(principal), kind)
 
     async def end(self, principal: Principal, kind: Kind, id: str, caller: ClientInfo) -> None:
         """End a session or an API token of the user. Raises :class:`ResourceNotFound`."""
@@ -375,12 +375,12 @@ class Accounts:
         """Return a ticket for one connection to the room of a note, valid for :data:`TICKET_LIFETIME`."""
         secret = new_secret()
         contents = {"session": principal.session, "note": note}
-        await self._store.passes.add("ticket", digest(secret), datetime.now(UTC) + TICKET_LIFETIME, contents)
+        await self._store.one_time_tokens.add("ticket", digest(secret), datetime.now(UTC) + TICKET_LIFETIME, contents)
         return secret
 
     async def redeem(self, ticket: str, note: int) -> Principal | None:
         """Use up a ticket, and return its owner, or ``None`` if it is not valid for the note."""
-        ticket_record = await self._store.passes.take("ticket", digest(ticket))
+        ticket_record = await self._store.one_time_tokens.pop("ticket", digest(ticket))
         if ticket_record is None or ticket_record[1]["note"] != note:
             return None
         return await self._authenticator.of_session(ticket_record[1]["session"])

@@ -49,7 +49,7 @@ class Authenticator:
     async def key(self) -> str:
         """Return the signing key: the configured one, else the one in the database, which all workers share."""
         if not self._secret:
-            self._secret = await self._store.people.secret()
+            self._secret = await self._store.users.secret()
         return self._secret
 
     async def of_secret(self, secret: str, address: str | None) -> Principal | None:
@@ -150,7 +150,7 @@ class Authenticator:
 
     async def change_role(self, user: str, *, admin: bool) -> None:
         """Publish a change of the administrator role to all workers. Raises :class:`Unavailable`."""
-        sessions = [session.id for kind in KINDS for session in await self._store.sessions.of(user, kind)]
+        sessions = [session.id for kind in KINDS for session in await self._store.sessions.list_of(user, kind)]
         self.forget(sessions)
         await self._store.revocations.add(("promoted" if admin else "demoted", session) for session in sessions)
 
@@ -171,7 +171,7 @@ class Authenticator:
     async def _record_use(self, sessions: Iterable[str], address: str | None) -> None:
         now = datetime.now(UTC)
         try:
-            await self._store.sessions.used(sessions, now - USE_INTERVAL, now + SESSION_IDLE_TIMEOUT, address)
+            await self._store.sessions.mark_used(sessions, now - USE_INTERVAL, now + SESSION_IDLE_TIMEOUT, address)
         except Unavailable as error:
             log.warning("the last use of sessions was not stored", extra={"error": error.detail})
 

@@ -46,12 +46,12 @@ async def inspect(settings: Settings) -> str | None:
     )
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            has_users = await store.people.any()
+            has_users = await store.users.any()
             if settings.auth == "open" and has_users:
                 raise RealtimeError(HAS_ACCOUNTS)
             if settings.auth == "open" or has_users:
                 return None
-            return setup_path(settings, setup_token(settings.secret or await store.people.secret()))
+            return setup_path(settings, setup_token(settings.secret or await store.users.secret()))
     except (TimeoutError, Unavailable):  # the server starts nevertheless, and checks again
         if settings.auth == "accounts":
             log.warning(NO_ANSWER)

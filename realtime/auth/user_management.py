@@ -30,7 +30,7 @@ class UserManagement:
 
     async def all(self) -> Sequence[UserAccount]:
         """Return all users, sorted by name. Raises :class:`Unavailable`."""
-        return await self._store.people.all()
+        return await self._store.users.all()
 
     async def audit(
         self, limit: int, *, after: str | None = None, who: str | None = None, action: AuditAction | None = None
@@ -55,7 +55,7 @@ class UserManagement:
             NameTaken: The name is in use.
             PasswordRefused: The password is too easy to guess, or too long.
         """
-        user = await self._store.people.add(name, await self._guard.hash(name, password, None), admin=admin)
+        user = await self._store.users.add(name, await self._guard.hash(name, password, None), admin=admin)
         await self._store.audit.add("user.add", None, target=name)
         return user
 
@@ -69,12 +69,12 @@ class UserManagement:
         """
         if disabled and by.name == name:
             raise Forbidden("You cannot disable your own account")
-        user = await self._store.people.set_disabled(name, disabled, keep_admin=by.name is not None)
+        user = await self._store.users.set_disabled(name, disabled, keep_admin=by.name is not None)
         if user is None:
             raise ResourceNotFound(NO_USER)
         if disabled:
             await self._authenticator.end(name)
-            await self._store.passes.drop_invites(name)
+            await self._store.one_time_tokens.drop_invites(name)
         await self._record("user.disable" if disabled else "user.enable", name, by)
         return user
 
@@ -85,12 +85,12 @@ class UserManagement:
             ResourceNotFound: There is no such user.
             LastAdmin: It is the last administrator.
         """
-        user = await self._store.people.set_admin(name, admin)
+        user = await self._store.users.set_admin(name, admin)
         if user is None:
             raise ResourceNotFound(NO_USER)
         await self._authenticator.change_role(name, admin=admin)
         if not admin:
-            await self._store.passes.drop_invites(name)
+            await self._store.one_time_tokens.drop_invites(name)
         await self._record("user.promote" if admin else "user.demote", name, by)
         return user
 
@@ -102,7 +102,7 @@ class UserManagement:
             PasswordRefused: The password is too easy to guess, or too long.
         """
         hash = await self._guard.hash(name, password, None)
-        if not await self._store.people.change_password(name, None, hash, tokens=not keep_tokens):
+        if not await self._store.users.change_password(name, None, hash, tokens=not keep_tokens):
             raise ResourceNotFound(NO_USER)
         await self._authenticator.end(name, "session" if keep_tokens else None)
         await self._record("user.reset", name, OPERATOR)
@@ -124,32 +124,32 @@ class UserManagement:
             LastAdmin: It is the last administrator.
         """
         if heir is not None:
-            user = await self._store.people.get(heir)
+            user = await self._store.users.get(heir)
             if user is None or user.disabled or heir == name:
                 raise UnknownHeir(heir)
-        if await self._store.people.delete(name, heir, by.name) is None:
+        if await self._store.users.delete(name, heir, by.name) is None:
             raise ResourceNotFound(NO_USER)
         await self._authenticator.end(name)
-        await self._store.passes.drop_invites(name)
+        await self._store.one_time_tokens.drop_invites(name)
         await self._record("user.delete", name, by)
 
     async def invite(self, by: Actor) -> tuple[str, datetime]:
         """Create an invite for one account, and return its secret and expiry date."""
         secret, expires = new_secret(), datetime.now(UTC) + INVITE_LIFETIME
-        await self._store.passes.add("invite", digest(secret), expires, {"by": by.name})
+        await self._store.one_time_tokens.add("invite", digest(secret), expires, {"by": by.name})
         await self._store.audit.add("invite", by.name, target=digest(secret), address=by.address)
         return secret, expires
 
     async def invites(self) -> Sequence[PendingInvite]:
         """Return the pending invites, newest first. Raises :class:`Unavailable`."""
-        invites = await self._store.passes.all("invite")
+        invites = await self._store.one_time_tokens.all("invite")
         return [
             PendingInvite(id, contents["by"], expires - INVITE_LIFETIME, expires) for id, expires, contents in invites
         ]
 
     async def revoke_invite(self, id: str, by: Actor = OPERATOR) -> None:
         """Revoke an invite. Raises :class:`ResourceNotFound` if it is not pending."""
-        if await self._store.passes.take("invite", id) is None:
+        if await self._store.one_time_tokens.pop("invite", id) is None:
             raise ResourceNotFound("Invite not found: it was used, has expired, or was revoked")
         await self._record("invite.revoke", id, by)
 

@@ -94,7 +94,7 @@ class Outbox:
         # After a failure the notes stay dirty, and the sweep retries them.
         committed, self._committed = self._committed, set()
         published, self._published = self._published, {}
-        await self._store.archive.archive(committed, published)
+        await self._store.archiver.archive(committed, published)
 
     async def run_sweep(self) -> None:
         """Call :meth:`sweep_once` periodically until cancelled."""

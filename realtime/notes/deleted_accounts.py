@@ -43,7 +43,7 @@ class DeletedAccounts:
 
     async def settle_all(self) -> None:
         """Settle the notes of all deleted accounts, or raise :class:`Unavailable`."""
-        for account in await self._store.people.unsettled():
+        for account in await self._store.users.unsettled():
             await self._settle(account)
 
     async def settle(self, timeout: float) -> None:
@@ -55,16 +55,16 @@ class DeletedAccounts:
             log.warning("cannot settle all notes of deleted accounts yet, retrying later", extra={"error": str(error)})
 
     async def _settle(self, account: DeletedAccount) -> None:
-        heir = None if account.heir is None else await self._store.people.get(account.heir)
+        heir = None if account.heir is None else await self._store.users.get(account.heir)
         heir_name = None if heir is None else heir.name  # the heir may have been deleted, too
-        while owned := await self._store.notes.owned(account.name, BATCH_NOTES):
+        while owned := await self._store.notes.owned_by(account.name, BATCH_NOTES):
             for id, access in owned.items():
                 try:
                     await self._settle_note(account, id, access, heir_name)
                 except NoteNotFound:
                     log.debug("note was settled by another worker", extra={"note": id})
         if account.date + SETTLING_PERIOD < datetime.now(UTC):
-            await self._store.people.settled(account.name)
+            await self._store.users.mark_settled(account.name)
 
     async def _settle_note(self, account: DeletedAccount, id: int, access: Access, heir: str | None) -> None:
         """Transfer a note to the heir, or move it to the trash if there is no heir.

@@ -151,7 +151,7 @@ class WriteExecutor:
             except TooManyPendingRevisions:
                 if id is None:
                     raise
-                await self._store.archive.archive({id})
+                await self._store.archiver.archive({id})
                 continue
             if change is not None:
                 await self.publish(write.action, change, [write.principal.name], write.principal)
@@ -185,7 +185,7 @@ class WriteExecutor:
     ) -> None:
         """Raise :class:`NoteNotFound` or :class:`Forbidden` unless the caller has a permission for a note."""
         if principal.keys is not None:
-            check(principal, await self._store.notes.standing(id), permission, of_trash=of_trash)
+            check(principal, await self._store.notes.note_access(id), permission, of_trash=of_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """Return the response of a write if it was applied, or ``None`` if it can still be applied.
@@ -194,7 +194,7 @@ class WriteExecutor:
         """
         if record is None:
             raise NoteNotFound
-        check(write.principal, record.standing)
+        check(write.principal, record.note_access)
         if token is not None:
             answer = await self._response_to(record, token)
             if answer is not None:

@@ -67,7 +67,7 @@ class NoteQueries:
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
-        check(principal, record.standing)
+        check(principal, record.note_access)
         return record.note
 
     async def current(self, principal: Principal, id: int) -> int:
@@ -80,7 +80,7 @@ class NoteQueries:
         record = await self._store.notes.find(id)
         if record is None or record.deleted:
             raise NoteNotFound
-        check(principal, record.standing)
+        check(principal, record.note_access)
         return record.access, record.note.version
 
     async def page(self, principal: Principal, listing: Listing) -> Page:
@@ -171,7 +171,7 @@ class NoteQueries:
 
     def every(self, principal: Principal) -> AsyncIterator[Sequence[Note]]:
         """Iterate over all live notes in batches, ordered by id."""
-        return self._store.lists.every(principal.keys)
+        return self._store.lists.export(principal.keys)
 
     async def _authorize(self, principal: Principal, id: int, *, live: bool = True) -> NoteState:
         """Return the state of a note that the caller can read, or raise :class:`NoteNotFound`.
@@ -179,7 +179,7 @@ class NoteQueries:
         With ``live`` false, the note must be in the trash.
         """
         state = await self._store.notes.state(id)
-        if state is None or state.standing.live is not live:
+        if state is None or state.note_access.live is not live:
             raise NoteNotFound
-        check(principal, state.standing)
+        check(principal, state.note_access)
         return state

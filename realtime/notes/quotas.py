@@ -22,7 +22,7 @@ from realtime.auth.requesters import writers_of
 from realtime.core.token_bucket import TokenBucket
 from realtime.errors import QuotaExceeded, TooManyRequests
 from realtime.notes.models import StorageUsage, size_of
-from realtime.store.history import SHORT
+from realtime.store.history import SHORT_CONTENT_CHARACTERS
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
@@ -144,11 +144,11 @@ class Quotas:
 
         Raises the errors of :meth:`admit`.
         """
-        standing = await self._store.notes.standing(id) if any(self._limit) else None
+        standing = await self._store.notes.note_access(id) if any(self._limit) else None
         if standing is None or standing.access.owner is None:
             return
         self._check_history(writer, fields)
-        if len(fields.get("content") or "") <= SHORT:
+        if len(fields.get("content") or "") <= SHORT_CONTENT_CHARACTERS:
             try:
                 await self.reserve(standing.access.owner, 0, size_of(fields), estimated=True)
                 return
@@ -169,7 +169,7 @@ class Quotas:
 
     async def check_typing(self, principal: Principal, id: int) -> None:
         """Raise the errors of :meth:`reserve` if a writer cannot type in a note because its owner reached the quota."""
-        standing = await self._store.notes.standing(id) if any(self._limit) else None
+        standing = await self._store.notes.note_access(id) if any(self._limit) else None
         if standing is not None and can(principal, standing.access, Permission.WRITE):
             await self.check(standing.access.owner, 0, 1)
 

@@ -137,7 +137,7 @@ class NoteService:
         if fields:
             return await self._update(principal, id, fields, versions, base, operation)
         record = await self._store.notes.find(id)
-        check(principal, None if record is None else record.standing, Permission.WRITE)
+        check(principal, None if record is None else record.note_access, Permission.WRITE)
         note = _require_live(record).note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
@@ -246,7 +246,7 @@ class NoteService:
             record = await self._store.notes.find(id)
             if record is None or record.deleted:
                 return None
-            check(principal, record.standing, Permission.SHARE)  # again, for exactly this version
+            check(principal, record.note_access, Permission.SHARE)  # again, for exactly this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None
@@ -293,7 +293,7 @@ class NoteService:
         if not repeated:
             await self._quotas.check(principal.name, count, 0)
         if kept:
-            taken = sorted(await self._store.notes.taken(kept))
+            taken = sorted(await self._store.notes.existing_ids(kept))
             if taken and not repeated:
                 if operation is not None:
                     await self._store.claims.release(operation.key)
@@ -392,7 +392,7 @@ class NoteService:
                     id, fields, versions, None, "type", lineage=record.lineage, authors=list(authors)
                 )
             except TooManyPendingRevisions:
-                await self._store.archive.archive({id})
+                await self._store.archiver.archive({id})
                 continue
             if change is not None:
                 await self._writes.publish("type", change, authors)
@@ -426,7 +426,7 @@ class NoteService:
             record = await self._store.notes.find(id)
             if record is None or record.deleted or token in record.operations:
                 return None
-            check(principal, record.standing, Permission.WRITE)  # again, for exactly this version
+            check(principal, record.note_access, Permission.WRITE)  # again, for exactly this version
             version = record.note.version
             if allowed is not None and version not in allowed:
                 return None

@@ -93,13 +93,13 @@ class Sharing:
             UnknownPeople: Some of the names have no account.
             QuotaExceeded: The new owner cannot store the note.
         """
-        before = await self._store.notes.standing(id)
+        before = await self._store.notes.note_access(id)
         # Before the names are looked up, so that only the owner learns whether they exist.
         check(principal, before, Permission.SHARE)
         # Members whose accounts were deleted stay until they are removed.
         members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
         named = {*members, *([] if wanted.owner is None else [wanted.owner])}
-        if unknown := named - await self._store.people.known(named):
+        if unknown := named - await self._store.users.existing_names(named):
             raise UnknownPeople(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):
             await self._authenticator.check_confirmed(principal)
@@ -115,7 +115,7 @@ class Sharing:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
             log.warning("cannot revoke access at once, clients learn of the change from the feed", extra={"note": id})
-        after = await self._store.notes.standing(id)
+        after = await self._store.notes.note_access(id)
         return await self._state(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
 
     async def _link(self, id: int, current: Link | None, role: Role) -> Link:
@@ -127,7 +127,7 @@ class Sharing:
 
     async def opened_by(self, token: str) -> int:
         """Return the id of the note that a link gives access to, or raise :class:`NoteNotFound`."""
-        id = await self._store.notes.opened_by(link_key(digest(token)))
+        id = await self._store.notes.find_by_key(link_key(digest(token)))
         if id is None:
             raise NoteNotFound
         return id

@@ -152,7 +152,7 @@ class Rooms:
 
     async def _read_access(self, id: int, principal: Principal) -> NoteAccess:
         """Return the access rights of a note, or raise :class:`NoteNotFound` if the caller cannot see it."""
-        note_access = await self._notes.standing(id)
+        note_access = await self._notes.note_access(id)
         if note_access is None or not note_access.live:
             raise NoteNotFound
         check(principal, note_access)
@@ -172,7 +172,7 @@ class Rooms:
             return
         room.access_checks += 1
         try:
-            note_access = await self._notes.standing(id)
+            note_access = await self._notes.note_access(id)
         except Unavailable:
             note_access = None
         room.access_checks += 1
@@ -277,7 +277,7 @@ class Rooms:
             elif not room.closed:
                 room.on_commit(row)
             else:  # a new room may have replaced it, without this row
-                message = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.people)
+                message = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.authors)
                 self._relay.enqueue(message)
                 self._on_relay_message(message)
 

@@ -167,7 +167,7 @@ class Room:
         self.applied_rows = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
         if str(self._document) != stored.note.content:  # a worker terminated before it updated the note
             self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
-            self.contributors.add(name for row in stored.rows for name in row.people)
+            self.contributors.add(name for row in stored.rows for name in row.authors)
         deferred, self._deferred = self._deferred, []
         for message in deferred:
             self._apply_relayed(message)
@@ -221,7 +221,7 @@ class Room:
             self.close(CloseCode.RESUME)
             raise Unavailable from None
         self._quota.add(sum(map(len, row.updates)))
-        self.contributors.add(row.people)
+        self.contributors.add(row.authors)
         self._mark_applied(row.id, complete=complete and row.id != "")  # an incomplete row must not be compacted
 
     def _mark_applied(self, row: str, *, complete: bool = True) -> None:
@@ -482,7 +482,7 @@ class Room:
         self._mark_applied(row.id)
         self._schedule_projection(PROJECT_DELAY_SECONDS)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
-        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.people))
+        self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.authors))
 
     def close(self, code: CloseCode) -> None:
         """Close all connections. The room must not be used afterwards."""

@@ -1,4 +1,4 @@
-"""What notes hold only until it is archived: their last revisions and edits, and the mark of an unpublished change."""
+"""Moves revisions and edits out of the note document, where the write committed them, and clears the outbox flag."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from realtime.store.history import History
     from realtime.store.texts import TextStore
 
-BATCH = 50
-HELD = {"version": True, "recent": True, "keyframe": True, "edits": True, "purged": True}
+BATCH_NOTES = 50
+MOVED_FIELDS = {"version": True, "recent": True, "keyframe": True, "edits": True, "purged": True}
 
 
 class Archiver:
-    """Moves what notes hold to where it stays."""
+    """Moves the revisions of notes to the history, and their edits to the journal."""
 
     def __init__(
         self, connection: MongoConnection, history: History, texts: TextStore, failpoints: FailPoints = OFF
@@ -32,17 +32,24 @@ class Archiver:
         self._failpoints = failpoints
 
     async def archive(self, ids: Collection[int], published: Mapping[int, int] | None = None) -> None:
-        """Archives the revisions and edits that these notes hold; of purged notes, deletes what is archived.
+        """Archive the revisions and edits of these notes, and delete the archive of those that are purged.
 
-        Those ``published`` that still are at these versions lose the mark. May be repeated, and done by several at
-        once. Raises :class:`Unavailable`.
+        The operation is idempotent, and several workers may perform it concurrently.
+
+        Args:
+            ids: The ids of the notes.
+            published: Further notes, by id, with the version that was published. Their ``dirty`` flag is cleared if
+                they are still at that version.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
         published = published or {}
-        waiting = sorted({*ids, *published})
-        for start in range(0, len(waiting), BATCH):
+        pending = sorted({*ids, *published})
+        for start in range(0, len(pending), BATCH_NOTES):
             with self._connection.reading(self._connection.write_timeout):
-                some = {"_id": {"$in": waiting[start : start + BATCH]}}
-                await self._move(await self._notes.find(some, HELD).to_list(None), published)
+                batch = {"_id": {"$in": pending[start : start + BATCH_NOTES]}}
+                await self._move(await self._notes.find(batch, MOVED_FIELDS).to_list(None), published)
 
     async def _move(self, notes: Sequence[BsonDocument], published: Mapping[int, int]) -> None:
         purged = [note["_id"] for note in notes if "purged" in note]
@@ -51,28 +58,29 @@ class Archiver:
         await self._texts.fold(notes)
         keyframes = await self._history.archive([note for note in notes if note.get("recent")])
         await self._failpoints.hit("after_archive_before_clear")
-        tidy = [
+        updates = [
             UpdateOne(*update)
             for note in notes
-            if (update := _tidied(note, keyframes.get(note["_id"]), published.get(note["_id"])))
+            if (update := _cleanup(note, keyframes.get(note["_id"]), published.get(note["_id"])))
         ]
-        if not tidy:
+        if not updates:
             return
-        # An edit that is seen in the note after it went into a snapshot would be folded once more.
+        # A lost removal of an edit that is already in a snapshot would store the edit a second time.
         concern = MAJORITY_WRITE_CONCERN if any(note.get("edits") for note in notes) else PRIMARY_WRITE_CONCERN
-        done = await self._notes.with_options(write_concern=concern).bulk_write(tidy, ordered=False)
-        if done.matched_count < len(tidy):
+        result = await self._notes.with_options(write_concern=concern).bulk_write(updates, ordered=False)
+        if result.matched_count < len(updates):
+            # A note that was purged during the move must not leave revisions in the history.
             ids = [note["_id"] for note in notes]
             condition = {"_id": {"$in": ids}, "purged": {"$exists": True}}
-            gone = await self._notes.find(condition, {"_id": True}).to_list(None)
-            if gone:  # purged meanwhile
-                await self._history.forget([note["_id"] for note in gone])
+            purged_since = await self._notes.find(condition, {"_id": True}).to_list(None)
+            if purged_since:
+                await self._history.forget([note["_id"] for note in purged_since])
 
 
-def _tidied(
+def _cleanup(
     note: BsonDocument, keyframe: int | None, published: int | None
 ) -> tuple[BsonDocument, BsonDocument] | None:
-    """The update that takes from a note what is archived, as condition and change; ``None`` if there is nothing."""
+    """Return the update that removes archived data from a note, as condition and change, or ``None`` if it has none."""
     condition: BsonDocument = {"_id": note["_id"]}
     change: BsonDocument = {}
     pull: BsonDocument = {}
@@ -83,10 +91,10 @@ def _tidied(
     if pull:
         change["$pull"] = pull
     if keyframe is not None:
-        # Never backwards: two at once would then store differences to different keyframes.
+        # The keyframe never moves backwards: concurrent archivers would store differences to different keyframes.
         change["$max"] = {"keyframe": keyframe}
     if published == note["version"]:
-        # If it moved on, whoever did that tidies up: it holds a revision more.
+        # A newer version has another revision; the outbox archives it after publishing that version.
         condition["version"] = published
         change["$unset"] = {"dirty": ""}
     elif "purged" not in note:

@@ -1,6 +1,6 @@
-"""Calls that go to MongoDB together: what comes while others are under way is the next command.
+"""Batching of calls to MongoDB: items that arrive while calls are in progress go into the next call together.
 
-A command costs the driver and the server more than what a small document in it does; and at rest nothing waits.
+A command costs the driver and the server more than a small document in it. Without load, each item is sent at once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-UNDER_WAY = 2
-"""Calls: while MongoDB does what one asks for, the answers of the other are worked up."""
-MOST = 64
-TURNS = 6
-"""Of the loop, under load, before what waits is taken: who was answered a moment ago may ask for the next."""
+MAX_CONCURRENT_CALLS = 2
+"""With two calls, the replies to one are processed while MongoDB works on the other."""
+MAX_BATCH_ITEMS = 64
+GATHER_LOOP_TURNS = 6
+"""Turns of the event loop to wait for more items under load: callers that just got a result may send the next one."""
 
 
 class Batcher(Generic[T, R]):
-    """Calls of ``run``, each with what waits: at most so many items, and none twice.
+    """Collects items and passes them to ``run`` in batches, without two items of the same key in one batch.
 
-    Items of a key may ``share`` a result: then only one is worked on at a time, and those that came meanwhile get the
-    next. ``run`` returns a result for each item, in their order; one that is an exception is raised to whoever gave it.
+    Args:
+        run: Process a batch. Returns a result for each item, in their order; an exception is raised to its caller.
+        key: Return the key of an item.
+        share: Let items of the same key share one result. Then only one item of a key is processed at a time, and
+            those that arrive in the meantime share the next result.
+        timeout: Seconds until ``put`` raises ``error``.
+        error: The exception that ``put`` raises on a timeout.
+        limit: The maximum number of items of a batch.
+        concurrency: The maximum number of concurrent calls of ``run``.
     """
 
     def __init__(
@@ -35,94 +42,99 @@ class Batcher(Generic[T, R]):
         share: bool,
         timeout: float,
         error: type[Exception],
-        most: int = MOST,
-        under_way: int = UNDER_WAY,
+        limit: int = MAX_BATCH_ITEMS,
+        concurrency: int = MAX_CONCURRENT_CALLS,
     ) -> None:
         self._run = run
         self._key = key
         self._share = share
         self._timeout = timeout
         self._error = error
-        self._most = most
-        self._most_under_way = under_way
+        self._limit = limit
+        self._concurrency = concurrency
         self._waiting: dict[Hashable, list[tuple[T, asyncio.Future[R]]]] = {}
         self._busy: set[Hashable] = set()
-        self._under_way = 0
-        self._items_under_way = 0
+        self._calls = 0
+        self._items_in_progress = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, item: T) -> R:
-        """The result for an item. Raises ``error`` if there is none in time: it may be worked on all the same."""
-        done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(self._key(item), []).append((item, done))
-        if self._under_way < self._most_under_way:
-            self._under_way += 1
-            # In a context of its own: what holds for whoever came first holds for nobody else.
-            task = asyncio.create_task(self._work(), context=contextvars.Context())
+        """Return the result for an item.
+
+        Raises:
+            Exception: ``error``, if there is no result in time. The item may still be processed.
+        """
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(self._key(item), []).append((item, future))
+        if self._calls < self._concurrency:
+            self._calls += 1
+            # In a new context: the batch must not inherit context variables of one caller, such as pymongo's deadline.
+            task = asyncio.create_task(self._process(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
             async with asyncio.timeout(self._timeout):
-                return await done
+                return await future
         except TimeoutError:
             raise self._error from None
 
-    async def _work(self) -> None:
+    async def _process(self) -> None:
         try:
-            if self._items_under_way:
+            if self._items_in_progress:
                 await self._gather()
-            while batch := self._next():
+            while batch := self._next_batch():
                 if self._share:
                     self._busy |= batch.keys()
-                self._items_under_way += len(batch)
+                self._items_in_progress += len(batch)
                 try:
-                    await self._answer(list(batch.values()))
+                    await self._run_batch(list(batch.values()))
                 finally:
                     self._busy -= batch.keys()
-                    self._items_under_way -= len(batch)
+                    self._items_in_progress -= len(batch)
                 await self._gather()
         finally:
-            self._under_way -= 1
+            self._calls -= 1
 
     @staticmethod
     async def _gather() -> None:
-        for _ in range(TURNS):
+        for _ in range(GATHER_LOOP_TURNS):
             await asyncio.sleep(0)
 
-    async def _answer(self, batch: Sequence[tuple[T, Sequence[asyncio.Future[R]]]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[T, Sequence[asyncio.Future[R]]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
         except BaseException as error:
             if not isinstance(error, Exception):
-                for _, waiting in batch:
-                    for done in waiting:
-                        done.cancel()
+                for _, futures in batch:
+                    for future in futures:
+                        future.cancel()
                 raise
             results = [error] * len(batch)
-        for (_, waiting), result in zip(batch, results, strict=True):
-            for done in waiting:
-                if done.done():  # nobody waits for it any more
+        for (_, futures), result in zip(batch, results, strict=True):
+            for future in futures:
+                if future.done():  # the caller gave up
                     continue
                 if isinstance(result, Exception):
-                    done.set_exception(result)
+                    future.set_exception(result)
                 else:
-                    done.set_result(result)
+                    future.set_result(result)
 
-    def _next(self) -> dict[Hashable, tuple[T, list[asyncio.Future[R]]]]:
-        """Takes what goes next; what nobody waits for any more goes nowhere.
+    def _next_batch(self) -> dict[Hashable, tuple[T, list[asyncio.Future[R]]]]:
+        """Remove the next batch from the waiting items and return it. Items whose callers gave up are dropped.
 
-        A call gets its share of what waits and is under way: if one took all, none would be under way beside it.
+        A batch is limited to an equal share of all items, so that the calls stay concurrent.
         """
-        most = min(self._most, -(-(len(self._waiting) + self._items_under_way) // self._most_under_way))
+        share = -(-(len(self._waiting) + self._items_in_progress) // self._concurrency)
+        limit = min(self._limit, share)
         batch: dict[Hashable, tuple[T, list[asyncio.Future[R]]]] = {}
-        left = {}
-        for key, some in self._waiting.items():
-            waiting = [one for one in some if not one[1].done()]
-            if waiting and key not in self._busy and len(batch) < most:
-                many = len(waiting) if self._share else 1
-                batch[key] = waiting[0][0], [done for _, done in waiting[:many]]
-                waiting = waiting[many:]
+        remaining = {}
+        for key, entries in self._waiting.items():
+            waiting = [entry for entry in entries if not entry[1].done()]
+            if waiting and key not in self._busy and len(batch) < limit:
+                count = len(waiting) if self._share else 1
+                batch[key] = waiting[0][0], [future for _, future in waiting[:count]]
+                waiting = waiting[count:]
             if waiting:
-                left[key] = waiting
-        self._waiting = left
+                remaining[key] = waiting
+        self._waiting = remaining
         return batch

@@ -1,24 +1,32 @@
-"""A MongoDB server before there is a database: its URL, and the replica set of the embedded one."""
+"""Preparation of a MongoDB server: check its URL, create the replica set and the user of the app.
+
+``python -m realtime.store.bootstrap KEYFILE`` prepares the MongoDB of ``compose.yaml``. It makes the server a replica
+set of one member if it belongs to none, and creates the user that ``REALTIME_MONGO_URL`` names, with its password.
+Running it again changes nothing but the password, if the URL has a new one.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pymongo
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
-from realtime.errors import EmbeddedError
+from realtime.errors import EmbeddedError, RealtimeError
+from realtime.settings import Settings
 from realtime.store.bson_mapping import BsonDocument
 
 ALREADY_INITIALIZED = 23
-"""MongoDB's error code for a replica set that exists."""
+"""MongoDB's error code for a replica set that already exists."""
 
 
 def check_url(url: str) -> None:
-    """Raises ``ValueError`` with the reason when a MongoDB URL cannot be used."""
+    """Raise ``ValueError``, with the reason, if a MongoDB URL cannot be used."""
     try:
         pymongo.uri_parser.parse_uri(url, validate=True, warn=False)
     except (InvalidURI, ConfigurationError, ValueError, OSError) as error:
@@ -26,16 +34,16 @@ def check_url(url: str) -> None:
 
 
 def ensure_replica_set(url: str, timeout: float = 60.0, *, follow_host: bool = True) -> None:
-    """Makes the ``mongod`` at this URL a replica set of one, and waits until it is the primary.
+    """Make the ``mongod`` at this URL a replica set of one member, and wait until it is the primary.
 
     Args:
         url: The URL of the ``mongod``, with the credentials of ``__system``.
         timeout: Seconds until it must be the primary.
-        follow_host: Replace the members of an existing set by this one. The port of an embedded server may be another
-            one than last time, which the configuration of the set would not survive.
+        follow_host: Replace the members of an existing set by this one. The port of an embedded server may have
+            changed since its last start, and a member that is not in its own configuration cannot become primary.
 
     Raises:
-        EmbeddedError: It does not answer, or did not become the primary in time.
+        EmbeddedError: The server does not answer, or did not become the primary in time.
     """
     host = urlsplit(url).netloc.rpartition("@")[2]
     deadline = time.monotonic() + timeout
@@ -56,8 +64,8 @@ def _initiate(client: MongoClient[BsonDocument], host: str, *, follow_host: bool
         try:
             client.admin.command("replSetInitiate", config)
         except AutoReconnect:
-            # It hangs up once it has found out that it is not where its configuration says, which takes it
-            # half a minute when somebody silent sits there now.
+            # A member that finds itself missing from its configuration closes all connections. That takes half a
+            # minute if another program has its former port and does not answer.
             client.admin.command("replSetInitiate", config)
     except OperationFailure as error:
         if error.code != ALREADY_INITIALIZED:
@@ -69,11 +77,11 @@ def _initiate(client: MongoClient[BsonDocument], host: str, *, follow_host: bool
 
 
 def ensure_user(url: str, name: str, password: str, database: str) -> None:
-    """Creates a MongoDB user who may read and write one database; sets the password of one that exists.
+    """Create a MongoDB user with read and write access to one database, or set the password of an existing user.
 
     Args:
         url: The URL of the primary, with the credentials of ``__system``.
-        name: The name of the user, who is kept in the database ``admin``.
+        name: The name of the user, which is stored in the database ``admin``.
         password: The password.
         database: The database.
 
@@ -89,3 +97,34 @@ def ensure_user(url: str, name: str, password: str, database: str) -> None:
                 client.admin.command("createUser", name, **settings)
         except PyMongoError as error:
             raise EmbeddedError(f"the MongoDB user {name} cannot be created: {error}") from error
+
+
+def prepare(settings: Settings, key: str) -> None:
+    """Prepare the MongoDB that the settings name.
+
+    Args:
+        settings: Settings with a URL of one host, a user and a password.
+        key: The content of MongoDB's key file, which is the password of its internal user ``__system``.
+
+    Raises:
+        RealtimeError: The URL lacks a part, or MongoDB cannot be prepared.
+    """
+    url = urlsplit(settings.mongo_url or "")
+    if not (url.username and url.password and url.hostname):
+        raise RealtimeError("REALTIME_MONGO_URL must name a user, a password and a host")
+    host = url.netloc.rpartition("@")[2]
+    system = f"mongodb://__system:{key}@{host}/?directConnection=true&authSource=local"
+    ensure_replica_set(system, follow_host=False)
+    ensure_user(system, unquote(url.username), unquote(url.password), settings.database)
+
+
+def main() -> None:
+    """Prepare MongoDB, with the key file that the first argument names."""
+    try:
+        prepare(Settings(), Path(sys.argv[1]).read_text().strip())
+    except (RealtimeError, OSError) as error:
+        sys.exit(f"MongoDB cannot be prepared: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,18 +1,18 @@
-"""Documents and models: how a note is stored, and how it is read back.
+"""Conversion between models and MongoDB documents.
 
-A note's document holds, beside its fields:
+A note's document has these fields, besides those of the model:
 
-- ``deleted``; ``deleted_date`` while it is in the trash; ``purged`` once only its id and version are left
-- ``title_key``: what titles are ordered by, the title without case and accents
-- ``words``: the part of the content that is searched; ``words_version``: the ``text_version`` that it is of
-- ``dirty``: its last change may not be published
-- ``operations``, ``origin``: tokens of the last keyed writes, and of the keyed write that made it
-- ``recent``: the last revisions, each with the ``mark`` of its update, until they are archived in ``history``
-- ``text_version``: the revision that holds the content as it is now
-- ``lineage``: the name of its shared text, once it has one; ``edits``: updates of it that are not in the journal yet;
-  ``edited``: the last of them that came in over REST
-- ``access``: who may do what, if it was made with accounts; ``readers``: the keys that open it, for the lists
-- ``keyframe``: the archived revision that the next ones are stored as differences to
+- ``deleted``; ``deleted_date`` while it is in the trash; ``purged`` once only its id and version remain
+- ``title_key``: the sort key of the title, without case and accents
+- ``words``: the part of the content that is searched; ``words_version``: the ``text_version`` that it is from
+- ``dirty``: the last change may not be published yet
+- ``operations``: the tokens of the last keyed writes; ``origin``: the token of the keyed write that created the note
+- ``recent``: the revisions that are not yet archived in ``history``, each with the ``mark`` of its update
+- ``text_version``: the version of the revision with the current content
+- ``lineage``: the name of the shared text, once there is one; ``edits``: updates of it from REST that are not yet in
+  the journal; ``edited``: the id of the last of them
+- ``access``: the access rights, if the note was created with accounts; ``readers``: the keys that give access to it
+- ``keyframe``: the version of the archived revision that the next ones are stored as differences to
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ BsonDocument = dict[str, Any]
 LIVE: BsonDocument = {"deleted": False}
 TRASHED: BsonDocument = {"deleted_date": {"$exists": True}}
 NOTE: dict[str, bool] = {"operations": False, "recent": False, "edits": False, "readers": False, "words": False}
-"""The projection to what :func:`note_of` and :func:`change_of` read."""
+"""The projection for :func:`note_of` and :func:`change_of`."""
 RECORD = {name: False for name in NOTE if name != "operations"}
-"""The projection to what :func:`record_of` reads."""
+"""The projection for :func:`record_of`."""
 STATE = dict.fromkeys(("version", "deleted", "access"), True)
-"""The projection to what :func:`state_of` reads."""
+"""The projection for :func:`state_of`."""
 HEAD = dict.fromkeys(("title", "description", "tags", "version", "created_date", "updated_date"), True)
-"""The projections to what :func:`shown_of` reads, without and with the content."""
+"""The projection for :func:`note_json_of` without the content."""
 WHOLE = {**HEAD, "content": True}
+"""The projection for :func:`note_json_of` with the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A note as it is stored, deleted ones included, with the tokens of the last operations on it."""
+    """A stored note, which may be deleted, with the tokens of the last operations on it."""
 
     note: Note
     deleted: bool
@@ -53,29 +54,29 @@ class Record:
     access: Access
 
     @property
-    def standing(self) -> NoteAccess:
-        """What decides over it."""
+    def note_access(self) -> NoteAccess:
+        """The access rights of the note, and whether it is live."""
         return NoteAccess(self.access, not self.deleted)
 
 
 class NoteState(NamedTuple):
-    """Of a note, deleted ones included: who may do what with it, and its version."""
+    """The access rights and the version of a note, which may be deleted."""
 
-    standing: NoteAccess
+    note_access: NoteAccess
     version: int
 
 
 def now() -> datetime:
-    """The time, in the milliseconds that MongoDB keeps."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    """Return the current time in UTC, rounded down to milliseconds, the precision of MongoDB."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def note_of(document: Mapping[str, Any]) -> Note:
-    """A note."""
-    # Not validated again: only checked notes are ever stored.
+    """Return the note in a document."""
+    # Notes were validated before they were stored.
     return Note.model_construct(
-        id=int(document["_id"]),  # a large one is a class of the driver's own
+        id=int(document["_id"]),  # the driver returns large integers as Int64
         title=document["title"],
         description=document["description"],
         tags=document["tags"],
@@ -86,8 +87,8 @@ def note_of(document: Mapping[str, Any]) -> Note:
     )
 
 
-def shown_of(document: Mapping[str, Any]) -> BsonDocument:
-    """A note as clients get it, with its content if that was read: what :func:`note_of` is as JSON, in a list."""
+def note_json_of(document: Mapping[str, Any]) -> BsonDocument:
+    """Return a note in the JSON form of lists, with its content if the projection includes it."""
     shown = {
         "id": int(document["_id"]),
         "title": document["title"],
@@ -103,7 +104,7 @@ def shown_of(document: Mapping[str, Any]) -> BsonDocument:
 
 
 def access_of(document: Mapping[str, Any]) -> Access:
-    """Who may do what with a note."""
+    """Return the access rights in a note's document."""
     stored = document.get("access")
     if stored is None:
         return UNSHARED_ACCESS
@@ -114,12 +115,12 @@ def access_of(document: Mapping[str, Any]) -> Access:
         None if link is None else Link(Role(link["role"]), link["nonce"], link["key"]),
         stored["public"],
         stored["since"],
-        {one["key"]: one["version"] for one in stored["former"]},
+        {former["key"]: former["version"] for former in stored["former"]},
     )
 
 
-def shared(access: Access) -> BsonDocument:
-    """The fields of a note's document that tell who may do what."""
+def access_fields(access: Access) -> BsonDocument:
+    """Return the fields of a note's document for these access rights."""
     link = access.link
     return {
         "access": {
@@ -135,22 +136,22 @@ def shared(access: Access) -> BsonDocument:
 
 
 def open_to(keys: frozenset[Key]) -> BsonDocument:
-    """The condition for notes that one of these keys opens."""
+    """Return the condition for notes that one of these keys gives access to."""
     return {"readers": {"$in": list(keys)}}
 
 
 def change_of(document: Mapping[str, Any]) -> NoteChange:
-    """A committed state of a note."""
+    """Return the change that led to this document."""
     return NoteChange(note_of(document), deleted=document["deleted"], access=access_of(document))
 
 
 def state_of(document: Mapping[str, Any]) -> NoteState:
-    """Who may do what with a note, and its version."""
+    """Return the access rights and the version in a note's document."""
     return NoteState(NoteAccess(access_of(document), not document["deleted"]), document["version"])
 
 
 def record_of(document: Mapping[str, Any]) -> Record:
-    """A note as it is stored."""
+    """Return the record in a note's document."""
     return Record(
         note_of(document),
         document["deleted"],
@@ -163,7 +164,7 @@ def record_of(document: Mapping[str, Any]) -> Record:
 
 
 def revision_of(entry: Mapping[str, Any]) -> Revision:
-    """A revision, from ``recent`` or from the history."""
+    """Return the revision in an entry of ``recent`` or in a document of the history."""
     return Revision.model_construct(
         version=entry["version"] if "version" in entry else entry["_id"]["version"],
         date=entry["date"],

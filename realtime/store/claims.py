@@ -1,4 +1,4 @@
-"""Claims on ``Idempotency-Key``: who has a key, and what was answered under it."""
+"""Claims of ``Idempotency-Key`` values, and the stored responses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ CLAIM_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is known of an ``Idempotency-Key``: the digest of its request, and the answer if it was given.
+    """The claim of an ``Idempotency-Key``.
 
-    ``token`` marks its write in the note, and goes with the claim: the key may be used again when that has expired.
-    ``first`` tells a new claim from a repeat.
+    Attributes:
+        fingerprint: The digest of the request.
+        token: The token that marks the write in the note. It belongs to this claim, so that the key can be used for
+            another operation once the claim has expired.
+        first: Whether this request created the claim; otherwise it is a repetition.
+        answer: The response, if it is stored.
     """
 
     fingerprint: bytes
@@ -30,18 +34,18 @@ class Claim:
 
 
 class IdempotencyClaims:
-    """The claims of one database; each is kept for :data:`CLAIM_SECONDS`."""
+    """Stores the claims of one database. A claim expires after :data:`CLAIM_SECONDS`."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._claims = connection.database.operations
 
     async def prepare(self) -> None:
-        """Makes the index."""
+        """Create the index."""
         await self._claims.create_index("at", name="expiry", expireAfterSeconds=CLAIM_SECONDS)
 
     async def claim(self, operation: Operation) -> Claim:
-        """Claims an ``Idempotency-Key``, or tells who has it. Raises :class:`OutcomeUnknown`."""
+        """Create a claim for an ``Idempotency-Key``, or return the existing one. Raises :class:`OutcomeUnknown`."""
         token = secrets.token_hex(12)
         fields = {"fingerprint": operation.fingerprint, "token": token, "at": now()}
         with self._connection.writing():
@@ -57,13 +61,13 @@ class IdempotencyClaims:
         )
 
     async def store_response(self, key: str, answer: Note) -> None:
-        """Keeps the answer that was given under a key. Raises :class:`OutcomeUnknown`."""
+        """Store the response to the request with this key. Raises :class:`OutcomeUnknown`."""
         document: BsonDocument = dict(answer)
         document["_id"] = document.pop("id")
         with self._connection.writing():
             await self._claims.update_one({"_id": key, "answer": {"$exists": False}}, {"$set": {"answer": document}})
 
     async def release(self, key: str) -> None:
-        """Forgets a claim whose operation changed nothing. Raises :class:`OutcomeUnknown`."""
+        """Delete a claim whose operation changed nothing. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._claims.delete_one({"_id": key, "answer": {"$exists": False}})

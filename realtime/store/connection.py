@@ -1,4 +1,4 @@
-"""The connection to MongoDB: time limits, durability, and the driver's errors under the program's names."""
+"""The connection to MongoDB: time limits, read and write concerns, and translation of driver errors."""
 
 from __future__ import annotations
 
@@ -27,43 +27,49 @@ T = TypeVar("T")
 
 MAJORITY_WRITE_CONCERN = WriteConcern(w="majority", j=True)
 PRIMARY_WRITE_CONCERN = WriteConcern(w=1)
-"""For what is only tidied up: if it is lost, it is done again."""
+"""For cleanup that is repeated if it is lost."""
 
-CLOSE_TIMEOUT = 1.0
-
+CLOSE_TIMEOUT_SECONDS = 1.0
 
 DUPLICATE_KEY = 11000
-
-
-REFUSED = "The database refuses the server: its user, password or rights are wrong"
+REFUSED = "MongoDB rejected the server's user, password or permissions. Check REALTIME_MONGO_URL"
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether MongoDB refused a command because of the user of the server."""
+    """Return whether MongoDB rejected a command because of the server's credentials or permissions."""
     return (isinstance(error, OperationFailure) and error.code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED)) or (
         isinstance(error, ServerSelectionTimeoutError) and "Authentication failed" in str(error)
     )
 
 
-async def insert_again(collection: Any, documents: Sequence[BsonDocument]) -> Sequence[BsonDocument]:
-    """Insert documents of which some may be there, and return the others.
+async def insert_missing(collection: Any, documents: Sequence[BsonDocument]) -> Sequence[BsonDocument]:
+    """Insert documents, and return those that did not exist yet.
 
-    Those that are there were inserted by another worker, or by an attempt that was interrupted.
+    The others were inserted by another worker, or by an interrupted attempt.
     """
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        failed = [one for one in error.details["writeErrors"] if one["code"] != DUPLICATE_KEY]
-        if failed or error.details["writeConcernErrors"]:
+        write_errors = error.details["writeErrors"]
+        if error.details["writeConcernErrors"] or any(item["code"] != DUPLICATE_KEY for item in write_errors):
             raise
-        there = {one["index"] for one in error.details["writeErrors"]}
-        return [document for number, document in enumerate(documents) if number not in there]
+        existing = {item["index"] for item in write_errors}
+        return [document for index, document in enumerate(documents) if index not in existing]
     return documents
 
 
 class MongoConnection:
-    """One database. Writes are acknowledged at ``w: majority, j: true``, reads are of what a majority has."""
+    """A connection to one database.
+
+    Writes are acknowledged at ``w: majority, j: true``; reads return data that a majority of the members has.
+
+    Args:
+        url: The MongoDB URL.
+        database: The name of the database.
+        write_timeout: The default time limit of writes in seconds.
+        read_timeout: The default time limit of reads in seconds.
+    """
 
     def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
         self._client: Any = AsyncIOMotorClient(url, appname="realtime", retryWrites=True, retryReads=True)
@@ -73,32 +79,32 @@ class MongoConnection:
             codec_options=options,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY_WRITE_CONCERN,
-            # Whatever the URL says: a secondary may not have yet what was just acknowledged.
+            # This overrides the URL: a secondary may not have the writes that were just acknowledged.
             read_preference=ReadPreference.PRIMARY,
         )
         self._driver = MongoClientHolder(url)
-        self.line = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
-        self.lines = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
+        self.raw_connection = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
+        self.raw_connections = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
         self.write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
 
     async def aclose(self) -> None:
-        """Closes the connections."""
-        await self.line.aclose()
-        await self.lines.aclose()
+        """Close all connections."""
+        await self.raw_connection.aclose()
+        await self.raw_connections.aclose()
         await self._driver.aclose()
-        # It tells MongoDB of the end of its sessions first, and would look for one that is away for half a minute.
-        with pymongo.timeout(CLOSE_TIMEOUT):
+        # The driver ends its sessions first, and would search for a server that is down for half a minute.
+        with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
             self._client.close()
 
     async def ping(self, timeout: float) -> None:
-        """Asks the server for a sign of life from its primary. Raises :class:`Unavailable`."""
+        """Check that the primary answers within ``timeout`` seconds. Raises :class:`Unavailable`."""
         with self._translated(Unavailable), pymongo.timeout(timeout):
             await self.database.command("ping")
 
     async def until_prepared(self, error: type[Unavailable] = Unavailable) -> None:
-        """Waits until the indexes are there, within the budget for what is to be done; then raises ``error``."""
+        """Wait until the indexes exist, within the time limit of writes or reads; raise ``error`` if they do not."""
         if not self.prepared.is_set():
             try:
                 async with asyncio.timeout(self.write_timeout if error is OutcomeUnknown else self.read_timeout):
@@ -108,14 +114,14 @@ class MongoConnection:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Within the budget for writes. Raises :class:`OutcomeUnknown`."""
+        """Limit the time of a block that writes, and raise driver errors as :class:`OutcomeUnknown`."""
         with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
             yield
 
     async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Return the result of ``work``, whose commands with the given session are committed together.
+        """Call ``work`` with a session in a transaction, and return its result.
 
-        It is called again if another transaction changed the same documents. Raises :class:`OutcomeUnknown`.
+        ``work`` is called again if another transaction changes the same documents. Raises :class:`OutcomeUnknown`.
         """
         with self.writing():
             async with await self._client.start_session() as session:
@@ -126,7 +132,10 @@ class MongoConnection:
 
     @contextmanager
     def reading(self, timeout: float | None = None) -> Iterator[None]:
-        """Within the budget for reads, or another one in seconds. Raises :class:`Unavailable`."""
+        """Limit the time of a block that reads, and raise driver errors as :class:`Unavailable`.
+
+        ``timeout`` is in seconds; the default is the read timeout of the connection.
+        """
         with self._translated(Unavailable), pymongo.timeout(timeout or self.read_timeout):
             yield
 
@@ -136,6 +145,6 @@ class MongoConnection:
             yield
         except PyMongoError as cause:
             log.warning("MongoDB: %s", error.__name__, extra={"error": str(cause)[:500]})
-            if is_refusal(cause):  # nothing was written
+            if is_refusal(cause):  # nothing was written, so the outcome is known
                 raise Unavailable(REFUSED) from cause
             raise error from cause

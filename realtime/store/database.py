@@ -1,4 +1,4 @@
-"""Notes in MongoDB: documents to models and back, driver errors to domain errors. No rules."""
+"""The stores of one MongoDB database. They convert models and translate errors; they contain no domain rules."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from realtime.store.sizes import Sizes
 from realtime.store.texts import TextStore
 from realtime.store.users import UserStore
 
-BUILD_TIMEOUT = 24 * 3600.0
+BUILD_TIMEOUT_SECONDS = 24 * 3600.0
 
 
 class Store:
-    """One database: notes, with lists, history, texts and claims on ``Idempotency-Key``; people and their rights."""
+    """Gives access to one database: notes, history, shared texts, claims, and the collections of accounts."""
 
     def __init__(
         self,
@@ -43,21 +43,21 @@ class Store:
         self.searched = SearchedText(self._connection)
         self.sizes = Sizes(self._connection)
         self.texts = TextStore(self._connection, failpoints)
-        self.archive = Archiver(self._connection, self.history, self.texts, failpoints)
+        self.archiver = Archiver(self._connection, self.history, self.texts, failpoints)
         self.claims = IdempotencyClaims(self._connection)
-        self.people = UserStore(self._connection)
+        self.users = UserStore(self._connection)
         self.sessions = SessionStore(self._connection)
-        self.passes = OneTimeTokens(self._connection)
+        self.one_time_tokens = OneTimeTokens(self._connection)
         self.revocations = RevocationStore(self._connection)
         self.audit = Audit(self._connection)
         self.readiness = Readiness(self._connection)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close all connections."""
         await self._connection.aclose()
 
     async def prepare(self, *, accounts: bool = False) -> None:
-        """Makes the indexes, those of accounts too if there are any. Raises :class:`Unavailable`."""
+        """Create the indexes, with ``accounts`` including those of accounts. Raises :class:`Unavailable`."""
         dirty = IndexModel([("dirty", ASCENDING)], name="dirty", partialFilterExpression={"dirty": True})
         origin = IndexModel(
             [("origin", ASCENDING)],
@@ -67,17 +67,24 @@ class Store:
         )
         await self.ping(self._connection.write_timeout)
         await self.readiness.inspect()
-        with self._connection.reading(BUILD_TIMEOUT):
+        with self._connection.reading(BUILD_TIMEOUT_SECONDS):
             await self._connection.database.notes.create_indexes([dirty, origin, *indexes(accounts=accounts)])
             await self.searched.prepare()
             await self.history.prepare()
             await self.texts.prepare()
             await self.claims.prepare()
             if accounts:
-                for part in (self.sizes, self.people, self.sessions, self.passes, self.revocations, self.audit):
-                    await part.prepare()
+                for store in (
+                    self.sizes,
+                    self.users,
+                    self.sessions,
+                    self.one_time_tokens,
+                    self.revocations,
+                    self.audit,
+                ):
+                    await store.prepare()
         self._connection.prepared.set()
 
     async def ping(self, timeout: float) -> None:
-        """Asks the server for a sign of life from its primary. Raises :class:`Unavailable`."""
+        """Check that the primary answers within ``timeout`` seconds. Raises :class:`Unavailable`."""
         await self._connection.ping(timeout)

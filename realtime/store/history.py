@@ -1,12 +1,14 @@
-"""The history: every revision of every note.
+"""The revision history of notes.
 
-A write keeps its revision in the note itself, in the same commit, so none is ever missing. From there revisions are
-archived, in batches, as documents of their own under ``{note, version}``. A revision holds title, description and tags;
-and the content if it changed the content, else ``text_version`` names the revision that does. A long content is stored
-as the difference to a keyframe, an earlier revision that is stored whole, so that any is read back with three reads.
+A write stores its revision in the note's document, in the same atomic update, so that no revision can be lost. The
+archiver then moves revisions in batches into the collection ``history``, under the id ``{note, version}``. A revision
+has the title, the description and the tags. It has the content if it changed the content; otherwise ``text_version`` is
+the version of the revision that has it. A long content is stored as the difference to a keyframe, an earlier revision
+with its whole content, so that any version takes at most three reads.
 
-A difference is ``{start, text, end}``: ``text`` between what stays at the beginning and at the end of the keyframe. If
-distant places changed it is ``{parts}``, which alternates between new text and ``[offset, length]`` of the keyframe.
+A difference is ``{start, text, end}``: ``text`` replaces all but the first ``start`` and the last ``end`` characters of
+the keyframe. If distant parts changed, it is ``{parts}``: a list of new text and of ``[offset, length]`` in the
+keyframe.
 """
 
 from __future__ import annotations
@@ -20,31 +22,31 @@ from pymongo import ASCENDING, DESCENDING
 
 from realtime.notes.models import Revision, RevisionText
 from realtime.store.bson_mapping import LIVE, BsonDocument, revision_of
-from realtime.store.connection import MongoConnection, insert_again
+from realtime.store.connection import MongoConnection, insert_missing
 
-SHORT = 512
-"""Characters up to which a content is always stored whole."""
+SHORT_CONTENT_CHARACTERS = 512
+"""Contents up to this number of characters are always stored whole."""
 REWRITTEN_SHARE = 4
-"""A content is stored whole if more than one part in this many is not in the keyframe."""
-THINNED = 5000
-"""Revisions that are looked at, at once, to thin them out."""
+"""A content is stored whole if more than 1/4 of it is not in the keyframe."""
+THINNING_BATCH_REVISIONS = 5000
+"""Revisions that thinning reads at a time."""
 BATCH_BYTES = 8 * 1024 * 1024
-BLOCK = 64
-"""Characters that a part of a keyframe must have in common with a content to be found in it."""
+BLOCK_CHARACTERS = 64
+"""The shortest part of a keyframe that a difference can refer to, in characters."""
 MAX_PARTS = 256
-"""Parts of a difference. It bounds the time that it takes to find them."""
+"""The maximum number of parts of a difference. It limits the time to compute one."""
 OFFSET_BYTES = 8
 THREAD_CHARACTERS = 64 * 1024
-"""Characters of revisions from which on differences are computed in a thread."""
+"""Above this number of characters, the differences of a note's revisions are computed in a thread."""
 
 
 class StoredContent(NamedTuple):
-    """A content that was added to the history, as it is stored.
+    """A content that was added to the history.
 
     Attributes:
         note: The id of its note.
         authors: The names of the users who wrote it; empty if they are not known.
-        size: Its size in bytes, which is that of the difference if only that is stored.
+        size: Its stored size in bytes, which is that of the difference if only the difference is stored.
     """
 
     note: int
@@ -53,28 +55,31 @@ class StoredContent(NamedTuple):
 
 
 class History:
-    """The revisions of one database."""
+    """Reads, archives and thins out the revisions of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
         self._rows = connection.database.history
         self.on_stored: Callable[[StoredContent], None] = lambda _: None
-        """Called with each content that this process adds, except the first of a note."""
+        """Called with each content that this process adds to the history, except the first content of a note."""
 
     async def prepare(self) -> None:
-        """Makes the indexes."""
+        """Create the indexes."""
         unthinned = {"unthinned": True}
         await self._rows.create_index([("date", ASCENDING)], name="unthinned", partialFilterExpression=unthinned)
         marked = {"token": {"$exists": True}}
         await self._rows.create_index([("token", ASCENDING)], name="tokens", partialFilterExpression=marked)
 
     async def version_of(self, id: int, token: str) -> int | None:
-        """The version that the operation with this token made of a note, if any. Raises :class:`Unavailable`."""
+        """Return the version of a note that the operation with this token created, if any.
+
+        Raises :class:`Unavailable`.
+        """
         return await self._version(id, "token", token, {"_id.note": id})
 
-    async def marked(self, id: int, mark: bytes) -> int | None:
-        """The version of a note whose revision has this mark, if any. Raises :class:`Unavailable`."""
+    async def version_marked(self, id: int, mark: bytes) -> int | None:
+        """Return the version of a note whose revision has this mark, if any. Raises :class:`Unavailable`."""
         return await self._version(id, "mark", mark, _versions(id))
 
     async def _version(self, id: int, name: str, value: str | bytes, of_note: BsonDocument) -> int | None:
@@ -87,12 +92,21 @@ class History:
         return None if row is None else int(row["_id"]["version"])
 
     async def page(self, id: int, before: int, limit: int) -> tuple[list[Revision], bool] | None:
-        """Revisions of a live note below a version, the newest first, and whether there are more.
+        """Return a page of the revisions of a live note, newest first.
 
-        ``None`` if there is no such note. Raises :class:`Unavailable`.
+        Args:
+            id: The id of the note.
+            before: Only revisions with lower versions are returned.
+            limit: The maximum number of revisions.
+
+        Returns:
+            The revisions, and whether there are more; or ``None`` if there is no such note.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
         with self._connection.reading():
-            # The note first: what is archived meanwhile is then seen twice, and not missed.
+            # Read the note first: revisions archived between the reads are then seen twice rather than missed.
             note = await self._notes.find_one(
                 {"_id": id, **LIVE}, {"content": False, "words": False, "operations": False, "recent.content": False}
             )
@@ -108,7 +122,10 @@ class History:
         return [revisions[version] for version in newest[:limit]], len(newest) > limit
 
     async def read(self, id: int, version: int) -> RevisionText | None:
-        """A version of a note, whole. ``None`` if its history does not have it. Raises :class:`Unavailable`."""
+        """Return a version of a note with its content, or ``None`` if the history does not have it.
+
+        Raises :class:`Unavailable`.
+        """
         with self._connection.reading():
             note = await self._notes.find_one({"_id": id}, {"recent": True})
             recent = {entry["version"]: entry for entry in (note or {}).get("recent", ())}
@@ -135,16 +152,16 @@ class History:
         keyframe = await self._row(id, row["base"])
         if keyframe is None:  # thinned out or purged since the row was read
             return None
-        return _applied(keyframe["content"], stored)
+        return _apply(keyframe["content"], stored)
 
     async def forget(self, ids: Sequence[int]) -> None:
-        """Deletes all that is archived of these notes. Raises :class:`Unavailable`."""
+        """Delete the archived revisions of these notes. Raises :class:`Unavailable`."""
         with self._connection.reading(self._connection.write_timeout):
             for id in ids:
                 await self._rows.delete_many(_versions(id))
 
     async def archive(self, notes: Sequence[BsonDocument]) -> dict[int, int]:
-        """Keeps the revisions that these documents of notes hold, and returns the notes' new keyframes."""
+        """Archive the revisions in these documents of notes, and return the new keyframe versions by note id."""
         texts = await self._keyframes(notes)
         keyframes: dict[int, int] = {}
         rows: list[BsonDocument] = []
@@ -152,12 +169,12 @@ class History:
         for note in notes:
             length = sum(len(entry.get("content", "")) for entry in note["recent"])
             text = texts.get(note["_id"])
-            made, keyframe = (
+            note_rows, keyframe = (
                 await asyncio.to_thread(_rows, note, text) if length > THREAD_CHARACTERS else _rows(note, text)
             )
             if keyframe is not None:
                 keyframes[note["_id"]] = keyframe
-            rows += made
+            rows += note_rows
             size += length
             if size > BATCH_BYTES:
                 await self._insert(rows)
@@ -167,19 +184,20 @@ class History:
         return keyframes
 
     async def _insert(self, rows: Sequence[BsonDocument]) -> None:
-        for row in await insert_again(self._rows, rows):
-            # The first content is deleted with its note, and counts for the owner until then.
+        for row in await insert_missing(self._rows, rows):
+            # The first content counts toward the note itself: it stays until the note is deleted.
             if "content" in row and row["_id"]["version"] > 1:
                 authors = dict.fromkeys([row["author"], *row.get("authors", ())])
                 names = [name for name in authors if name is not None]
                 self.on_stored(StoredContent(row["_id"]["note"], names, _size(row["content"])))
 
     async def _keyframes(self, notes: Iterable[BsonDocument]) -> dict[int, str]:
-        """The texts of the keyframes of those notes that have a long text to be archived."""
+        """Return the keyframe contents, by note id, of the notes with a long content to archive."""
         keys = [
             {"note": note["_id"], "version": note["keyframe"]}
             for note in notes
-            if "keyframe" in note and any(len(entry.get("content", "")) > SHORT for entry in note["recent"])
+            if "keyframe" in note
+            and any(len(entry.get("content", "")) > SHORT_CONTENT_CHARACTERS for entry in note["recent"])
         ]
         if not keys:
             return {}
@@ -187,28 +205,42 @@ class History:
         return {row["_id"]["note"]: row["content"] for row in rows if isinstance(row["content"], str)}
 
     async def unthinned(self, before: datetime) -> int | None:
-        """A note with revisions from before a date that are not thinned out yet. Raises :class:`Unavailable`."""
+        """Return the id of a note with revisions before a date that are not thinned out yet, if any.
+
+        Raises :class:`Unavailable`.
+        """
         with self._connection.reading():
             row = await self._rows.find_one({"unthinned": True, "date": {"$lt": before}}, {"_id": True})
         return None if row is None else row["_id"]["note"]
 
     async def thin(self, id: int, before: datetime) -> int:
-        """Of a note's revisions from before a date keeps the last of each day (in UTC), and deletes the others.
+        """Thin out the revisions of a note before a date to the last one of each day (in UTC).
 
-        Kept are also those that hold what a kept one needs. Returns how many were deleted. Raises :class:`Unavailable`.
+        Revisions that the remaining ones need for their content are kept, too.
+
+        Returns:
+            The number of deleted revisions.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
         with self._connection.reading():
             note = await self._notes.find_one({"_id": id}, {"text_version": True, "keyframe": True}) or {}
-        # From the newest to the oldest: what a revision needs is older than it.
+        # From the newest to the oldest, since a revision needs only older ones.
         needed = {note.get("text_version"), note.get("keyframe")}
         fields = {"date": True, "text_version": True, "base": True}
         below: BsonDocument = {"note": id + 1, "version": 0}
         day = None
-        dropped = 0
+        deleted = 0
         while True:
             with self._connection.reading(self._connection.write_timeout):
                 span = {"_id": {"$gte": {"note": id, "version": 0}, "$lt": below}}
-                rows = await self._rows.find(span, fields).sort("_id", DESCENDING).limit(THINNED).to_list(THINNED)
+                rows = (
+                    await self._rows.find(span, fields)
+                    .sort("_id", DESCENDING)
+                    .limit(THINNING_BATCH_REVISIONS)
+                    .to_list(THINNING_BATCH_REVISIONS)
+                )
                 if not rows:
                     break
                 below = rows[-1]["_id"]
@@ -221,11 +253,11 @@ class History:
                     day = row["date"].date() if old else None
                     needed |= {row["text_version"], row.get("base")}
                 await self._rows.delete_many({"_id": {"$in": drop}})
-                dropped += len(drop)
+                deleted += len(drop)
         with self._connection.reading(self._connection.write_timeout):
             thinned = {**_versions(id), "date": {"$lt": before}, "unthinned": True}
             await self._rows.update_many(thinned, {"$unset": {"unthinned": ""}})
-        return dropped
+        return deleted
 
 
 def _versions(id: int) -> BsonDocument:
@@ -233,7 +265,12 @@ def _versions(id: int) -> BsonDocument:
 
 
 def _rows(note: BsonDocument, text: str | None) -> tuple[list[BsonDocument], int | None]:
-    """The archived form of a note's revisions, and its keyframe after them; ``text`` is that of the one before."""
+    """Return the archived form of a note's unarchived revisions, and the version of the last keyframe.
+
+    Args:
+        note: The document of the note.
+        text: The content of the note's current keyframe, if it has one that was read.
+    """
     rows = []
     keyframe = note.get("keyframe")
     for entry in note["recent"]:
@@ -250,8 +287,8 @@ def _rows(note: BsonDocument, text: str | None) -> tuple[list[BsonDocument], int
 
 
 def _difference(base: str, text: str) -> BsonDocument | None:
-    """Return what turns ``base`` into ``text``, or ``None`` if that is not much smaller than ``text``."""
-    if len(text) <= SHORT:
+    """Return the difference from ``base`` to ``text``, or ``None`` if it is not much smaller than ``text``."""
+    if len(text) <= SHORT_CONTENT_CHARACTERS:
         return None
     start = common_prefix(base, text)
     end = common_prefix(base[start:][::-1], text[start:][::-1])
@@ -263,20 +300,20 @@ def _difference(base: str, text: str) -> BsonDocument | None:
 
 
 def _parts(base: str, text: str, limit: int) -> list[str | list[int]] | None:
-    """Return the parts of a text: new ones, and ``[offset, length]`` of those that are in ``base``.
+    """Return a text as a list of new strings and of ``[offset, length]`` for the parts that are in ``base``.
 
-    ``None`` if there would be more than ``limit`` new characters, or too many parts. The work is bounded by both.
+    Returns ``None`` if there are more than ``limit`` new characters or too many parts, which also limits the work.
     """
     blocks: dict[str, int] = {}
-    for offset in range(0, len(base) - BLOCK + 1, BLOCK):
-        blocks.setdefault(base[offset : offset + BLOCK], offset)
+    for offset in range(0, len(base) - BLOCK_CHARACTERS + 1, BLOCK_CHARACTERS):
+        blocks.setdefault(base[offset : offset + BLOCK_CHARACTERS], offset)
     parts: list[str | list[int]] = []
     position = copied = new = 0
     while position < len(text):
-        offset = blocks.get(text[position : position + BLOCK], -1)
+        offset = blocks.get(text[position : position + BLOCK_CHARACTERS], -1)
         if offset < 0:
             position += 1
-            if new + position - copied > limit + BLOCK:
+            if new + position - copied > limit + BLOCK_CHARACTERS:
                 return None
             continue
         length = common_prefix(base[offset:], text[position:])
@@ -295,25 +332,25 @@ def _parts(base: str, text: str, limit: int) -> list[str | list[int]] | None:
     return parts if new <= limit else None
 
 
-def _applied(base: str, difference: Mapping[str, Any]) -> str:
+def _apply(base: str, difference: Mapping[str, Any]) -> str:
     if "parts" in difference:
         parts = difference["parts"]
-        return "".join(one if isinstance(one, str) else base[one[0] : one[0] + one[1]] for one in parts)
+        return "".join(part if isinstance(part, str) else base[part[0] : part[0] + part[1]] for part in parts)
     text: str = difference["text"]
     return base[: difference["start"]] + text + base[len(base) - difference["end"] :]
 
 
 def _size(content: str | Mapping[str, Any]) -> int:
-    """Return the size in bytes of a content as it is stored."""
+    """Return the size of a stored content in bytes."""
     if isinstance(content, str):
         return len(content.encode())
     if "text" in content:
         return len(content["text"].encode())
-    return sum(len(one.encode()) if isinstance(one, str) else 2 * OFFSET_BYTES for one in content["parts"])
+    return sum(len(part.encode()) if isinstance(part, str) else 2 * OFFSET_BYTES for part in content["parts"])
 
 
 def common_prefix(a: str, b: str) -> int:
-    """Return the number of characters at the beginning that two texts have in common."""
+    """Return the length of the longest common prefix of two texts, in characters."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,7 +1,8 @@
-"""Updates of notes: one alone is one command, and those that come while others are under way go together.
+"""Batched updates of notes: updates that arrive while others are in progress are sent as one command.
 
-Of many, MongoDB tells only how many applied. So each leaves its mark in the revision that it makes, and the notes are
-read afterwards. If another worker overtook one meanwhile, what it left is read from the history.
+For an ``update`` command with several updates, MongoDB returns only how many were applied. So each update adds a unique
+mark to the revision that it creates, and the notes are read afterwards. If another write changed the note in between,
+the result is read from the history.
 """
 
 from __future__ import annotations
@@ -23,19 +24,26 @@ from realtime.store.raw_connection import Command
 if TYPE_CHECKING:
     from realtime.store.history import History
 
-TOO_LARGE = {10334, 17419, 17420}
-"""MongoDB's codes for a document that would grow beyond 16 MiB."""
-MARKED = {name: False for name in NOTE if name != "recent"} | {
+TOO_LARGE_CODES = {10334, 17419, 17420}
+"""MongoDB's error codes for a document that would grow beyond 16 MiB."""
+NOTE_WITH_MARKS = {name: False for name in NOTE if name != "recent"} | {
     f"recent.{name}": False for name in ("title", "description", "tags", "content")
 }
-"""The projection to a note and the marks of its last revisions."""
-COMMAND_BYTES = 16 * 1024 * 1024
-"""Of updates that go together; MongoDB takes three times as much."""
+"""The projection of a note with the marks of its unarchived revisions."""
+MAX_COMMAND_BYTES = 16 * 1024 * 1024
+"""Bytes of the updates in one command, a third of MongoDB's limit for a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoteUpdate:
-    """An update of the note with this id, if it meets a condition. The revision that it makes has the mark."""
+    """A conditional update of one note.
+
+    Attributes:
+        id: The id of the note.
+        condition: The filter that the note must match, besides its id.
+        pipeline: The update, as an aggregation pipeline.
+        mark: A unique value that the pipeline stores in the revision that it creates.
+    """
 
     id: int
     condition: BsonDocument
@@ -44,27 +52,36 @@ class NoteUpdate:
 
 
 class NoteUpdates:
-    """The updates of the notes of one database, acknowledged at ``w: majority, j: true``."""
+    """Applies updates to the notes of one database, acknowledged at ``w: majority, j: true``."""
 
     def __init__(self, connection: MongoConnection, history: History) -> None:
         self._connection = connection
         self._notes = connection.database.notes
-        # What was just acknowledged is there, though a majority's snapshot may be behind.
+        # Acknowledged writes are visible at once; the majority snapshot may lag behind.
         self._local = self._notes.with_options(read_concern=ReadConcern("local"))
         self._history = history
         self._batches = Batcher(
-            self._apply, lambda one: one.id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+            self._apply_batch,
+            lambda update: update.id,
+            share=False,
+            timeout=connection.write_timeout,
+            error=OutcomeUnknown,
         )
 
-    async def put(self, update: NoteUpdate) -> BsonDocument | None:
-        """The live note as the update left it; ``None``, with nothing written, if it does not meet the condition.
+    async def apply(self, update: NoteUpdate) -> BsonDocument | None:
+        """Apply an update that leaves a live note with a new revision, together with others if any are waiting.
 
-        Raises :class:`OutcomeUnknown`, :class:`TooManyPendingRevisions`.
+        Returns:
+            The updated document of the note, or ``None``, with nothing written, if it did not meet the condition.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
+            TooManyPendingRevisions: The document would grow beyond 16 MiB.
         """
         return await self._batches.put(update)
 
-    async def alone(self, update: NoteUpdate) -> BsonDocument | None:
-        """As :meth:`put`, by a command of its own: for what does not leave a live note with a revision."""
+    async def apply_alone(self, update: NoteUpdate) -> BsonDocument | None:
+        """Apply any update in a separate command; otherwise as :meth:`apply`."""
         command = Command(
             {
                 "findAndModify": self._notes.name,
@@ -76,61 +93,64 @@ class NoteUpdates:
         )
         with self._connection.writing():
             try:
-                (answer,) = await self._connection.lines.write(command, self._connection.write_timeout)
+                (reply,) = await self._connection.raw_connections.write(command, self._connection.write_timeout)
             except OperationFailure as error:
-                if error.code in TOO_LARGE:
+                if error.code in TOO_LARGE_CODES:
                     raise TooManyPendingRevisions from None
                 raise
-        note: BsonDocument | None = answer["value"]
+        note: BsonDocument | None = reply["value"]
         return note
 
-    async def _apply(self, updates: Sequence[NoteUpdate]) -> list[BsonDocument | Exception | None]:
+    async def _apply_batch(self, updates: Sequence[NoteUpdate]) -> list[BsonDocument | Exception | None]:
         if len(updates) == 1:
-            return [await self.alone(updates[0])]
-        left: list[BsonDocument | Exception | None] = []
+            return [await self.apply_alone(updates[0])]
+        results: list[BsonDocument | Exception | None] = []
         try:
             with self._connection.writing():
-                for some, encoded in _commands(updates):
-                    left += await self._together(some, encoded)
+                for batch, encoded in _split(updates):
+                    results += await self._apply_together(batch, encoded)
         except OutcomeUnknown:
             raise
-        except Unavailable:  # of what was read after the updates
+        except Unavailable:  # raised by a read after the updates
             raise OutcomeUnknown from None
-        return left
+        return results
 
-    async def _together(
+    async def _apply_together(
         self, updates: Sequence[NoteUpdate], encoded: Sequence[bytes]
     ) -> list[BsonDocument | Exception | None]:
-        failed: dict[int, Exception] = {}
-        ids = [one.id for one in updates]
-        wanted = {"find": self._notes.name, "filter": {"_id": {"$in": ids}}, "projection": MARKED}
-        wanted |= {"readConcern": self._local.read_concern.document, "batchSize": len(ids), "singleBatch": True}
+        ids = [update.id for update in updates]
+        find = {"find": self._notes.name, "filter": {"_id": {"$in": ids}}, "projection": NOTE_WITH_MARKS}
+        find |= {"readConcern": self._local.read_concern.document, "batchSize": len(ids), "singleBatch": True}
         command = Command({"update": self._notes.name, "ordered": False}, encoded, "updates")
-        done, found = await self._connection.lines.write(command, self._connection.write_timeout, Command(wanted))
-        applied = done["n"]
-        for one in done.get("writeErrors", ()):
-            failed[one["index"]] = TooManyPendingRevisions() if one["code"] in TOO_LARGE else OutcomeUnknown()
+        write, found = await self._connection.raw_connections.write(
+            command, self._connection.write_timeout, Command(find)
+        )
+        applied = write["n"]
+        failed = {
+            error["index"]: TooManyPendingRevisions() if error["code"] in TOO_LARGE_CODES else OutcomeUnknown()
+            for error in write.get("writeErrors", ())
+        }
         notes = {note["_id"]: note for note in found.get("cursor", {}).get("firstBatch", ())}
-        if len(notes) < len(ids):  # some are not there, or all are more than an answer holds, or it failed
-            rest = self._local.find({"_id": {"$in": [id for id in ids if id not in notes]}}, MARKED)
-            notes |= {note["_id"]: note for note in await rest.to_list(None)}
-        left: list[BsonDocument | Exception | None] = []
-        for number, one in enumerate(updates):
-            note = notes.get(one.id)
-            ours = note is not None and note["recent"] and note["recent"][-1].get("mark") == one.mark
-            left.append(note if ours else failed.get(number))
-        overtaken = applied - sum(isinstance(one, dict) for one in left)
-        for number, one in enumerate(updates):
-            if overtaken and left[number] is None:
-                left[number] = await self._left(one)
-                overtaken -= left[number] is not None
-        if overtaken:  # one of the rest was applied, and its revision is gone: nobody may take it for refused
-            left = [OutcomeUnknown() if one is None else one for one in left]
-        return left
+        if len(notes) < len(ids):  # some do not exist, the reply was too small for all, or the read failed
+            missing = self._local.find({"_id": {"$in": [id for id in ids if id not in notes]}}, NOTE_WITH_MARKS)
+            notes |= {note["_id"]: note for note in await missing.to_list(None)}
+        results: list[BsonDocument | Exception | None] = []
+        for index, update in enumerate(updates):
+            note = notes.get(update.id)
+            is_result = note is not None and note["recent"] and note["recent"][-1].get("mark") == update.mark
+            results.append(note if is_result else failed.get(index))
+        overtaken = applied - sum(isinstance(result, dict) for result in results)
+        for index, update in enumerate(updates):
+            if overtaken and results[index] is None:
+                results[index] = await self._result_from_history(update)
+                overtaken -= results[index] is not None
+        if overtaken:  # an update was applied, but its revision is gone: it must not be reported as rejected
+            results = [OutcomeUnknown() if result is None else result for result in results]
+        return results
 
-    async def _left(self, update: NoteUpdate) -> BsonDocument | None:
-        """The note as an update left it that others overtook, as far as the history tells; ``None`` if it did not."""
-        version = await self._history.marked(update.id, update.mark)
+    async def _result_from_history(self, update: NoteUpdate) -> BsonDocument | None:
+        """Return the note as an update left it before later writes, or ``None`` if the history has no such revision."""
+        version = await self._history.version_marked(update.id, update.mark)
         revision = None if version is None else await self._history.read(update.id, version)
         note: BsonDocument | None = await self._notes.find_one({"_id": update.id}, NOTE)
         if revision is None or note is None:
@@ -139,17 +159,17 @@ class NoteUpdates:
         return {**note, **fields, "updated_date": revision.date, "deleted": False}
 
 
-def _commands(updates: Sequence[NoteUpdate]) -> Iterator[tuple[list[NoteUpdate], list[bytes]]]:
-    """Updates with what they are in a command, as many at a time as one holds."""
-    some: list[NoteUpdate] = []
+def _split(updates: Sequence[NoteUpdate]) -> Iterator[tuple[list[NoteUpdate], list[bytes]]]:
+    """Yield the updates of each command, and their encoded form, within :data:`MAX_COMMAND_BYTES`."""
+    batch: list[NoteUpdate] = []
     encoded: list[bytes] = []
     size = 0
-    for one in updates:
-        data = bson.encode({"q": {"_id": one.id, **one.condition}, "u": one.pipeline})
-        if some and size + len(data) > COMMAND_BYTES:
-            yield some, encoded
-            some, encoded, size = [], [], 0
-        some.append(one)
+    for update in updates:
+        data = bson.encode({"q": {"_id": update.id, **update.condition}, "u": update.pipeline})
+        if batch and size + len(data) > MAX_COMMAND_BYTES:
+            yield batch, encoded
+            batch, encoded, size = [], [], 0
+        batch.append(update)
         encoded.append(data)
         size += len(data)
-    yield some, encoded
+    yield batch, encoded

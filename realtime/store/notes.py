@@ -1,4 +1,4 @@
-"""The writes of notes, each an atomic update of one document that also keeps the revision; and single reads."""
+"""Writes of notes and reads of single notes. A write is one atomic update that also stores the revision."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from realtime.store.bson_mapping import (
     BsonDocument,
     NoteState,
     Record,
+    access_fields,
     access_of,
     change_of,
     now,
     open_to,
     record_of,
-    shared,
     state_of,
 )
 from realtime.store.connection import MongoConnection
@@ -51,10 +51,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Dates = tuple[datetime | None, datetime | None]
+"""The dates of the creation and of the last update, where they are known."""
 
 
 class NoteStore:
-    """The notes of one database. Every write is acknowledged at ``w: majority, j: true`` or fails."""
+    """Reads and writes the notes of one database. Writes are acknowledged at ``w: majority, j: true``, or fail."""
 
     def __init__(self, connection: MongoConnection, history: History) -> None:
         self._connection = connection
@@ -63,14 +64,14 @@ class NoteStore:
         self._turns = Turns()
         self._updates = NoteUpdates(connection, history)
         self._ids: Batcher[object, int] = Batcher(
-            self._some_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+            self._reserve_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
-        reads: dict[str, Any] = {"share": True, "timeout": connection.read_timeout, "error": Unavailable}
-        self._reads = Batcher(self._find, int, **reads)
-        self._states = Batcher(self._find_states, int, **reads)
+        options: dict[str, Any] = {"share": True, "timeout": connection.read_timeout, "error": Unavailable}
+        self._records = Batcher(self._read_records, int, **options)
+        self._states = Batcher(self._read_states, int, **options)
 
     async def reserve(self, count: int) -> int:
-        """Takes the next ids, and returns the first of them. Raises :class:`OutcomeUnknown`."""
+        """Reserve the next ``count`` ids, and return the first of them. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             counter = await self._counters.find_one_and_update(
                 {"_id": "notes"}, {"$inc": {"value": count}}, upsert=True, return_document=ReturnDocument.AFTER
@@ -78,17 +79,17 @@ class NoteStore:
         last: int = counter["value"]
         return last - count + 1
 
-    async def _some_ids(self, wanted: Sequence[object]) -> list[int | Exception]:
-        first = await self.reserve(len(wanted))
-        return list(range(first, first + len(wanted)))
+    async def _reserve_ids(self, requests: Sequence[object]) -> list[int | Exception]:
+        first = await self.reserve(len(requests))
+        return list(range(first, first + len(requests)))
 
     async def reserve_up_to(self, id: int) -> None:
-        """Lets the next ids be above this one. Raises :class:`OutcomeUnknown`."""
+        """Reserve all ids up to and including this one. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._counters.update_one({"_id": "notes"}, {"$max": {"value": id}}, upsert=True)
 
-    async def taken(self, ids: Collection[int]) -> set[int]:
-        """Which of these ids are or were those of a note. Raises :class:`Unavailable`."""
+    async def existing_ids(self, ids: Collection[int]) -> set[int]:
+        """Return the ids among these that a note has or had. Raises :class:`Unavailable`."""
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, {"_id": True}).to_list(None)
         return {document["_id"] for document in documents}
@@ -102,16 +103,29 @@ class NoteStore:
         *,
         dates: Dates = (None, None),
     ) -> NoteChange | None:
-        """Inserts a note under the next id, its author's own.
+        """Insert a note with the next id.
 
-        ``None`` if an operation with this token made one already. Raises :class:`OutcomeUnknown`.
+        Args:
+            fields: The title, description, content and tags.
+            token: The token of a keyed operation, which can create only one note.
+            action: The action that the first revision records.
+            author: The name of the user who creates the note and becomes its owner.
+            dates: The dates of the creation and of the last update, if the note comes from elsewhere. The first
+                revision still has the time of the insert.
+
+        Returns:
+            The change, or ``None`` if an operation with this token has already created a note.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
+            Unavailable: It was not this note's turn in time (many different words); nothing was written.
         """
         while True:
             id = await self._ids.put(object())
             try:
                 return await self.insert(id, fields, token, action, author, dates=dates)
             except IdsTaken:
-                log.warning("the next id is taken, trying the one after", extra={"id": id})
+                log.warning("the next note id is in use, retrying with the one after it", extra={"id": id})
 
     async def insert(
         self,
@@ -123,23 +137,20 @@ class NoteStore:
         *,
         dates: Dates = (None, None),
     ) -> NoteChange | None:
-        """Inserts a note under an id; otherwise as :meth:`create`. Raises :class:`IdsTaken`.
-
-        ``dates`` are when it was created and updated elsewhere. Its first revision has the time of the insert.
-        """
+        """Insert a note with this id; otherwise as :meth:`create`. Raises :class:`IdsTaken` if the id is in use."""
         if token is not None:
-            # Only the unique index keeps a repeated creation from making a second note.
+            # Only the unique index prevents a repeated operation from creating a second note.
             await self._connection.until_prepared(OutcomeUnknown)
-        words, wordy = await searched_part(fields["content"])
-        moment = now()
+        words, has_many_words = await searched_part(fields["content"])
+        inserted = now()
         created, updated = dates
         document: BsonDocument = {
             "_id": id,
             **fields,
             "title_key": folded(fields["title"]),
             "version": 1,
-            "created_date": created or updated or moment,
-            "updated_date": max(updated or moment, created or updated or moment),
+            "created_date": created or updated or inserted,
+            "updated_date": max(updated or inserted, created or updated or inserted),
             "deleted": False,
             "dirty": True,
             "size": size_of(fields),
@@ -147,7 +158,7 @@ class NoteStore:
             "recent": [
                 {
                     "version": 1,
-                    "date": moment,
+                    "date": inserted,
                     "author": author,
                     "action": action,
                     "changed": [],
@@ -163,8 +174,8 @@ class NoteStore:
         if token is not None:
             document["origin"] = token
         if author is not None:
-            document |= shared(Access(author))
-        async with self._turn(wordy, author or id):
+            document |= access_fields(Access(author))
+        async with self._write_turn(author or id, needed=has_many_words):
             with self._connection.writing():
                 try:
                     await self._notes.insert_one(document)
@@ -186,57 +197,70 @@ class NoteStore:
         edit: Row | None = None,
         **entry: Any,
     ) -> NoteChange | None:
-        """Sets fields of a live note, one version on. What else its revision is to tell goes into ``entry``.
+        """Set fields of a live note, and increment its version.
 
-        A content is written only if the note's shared text is this ``lineage`` (``None``: it has none); ``edit`` does
-        to that text what the write does to the content.
+        Args:
+            id: The id of the note.
+            fields: The new values.
+            versions: The versions that the note may be at.
+            token: The token of a keyed operation, which is applied only once.
+            action: The action that the revision records.
+            lineage: The name of the note's shared text. A content is written only if this is still the note's text,
+                or if it is ``None`` and the note has no shared text.
+            edit: The update of the shared text that corresponds to the new content.
+            **entry: Additional fields of the revision.
 
-        ``None``, with nothing written, if there is none, it is at none of these versions, or this token was applied.
-        Raises :class:`OutcomeUnknown`, :class:`TooManyPendingRevisions`.
+        Returns:
+            The change; or ``None``, with nothing written, if there is no such note, it is at another version, its
+            shared text differs, or the token was already applied.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
+            TooManyPendingRevisions: The note's document has no space for the revision until others are archived.
+            Unavailable: It was not this write's turn in time (many different words); nothing was written.
         """
         condition = {**LIVE, "lineage": lineage} if "content" in fields else LIVE
         state: BsonDocument = {"updated_date": now()}
         if edit is not None:
             state["edited"] = edit.id
             state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
-        return await self._advance(id, condition, fields, state, versions, token, action, together=True, **entry)
+        return await self._advance(id, condition, fields, state, versions, token, action, batched=True, **entry)
 
-    async def owned(self, owner: str, limit: int) -> Mapping[int, Access]:
-        """Return live notes of one owner, and who may do what with each. Raises :class:`Unavailable`."""
-        found = {**LIVE, "readers": key_of(owner), "access.owner": owner}
+    async def owned_by(self, owner: str, limit: int) -> Mapping[int, Access]:
+        """Return the access rights of up to ``limit`` live notes of a user, by id. Raises :class:`Unavailable`."""
+        owned = {**LIVE, "readers": key_of(owner), "access.owner": owner}
         with self._connection.reading():
-            cursor = self._notes.find(found, {"access": True}, hint="opened_by_id", limit=limit)
+            cursor = self._notes.find(owned, {"access": True}, hint="opened_by_id", limit=limit)
             return {document["_id"]: access_of(document) async for document in cursor}
 
     async def share(
         self, id: int, access: Access, version: int, token: str | None, author: str | None
     ) -> NoteChange | None:
-        """Says who may do what with a live note that is at a version, one version on; otherwise as :meth:`update`."""
-        state = {name: {"$literal": value} for name, value in shared(access).items()}
+        """Replace the access rights of a live note at this version; otherwise as :meth:`update`."""
+        state = {name: {"$literal": value} for name, value in access_fields(access).items()}
         return await self._advance(id, LIVE, {}, state, {version}, token, "share", author=author, date=now())
 
     async def delete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
-        """Moves a live note into the trash, one version on; otherwise as :meth:`update`."""
+        """Move a live note to the trash; otherwise as :meth:`update`."""
         state = {"deleted": True, "deleted_date": now()}
         return await self._advance(id, LIVE, {}, state, versions, token, "delete", author=author)
 
     async def undelete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
-        """Takes a note out of the trash, one version on; otherwise as :meth:`update`."""
+        """Restore a note from the trash; otherwise as :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
         return await self._advance(id, TRASHED, {}, state, versions, token, "undelete", author=author)
 
     async def purge(self, id: int, versions: Versions, token: str | None) -> NoteChange | None:
-        """Empties a note in the trash for good, one version on: of it, only its id and version stay.
+        """Permanently delete a note in the trash, except for its id and version; otherwise as :meth:`update`.
 
-        The id is never another note's: clients remember versions by id. Otherwise as :meth:`update`; what is archived
-        of the note goes when it is archived the next time.
+        The id is not reused, since clients store versions by id. The archiver deletes the archived revisions.
         """
-        gone = ("deleted_date", "keyframe", "lineage", "edits", "edited")
-        state = {**dict.fromkeys(gone, "$$REMOVE"), "purged": True}
+        removed = ("deleted_date", "keyframe", "lineage", "edits", "edited")
+        state = {**dict.fromkeys(removed, "$$REMOVE"), "purged": True}
         empty = {"title": "", "description": "", "content": "", "tags": []}
         return await self._advance(id, TRASHED, empty, state, versions, token, None)
 
@@ -250,38 +274,39 @@ class NoteStore:
         token: str | None,
         action: Action | None,
         *,
-        together: bool = False,
+        batched: bool = False,
         **entry: Any,
     ) -> NoteChange | None:
-        if isinstance(versions, range):
-            condition = {**condition, "version": {"$gte": versions.start, "$lt": versions.stop}}
-        elif isinstance(versions, AllBut):
-            condition = {**condition, "version": {"$nin": list(versions.versions)}}
-        elif versions is not None:
-            condition = {**condition, "version": {"$in": list(versions)}}
+        """Update a note that matches a condition, and increment its version; otherwise as :meth:`update`.
+
+        ``state`` are other fields of the document, as expressions. With ``batched`` the update may share a command
+        with others, which requires that it leaves a live note with a revision.
+        """
+        condition = {**condition, **_at_versions(versions)}
         if token is not None:
-            condition = {**condition, "operations": {"$ne": token}}
+            condition["operations"] = {"$ne": token}
         mark = ObjectId().binary
-        pipeline = _advanced(fields, state, token, mark, action, entry)
-        wordy = False
+        pipeline = _update_pipeline(fields, state, token, mark, action, entry)
+        has_many_words = False
         if "content" in fields:
-            words, wordy = await searched_part(fields["content"])
+            words, has_many_words = await searched_part(fields["content"])
             whole = len(words) == len(fields["content"])
             pipeline.append({"$set": {"words": "$content" if whole else {"$literal": words}}})
             pipeline.append({"$set": {"words_version": "$text_version"}})
         update = NoteUpdate(id, condition, pipeline, mark)
-        async with self._turn(wordy, entry.get("author") or id):
-            document = await (self._updates.put(update) if together and not wordy else self._updates.alone(update))
+        apply = self._updates.apply if batched and not has_many_words else self._updates.apply_alone
+        async with self._write_turn(entry.get("author") or id, needed=has_many_words):
+            document = await apply(update)
         return None if document is None else change_of(document)
 
     @asynccontextmanager
-    async def _turn(self, wordy: bool, writer: Hashable) -> AsyncGenerator[None]:
-        """Wait for a turn to write a content with many different words: one at a time, and writers in turn.
+    async def _write_turn(self, writer: Hashable, *, needed: bool) -> AsyncGenerator[None]:
+        """Limit writes with many different words to one at a time, in turn between writers.
 
-        After each one, MongoDB belongs to the other writes for as long. Raises :class:`Unavailable`.
+        After each of them there is a pause of the same length for other writes. Raises :class:`Unavailable`.
         """
         async with AsyncExitStack() as stack:
-            if wordy:
+            if needed:
                 try:
                     async with asyncio.timeout(self._connection.write_timeout):
                         await stack.enter_async_context(self._turns.turn(writer))
@@ -290,52 +315,53 @@ class NoteStore:
             yield
 
     async def state(self, id: int) -> NoteState | None:
-        """What is asked of a note most, its text left aside, if there is or was one. Raises :class:`Unavailable`.
-
-        By its id MongoDB finds it faster than an index that holds all of it is read.
-        """
+        """Return the access rights and the version of a note, deleted or not. Raises :class:`Unavailable`."""
+        # Fetching the document by id is faster than a covered query on a larger index.
         return await self._states.put(id)
 
-    async def _find_states(self, ids: Sequence[int]) -> list[NoteState | Exception | None]:
+    async def _read_states(self, ids: Sequence[int]) -> list[NoteState | Exception | None]:
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, STATE).to_list(None)
-        return _each(ids, documents, state_of)
+        return _by_id(ids, documents, state_of)
 
-    async def standing(self, id: int) -> NoteAccess | None:
-        """Who may do what with a note, if there is or was one. Raises :class:`Unavailable`."""
+    async def note_access(self, id: int) -> NoteAccess | None:
+        """Return the access rights of a note, deleted or not. Raises :class:`Unavailable`."""
         state = await self.state(id)
-        return None if state is None else state.standing
+        return None if state is None else state.note_access
 
-    async def opened_by(self, key: Key) -> int | None:
-        """A live note that a key opens. Raises :class:`Unavailable`."""
+    async def find_by_key(self, key: Key) -> int | None:
+        """Return the id of a live note that this key gives access to, if any. Raises :class:`Unavailable`."""
         with self._connection.reading():
             document = await self._notes.find_one({**LIVE, **open_to(frozenset({key}))}, {"_id": True})
         return None if document is None else int(document["_id"])
 
     async def find(self, id: int) -> Record | None:
-        """The note, deleted or not. Raises :class:`Unavailable`."""
-        return await self._reads.put(id)
+        """Return a note, deleted or not. Raises :class:`Unavailable`."""
+        return await self._records.put(id)
 
-    async def _find(self, ids: Sequence[int]) -> list[Record | Exception | None]:
-        return _each(ids, await self._records({"_id": {"$in": list(ids)}}), record_of)
+    async def _read_records(self, ids: Sequence[int]) -> list[Record | Exception | None]:
+        return _by_id(ids, await self._find_documents({"_id": {"$in": list(ids)}}), record_of)
 
     async def find_origin(self, token: str) -> Record | None:
-        """The note that the operation with this token created. Raises :class:`Unavailable`."""
-        return next(map(record_of, await self._records({"origin": token})), None)
+        """Return the note that the operation with this token created, if any. Raises :class:`Unavailable`."""
+        return next(map(record_of, await self._find_documents({"origin": token})), None)
 
-    async def _records(self, condition: BsonDocument) -> list[BsonDocument]:
+    async def _find_documents(self, condition: BsonDocument) -> list[BsonDocument]:
         with self._connection.reading():
-            found: list[BsonDocument] = await self._notes.find(condition, RECORD).to_list(None)
-        return found
+            documents: list[BsonDocument] = await self._notes.find(condition, RECORD).to_list(None)
+        return documents
 
     async def dirty(self, limit: int) -> dict[int, int]:
-        """Notes whose last change may not be published: id and version. Raises :class:`Unavailable`."""
+        """Return the versions, by id, of notes whose last change may not be published yet.
+
+        Raises :class:`Unavailable`.
+        """
         with self._connection.reading():
             documents = await self._notes.find({"dirty": True}, {"version": True}).limit(limit).to_list(limit)
         return {document["_id"]: document["version"] for document in documents}
 
     async def changes(self, ids: Collection[int]) -> list[NoteChange]:
-        """The last change of each of these notes. Raises :class:`Unavailable`."""
+        """Return the last change of each of these notes. Raises :class:`Unavailable`."""
         with self._connection.reading():
             documents = await self._notes.find({"_id": {"$in": list(ids)}}, NOTE).to_list(None)
         changes = []
@@ -343,24 +369,35 @@ class NoteStore:
             try:
                 changes.append(change_of(document))
             except KeyError:
-                log.exception("this document is no note", extra={"id": document["_id"]})
+                log.exception("skipping an invalid note document", extra={"id": document["_id"]})
         return changes
 
 
-def _each(
-    ids: Sequence[int], documents: Iterable[BsonDocument], read: Callable[[BsonDocument], T]
+def _by_id(
+    ids: Sequence[int], documents: Iterable[BsonDocument], convert: Callable[[BsonDocument], T]
 ) -> list[T | Exception | None]:
-    """What is read of the documents with these ids."""
-    found: dict[int, T | Exception] = {}
+    """Return the converted documents in the order of the ids, with ``None`` for missing ones."""
+    results: dict[int, T | Exception] = {}
     for document in documents:
         try:
-            found[document["_id"]] = read(document)
-        except KeyError as error:  # this one is no note, and the others are
-            found[document["_id"]] = error
-    return [found.get(id) for id in ids]
+            results[document["_id"]] = convert(document)
+        except KeyError as error:  # an invalid document must not fail the reads of the others
+            results[document["_id"]] = error
+    return [results.get(id) for id in ids]
 
 
-def _advanced(
+def _at_versions(versions: Versions) -> BsonDocument:
+    """Return the condition for notes at these versions."""
+    if versions is None:
+        return {}
+    if isinstance(versions, range):
+        return {"version": {"$gte": versions.start, "$lt": versions.stop}}
+    if isinstance(versions, AllBut):
+        return {"version": {"$nin": list(versions.versions)}}
+    return {"version": {"$in": list(versions)}}
+
+
+def _update_pipeline(
     fields: Mapping[str, Any],
     state: BsonDocument,
     token: str | None,
@@ -368,9 +405,9 @@ def _advanced(
     action: Action | None,
     entry: Mapping[str, Any],
 ) -> list[BsonDocument]:
-    """The update to the next version, its revision included; without an action it forgets all revisions.
+    """Return the update of a note to its next version, including the revision; without an action it drops revisions.
 
-    It is a pipeline, so that one atomic command knows the version, and what really changed.
+    It is an aggregation pipeline, so that one atomic command can use the current version and compare the fields.
     """
     version = {"$add": ["$version", 1]}
     new = {name: f"$incoming.{name}" for name in fields}
@@ -408,7 +445,7 @@ def _advanced(
     }
     if token is not None:
         update["operations"] = {"$slice": [{"$concatArrays": ["$operations", [token]]}, -KEPT_OPERATIONS]}
-    # The values go in once, and as values: a text that starts with a dollar is no expression.
+    # The values are included once, and as literals: a text that starts with a dollar sign is not an expression.
     pipeline: list[BsonDocument] = [
         {"$set": {"incoming": {"$literal": values}}},
         {"$set": update},

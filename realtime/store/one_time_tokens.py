@@ -1,4 +1,4 @@
-"""What is good for one time: tickets into a room, and invites. Their secrets are not here, only digests of them."""
+"""Tokens that can be used once: WebSocket tickets and invites. Only digests of the secrets are stored, as ids."""
 
 from __future__ import annotations
 
@@ -13,41 +13,51 @@ Kind = Literal["ticket", "invite"]
 
 
 class OneTimeTokens:
-    """The passes of one database."""
+    """Stores the one-time tokens of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
-        self._passes = connection.database.passes
+        self._tokens = connection.database.passes
 
     async def prepare(self) -> None:
-        """Makes the index."""
-        await self._passes.create_index("expires_date", name="expiry", expireAfterSeconds=0)
+        """Create the index."""
+        await self._tokens.create_index("expires_date", name="expiry", expireAfterSeconds=0)
 
-    async def add(self, kind: Kind, id: str, expires: datetime, what: BsonDocument) -> None:
-        """Stores one, and what it is good for. Raises :class:`OutcomeUnknown`."""
+    async def add(self, kind: Kind, id: str, expires: datetime, contents: BsonDocument) -> None:
+        """Add a token.
+
+        Args:
+            kind: The kind of the token.
+            id: The digest of its secret.
+            expires: Its expiry date.
+            contents: The data that :meth:`pop` returns.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
+        """
         with self._connection.writing():
-            await self._passes.insert_one({"_id": id, "kind": kind, "expires_date": expires, "what": what})
+            await self._tokens.insert_one({"_id": id, "kind": kind, "expires_date": expires, "what": contents})
 
     async def all(self, kind: Kind) -> Sequence[tuple[str, datetime, dict[str, Any]]]:
-        """Return all of a kind that can still be used, the latest first: id, expiry, and what each is good for.
+        """Return the id, expiry date and contents of each valid token of a kind, the last to expire first.
 
         Raises :class:`Unavailable`.
         """
-        found = {"kind": kind, "expires_date": {"$gt": now()}}
+        valid = {"kind": kind, "expires_date": {"$gt": now()}}
         with self._connection.reading():
-            documents = await self._passes.find(found).sort("expires_date", -1).to_list(None)
-        return [(one["_id"], one["expires_date"], one["what"]) for one in documents]
+            documents = await self._tokens.find(valid).sort("expires_date", -1).to_list(None)
+        return [(document["_id"], document["expires_date"], document["what"]) for document in documents]
 
     async def drop_invites(self, by: str) -> None:
         """Delete the invites that a user created. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._passes.delete_many({"kind": "invite", "what.by": by})
+            await self._tokens.delete_many({"kind": "invite", "what.by": by})
 
-    async def take(self, kind: Kind, id: str) -> tuple[datetime, dict[str, Any]] | None:
-        """Takes one away: when it would have expired, and what it is good for. Of many that try, one gets it.
+    async def pop(self, kind: Kind, id: str) -> tuple[datetime, dict[str, Any]] | None:
+        """Delete a token, and return its expiry date and contents, or ``None`` if it is not valid.
 
-        Raises :class:`OutcomeUnknown`.
+        Only one of several concurrent calls gets the token. Raises :class:`OutcomeUnknown`.
         """
         with self._connection.writing():
-            document = await self._passes.find_one_and_delete({"_id": id, "kind": kind, "expires_date": {"$gt": now()}})
+            document = await self._tokens.find_one_and_delete({"_id": id, "kind": kind, "expires_date": {"$gt": now()}})
         return None if document is None else (document["expires_date"], document["what"])

@@ -1,8 +1,8 @@
-"""Lines to MongoDB's primary, for writes that are small and come often.
+"""Connections to MongoDB's primary for small, frequent writes.
 
-The driver's own way through a command takes half a millisecond of CPU time, and Motor's a hop into a thread and back;
-whoever types or writes waits for it. So the driver finds the primary, makes the connection, and signs in; what is said
-over it then is said here: ``OP_MSG`` of MongoDB's wire protocol.
+The driver takes half a millisecond of CPU time for each command, and Motor adds a switch to a thread and back. To keep
+that out of the latency of an edit, the driver only finds the primary, connects and authenticates. Commands are then
+sent directly over that connection, as ``OP_MSG`` of MongoDB's wire protocol.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ from pymongo.write_concern import WriteConcern
 
 from realtime.store.bson_mapping import BsonDocument
 
-_HEAD = struct.Struct("<iiiiIB")
-"""Length, request, response to, opcode, flags; the kind of the first section, a document."""
-_DOCUMENTS = struct.Struct("<Bi")
-"""The head of a section of many documents: its kind, and its length without that."""
+_MESSAGE_HEAD = struct.Struct("<iiiiIB")
+"""The message length, request id, id of the request replied to, opcode and flags; and the kind of the first section."""
+_SEQUENCE_HEAD = struct.Struct("<Bi")
+"""The head of a document sequence: its kind, and its length in bytes without the kind."""
 _OP_MSG = 2013
 _OPTIONS: CodecOptions[BsonDocument] = CodecOptions(tz_aware=True, tzinfo=UTC)
-GAVE_WAY = {91, 189, 10107, 11600, 11602, 13435, 13436}
-"""Codes of a server that is not the primary any more, or stops (the specification of server discovery)."""
-AT_ONCE = 4
-"""Writes; more wait for their turn."""
-FIRST_PAUSE = 0.02
-LONGEST_PAUSE = 0.5
-"""Seconds between two attempts: a new primary takes its time to be found."""
+NOT_PRIMARY_CODES = {91, 189, 10107, 11600, 11602, 13435, 13436}
+"""Error codes of a server that is no longer the primary or is shutting down (server discovery specification)."""
+MAX_CONNECTIONS = 4
+"""Concurrent writes of one process; further writes wait for a free connection."""
+MIN_RETRY_DELAY_SECONDS = 0.02
+MAX_RETRY_DELAY_SECONDS = 0.5
+"""The delay doubles with each attempt up to this limit: the election of a new primary takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, with the encoded documents of one of its lists, if it has one."""
+    """A command, and optionally the encoded documents of its field ``name``, sent as a document sequence."""
 
     body: Mapping[str, Any]
     documents: Sequence[bytes] = ()
     name: str = ""
 
     def encoded(self, more: Mapping[str, Any]) -> bytes:
-        """Its sections, the kind of the first left out."""
+        """Return the encoded sections, without the kind of the first, with the fields of ``more`` added to the body."""
         body = bson.encode({**self.body, **more})
         if not self.documents:
             return body
         name, documents = self.name.encode() + b"\0", b"".join(self.documents)
-        return body + _DOCUMENTS.pack(1, _DOCUMENTS.size - 1 + len(name) + len(documents)) + name + documents
+        return body + _SEQUENCE_HEAD.pack(1, _SEQUENCE_HEAD.size - 1 + len(name) + len(documents)) + name + documents
 
 
 class MongoClientHolder:
-    """The driver that makes the connections of all lines, once one is needed."""
+    """Creates the driver's client, shared by all raw connections, on first use."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -79,193 +79,220 @@ class MongoClientHolder:
     def client(self) -> AsyncMongoClient[BsonDocument]:
         """The driver's client."""
         if self._client is None:
-            # The URL may say otherwise, for all else: each line keeps a connection, and repeats what was cut off.
-            self._client = AsyncMongoClient(self._url, appname="realtime", maxPoolSize=AT_ONCE + 1, retryWrites=True)
+            # These override the URL: each raw connection holds a pooled one, and retries need sessions.
+            self._client = AsyncMongoClient(
+                self._url, appname="realtime", maxPoolSize=MAX_CONNECTIONS + 1, retryWrites=True
+            )
         return self._client
 
     async def aclose(self) -> None:
-        """Closes it."""
+        """Close the client."""
         if self._client is not None:
             await self._client.close()
 
 
 class RawConnection(asyncio.Protocol):
-    """One connection, made when it is needed, and anew after every failure."""
+    """A connection to the primary that is opened on first use, and again after each failure."""
 
     def __init__(self, driver: MongoClientHolder, database: str, write_concern: WriteConcern) -> None:
         self._driver = driver
         self._database = {"$db": database}
-        self._durable = {"writeConcern": write_concern.document}
+        self._write_concern = {"writeConcern": write_concern.document}
         self._session = {"id": Binary(uuid.uuid4().bytes, UUID_SUBTYPE)}
         self._writes = 0
-        self._retries = False
-        self._turn = asyncio.Lock()
-        self._held = AsyncExitStack()
-        self._former: asyncio.BaseProtocol | None = None
+        self._supports_retries = False
+        self._lock = asyncio.Lock()
+        self._checkout = AsyncExitStack()
+        self._driver_protocol: asyncio.BaseProtocol | None = None
         self._transport: asyncio.Transport | None = None
         self._is_stale: Callable[[], bool] = lambda: False
-        self._asked = 0
-        self._wanted = 0
-        self._answers: list[BsonDocument] = []
-        self._done: asyncio.Future[list[BsonDocument]] | None = None
-        self._read = bytearray()
+        self._last_request = 0
+        self._expected_replies = 0
+        self._replies: list[BsonDocument] = []
+        self._completed: asyncio.Future[list[BsonDocument]] | None = None
+        self._buffer = bytearray()
 
     async def aclose(self) -> None:
-        """Closes the connection."""
-        await self._hang_up()
+        """Close the connection."""
+        await self._disconnect()
 
     async def insert(self, collection: str, documents: Sequence[Mapping[str, Any]], timeout: float) -> None:
-        """Inserts documents, within so many seconds. Raises ``PyMongoError``: some may be there, then."""
+        """Insert documents.
+
+        Args:
+            collection: The name of the collection.
+            documents: The documents, with their ids.
+            timeout: The time limit in seconds.
+
+        Raises:
+            PyMongoError: The insert failed; some of the documents may be stored.
+        """
         encoded = [bson.encode(document) for document in documents]
         command = Command({"insert": collection, "ordered": False}, encoded, "documents")
-        async with self._turn:
+        async with self._lock:
             try:
                 async with asyncio.timeout(timeout):
-                    (answer,) = await self._ask((command, self._durable))
-                    _check(answer)
+                    (reply,) = await self._send((command, self._write_concern))
+                    _check(reply)
             except TimeoutError:
-                raise NetworkTimeout("MongoDB did not answer in time") from None
+                raise NetworkTimeout("MongoDB did not reply in time") from None
             except PyMongoError:
-                await self._hang_up()  # the next insert may have to go to another server
+                await self._disconnect()  # the next insert may have to go to another server
                 raise
-        if answer.get("writeErrors"):
-            raise BulkWriteError(answer)
+        if reply.get("writeErrors"):
+            raise BulkWriteError(reply)
 
     async def write(self, command: Command, then: Command | None = None) -> list[BsonDocument]:
-        """The answer to a write, and to a command that follows it right away, if there is one, failed or not.
+        """Return the reply to a write, and the reply to a command pipelined after it, which may be an error.
 
-        Attempts that fail are followed by others, until this is cancelled; the server tells them apart from new writes
-        (MongoDB's specification of retryable writes). Raises ``PyMongoError`` for what another attempt cannot mend.
+        The write is retried until it succeeds or the caller cancels it. The transaction number lets the server
+        recognize a retry (MongoDB's specification of retryable writes).
+
+        Args:
+            command: The write.
+            then: A command to send right after it, for example a ``find``.
+
+        Raises:
+            PyMongoError: The write failed and cannot be retried.
         """
         self._writes += 1
-        number = {"lsid": self._session, "txnNumber": Int64(self._writes)}
-        pause = FIRST_PAUSE
+        transaction = {"lsid": self._session, "txnNumber": Int64(self._writes)}
+        delay = MIN_RETRY_DELAY_SECONDS
         failure: PyMongoError | None = None
         while True:
             try:
-                await self._connected()
+                await self._connect()
             except ConnectionFailure:
-                pass  # and nothing was sent
+                pass  # nothing was sent
             else:
-                if failure is not None and not self._retries:  # it would not be told apart here
+                if failure is not None and not self._supports_retries:  # the server would apply the write twice
                     raise failure
-                once = number if self._retries else {}
-                asked = [(command, {**self._durable, **once}), *([] if then is None else [(then, {})])]
+                fields = {**self._write_concern, **(transaction if self._supports_retries else {})}
                 try:
-                    answers = await self._ask(*asked)
-                    _check(answers[0])
-                    return answers
+                    replies = await self._send((command, fields), *([] if then is None else [(then, {})]))
+                    _check(replies[0])
+                    return replies
                 except PyMongoError as error:
                     if not isinstance(error, ConnectionFailure) and not error.has_error_label("RetryableWriteError"):
                         raise
-                    await self._hang_up()  # the next attempt may have to go to another server
-                    if not self._retries:
+                    await self._disconnect()  # the next attempt may have to go to another server
+                    if not self._supports_retries:
                         raise
                     failure = error
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_RETRY_DELAY_SECONDS)
 
-    async def _ask(self, *commands: tuple[Command, Mapping[str, Any]]) -> list[BsonDocument]:
-        """The answers to commands, each with more fields, that are sent together."""
+    async def _send(self, *commands: tuple[Command, Mapping[str, Any]]) -> list[BsonDocument]:
+        """Send commands together, each with additional fields, and return the replies in their order."""
         try:
-            transport = await self._connected()
+            transport = await self._connect()
             messages = []
-            for number, (command, more) in enumerate(commands, self._asked + 1):
+            for request, (command, more) in enumerate(commands, self._last_request + 1):
                 sections = command.encoded({**self._database, **more})
-                messages += [_HEAD.pack(_HEAD.size + len(sections), number % 2**31, 0, _OP_MSG, 0, 0), sections]
-            self._wanted, self._answers = len(commands), []
-            self._done = asyncio.get_running_loop().create_future()
+                messages += [
+                    _MESSAGE_HEAD.pack(_MESSAGE_HEAD.size + len(sections), request % 2**31, 0, _OP_MSG, 0, 0),
+                    sections,
+                ]
+            self._expected_replies, self._replies = len(commands), []
+            self._completed = asyncio.get_running_loop().create_future()
             transport.write(b"".join(messages))
-            return await self._done
-        except BaseException:  # what would come now is the answer to this, not to what is asked next
-            await self._hang_up()
+            return await self._completed
+        except BaseException:  # a late reply must not be taken for that of the next command
+            await self._disconnect()
             raise
         finally:
-            self._asked = (self._asked + len(commands)) % 2**31
-            self._answers, self._done = [], None
+            self._last_request = (self._last_request + len(commands)) % 2**31
+            self._replies, self._completed = [], None
 
-    async def _connected(self) -> asyncio.Transport:
-        """Takes a connection to the primary from the driver: found, encrypted and signed in as the URL says."""
+    async def _connect(self) -> asyncio.Transport:
+        """Return the transport to the primary, and check a connection out of the driver's pool if there is none."""
         if self._transport is not None and not self._is_stale():
             return self._transport
-        await self._hang_up()
+        await self._disconnect()
         client = self._driver.client
-        # The driver has no public way to lend a connection.
-        connection = await self._held.enter_async_context(await client._conn_for_writes(None, "insert"))
-        self._held.push_async_callback(connection.close_conn, None)
-        # One that was found to be away is given up by the driver, though nothing was heard on this connection.
+        # The driver has no public API to check out a connection.
+        connection = await self._checkout.enter_async_context(await client._conn_for_writes(None, "insert"))
+        self._checkout.push_async_callback(connection.close_conn, None)
+        # The driver invalidates the pool of a server that failed; this connection may not have noticed.
         self._is_stale = partial(connection.pool_gen.stale, connection.generation, connection.service_id)
-        self._retries = bool(connection.supports_sessions) and not connection.is_standalone
-        self._former = connection.conn.get_conn
-        self._transport = transport = self._former.transport
+        self._supports_retries = bool(connection.supports_sessions) and not connection.is_standalone
+        self._driver_protocol = connection.conn.get_conn
+        self._transport = transport = self._driver_protocol.transport
         transport.set_protocol(self)
         transport.resume_reading()
         return transport
 
-    async def _hang_up(self) -> None:
+    async def _disconnect(self) -> None:
         self._transport = None
-        held, self._held = self._held, AsyncExitStack()
-        await held.aclose()
-        self._read.clear()
+        checkout, self._checkout = self._checkout, AsyncExitStack()
+        await checkout.aclose()
+        self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Called with a part of an answer, or more than one."""
-        self._read += data
-        while len(self._read) >= _HEAD.size:
-            length, _, asked, *_ = _HEAD.unpack_from(self._read)
-            if len(self._read) < length:
+        """Collect received bytes, and complete the pending call once all its replies are there."""
+        self._buffer += data
+        while len(self._buffer) >= _MESSAGE_HEAD.size:
+            length, _, request, *_ = _MESSAGE_HEAD.unpack_from(self._buffer)
+            if len(self._buffer) < length:
                 return
-            answer = bson.decode(self._read[_HEAD.size : length], _OPTIONS)
-            del self._read[:length]
-            if self._done is None or self._done.done() or asked != (self._asked + len(self._answers) + 1) % 2**31:
+            reply = bson.decode(self._buffer[_MESSAGE_HEAD.size : length], _OPTIONS)
+            del self._buffer[:length]
+            if (
+                self._completed is None
+                or self._completed.done()
+                or request != (self._last_request + len(self._replies) + 1) % 2**31
+            ):
                 continue
-            self._answers.append(answer)
-            if len(self._answers) == self._wanted:
-                self._done.set_result(self._answers)
+            self._replies.append(reply)
+            if len(self._replies) == self._expected_replies:
+                self._completed.set_result(self._replies)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Called when the connection is gone."""
+        """Fail the pending call with ``AutoReconnect``, and pass the event on to the driver's protocol."""
         self._transport = None
-        if self._former is not None:
-            self._former.connection_lost(error)
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(AutoReconnect(f"the connection to MongoDB was lost: {error}"))
+        if self._driver_protocol is not None:
+            self._driver_protocol.connection_lost(error)
+        if self._completed is not None and not self._completed.done():
+            self._completed.set_exception(AutoReconnect(f"the connection to MongoDB was lost: {error}"))
 
 
 class RawConnections:
-    """Lines that writes take in turn, each its own for as long as it takes."""
+    """A pool of raw connections; each write has one to itself until it is complete."""
 
     def __init__(self, driver: MongoClientHolder, database: str, write_concern: WriteConcern) -> None:
-        self._lines = [RawConnection(driver, database, write_concern) for _ in range(AT_ONCE)]
-        self._free: asyncio.LifoQueue[RawConnection] = asyncio.LifoQueue()
-        for line in self._lines:
-            self._free.put_nowait(line)
+        self._connections = [RawConnection(driver, database, write_concern) for _ in range(MAX_CONNECTIONS)]
+        self._idle: asyncio.LifoQueue[RawConnection] = asyncio.LifoQueue()
+        for connection in self._connections:
+            self._idle.put_nowait(connection)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
-        for line in self._lines:
-            await line.aclose()
+        """Close the connections."""
+        for connection in self._connections:
+            await connection.aclose()
 
     async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[BsonDocument]:
-        """As :meth:`Line.write`, within so many seconds."""
+        """Make a write over a free connection, as :meth:`RawConnection.write` does.
+
+        Raises ``NetworkTimeout`` if it takes longer than ``timeout`` seconds.
+        """
         try:
             async with asyncio.timeout(timeout):
-                line = await self._free.get()
+                connection = await self._idle.get()
                 try:
-                    return await line.write(command, then)
+                    return await connection.write(command, then)
                 finally:
-                    self._free.put_nowait(line)
+                    self._idle.put_nowait(connection)
         except TimeoutError:
-            raise NetworkTimeout("MongoDB did not answer in time") from None
+            raise NetworkTimeout("MongoDB did not reply in time") from None
 
 
-def _check(answer: BsonDocument) -> None:
-    """Raises ``PyMongoError`` for a command that failed, or a write that a majority did not confirm."""
-    failure = answer.get("writeConcernError", {})
-    if answer.get("code") in GAVE_WAY or failure.get("code") in GAVE_WAY:
-        raise NotPrimaryError(answer.get("errmsg") or failure.get("errmsg", ""), answer)
-    if answer["ok"] != 1:
-        raise OperationFailure(answer.get("errmsg", ""), answer.get("code"), answer)
+def _check(reply: BsonDocument) -> None:
+    """Raise ``PyMongoError`` for a command that failed, or for a write that a majority did not confirm."""
+    failure = reply.get("writeConcernError", {})
+    if reply.get("code") in NOT_PRIMARY_CODES or failure.get("code") in NOT_PRIMARY_CODES:
+        raise NotPrimaryError(reply.get("errmsg") or failure.get("errmsg", ""), reply)
+    if reply["ok"] != 1:
+        raise OperationFailure(reply.get("errmsg", ""), reply.get("code"), reply)
     if failure:
-        labels = {"errorLabels": answer.get("errorLabels", [])}
+        labels = {"errorLabels": reply.get("errorLabels", [])}
         raise WriteConcernError(failure.get("errmsg", ""), failure.get("code"), {**failure, **labels})

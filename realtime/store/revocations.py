@@ -1,4 +1,4 @@
-"""Rights that ended: what every worker reads again and again, and acts upon."""
+"""Revocations: changes of access rights that every worker polls, to disconnect or re-check its clients."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from realtime.store.connection import MongoConnection
 
 Kind = Literal["session", "note", "promoted", "demoted"]
 Subject = tuple[Kind, str | int]
-"""The rights that changed: those of a session, by its id, which ended or whose user is or is no longer an
-administrator; or some of those to a note."""
-KEPT = 120
-"""Seconds for which a revocation is kept, far longer than a worker may take to read it."""
+"""The affected session or note, by its id. ``session``: the session ended. ``promoted``, ``demoted``: its user became
+an administrator, or is no longer one. ``note``: the access rights of the note changed."""
+RETENTION_SECONDS = 120
+"""The retention of a revocation, far longer than the interval at which workers read it."""
 
 
 class RevocationStore:
-    """The revocations of one database."""
+    """Stores and reads the revocations of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._revocations = connection.database.revocations
 
     async def prepare(self) -> None:
-        """Makes the index."""
-        await self._revocations.create_index("at", name="expiry", expireAfterSeconds=KEPT)
+        """Create the index."""
+        await self._revocations.create_index("at", name="expiry", expireAfterSeconds=RETENTION_SECONDS)
 
     async def add(self, subjects: Iterable[Subject]) -> None:
-        """Tells every worker that rights ended. Raises :class:`OutcomeUnknown`."""
-        # MongoDB's own clock says until when they are kept: that of this host may be any time.
-        news = [
+        """Add revocations, for all workers to read. Raises :class:`OutcomeUnknown`."""
+        # Expiry uses the clock of MongoDB, since the clock of this host may be wrong.
+        updates = [
             UpdateOne(
-                {"_id": ObjectId()}, {"$set": {"kind": kind, "of": of}, "$currentDate": {"at": True}}, upsert=True
+                {"_id": ObjectId()}, {"$set": {"kind": kind, "of": id}, "$currentDate": {"at": True}}, upsert=True
             )
-            for kind, of in subjects
+            for kind, id in subjects
         ]
-        if news:
+        if updates:
             with self._connection.writing():
-                await self._revocations.bulk_write(news, ordered=False)
+                await self._revocations.bulk_write(updates, ordered=False)
 
     async def all(self) -> Mapping[str, Subject]:
-        """All that are kept, by id, in the order of their times. Raises :class:`Unavailable`."""
+        """Return all stored revocations by id, oldest first. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            found = self._revocations.find().sort([("at", 1), ("_id", 1)])
-            return {str(one["_id"]): (one["kind"], one["of"]) async for one in found}
+            cursor = self._revocations.find().sort([("at", 1), ("_id", 1)])
+            return {str(document["_id"]): (document["kind"], document["of"]) async for document in cursor}

@@ -1,9 +1,9 @@
-"""The part of each content that can be searched: its beginning, up to a number of different words.
+"""The searchable part of each content: its beginning, up to a number of different words.
 
-MongoDB makes one index key for each different word of a note, all in the transaction of the write. 100,000 keys fill
-its cache, and then all writes wait for minutes. So the index does not have the content but ``words``, which is the same
-text up to :data:`MAX_WORDS`, and writes with many words take turns. ``words_version`` is the ``text_version`` that
-``words`` was made of.
+MongoDB creates one index key for each different word of a note, in the transaction of the write. 100,000 keys fill its
+cache, and all writes then wait for minutes. So the index covers ``words`` instead of the content, which is the
+beginning of the content with at most :data:`MAX_WORDS` different words, and writes with many different words take
+turns. ``words_version`` is the ``text_version`` of the content that ``words`` is from.
 """
 
 from __future__ import annotations
@@ -20,46 +20,50 @@ from realtime.store.bson_mapping import LIVE, BsonDocument
 from realtime.store.connection import MongoConnection
 
 MAX_WORDS = 5_000
-"""Different words of a content that can be searched."""
-WORDY = 2_000
-"""Different words from which on writes take turns."""
-SHORT = 2 * MAX_WORDS
-"""Characters up to which a content cannot have too many words."""
+"""The maximum number of different words of a content that can be searched."""
+MANY_WORDS = 2_000
+"""Writes with more than this number of different words take turns."""
+SHORT_CONTENT_CHARACTERS = 2 * MAX_WORDS
+"""A content with up to this number of characters cannot have more than :data:`MAX_WORDS` words."""
 WORD = re.compile(r"[^\W_\u2e2f]+")
-"""A run of characters that MongoDB never splits. It splits others less often, so that it counts no more words."""
+"""A word as counted here. MongoDB splits text at fewer characters, and so never finds more words."""
 WEIGHTS = {"title": 10, "tags": 5, "description": 5, "words": 1}
 INDEX = "searched_text"
 FORMER_INDEX = "words"
-"""The index of earlier versions, of whole contents. There can be one text index only."""
-REPAIR_TIMEOUT = 24 * 3600.0
-BATCH = 16
+"""The index of earlier versions, of whole contents. A collection can have only one text index."""
+REPAIR_TIMEOUT_SECONDS = 24 * 3600.0
+REPAIR_BATCH_NOTES = 16
 STALE: BsonDocument = {
     "$expr": {"$or": [{"$ne": ["$words_version", "$text_version"]}, {"$eq": [{"$type": "$words"}, "missing"]}]}
 }
 
 
 def index() -> IndexModel:
-    """Return the index of the words of live notes."""
+    """Return the text index of live notes."""
     return IndexModel(
         [(field, TEXT) for field in WEIGHTS],
         name=INDEX,
         weights=WEIGHTS,
-        default_language="none",  # all words count, as they are written: notes are in any language
+        default_language="none",  # no stop words and no stemming, since notes may be in any language
         language_override="no_such_field",
         partialFilterExpression=LIVE,
     )
 
 
 class SearchedPart(NamedTuple):
-    """The part of a content that can be searched, and whether it has so many different words that writes take turns."""
+    """The part of a content that can be searched, and whether it has more than :data:`MANY_WORDS` different words."""
 
     text: str
-    wordy: bool
+    has_many_words: bool
 
 
 async def searched_part(content: str) -> SearchedPart:
-    """Return the part of a content that can be searched. Words are counted in a thread if there may be too many."""
-    return SearchedPart(content, False) if len(content) <= SHORT else await asyncio.to_thread(_part, content)
+    """Return the part of a content that can be searched. The words of long contents are counted in a thread."""
+    return (
+        SearchedPart(content, False)
+        if len(content) <= SHORT_CONTENT_CHARACTERS
+        else await asyncio.to_thread(_part, content)
+    )
 
 
 def _part(content: str) -> SearchedPart:
@@ -67,22 +71,22 @@ def _part(content: str) -> SearchedPart:
     for word in WORD.finditer(content):
         words.add(word[0].lower())
         if len(words) > MAX_WORDS:
-            return SearchedPart(content[: word.start()], wordy=True)
-    return SearchedPart(content, len(words) > WORDY)
+            return SearchedPart(content[: word.start()], has_many_words=True)
+    return SearchedPart(content, len(words) > MANY_WORDS)
 
 
 class SearchedText:
-    """The searched parts of the notes of one database."""
+    """Maintains the text index and the searched parts of the notes of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._notes = connection.database.notes
 
     async def prepare(self) -> None:
-        """Make the index. With the one of an earlier version, first add the searched part to all notes.
+        """Create the index. If there is the index of an earlier version, first add the searched part to all notes.
 
-        If it is interrupted, it continues the next time. The search works until the former index is dropped, and again
-        when the new one is built.
+        An interrupted migration continues at the next start. Search is unavailable between the removal of the former
+        index and the completion of the new one.
         """
         if FORMER_INDEX in await self._notes.index_information():
             await self.repair()
@@ -91,17 +95,17 @@ class SearchedText:
         await self._notes.create_indexes([index()])
 
     async def repair(self) -> int:
-        """Correct searched parts that are missing or of another content, and return how many were.
+        """Correct searched parts that are missing or outdated, and return their number.
 
-        A server of an earlier version that runs beside this one writes contents alone.
+        A server of an earlier version that runs at the same time writes contents without them.
         """
-        short = {**STALE, "$and": [{"$expr": {"$lte": [{"$strLenBytes": "$content"}, SHORT]}}]}
-        same: list[BsonDocument] = [{"$set": {"words": "$content", "words_version": "$text_version"}}]
-        with self._connection.reading(REPAIR_TIMEOUT):
-            result = await self._notes.update_many(short, same)
+        short = {**STALE, "$and": [{"$expr": {"$lte": [{"$strLenBytes": "$content"}, SHORT_CONTENT_CHARACTERS]}}]}
+        copy_content: list[BsonDocument] = [{"$set": {"words": "$content", "words_version": "$text_version"}}]
+        with self._connection.reading(REPAIR_TIMEOUT_SECONDS):
+            result = await self._notes.update_many(short, copy_content)
             repaired = int(result.modified_count)
             fields = {"content": True, "text_version": True}
-            async for note in self._notes.find(STALE, fields, batch_size=BATCH):
+            async for note in self._notes.find(STALE, fields, batch_size=REPAIR_BATCH_NOTES):
                 repaired += await self._set(note)
         return repaired
 

@@ -1,4 +1,4 @@
-"""Sign-ins and API tokens: what somebody's rights come from. Their secrets are not here, only digests of them."""
+"""Sessions: sign-ins and API tokens. Only digests of the secrets are stored, as ids."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import datetime
 from realtime.auth.users import Kind, Session, UserAccount
 from realtime.store.bson_mapping import BsonDocument, now
 from realtime.store.connection import MongoConnection
-from realtime.store.users import person_of
+from realtime.store.users import user_of
 
 RENAMED = {"_id": "id", "era": "token_generation"}
-"""The fields that have another name in MongoDB."""
+"""Model fields by their names in MongoDB, where these differ."""
 
 
 def _session_of(document: BsonDocument) -> Session:
@@ -20,19 +20,19 @@ def _session_of(document: BsonDocument) -> Session:
 
 
 class SessionStore:
-    """The sign-ins and tokens of one database."""
+    """Stores the sessions of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._sessions = connection.database.sessions
 
     async def prepare(self) -> None:
-        """Makes the indexes."""
+        """Create the indexes."""
         await self._sessions.create_index("expires_date", name="expiry", expireAfterSeconds=0)
         await self._sessions.create_index("user", name="user")
 
     async def add(self, session: Session) -> None:
-        """Stores one. Raises :class:`OutcomeUnknown`."""
+        """Add a session. Raises :class:`OutcomeUnknown`."""
         document = asdict(session)
         for name, field in RENAMED.items():
             document[name] = document.pop(field)
@@ -40,64 +40,85 @@ class SessionStore:
             await self._sessions.insert_one(document)
 
     async def valid(self, ids: Iterable[str]) -> Sequence[tuple[Session, UserAccount]]:
-        """Those of them that hold now, with whose they are. Raises :class:`Unavailable`."""
+        """Return the valid sessions among these, each with its user.
+
+        A session is invalid if it expired, if its user is disabled or deleted, or if its token generation is outdated.
+        Raises :class:`Unavailable`.
+        """
         stages: list[BsonDocument] = [
             {"$match": {"_id": {"$in": list(ids)}, "expires_date": {"$gt": now()}}},
             {"$lookup": {"from": "people", "localField": "user", "foreignField": "_id", "as": "people"}},
         ]
-        held: list[tuple[Session, UserAccount]] = []
+        valid: list[tuple[Session, UserAccount]] = []
         with self._connection.reading():
             async for document in self._sessions.aggregate(stages):
-                for person in map(person_of, document.pop("people")):
+                for user in map(user_of, document.pop("people")):
                     session = _session_of(document)
-                    if not person.disabled and session.token_generation >= person.token_generations[session.kind]:
-                        held.append((session, person))
-        return held
+                    if not user.disabled and session.token_generation >= user.token_generations[session.kind]:
+                        valid.append((session, user))
+        return valid
 
-    async def used(self, ids: Iterable[str], before: datetime, expires: datetime, address: str | None = None) -> None:
-        """Notes that sessions are in use, and puts off their end, unless that was done since ``before``.
+    async def mark_used(
+        self, ids: Iterable[str], before: datetime, expires: datetime, address: str | None = None
+    ) -> None:
+        """Record that sessions are in use, and extend those of sign-ins.
 
-        Raises :class:`OutcomeUnknown`.
+        Args:
+            ids: The ids of the sessions.
+            before: Sessions that were recorded at or after this date are left unchanged.
+            expires: The new expiry date, which is limited by the final expiry of the sign-in.
+            address: The IP address of the client.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
         """
-        found = {"_id": {"$in": list(ids)}, "used_date": {"$not": {"$gte": before}}}
-        later = {"$cond": [{"$eq": ["$kind", "session"]}, {"$min": ["$ends_date", expires]}, "$expires_date"]}
-        fields: BsonDocument = {"used_date": now(), "expires_date": later}
+        outdated = {"_id": {"$in": list(ids)}, "used_date": {"$not": {"$gte": before}}}
+        extended = {"$cond": [{"$eq": ["$kind", "session"]}, {"$min": ["$ends_date", expires]}, "$expires_date"]}
+        fields: BsonDocument = {"used_date": now(), "expires_date": extended}
         if address is not None:
             fields["address"] = {"$literal": address}
         with self._connection.writing():
-            await self._sessions.update_many(found, [{"$set": fields}])
+            await self._sessions.update_many(outdated, [{"$set": fields}])
 
-    async def of(self, user: str, kind: Kind) -> Sequence[Session]:
-        """Somebody's sessions or tokens, the newest first. Raises :class:`Unavailable`."""
-        found = {"user": user, "kind": kind, "expires_date": {"$gt": now()}}
+    async def list_of(self, user: str, kind: Kind) -> Sequence[Session]:
+        """Return the unexpired sessions of a user of one kind, newest first. Raises :class:`Unavailable`."""
+        unexpired = {"user": user, "kind": kind, "expires_date": {"$gt": now()}}
         with self._connection.reading():
-            return [_session_of(one) async for one in self._sessions.find(found).sort("created_date", -1)]
+            cursor = self._sessions.find(unexpired).sort("created_date", -1)
+            return [_session_of(document) async for document in cursor]
 
     async def confirm(self, id: str) -> None:
-        """Record that the user proved the password in a session just now. Raises :class:`OutcomeUnknown`."""
+        """Record that the user just confirmed the password in a session. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._sessions.update_one({"_id": id}, {"$set": {"proven_date": now()}})
 
-    async def enter_era(self, id: str, era: int) -> None:
-        """Takes a session along into an era. Raises :class:`OutcomeUnknown`."""
+    async def set_token_generation(self, id: str, era: int) -> None:
+        """Set the token generation of a session, so that it remains valid. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._sessions.update_one({"_id": id}, {"$set": {"era": era}})
 
     async def end(
         self, user: str, kind: Kind | None = None, id: str | None = None, but: str | None = None
     ) -> Sequence[str]:
-        """Ends somebody's sessions: of a kind, the one with an id, or all but one. Returns the ids of those that ended.
+        """Delete sessions of a user, and return their ids.
 
-        Raises :class:`OutcomeUnknown`.
+        Args:
+            user: The name of the user.
+            kind: Delete only sessions of this kind.
+            id: Delete only this session.
+            but: Keep this session; ignored with ``id``.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
         """
-        found: BsonDocument = {"user": user}
+        condition: BsonDocument = {"user": user}
         if kind is not None:
-            found["kind"] = kind
+            condition["kind"] = kind
         if id is not None:
-            found["_id"] = id
+            condition["_id"] = id
         elif but is not None:
-            found["_id"] = {"$ne": but}
+            condition["_id"] = {"$ne": but}
         with self._connection.writing():
-            ids: list[str] = [one["_id"] async for one in self._sessions.find(found, {"_id": True})]
+            ids: list[str] = [document["_id"] async for document in self._sessions.find(condition, {"_id": True})]
             await self._sessions.delete_many({"_id": {"$in": ids}})
         return ids

@@ -1,10 +1,11 @@
-"""Shared texts: the journal of their updates, and what these are folded into.
+"""Storage of shared texts: the journal of their updates, and snapshots.
 
-A text comes to be once: its first update, made of the note's content, is stored under a name of its own, and the note
-names it (``lineage``) in one compare-and-set; of several that try, one wins, and it is never made again. From then on
-its updates go from the note (``edits``, those that came in over REST, in the commit of their write) to rows of their
-own (collection ``updates``), and from there into the snapshot (collection ``texts``). Reads follow the same way, so
-that what moves meanwhile is seen twice, and not missed.
+A shared text is created once. Its first update, the genesis, is made from the note's content and stored under a new
+lineage; a compare-and-set then sets ``lineage`` in the note, so that exactly one of several concurrent attempts
+succeeds. Updates made over REST are first stored in the note (``edits``), in the atomic update of their write. The
+archiver moves them to journal rows (collection ``updates``), where updates from rooms are stored directly. Compaction
+merges rows into the snapshot (collection ``texts``). Reads follow the same order: an update that is moved between reads
+is seen twice rather than missed.
 """
 
 from __future__ import annotations
@@ -20,22 +21,31 @@ from pymongo import ASCENDING
 from realtime.failpoints import OFF, FailPoints
 from realtime.notes.models import Note
 from realtime.store.bson_mapping import LIVE, BsonDocument, note_of
-from realtime.store.connection import MongoConnection, insert_again
+from realtime.store.connection import MongoConnection, insert_missing
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Updates of a text that were journaled together, and the names of those who made them."""
+    """A journal row: updates of a text that were stored together, and the names of their authors."""
 
     id: str
     note: int
     updates: Sequence[bytes]
-    people: Sequence[str] = ()
+    authors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """What is stored of a text: its snapshot at a generation, if that was asked for, and rows that it does not hold."""
+    """A note and its stored text.
+
+    Attributes:
+        note: The note.
+        lineage: The name of the text, or ``None`` if the note has none yet.
+        generation: The generation of the snapshot.
+        snapshot: The snapshot, or ``None`` if the caller has this generation.
+        rows: Journal rows that the caller does not have and that the snapshot may not include.
+        edited: The id of the row of the last edit made over REST.
+    """
 
     note: Note
     lineage: str | None
@@ -43,16 +53,15 @@ class StoredText:
     snapshot: bytes | None
     rows: Sequence[Row]
     edited: str | None
-    """The row of the last edit that came in over REST."""
 
 
-def new_row(note: int, updates: Sequence[bytes], people: Sequence[str] = ()) -> Row:
-    """A row under a name that no other has."""
-    return Row(str(ObjectId()), note, updates, people)
+def new_row(note: int, updates: Sequence[bytes], authors: Sequence[str] = ()) -> Row:
+    """Return a row with a new, unique id."""
+    return Row(str(ObjectId()), note, updates, authors)
 
 
 class TextStore:
-    """The shared texts of one database."""
+    """Reads and writes the shared texts of one database."""
 
     def __init__(self, connection: MongoConnection, failpoints: FailPoints = OFF) -> None:
         self._connection = connection
@@ -62,14 +71,20 @@ class TextStore:
         self._rows = connection.database.updates
 
     async def prepare(self) -> None:
-        """Makes the indexes."""
+        """Create the indexes."""
         await self._rows.create_index([("note", ASCENDING), ("_id", ASCENDING)], name="note")
         await self._texts.create_index([("note", ASCENDING), ("generation", ASCENDING)], name="note")
 
     async def read(self, id: int, *, known: Collection[str] = (), generation: int | None = None) -> StoredText | None:
-        """A live note and its text: the rows that are not known, and the snapshot if it is of another generation.
+        """Return a live note and its text, or ``None`` if there is no such note.
 
-        ``None`` if there is no such note. Raises :class:`Unavailable`.
+        Args:
+            id: The id of the note.
+            known: The ids of rows to leave out.
+            generation: The generation of the snapshot that the caller has; it is not read again.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
         with self._connection.reading():
             document = await self._notes.find_one(
@@ -80,17 +95,17 @@ class TextStore:
             lineage = document.get("lineage")
             if lineage is None:
                 return StoredText(note_of(document), None, 0, None, (), None)
-            wanted = {"note": id, **({"_id": {"$nin": list(known)}} if known else {})}
-            rows = [_row(row) for row in await self._rows.find(wanted).to_list(None)]
+            unknown = {"note": id, **({"_id": {"$nin": list(known)}} if known else {})}
+            rows = [_row(row) for row in await self._rows.find(unknown).to_list(None)]
             rows += [_row({**edit, "note": id}) for edit in document.get("edits", ()) if edit["_id"] not in known]
             newer = {"_id": lineage, **({} if generation is None else {"generation": {"$ne": generation}})}
             text = await self._texts.find_one(newer)
         snapshot = None if text is None else bytes(text["state"])
-        at = generation or 0 if text is None else text["generation"]
-        return StoredText(note_of(document), lineage, at, snapshot, rows, document.get("edited"))
+        generation = generation or 0 if text is None else text["generation"]
+        return StoredText(note_of(document), lineage, generation, snapshot, rows, document.get("edited"))
 
     async def begin(self, id: int, version: int, genesis: bytes) -> None:
-        """Makes the first update of a note's text, unless the note moved on or has one.
+        """Create the shared text of a note, unless the note changed since ``version`` or already has one.
 
         Raises :class:`OutcomeUnknown`.
         """
@@ -98,35 +113,45 @@ class TextStore:
         with self._connection.writing():
             await self._texts.insert_one({"_id": lineage, "note": id, "generation": 0, "state": genesis})
             await self._failpoints.hit("after_genesis_before_lineage")
-            won = await self._notes.update_one(
+            result = await self._notes.update_one(
                 {"_id": id, "version": version, "lineage": {"$exists": False}, **LIVE}, {"$set": {"lineage": lineage}}
             )
-            if won.modified_count == 0:
+            if result.modified_count == 0:
                 await self._texts.delete_one({"_id": lineage})
 
     async def journal(self, rows: Sequence[Row]) -> None:
-        """Stores rows, all in one command. Raises :class:`OutcomeUnknown`."""
+        """Store journal rows in one command. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             documents = [_document(row) for row in rows]
-            await self._connection.line.insert(self._rows.name, documents, self._connection.write_timeout)
+            await self._connection.raw_connection.insert(self._rows.name, documents, self._connection.write_timeout)
         await self._failpoints.hit("after_journal_before_spread")
 
     async def fold(self, notes: Iterable[BsonDocument]) -> None:
-        """Keeps the edits that these documents of notes hold."""
+        """Copy the edits in these documents of notes to journal rows."""
         rows = [{**edit, "note": note["_id"]} for note in notes for edit in note.get("edits", ())]
         if rows:
-            await insert_again(self._rows, rows)
+            await insert_missing(self._rows, rows)
 
     async def compact(self, lineage: str, generation: int, state: bytes, rows: Collection[str]) -> bool:
-        """Replaces the snapshot of a generation by one that holds these rows, too, and deletes exactly these.
+        """Replace the snapshot of a text by one that includes these rows, and delete the rows.
 
-        False, with nothing done, if it is of another generation by now. Raises :class:`OutcomeUnknown`.
+        Args:
+            lineage: The name of the text.
+            generation: The generation of the snapshot to replace.
+            state: The new snapshot.
+            rows: The ids of the rows that the new snapshot includes.
+
+        Returns:
+            Whether the snapshot was replaced. It is not, and no row is deleted, if its generation has changed.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
         """
         with self._connection.writing():
-            done = await self._texts.update_one(
+            result = await self._texts.update_one(
                 {"_id": lineage, "generation": generation}, {"$set": {"state": state}, "$inc": {"generation": 1}}
             )
-            if done.modified_count == 0:
+            if result.modified_count == 0:
                 return False
             await self._failpoints.hit("after_snapshot_before_rows")
             await self._rows.delete_many({"_id": {"$in": list(rows)}})
@@ -134,75 +159,98 @@ class TextStore:
         return True
 
     async def journaled(self, ids: Collection[int]) -> tuple[set[int], dict[int, int], dict[int, set[str]]]:
-        """Which of these notes are live, the generations of their snapshots, and their rows.
+        """Return what is stored of the texts of these notes.
 
-        Raises :class:`Unavailable`.
+        Returns:
+            The ids of the live notes, the generations of their snapshots, and the ids of their rows.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
-        of = {"note": {"$in": list(ids)}}
+        of_notes = {"note": {"$in": list(ids)}}
         rows: dict[int, set[str]] = {}
         with self._connection.reading():
-            # The rows first: they go from here into the snapshot.
-            for row in await self._rows.find(of, {"note": True}).to_list(None):
+            # Read the rows first: compaction moves them into the snapshot.
+            for row in await self._rows.find(of_notes, {"note": True}).to_list(None):
                 rows.setdefault(row["note"], set()).add(row["_id"])
-            texts = await self._texts.find(of, {"_id": False, "note": True, "generation": True}).to_list(None)
-            notes = await self._notes.find({"_id": of["note"], **LIVE}, {"_id": True}).to_list(None)
+            texts = await self._texts.find(of_notes, {"_id": False, "note": True, "generation": True}).to_list(None)
+            notes = await self._notes.find({"_id": of_notes["note"], **LIVE}, {"_id": True}).to_list(None)
         generations: dict[int, int] = {}
         for text in texts:
-            # One that lost against another has generation 0 until it is deleted.
+            # A text that lost the race to be the note's has generation 0 until it is deleted.
             generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
         return {note["_id"] for note in notes}, generations, rows
 
-    async def unfinished(self, after: int, most: int) -> Mapping[int, str]:
-        """The next notes with rows, by their ids, and the last row of each. Raises :class:`Unavailable`."""
-        with self._connection.reading():
-            found = self._rows.aggregate(
-                [
-                    {"$match": {"note": {"$gt": after}}},
-                    {"$group": {"_id": "$note", "last": {"$max": "$_id"}, "many": {"$sum": 1}}},
-                    {"$sort": {"_id": ASCENDING}},
-                    {"$limit": most},
-                ]
-            )
-            return {note["_id"]: f"{note['last']}:{note['many']}" for note in await found.to_list(None)}
+    async def unfinished(self, after: int, limit: int) -> Mapping[int, str]:
+        """Return notes with journal rows, in the order of their ids.
 
-    async def purged(self, after: int, most: int) -> tuple[set[int], int | None]:
-        """Which of the next notes with something stored of their texts are purged, and after which to go on, if at all.
+        Args:
+            after: Only notes with greater ids are returned.
+            limit: The maximum number of notes.
 
-        Raises :class:`Unavailable`.
+        Returns:
+            By note id, a value that changes whenever the rows of the note change.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
         """
         with self._connection.reading():
-            of = {"note": {"$gt": after}}, {"_id": False, "note": True}
+            groups = self._rows.aggregate(
+                [
+                    {"$match": {"note": {"$gt": after}}},
+                    {"$group": {"_id": "$note", "last": {"$max": "$_id"}, "count": {"$sum": 1}}},
+                    {"$sort": {"_id": ASCENDING}},
+                    {"$limit": limit},
+                ]
+            )
+            return {group["_id"]: f"{group['last']}:{group['count']}" for group in await groups.to_list(None)}
+
+    async def purged(self, after: int, limit: int) -> tuple[set[int], int | None]:
+        """Find purged notes of whose texts something is still stored.
+
+        Args:
+            after: Only notes with greater ids are examined.
+            limit: The maximum number of rows and of snapshots to examine.
+
+        Returns:
+            The ids of the purged notes, and the ``after`` of the next call; ``None`` at the end.
+
+        Raises:
+            Unavailable: MongoDB did not answer in time.
+        """
+        with self._connection.reading():
+            query = {"note": {"$gt": after}}, {"_id": False, "note": True}
             ends = []
             ids: set[int] = set()
-            for stored in (self._rows, self._texts):
-                found = [one["note"] for one in await stored.find(*of).sort("note").limit(most).to_list(None)]
-                ids.update(found)
-                if len(found) == most:
-                    ends.append(found[-1])
+            for collection in (self._rows, self._texts):
+                documents = await collection.find(*query).sort("note").limit(limit).to_list(None)
+                ids.update(document["note"] for document in documents)
+                if len(documents) == limit:
+                    ends.append(documents[-1]["note"])
             end = min(ends, default=None)
             if end is not None:
                 ids = {id for id in ids if id <= end}
-            kept = {"_id": {"$in": list(ids)}, "purged": {"$exists": False}}
-            left = await self._notes.find(kept, {"_id": True}).to_list(None)
-        return ids - {note["_id"] for note in left}, end
+            not_purged = {"_id": {"$in": list(ids)}, "purged": {"$exists": False}}
+            notes = await self._notes.find(not_purged, {"_id": True}).to_list(None)
+        return ids - {note["_id"] for note in notes}, end
 
     async def forget(self, ids: Iterable[int]) -> None:
-        """Deletes all that is stored of the texts of these notes. Raises :class:`Unavailable`."""
+        """Delete the journal rows and snapshots of these notes. Raises :class:`Unavailable`."""
         with self._connection.reading(self._connection.write_timeout):
-            of = {"note": {"$in": list(ids)}}
-            await self._rows.delete_many(of)
-            await self._texts.delete_many(of)
+            of_notes = {"note": {"$in": list(ids)}}
+            await self._rows.delete_many(of_notes)
+            await self._texts.delete_many(of_notes)
 
 
 def edit_of(row: Row) -> BsonDocument:
-    """A row as it rides in the note."""
+    """Return a row as it is stored in ``edits`` of a note."""
     document = _document(row)
     del document["note"]
     return document
 
 
 def _document(row: Row) -> BsonDocument:
-    return {"_id": row.id, "note": row.note, "updates": list(row.updates), "people": list(row.people)}
+    return {"_id": row.id, "note": row.note, "updates": list(row.updates), "people": list(row.authors)}
 
 
 def _row(document: Mapping[str, Any]) -> Row:

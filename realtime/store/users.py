@@ -1,6 +1,6 @@
-"""The accounts. A name is an id: it never changes, and is never given to somebody else.
+"""User accounts. The name is the id: it never changes and is never reused.
 
-Of a deleted account the document stays, with nothing in it but that, so that nobody can take the name.
+The document of a deleted account is kept, without personal data, so that the name stays reserved.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from realtime.errors import LastAdmin, NameTaken
 from realtime.store.bson_mapping import BsonDocument, now
 from realtime.store.connection import MongoConnection
 
-THERE: BsonDocument = {"deleted": {"$exists": False}}
-"""Accounts that are not deleted."""
+NOT_DELETED: BsonDocument = {"deleted": {"$exists": False}}
+"""The condition for accounts that are not deleted."""
 
 
-def person_of(document: BsonDocument) -> UserAccount:
-    """A user as it is stored."""
+def user_of(document: BsonDocument) -> UserAccount:
+    """Return the user in a document."""
     return UserAccount(
         document["_id"],
         document["hash"],
@@ -50,31 +50,34 @@ def _reported(document: BsonDocument | None) -> FailedSignInCount | None:
 
 
 class UserStore:
-    """The users of one database."""
+    """Stores the user accounts of one database."""
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
-        self._people = connection.database.people
+        self._users = connection.database.people
         self._counters = connection.database.counters
 
     async def prepare(self) -> None:
-        """Makes the index that lets one user only be the first, and that of deleted accounts to be settled."""
-        await self._people.create_index(
+        """Create the indexes: a unique one for the first user, and one for deleted accounts that are unsettled."""
+        await self._users.create_index(
             [("first", ASCENDING)], name="first", unique=True, partialFilterExpression={"first": True}
         )
-        # Here, since two transactions that insert it would fail.
+        # Created in advance, since concurrent transactions that insert the same document fail.
         await self._counters.update_one({"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True)
-        await self._people.create_index(
+        await self._users.create_index(
             [("unsettled", ASCENDING)], name="unsettled", partialFilterExpression={"unsettled": True}
         )
 
     async def any(self) -> bool:
-        """Whether anybody has an account. Raises :class:`Unavailable`."""
+        """Return whether there is an account, even a deleted one. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            return await self._people.find_one({}, {"_id": True}) is not None
+            return await self._users.find_one({}, {"_id": True}) is not None
 
     async def add(self, name: str, hash: str, *, admin: bool) -> UserAccount:
-        """Adds a user; the very first one becomes admin. Raises :class:`NameTaken`, :class:`OutcomeUnknown`."""
+        """Add a user. The first user of the database becomes an administrator.
+
+        Raises :class:`NameTaken`, :class:`OutcomeUnknown`.
+        """
         await self._connection.until_prepared()
         document = _document(name, hash, admin=admin)
         attempts = [document]
@@ -83,16 +86,16 @@ class UserStore:
         with self._connection.writing():
             for attempt in attempts:
                 try:
-                    await self._people.insert_one(attempt)
+                    await self._users.insert_one(attempt)
                 except DuplicateKeyError as error:
                     if "first" not in (error.details or {}).get("keyPattern", {}):
                         raise NameTaken from None
                 else:
-                    return person_of(attempt)
+                    return user_of(attempt)
         raise NameTaken
 
     async def add_first(self, name: str, hash: str) -> UserAccount | None:
-        """Add the very first user, an admin, or return ``None`` if somebody else was first.
+        """Add the first user, an administrator, or return ``None`` if there already is a first user.
 
         Raises :class:`OutcomeUnknown`.
         """
@@ -100,54 +103,54 @@ class UserStore:
         document = {**_document(name, hash, admin=True), "first": True}
         with self._connection.writing():
             try:
-                await self._people.insert_one(document)
+                await self._users.insert_one(document)
             except DuplicateKeyError:
                 return None
-        return person_of(document)
+        return user_of(document)
 
     async def get(self, name: str) -> UserAccount | None:
-        """A user. Raises :class:`Unavailable`."""
+        """Return a user that is not deleted. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            document = await self._people.find_one({"_id": name, **THERE})
-        return None if document is None else person_of(document)
+            document = await self._users.find_one({"_id": name, **NOT_DELETED})
+        return None if document is None else user_of(document)
 
-    async def known(self, names: Collection[str]) -> set[str]:
-        """Those of these names that somebody has. Raises :class:`Unavailable`."""
-        found = {"_id": {"$in": list(names)}, **THERE}
+    async def existing_names(self, names: Collection[str]) -> set[str]:
+        """Return the names among these that have an account. Raises :class:`Unavailable`."""
+        condition = {"_id": {"$in": list(names)}, **NOT_DELETED}
         with self._connection.reading():
-            return {one["_id"] async for one in self._people.find(found, {"_id": True})}
+            return {document["_id"] async for document in self._users.find(condition, {"_id": True})}
 
     async def all(self) -> Sequence[UserAccount]:
-        """All users, by name. Raises :class:`Unavailable`."""
+        """Return all users, sorted by name. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            return [person_of(document) async for document in self._people.find(THERE).sort("_id")]
+            return [user_of(document) async for document in self._users.find(NOT_DELETED).sort("_id")]
 
     async def rehash(self, name: str, before: str, hash: str) -> None:
-        """Replaces a hash by another one of the same password. Raises :class:`OutcomeUnknown`."""
+        """Replace the hash ``before`` by a new one of the same password. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._people.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
+            await self._users.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
 
     async def add_failed_sign_ins(self, failed: Mapping[str, FailedSignInCount]) -> None:
         """Add failed sign-ins to those since the user's last visit, by name. Raises :class:`OutcomeUnknown`."""
         updates = [
             UpdateOne(
                 {"_id": name},
-                {"$inc": {"failed.count": one.count}, "$max": {"failed.last_date": one.last_date}},
+                {"$inc": {"failed.count": added.count}, "$max": {"failed.last_date": added.last_date}},
             )
-            for name, one in failed.items()
+            for name, added in failed.items()
         ]
         with self._connection.writing():
-            await self._people.bulk_write(updates, ordered=False)
+            await self._users.bulk_write(updates, ordered=False)
 
     async def begin_visit(self, name: str) -> FailedSignInCount | None:
         """Count failed sign-ins from now on, and return those since the last visit, which are kept to be reported.
 
         Raises :class:`OutcomeUnknown`.
         """
-        # A field that is set to a missing one is removed.
+        # $set with a missing field removes the target field.
         stages: list[BsonDocument] = [{"$set": {"reported": "$failed"}}, {"$unset": "failed"}]
         with self._connection.writing():
-            document = await self._people.find_one_and_update(
+            document = await self._users.find_one_and_update(
                 {"_id": name}, stages, return_document=ReturnDocument.AFTER
             )
         return _reported(document)
@@ -155,28 +158,39 @@ class UserStore:
     async def failed_sign_ins(self, name: str) -> FailedSignInCount | None:
         """Return the failed sign-ins to report to a user. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            return _reported(await self._people.find_one({"_id": name}, {"reported": True}))
+            return _reported(await self._users.find_one({"_id": name}, {"reported": True}))
 
     async def acknowledge_failed_sign_ins(self, name: str) -> None:
         """Forget the failed sign-ins that were reported. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._people.update_one({"_id": name}, {"$unset": {"reported": True}})
+            await self._users.update_one({"_id": name}, {"$unset": {"reported": True}})
 
     async def change_password(self, name: str, before: str | None, hash: str, *, tokens: bool) -> bool:
-        """Sets a password, of which the hash is ``before`` if that is given, and ends the era of the sessions.
+        """Set the password of a user, and end all sign-ins by incrementing their generation.
 
-        With ``tokens`` that of the tokens, too. Returns whether there was such a user. Raises :class:`OutcomeUnknown`.
+        Args:
+            name: The name of the user.
+            before: The expected hash of the current password; ``None`` to skip the check.
+            hash: The hash of the new password.
+            tokens: Whether to end the API tokens, too.
+
+        Returns:
+            Whether there was such a user.
+
+        Raises:
+            OutcomeUnknown: MongoDB did not confirm the write.
         """
-        found = {"_id": name, **THERE} if before is None else {"_id": name, "hash": before}
-        ended = {"eras.session": 1, **({"eras.token": 1} if tokens else {})}
+        condition = {"_id": name, **NOT_DELETED} if before is None else {"_id": name, "hash": before}
+        generations = {"eras.session": 1, **({"eras.token": 1} if tokens else {})}
         with self._connection.writing():
-            changed = await self._people.update_one(found, {"$set": {"hash": hash}, "$inc": ended})
-        return bool(changed.matched_count)
+            result = await self._users.update_one(condition, {"$set": {"hash": hash}, "$inc": generations})
+        return bool(result.matched_count)
 
     async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> UserAccount | None:
-        """Disable a user, which ends both eras, or enable one.
+        """Disable a user, which ends all sign-ins and API tokens, or enable one.
 
-        With ``keep_admin`` the last administrator is not disabled. Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
+        With ``keep_admin``, raises :class:`LastAdmin` instead of disabling the last administrator. Raises
+        :class:`OutcomeUnknown`.
         """
         change: BsonDocument = {"$set": {"disabled": disabled}}
         if disabled:
@@ -191,9 +205,16 @@ class UserStore:
         return await self._change(name, {"$set": {"admin": admin}}, keep_admin=not admin)
 
     async def delete(self, name: str, heir: str | None, by: str | None) -> UserAccount | None:
-        """Delete an account for good, all but its name. Its notes are still to be settled.
+        """Delete an account permanently, except for its name, and mark its notes as unsettled.
 
-        Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
+        Args:
+            name: The name of the user.
+            heir: The name of the user who gets the notes, if any.
+            by: The name of the administrator who deletes the account, if known.
+
+        Raises:
+            LastAdmin: The account is the last administrator.
+            OutcomeUnknown: MongoDB did not confirm the write.
         """
         deleted = {"date": now(), "heir": heir, "by": by}
         change: BsonDocument = {
@@ -204,20 +225,20 @@ class UserStore:
         return await self._change(name, change, keep_admin=True)
 
     async def _change(self, name: str, change: BsonDocument, *, keep_admin: bool) -> UserAccount | None:
-        """Change a user, but with ``keep_admin`` not the last administrator."""
+        """Change a user and return it. With ``keep_admin``, raise :class:`LastAdmin` for the last administrator."""
 
         async def work(session: Any) -> UserAccount | None:
             if keep_admin:
-                # All such changes write to this document, so that of two at the same time one is repeated.
+                # All such changes write to this document, so that one of two concurrent ones conflicts and is retried.
                 await self._counters.update_one({"_id": "admins"}, {"$inc": {"changes": 1}}, session=session)
-                admins = {"admin": True, "disabled": False, **THERE}
-                found = self._people.find(admins, {"_id": True}, session=session).limit(2)
-                if [one["_id"] async for one in found] == [name]:
+                admins = {"admin": True, "disabled": False, **NOT_DELETED}
+                cursor = self._users.find(admins, {"_id": True}, session=session).limit(2)
+                if [document["_id"] async for document in cursor] == [name]:
                     raise LastAdmin(name)
-            document = await self._people.find_one_and_update(
-                {"_id": name, **THERE}, change, return_document=ReturnDocument.AFTER, session=session
+            document = await self._users.find_one_and_update(
+                {"_id": name, **NOT_DELETED}, change, return_document=ReturnDocument.AFTER, session=session
             )
-            return None if document is None else person_of(document)
+            return None if document is None else user_of(document)
 
         if not keep_admin:
             with self._connection.writing():
@@ -227,16 +248,19 @@ class UserStore:
     async def unsettled(self) -> Sequence[DeletedAccount]:
         """Return the deleted accounts whose notes are still to be settled. Raises :class:`Unavailable`."""
         with self._connection.reading():
-            found = self._people.find({"unsettled": True}, {"deleted": True}, hint="unsettled")
-            return [DeletedAccount(one["_id"], **one["deleted"]) async for one in found]
+            cursor = self._users.find({"unsettled": True}, {"deleted": True}, hint="unsettled")
+            return [DeletedAccount(document["_id"], **document["deleted"]) async for document in cursor]
 
-    async def settled(self, name: str) -> None:
+    async def mark_settled(self, name: str) -> None:
         """Record that the notes of a deleted account are settled. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            await self._people.update_one({"_id": name}, {"$unset": {"unsettled": True}})
+            await self._users.update_one({"_id": name}, {"$unset": {"unsettled": True}})
 
     async def secret(self) -> str:
-        """A secret that all workers on this database share, made the first time. Raises :class:`OutcomeUnknown`."""
+        """Return the secret that all workers of this database share; the first call creates it.
+
+        Raises :class:`OutcomeUnknown`.
+        """
         with self._connection.writing():
             document = await self._counters.find_one_and_update(
                 {"_id": "secret"},

@@ -171,7 +171,7 @@ async def misconfigured(run: Run) -> Figures:
 
         direct = f"mongodb://127.0.0.1:{secondary.port}/?directConnection=true"
         await is_not_ready(direct, "it is not the primary")
-        await is_not_ready(members.url.replace("=faults", "=other"), "no primary answers")
+        await is_not_ready(members.url.replace("=faults", "=other"), "no primary is reachable")
         whole = await run.stand.settings()
         assert whole.mongo_url is not None
         await is_not_ready(re.sub("//.*@", "//", whole.mongo_url), "Unauthorized (13)")

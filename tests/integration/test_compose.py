@@ -222,7 +222,7 @@ async def test_new_password_of_the_app_is_taken_over(services: dict[str, str], s
 @pytest.mark.parametrize("url", ["", "mongodb://mongodb:27017/", "mongodb://name@mongodb/"])
 def test_url_that_prepares_nothing_is_refused(url: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key")
-    command = [sys.executable, "-m", "realtime.store.prepare", str(tmp_path / "key")]
+    command = [sys.executable, "-m", "realtime.store.bootstrap", str(tmp_path / "key")]
     run = subprocess.run(command, env={"REALTIME_MONGO_URL": url}, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr == ("MongoDB cannot be prepared: REALTIME_MONGO_URL must name a user, a password and a host\n")

@@ -20,7 +20,7 @@ from realtime.notes.models import MAX_ID
 from realtime.notes.snippets import folded
 from realtime.settings import MIB, Settings
 from realtime.store import search
-from realtime.store.lists import ordered
+from realtime.store.lists import page_query
 from tests.support.harness import Json, note_in
 
 MANY = 800
@@ -289,7 +289,7 @@ def test_order_comes_from_an_index(
     if sort.endswith(("created", "updated")):
         key = int(last[f"{sort.removeprefix('-')}_date"].timestamp() * 1000)
     first = ("tags", tags[0]) if tags else ("deleted", False)
-    find = ordered(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None), first)
+    find = page_query(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None), first)
     explained = mongo.command(
         "explain", {"find": "notes", **find, "sort": dict(find["sort"]), "limit": 21}, verbosity="executionStats"
     )
@@ -450,7 +450,7 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
 ) -> None:
     whole = library.get("/notes/", params={"q": "apple", "limit": 1000})
     assert "X-Incomplete" not in whole.headers
-    monkeypatch.setattr(search, "RANKING_SECONDS", 1e-6)
+    monkeypatch.setattr(search, "RANKING_TIMEOUT_SECONDS", 1e-6)
     for sort in SORTS:
         answer = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
         assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
@@ -466,7 +466,7 @@ def test_search_that_takes_too_long_returns_what_is_found_first(
     assert min(note["id"] for note in following) > middle, "no note comes twice"
     ranked = {"q": "apple", "after": encode_page_token("relevance", 1.0, 1)}
     assert library.get("/notes/", params=ranked).status_code == 503
-    monkeypatch.setattr(search, "FIRST_SECONDS", 1e-6)
+    monkeypatch.setattr(search, "UNRANKED_TIMEOUT_SECONDS", 1e-6)
     nothing = library.get("/notes/", params={"q": "apple"})
     assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")
 
@@ -475,8 +475,8 @@ def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four searches for frequent words at once took MongoDB so long that all of them failed."""
-    monkeypatch.setattr(search, "RANKING_SECONDS", 0.05)
-    monkeypatch.setattr(search, "RANKINGS", 0)
+    monkeypatch.setattr(search, "RANKING_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(search, "MAX_CONCURRENT_RANKINGS", 0)
     with TestClient(create_app(settings)) as client:
         made = [_make(client, "apple pie")["id"] for _ in range(3)]
         answer = client.get("/notes/", params={"q": "apple", "limit": 7})

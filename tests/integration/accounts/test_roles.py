@@ -157,20 +157,20 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
 async def test_administrators_who_act_on_each_other_at_once_leave_one(stores: list[Store]) -> None:
     names = [f"admin{number}" for number in range(6)]
     for name in names:
-        await stores[0].people.add(name, "hash", admin=True)
+        await stores[0].users.add(name, "hash", admin=True)
     for _ in range(3):
         acts = [
-            stores[0].people.set_admin(names[0], False),
-            stores[1].people.set_admin(names[1], False),
-            stores[0].people.set_disabled(names[2], True, keep_admin=True),
-            stores[1].people.set_disabled(names[3], True, keep_admin=True),
-            stores[0].people.set_admin(names[4], False),
-            stores[1].people.set_admin(names[5], False),
+            stores[0].users.set_admin(names[0], False),
+            stores[1].users.set_admin(names[1], False),
+            stores[0].users.set_disabled(names[2], True, keep_admin=True),
+            stores[1].users.set_disabled(names[3], True, keep_admin=True),
+            stores[0].users.set_admin(names[4], False),
+            stores[1].users.set_admin(names[5], False),
         ]
         results = await asyncio.gather(*acts, return_exceptions=True)
         assert sum(isinstance(result, UserAccount) for result in results) == 5, results
         assert sum(isinstance(result, LastAdmin) for result in results) == 1
-        assert len([one for one in await stores[0].people.all() if one.admin and not one.disabled]) == 1
+        assert len([one for one in await stores[0].users.all() if one.admin and not one.disabled]) == 1
         for name in names:
-            await stores[0].people.set_admin(name, True)
-            await stores[0].people.set_disabled(name, False, keep_admin=True)
+            await stores[0].users.set_admin(name, True)
+            await stores[0].users.set_disabled(name, False, keep_admin=True)

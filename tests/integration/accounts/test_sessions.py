@@ -19,7 +19,7 @@ from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.tokens import TokenClaims, make_jwt, read_jwt
 from realtime.errors import NotSignedIn
 from realtime.notes.service import MAX_BATCH_NOTES
-from realtime.store.lists import EXPORTED
+from realtime.store.lists import EXPORT_BATCH_NOTES
 from realtime.transfer import bundle
 from tests.support.accounts import PASSWORD, Browser, bearer, parts_of, run, slowly
 from tests.support.harness import Json, note_in
@@ -254,7 +254,7 @@ def test_what_began_while_it_held_does_nothing_after_the_end(
 
 
 def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browser) -> None:
-    for _ in range(EXPORTED + 1):
+    for _ in range(EXPORT_BATCH_NOTES + 1):
         ann.post("/notes/", json=note_in())
 
     async def end() -> None:

@@ -67,11 +67,11 @@ async def test_of_many_who_are_first_at_once_one_is_admin(settings: Settings) ->
     stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
     for store in stores:
         await store.prepare(accounts=True)
-    people = await asyncio.gather(*(stores[n % 2].people.add(f"user{n}", "hash", admin=False) for n in range(8)))
+    people = await asyncio.gather(*(stores[n % 2].users.add(f"user{n}", "hash", admin=False) for n in range(8)))
     assert [person.admin for person in people].count(True) == 1
-    assert sorted(person.admin for person in await stores[0].people.all()) == [False] * 7 + [True]
+    assert sorted(person.admin for person in await stores[0].users.all()) == [False] * 7 + [True]
     with pytest.raises(NameTaken):
-        await stores[0].people.add("user3", "another", admin=True)
+        await stores[0].users.add("user3", "another", admin=True)
     for store in stores:
         await store.aclose()
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from realtime.notes.listing import Listing
 from realtime.settings import Settings
-from realtime.store.lists import ordered
+from realtime.store.lists import page_query
 from tests.support.accounts import Browser
 from tests.support.harness import Json
 
@@ -78,7 +78,7 @@ def _stages(plan: Any) -> set[str]:
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_each_key_is_a_bounded_scan_of_an_index(mongo: Database[Json], reader: Browser, sort: Any) -> None:
-    find = ordered(Listing(sort=sort), ("readers", f"@{reader.name}"))
+    find = page_query(Listing(sort=sort), ("readers", f"@{reader.name}"))
     explained = mongo.command(
         "explain", {"find": "notes", **find, "sort": SON(find["sort"]), "limit": 6}, verbosity="executionStats"
     )

@@ -63,7 +63,7 @@ async def test_what_comes_together_is_one_commit_with_a_row_for_each_source(sett
             assert await waits[0] is True
         [(rows, stored)] = heard
         assert stored
-        told = [(source, row.updates, row.people) for source, row in rows]
+        told = [(source, row.updates, row.authors) for source, row in rows]
         assert told == [(a, [b"one", b"three"], ["Ada"]), (b, [b"two"], [])]
         found = await store.texts.read(1)
         assert found

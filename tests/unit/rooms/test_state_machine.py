@@ -309,7 +309,7 @@ class Machine(RuleBasedStateMachine):
     @rule(place=WHERE)
     def archive(self, place: int) -> None:
         """Move edits over REST from the note to the journal."""
-        self.run(self.house.workers[place].store.archive.archive([self.house.note]))
+        self.run(self.house.workers[place].store.archiver.archive([self.house.note]))
 
     @rule(who=WHO)
     def compact(self, who: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.store.batcher import MOST, TURNS, UNDER_WAY, Batcher
+from realtime.store.batcher import GATHER_LOOP_TURNS, MAX_BATCH_ITEMS, MAX_CONCURRENT_CALLS, Batcher
 
 
 class Late(Exception):
@@ -39,13 +39,15 @@ class Calls:
 
 
 async def settled() -> None:
-    for _ in range(TURNS + 5):
+    for _ in range(GATHER_LOOP_TURNS + 5):
         await asyncio.sleep(0)
 
 
-def batches(calls: Calls, *, share: bool = False, timeout: float = 10, most: int = MOST) -> Batcher[str, str]:
+def batches(
+    calls: Calls, *, share: bool = False, timeout: float = 10, limit: int = MAX_BATCH_ITEMS
+) -> Batcher[str, str]:
     # An item is its key and a number: a1, a2, b1 …
-    return Batcher(calls.run, lambda item: item[:-1], share=share, timeout=timeout, error=Late, most=most)
+    return Batcher(calls.run, lambda item: item[:-1], share=share, timeout=timeout, error=Late, limit=limit)
 
 
 async def given(to: Batcher[str, str], *items: str) -> list[asyncio.Task[str]]:
@@ -58,7 +60,7 @@ async def test_at_rest_nothing_waits_and_under_load_what_came_goes_together() ->
     calls = Calls()
     some = batches(calls)
     tasks = [task for item in ("a1", "b1", "c1", "d1", "e1") for task in await given(some, item)]
-    assert UNDER_WAY == 2
+    assert MAX_CONCURRENT_CALLS == 2
     assert calls.items == [["a1"], ["b1"]]
     await calls.end()
     assert calls.items == [["a1"], ["b1"], ["c1", "d1"]], "both calls under way get as much"
@@ -93,7 +95,7 @@ async def test_who_was_answered_is_waited_for_a_moment_while_others_are_under_wa
 
 async def test_no_call_has_a_key_twice_or_too_many_items() -> None:
     calls = Calls()
-    some = batches(calls, most=2)
+    some = batches(calls, limit=2)
     tasks = await given(some, "x1", "y1", "a1", "a2", "b1", "c1")
     assert calls.items == [["x1", "y1"], ["a1", "b1"]]
     await calls.end()

@@ -108,9 +108,9 @@ async def test_mark_is_cleared_only_at_the_version_that_was_published_and_archiv
     await store.notes.update(2, {"title": "other"}, None, None)
     assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
     assert len(await store.notes.dirty(2)) == 2
-    await store.archive.archive([1, 2])
+    await store.archiver.archive([1, 2])
     assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
-    await store.archive.archive([], {1: 1, 2: 1, 3: 1})
+    await store.archiver.archive([], {1: 1, 2: 1, 3: 1})
 
     async def cleared() -> bool:  # the majority sees it a little later
         return await store.notes.dirty(10) == {2: 2}

@@ -87,7 +87,7 @@ async def test_stored_contents_are_reported_once_with_their_authors(workers: lis
         1, {"content": "b" * 1000 + "\N{GREEK SMALL LETTER ALPHA}"}, None, None, author="ann", authors=["ben", "ann"]
     )
     await workers[0].patch(content="short")
-    await asyncio.gather(*(one.store.archive.archive({1}) for one in workers))
+    await asyncio.gather(*(one.store.archiver.archive({1}) for one in workers))
     assert sorted(reported) == [(1, [], 5), (1, [], 1000), (1, ["ann", "ben"], 2)]
 
 
@@ -98,7 +98,7 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
 
     async def archive(worker: Part) -> None:
         while not done.is_set():
-            await worker.store.archive.archive({1})
+            await worker.store.archiver.archive({1})
 
     async def look(worker: Part) -> None:
         while not done.is_set():
@@ -116,7 +116,7 @@ async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part
         for _ in range(80):
             await write(workers[0], pick, written)
         done.set()
-    await asyncio.gather(*(worker.store.archive.archive({1}) for worker in workers))
+    await asyncio.gather(*(worker.store.archiver.archive({1}) for worker in workers))
     for version, note in written.items():
         assert await workers[1].read(version) == note, version
 
@@ -213,7 +213,7 @@ async def test_archiving_again_changes_nothing(worker: Part, database: Database[
     # As if it had been cut off before it could tidy up.
     database.notes.update_one({}, {"$set": {"recent": recent}})
     assert await worker.versions() == [2, 1]
-    await worker.store.archive.archive({1})
+    await worker.store.archiver.archive({1})
     assert list(database.history.find()) == rows
     assert await worker.versions() == [2, 1]
     assert await worker.read(1) == written[1]
@@ -256,9 +256,9 @@ async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) ->
     # As when the primary steps down: the rows are written, and no majority confirms it.
     worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
     with pytest.raises(Unavailable):
-        await worker.store.archive.archive([1])
+        await worker.store.archiver.archive([1])
     await rows.delete_many({})  # the rollback
     worker.store.history._rows = rows
     assert await worker.versions() == [1]
-    await worker.store.archive.archive([1])
+    await worker.store.archiver.archive([1])
     assert (await worker.read(1))["title"] == "title"

@@ -24,7 +24,7 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
     assert settings.mongo_url
     stores = [Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5) for _ in range(2)]
     for store in stores:
-        store.notes._updates._batches._most_under_way = 1  # what comes at once is one batch
+        store.notes._updates._batches._concurrency = 1  # what comes at once is one batch
     await stores[0].prepare()
     for _ in range(5):
         await stores[0].notes.create(FIELDS, None)
@@ -38,10 +38,10 @@ class Spy:
 
     def __init__(self, store: Store, after: Any = None) -> None:
         connection: Any = store.notes._updates._connection
-        self._lines = connection.lines
+        self._lines = connection.raw_connections
         self._after = after
         self.sizes: list[int] = []
-        connection.lines = self
+        connection.raw_connections = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lines, name)
@@ -91,7 +91,7 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
     async def overtake() -> None:
         for id in (1, 2):
             assert await other.notes.update(id, {"title": "theirs", "content": "theirs"}, None, None)
-        await other.archive.archive({1})
+        await other.archiver.archive({1})
 
     spy = Spy(store, overtake)
     one, two, three, none = await together(
@@ -118,7 +118,7 @@ async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_writt
 
     async def overtake() -> None:
         await other.notes.update(1, {"title": "theirs"}, None, None)
-        await other.archive.archive({1})
+        await other.archiver.archive({1})
         await other.history.forget([1])
 
     Spy(store, overtake)
@@ -139,7 +139,7 @@ async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None
         assert (change.note.title, change.note.content) == (title, title)
         answers[id][change.note.version] = title
         if number % 7 == 0:
-            await stores[worker].archive.archive({id})
+            await stores[worker].archiver.archive({id})
 
     await asyncio.gather(*(write(worker, number) for number in range(60) for worker in (0, 1)))
     for id, titles in answers.items():
@@ -176,7 +176,7 @@ async def test_outcome_is_unknown_to_all_if_the_answer_did_not_come(stores: list
 async def test_what_is_too_much_for_one_command_goes_in_more(
     stores: list[Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.store.note_updates.COMMAND_BYTES", 2_000_000)
+    monkeypatch.setattr("realtime.store.note_updates.MAX_COMMAND_BYTES", 2_000_000)
     store = stores[0]
     spy = Spy(store)
     texts = {id: f"{id}" + "x" * 900_000 for id in range(1, 6)}

@@ -255,14 +255,14 @@ async def test_who_is_not_the_primary_any_more_is_not_asked_again(
 ) -> None:
     async with lined(settings) as (line, things):
         await line.write(increment(1))
-        ask, answers = line._ask, [{"ok": 0, "code": 10107, "errmsg": "not primary"}]
+        ask, answers = line._send, [{"ok": 0, "code": 10107, "errmsg": "not primary"}]
         asked = []
 
         async def stepped_down(*commands: Any) -> list[Json]:
             asked.append(line._transport)
             return [answers.pop()] if answers else await ask(*commands)
 
-        monkeypatch.setattr(line, "_ask", stepped_down)
+        monkeypatch.setattr(line, "_send", stepped_down)
         await line.write(increment(1))
         assert await _is_at(things, 2)
         assert len(set(asked)) == 2, "the second time over another connection"
@@ -279,11 +279,11 @@ async def test_what_the_server_would_not_tell_apart_is_not_sent_twice(
 ) -> None:
     """It keeps no numbers, or does no more when the write is to be sent again."""
     async with lined(settings) as (line, _):
-        connected, asked = line._connected, 0
+        connected, asked = line._connect, 0
 
         async def alone() -> Any:
             transport = await connected()
-            line._retries = known and asked == 0
+            line._supports_retries = known and asked == 0
             return transport
 
         async def lost(*commands: Any) -> list[Json]:
@@ -291,8 +291,8 @@ async def test_what_the_server_would_not_tell_apart_is_not_sent_twice(
             asked += 1
             raise AutoReconnect("lost")
 
-        monkeypatch.setattr(line, "_connected", alone)
-        monkeypatch.setattr(line, "_ask", lost)
+        monkeypatch.setattr(line, "_connect", alone)
+        monkeypatch.setattr(line, "_send", lost)
         with pytest.raises(AutoReconnect, match="lost"):
             await line.write(increment(1))
         assert asked == 1
@@ -312,7 +312,7 @@ async def test_a_write_waits_for_a_server_that_is_away(settings: Settings) -> No
 async def test_nothing_is_kept_of_answers(settings: Settings) -> None:
     async with lined(settings) as (line, _):
         await line.write(increment(1), FIND)
-        assert (line._answers, line._done) == ([], None)
+        assert (line._replies, line._completed) == ([], None)
 
 
 async def test_a_write_that_mongodb_refuses_is_not_sent_again(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from realtime.notes.listing import Listing
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.settings import Settings
 from realtime.store.database import Store
-from realtime.store.searched_text import FORMER_INDEX, INDEX, MAX_WORDS, SHORT, WEIGHTS
+from realtime.store.searched_text import FORMER_INDEX, INDEX, MAX_WORDS, SHORT_CONTENT_CHARACTERS, WEIGHTS
 from tests.support.harness import Json, note_in
 
 FORMER_FIELDS = ("title", "tags", "description", "content")
@@ -102,7 +102,7 @@ async def make_former(database: AsyncDatabase[Json]) -> None:
 
 async def test_notes_of_an_earlier_version_are_searched(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare()
-    for content in (WORDY, "short", "long enough " * SHORT):
+    for content in (WORDY, "short", "long enough " * SHORT_CONTENT_CHARACTERS):
         await store.notes.create(fields(content), None)
     await make_former(database)
     await database.notes.update_one({"_id": 2}, {"$set": {"words": "short", "words_version": 1}})  # interrupted

@@ -83,7 +83,7 @@ async def test_an_edit_rides_in_the_note_then_in_a_row_then_in_the_snapshot(
         assert stored
         assert [(one.id, one.updates) for one in stored.rows] == [(row, [b"edit"])]
         assert stored.edited == row
-        await asyncio.gather(*(store.archive.archive([1]) for _ in range(3)))
+        await asyncio.gather(*(store.archiver.archive([1]) for _ in range(3)))
         assert (await database.notes.find_one({"_id": 1}) or {})["edits"] == []
         assert await database.updates.count_documents({}) == 1
     assert await store.texts.compact(lineage, 0, b"folded", {row})
