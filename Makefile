@@ -43,6 +43,7 @@ check: install docs-site ## check formatting, lint, types, layers, generated fil
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/check_prose.py
 	$(BIN)/python docs/render.py --check
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs --check
 	$(NPM) run check

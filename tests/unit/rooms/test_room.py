@@ -161,7 +161,7 @@ async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: Cl
     saying = asyncio.create_task(hostile.say(protocol.update(pieces(40_000))))
     await eventually(lambda: str(near.text) != "")
     if code is None:
-        hostile.member.writes = False
+        hostile.member.has_write_access = False
     else:
         hostile.member.close(code)
     with pytest.raises(PeerRefused) as refused:
