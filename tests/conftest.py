@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
-from tests.support.harness import ServerProcess
+from tests.support.harness import Json, ServerProcess
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,3 +100,10 @@ def shared_servers(embedded: EmbeddedServers) -> Iterator[list[ServerProcess]]:
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """Start a server process."""
     return serve()
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database[Json]]:
+    """Return the database of the test for direct access."""
+    with MongoClient[Json](settings.mongo_url, tz_aware=True) as client:
+        yield client[settings.database]

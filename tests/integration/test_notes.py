@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.notes.preconditions import KEPT_OPERATIONS
-from realtime.settings import Settings
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 WRITES = ["POST", "PUT", "PATCH", "DELETE"]
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database[Json]]:
-    """The test's database, past the program."""
-    with MongoClient[Json](settings.mongo_url) as client:
-        yield client[settings.database]
 
 
 def _write(client: TestClient, method: str, key: str = "key", path: str = "", **headers: str) -> Any:

@@ -230,7 +230,7 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
         await store.prepare()
         await store.notes.create(note_in(content=SECRET, tags=[]), None)
         await store.notes.delete(1, None, None)
-        take = store.history.take
+        take = store.history.archive
 
         async def take_late(notes: Any) -> Any:
             monkeypatch.setattr(store.history, "archive", take)
@@ -239,7 +239,7 @@ async def test_purge_while_the_history_is_archived_leaves_nothing(
             return await take(notes)
 
         monkeypatch.setattr(store.history, "archive", take_late)
-        await store.archive.move({1})
+        await store.archiver.archive({1})
         assert await store.history.read(1, 1) is None
 
 

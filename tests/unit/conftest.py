@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
-from pymongo.database import Database
 
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.fair_queue import FairPool
@@ -83,13 +81,6 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
 @pytest.fixture
 def worker(workers: list[Part]) -> Part:
     return workers[0]
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database[Json]]:
-    """Return the database of the test for direct access."""
-    with MongoClient[Json](settings.mongo_url, tz_aware=True) as client:
-        yield client[settings.database]
 
 
 def some_text(pick: random.Random, length: int) -> str:

@@ -35,7 +35,7 @@ def make(who: Browser, title: str, **access: object) -> Json:
 
 def unsettled(host: TestClient) -> list[str]:
     """Return the deleted accounts whose notes may not be settled yet."""
-    return [one.name for one in run(host, parts_of(host).store.people.unsettled)]
+    return [one.name for one in run(host, parts_of(host).store.users.unsettled)]
 
 
 def test_everything_ends_and_the_name_stays_taken(browse: Browse, ann: Browser, root: Browser) -> None:
@@ -67,7 +67,7 @@ def test_everything_ends_and_the_name_stays_taken(browse: Browse, ann: Browser, 
 
 def test_nothing_of_the_password_stays(host: TestClient, ann: Browser) -> None:
     ann.delete("/auth/account")
-    people = parts_of(host).store.people._people
+    people = parts_of(host).store.users._users
     document = run(host, lambda: people.find_one({"_id": ann.name}))
     assert (document["hash"], document["disabled"], document["admin"]) == ("", True, False)
 
@@ -193,7 +193,7 @@ def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Brow
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)
     then = datetime.now(UTC) - SETTLING_PERIOD - timedelta(seconds=1)
-    people = parts.store.people._people
+    people = parts.store.users._users
     run(host, lambda: people.update_one({"_id": ann.name}, {"$set": {"deleted.date": then}}))
     run(host, parts.deleted_accounts.settle_all)
     assert ann.name not in unsettled(host)

@@ -137,10 +137,10 @@ def test_viewer_who_was_read_before_the_change_is_not_let_in(host: TestClient, r
     parts = parts_of(host)
     before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     demote(root, ann.name)
-    asyncio.run(eventually(lambda: parts.feed._ended(before)))
+    asyncio.run(eventually(lambda: parts.feed._is_ended(before)))
     after = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     assert (before.admin, after.admin) == (True, False)
-    assert not parts.feed._ended(after)
+    assert not parts.feed._is_ended(after)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
     assert enter(browse(), first, "nonsense") == 401
     late = new()
     past = datetime.now(UTC) - timedelta(seconds=1)
-    passes = parts_of(host).store.passes._passes
+    passes = parts_of(host).store.one_time_tokens._tokens
 
     async def expire() -> None:
         await passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})

@@ -213,7 +213,7 @@ def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[
 
     async def join() -> CloseCode:
         while True:
-            member = parts.rooms.member(SimpleNamespace(send=lambda *_: True, buffered=0), principal, ann.name)
+            member = parts.rooms.create_peer(SimpleNamespace(send=lambda *_: True, buffered=0), principal, ann.name)
             (await parts.rooms.join(note, member)).leave(member)
             if member.closing.done():
                 code: CloseCode = member.closing.result()

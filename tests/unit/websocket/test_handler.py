@@ -200,7 +200,7 @@ async def test_whoever_goes_however_leaves_nothing_behind(
         parts = app.state.services
 
         def clients() -> list[int]:
-            members = [len(room.participants.members) for room in parts.rooms._rooms.values()]
+            members = [len(room.participants.peers) for room in parts.rooms._rooms.values()]
             counted = [int(parts.metrics.clients[way]._value.get()) for way in ("ws", "sync")]
             return [len(parts.feed._hub), sum(members), *counted]
 
