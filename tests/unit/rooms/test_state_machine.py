@@ -350,6 +350,7 @@ def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (0, 0))
     monkeypatch.setattr(room, "REMOTE_PROJECT_DELAY_SECONDS", (0, 0))
     monkeypatch.setattr(room, "COMPACT_IDLE_SECONDS", 0)
+    monkeypatch.setattr(room, "AWARENESS_TIMEOUT_SECONDS", 0)  # many workers are killed, and cannot answer
     bounded = hypothesis(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)
     with asyncio.Runner() as runner:
         make: Any = partial(Machine, settings, runner)
