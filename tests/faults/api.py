@@ -63,7 +63,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
 
 async def _cases(run: Run, server: ServerProcess, command: str, phases: Sequence[str], token: str = "") -> int:
     """Run Schemathesis, and return the number of its cases. Raise ``AssertionError`` with its failures."""
-    folder = run.stand.folder
+    folder = run.testbed.folder
     (folder / "schemathesis.toml").write_text(CONFIG)
     seed = run.random.randrange(2**31) if run.thorough else 1
     more = f"--phases {','.join(phases).lower()} --max-examples {40 if run.thorough else 1} --seed {seed}"
@@ -105,18 +105,18 @@ async def openapi(run: Run) -> Figures:
     """Test examples, schema boundaries, random requests and sequences of them, without and with accounts."""
     cases = 0
     while cases < run.times:
-        server = await run.stand.serve(await run.stand.settings())
+        server = await run.testbed.serve(await run.testbed.settings())
         if run.thorough:
             cases += await _cases(run, server, OPEN, PHASES)
         else:  # the boundary cases take as long as all others; one path has some of every kind
             cases += await _cases(run, server, OPEN, [phase for phase in PHASES if phase != "Coverage"])
             cases += await _cases(run, server, f"{OPEN} --include-path /notes/{{id}}/", ["Coverage"])
         server.kill()
-        settings = await run.stand.settings(
+        settings = await run.testbed.settings(
             auth="accounts", sign_up="open", password_memory=8, max_writes_per_second=10_000
         )
         await add_user(settings, "ann")
-        server = await run.stand.serve(settings)
+        server = await run.testbed.serve(settings)
         async with httpx.AsyncClient(base_url=server.url) as client:
             form = {"username": "ann", "password": PASSWORD}
             token = (await client.post("/auth/token", data=form)).json()["access_token"]

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from realtime.rooms import crdt
 from realtime.rooms.lib0 import Reader
 from tests.faults.ledger import Ledger
-from tests.faults.stand import Where
+from tests.faults.testbed import Where
 from tests.support.harness import UNIT, Json, Replica, rest_client
 from tests.support.room_client import Text, Wire
 

@@ -13,7 +13,7 @@ from realtime.failpoints import Point
 from tests.faults.clients import Typist
 from tests.faults.load import Crowd, crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.faults.stand import Where
+from tests.faults.testbed import Where
 from tests.support.harness import ServerProcess
 
 POINTS: tuple[Point | None, ...] = (
@@ -72,8 +72,8 @@ async def lure(victim: ServerProcess, others: Where, load: Crowd, choose: random
 )
 async def coediting(run: Run) -> Figures:
     """Kill a worker at a fail point of a text or at a random time. After each kill, an absent client reconnects."""
-    settings = await run.stand.settings(room_idle=0)
-    fleet = await run.stand.fleet(settings, 1, run.random)
+    settings = await run.testbed.settings(room_idle=0)
+    fleet = await run.testbed.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=2) as load, visitors(fleet.url, load, 6, run.random):
 
         async def die(number: int) -> None:
@@ -83,7 +83,7 @@ async def coediting(run: Run) -> Figures:
             async with Typist(fleet.url, run.random.choice(load.writers.notes), load.ledger) as stale:
                 await stale.word()
                 await stale.away()
-                async with run.stand.doomed(fleet, settings, armed) as victim:
+                async with run.testbed.doomed(fleet, settings, armed) as victim:
                     token = load.ledger.token("c")
                     load.ledger.unknown.add(token)
                     await stale.append(f"{token};")

@@ -277,8 +277,8 @@ async def judge(url: str, case: Case, note: int) -> None:
 )
 async def conformance(run: Run) -> Figures:
     """Run all cases in random order. The full run does it twice, so that each case also runs after others."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="warning")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="warning")
     async with rest_client(server.url) as rest:
         note = (await rest.post("/notes/", json=note_in())).json()["id"]
     assert note == 1

@@ -11,7 +11,7 @@ from realtime.feed.service import MAX_CLOSES_PER_SECOND
 from tests.faults.load import Crowd, crowd
 from tests.faults.readers import Visitor
 from tests.faults.scenario import Figures, Run, scenario
-from tests.faults.stand import workers_of
+from tests.faults.testbed import workers_of
 from tests.support.harness import ServerProcess, eventually, rest_client
 
 DRAIN = 2.0
@@ -44,8 +44,8 @@ async def _leave(server: ServerProcess, here: list[ServerProcess]) -> None:
 )
 async def drain(run: Run) -> Figures:
     """Stop one of two servers with SIGTERM under load, and restart it."""
-    settings = await run.stand.settings(drain_seconds=DRAIN, log_level="warning")
-    fleet = await run.stand.fleet(settings, 2, run.random)
+    settings = await run.testbed.settings(drain_seconds=DRAIN, log_level="warning")
+    fleet = await run.testbed.fleet(settings, 2, run.random)
     here = list(fleet.servers)
     spread = 1.0
     async with crowd(run, lambda: run.random.choice(here).url, settings) as load:
@@ -85,8 +85,8 @@ async def drain(run: Run) -> Figures:
 )
 async def rolling(run: Run) -> Figures:
     """Replace the two workers of a server one at a time with SIGHUP under load."""
-    settings = await run.stand.settings(log_level="warning")
-    server = await run.stand.serve(settings, workers=2)
+    settings = await run.testbed.settings(log_level="warning")
+    server = await run.testbed.serve(settings, workers=2)
     async with crowd(run, lambda: server.url, settings) as load:
         for number in range(run.times):
             before = workers_of(server)

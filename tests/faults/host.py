@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 from realtime.embedded.pair import EmbeddedServers
 from tests.faults.load import crowd
 from tests.faults.scenario import Figures, Run, scenario
-from tests.faults.stand import Fleet
+from tests.faults.testbed import Fleet
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -37,10 +37,10 @@ ROOM = 420
 async def clock(run: Run) -> Figures:
     """Run one of two servers with a wrong clock, and repeatedly restart it with a different one."""
     assert FAKETIME, "no libfaketime: apt-get install libfaketime"
-    settings = await run.stand.settings()
-    one = await run.stand.serve(settings)
+    settings = await run.testbed.settings()
+    one = await run.testbed.serve(settings)
     other = ServerProcess(settings.model_copy(update={"port": 0}))
-    run.stand.exits.callback(other.kill)
+    run.testbed.exits.callback(other.kill)
     fleet = Fleet([one, other], run.random)
     hours = [1, -1]
     run.random.shuffle(hours)
@@ -98,12 +98,12 @@ async def _disk(folder: Path, size: int) -> AsyncIterator[Path]:
 )
 async def disk_full(run: Run) -> Figures:
     """Fill the disk of the embedded MongoDB, and free space again."""
-    disk = await run.stand.exits.enter_async_context(_disk(run.stand.folder / "disk", ROOM))
+    disk = await run.testbed.exits.enter_async_context(_disk(run.testbed.folder / "disk", ROOM))
     pair = EmbeddedServers(disk / "data")
-    run.stand.exits.push_async_callback(asyncio.to_thread, pair.stop)
+    run.testbed.exits.push_async_callback(asyncio.to_thread, pair.stop)
     await asyncio.to_thread(pair.start)
-    settings = await run.stand.settings(mongo_url=pair.mongo_url, write_timeout=2, read_timeout=2)
-    server = await run.stand.serve(settings)
+    settings = await run.testbed.settings(mongo_url=pair.mongo_url, write_timeout=2, read_timeout=2)
+    server = await run.testbed.serve(settings)
     filler = disk / "filler"
     async with crowd(run, lambda: server.url, settings) as load, rest_client(server.url) as rest:
         for number in range(run.times):

@@ -111,8 +111,8 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
 )
 async def hostile(run: Run) -> Figures:
     """Run all attacks, on a note that is being edited and on a note with a large text."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="error")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="error")
     async with rest_client(server.url) as rest, contextlib.AsyncExitStack() as stack:
         large = await _make_large(server, rest, 40_000 if run.thorough else 5_000)
         small = (await rest.post("/notes/", json=note_in("small"))).json()["id"]
@@ -159,8 +159,8 @@ async def _read(socket: ClientConnection) -> None:
 )
 async def presence_flood(run: Run) -> Figures:
     """Change large presence states at and above the rate limit, while two users look at the note."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="error")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="error")
     async with rest_client(server.url) as rest:
         id: int = (await rest.post("/notes/", json=note_in())).json()["id"]
     sent, closed = 0, 0
@@ -209,9 +209,9 @@ async def presence_flood(run: Run) -> Figures:
 
 async def _with_accounts(run: Run) -> tuple[ServerProcess, Settings]:
     """Start a server with accounts and an admin ``root``."""
-    settings = (await run.stand.settings()).model_copy(update={"auth": "accounts", "sign_up": "open"})
+    settings = (await run.testbed.settings()).model_copy(update={"auth": "accounts", "sign_up": "open"})
     await add_user(settings)
-    return await run.stand.serve(settings, log_level="error"), settings
+    return await run.testbed.serve(settings, log_level="error"), settings
 
 
 @asynccontextmanager

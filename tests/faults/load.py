@@ -15,7 +15,7 @@ from realtime.settings import Settings
 from tests.faults.clients import PATIENCE, Feed, Typist, Watch, audience
 from tests.faults.ledger import Auditor, Broken, Ledger
 from tests.faults.scenario import Figures, Run
-from tests.faults.stand import Where
+from tests.faults.testbed import Where
 from tests.support.harness import UNIT, Json, all_notes, eventually, note_in
 
 LATEST = 20

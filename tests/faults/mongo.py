@@ -42,9 +42,9 @@ OURS = "realtime"
 async def primary(run: Run) -> Figures:
     """Make the primary of three nodes step down, or kill it with SIGKILL and restart it, alternately."""
     # Ten seconds is the default election timeout of MongoDB.
-    async with ReplicaSet(run.stand.folder, 3, patience=10 if run.thorough else 1) as members:
-        settings = await run.stand.settings(mongo_url=members.url)
-        fleet = await run.stand.fleet(settings, 2, run.random)
+    async with ReplicaSet(run.testbed.folder, 3, patience=10 if run.thorough else 1) as members:
+        settings = await run.testbed.settings(mongo_url=members.url)
+        fleet = await run.testbed.fleet(settings, 2, run.random)
         gaps = {"stepped down": 0.0, "killed": 0.0}
         async with crowd(run, fleet.url, settings, within=30) as load:
             for number in range(run.times):
@@ -78,9 +78,9 @@ async def primary(run: Run) -> Figures:
 )
 async def errors(run: Run) -> Figures:
     """Break connections during commands, and prevent MongoDB from confirming writes."""
-    async with ReplicaSet(run.stand.folder, 1) as members:
-        settings = await run.stand.settings(mongo_url=members.url)
-        fleet = await run.stand.fleet(settings, 2, run.random)
+    async with ReplicaSet(run.testbed.folder, 1) as members:
+        settings = await run.testbed.settings(mongo_url=members.url)
+        fleet = await run.testbed.fleet(settings, 2, run.random)
 
         async def arm(mode: object, **data: object) -> int:
             told = await members.command(
@@ -135,14 +135,14 @@ async def errors(run: Run) -> Figures:
 async def misconfigured(run: Run) -> Figures:
     """Use a wrong URL, or a wrong deployment."""
     figures = Figures(faults=run.times)
-    folder = run.stand.folder
+    folder = run.testbed.folder
     async with ReplicaSet(folder, 3, patience=1) as members, Standalone(folder / "standalone") as standalone:
         primary = await members.primary()
         secondary = next(node for node in members.nodes if node is not primary)
 
         async def serve(url: str) -> ServerProcess:
-            settings = await run.stand.settings(mongo_url=url, write_timeout=2, read_timeout=2)
-            return await run.stand.serve(settings)
+            settings = await run.testbed.settings(mongo_url=url, write_timeout=2, read_timeout=2)
+            return await run.testbed.serve(settings)
 
         async def is_not_ready(url: str, reason: str) -> None:
             server = await serve(url)
@@ -172,7 +172,7 @@ async def misconfigured(run: Run) -> Figures:
         direct = f"mongodb://127.0.0.1:{secondary.port}/?directConnection=true"
         await is_not_ready(direct, "it is not the primary")
         await is_not_ready(members.url.replace("=faults", "=other"), "no primary is reachable")
-        whole = await run.stand.settings()
+        whole = await run.testbed.settings()
         assert whole.mongo_url is not None
         await is_not_ready(re.sub("//.*@", "//", whole.mongo_url), "Unauthorized (13)")
 
@@ -218,9 +218,9 @@ async def _is_ready(rest: httpx.AsyncClient) -> None:
 )
 async def frozen(run: Run) -> Figures:
     """Freeze MongoDB for longer than the timeout of a write, or kill it, and let it recover."""
-    async with ReplicaSet(run.stand.folder, 1) as members:
-        settings = await run.stand.settings(mongo_url=members.url, write_timeout=1, read_timeout=1)
-        fleet = await run.stand.fleet(settings, 1, run.random)
+    async with ReplicaSet(run.testbed.folder, 1) as members:
+        settings = await run.testbed.settings(mongo_url=members.url, write_timeout=1, read_timeout=1)
+        fleet = await run.testbed.fleet(settings, 1, run.random)
         node = members.nodes[0]
         async with crowd(run, fleet.url, settings) as load, rest_client(fleet.url()) as rest:
 

@@ -32,9 +32,9 @@ LOG = 100
 )
 async def drops(run: Run) -> Figures:
     """Disconnect all clients during writes: briefly, for a while, or for longer than the event log can resume."""
-    settings = await run.stand.settings(log_entries=LOG)
-    server = await run.stand.serve(settings)
-    proxy = await run.stand.proxy(server.url)
+    settings = await run.testbed.settings(log_entries=LOG)
+    server = await run.testbed.serve(settings)
+    proxy = await run.testbed.proxy(server.url)
     done = 0
     async with crowd(run, lambda: server.url, settings, readers=lambda: proxy.through(server.url)) as load:
         for number in range(run.times):
@@ -112,8 +112,8 @@ async def _frozen(url: str) -> socket.socket:
 async def frozen(run: Run) -> Figures:
     """Stop reading in one of ten clients while notes of 512 KiB are written."""
     stall = 10.0 if run.thorough else 1.0
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, client_stall_seconds=stall)
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, client_stall_seconds=stall)
     process = psutil.Process(server.pid)
     async with (
         crowd(run, lambda: server.url, settings, writers=1, each=1, typists=1) as load,
@@ -190,8 +190,8 @@ def _peers(process: psutil.Process) -> set[int]:
 )
 async def storm(run: Run) -> Figures:
     """Connect all clients at the same time, each with a cursor and many missed events."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="warning")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="warning")
     refused = 0
     async with (
         crowd(run, lambda: server.url, settings, writers=2, each=1, typists=1) as load,

@@ -24,9 +24,9 @@ FIFTY = "50 times, 0 lost, all clients converge within 10 s after Redis is avail
 @asynccontextmanager
 async def _loaded(run: Run, *, kept: bool = False) -> AsyncIterator[tuple[Valkey, Crowd]]:
     """Start a Redis, two servers that use it, and load on both."""
-    valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey", kept=kept))
-    settings = await run.stand.settings(redis_url=valkey.url)
-    fleet = await run.stand.fleet(settings, 2, run.random)
+    valkey = await run.testbed.exits.enter_async_context(Valkey(run.testbed.folder / "valkey", kept=kept))
+    settings = await run.testbed.settings(redis_url=valkey.url)
+    fleet = await run.testbed.fleet(settings, 2, run.random)
     async with crowd(run, fleet.url, settings) as load:
         yield valkey, load
     fleet.check()
@@ -140,9 +140,9 @@ async def frozen(run: Run) -> Figures:
 )
 async def never_there(run: Run) -> Figures:
     """Start the servers before Redis is available."""
-    valkey = Valkey(run.stand.folder / "valkey")
-    settings = await run.stand.settings(redis_url=valkey.url)
-    fleet = await run.stand.fleet(settings, 2, run.random)
+    valkey = Valkey(run.testbed.folder / "valkey")
+    settings = await run.testbed.settings(redis_url=valkey.url)
+    fleet = await run.testbed.fleet(settings, 2, run.random)
     async with crowd(run, fleet.url, settings) as load:
         started = time.monotonic()
         lag = 0.0
@@ -151,7 +151,7 @@ async def never_there(run: Run) -> Figures:
             lag = max(lag, load.watch.lag)
             run.progress(int(time.monotonic() - started))
         delivered = len(load.watch.seconds)
-        await run.stand.exits.enter_async_context(valkey)
+        await run.testbed.exits.enter_async_context(valkey)
         await load.writers.more(run.load(100))
         await eventually(lambda: all(replica.resets for replica in load.replicas), within=20)
         for server in fleet.servers:
@@ -184,10 +184,10 @@ def _p99(times: list[float]) -> float:
 )
 async def black_hole(run: Run) -> Figures:
     """Discard all messages of the subscription while its connection stays open."""
-    valkey = await run.stand.exits.enter_async_context(Valkey(run.stand.folder / "valkey"))
-    proxy = await run.stand.proxy(valkey.url)
-    settings: Settings = await run.stand.settings(redis_url=proxy.through(valkey.url))
-    fleet = await run.stand.fleet(settings, 2, run.random)
+    valkey = await run.testbed.exits.enter_async_context(Valkey(run.testbed.folder / "valkey"))
+    proxy = await run.testbed.proxy(valkey.url)
+    settings: Settings = await run.testbed.settings(redis_url=proxy.through(valkey.url))
+    fleet = await run.testbed.fleet(settings, 2, run.random)
     longest = 0.0
     async with crowd(run, fleet.url, settings) as load:
         for number in range(run.times):

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from realtime.embedded.pair import EmbeddedServers
-from tests.faults.stand import Stand
+from tests.faults.testbed import Testbed
 
 LIMIT = 45 * 60.0
 
@@ -55,7 +55,7 @@ class Run:
     random: Random
     times: int
     thorough: bool
-    stand: Stand
+    testbed: Testbed
     progress: Callable[[int], None] = lambda _: None
 
     def load(self, full: int) -> int:
@@ -148,8 +148,8 @@ async def perform(
     """Run a scenario. A failure includes the command that repeats it."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(one.limit), Stand(folder, shared) as stand:
-            figures = await one.body(Run(seed, Random(f"{seed} {one.name}"), times, thorough, stand, progress))
+        async with asyncio.timeout(one.limit), Testbed(folder, shared) as testbed:
+            figures = await one.body(Run(seed, Random(f"{seed} {one.name}"), times, thorough, testbed, progress))
     except Exception as error:
         error.add_note(f"To repeat it: python -m tests.faults {one.name} --seed {seed} --times {times}")
         raise

@@ -39,8 +39,8 @@ CALLS = (
 )
 async def soak(run: Run) -> Figures:
     """Run writers, typing clients, readers of all kinds, short connections, and all REST reads."""
-    settings = await run.stand.settings(log_level="warning")
-    server = await run.stand.serve(settings)
+    settings = await run.testbed.settings(log_level="warning")
+    server = await run.testbed.serve(settings)
     async with rest_client(server.url) as client:
         await client.get("/readyz")  # it creates the only document of its collection
     process = psutil.Process(server.pid)

@@ -171,8 +171,8 @@ class Mob:
 )
 async def nonsense(run: Run) -> Figures:
     """Send frames that are too large, truncated, random, not UTF-8, not masked, or compression bombs."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="warning")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="warning")
     process = psutil.Process(server.pid)
     async with crowd(run, lambda: server.url, settings, writers=1, each=1, typists=1, pause=0.2) as load:
         load.writers.pause = 0.2
@@ -234,8 +234,8 @@ async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> i
 )
 async def slow_requests(run: Run) -> Figures:
     """Send partial heads and bodies, slowly or not at all, and heads with 100,000 headers; everything twice."""
-    settings = await run.stand.settings()
-    server = await run.stand.serve(settings, log_level="warning")
+    settings = await run.testbed.settings()
+    server = await run.testbed.serve(settings, log_level="warning")
     process = psutil.Process(server.pid)
     large = [HEAD.encode(), *[b"a: b\r\n" * 1000] * 100]
     slow = [bytes((byte,)) for byte in (HEAD + "a: b\r\n" * 100).encode()]

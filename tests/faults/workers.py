@@ -33,8 +33,8 @@ NOTES = 8
 )
 async def worker_kill(run: Run) -> Figures:
     """Kill a random worker with SIGKILL at a random time, and restart it."""
-    settings = await run.stand.settings()
-    fleet = await run.stand.fleet(settings, 3, run.random)
+    settings = await run.testbed.settings()
+    fleet = await run.testbed.fleet(settings, 3, run.random)
     async with crowd(run, fleet.url, settings) as load:
         for kill in range(run.times):
             await load.writers.more(run.load(ACKNOWLEDGED))
@@ -60,14 +60,14 @@ async def worker_kill(run: Run) -> Figures:
 )
 async def fail_points(run: Run) -> Figures:
     """Let a worker die at a fail point of a write, of the outbox, or of a text."""
-    settings = await run.stand.settings(room_idle=0)
-    fleet = await run.stand.fleet(settings, 1, run.random)
+    settings = await run.testbed.settings(room_idle=0)
+    fleet = await run.testbed.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings) as load, visitors(fleet.url, load, 4, run.random):
 
         async def die(number: int) -> None:
             point = POINTS[number % len(POINTS)]
             spec = f"{point}:kill:{run.random.randint(1, 20 if point in OFTEN else 2)}"
-            async with run.stand.doomed(fleet, settings, spec) as victim:
+            async with run.testbed.doomed(fleet, settings, spec) as victim:
                 if point not in OFTEN:
                     newest = point == "after_genesis_before_lineage"  # a text is created only once
                     await lure(victim, fleet.url, load, run.random, newest=newest)
@@ -89,8 +89,8 @@ async def fail_points(run: Run) -> Figures:
 )
 async def worker_frozen(run: Run) -> Figures:
     """Freeze a worker for a while, with its connections open."""
-    settings = await run.stand.settings()
-    writing, frozen = [await run.stand.fleet(settings, 1, run.random) for _ in range(2)]
+    settings = await run.testbed.settings()
+    writing, frozen = [await run.testbed.fleet(settings, 1, run.random) for _ in range(2)]
     async with crowd(run, writing.url, settings, readers=frozen.url) as load:
         for number in range(run.times):
             await load.writers.more(run.load(100))
@@ -114,8 +114,8 @@ async def worker_frozen(run: Run) -> Figures:
 )
 async def publishes_reversed(run: Run) -> Figures:
     """Let two workers commit to a note in one order, and publish in the other order or concurrently."""
-    settings = await run.stand.settings()
-    fleet = await run.stand.fleet(settings, 1, run.random)
+    settings = await run.testbed.settings()
+    fleet = await run.testbed.fleet(settings, 1, run.random)
     async with crowd(run, fleet.url, settings, writers=0, typists=0) as load:
         async with working(settings) as one, working(settings) as other:
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.embedded.pair import EmbeddedServers
 from realtime.rooms.crdt import TextDocument
-from tests.faults.stand import process_on
+from tests.faults.testbed import process_on
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
 from tests.support.room_client import Wire
 from tests.support.shared_text import authored

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime.embedded.lock import lock_folder
-from tests.faults.stand import workers_of
+from tests.faults.testbed import workers_of
 from tests.support.harness import Replica, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 
 

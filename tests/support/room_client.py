@@ -115,7 +115,7 @@ class Text:
         return self.acknowledged.issuperset(self.written)
 
 
-class Seat:
+class RoomClient:
     """A client in a room of this process. As a message sink, its ``buffered`` is set by the test."""
 
     def __init__(self, text: Text | None = None) -> None:

@@ -19,7 +19,7 @@ from realtime.embedded.pair import EmbeddedServers
 from realtime.eventlog.bus import SILENCE_SECONDS, Bus
 from realtime.settings import Settings
 from tests.faults.daemons import Valkey
-from tests.faults.stand import process_on
+from tests.faults.testbed import process_on
 from tests.support.accounts import parts_of
 from tests.support.harness import eventually, note_in
 

@@ -32,7 +32,7 @@ def event(offset: int) -> Event:
     return decode_event(text.encode())
 
 
-class Stand:
+class FeedBench:
     """A feed whose follower is this test: it says where the position is, and hands events out."""
 
     def __init__(self) -> None:
@@ -69,51 +69,51 @@ class Stand:
 
 
 @pytest.fixture
-async def stand() -> Stand:
-    return Stand()
+async def bench() -> FeedBench:
+    return FeedBench()
 
 
 async def test_event_in_the_moment_of_the_time_out_is_not_skipped(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
+    bench: FeedBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event wakes the poll and the timer ends it in one turn of the loop: the cursor must not pass the event."""
 
     async def interrupted(client: Subscriber) -> Any:
-        stand.happen(11)
+        bench.happen(11)
         raise TimeoutError
 
     monkeypatch.setattr(Subscriber, "next_batch", interrupted)
-    assert await stand.poll(5) == {"cursor": "e:10", "reset": False, "changes": []}
+    assert await bench.poll(5) == {"cursor": "e:10", "reset": False, "changes": []}
 
 
-async def test_idle_poll_moves_on(stand: Stand) -> None:
-    polling = asyncio.create_task(stand.feed.poll(FeedQuery(since="e:10", notes="5"), UNRESTRICTED, 100, 0.05))
+async def test_idle_poll_moves_on(bench: FeedBench) -> None:
+    polling = asyncio.create_task(bench.feed.poll(FeedQuery(since="e:10", notes="5"), UNRESTRICTED, 100, 0.05))
     await asyncio.sleep(0)
-    stand.happen(11)
+    bench.happen(11)
     assert json.loads(await polling)["cursor"] == "e:11"
 
 
-async def test_reset_within_an_epoch_reaches_the_poll(stand: Stand) -> None:
-    polling = asyncio.create_task(stand.poll(5))
-    while not len(stand.hub):
+async def test_reset_within_an_epoch_reaches_the_poll(bench: FeedBench) -> None:
+    polling = asyncio.create_task(bench.poll(5))
+    while not len(bench.hub):
         await asyncio.sleep(0)
     await asyncio.sleep(0)
-    stand.position = Cursor("e", 500)
-    stand.hub.reset(reset(stand.position))
+    bench.position = Cursor("e", 500)
+    bench.hub.reset(reset(bench.position))
     assert await polling == {"cursor": "e:500", "reset": True, "changes": []}
 
 
-async def test_large_frame_on_a_slow_link_gets_its_time(stand: Stand) -> None:
-    client = stand.hub.join(None, content=True, principal=UNRESTRICTED)
+async def test_large_frame_on_a_slow_link_gets_its_time(bench: FeedBench) -> None:
+    client = bench.hub.join(None, content=True, principal=UNRESTRICTED)
     small, large = event(11).full, event(12).full
     large.size = 1024 * 1024
     for frame, patience in ((small, 10), (large, 10 + 64)):
         client.start_write(frame)
         assert client.busy_since is not None
         started = client.busy_since
-        stand.hub.close_stalled(started + patience - 1)
+        bench.hub.close_stalled(started + patience - 1)
         assert not client.closing.done()
-    stand.hub.close_stalled(started + 80)
+    bench.hub.close_stalled(started + 80)
     assert client.closing.done()
 
 
@@ -128,24 +128,24 @@ def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient)
     assert client.get("/readyz").status_code == 503
 
 
-async def test_a_crowd_is_checked_by_one_look(stand: Stand) -> None:
+async def test_a_crowd_is_checked_by_one_look(bench: FeedBench) -> None:
     """As many as there are, they do not keep others waiting whose rights ended."""
-    clients = [stand.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
-    assert [await stand.feed.admit(client, 1) for client in clients] == [True] * 3
-    stand.access, stand.looked = Access("ann"), 0
-    await stand.feed.recheck_access(1)
-    assert stand.looked == 1
+    clients = [bench.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
+    assert [await bench.feed.admit(client, 1) for client in clients] == [True] * 3
+    bench.access, bench.looked = Access("ann"), 0
+    await bench.feed.recheck_access(1)
+    assert bench.looked == 1
     assert [client.sees(1) for client in clients] == [False] * 3
 
 
 @pytest.mark.parametrize("public", [True, False])
-async def test_who_is_there_already_is_told_to_who_may_see_the_note(stand: Stand, public: bool) -> None:
-    stand.access = Access("ann", public=public)
-    stand.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
-    stand.feed.presence.frame = lambda note: Frame(b"presence")  # type: ignore[method-assign]
-    client = stand.feed.join(FeedQuery(notes="1"), ANONYMOUS)
+async def test_who_is_there_already_is_told_to_who_may_see_the_note(bench: FeedBench, public: bool) -> None:
+    bench.access = Access("ann", public=public)
+    bench.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
+    bench.feed.presence.frame = lambda note: Frame(b"presence")  # type: ignore[method-assign]
+    client = bench.feed.join(FeedQuery(notes="1"), ANONYMOUS)
     client.offer(Frame(b"the end"))
-    async with contextlib.aclosing(stand.feed.stream(client, None)) as frames:
+    async with contextlib.aclosing(bench.feed.stream(client, None)) as frames:
         told: list[str] = []
         while not told or told[-1] != "the end":
             told.append((await anext(frames)).text)

@@ -34,7 +34,7 @@ async def parts(settings: Settings) -> AsyncIterator[Services]:
 
 
 @pytest.fixture
-def house(parts: Services) -> Retention:
+def cluster(parts: Services) -> Retention:
     """The housekeeping of those parts."""
     return Retention(parts.store, parts.notes, history_days=30, trash_days=TRASH_DAYS)
 
@@ -56,27 +56,27 @@ async def _left(parts: Services) -> set[int]:
     return {note.id for note in notes}
 
 
-async def test_purges_only_what_is_old_enough(parts: Services, house: Retention) -> None:
+async def test_purges_only_what_is_old_enough(parts: Services, cluster: Retention) -> None:
     live = await parts.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)
     old = await _trash(parts, 2)
     between = datetime.now(UTC)
     await eventually(lambda: datetime.now(UTC) - between > timedelta(milliseconds=1))  # what dates are told in
     young = await _trash(parts, 2)
-    assert await house.expire(_later(seconds=-60)) == 0
+    assert await cluster.expire(_later(seconds=-60)) == 0
     assert await _left(parts) == {*old, *young}
-    assert await house.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
+    assert await cluster.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
     assert await _left(parts) == set(young)
     assert await parts.queries.get(UNRESTRICTED, live.id) == live
-    assert await house.expire(_later(seconds=1)) == len(young)
+    assert await cluster.expire(_later(seconds=1)) == len(young)
     assert await _left(parts) == set()
-    assert await house.expire(_later(days=10_000)) == 0
+    assert await cluster.expire(_later(days=10_000)) == 0
 
 
-async def test_purged_with_its_history_and_told_on_the_feed(parts: Services, house: Retention) -> None:
+async def test_purged_with_its_history_and_told_on_the_feed(parts: Services, cluster: Retention) -> None:
     (id,) = await _trash(parts, 1)
     await parts.outbox.flush()
     assert await parts.store.history.read(id, 1)
-    await house.tidy(_later(seconds=1))
+    await cluster.tidy(_later(seconds=1))
     await parts.outbox.flush()
     assert await parts.store.history.read(id, 1) is None
     (change,) = await parts.store.notes.changes([id])
@@ -89,7 +89,7 @@ async def test_purged_with_its_history_and_told_on_the_feed(parts: Services, hou
 
 
 async def test_what_is_left_of_the_texts_of_purged_notes_goes(
-    parts: Services, house: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    parts: Services, cluster: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_NOTES", 3)
     live = [
@@ -105,23 +105,23 @@ async def test_what_is_left_of_the_texts_of_purged_notes_goes(
             await texts.journal([new_row(id, [b"x"]) for _ in range(2)])
         for id in (*live, *purged[2:], *trashed):
             await database.texts.insert_one({"note": id, "generation": 0, "state": b""})
-        assert await house.sweep() == len(purged)
-        assert await house.sweep() == 0
+        assert await cluster.sweep() == len(purged)
+        assert await cluster.sweep() == 0
         for left in (database.updates, database.texts):
             assert sorted(await left.distinct("note")) == sorted([*live, *trashed])
         assert await database.updates.count_documents({}) == 2 * len([*live, *trashed])
 
 
-async def test_restored_note_is_not_purged(parts: Services, house: Retention) -> None:
+async def test_restored_note_is_not_purged(parts: Services, cluster: Retention) -> None:
     first, second = await _trash(parts, 2)
     await parts.notes.undelete(UNRESTRICTED, first, None, None)
-    assert await house.expire(_later(seconds=1)) == 1
+    assert await cluster.expire(_later(seconds=1)) == 1
     assert (await parts.queries.get(UNRESTRICTED, first)).version == 3
     assert (await parts.store.notes.find(second)) is not None
 
 
 async def test_note_that_is_restored_while_others_are_purged_stays(
-    parts: Services, house: Retention, monkeypatch: pytest.MonkeyPatch
+    parts: Services, cluster: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await _trash(parts, 2)
     purge = parts.notes.purge
@@ -132,7 +132,7 @@ async def test_note_that_is_restored_while_others_are_purged_stays(
         await purge(principal, id, versions, operation)
 
     monkeypatch.setattr(parts.notes, "purge", purge_late)
-    assert await house.expire(_later(seconds=1)) == 1
+    assert await cluster.expire(_later(seconds=1)) == 1
     assert await _left(parts) == set()
     assert (await parts.queries.get(UNRESTRICTED, first)).content == "text"
     with pytest.raises(NoteNotFound):
@@ -140,7 +140,7 @@ async def test_note_that_is_restored_while_others_are_purged_stays(
 
 
 async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
-    parts: Services, house: Retention, monkeypatch: pytest.MonkeyPatch
+    parts: Services, cluster: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (id,) = await _trash(parts, 1)
     expired = parts.store.lists.expired
@@ -156,19 +156,19 @@ async def test_note_that_is_deleted_anew_meanwhile_stays_in_the_trash(
         return found
 
     monkeypatch.setattr(parts.store.lists, "expired", deleted_anew)
-    assert await house.expire(_later(seconds=1)) == 0
+    assert await cluster.expire(_later(seconds=1)) == 0
     assert (await parts.queries.trashed(UNRESTRICTED, id)).content == "text"
 
 
-async def test_two_at_once_purge_each_note_once(parts: Services, house: Retention) -> None:
+async def test_two_at_once_purge_each_note_once(parts: Services, cluster: Retention) -> None:
     made = await _trash(parts, 20)
-    purged = await asyncio.gather(house.expire(_later(seconds=1)), house.expire(_later(seconds=1)))
+    purged = await asyncio.gather(cluster.expire(_later(seconds=1)), cluster.expire(_later(seconds=1)))
     assert sum(purged) == len(made)
     versions = {change.note.id: change.note.version for change in await parts.store.notes.changes(made)}
     assert versions == dict.fromkeys(made, 3)
 
 
-async def test_purges_in_batches_until_nothing_is_left(parts: Services, house: Retention) -> None:
+async def test_purges_in_batches_until_nothing_is_left(parts: Services, cluster: Retention) -> None:
     many = BATCH_NOTES + 5
     notes = parts.store.notes
     await asyncio.gather(
@@ -178,5 +178,5 @@ async def test_purges_in_batches_until_nothing_is_left(parts: Services, house: R
         )
     )
     await asyncio.gather(*(notes.delete(id, None, None) for id in range(1, many + 1)))
-    assert await house.expire(_later(seconds=1)) == many
+    assert await cluster.expire(_later(seconds=1)) == many
     assert await _left(parts) == set()

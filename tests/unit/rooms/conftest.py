@@ -22,7 +22,7 @@ from realtime.rooms.manager import Rooms
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.support.harness import note_in
-from tests.support.room_client import Seat
+from tests.support.room_client import RoomClient
 
 
 class Worker:
@@ -64,7 +64,7 @@ class Worker:
         return record.note.content
 
 
-Hire = Callable[..., Awaitable[Worker]]
+StartWorker = Callable[..., Awaitable[Worker]]
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ async def working(settings: Settings, *without: str, idle: float = 30.0) -> Asyn
 
 
 @pytest.fixture
-async def hire(settings: Settings) -> AsyncIterator[Hire]:
+async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
     """Return a function that starts workers, which end with the test."""
     async with AsyncExitStack() as stack:
 
@@ -99,7 +99,7 @@ async def hire(settings: Settings) -> AsyncIterator[Hire]:
 async def loaded(settings: Settings, id: int) -> str:
     """Return the text as a new worker would load it."""
     async with working(settings, "tend", "recover texts") as fresh:
-        seat = await Seat().sit(fresh.rooms, id)
+        seat = await RoomClient().sit(fresh.rooms, id)
         return str(seat.text)
 
 

@@ -17,16 +17,16 @@ from realtime.rooms.journal import Journal
 from realtime.rooms.participants import Participants
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, state_of
-from tests.unit.rooms.conftest import Hire, content_is, loaded, working
+from tests.support.room_client import RoomClient, state_of
+from tests.unit.rooms.conftest import StartWorker, content_is, loaded, working
 
 
 async def test_what_cannot_be_journaled_nobody_sees_and_it_comes_again(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker, other = await hire(), await hire()
+    worker, other = await start_worker(), await start_worker()
     id = await worker.make("text")
-    writer, reader, far = [await Seat().sit(one.rooms, id) for one in (worker, worker, other)]
+    writer, reader, far = [await RoomClient().sit(one.rooms, id) for one in (worker, worker, other)]
     seen = len(reader.messages)
 
     async def fails(_: Any) -> None:
@@ -40,19 +40,19 @@ async def test_what_cannot_be_journaled_nobody_sees_and_it_comes_again(
     assert far.code is None
     assert len(reader.messages) == seen
     writer.leave()
-    again = await Seat(writer.text).sit(worker.rooms, id)
+    again = await RoomClient(writer.text).sit(worker.rooms, id)
     assert again.room is not writer.room
     await eventually(lambda: str(far.text) == "text lost?")
     await eventually(lambda: content_is(worker, id, "text lost?"), within=2)
 
 
 async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
-    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first commit fails, and the second, of the same room, succeeds when another room has taken its place."""
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text ")
-    one, two = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    one, two = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     journal = worker.store.texts.journal
     go_on, begun = asyncio.Event(), asyncio.Event()
     calls = 0
@@ -65,10 +65,10 @@ async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
             await go_on.wait()
             raise OutcomeUnknown
         if calls == 2:
-            again.append(await Seat().sit(worker.rooms, id))
+            again.append(await RoomClient().sit(worker.rooms, id))
         await journal(rows)
 
-    again: list[Seat] = []
+    again: list[RoomClient] = []
     monkeypatch.setattr(worker.store.texts, "journal", slow)
     await one.append("first ")
     await begun.wait()
@@ -87,11 +87,11 @@ async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
 
 
 async def test_lost_messages_between_workers_are_found_in_the_journal(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = await hire(), await hire()
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    writer, reader = await Seat().sit(here.rooms, id), await Seat().sit(there.rooms, id)
+    writer, reader = await RoomClient().sit(here.rooms, id), await RoomClient().sit(there.rooms, id)
     await writer.append("heard ")
     await eventually(lambda: str(reader.text) == "heard ")
 
@@ -111,11 +111,11 @@ def _breaks(*_: Any) -> None:
 
 
 async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text")
-    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
 
     await good.append(" kept")
     with monkeypatch.context() as patch:
@@ -125,16 +125,16 @@ async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
     await good.append(" and more")
     await eventually(lambda: good.text.all_acknowledged)
     assert good.code is None
-    assert str((await Seat().sit(worker.rooms, id)).text) == "text kept and more"
+    assert str((await RoomClient().sit(worker.rooms, id)).text) == "text kept and more"
     await eventually(lambda: content_is(worker, id, "text kept and more"))
 
 
 async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text")
-    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
 
     async def away(*_: Any, **__: Any) -> None:
         raise OutcomeUnknown
@@ -148,24 +148,24 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
     assert good.code == CloseCode.RESUME
     good.leave()
     bad.leave()
-    assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+    assert str((await RoomClient().sit(worker.rooms, id)).text) == "text"
 
 
 async def test_update_that_is_applied_and_not_journaled_is_seen_by_nobody(
-    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever fails in between: a newcomer would build upon it, and its acknowledged words would be lost with it."""
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text")
     places: list[tuple[type, str]] = [(Participants, "name_of"), (Contributors, "add"), (Journal, "write")]
     for owner, method in places:
-        bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
         with monkeypatch.context() as patch:
             patch.setattr(owner, method, _fails)
             with pytest.raises(RecursionError):
                 await bad.append(" never")
         assert bad.code == good.code == CloseCode.RESUME
-        newcomer = await Seat().sit(worker.rooms, id)
+        newcomer = await RoomClient().sit(worker.rooms, id)
         assert "never" not in str(newcomer.text)
         await newcomer.append(" kept")
         await eventually(lambda newcomer=newcomer: newcomer.text.all_acknowledged)  # type: ignore[misc]
@@ -177,20 +177,22 @@ def _fails(*_: Any) -> None:
     raise RecursionError
 
 
-async def test_refused_update_gives_nothing_up(hire: Hire) -> None:
-    worker = await hire()
+async def test_refused_update_gives_nothing_up(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    bad, good = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(MalformedUpdate):
         await bad.say(protocol.update(b"\1\1\7\0\x84\1\0\1\xff\0"))
     assert good.code is None
 
 
 @pytest.mark.parametrize("state", ['{"a":' + "[" * 965 + "]" * 965 + "}", '{"user":{"name":"\\ud800"}}'])
-async def test_strange_states_keep_no_update_from_the_journal(hire: Hire, settings: Settings, state: str) -> None:
-    worker = await hire()
+async def test_strange_states_keep_no_update_from_the_journal(
+    start_worker: StartWorker, settings: Settings, state: str
+) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    strange, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    strange, other = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with contextlib.suppress(MalformedUpdate):
         await strange.say(state_of(1, 1, state))
     await strange.append(" words")
@@ -200,15 +202,15 @@ async def test_strange_states_keep_no_update_from_the_journal(hire: Hire, settin
 
 
 async def test_a_worker_takes_up_what_another_left(
-    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
         id = await dying.make("text")
-        seat = await Seat().sit(dying.rooms, id)
+        seat = await RoomClient().sit(dying.rooms, id)
         await seat.append(" left behind")
         await eventually(lambda: seat.text.all_acknowledged)
-    survivor = await hire()
+    survivor = await start_worker()
     assert await survivor.content(id) == "text"
     await eventually(lambda: content_is(survivor, id, "text left behind"), within=20)

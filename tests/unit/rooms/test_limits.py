@@ -15,19 +15,19 @@ from realtime.rooms import lib0, loader, protocol
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.peer import UPDATES_BURST, PeerRefused
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, Text, state_of
-from tests.unit.rooms.conftest import Hire, content_is
+from tests.support.room_client import RoomClient, Text, state_of
+from tests.unit.rooms.conftest import StartWorker, content_is
 
 
-def closed(seat: Seat) -> CloseCode | None:
+def closed(seat: RoomClient) -> CloseCode | None:
     """Return the close code of a client, if it was closed."""
     return seat.code
 
 
-async def test_too_many_updates_at_once(hire: Hire) -> None:
-    worker = await hire()
+async def test_too_many_updates_at_once(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    seat, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    seat, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused) as refused:
         for _ in range(2 * UPDATES_BURST):
             await seat.append("x")
@@ -36,32 +36,34 @@ async def test_too_many_updates_at_once(hire: Hire) -> None:
     await eventually(lambda: neighbour.text.all_acknowledged)
 
 
-async def test_state_vector_far_beyond_the_text_is_refused(hire: Hire) -> None:
-    worker = await hire()
-    seat = await Seat().sit(worker.rooms, await worker.make("text"))
+async def test_state_vector_far_beyond_the_text_is_refused(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    seat = await RoomClient().sit(worker.rooms, await worker.make("text"))
     vector = lib0.number(2000) + b"".join(lib0.number(client) + b"\1" for client in range(2000))
     await seat.say(protocol.state(vector))
     with pytest.raises(MalformedUpdate, match="state vector"):
         await seat.say(protocol.state(lib0.number(40_000) + b"\1\1" * 40_000))
 
 
-async def test_answers_are_charged_by_their_size(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_are_charged_by_their_size(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_BURST", 100_000)
     monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_PER_SECOND", 1)
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("x" * 150_000)
-    seat = await Seat().sit(worker.rooms, id)  # a text has to be readable, whatever its size
+    seat = await RoomClient().sit(worker.rooms, id)  # a text has to be readable, whatever its size
     assert len(str(seat.text)) == 150_000
     with pytest.raises(PeerRefused) as refused:
         await seat.say(Text().hello())
     assert refused.value.code == CloseCode.TOO_MANY
 
 
-async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_updates_of_a_slow_text_are_applied_in_turns(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("realtime.rooms.room.SLOW_UPDATE_SECONDS", -1.0)
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make()
-    seats = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    seats = [await RoomClient().sit(worker.rooms, id) for _ in range(3)]
     for number in range(5):
         for seat in seats:
             await seat.append(f"{number};")
@@ -69,36 +71,40 @@ async def test_updates_of_a_slow_text_are_applied_in_turns(hire: Hire, monkeypat
     assert len({str(seat.text) for seat in seats}) == 1
 
 
-async def test_update_is_charged_by_the_time_that_it_takes(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_update_is_charged_by_the_time_that_it_takes(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
-    worker = await hire()
-    seat = await Seat().sit(worker.rooms, await worker.make())
+    worker = await start_worker()
+    seat = await RoomClient().sit(worker.rooms, await worker.make())
     with pytest.raises(PeerRefused):
         for _ in range(3):
             await seat.append("x")
 
 
-async def test_a_text_beyond_its_limit_is_refused(hire: Hire) -> None:
-    worker = await hire()
+async def test_a_text_beyond_its_limit_is_refused(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("x" * (MAX_CONTENT_BYTES - 10))
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     await seat.append("y" * 10)
     await eventually(lambda: seat.text.all_acknowledged)
     with pytest.raises(PeerRefused) as refused:
         await seat.append("z")
     assert refused.value.code == CloseCode.TOO_BIG
-    other = await Seat().sit(worker.rooms, id)
+    other = await RoomClient().sit(worker.rooms, id)
     await other.say(other.text.edit("short"))
     await eventually(lambda: content_is(worker, id, "short"))
     await other.append(" again")
 
 
-async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_deleted_again_and_again_has_room(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the remaining text counts against the limit of the state."""
     monkeypatch.setattr(loader, "MAX_STATE_BYTES", 20_000)
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make()
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     for number in range(20):
         update = seat.text.document.edit([(0, len(str(seat.text)), chr(97 + number) * 2000)])
         await seat.say(protocol.update(update))
@@ -108,10 +114,10 @@ async def test_what_is_deleted_again_and_again_has_room(hire: Hire, monkeypatch:
     assert refused.value.code == CloseCode.TOO_BIG
 
 
-async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(hire: Hire) -> None:
-    worker = await hire()
+async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("x" * 900_000)
-    slow, quick = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    slow, quick = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     slow.buffered = 1_800_000  # within what it asked for
     await quick.append("y")
     await eventually(lambda: quick.text.all_acknowledged)
@@ -123,10 +129,10 @@ async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(h
     assert quick.code is None
 
 
-async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
-    worker = await hire()
+async def test_asking_on_and_on_without_reading_is_too_slow(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("x" * 900_000)
-    greedy = Seat()
+    greedy = RoomClient()
     send = greedy.send
 
     def takes_nothing(packet: Any, limit: int) -> bool:
@@ -143,11 +149,11 @@ async def test_asking_on_and_on_without_reading_is_too_slow(hire: Hire) -> None:
     assert greedy.buffered < 5_000_000
 
 
-async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
+async def test_nonsense_of_clients_touches_nobody_else(start_worker: StartWorker) -> None:
     """Send 10,000 frames, each of a different client."""
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text ")
-    neighbour = await Seat().sit(worker.rooms, id)
+    neighbour = await RoomClient().sit(worker.rooms, id)
     choose = random.Random(11)
     good = [TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
     frames = [protocol.update(one) for one in good] + [Text().hello(), state_of(5, 1, '{"a":1}'), b"\3"]
@@ -162,7 +168,7 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
                     frame[choose.randrange(len(frame))] = choose.randrange(256)
             case _:
                 frame = bytearray(choose.randbytes(choose.randrange(60)))
-        hostile = Seat()
+        hostile = RoomClient()
         hostile.member = worker.rooms.create_peer(hostile, UNRESTRICTED, "127.0.0.1", writes=number % 10 == 0)
         hostile.room = neighbour.room
         try:
@@ -178,4 +184,4 @@ async def test_nonsense_of_clients_touches_nobody_else(hire: Hire) -> None:
     assert refused > 3000
     assert neighbour.room is not None
     await neighbour.room.compact()
-    assert str((await Seat().sit(worker.rooms, id)).text) == str(neighbour.text)
+    assert str((await RoomClient().sit(worker.rooms, id)).text) == str(neighbour.text)

@@ -18,14 +18,14 @@ from realtime.notes.text_operations import Append
 from realtime.rooms.crdt import TextDocument
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, Text, state_of
-from tests.unit.rooms.conftest import Hire, content_is, loaded, working
+from tests.support.room_client import RoomClient, Text, state_of
+from tests.unit.rooms.conftest import StartWorker, content_is, loaded, working
 
 
-async def test_what_one_types_others_see_here_and_elsewhere(hire: Hire, settings: Settings) -> None:
-    here, there = await hire(), await hire()
+async def test_what_one_types_others_see_here_and_elsewhere(start_worker: StartWorker, settings: Settings) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make("one ")
-    seats = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
     assert {str(seat.text) for seat in seats} == {"one "}
     await seats[0].append("two ")
     await eventually(lambda: {str(seat.text) for seat in seats} == {"one two "})
@@ -36,12 +36,12 @@ async def test_what_one_types_others_see_here_and_elsewhere(hire: Hire, settings
     assert await loaded(settings, id) == "one two three"
 
 
-async def test_one_genesis_of_twenty_at_once(settings: Settings, hire: Hire) -> None:
-    first = await hire()
+async def test_one_genesis_of_twenty_at_once(settings: Settings, start_worker: StartWorker) -> None:
+    first = await start_worker()
     id = await first.make("made once 🦜 ")
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(working(settings, "tend", "recover texts")) for _ in range(20)]
-        seats = await asyncio.gather(*(Seat().sit(worker.rooms, id) for worker in workers))
+        seats = await asyncio.gather(*(RoomClient().sit(worker.rooms, id) for worker in workers))
         assert {str(seat.text) for seat in seats} == {"made once 🦜 "}
         await asyncio.gather(*(seat.append(f"{number};") for number, seat in enumerate(seats)))
         words = {f"{number}" for number in range(20)}
@@ -51,23 +51,23 @@ async def test_one_genesis_of_twenty_at_once(settings: Settings, hire: Hire) -> 
         assert await client[settings.database].texts.count_documents({"note": id}) == 1
 
 
-async def test_unknown_notes_have_no_room(hire: Hire) -> None:
-    worker = await hire()
+async def test_unknown_notes_have_no_room(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     with pytest.raises(NoteNotFound):
-        await Seat().sit(worker.rooms, 99)
+        await RoomClient().sit(worker.rooms, 99)
     id = await worker.make()
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
     worker.rooms.note_deleted(id, 2)
     await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
-        await Seat().sit(worker.rooms, id)
+        await RoomClient().sit(worker.rooms, id)
 
 
 async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text")
     read = worker.store.texts.read
 
@@ -80,13 +80,13 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
 
     monkeypatch.setattr(worker.store.texts, "read", late)
     with pytest.raises(NoteNotFound):
-        await Seat().sit(worker.rooms, id)
+        await RoomClient().sit(worker.rooms, id)
 
 
-async def test_a_viewer_reads_on_and_writes_nothing(hire: Hire) -> None:
-    worker = await hire()
+async def test_a_viewer_reads_on_and_writes_nothing(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    writer, principal = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id, writes=False)
+    writer, principal = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id, writes=False)
     for _ in range(3):
         await principal.append("never")
     assert principal.text.denied == 1
@@ -96,10 +96,10 @@ async def test_a_viewer_reads_on_and_writes_nothing(hire: Hire) -> None:
     assert principal.code is None
 
 
-async def test_what_is_told_while_a_room_is_loaded_is_in_it(hire: Hire) -> None:
-    one, other = await hire(), await hire("tend")
+async def test_what_is_told_while_a_room_is_loaded_is_in_it(start_worker: StartWorker) -> None:
+    one, other = await start_worker(), await start_worker("tend")
     id = await one.make("start ")
-    seat = await Seat().sit(one.rooms, id)
+    seat = await RoomClient().sit(one.rooms, id)
     read = other.store.texts.read
 
     async def slow(*arguments: Any, **more: Any) -> Any:
@@ -110,14 +110,14 @@ async def test_what_is_told_while_a_room_is_loaded_is_in_it(hire: Hire) -> None:
         return found
 
     other.store.texts.read = slow  # type: ignore[method-assign]
-    late = await Seat().sit(other.rooms, id)
+    late = await RoomClient().sit(other.rooms, id)
     await eventually(lambda: str(late.text) == "start meanwhile ")
 
 
-async def test_both_fold_and_nothing_is_lost(hire: Hire, settings: Settings) -> None:
-    workers = [await hire(), await hire()]
+async def test_both_fold_and_nothing_is_lost(start_worker: StartWorker, settings: Settings) -> None:
+    workers = [await start_worker(), await start_worker()]
     id = await workers[0].make("|")
-    seats = [await Seat().sit(worker.rooms, id) for worker in workers]
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
     tokens = []
     choose = random.Random(7)
     for number in range(30):
@@ -131,10 +131,10 @@ async def test_both_fold_and_nothing_is_lost(hire: Hire, settings: Settings) -> 
     assert str(seats[0].text) == str(seats[1].text)
 
 
-async def test_when_it_is_quiet_everything_is_in_one_snapshot(hire: Hire, settings: Settings) -> None:
-    workers = [await hire(), await hire()]
+async def test_when_it_is_quiet_everything_is_in_one_snapshot(start_worker: StartWorker, settings: Settings) -> None:
+    workers = [await start_worker(), await start_worker()]
     id = await workers[0].make("text ")
-    seats = [await Seat().sit(worker.rooms, id) for worker in workers]
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
     for seat in seats:
         await seat.append("more ")
     await workers[0].notes.edit(UNRESTRICTED, id, [Append(op="append", text="rest")], None, None)
@@ -150,60 +150,60 @@ async def test_when_it_is_quiet_everything_is_in_one_snapshot(hire: Hire, settin
         assert str(TextDocument([text["state"]])) == str(seats[0].text)
 
 
-async def test_a_room_nobody_is_in_is_unloaded_and_loaded_again(hire: Hire) -> None:
-    worker = await hire(idle=0)
+async def test_a_room_nobody_is_in_is_unloaded_and_loaded_again(start_worker: StartWorker) -> None:
+    worker = await start_worker(idle=0)
     id = await worker.make("text")
     for number in range(2):
-        seat = await Seat().sit(worker.rooms, id)
+        seat = await RoomClient().sit(worker.rooms, id)
         await seat.append(f" {number}")
         seat.leave()
         await eventually(lambda: not worker.rooms._rooms, within=10)
     assert await worker.content(id) == "text 0 1"
 
 
-async def test_a_client_back_after_long_merges(hire: Hire) -> None:
-    worker = await hire()
+async def test_a_client_back_after_long_merges(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("one two three")
     text = Text()
-    seat = await Seat(text).sit(worker.rooms, id)
+    seat = await RoomClient(text).sit(worker.rooms, id)
     seat.leave()
     text.edit("zero one two three")
     text.edit("zero one 2 three")
     await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
-    other = await Seat().sit(worker.rooms, id)
+    other = await RoomClient().sit(worker.rooms, id)
     assert other.room is not None
     await other.room.compact()
-    await Seat(text).sit(worker.rooms, id)
+    await RoomClient(text).sit(worker.rooms, id)
     await eventually(lambda: str(other.text) == str(text) == "zero one 2 3")
 
 
-async def test_who_is_there_is_told_and_leaves_with_its_connection(hire: Hire) -> None:
-    here, there = await hire(), await hire()
+async def test_who_is_there_is_told_and_leaves_with_its_connection(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    seats = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
     await seats[0].say(state_of(1, 0, '{"user":{"name":"Ada"}}'))
     await eventually(lambda: all(seat.text.here == {1} for seat in seats))
-    late = await Seat().sit(there.rooms, id)
+    late = await RoomClient().sit(there.rooms, id)
     assert late.text.here == {1}
     seats[0].leave()
     await eventually(lambda: all(seat.text.here == set() for seat in (*seats[1:], late)))
     # It comes back, and says what it said before; it learns that it was thought gone, and says so with a newer clock.
-    back = await Seat().sit(here.rooms, id)
+    back = await RoomClient().sit(here.rooms, id)
     await back.say(state_of(1, 0, '{"user":{"name":"Ada"}}'))
     assert back.text.states[1] == (0, "null")
     await back.say(state_of(1, 1, '{"user":{"name":"Ada"}}'))
     await eventually(lambda: all(seat.text.here == {1} for seat in (*seats[1:], late)))
-    query = await Seat().sit(there.rooms, id)
+    query = await RoomClient().sit(there.rooms, id)
     query.text.states.clear()
     await query.say(b"\3")
     assert query.text.here == {1}
 
 
-async def test_the_history_names_who_typed(hire: Hire) -> None:
-    here, there = await hire(), await hire()
+async def test_the_history_names_who_typed(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
     for client, (worker, name) in enumerate([(here, "Ada"), (there, "Grace")], 1):
-        seat = await Seat(Text(client)).sit(worker.rooms, id)
+        seat = await RoomClient(Text(client)).sit(worker.rooms, id)
         await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
         await seat.append(f"{name} ")
 

@@ -15,22 +15,22 @@ from realtime.rooms.awareness import MAX_CLOCK
 from realtime.rooms.peer import STATES_BURST, PeerRefused
 from realtime.rooms.relay import RelayKind, RelayMessage
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, state_of, states_of
-from tests.unit.rooms.conftest import Hire
+from tests.support.room_client import RoomClient, state_of, states_of
+from tests.unit.rooms.conftest import StartWorker
 
 
 def user(name: str) -> Principal:
     return Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name)
 
 
-def has_state(seat: Seat, clock: int) -> bool:
+def has_state(seat: RoomClient, clock: int) -> bool:
     return seat.text.states.get(1, (0, ""))[0] == clock
 
 
-async def test_a_flood_of_states_is_refused_and_neighbours_stay(hire: Hire) -> None:
-    worker = await hire()
+async def test_a_flood_of_states_is_refused_and_neighbours_stay(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    flood, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused) as refused:
         for clock in range(2 * STATES_BURST):
             await flood.say(state_of(1, clock, "{}"))
@@ -40,31 +40,31 @@ async def test_a_flood_of_states_is_refused_and_neighbours_stay(hire: Hire) -> N
     await eventually(lambda: neighbour.text.here == {2})
 
 
-async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(hire: Hire) -> None:
-    worker = await hire()
+async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
     for message in (b"\3", state_of(1, 0, "{}")):
-        seat = await Seat().sit(worker.rooms, id)
+        seat = await RoomClient().sit(worker.rooms, id)
         with pytest.raises(PeerRefused):
             for _ in range(2 * STATES_BURST):
                 await seat.say(message)
 
 
-async def test_large_states_count_for_several(hire: Hire) -> None:
-    worker = await hire()
+async def test_large_states_count_for_several(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused):
         for clock in range(STATES_BURST // 4):
             await seat.say(state_of(1, clock, '"' + "x" * 8000 + '"'))
 
 
-async def test_news_from_here_and_elsewhere_are_gathered(hire: Hire) -> None:
+async def test_news_from_here_and_elsewhere_are_gathered(start_worker: StartWorker) -> None:
     """Stock clients send back all that they hear, so that this must not grow with the number of others."""
-    here, there = await hire(), await hire()
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    seats = [await Seat().sit(worker.rooms, id) for worker in (here, there) for _ in range(20)]
-    listener = await Seat().sit(here.rooms, id)
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, there) for _ in range(20)]
+    listener = await RoomClient().sit(here.rooms, id)
     before, started = listener.packets, time.monotonic()
     for clock in range(10):
         for client, seat in enumerate(seats):
@@ -76,9 +76,9 @@ async def test_news_from_here_and_elsewhere_are_gathered(hire: Hire) -> None:
     assert listener.packets - before <= (time.monotonic() - started) / 0.03 + 1
 
 
-async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
-    worker = await hire()
-    seat = await Seat().sit(worker.rooms, await worker.make())
+async def test_who_is_signed_in_is_named_by_their_account(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    seat = await RoomClient().sit(worker.rooms, await worker.make())
     assert seat.room is not None
     await seat.say(state_of(1, 0, '{"user": {"name": "Root"}}'))
     assert seat.room.participants.name_of(seat.member) == "Root"
@@ -91,10 +91,10 @@ async def test_who_is_signed_in_is_named_by_their_account(hire: Hire) -> None:
     assert b'"name":"Guest"' in seat.room.participants.awareness_messages()[0]
 
 
-async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -> None:
-    worker = await hire()
+async def test_client_belongs_to_the_connection_that_used_it_first(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    owner, other = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    owner, other = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     await owner.say(state_of(1, 1, '{"user":{"name":"Ann"}}'))
     await eventually(lambda: other.text.here == {1})
     for clock, state in ((1, "null"), (7, "null"), (2**53 - 1, "null"), (8, '{"user":{"name":"Guest"}}')):
@@ -107,41 +107,41 @@ async def test_client_belongs_to_the_connection_that_used_it_first(hire: Hire) -
     await eventually(lambda: other.text.states[1] == (2, "null"))
 
 
-async def test_client_that_left_is_kept_for_its_caller(hire: Hire) -> None:
-    worker = await hire()
+async def test_client_that_left_is_kept_for_its_caller(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    ann = await Seat().sit(worker.rooms, id, principal=user("ann"))
-    ben = await Seat().sit(worker.rooms, id, principal=user("ben"))
+    ann = await RoomClient().sit(worker.rooms, id, principal=user("ann"))
+    ben = await RoomClient().sit(worker.rooms, id, principal=user("ben"))
     await ann.say(state_of(1, 1, "{}"))
     ann.leave()
     await ben.say(state_of(1, 2, "{}"))
     await ben.say(state_of(2, 1, "{}"))
     await eventually(lambda: ben.text.here == {2})
-    again = await Seat().sit(worker.rooms, id, principal=user("ann"))
+    again = await RoomClient().sit(worker.rooms, id, principal=user("ann"))
     await again.say(state_of(1, 2, "{}"))
     await eventually(lambda: ben.text.here == {1, 2})
 
 
-async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(hire: Hire) -> None:
-    here, there = await hire(), await hire()
+async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    dead = await Seat().sit(here.rooms, id, principal=user("ann"))
+    dead = await RoomClient().sit(here.rooms, id, principal=user("ann"))
     await dead.say(state_of(1, 1, "{}"))
     for clock, worker in ((2, here), (3, there)):
-        again = await Seat().sit(worker.rooms, id, principal=user("ann"))
+        again = await RoomClient().sit(worker.rooms, id, principal=user("ann"))
         await eventually(partial(has_state, again, clock - 1))
         await again.say(state_of(1, clock, "[]"))
         await eventually(partial(has_state, again, clock))
     dead.leave()
-    other = await Seat().sit(here.rooms, id)
+    other = await RoomClient().sit(here.rooms, id)
     await eventually(lambda: other.text.states.get(1) == (3, "[]"))
 
 
-async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
-    here, there = await hire(), await hire()
+async def test_client_of_another_worker_cannot_be_used(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
-    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
+    owner = await RoomClient().sit(here.rooms, id, principal=user("ann"))
+    stranger = await RoomClient().sit(there.rooms, id, principal=user("ben"))
     await owner.say(state_of(1, 1, "{}"))
     await eventually(lambda: stranger.text.here == {1})
     await stranger.say(state_of(1, 9, "null"))
@@ -150,16 +150,16 @@ async def test_client_of_another_worker_cannot_be_used(hire: Hire) -> None:
     await eventually(lambda: stranger.text.states == {1: (2, "[]"), 2: (1, "{}")})
 
 
-async def test_worker_that_opens_a_room_asks_whose_clients_there_are(hire: Hire) -> None:
+async def test_worker_that_opens_a_room_asks_whose_clients_there_are(start_worker: StartWorker) -> None:
     """Neither a client that is there, nor one that left, can be used by others at a worker that had no room yet."""
-    here, there = await hire(), await hire()
+    here, there = await start_worker(), await start_worker()
     id = await here.make()
-    owner = await Seat().sit(here.rooms, id, principal=user("ann"))
-    left = await Seat().sit(here.rooms, id, principal=user("cy"))
+    owner = await RoomClient().sit(here.rooms, id, principal=user("ann"))
+    left = await RoomClient().sit(here.rooms, id, principal=user("cy"))
     await owner.say(state_of(1, 1, "{}"))
     await left.say(state_of(3, 1, "{}"))
     left.leave()
-    stranger = await Seat().sit(there.rooms, id, principal=user("ben"))
+    stranger = await RoomClient().sit(there.rooms, id, principal=user("ben"))
     assert stranger.text.here == {1}
     for client in (1, 3):
         await stranger.say(state_of(client, 9, '"forged"'))
@@ -170,18 +170,18 @@ async def test_worker_that_opens_a_room_asks_whose_clients_there_are(hire: Hire)
     assert owner.text.states[1] == (2, "[]")
 
 
-async def test_workers_that_do_not_answer_hold_up_nobody(hire: Hire) -> None:
-    here, there = await hire(), await hire("send to other workers")
+async def test_workers_that_do_not_answer_hold_up_nobody(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker("send to other workers")
     id = await here.make()
-    await Seat().sit(there.rooms, id)
-    seat = await Seat().sit(here.rooms, id)
+    await RoomClient().sit(there.rooms, id)
+    seat = await RoomClient().sit(here.rooms, id)
     await seat.say(state_of(1, 1, "{}"))
     await eventually(lambda: seat.text.here == {1})
 
 
-async def test_states_of_another_worker_do_not_replace_a_client_of_another_caller(hire: Hire) -> None:
-    worker = await hire()
-    seat = await Seat().sit(worker.rooms, await worker.make(), principal=user("ann"))
+async def test_states_of_another_worker_do_not_replace_a_client_of_another_caller(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    seat = await RoomClient().sit(worker.rooms, await worker.make(), principal=user("ann"))
     assert seat.room is not None
     await seat.say(state_of(1, 1, "{}"))
     for caller, clock, state in (("ben", 5, "[]"), ("ben", 6, "null"), ("ann", 3, "2")):
@@ -194,18 +194,18 @@ async def test_states_of_another_worker_do_not_replace_a_client_of_another_calle
     await eventually(lambda: seat.text.states[1] == (3, "2"))
 
 
-async def test_clock_that_leaves_no_room_to_go_on_is_ignored(hire: Hire) -> None:
-    worker = await hire()
-    seat = await Seat().sit(worker.rooms, await worker.make())
+async def test_clock_that_leaves_no_room_to_go_on_is_ignored(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    seat = await RoomClient().sit(worker.rooms, await worker.make())
     await seat.say(state_of(1, MAX_CLOCK + 1, "{}"))
     await seat.say(state_of(2, 0, "{}"))
     await eventually(lambda: seat.text.here == {2})
 
 
-async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
-    worker = await hire()
+async def test_connection_speaks_for_few_clients(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    greedy, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    greedy, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused):
         for client in range(100, 101 + participants.MAX_CONNECTION_CLIENTS):
             await greedy.say(state_of(client, 0, "1"))
@@ -217,10 +217,10 @@ async def test_connection_speaks_for_few_clients(hire: Hire) -> None:
             await neighbour.say(state_of(client, 1, large))
 
 
-async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire) -> None:
-    worker = await hire()
+async def test_one_message_with_thousands_of_clients_changes_nothing(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make()
-    flood, neighbour = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+    flood, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     await neighbour.say(state_of(1, 0, "{}"))
     await flood.say(states_of(range(10_000, 15_000)))
     with pytest.raises(PeerRefused):
@@ -230,14 +230,16 @@ async def test_one_message_with_thousands_of_clients_changes_nothing(hire: Hire)
     assert neighbour.code is None
 
 
-async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_room_drops_the_states_of_newcomers_only(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(participants, "MAX_ROOM_CLIENTS", 4)
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make()
-    readers = [await Seat().sit(worker.rooms, id, writes=False) for _ in range(4)]
+    readers = [await RoomClient().sit(worker.rooms, id, writes=False) for _ in range(4)]
     for client, seat in enumerate(readers):
         await seat.say(state_of(client, 0, "{}"))
-    writers = [await Seat().sit(worker.rooms, id) for _ in range(3)]
+    writers = [await RoomClient().sit(worker.rooms, id) for _ in range(3)]
     for client, seat in enumerate(writers, 10):
         await seat.say(state_of(client, 0, "{}"))
     await eventually(lambda: readers[0].text.here == {0, 1, 10, 11})
@@ -247,11 +249,13 @@ async def test_full_room_drops_the_states_of_newcomers_only(hire: Hire, monkeypa
     assert [seat.code for seat in (*readers, *writers)] == [None] * 7
 
 
-async def test_room_with_large_states_drops_those_of_newcomers(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_with_large_states_drops_those_of_newcomers(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(participants, "MAX_ROOM_CHARACTERS", 20_000)
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make()
-    seats = [await Seat().sit(worker.rooms, id) for _ in range(4)]
+    seats = [await RoomClient().sit(worker.rooms, id) for _ in range(4)]
     for client, seat in enumerate(seats):
         await seat.say(state_of(client, 0, '"' + "x" * 6000 + '"'))
     await seats[3].say(state_of(3, 1, "{}"))

@@ -16,11 +16,11 @@ from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.notes.text_operations import Append
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, Text
+from tests.support.room_client import RoomClient, Text
 from tests.unit.rooms.conftest import Worker, working
 
 
-class House:
+class Cluster:
     """Two workers with two clients each, on one note."""
 
     def __init__(self, settings: Settings, choose: random.Random) -> None:
@@ -29,7 +29,7 @@ class House:
         self._stacks = [AsyncExitStack(), AsyncExitStack()]
         self.workers: list[Worker] = []
         self.texts = [Text() for _ in range(4)]
-        self.seats: list[Seat | None] = [None] * 4
+        self.seats: list[RoomClient | None] = [None] * 4
         self.words: list[str] = []
         self.perhaps: set[str] = set()
         self.note = 0
@@ -47,13 +47,15 @@ class House:
         for stack in self._stacks:
             await stack.aclose()
 
-    async def seat(self, number: int) -> Seat:
+    async def seat(self, number: int) -> RoomClient:
         """Return a client, and create it again if it was closed."""
         seat = self.seats[number]
         if seat is None or seat.code is not None:
             if seat is not None:
                 seat.leave()
-            seat = self.seats[number] = await Seat(self.texts[number]).sit(self.workers[number % 2].rooms, self.note)
+            seat = self.seats[number] = await RoomClient(self.texts[number]).sit(
+                self.workers[number % 2].rooms, self.note
+            )
         return seat
 
     async def step(self, word: str) -> None:
@@ -103,26 +105,26 @@ class House:
 @pytest.mark.parametrize("seed", range(4))
 async def test_each_word_is_there_once(settings: Settings, seed: int) -> None:
     choose = random.Random(seed)
-    house = House(settings, choose)
+    cluster = Cluster(settings, choose)
     try:
-        await house.open(0)
-        await house.open(1)
-        await house.workers[0].store.prepare()
-        house.note = await house.workers[0].make("start;")
+        await cluster.open(0)
+        await cluster.open(1)
+        await cluster.workers[0].store.prepare()
+        cluster.note = await cluster.workers[0].make("start;")
         for number in range(60):
-            await house.step(f"🦜{number}")
+            await cluster.step(f"🦜{number}")
             if choose.random() < 0.5:
                 await asyncio.sleep(choose.random() * 0.02)  # some steps overlap, others do not
 
         async def converged() -> None:
-            texts = {str((await house.seat(number)).text) for number in range(4)}
-            content = await house.workers[0].content(house.note)
+            texts = {str((await cluster.seat(number)).text) for number in range(4)}
+            content = await cluster.workers[0].content(cluster.note)
             assert texts == {content}
             found = Counter(content.split(";")[:-1])
-            for word in house.perhaps:
+            for word in cluster.perhaps:
                 assert found.pop(word, 1) == 1
-            assert found == Counter(["start", *house.words])
+            assert found == Counter(["start", *cluster.words])
 
         await eventually(converged, within=15)
     finally:
-        await house.close()
+        await cluster.close()

@@ -15,14 +15,14 @@ from realtime.rooms.contributors import TextSnapshot
 from realtime.settings import Settings
 from realtime.store.bson_mapping import Record
 from tests.support.harness import eventually
-from tests.support.room_client import Seat
-from tests.unit.rooms.conftest import Hire, loaded, loaded_is
+from tests.support.room_client import RoomClient
+from tests.unit.rooms.conftest import StartWorker, loaded, loaded_is
 
 
-async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Settings) -> None:
-    worker = await hire()
+async def test_what_is_typed_during_a_rest_write_stays(start_worker: StartWorker, settings: Settings) -> None:
+    worker = await start_worker()
     id = await worker.make("one two three ")
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     write = worker.store.notes.update
 
     async def slow(*arguments: Any, **more: Any) -> Any:
@@ -55,10 +55,12 @@ async def test_what_is_typed_during_a_rest_write_stays(hire: Hire, settings: Set
     await eventually(whole)
 
 
-async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hire, settings: Settings) -> None:
-    worker = await hire("tend")  # nothing is stored in the note automatically
+async def test_a_replaced_content_leaves_words_that_no_version_has_yet(
+    start_worker: StartWorker, settings: Settings
+) -> None:
+    worker = await start_worker("tend")  # nothing is stored in the note automatically
     id = await worker.make("one\ntwo\nthree\n")
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     await seat.append("typed\n")
     await eventually(lambda: seat.text.all_acknowledged)
     # Made of version 1, and allowed at version 1 only: what was typed since is not its business.
@@ -78,11 +80,13 @@ async def test_a_replaced_content_leaves_words_that_no_version_has_yet(hire: Hir
     assert await loaded(settings, id) == note.content
 
 
-async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire: Hire, settings: Settings) -> None:
+async def test_a_write_builds_on_what_another_worker_brought_into_the_note(
+    start_worker: StartWorker, settings: Settings
+) -> None:
     deaf = ("receive from other workers", "tend")
-    one, other = await hire(), await hire(*deaf)
+    one, other = await start_worker(), await start_worker(*deaf)
     id = await one.make("start\n")
-    seat, _ = await Seat().sit(one.rooms, id), await Seat().sit(other.rooms, id)
+    seat, _ = await RoomClient().sit(one.rooms, id), await RoomClient().sit(other.rooms, id)
     await seat.append("typed\n")
 
     async def there() -> bool:
@@ -96,10 +100,10 @@ async def test_a_write_builds_on_what_another_worker_brought_into_the_note(hire:
     assert await loaded(settings, id) == note.content
 
 
-async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings: Settings) -> None:
-    workers = [await hire() for _ in range(3)]
+async def test_rest_writes_of_many_workers_at_once_all_stay(start_worker: StartWorker, settings: Settings) -> None:
+    workers = [await start_worker() for _ in range(3)]
     id = await workers[0].make("start ")
-    seats = [await Seat().sit(worker.rooms, id) for worker in workers]
+    seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
 
     async def write(number: int) -> None:
         await workers[number % 3].notes.edit(UNRESTRICTED, id, [Append(op="append", text=f"w{number} ")], None, None)
@@ -122,12 +126,12 @@ async def test_rest_writes_of_many_workers_at_once_all_stay(hire: Hire, settings
 
 
 async def test_a_write_of_unknown_outcome_is_found_and_not_written_over(
-    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was committed; the room does not know, and must not write under the same clocks again."""
-    worker = await hire()
+    worker = await start_worker()
     id = await worker.make("text ")
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     update = worker.store.notes.update
 
     async def unknown(*arguments: Any, **more: Any) -> Any:

@@ -18,17 +18,17 @@ from realtime.rooms.crdt import TextDocument
 from realtime.rooms.peer import PeerRefused
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, Text, state_of
-from tests.unit.rooms.conftest import Hire, Worker, working
+from tests.support.room_client import RoomClient, Text, state_of
+from tests.unit.rooms.conftest import StartWorker, Worker, working
 
 
 async def content_is(worker: Worker, id: int, text: str) -> bool:
     return await worker.content(id) == text
 
 
-async def named(worker: Worker, id: int, client: int, name: str) -> Seat:
+async def named(worker: Worker, id: int, client: int, name: str) -> RoomClient:
     """Connect a client with a name."""
-    seat = await Seat(Text(client)).sit(worker.rooms, id)
+    seat = await RoomClient(Text(client)).sit(worker.rooms, id)
     await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
     return seat
 
@@ -39,15 +39,15 @@ async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
     return [(one.action, one.authors) for one in reversed(revisions)][1:]
 
 
-async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(hire: Hire) -> None:
-    worker = await hire()
+async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    before = await Seat().sit(worker.rooms, id)
+    before = await RoomClient().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
     await worker.notes.undelete(UNRESTRICTED, id, None, None)
     worker.rooms.note_deleted(id, 2)  # it was there all along, for all that its room knows
     await eventually(lambda: worker.rooms._rooms[id].version == 3)
-    after = await Seat().sit(worker.rooms, id)
+    after = await RoomClient().sit(worker.rooms, id)
     worker.rooms.note_deleted(id, 2)
     await before.append(" more")
     await eventually(lambda: str(after.text) == "text more")
@@ -57,25 +57,27 @@ async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note
 
 
 async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "COMPARE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (60.0, 60.0))  # the look is to find it
-    here, there = await hire(), await hire()
+    here, there = await start_worker(), await start_worker()
     id = await here.make("text")
-    writer, reader = await Seat().sit(there.rooms, id), await Seat().sit(there.rooms, id)
+    writer, reader = await RoomClient().sit(there.rooms, id), await RoomClient().sit(there.rooms, id)
     await here.notes.delete(UNRESTRICTED, id, None, None)
     await writer.append(" typed")
     await eventually(lambda: writer.text.all_acknowledged)
     await eventually(lambda: writer.code is not None and reader.code is not None)
     assert writer.code == reader.code == CloseCode.NOTE_GONE
     await here.notes.undelete(UNRESTRICTED, id, None, None)
-    assert str((await Seat().sit(here.rooms, id)).text) == "text typed"
+    assert str((await RoomClient().sit(here.rooms, id)).text) == "text typed"
 
 
-async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = await hire()
+async def test_words_that_are_not_durable_yet_have_their_author(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await start_worker()
     id = await worker.make()
     ada, ben = await named(worker, id, 1, "Ada"), await named(worker, id, 2, "Ben")
     await ada.append("Ada ")
@@ -110,8 +112,8 @@ async def test_words_that_are_not_durable_yet_have_their_author(hire: Hire, monk
     assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
 
 
-async def test_a_write_names_those_whose_words_it_brings_along(hire: Hire) -> None:
-    worker = await hire("tend")  # nothing is stored in the note automatically
+async def test_a_write_names_those_whose_words_it_brings_along(start_worker: StartWorker) -> None:
+    worker = await start_worker("tend")  # nothing is stored in the note automatically
     id = await worker.make("text\n")
     ada = await named(worker, id, 1, "Ada")
     await ada.append("Ada\n")
@@ -133,10 +135,10 @@ def pieces(many: int) -> bytes:
     return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
 
 
-async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) -> None:
-    here, there = await hire(), await hire()
+async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(start_worker: StartWorker) -> None:
+    here, there = await start_worker(), await start_worker()
     id = await here.make("")
-    hostile, near, far = [await Seat().sit(worker.rooms, id) for worker in (here, here, there)]
+    hostile, near, far = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
     update = pieces(40_000)
     saying = asyncio.create_task(hostile.say(protocol.update(update)))
     await near.append("near")
@@ -147,17 +149,17 @@ async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(hire: Hire) ->
     await eventually(lambda: str(far.text) == str(near.text) == str(hostile.text))
     assert sorted(str(far.text)) == sorted("a" * 40_000 + "near")
     # A client that reconnects and sends it again gets an acknowledgement.
-    again = await Seat().sit(here.rooms, id)
+    again = await RoomClient().sit(here.rooms, id)
     before = len(again.messages)
     await again.say(bytes((0, 1)) + lib0.array(update))
     assert again.messages[before:] == [protocol.update(update)]
 
 
 @pytest.mark.parametrize("code", [CloseCode.PERMISSION_GONE, None])
-async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: CloseCode | None) -> None:
-    worker = await hire()
+async def test_who_loses_the_right_to_write_does_not_finish(start_worker: StartWorker, code: CloseCode | None) -> None:
+    worker = await start_worker()
     id = await worker.make("")
-    hostile, near = [await Seat().sit(worker.rooms, id) for _ in range(2)]
+    hostile, near = [await RoomClient().sit(worker.rooms, id) for _ in range(2)]
     saying = asyncio.create_task(hostile.say(protocol.update(pieces(40_000))))
     await eventually(lambda: str(near.text) != "")
     if code is None:
@@ -172,19 +174,19 @@ async def test_who_loses_the_right_to_write_does_not_finish(hire: Hire, code: Cl
     assert 0 < str(near.text).count("a") - 1 < 40_000
 
 
-async def test_what_still_waits_of_who_was_sent_away_is_not_taken(hire: Hire) -> None:
-    worker = await hire()
+async def test_what_still_waits_of_who_was_sent_away_is_not_taken(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     seat.member.close(CloseCode.PERMISSION_GONE)
     await seat.append(" more")
-    assert str((await Seat().sit(worker.rooms, id)).text) == "text"
+    assert str((await RoomClient().sit(worker.rooms, id)).text) == "text"
 
 
-async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(hire: Hire) -> None:
-    worker = await hire()
+async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(start_worker: StartWorker) -> None:
+    worker = await start_worker()
     id = await worker.make("text")
-    seat = await Seat().sit(worker.rooms, id)
+    seat = await RoomClient().sit(worker.rooms, id)
     other = TextDocument(client=9)
     other.edit([(0, 0, "missing")])
     missing = other.state
@@ -197,7 +199,7 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
 
 
 async def test_no_note_is_left_because_of_others_before_it(
-    hire: Hire, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.2)
     monkeypatch.setattr(manager, "RECOVERY_PAGE_SIZE", 2)
@@ -205,11 +207,11 @@ async def test_no_note_is_left_because_of_others_before_it(
         await dying.store.prepare()
         made = [await dying.make("text") for _ in range(6)]
         for id in made:
-            seat = await Seat().sit(dying.rooms, id)
+            seat = await RoomClient().sit(dying.rooms, id)
             await seat.append(" left behind")
             await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
         for id in (made[0], made[1], made[3]):
             await dying.notes.delete(UNRESTRICTED, id, None, None)
-    survivor = await hire()
+    survivor = await start_worker()
     for id in (made[2], made[4], made[5]):
         await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

@@ -17,8 +17,8 @@ from realtime.rooms.room import Room
 from realtime.rooms.yjs_update import count_pieces, recount_pieces, split_update
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, alternating, without_origins
-from tests.unit.rooms.conftest import Hire, loaded
+from tests.support.room_client import RoomClient, alternating, without_origins
+from tests.unit.rooms.conftest import StartWorker, loaded
 
 ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for name in ("ann", "ben"))
 
@@ -74,10 +74,12 @@ class TestRoom:
         """Texts of few pieces are as slow as large ones."""
         monkeypatch.setattr("realtime.rooms.loader.SEARCH_SECONDS", 1e-4)
 
-    async def test_update_of_many_searches_leaves_the_loop_to_others(self, hire: Hire, settings: Settings) -> None:
-        worker = await hire()
+    async def test_update_of_many_searches_leaves_the_loop_to_others(
+        self, start_worker: StartWorker, settings: Settings
+    ) -> None:
+        worker = await start_worker()
         id = await worker.make()
-        hostile, near = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        hostile, near = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
         await hostile.say(protocol.update(alternating(60)))
         turns = 0
         saying = asyncio.create_task(hostile.say(protocol.update(update := without_origins(99, 200))))
@@ -91,22 +93,22 @@ class TestRoom:
         await eventually(lambda: near.text.all_acknowledged and str(near.text) == str(hostile.text))
         assert await loaded(settings, id) == str(near.text)
 
-    async def test_waiting_pieces_that_would_take_long_are_not_kept(self, hire: Hire) -> None:
-        worker = await hire()
+    async def test_waiting_pieces_that_would_take_long_are_not_kept(self, start_worker: StartWorker) -> None:
+        worker = await start_worker()
         id = await worker.make()
-        seat = await Seat().sit(worker.rooms, id)
+        seat = await RoomClient().sit(worker.rooms, id)
         await seat.say(protocol.update(alternating(60)))
         with pytest.raises(PeerRefused) as refused:
             await seat.say(protocol.update(without_origins(99, 200, first=1)))
         assert refused.value.code == CloseCode.RESUME
 
     async def test_text_of_too_many_pieces_accepts_deletions_only(
-        self, hire: Hire, monkeypatch: pytest.MonkeyPatch
+        self, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("realtime.rooms.loader.MAX_PIECES", 50)
-        worker = await hire()
+        worker = await start_worker()
         id = await worker.make()
-        typist, hostile = await Seat().sit(worker.rooms, id), await Seat().sit(worker.rooms, id)
+        typist, hostile = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
         for _ in range(70):  # they join, whatever the estimate says
             await typist.append("x")
         await eventually(lambda: typist.text.all_acknowledged)
@@ -114,29 +116,31 @@ class TestRoom:
         with pytest.raises(PeerRefused) as refused:
             await typist.append("y")
         assert refused.value.code == CloseCode.TOO_BIG
-        other = await Seat().sit(worker.rooms, id)
+        other = await RoomClient().sit(worker.rooms, id)
         await other.say(other.text.edit(""))
         await eventually(lambda: other.text.all_acknowledged)
 
 
-async def test_allowance_is_of_the_caller_and_the_note(hire: Hire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_allowance_is_of_the_caller_and_the_note(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new connection, and a new room, go on with it."""
     monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
-    worker = await hire(idle=0)
+    worker = await start_worker(idle=0)
     id, elsewhere = await worker.make(), await worker.make()
-    seat = await Seat().sit(worker.rooms, id, principal=ANN)
+    seat = await RoomClient().sit(worker.rooms, id, principal=ANN)
     await seat.append("x")
     room = seat.room
     assert isinstance(room, Room)
     seat.leave()
     room.close(CloseCode.RESUME)
-    again = await Seat().sit(worker.rooms, id, principal=ANN)
+    again = await RoomClient().sit(worker.rooms, id, principal=ANN)
     assert again.room is not room
     with pytest.raises(PeerRefused) as refused:
         await again.append("y")
     assert refused.value.code == CloseCode.TOO_MANY
     for note, principal in ((id, BEN), (elsewhere, ANN)):
-        other = await Seat().sit(worker.rooms, note, principal=principal)
+        other = await RoomClient().sit(worker.rooms, note, principal=principal)
         await other.append("z")
         await eventually(lambda other=other: other.text.all_acknowledged)  # type: ignore[misc]
 

@@ -23,7 +23,7 @@ from realtime.notes.text_operations import Append
 from realtime.rooms import manager, protocol, room
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import Seat, Text
+from tests.support.room_client import RoomClient, Text
 from tests.unit.rooms.conftest import Worker, working
 
 PEOPLE = 3
@@ -81,7 +81,7 @@ class Person(Text):
         return set().union(*put), set().union(*taken)
 
 
-class House:
+class Cluster:
     """Two workers, a note, clients, and the expected state of every character. Each is written at most once."""
 
     def __init__(self, settings: Settings) -> None:
@@ -89,7 +89,7 @@ class House:
         self._stacks = [AsyncExitStack(), AsyncExitStack(), AsyncExitStack()]
         self.workers: list[Worker] = []
         self.people = [Person() for _ in range(PEOPLE)]
-        self.seats: list[Seat | None] = [None] * PEOPLE
+        self.seats: list[RoomClient | None] = [None] * PEOPLE
         self._made = 0
         self.kept: set[str] = set()
         self.gone: set[str] = set()
@@ -98,7 +98,7 @@ class House:
     async def open(self) -> None:
         """Start the workers, and create the note."""
         for place in range(2):
-            await self.hire(place)
+            await self.start_worker(place)
         # It runs nothing, and so has only what is stored.
         self._new = await self._stacks[2].enter_async_context(working(self._settings, *self.workers[0].tasks))
         start = self.fresh(3)
@@ -110,7 +110,7 @@ class House:
         for stack in self._stacks:
             await stack.aclose()
 
-    async def hire(self, place: int) -> None:
+    async def start_worker(self, place: int) -> None:
         """Start a worker. The earlier one ends at once and loses everything that it did not store."""
         await self._stacks[place].aclose()
         self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
@@ -122,7 +122,7 @@ class House:
         first, self._made = self._made, self._made + many
         return "".join(chr((0x4E00, 0x1F300)[number % 2] + number) for number in range(first, self._made))
 
-    def seat(self, who: int) -> Seat | None:
+    def seat(self, who: int) -> RoomClient | None:
         """Return the seat of a client, if it is connected."""
         seat = self.seats[who]
         if seat is not None and seat.code is not None:
@@ -138,7 +138,7 @@ class House:
     async def come(self, who: int) -> None:
         """Connect a client if it is disconnected."""
         if self.seat(who) is None:
-            self.seats[who] = await Seat(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
+            self.seats[who] = await RoomClient(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
 
     async def write(self, write: Coroutine[Any, Any, Note], put: str, taken: str) -> None:
         """Write over REST."""
@@ -173,7 +173,7 @@ class House:
 
     async def stored(self) -> str:
         """Return the text as a new room would load it."""
-        seat = await Seat().sit(self._new.rooms, self.note)
+        seat = await RoomClient().sit(self._new.rooms, self.note)
         assert seat.room is not None
         self._new.rooms._close_room(seat.room, CloseCode.RESUME)
         return str(seat.text)
@@ -221,28 +221,28 @@ class Machine(RuleBasedStateMachine):
     def __init__(self, settings: Settings, runner: asyncio.Runner) -> None:
         super().__init__()
         self.run = runner.run
-        self.house = House(settings)
+        self.cluster = Cluster(settings)
 
     @initialize()
     def open(self) -> None:
-        self.run(self.house.open())
+        self.run(self.cluster.open())
         for who in range(PEOPLE):
-            self.run(self.house.come(who))
+            self.run(self.cluster.come(who))
 
     @rule(who=WHO, start=ANY, length=st.integers(0, 2), many=st.integers(0, 3))
     def type(self, who: int, start: int, length: int, many: int) -> None:
         """Type without sending."""
-        person = self.house.people[who]
-        person.change(start, length, self.house.fresh(many))
+        person = self.cluster.people[who]
+        person.change(start, length, self.cluster.fresh(many))
         put, taken = person.own
-        self.house.kept |= put
-        self.house.gone |= taken
+        self.cluster.kept |= put
+        self.cluster.gone |= taken
 
     @rule(who=WHO, start=ANY, lost=st.booleans())
     def type_and_send(self, who: int, start: int, lost: bool) -> None:
         """Type one character, which is stored. The other worker may miss it and the following ones."""
         self.type(who, start, 0, 1)
-        self.house.mute(who % 2, lost)
+        self.cluster.mute(who % 2, lost)
         self.send(who, [{0}], wait=True)
 
     @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
@@ -250,31 +250,31 @@ class Machine(RuleBasedStateMachine):
         """Send several changes in any order, possibly repeated and with gaps."""
 
         async def send() -> None:
-            person = self.house.people[who]
+            person = self.cluster.people[who]
             for piece in pieces:
-                if (seat := self.house.seat(who)) and (many := len(person.written)):
+                if (seat := self.cluster.seat(who)) and (many := len(person.written)):
                     await seat.say(person.message({many - 1 - number % many for number in piece}))
-            if wait and (seat := self.house.seat(who)) and seat.room:
+            if wait and (seat := self.cluster.seat(who)) and seat.room:
                 await seat.room.wait_until_durable()
 
         self.run(send())
 
     @rule(who=WHO)
     def lose_connection(self, who: int) -> None:
-        self.house.leave(who)
+        self.cluster.leave(who)
 
     @rule(who=WHO)
     def connect(self, who: int) -> None:
-        self.run(self.house.come(who))
+        self.run(self.cluster.come(who))
 
     @rule(place=WHERE, done=st.booleans())
     def fail_commit(self, place: int, done: bool) -> None:
         """Make the next commit of the journal fail, and type something for it."""
 
         async def fail() -> None:
-            with failing(self.house.workers[place].store.texts, "journal", done):
+            with failing(self.cluster.workers[place].store.texts, "journal", done):
                 for who in range(place, PEOPLE, 2):
-                    person, seat = self.house.people[who], self.house.seat(who)
+                    person, seat = self.cluster.people[who], self.cluster.seat(who)
                     if seat and person.written:
                         await seat.say(person.message({len(person.written) - 1}))
                         assert seat.room
@@ -284,52 +284,52 @@ class Machine(RuleBasedStateMachine):
 
     @rule(place=WHERE)
     def die(self, place: int) -> None:
-        self.run(self.house.hire(place))
+        self.run(self.cluster.start_worker(place))
 
     @rule(place=WHERE, done=st.none() | st.booleans())
     def append(self, place: int, done: bool | None) -> None:
-        new, worker = self.house.fresh(1), self.house.workers[place]
+        new, worker = self.cluster.fresh(1), self.cluster.workers[place]
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.edit(UNRESTRICTED, self.house.note, [Append(op="append", text=new)], None, None)
-            self.run(self.house.write(write, new, ""))
+            write = worker.notes.edit(UNRESTRICTED, self.cluster.note, [Append(op="append", text=new)], None, None)
+            self.run(self.cluster.write(write, new, ""))
 
     @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
     def replace(self, place: int, at: int, done: bool | None) -> None:
         """Replace a character at exactly the current version."""
-        new, worker = self.house.fresh(1), self.house.workers[place]
-        record = self.run(worker.store.notes.find(self.house.note))
+        new, worker = self.cluster.fresh(1), self.cluster.workers[place]
+        record = self.run(worker.store.notes.find(self.cluster.note))
         assert record
         content = record.note.content
         old = content[at % len(content)] if content else ""
         patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.patch(UNRESTRICTED, self.house.note, patch, {record.note.version}, None, None)
-            self.run(self.house.write(write, new, old))
+            write = worker.notes.patch(UNRESTRICTED, self.cluster.note, patch, {record.note.version}, None, None)
+            self.run(self.cluster.write(write, new, old))
 
     @rule(place=WHERE)
     def archive(self, place: int) -> None:
         """Move edits over REST from the note to the journal."""
-        self.run(self.house.workers[place].store.archiver.archive([self.house.note]))
+        self.run(self.cluster.workers[place].store.archiver.archive([self.cluster.note]))
 
     @rule(who=WHO)
     def compact(self, who: int) -> None:
-        if (seat := self.house.seat(who)) and seat.room:
+        if (seat := self.cluster.seat(who)) and seat.room:
             self.run(seat.room.compact())
 
     @rule(place=WHERE)
     def tend(self, place: int) -> None:
         """Project, compact and unload texts, and detect lost messages."""
-        self.run(self.house.pass_time(place))
+        self.run(self.cluster.pass_time(place))
 
     @invariant()
     def what_was_acknowledged_is_stored_and_nothing_else_is_seen(self) -> None:
-        house = self.house
+        cluster = self.cluster
         # First what is known of them: more may come while the text is read.
-        known = [(person, person.stored, *person.own, set(str(person))) for person in house.people]
-        text = self.run(house.stored())
+        known = [(person, person.stored, *person.own, set(str(person))) for person in cluster.people]
+        text = self.run(cluster.stored())
         there = set(text)
         assert len(text) == len(there)
-        doubtful = house.gone | house.perhaps
+        doubtful = cluster.gone | cluster.perhaps
         for person, stored, put, taken, here in known:
             for added, removed in stored:
                 assert added - doubtful <= there
@@ -340,9 +340,9 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.run(self.house.converge())
+            self.run(self.cluster.converge())
         finally:
-            self.run(self.house.close())
+            self.run(self.cluster.close())
 
 
 def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tests.faults.proxy import Proxy
 from tests.support.harness import ServerProcess, eventually
 
 
-class Stand:
+class Testbed:
     """Starts servers. ``shared`` is a pair of embedded databases that must not be broken, if one is running already."""
 
     def __init__(self, folder: Path, shared: EmbeddedServers | None = None) -> None:
