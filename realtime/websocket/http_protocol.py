@@ -32,6 +32,8 @@ MAX_REFUSED = 64
 """Number of refused connections whose request is read before the response, so that the response is not lost."""
 RETRY_AFTER_SECONDS = 5
 """Delay before a refused client should try again."""
+STALL_MARGIN_SECONDS = 2.0
+"""Extra time before a slow client is dropped, in which the feed can close its own slow event streams."""
 UNREAD_BYTES_PER_SECOND = 4 * 1024
 """Minimum rate at which a slow client must read a response."""
 EVENT_STREAM = re.compile(rb"GET [^ ?]*/events/?[? ]")
@@ -105,7 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
             drop(self.transport)
             return
         self._stop_stall_check()
-        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+        self._stall_check = self.loop.call_later(self._stall + STALL_MARGIN_SECONDS, self._check_stall)
 
     def resume_writing(self) -> None:
         """Stop these checks: the client has read the data."""
@@ -126,7 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._unread = unread
         self._may_hold(unread)
-        self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+        self._stall_check = self.loop.call_later(self._stall + STALL_MARGIN_SECONDS, self._check_stall)
 
     def _stop_stall_check(self) -> None:
         if self._stall_check is not None:
@@ -186,7 +188,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Drop a closing connection if the client does not read the remaining bytes at the minimum rate."""
         if self._stall_check is None and self.transport.get_write_buffer_size():
             self._unread = unacknowledged_bytes(self.transport)
-            self._stall_check = self.loop.call_later(self._stall, self._check_stall)
+            self._stall_check = self.loop.call_later(self._stall + STALL_MARGIN_SECONDS, self._check_stall)
 
     def release_occupant(self) -> OpenConnection | None:
         """Return the object that counts the connection, for the protocol that replaces this one."""

@@ -93,5 +93,5 @@ async def test_below_a_path_that_looks_like_one_of_ours_the_page_works(
         await page.reload()
         await expect(editor(page)).to_have_text("words")
         await page.goto(f"{url}/notes/docs")
-        await expect(page.get_by_text("Make a note")).to_be_visible()
+        await expect(page.get_by_text("Create a note")).to_be_visible()
         await page.context.close()

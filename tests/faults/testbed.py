@@ -46,7 +46,7 @@ class Testbed:
             if self._shared is None:
                 self._shared = await self.pair()
             changes = {"mongo_url": self._shared.mongo_url, "redis_url": self._shared.redis_url} | changes
-        return Settings.model_validate({"database": f"faults-{uuid.uuid4().hex[:12]}", "drain": 0.5, **changes})
+        return Settings.model_validate({"database": f"faults-{uuid.uuid4().hex[:12]}", "drain_seconds": 0.5, **changes})
 
     async def serve(self, settings: Settings, **changes: Any) -> ServerProcess:
         """Start a server process on a fixed port."""
