@@ -57,6 +57,11 @@ def scope(address: str) -> dict[str, Any]:
     return {"client": (address, 1)}
 
 
+@pytest.fixture(autouse=True)
+def without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "STALL_MARGIN_SECONDS", 0.0)
+
+
 @pytest.fixture
 def taken() -> OpenConnections:
     return OpenConnections(LIMITS, {PROXY, PROXY_6})

@@ -39,6 +39,11 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+@pytest.fixture(autouse=True)
+def without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "STALL_MARGIN_SECONDS", 0.0)
+
+
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Where a server listens that waits for a head for a moment only."""
