@@ -39,7 +39,7 @@ from realtime.auth.connection_limit import ConnectionSlots
 from realtime.auth.open_connections import raise_open_files
 from realtime.auth.open_mode import OpenModeCheck
 from realtime.auth.passwords import Passwords
-from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
 from realtime.auth.rate_limit import RateLimiter, write_rule
 from realtime.auth.revocations import EndedSubjects, LiveSessions, Revocations
 from realtime.auth.sign_in_guard import SignInGuard
@@ -326,12 +326,14 @@ class _Revoker:
     def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
         self._hub = hub
         self._authenticator = authenticator
+        self._revocations: Revocations
         self._rooms: Rooms
         self._feed: Feed
         self._consumer: LogConsumer
 
-    def attach(self, rooms: Rooms, feed: Feed, consumer: LogConsumer) -> None:
-        """Set the services whose connections are checked. Called once, before the tasks start."""
+    def attach(self, revocations: Revocations, rooms: Rooms, feed: Feed, consumer: LogConsumer) -> None:
+        """Set the services that this uses. Called once, before the tasks start."""
+        self._revocations = revocations
         self._rooms = rooms
         self._feed = feed
         self._consumer = consumer
@@ -343,14 +345,18 @@ class _Revoker:
     async def end_sessions(self, sessions: EndedSubjects) -> None:
         """Close the connections of ended sessions."""
         self._authenticator.forget(sessions)
-        self._hub.close_sessions(sessions, CloseCode.NOT_SIGNED_IN)
-        self._rooms.close_sessions(sessions, CloseCode.NOT_SIGNED_IN)
+
+        def matches(principal: Principal) -> bool:
+            return principal.session in sessions
+
+        self._hub.close_clients(matches, CloseCode.NOT_SIGNED_IN)
+        self._rooms.close_peers(matches, CloseCode.NOT_SIGNED_IN)
 
     async def restart_sessions(self, sessions: EndedSubjects) -> None:
-        """Close the connections of sessions whose role changed. Clients reconnect, with the new role."""
+        """Close the connections that still have the old role of a session. Clients reconnect, with the new role."""
         self._authenticator.forget(sessions)
-        self._hub.close_sessions(sessions, CloseCode.RESUME, reset(self._consumer.position))
-        self._rooms.close_sessions(sessions, CloseCode.RESUME)
+        self._hub.close_clients(self._revocations.ended, CloseCode.RESUME, reset(self._consumer.position))
+        self._rooms.close_peers(self._revocations.ended, CloseCode.RESUME)
 
     async def check_notes(self, notes: EndedSubjects) -> None:
         """Close the connections that lost access to any of the notes."""
@@ -410,7 +416,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         heartbeat_seconds=settings.heartbeat,
         is_ended=revocations.ended,
     )
-    revoker.attach(rooms, feed, consumer)
+    revoker.attach(revocations, rooms, feed, consumer)
     return _EventPipeline(hub, presence, rooms, consumer, poller, feed, revocations)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -229,10 +229,10 @@ class Hub:
         """Return the session ids of all clients."""
         return {client.principal.session for client in self.clients() if client.principal.session is not None}
 
-    def close_sessions(self, sessions: Collection[str], code: CloseCode, last: Frame | None = None) -> None:
-        """Close the clients of these sessions, after sending ``last`` if it is given."""
+    def close_clients(self, matches: Callable[[Principal], bool], code: CloseCode, last: Frame | None = None) -> None:
+        """Close the clients whose principal matches, after sending ``last`` if it is given."""
         for client in list(self.clients()):
-            if client.principal.session in sessions:
+            if matches(client.principal):
                 client.close(code, last)
 
     def close_stalled(self, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -136,7 +136,7 @@ class Rooms:
             await room.join(peer)
         if self._draining:
             peer.close(CloseCode.DRAIN)
-        elif self._ended(peer.principal):  # ended before it joined: close_sessions missed it
+        elif self._ended(peer.principal):  # ended before it joined: close_peers missed it
             peer.close(CloseCode.NOT_SIGNED_IN)
         return room
 
@@ -415,10 +415,10 @@ class Rooms:
         """Return the sessions of all clients."""
         return {peer.principal.session for peer in self._peers() if peer.principal.session is not None}
 
-    def close_sessions(self, sessions: Collection[str], code: CloseCode) -> None:
-        """Close the connections of these sessions."""
+    def close_peers(self, matches: Callable[[Principal], bool], code: CloseCode) -> None:
+        """Close the connections whose principal matches."""
         for peer in self._peers():
-            if peer.principal.session in sessions:
+            if matches(peer.principal):
                 peer.close(code)
 
     async def drain(self, seconds: float) -> None:

@@ -143,6 +143,19 @@ def test_viewer_who_was_read_before_the_change_is_not_let_in(host: TestClient, r
     assert not parts.feed._is_ended(after)
 
 
+def test_connection_that_has_the_new_role_stays_open(host: TestClient, root: Browser, ann: Browser) -> None:
+    parts = parts_of(host)
+    before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
+    promote(root, ann.name)
+    with ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed:
+        assert feed.receive_json()["type"] == "ready"
+        asyncio.run(eventually(lambda: parts.feed._is_ended(before)))
+        mine = ann.post("/notes/", json=note_in()).json()["id"]
+        while (frame := feed.receive_json())["type"] != "note.created":
+            assert frame["type"] == "heartbeat"
+        assert frame["id"] == mine
+
+
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
     """Start two workers on one database."""
