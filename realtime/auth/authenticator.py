@@ -90,7 +90,7 @@ class Authenticator:
         if started < until:
             return principal
         for session, owner in await self._store.sessions.valid([id]):
-            principal = _principal(session, owner)
+            principal = _principal(session, owner, started)
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
             # Counted from before the read, so that a session that ends during the read is not cached for longer.
@@ -184,7 +184,7 @@ def with_links(principal: Principal, tokens: Iterable[str]) -> Principal:
     return replace(principal, keys=principal.keys | links, writes=principal.writes or principal.anonymous)
 
 
-def _principal(session: Session, owner: UserAccount) -> Principal:
+def _principal(session: Session, owner: UserAccount, read_at: float) -> Principal:
     keys = {EVERYONE, key_of(owner.name), *([UNOWNED] if owner.admin else [])}
     return Principal(
         keys=frozenset(keys),
@@ -193,4 +193,5 @@ def _principal(session: Session, owner: UserAccount) -> Principal:
         admin=owner.admin,
         writes=session.writes,
         token=session.kind == "token",
+        read_at=read_at,
     )

@@ -62,6 +62,7 @@ class Principal:
         writes: Whether the caller can change notes. It is false for a read-only API token.
         token: Whether ``session`` is an API token.
         address: The address of the client, which has no influence on the rights.
+        read_at: When the rights were read from the database, by the monotonic clock of this process.
     """
 
     keys: frozenset[Key] | None
@@ -71,6 +72,7 @@ class Principal:
     writes: bool = True
     token: bool = False
     address: str | None = field(default=None, compare=False)
+    read_at: float = field(default=0.0, compare=False)
 
     @property
     def anonymous(self) -> bool:

@@ -36,6 +36,11 @@ class LiveSessions(NamedTuple):
     ended: Callable[[Set[str]], Awaitable[Set[str]]]
 
 
+class _RoleChange(NamedTuple):
+    admin: bool
+    read_at: float
+
+
 class Revocations:
     """Polls revocations in one worker, and calls the handler for the kind of each new one."""
 
@@ -43,19 +48,20 @@ class Revocations:
         self._store = store
         self._handlers = handlers
         self._live = live
-        self._seen: Set[str] = frozenset()
+        self._seen: Mapping[str, float] = {}  # when each revocation was read first
         self._sessions: Set[Any] = frozenset()
-        self._admins: Mapping[Any, bool] = {}
+        self._role_changes: Mapping[Any, _RoleChange] = {}
 
     def ended(self, principal: Principal) -> bool:
         """Return whether a principal is outdated: its session has ended, or its administrator role has changed.
 
         A request can be authenticated before a revocation and open its connection after it.
         """
-        return (
-            principal.session in self._sessions
-            or self._admins.get(principal.session, principal.admin) != principal.admin
-        )
+        if principal.session in self._sessions:
+            return True
+        change = self._role_changes.get(principal.session)
+        # A principal that was read later may have a newer role, whose revocation is not read yet.
+        return change is not None and change.admin != principal.admin and principal.read_at < change.read_at
 
     async def run(self) -> None:
         """Poll revocations, and check the sessions of open connections, until cancelled."""
@@ -70,10 +76,16 @@ class Revocations:
     async def read(self) -> None:
         """Read all revocations, and call the handlers for new ones. Raises :class:`Unavailable`."""
         revocations = await self._store.all()
+        now = time.monotonic()
+        seen = {id: self._seen.get(id, now) for id in revocations}
         self._sessions = {of for kind, of in revocations.values() if kind == "session"}
-        self._admins = {of: kind == "promoted" for kind, of in revocations.values() if kind in ("promoted", "demoted")}
+        self._role_changes = {
+            of: _RoleChange(kind == "promoted", seen[id])
+            for id, (kind, of) in revocations.items()
+            if kind in ("promoted", "demoted")
+        }
         new = [subject for id, subject in revocations.items() if id not in self._seen]
         for kind, handle in self._handlers.items():
             if subjects := frozenset(of for of_kind, of in new if of_kind == kind):
                 await handle(subjects)
-        self._seen = revocations.keys()  # after the handlers, so that failed ones are called again
+        self._seen = seen  # after the handlers, so that failed ones are called again

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate
@@ -13,6 +15,9 @@ from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.rooms import yjs_update
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.yjs_update import UpdateSummary
+
+if TYPE_CHECKING:
+    from realtime.rooms.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +99,14 @@ def apply_journaled(document: TextDocument, update: bytes) -> bool:
     return True
 
 
-async def split_update(update: bytes, document: TextDocument) -> tuple[UpdateSummary, list[bytes]]:
+async def split_update(
+    update: bytes, document: TextDocument, scheduler: Scheduler, caller: str
+) -> tuple[UpdateSummary, list[bytes]]:
     """Return a summary of an update, and chunks of it that are fast to apply. Raises :class:`MalformedUpdate`."""
     cost = (MAX_CHUNK_PIECES, document.clocks, document.piece_count, SEARCH_SECONDS / PIECE_SECONDS)
     if len(update) < LARGE_VECTOR_BYTES:
         return yjs_update.split_update(update, *cost)
-    return await asyncio.to_thread(yjs_update.split_update, update, *cost)
+    return await scheduler.run_in_thread(caller, partial(yjs_update.split_update, update, *cost))
 
 
 def search_seconds(document: TextDocument, pieces: int) -> float:
@@ -112,13 +119,15 @@ def deletion_seconds(document: TextDocument, update: bytes) -> float:
     return len(update) // MIN_DELETION_BYTES * document.piece_count * DELETION_SECONDS
 
 
-async def recount(document: TextDocument, state: bytes) -> None:
+async def recount(document: TextDocument, state: bytes, scheduler: Scheduler, caller: str) -> None:
     """Update a document's piece count from its current or an earlier state."""
     before = document.piece_count
-    document.piece_count += await asyncio.to_thread(yjs_update.recount_pieces, state) - before
+    document.piece_count += await scheduler.run_in_thread(caller, partial(yjs_update.recount_pieces, state)) - before
 
 
-async def decode_state_vector(vector: bytes, document: TextDocument) -> dict[int, int]:
+async def decode_state_vector(
+    vector: bytes, document: TextDocument, scheduler: Scheduler, caller: str
+) -> dict[int, int]:
     """Decode the state vector of a client of this document. Raises :class:`MalformedUpdate`.
 
     It may have twice as many clients as the document: the client may have changes that are not here yet.
@@ -128,7 +137,7 @@ async def decode_state_vector(vector: bytes, document: TextDocument) -> dict[int
         raise MalformedUpdate(f"has a state vector of {len(vector)} bytes, more than the limit of {limit}")
     if len(vector) < LARGE_VECTOR_BYTES:
         return yjs_update.decode_state_vector(vector)
-    return await asyncio.to_thread(yjs_update.decode_state_vector, vector)
+    return await scheduler.run_in_thread(caller, partial(yjs_update.decode_state_vector, vector))
 
 
 async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:

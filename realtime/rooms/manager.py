@@ -21,7 +21,8 @@ from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.journal import Journal
 from realtime.rooms.peer import TIMED_BURST, TIMED_UPDATES_PER_SECOND, Peer
 from realtime.rooms.relay import Relay, RelayKind, RelayMessage
-from realtime.rooms.room import Room, Scheduler
+from realtime.rooms.room import Room
+from realtime.rooms.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import NoteAccess, Principal
@@ -86,7 +87,7 @@ class Rooms:
         self._rooms_with_task: set[int] = set()
         self._task_limit = asyncio.Semaphore(MAX_CONCURRENT_TASKS)
         self.turns = Turns()
-        self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST))
+        self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST), pool)
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,

@@ -33,10 +33,9 @@ from realtime.rooms.relay import RelayKind, RelayMessage
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
-    from realtime.core.token_bucket import TokenBuckets
-    from realtime.core.turns import Turns
     from realtime.rooms.journal import Journal
     from realtime.rooms.relay import Relay
+    from realtime.rooms.scheduler import Scheduler
     from realtime.store.bson_mapping import Record
     from realtime.store.texts import TextStore
 
@@ -72,14 +71,6 @@ class _CachedDiff(NamedTuple):
     changes: bytes
 
 
-class Scheduler(NamedTuple):
-    """Divides the event loop's time between the rooms of a worker."""
-
-    turns: Turns
-    time_budgets: TokenBuckets
-    """Time for updates by caller and note, in ``UPDATE_SECONDS``. Reconnecting does not refill it."""
-
-
 class Room:
     """Holds the shared text of one note in one worker, and its participants."""
 
@@ -99,7 +90,8 @@ class Room:
         self._texts = texts
         self._journal = journal
         self._relay = relay
-        self._turns, self._time_budgets = scheduler
+        self._scheduler = scheduler
+        self._turns, self._time_budgets = scheduler.turns, scheduler.time_budgets
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
         self._slow = False
         self._last_count = (0, -1)
@@ -293,7 +285,7 @@ class Room:
 
     async def _send_missing(self, peer: Peer, vector: bytes) -> None:
         """Send the changes missing in a state vector. Raises :class:`MalformedUpdate`, :class:`PeerRefused`."""
-        clocks = await loader.decode_state_vector(vector, self._document)
+        clocks = await loader.decode_state_vector(vector, self._document, self._scheduler, peer.caller)
         peer.check_diff_budget()
         diff = None
         while diff is None:
@@ -340,7 +332,7 @@ class Room:
         """
         if self._document.piece_count > loader.MAX_PIECES and yjs_update.count_pieces(update):
             await self._require_few_pieces(peer)
-        summary, chunks = await loader.split_update(update, self._document)
+        summary, chunks = await loader.split_update(update, self._document, self._scheduler, peer.caller)
         if len(chunks) == 1:
             await self.wait_until_loaded()
             return await self._apply_update(peer, update, skip_known=skip_known)
@@ -364,13 +356,13 @@ class Room:
             self._time_budgets.consume((peer.caller, self.id), RECOUNT_COST_UPDATES, time.monotonic())
             async with self._turns.turn(peer.caller):
                 state, revision = self._document.since(), self._document.revision
-            await self._recount(state, revision)
+            await self._recount(state, revision, peer.caller)
             await self.wait_until_loaded()
         if self._document.piece_count > loader.MAX_PIECES:
             peer.reject_too_large()
 
-    async def _recount(self, state: bytes, revision: int) -> None:
-        await loader.recount(self._document, state)
+    async def _recount(self, state: bytes, revision: int, caller: str) -> None:
+        await loader.recount(self._document, state, self._scheduler, caller)
         self._last_count = (self._document.piece_count, revision)
 
     def _needs_chunks(self, update: bytes) -> bool:
@@ -586,7 +578,7 @@ class Room:
         if not await self.wait_until_durable():
             return
         if self._document.piece_count > self._last_count[0] * 1.2 + loader.RECOUNT_PIECES:
-            await self._recount(state, self._document.revision)
+            await self._recount(state, self._document.revision, f"note {self.id}")
         if await self._texts.compact(self._lineage, generation, state, rows):
             self.applied_rows.mark_compacted(rows, generation + 1)
             self._quota.size = len(state)

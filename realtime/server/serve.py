@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 0.5
 SHUTDOWN_TIMEOUT_SECONDS = 30
 LISTEN_BACKLOG = 4096
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How long a thread with Python code can hold up the event loop after each of its system calls (Python: 5 ms)."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -76,6 +79,7 @@ class DrainingServer(uvicorn.Server):
         # Freeze objects loaded at startup: a full collection would scan them and stall the loop for about 50 ms.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         if self.started and self._on_started is not None:
             self._on_started()
 

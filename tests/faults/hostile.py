@@ -58,7 +58,9 @@ class Innocent:
         while True:
             started = time.perf_counter()
             await wire.append("word ")
-            await eventually(lambda: wire.text.all_acknowledged, within=60)
+            async with asyncio.timeout(60):
+                while not wire.text.all_acknowledged:
+                    await asyncio.sleep(0.001)
             self.words.append(time.perf_counter() - started)
             await asyncio.sleep(0.1)
 
@@ -104,7 +106,7 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
 @scenario(
     "hostile-clients",
     invariant="a hostile client affects no other client",
-    mark="34 clients with 17 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 2×, nobody else disconnected",
+    mark="34 clients with 17 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 100 ms, nobody else disconnected",
     unit="clients",
     full=34,
     slice=17,
@@ -137,9 +139,9 @@ async def hostile(run: Run) -> Figures:
     figures = Figures(faults=run.times)
     figures.extra |= {
         "p99 of GET /ping": f"{ping * 1000:.0f} ms",
-        "p99 of typing": f"{words * 1000:.0f} ms, {words / quiet:.2f}× of {quiet * 1000:.0f} ms without",
+        "p99 of typing": f"{words * 1000:.0f} ms ({quiet * 1000:.0f} ms without)",
     }
-    figures.must(not run.thorough or (ping <= 0.1 and words <= 2 * quiet))  # the run of the slice is too short
+    figures.must(not run.thorough or max(ping, words) <= 0.1)  # the run of the slice is too short
     return figures
 
 

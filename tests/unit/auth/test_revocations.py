@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,26 @@ async def test_each_is_told_once_to_its_handler(store: Store) -> None:
     await store.revocations.add([("session", "c")])
     await workers[0].read()
     assert heard == [("session", frozenset({"c"}))]
+    await store.aclose()
+
+
+async def test_role_that_was_read_after_an_older_change_is_not_outdated(store: Store) -> None:
+    async def handle(_: EndedSubjects) -> None:
+        pass
+
+    async def none(_: object) -> set[str]:
+        return set()
+
+    worker = Revocations(store.revocations, {"promoted": handle, "demoted": handle}, LiveSessions(set, none))
+    await store.revocations.add([("promoted", "a")])
+    before = Principal(keys=frozenset(), name="ann", session="a", read_at=time.monotonic())
+    await worker.read()
+    after = replace(before, read_at=time.monotonic())  # demoted meanwhile, which is not read yet
+    assert (worker.ended(before), worker.ended(after)) == (True, False)
+    await store.revocations.add([("demoted", "a")])
+    await worker.read()
+    assert not worker.ended(after)
+    assert worker.ended(replace(after, admin=True))
     await store.aclose()
 
 

@@ -11,7 +11,6 @@ from realtime.core.close_codes import CloseCode
 from realtime.core.token_bucket import TokenBuckets
 from realtime.rooms import lib0, protocol
 from realtime.rooms.crdt import TextDocument
-from realtime.rooms.loader import recount
 from realtime.rooms.peer import PeerRefused
 from realtime.rooms.room import Room
 from realtime.rooms.yjs_update import count_pieces, recount_pieces, split_update
@@ -59,13 +58,6 @@ class TestPieces:
         document = TextDocument([alternating(100), without_origins(99, 50)])
         document.apply(b"\0\1\x0b\2\1\1\3\1")
         assert document.piece_count >= recount_pieces(document.since()) == 150
-
-    async def test_recount_corrects_the_estimate(self) -> None:
-        writer, reader = TextDocument(client=5), TextDocument()
-        for number in range(50):
-            reader.apply(writer.edit([(number, number, "x")]))
-        await recount(reader, reader.since())
-        assert reader.piece_count == 1
 
 
 class TestRoom:

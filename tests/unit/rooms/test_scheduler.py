@@ -1,0 +1,53 @@
+"""The thread for slow work on shared texts: one function at a time, and a limit of waiting ones."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from realtime.core.close_codes import CloseCode
+from realtime.core.fair_queue import FairPool, QueueLimits
+from realtime.core.token_bucket import TokenBuckets
+from realtime.core.turns import Turns
+from realtime.rooms.crdt import TextDocument
+from realtime.rooms.loader import recount
+from realtime.rooms.peer import PeerRefused
+from realtime.rooms.scheduler import Scheduler
+
+
+@pytest.fixture
+async def scheduler() -> AsyncIterator[Scheduler]:
+    """Return a scheduler whose thread accepts two functions of a caller."""
+    pool = FairPool("test", QueueLimits(member=1))
+    yield Scheduler(Turns(), TokenBuckets(1, 1), pool)
+    await pool.aclose()
+
+
+async def test_caller_with_too_much_waiting_work_is_refused(scheduler: Scheduler) -> None:
+    started, finish = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        started.set()
+        return finish.wait(10)
+
+    running = asyncio.create_task(scheduler.run_in_thread("ann", work))
+    assert await asyncio.to_thread(started.wait, 10)
+    waiting = asyncio.create_task(scheduler.run_in_thread("ann", work))
+    await asyncio.sleep(0)
+    with pytest.raises(PeerRefused) as refused:
+        await scheduler.run_in_thread("ann", work)
+    assert refused.value.code is CloseCode.TOO_MANY
+    other = asyncio.create_task(scheduler.run_in_thread("ben", work))
+    finish.set()
+    assert all(await asyncio.gather(running, waiting, other))
+
+
+async def test_recount_corrects_the_estimate(scheduler: Scheduler) -> None:
+    writer, reader = TextDocument(client=5), TextDocument()
+    for number in range(50):
+        reader.apply(writer.edit([(number, number, "x")]))
+    await recount(reader, reader.since(), scheduler, "ann")
+    assert reader.piece_count == 1
