@@ -17,10 +17,21 @@ from typer.main import get_command
 from realtime import create_app
 from realtime.cli.main import app
 from realtime.feed.asyncapi import asyncapi
-from realtime.settings import Settings
+from realtime.settings import RENAMED, Settings
 
 FOLDER = Path(__file__).parent / "reference"
 Json = dict[str, Any]
+SETTINGS = {
+    "Server": "host port workers proxies root_path origins drain_seconds security_contact secrets",
+    "Storage": "data mongo_url redis_url database write_timeout read_timeout history_days trash_days",
+    "Accounts": "auth allow_public sign_up secret password_memory",
+    "Feed and co-editing": "publish_wait heartbeat log_entries log_bytes client_queue_bytes client_stall_seconds"
+    " room_idle",
+    "Limits": "max_body max_import max_connects_per_second max_writes_per_second user_notes user_bytes"
+    " max_connections_per_user max_connections_per_network",
+    "Logs and tests": "log_level log_format failpoint",
+}
+"""The settings by the sections of their page."""
 
 
 def main(check: bool) -> int:
@@ -30,6 +41,7 @@ def main(check: bool) -> int:
         "rest-routes.md": rest(openapi),
         "feed-messages.md": feed(asyncapi()),
         "command-line.md": command_line(get_command(app)),
+        "settings.md": settings(),
     }
     stale = 0
     for name, lines in pages.items():
@@ -229,6 +241,33 @@ def _kind(document: Json, schema: Json) -> str:
     if schema.get("default") not in (None, "", []):
         told.append(f"by default `{json.dumps(schema['default'])}`")
     return ", ".join([kind, *told])
+
+
+def settings() -> Iterator[str]:
+    """Yield the lines of the page of settings, which lists each of them once."""
+    fields = dict(Settings.model_fields)
+    yield from (
+        "# Settings",
+        "",
+        "`make docs` renders this page from `realtime/settings.py`.",
+        "",
+        "Every setting is an environment variable. The most common ones are also options of [`realtime",
+        "serve`](command-line.md#realtime-serve). Options take precedence over the environment, and the environment",
+        "over the files in `REALTIME_SECRETS`. An empty variable counts as not set. Times are in seconds.",
+        "",
+    )
+    for section, names in SETTINGS.items():
+        yield from (f"## {section}", "", "| variable | default | meaning |", "|---|---|---|")
+        for name in names.split():
+            field = fields.pop(name)
+            default = "" if field.default in (None, "") else f"`{field.default}`"
+            yield f"| `REALTIME_{name.upper()}` | {default} | {_cell(field.description or '')} |"
+        yield ""
+    if fields:
+        raise ValueError(f"settings without a section in SETTINGS: {', '.join(fields)}")
+    yield from ("## Renamed settings", "", "The old names work until the next release, with a warning.", "")
+    for old, new in RENAMED.items():
+        yield f"- `REALTIME_{old.upper()}` is now `REALTIME_{new.upper()}`."
 
 
 def _line(text: str) -> str:

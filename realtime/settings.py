@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     ] = False
     sign_up: Annotated[
         Literal["open", "invite", "closed"],
-        Field(description="who can create an account: anyone, users with an invite, or nobody"),
+        Field(
+            description="who can create an account: `open` (anyone), `invite` (users with an invite), or `closed`"
+            " (nobody)"
+        ),
     ] = "invite"
     secret: Annotated[
         str,
@@ -134,7 +137,8 @@ class Settings(BaseSettings):
         Field(pattern=r"^[A-Za-z0-9_-]{1,38}$", description="MongoDB database, and prefix of all keys in Redis"),
     ] = "realtime"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="lowest severity that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Field(description="lowest severity that is logged: `debug`, `info`, `warning`, or `error`"),
     ] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], Field(description="`auto`: `console` on a terminal, `json` otherwise")
@@ -178,8 +182,7 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             description="WebSockets and event streams that one worker accepts per second. More get 503; 0 means"
-            " no limit."
-            " Default: 200 with accounts, otherwise no limit",
+            " no limit. Default: 200 with accounts, otherwise no limit",
         ),
     ] = None
     max_writes_per_second: Annotated[
@@ -213,9 +216,12 @@ class Settings(BaseSettings):
         ),
     ] = None
     max_import: Annotated[int, Field(ge=1024, description="maximum size of an import in bytes")] = 256 * MIB
-    origins: Annotated[str, Field(description="other origins whose pages can use this server, separated by spaces")] = (
-        ""
-    )
+    origins: Annotated[
+        str,
+        Field(
+            description="other origins whose pages can use this server, separated by spaces: `https://notes.example`"
+        ),
+    ] = ""
     security_contact: Annotated[
         str,
         Field(

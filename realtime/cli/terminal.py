@@ -19,7 +19,7 @@ def prepare() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # likewise
         elif isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             with contextlib.suppress(OSError):  # the descriptor may have changed since Python started
                 stream.reconfigure(errors="replace")

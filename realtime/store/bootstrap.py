@@ -120,6 +120,8 @@ def prepare(settings: Settings, key: str) -> None:
 
 def main() -> None:
     """Prepare MongoDB, with the key file that the first argument names."""
+    if len(sys.argv) != 2:
+        sys.exit("Usage: python -m realtime.store.bootstrap KEYFILE")
     try:
         prepare(Settings(), Path(sys.argv[1]).read_text().strip())
     except (RealtimeError, OSError) as error:

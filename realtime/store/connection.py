@@ -32,7 +32,7 @@ PRIMARY_WRITE_CONCERN = WriteConcern(w=1)
 CLOSE_TIMEOUT_SECONDS = 1.0
 
 DUPLICATE_KEY = 11000
-REFUSED = "MongoDB rejected the server's user, password or permissions. Check REALTIME_MONGO_URL"
+REFUSED = "MongoDB rejected the server's user, password or permissions. An administrator has to correct its settings"
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
 
 
@@ -144,7 +144,9 @@ class MongoConnection:
         try:
             yield
         except PyMongoError as cause:
-            log.warning("MongoDB: %s", error.__name__, extra={"error": str(cause)[:500]})
+            extra = {"error": str(cause)[:500]}
             if is_refusal(cause):  # nothing was written, so the outcome is known
+                log.error("MongoDB rejected the user, password or permissions of REALTIME_MONGO_URL", extra=extra)
                 raise Unavailable(REFUSED) from cause
+            log.warning("MongoDB: %s", error.__name__, extra=extra)
             raise error from cause
