@@ -5,7 +5,7 @@ The tree of classes::
     RealtimeError               500
      ├── NoteNotFound           404
      ├── VersionNotFound        404
-     ├── NoAccounts             404
+     ├── AccountsDisabled             404
      ├── ResourceNotFound       404
      ├── HttpsRequired          400
      ├── NotSignedIn            401
@@ -13,7 +13,7 @@ The tree of classes::
      │    └── ConfirmationNeeded
      ├── NameTaken              409
      ├── LastAdmin              409
-     ├── UnknownHeir            422
+     ├── UnknownNewOwner            422
      ├── PasswordRefused        422
      ├── TooManyRequests        429, with the seconds until a retry
      ├── StaleWrite             with the current note
@@ -26,9 +26,9 @@ The tree of classes::
      ├── IdsTaken               409
      ├── ImportRefused          422
      ├── FileSkipped            422
-     ├── KeyReused              422
+     ├── IdempotencyKeyReused              422
      ├── QuotaExceeded          413
-     ├── UnknownPeople          422
+     ├── UnknownUsers          422
      ├── TooManyPendingRevisions 503
      ├── Unavailable            503
      │    └── OutcomeUnknown    503, with ``"outcome": "unknown"``
@@ -85,7 +85,7 @@ class VersionNotFound(RealtimeError):
         super().__init__("Version not found")
 
 
-class NoAccounts(RealtimeError):
+class AccountsDisabled(RealtimeError):
     """Raised if a request needs accounts and the server runs without them."""
 
     status = 404
@@ -153,7 +153,7 @@ class LastAdmin(RealtimeError):
         super().__init__(f"{name} is the last administrator. Make another user an administrator first")
 
 
-class UnknownHeir(RealtimeError):
+class UnknownNewOwner(RealtimeError):
     """Raised if the user to receive the notes of a deleted account is unknown, disabled, or that account itself."""
 
     status = 422
@@ -321,7 +321,7 @@ class FileSkipped(RealtimeError):
     status = 422
 
 
-class KeyReused(RealtimeError):
+class IdempotencyKeyReused(RealtimeError):
     """Raised if an ``Idempotency-Key`` was sent with a different request before."""
 
     status = 422
@@ -342,7 +342,7 @@ class QuotaExceeded(RealtimeError):
         )
 
 
-class UnknownPeople(RealtimeError):
+class UnknownUsers(RealtimeError):
     """Raised if a note is to be shared with users that do not exist."""
 
     status = 422

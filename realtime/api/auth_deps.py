@@ -28,7 +28,7 @@ from realtime.auth.password_rules import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARAC
 from realtime.auth.permissions import Principal
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.users import Actor
-from realtime.errors import PASSWORD_CONFIRMATION, Forbidden, HttpsRequired, NoAccounts, NotSignedIn
+from realtime.errors import PASSWORD_CONFIRMATION, AccountsDisabled, Forbidden, HttpsRequired, NotSignedIn
 from realtime.notes.models import STORABLE
 
 Name = Annotated[
@@ -109,7 +109,7 @@ def with_example(**fields: Any) -> ConfigDict:
 async def _accounts(request: Request) -> Accounts:
     accounts = services_of(request).accounts
     if accounts is None:
-        raise NoAccounts
+        raise AccountsDisabled
     return accounts
 
 
@@ -138,7 +138,7 @@ SessionUser = Annotated[Principal, Depends(_session_user)]
 async def _confirmed(request: Request, principal: SessionUser) -> Principal:
     authenticator = services_of(request).authenticator
     if authenticator is None:
-        raise NoAccounts
+        raise AccountsDisabled
     await authenticator.check_confirmed(principal)
     return principal
 

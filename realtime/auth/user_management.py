@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.tokens import digest, new_secret
 from realtime.auth.users import OPERATOR, PendingInvite
-from realtime.errors import Forbidden, ResourceNotFound, UnknownHeir
+from realtime.errors import Forbidden, ResourceNotFound, UnknownNewOwner
 
 if TYPE_CHECKING:
     from realtime.auth.authenticator import Authenticator
@@ -120,13 +120,13 @@ class UserManagement:
 
         Raises:
             ResourceNotFound: There is no such user.
-            UnknownHeir: The heir does not exist, is disabled, or is the account itself.
+            UnknownNewOwner: The heir does not exist, is disabled, or is the account itself.
             LastAdmin: It is the last administrator.
         """
         if heir is not None:
             user = await self._store.users.get(heir)
             if user is None or user.disabled or heir == name:
-                raise UnknownHeir(heir)
+                raise UnknownNewOwner(heir)
         if await self._store.users.delete(name, heir, by.name) is None:
             raise ResourceNotFound(NO_USER)
         await self._authenticator.end(name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import UNRESTRICTED, Permission, check
 from realtime.errors import (
-    KeyReused,
+    IdempotencyKeyReused,
     NoteNotFound,
     NotSignedIn,
     RealtimeError,
@@ -97,7 +97,7 @@ class WriteExecutor:
             operation: The idempotency key and the digest of the request; ``None`` if it must not be repeated.
 
         Raises:
-            KeyReused: The key was used for a different request.
+            IdempotencyKeyReused: The key was used for a different request.
             NoteNotFound: The note does not exist in the required state, or the caller cannot see it.
             VersionMismatch: The note has a version at which the write is not allowed.
             Unavailable: The databases are unavailable, or concurrent writes prevented the write for too long.
@@ -106,7 +106,7 @@ class WriteExecutor:
             return await self._apply(write, id, None)
         claim = await self._store.claims.claim(operation)
         if claim.fingerprint != operation.fingerprint:
-            raise KeyReused
+            raise IdempotencyKeyReused
         if claim.answer is not None:
             await self._authorize(write.principal, claim.answer.id)
             return claim.answer

@@ -144,13 +144,13 @@ class Quotas:
 
         Raises the errors of :meth:`admit`.
         """
-        standing = await self._store.notes.note_access(id) if any(self._limit) else None
-        if standing is None or standing.access.owner is None:
+        note_access = await self._store.notes.note_access(id) if any(self._limit) else None
+        if note_access is None or note_access.access.owner is None:
             return
         self._check_history(writer, fields)
         if len(fields.get("content") or "") <= SHORT_CONTENT_CHARACTERS:
             try:
-                await self.reserve(standing.access.owner, 0, size_of(fields), estimated=True)
+                await self.reserve(note_access.access.owner, 0, size_of(fields), estimated=True)
                 return
             except QuotaExceeded:
                 pass
@@ -169,9 +169,9 @@ class Quotas:
 
     async def check_typing(self, principal: Principal, id: int) -> None:
         """Raise the errors of :meth:`reserve` if a writer cannot type in a note because its owner reached the quota."""
-        standing = await self._store.notes.note_access(id) if any(self._limit) else None
-        if standing is not None and can(principal, standing.access, Permission.WRITE):
-            await self.check(standing.access.owner, 0, 1)
+        note_access = await self._store.notes.note_access(id) if any(self._limit) else None
+        if note_access is not None and can(principal, note_access.access, Permission.WRITE):
+            await self.check(note_access.access.owner, 0, 1)
 
     def forget(self, owner: str | None) -> None:
         """Remove a usage from the cache, because it may have decreased."""

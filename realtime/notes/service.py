@@ -15,8 +15,8 @@ from realtime.auth.requesters import writer_of
 from realtime.errors import (
     BaseNotFound,
     Forbidden,
+    IdempotencyKeyReused,
     IdsTaken,
-    KeyReused,
     NoteNotFound,
     OutcomeUnknown,
     QuotaExceeded,
@@ -287,7 +287,7 @@ class NoteService:
         if operation is not None:
             claim = await self._store.claims.claim(operation)
             if claim.fingerprint != operation.fingerprint:
-                raise KeyReused
+                raise IdempotencyKeyReused
             token, repeated = claim.token, not claim.first
         kept = [id for id in ids or () if id is not None]
         if not repeated:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import UNSHARED_ACCESS, Access, Link, Permission, Role, check, link_key, role_of
 from realtime.auth.tokens import digest, link_token
-from realtime.errors import NoteNotFound, Unavailable, UnknownPeople
+from realtime.errors import NoteNotFound, Unavailable, UnknownUsers
 
 if TYPE_CHECKING:
     from realtime.auth.authenticator import Authenticator
@@ -90,7 +90,7 @@ class Sharing:
             NoteNotFound: The note does not exist, or the caller cannot see it.
             Forbidden: The caller does not own the note.
             VersionMismatch: The note has a version that ``versions`` does not allow.
-            UnknownPeople: Some of the names have no account.
+            UnknownUsers: Some of the names have no account.
             QuotaExceeded: The new owner cannot store the note.
         """
         before = await self._store.notes.note_access(id)
@@ -100,7 +100,7 @@ class Sharing:
         members = wanted.members.keys() - (before.access.members.keys() if before is not None else set())
         named = {*members, *([] if wanted.owner is None else [wanted.owner])}
         if unknown := named - await self._store.users.existing_names(named):
-            raise UnknownPeople(sorted(unknown))
+            raise UnknownUsers(sorted(unknown))
         if wanted.owner not in (None, None if before is None else before.access.owner):
             await self._authenticator.check_confirmed(principal)
 

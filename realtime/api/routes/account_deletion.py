@@ -24,7 +24,7 @@ from realtime.api.router import SlashRouter
 from realtime.api.routes.admin import NO_USER, UserName
 from realtime.api.services import services_of
 from realtime.auth.users import Actor
-from realtime.errors import NoAccounts
+from realtime.errors import AccountsDisabled
 
 router = SlashRouter(dependencies=[allow_query("transfer_to")])
 
@@ -78,11 +78,11 @@ async def _delete(request: Request, name: str, heir: str | None, by: Actor) -> N
 
     Raises:
         ResourceNotFound: The user does not exist.
-        UnknownHeir: ``heir`` cannot get the notes.
+        UnknownNewOwner: ``heir`` cannot get the notes.
         LastAdmin: The user is the last administrator.
     """
     services = services_of(request)
     if services.accounts is None or services.deleted_accounts is None:
-        raise NoAccounts
+        raise AccountsDisabled
     await services.accounts.users.delete(name, heir, by)
     await services.deleted_accounts.settle(SETTLE_SECONDS)

@@ -15,7 +15,7 @@ from realtime.api.responses import JSON_BODY, NOT_FOUND, READ, STALE, WRITE
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.permissions import Role
-from realtime.errors import NoAccounts
+from realtime.errors import AccountsDisabled
 from realtime.notes.models import STORABLE, Model, NoteId, example
 from realtime.notes.preconditions import etag
 from realtime.notes.sharing import AccessRequest, Sharing, SharingState
@@ -115,7 +115,7 @@ def _level_name(role: Role) -> Level:
 async def _sharing(request: Request) -> Sharing:
     sharing = services_of(request).sharing
     if sharing is None:
-        raise NoAccounts
+        raise AccountsDisabled
     return sharing
 
 
