@@ -393,7 +393,7 @@ class Rooms:
                 self._start(room, room.catch_up())
 
     async def _recover_unfinished(self) -> None:
-        """Load the texts that a terminated worker unfinished unfinished: their rows are the same in two passes."""
+        """Load the texts that a terminated worker left unfinished: their rows are the same in two passes."""
         after = 0  # paginate, as some remain, such as notes in the trash
         while True:
             before = await self._texts.unfinished(after, RECOVERY_PAGE_SIZE)
