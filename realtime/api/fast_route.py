@@ -29,11 +29,14 @@ class FastRoute(APIRoute):
     The declaration and the OpenAPI schema are FastAPI's. The fast path handles a request if its path, query, headers
     and body are valid and it has none of the headers that dependencies declare. FastAPI handles all others, including
     the invalid ones, and generates the error messages.
+
+    Attributes:
+        fallback: FastAPI's handler of the route.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        self._fallback = self.app
+        self.fallback = self.app
         self._arguments = Arguments(self)
         self.app = self._serve_fast
 
@@ -44,7 +47,7 @@ class FastRoute(APIRoute):
             body = await request.body() if self.body_field is not None else None
             arguments = await self._arguments.resolve(request, body)
         except (FallbackNeeded, ValidationError, ClientDisconnect):
-            await self._fallback(scope, receive if body is None else _replay(body, receive), send)
+            await self.fallback(scope, receive if body is None else _replay(body, receive), send)
             return
         response: Response = await self.endpoint(**arguments)
         await response(scope, receive, send)

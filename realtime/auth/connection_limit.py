@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,11 @@ class ConnectionSlots:
         self._held: defaultdict[str, set[str]] = defaultdict(set)
         self._released: list[Slot] = []
         self._release_pending = asyncio.Event()
+
+    @property
+    def held(self) -> Mapping[str, Set[str]]:
+        """The ids of this worker's connections that hold slots, by the Redis key of their user or network."""
+        return self._held
 
     async def acquire(self, principal: Principal, address: str = "") -> Slot | None:
         """Acquire a slot, which has to be released with :meth:`release`.

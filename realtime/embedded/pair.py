@@ -15,10 +15,14 @@ from realtime.errors import EmbeddedError
 
 
 class EmbeddedServers:
-    """The embedded servers of one data folder. A supervisor process stops them even if this process is killed."""
+    """The embedded servers of one data folder. A supervisor process stops them even if this process is killed.
+
+    Attributes:
+        folder: The data folder, as an absolute path.
+    """
 
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         self._wanted = [kind for kind, wanted in (("mongo", mongo), ("redis", redis)) if wanted]
         self._urls = ("", "")
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -35,7 +39,7 @@ class EmbeddedServers:
 
     def start(self) -> None:
         """Start the servers and wait until they accept connections. Raises :class:`EmbeddedError`."""
-        order = {"folder": str(self._folder), "owner": os.getpid(), "wanted": self._wanted}
+        order = {"folder": str(self.folder), "owner": os.getpid(), "wanted": self._wanted}
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "realtime.embedded.supervisor", json.dumps(order)],
             stdin=subprocess.PIPE,
@@ -50,7 +54,7 @@ class EmbeddedServers:
         if "error" in reply:
             self.stop()
             raise EmbeddedError(reply["error"])
-        self._urls = _urls(self._folder, reply["ports"])
+        self._urls = _urls(self.folder, reply["ports"])
         if self.mongo_url:
             # Imported here because the driver is slow to import, and not needed to print a help text.
             from realtime.store.bootstrap import ensure_replica_set

@@ -57,7 +57,7 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 pass_fds=(self._lock,),
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # safe: this process has only one thread
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # safe: this process has only one thread
             )
         self._exited = None
 
@@ -115,8 +115,9 @@ class EmbeddedServer:
             self._process.wait()
 
 
-def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG stops the server if the supervisor is killed. Other systems have no equivalent.
+def die_with_parent() -> None:
+    """Have the kernel stop this process when its parent ends. Call it in the child, before ``exec``."""
+    # PR_SET_PDEATHSIG also works if the parent is killed. Other systems have no equivalent.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 

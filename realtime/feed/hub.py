@@ -52,6 +52,9 @@ class Hub:
         stall_seconds: Time without progress after which a client is closed.
         too_slow: Close code for clients that are too slow.
         slots: Number of groups of clients; one group receives a heartbeat at a time.
+        stats: Counters.
+        replay_buffer: The latest events, for clients that resume.
+        flush_delay: Chooses the delay before the next fan-out.
     """
 
     budget: int
@@ -60,13 +63,13 @@ class Hub:
     slots: int = 25
     stats: HubStats = field(default_factory=HubStats)
     replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
+    flush_delay: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
     _subscriptions: dict[SubscriptionKey, Subscription] = field(default_factory=dict)
     _all_notes: dict[Subscription, None] = field(default_factory=dict)
     _by_note: dict[int, dict[Subscription, None]] = field(default_factory=dict)
     _pending: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
     _pending_bytes: int = 0
     _flushing: asyncio.Handle | None = None
-    _flush_delay: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
     _next_flush_at: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
     _heartbeat_slot: int = 0
@@ -79,6 +82,10 @@ class Hub:
         """Yield every client once."""
         for subscription in self._subscriptions.values():
             yield from subscription
+
+    def subscriptions_of(self, note_id: int | None) -> Collection[Subscription]:
+        """Return the subscriptions to a note by its id, or the subscriptions to all notes for ``None``."""
+        return self._all_notes if note_id is None else self._by_note.get(note_id, ())
 
     def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
         """Register a client and return it. Later events are queued for it until they are sent.
@@ -163,7 +170,7 @@ class Hub:
             self.stats.deliveries += len(frames) * len(subscription)
             subscription.deliver(frames)
         ended = time.perf_counter()
-        self._next_flush_at = ended + self._flush_delay.next_delay(started, ended, len(pending))
+        self._next_flush_at = ended + self.flush_delay.next_delay(started, ended, len(pending))
 
     def _frames_by_subscription(
         self, pending: list[tuple[Event, Collection[str | None]]]
@@ -171,7 +178,7 @@ class Hub:
         """Return the frames for each subscription, and drop queued frames of clients that lost access to a note."""
         frames: dict[Subscription, list[Frame]] = {}
         for event, lost in pending:
-            for subscriptions in (self._all_notes, self._by_note.get(event.id, ())):
+            for subscriptions in (self.subscriptions_of(None), self.subscriptions_of(event.id)):
                 for subscription in subscriptions:
                     frame = subscription.frame_of(event, lost)
                     if frame is not None:
@@ -199,7 +206,7 @@ class Hub:
         Clients that cannot see the note are skipped.
         """
         self.flush()
-        subscribed = {client for subscription in self._by_note.get(note_id, ()) for client in subscription}
+        subscribed = {client for subscription in self.subscriptions_of(note_id) for client in subscription}
         for client in subscribed.union(watchers):
             if client.sees(note_id):
                 for frame in frames:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from realtime.feed.hub import Hub
     from realtime.feed.presence import Presence
     from realtime.feed.query import FeedQuery
+    from realtime.feed.replay_buffer import ReplayBuffer
     from realtime.feed.subscriber import Subscriber
     from realtime.metrics import Metrics
 
@@ -86,6 +87,16 @@ class Feed:
     def position(self) -> Cursor:
         """The current position: a client that reads this first and the notes after it can resume from here."""
         return self._consumer.position
+
+    @property
+    def replay_buffer(self) -> ReplayBuffer:
+        """The latest events of this worker, for clients that resume."""
+        return self._hub.replay_buffer
+
+    @property
+    def subscriber_count(self) -> int:
+        """The number of subscribers of this worker."""
+        return len(self._hub)
 
     def join(self, query: FeedQuery, principal: Principal) -> Subscriber:
         """Register a subscriber. Close it at once if the server is stopping or the sign-in has ended."""
@@ -156,8 +167,8 @@ class Feed:
                 position = self.position
                 client.clear()
                 yield (reset(position),)
-        if self._hub.replay_buffer.unlogged:
-            yield _frames(client, self._hub.replay_buffer.unlogged.values())
+        if self.replay_buffer.unlogged:
+            yield _frames(client, self.replay_buffer.unlogged.values())
         yield (ready(position),)
         for note in client.notes or ():
             if await self.admit(client, note) and self.presence.people(note):
@@ -203,7 +214,7 @@ class Feed:
         """
         if since.epoch != position.epoch:
             raise HistoryLost
-        buffered = self._hub.replay_buffer.between(since, position)
+        buffered = self.replay_buffer.between(since, position)
         if buffered is not None:
             yield _frames(client, buffered)
             return
@@ -258,7 +269,7 @@ class Feed:
             self.leave(client)
 
     async def _await_change(self, client: Subscriber, position: Cursor, limit: int, timeout: float) -> str:
-        unlogged = self._hub.replay_buffer.unlogged if self._bus.silent else {}
+        unlogged = self.replay_buffer.unlogged if self._bus.silent else {}
         deadline = asyncio.get_running_loop().time() + (min(timeout, UNLOGGED_POLL_SECONDS) if unlogged else timeout)
         try:
             while True:

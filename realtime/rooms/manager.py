@@ -96,6 +96,11 @@ class Rooms:
             "recover texts": self._recover_unfinished,
         }
 
+    @property
+    def background_tasks(self) -> frozenset[asyncio.Task[None]]:
+        """The running tasks of rooms, such as projections, compactions and access checks."""
+        return frozenset(self._tasks)
+
     def create_peer(self, sink: MessageSink, principal: Principal, caller: str, *, writes: bool = True) -> Peer:
         """Return a client that can join a room.
 
@@ -409,23 +414,24 @@ class Rooms:
                 except RealtimeError as error:
                     log.warning("an unfinished text could not be recovered", extra={"note": id, "error": error.detail})
 
-    def _peers(self) -> list[Peer]:
+    def peers(self) -> list[Peer]:
+        """Return the clients of all rooms."""
         return [peer for room in self._rooms.values() for peer in room.participants.peers]
 
     def sessions(self) -> set[str]:
         """Return the sessions of all clients."""
-        return {peer.principal.session for peer in self._peers() if peer.principal.session is not None}
+        return {peer.principal.session for peer in self.peers() if peer.principal.session is not None}
 
     def close_peers(self, matches: Callable[[Principal], bool], code: CloseCode) -> None:
         """Close the connections whose principal matches."""
-        for peer in self._peers():
+        for peer in self.peers():
             if matches(peer.principal):
                 peer.close(code)
 
     async def drain(self, seconds: float) -> None:
         """Disconnect all clients gradually, within this number of seconds."""
         self._draining = True
-        peers = self._peers()
+        peers = self.peers()
         delay = min(seconds / max(1, len(peers)), 1 / MAX_CLOSES_PER_SECOND)
         for number, peer in enumerate(peers):
             peer.close(CloseCode.DRAIN)

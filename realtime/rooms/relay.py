@@ -62,7 +62,8 @@ class RelayMessage(NamedTuple):
         return head + b"".join(lists)
 
 
-def _decode(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
+def decode(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
+    """Return the sender, the number and the messages of a packet of a worker. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
     sender, serial = reader.string(), reader.number(_MAX_NUMBER)
 
@@ -166,7 +167,7 @@ class Relay:
         raise BusUnavailable("the subscription ended")
 
     def _receive(self, data: bytes) -> None:
-        sender, serial, messages = _decode(data)
+        sender, serial, messages = decode(data)
         now = asyncio.get_running_loop().time()
         before = self._senders.get(sender)
         self._senders[sender] = _Sender(serial, now)

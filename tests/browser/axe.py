@@ -8,12 +8,12 @@ from typing import Any
 from playwright.async_api import Page
 
 AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
-"""To be run in the page first."""
+"""The axe script. Run it in the page before :func:`serious`."""
 
 
 async def serious(page: Page, **options: Any) -> list[tuple[str, list[str]]]:
     """Return the serious and critical violations: the rule, and the elements."""
     found = await page.evaluate("options => axe.run(options)", {"preload": False, **options})
     assert found["passes"]
-    violations = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-    return [(one["id"], [node["html"][:150] for node in one["nodes"]]) for one in violations]
+    violations = [violation for violation in found["violations"] if violation["impact"] in ("serious", "critical")]
+    return [(violation["id"], [node["html"][:150] for node in violation["nodes"]]) for violation in violations]

@@ -13,14 +13,14 @@ from playwright.async_api import Browser, Playwright, async_playwright
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ELSEWHERE = "notes.test"
-"""A name of this machine that the browser does not take for loopback: plain HTTP there is no secure context."""
+"""A name of this machine that is not loopback for the browser, so plain HTTP there is not a secure context."""
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
-MENDS = "install one: apt-get install chromium-headless-shell, or .venv/bin/playwright install chromium"
+INSTALL_HINT = "install one: apt-get install chromium-headless-shell, or .venv/bin/playwright install chromium"
 
 
 def _path(playwright: Playwright) -> str | None:
@@ -35,8 +35,8 @@ async def chromium() -> AsyncIterator[Browser]:
         path = _path(playwright)
         if path is None:
             if os.environ.get("CI"):
-                pytest.fail(f"no browser: {MENDS}")
-            pytest.skip(f"NO BROWSER, so the page is not tested: {MENDS}")
+                pytest.fail(f"no browser: {INSTALL_HINT}")
+            pytest.skip(f"NO BROWSER, so the page is not tested: {INSTALL_HINT}")
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
         try:
             yield browser

@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.browser.chromium import chromium
-from tests.browser.page import Open, own
+from tests.browser.page import Open, is_own_url
 from tests.support.harness import ServerProcess
 
 
@@ -42,8 +42,8 @@ async def opened(browser: Browser, server: ServerProcess) -> AsyncIterator[Open]
         context = await browser.new_context(base_url=server.url, **options)
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda told: complaints.append(told.text) if "Content Security" in told.text else None)
-        page.on("request", lambda asked: None if own(asked.url, server) else complaints.append(asked.url))
+        page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
+        page.on("request", lambda sent: None if is_own_url(sent.url, server) else complaints.append(sent.url))
         await page.goto(path)
         return page
 

@@ -10,11 +10,11 @@ from playwright.async_api import BrowserContext, Locator, Page, WebSocketRoute, 
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, rest_client
 
 Open = Callable[..., Awaitable[Page]]
-"""Opens a path in a profile of its own; takes the options of a Playwright context."""
+"""Opens a path in a new profile, with the options of a Playwright context."""
 
 SECOND = 1000 * UNIT
 
-_HOLD_UP = """async () => {
+_BLOCK_STORE = """async () => {
   for (const { name } of await indexedDB.databases()) {
     if (!name.startsWith("%s")) continue;
     const opening = indexedDB.open(name);
@@ -24,19 +24,19 @@ _HOLD_UP = """async () => {
     again();
   }
 }"""
-HOLD_UP = _HOLD_UP % ("text-", "updates", "updates")
-"""Keeps the browser from storing what is typed into the texts of the page from now on."""
+BLOCK_UPDATES = _BLOCK_STORE % ("text-", "updates", "updates")
+"""Blocks the storage of text updates in the browser from now on."""
 
-HOLD_UP_DRAFTS = _HOLD_UP % ("notes", "drafts", "drafts")
-"""Keeps the browser from storing or deleting drafts from now on, until the page goes."""
+BLOCK_DRAFTS = _BLOCK_STORE % ("notes", "drafts", "drafts")
+"""Blocks the storage and deletion of drafts in the browser until the page is closed."""
 
-NOTED = "Object.keys(localStorage).filter((key) => key.startsWith('left:'))"
-"""Where the page has last letters that the browser has not stored."""
+UNSTORED_TEXT_KEYS = "Object.keys(localStorage).filter((key) => key.startsWith('left:'))"
+"""The keys under which the page keeps its latest text that is not in IndexedDB yet."""
 
-expect.set_options(timeout=20 * SECOND)  # ends only what fails: four tests share two cores
+expect.set_options(timeout=20 * SECOND)  # generous, because four tests share two cores
 
 
-async def make(server: ServerProcess, *notes: Json) -> list[Json]:
+async def create_notes(server: ServerProcess, *notes: Json) -> list[Json]:
     """Create notes over REST."""
     async with rest_client(server.url) as rest:
         return [(await rest.post("/notes/", json=note)).json() for note in notes]
@@ -49,7 +49,7 @@ async def read_note(server: ServerProcess, id: int = 1) -> Json:
         return note
 
 
-async def holds(server: ServerProcess, id: int, text: str, within: float = 5.0) -> None:
+async def wait_for_content(server: ServerProcess, id: int, text: str, within: float = 5.0) -> None:
     """Wait until a note has a text. Typed text is stored within a second."""
 
     async def there() -> bool:
@@ -67,7 +67,7 @@ class Cable:
         self._whole = True
 
     @classmethod
-    async def lay(cls, context: BrowserContext) -> Cable:
+    async def install(cls, context: BrowserContext) -> Cable:
         """Route all new connections of the browser through the cable."""
         cable = cls(context)
         await context.route_web_socket(re.compile(r"/(ws|sync)\b"), cable._connect)
@@ -88,7 +88,7 @@ class Cable:
             await socket.close(code=1001)
         self._open.clear()
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         """Restore the network."""
         self._whole = True
         await self._context.set_offline(False)
@@ -109,11 +109,11 @@ def light(page: Page, state: str) -> Locator:
     return page.locator(f'.light[data-state="{state}"]')
 
 
-async def saved(page: Page) -> None:
+async def wait_until_saved(page: Page) -> None:
     """Wait until all text is on the server."""
     await expect(light(page, "saved")).to_be_visible()
 
 
-def own(url: str, server: ServerProcess) -> bool:
+def is_own_url(url: str, server: ServerProcess) -> bool:
     """Return whether an address belongs to the server of the page."""
     return url.startswith((server.url, "data:", "blob:"))

@@ -31,7 +31,7 @@ def server(module_settings: Settings) -> Iterator[ServerProcess]:
 
 
 @asynccontextmanager
-async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.AsyncClient]:
+async def signed_in_client(server: ServerProcess, name: str) -> AsyncIterator[httpx.AsyncClient]:
     """Return an HTTP client of a user, who signs up first if necessary."""
     async with rest_client(server.url) as rest:
         # With a separate address, because sign-ins are limited per address.
@@ -43,7 +43,7 @@ async def program(server: ServerProcess, name: str) -> AsyncIterator[httpx.Async
         yield rest
 
 
-async def shared(rest: httpx.AsyncClient, note: Json, **access: object) -> Json:
+async def create_shared_note(rest: httpx.AsyncClient, note: Json, **access: object) -> Json:
     """Create a note, and share it."""
     made = (await rest.post("/notes/", json=note)).json()
     answer = await rest.put(f"/notes/{made['id']}/access", json=access)

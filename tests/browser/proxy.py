@@ -13,8 +13,8 @@ from typing import Literal
 Sync = Literal["pass", "404", "403", "silent", "hang", "brief"]
 """How ``/sync`` is treated.
 
-pass: like everything else. 404, 403: refused. silent: the handshake is accepted, then nothing comes. hang: no answer at
-all. brief: cut shortly after the handshake.
+pass: like all other paths. 404, 403: refused. silent: the handshake is accepted, then nothing is sent. hang: no
+response. brief: aborted shortly after the handshake.
 """
 
 REQUEST_LINE = re.compile(rb"^([A-Z]+) (\S+) HTTP/1\.1\r\n")
@@ -23,14 +23,14 @@ BRIEF_SECONDS = 0.05
 
 @dataclass
 class Proxy:
-    """Passes one request per connection to a server, and treats ``/sync`` as it is set to.
+    """Passes one request per connection to a server, and treats ``/sync`` as configured.
 
     Attributes:
         target: Port of the server.
         prefix: Path prefix that requests must have; others are answered with 404.
-        strip: Whether the prefix is taken off.
-        sync: How ``/sync`` is treated, also on connections that are open; a change cuts those that are.
-        websockets: Whether WebSockets are passed at all; else they are answered with 404.
+        strip: Whether the prefix is removed.
+        sync: How ``/sync`` is treated. :meth:`set_sync` aborts the open connections.
+        websockets: Whether WebSockets are passed. Otherwise they are answered with 404.
         attempts: Number of requests for ``/sync``.
     """
 
@@ -49,7 +49,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}{self.prefix}"
 
     def set_sync(self, sync: Sync) -> None:
-        """Treat ``/sync`` differently from now on, and cut the connections that are open."""
+        """Treat ``/sync`` differently from now on, and abort the open connections."""
         self.sync = sync
         for writer in self._open:
             writer.transport.abort()
@@ -59,7 +59,7 @@ class Proxy:
         try:
             await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # either side is gone
+            pass  # either side has closed the connection
         finally:
             self._open.discard(writer)
             await _closed(writer, abort=self.sync != "pass")
@@ -89,7 +89,7 @@ class Proxy:
             return
         if self.strip:
             head = head.replace(request[2], inner.encode(), 1)
-        if not upgrade:  # one request per connection: the next one is checked, too
+        if not upgrade:  # one request per connection, so that each request is checked
             head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head[:-2]) + b"Connection: close\r\n\r\n"
         await self._relay(head, reader, writer, self.sync if is_sync else "pass")
 
@@ -119,7 +119,7 @@ class Proxy:
 
 
 async def _closed(writer: asyncio.StreamWriter, *, abort: bool) -> None:
-    """Close a connection, and wait until it is: it would be left to the garbage collector otherwise."""
+    """Close a connection, and wait until it is closed, so that no open transport is garbage-collected."""
     writer.transport.abort() if abort else writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -142,7 +142,8 @@ async def proxy(target: int, **options: str | bool) -> AsyncIterator[Proxy]:
         task = asyncio.get_running_loop().create_task(between.handle(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())  # cancelled at once, it was never begun
+        # A task that is cancelled before it starts does not close the connection.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     listener = await asyncio.start_server(connected, "127.0.0.1", 0)
     between.port = listener.sockets[0].getsockname()[1]

@@ -9,12 +9,12 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, editor, light, make, saved, title
+from tests.browser.page import Open, create_notes, editor, light, title, wait_until_saved
 from tests.support.harness import ServerProcess, note_in, rest_client
 
 
-async def test_phone_shows_one_thing_at_a_time(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("On the phone", content="# Heading"))
+async def test_phone_layout_shows_one_pane_at_a_time(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("On the phone", content="# Heading"))
     page = await opened(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     await page.get_by_role("link", name="On the phone").tap()
     await expect(page.locator(".sidebar")).to_be_hidden()
@@ -30,9 +30,11 @@ async def test_phone_shows_one_thing_at_a_time(opened: Open, server: ServerProce
 
 
 @pytest.mark.parametrize("width", [1280, 380])
-async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: ServerProcess, width: int) -> None:
+async def test_all_views_have_no_serious_accessibility_violations(
+    browser: Browser, server: ServerProcess, width: int
+) -> None:
     text = "# Heading\n\n[link](https://example.org) `code`\n\nold words"
-    await make(server, note_in("Title", content=text, tags=["tag"]), note_in("Gone"), note_in("Doomed"))
+    await create_notes(server, note_in("Title", content=text, tags=["tag"]), note_in("Gone"), note_in("Doomed"))
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": text.replace("link", "other link")})
         await rest.delete("/notes/2/")
@@ -43,18 +45,18 @@ async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: Serv
         await context.add_init_script("localStorage.setItem('mode', 'both')")
         page = await context.new_page()
         walked = []
-        async for view in _walk(page, rest):
+        async for view in _visit_views(page, rest):
             walked.append(view)
             await page.emulate_media(color_scheme="light")
             assert await serious(page) == [], view
-            # Of what axe looks at, the other colours change the contrast only.
+            # The dark theme can change only the contrast.
             await page.emulate_media(color_scheme="dark")
             assert await serious(page, runOnly=["color-contrast"]) == [], f"{view}, dark"
     assert len(walked) == len(set(walked)) == 17
 
 
-async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
-    """Goes to everything that can be seen, one after the other."""
+async def _visit_views(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
+    """Open all views one after the other, and yield their names."""
     row = page.locator(".row", has_text="Title")
     await page.goto("/")
     await expect(row).to_be_visible()
@@ -102,10 +104,10 @@ async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
 
     await page.locator(".row", has_text="Doomed").click()
     await editor(page).press_sequentially("unsent")
-    await saved(page)
+    await wait_until_saved(page)
     await rest.delete("/notes/3/")
     await expect(page.get_by_role("button", name="Restore it")).to_be_visible()
-    yield "deleted under the fingers"
+    yield "note deleted while open"
     await page.goto("/n/99")
     await expect(page.get_by_text("This note is not there")).to_be_visible()
     yield "missing"
@@ -120,7 +122,7 @@ async def _walk(page: Page, rest: httpx.AsyncClient) -> AsyncIterator[str]:
     await expect(page.get_by_role("region", name="Conflict")).to_be_visible()
     yield "conflict"
     await page.get_by_role("button", name="Keep mine").click()
-    await saved(page)
+    await wait_until_saved(page)
     await page.get_by_role("button", name="Delete", exact=True).click()
     await expect(page.get_by_role("button", name="Undo")).to_be_visible()
     yield "notice"
@@ -143,12 +145,12 @@ MOVING = """() => {
 """Returns the elements that move, or would move if they changed."""
 
 
-async def test_nothing_moves_for_whom_that_is_too_much(opened: Open, server: ServerProcess) -> None:
-    await make(server, *(note_in(f"Note {number}") for number in range(5)))
+async def test_reduced_motion_disables_animations_and_transitions(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, *(note_in(f"Note {number}") for number in range(5)))
     moving = await opened("/n/1")
     await expect(title(moving)).to_have_value("Note 0")
     await expect(moving.locator(".row")).to_have_count(5)
-    assert any("::before" in one for one in await moving.evaluate(MOVING))  # it would be noticed
+    assert any("::before" in element for element in await moving.evaluate(MOVING))  # the script detects motion
 
     still = await opened("/n/1", reduced_motion="reduce")
     await expect(title(still)).to_have_value("Note 0")
@@ -168,8 +170,8 @@ async def test_nothing_moves_for_whom_that_is_too_much(opened: Open, server: Ser
     assert await still.evaluate(MOVING) == []
 
 
-async def test_cursor_does_not_blink_for_whom_that_is_too_much(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in())
+async def test_reduced_motion_stops_the_cursor_from_blinking(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in())
     page = await opened("/n/1", reduced_motion="reduce")
     await editor(page).press_sequentially("words")
     await expect(page.locator(".cm-focused .cm-cursor")).to_be_visible()

@@ -12,14 +12,14 @@ from pymongo.database import Database
 
 from realtime.settings import Settings
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, editor, light, saved, title
-from tests.browser.people import button, menu, program, server, shared, sign_in, sign_up
+from tests.browser.page import Open, editor, light, title, wait_until_saved
+from tests.browser.people import button, create_shared_note, menu, server, sign_in, sign_up, signed_in_client
 from tests.support.accounts import PASSWORD, bearer
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 
-KEPT = """async () => [
+STORED_TEXT = """async () => [
   ...Object.keys(localStorage).filter((key) => key.includes("/")),
   ...(await indexedDB.databases()).map(({ name }) => name).filter((name) => name.startsWith("text-")),
   ...await new Promise((done) => {
@@ -31,33 +31,33 @@ KEPT = """async () => [
     };
   }),
 ]"""
-"""All that the page keeps of somebody's words in the browser."""
+"""Returns the names of all stored text of the user in the browser."""
 
 
 async def _cookies(page: Page) -> set[str]:
-    """The names of the cookies of a browser."""
+    """Return the names of the cookies of a browser."""
     return {cookie.get("name", "") for cookie in await page.context.cookies()}
 
 
 @pytest.fixture
 def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """The database of the server."""
+    """Return the database of the server."""
     with MongoClient[Json](module_settings.mongo_url) as client:
         yield client[module_settings.database]
 
 
-async def _writes(page: Page, text: str) -> int:
-    """A new note by keyboard; answers with its number."""
+async def _write_note(page: Page, text: str) -> int:
+    """Create a note with the keyboard, and return its id."""
     await page.get_by_role("button", name="New note").click()
     await title(page).fill("A note of mine")
     await page.wait_for_url("**/n/*")
     await editor(page).click()
     await page.keyboard.type(text)
-    await saved(page)
+    await wait_until_saved(page)
     return int(page.url.rpartition("/")[2])
 
 
-async def test_signs_up_writes_and_leaves_nothing_behind(opened: Open) -> None:
+async def test_sign_out_deletes_the_stored_text_of_the_user(opened: Open) -> None:
     page = await opened("/account")
     await page.get_by_role("button", name="Make an account").click()
     await page.get_by_label("Name", exact=True).fill("max")
@@ -70,26 +70,26 @@ async def test_signs_up_writes_and_leaves_nothing_behind(opened: Open) -> None:
     await expect(field).to_have_attribute("type", "text")
     await field.fill(PASSWORD)
     await field.press("Enter")
-    await expect(page.get_by_role("heading", name="Your account: max")).to_be_visible()  # where one wanted to go
-    await _writes(page, "words")
-    assert await page.evaluate(KEPT) != []
+    await expect(page.get_by_role("heading", name="Your account: max")).to_be_visible()  # the requested page
+    await _write_note(page, "words")
+    assert await page.evaluate(STORED_TEXT) != []
     await menu(page, "Sign out")
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     await expect(page.get_by_text("A note of mine")).to_have_count(0)
-    assert await page.evaluate(KEPT) == []
+    assert await page.evaluate(STORED_TEXT) == []
     await sign_in(page, "max", "wrong horse battery staple")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
     await sign_in(page, "MAX")
     await expect(page.locator(".row", has_text="A note of mine")).to_be_visible()
 
 
-async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess) -> None:
+async def test_unsent_text_is_kept_until_the_user_signs_in_again(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "ann")
-    id = await _writes(page, "before")
+    id = await _write_note(page, "before")
     other = await page.context.new_page()
     await other.goto("/")
     await expect(other.locator(".row")).to_have_count(1)
-    async with program(server, "ann") as rest:
+    async with signed_in_client(server, "ann") as rest:
         await page.route("**/notes/*/?base_version=*", lambda route: route.abort())
         await title(page).fill("A title that waits")
         await expect(light(page, "offline")).to_be_visible()
@@ -98,8 +98,8 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
         await expect(page.get_by_text("What you typed is kept")).to_be_visible()
         await expect(page.get_by_text("A title that waits")).to_have_count(0)
         assert (await rest.get(f"/notes/{id}/")).json()["title"] == "A note of mine"
-        # Somebody else, in another tab of the same browser: nothing of ann's is to be seen, or sent.
-        async with program(server, "ben"):
+        # Another user in another tab of the same browser: no text of ann is shown or sent.
+        async with signed_in_client(server, "ben"):
             pass
         await expect(other.get_by_text("You are signed out here")).to_be_visible()
         await sign_in(other, "ben")
@@ -108,8 +108,8 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
             await expect(tab.locator(".row")).to_have_count(0)
             await expect(tab.get_by_text("A title that waits")).to_have_count(0)
         await page.unroute("**/notes/*/?base_version=*")
-        # Ben signs out: the links of the browser go, but not what it keeps for ann.
-        link = (await shared(rest, note_in("By link"), link="viewer"))["link"]["token"]
+        # Ben signs out: the links of the browser are deleted, but not the text stored for ann.
+        link = (await create_shared_note(rest, note_in("By link"), link="viewer"))["link"]["token"]
         opened_link = await other.request.post("/auth/links", data={"token": link})
         assert opened_link.status == 200
         assert "realtime-links" in await _cookies(other)
@@ -126,12 +126,12 @@ async def test_words_wait_for_who_typed_them(opened: Open, server: ServerProcess
         await eventually(sent)
 
 
-async def test_goes_on_in_place_as_the_same_person(opened: Open, server: ServerProcess) -> None:
+async def test_page_after_signing_in_again_continues_without_a_reload(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "eve")
-    id = await _writes(page, "one")
+    id = await _write_note(page, "one")
     await page.evaluate("globalThis.sameDocument = true")
-    async with program(server, "eve") as rest:
-        await page.route("**/auth/me", lambda route: route.abort())  # until then it does not know
+    async with signed_in_client(server, "eve") as rest:
+        await page.route("**/auth/me", lambda route: route.abort())  # the page cannot notice that the session has ended
         await rest.delete("/auth/sessions")
         await expect(light(page, "refused")).to_be_visible()
         await page.keyboard.type(" two")
@@ -141,16 +141,16 @@ async def test_goes_on_in_place_as_the_same_person(opened: Open, server: ServerP
         await expect(page.get_by_label("Name", exact=True)).to_have_value("eve")
         await page.get_by_label("Password", exact=True).fill(PASSWORD)
         await page.keyboard.press("Enter")
-        await saved(page)
+        await wait_until_saved(page)
         assert await page.evaluate("globalThis.sameDocument")
         await expect(editor(page)).to_have_text("one two")
         note = (await rest.get(f"/notes/{id}/")).json()
         assert note["title"] == "Other title"
 
 
-async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -> None:
+async def test_account_pages_manage_sessions_tokens_and_users(opened: Open, server: ServerProcess) -> None:
     page = await opened("/account")
-    async with program(server, "root") as rest:
+    async with signed_in_client(server, "root") as rest:
         await sign_in(page, "root")
         sessions = page.get_by_role("region", name="Where you are signed in").get_by_role("listitem")
         await expect(sessions.get_by_text("this one")).to_have_count(1)
@@ -165,7 +165,7 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
         await page.get_by_role("button", name="Revoke <img").click()
         await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
         assert (await rest.get("/auth/me", headers=bearer(token))).status_code == 401
-    async with program(server, "moe") as moe:
+    async with signed_in_client(server, "moe") as moe:
         await menu(page, "People")
         await page.get_by_role("button", name="Disable moe").click()
         await expect(page.get_by_role("button", name="Enable moe")).to_be_visible()
@@ -179,7 +179,7 @@ async def test_sessions_tokens_and_people(opened: Open, server: ServerProcess) -
     await expect(page.locator("tbody tr")).to_contain_text("sign-up")
 
 
-async def test_page_asks_for_the_password_and_repeats_the_request(
+async def test_sensitive_request_is_repeated_after_password_confirmation(
     opened: Open, server: ServerProcess, mongo: Database[Json]
 ) -> None:
     page = await sign_up(opened, "pam")
@@ -200,7 +200,7 @@ async def test_page_asks_for_the_password_and_repeats_the_request(
     await dialog.get_by_role("button", name="Confirm", exact=True).click()
     await expect(page.get_by_label("The new token", exact=True)).to_have_value(re.compile("rt_"))
     await expect(dialog).to_have_count(0)
-    async with program(server, "pia"):
+    async with signed_in_client(server, "pia"):
         pass
     note = await (await page.request.post("/notes/", data=note_in("To give away"))).json()
     mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
@@ -217,7 +217,7 @@ async def test_page_asks_for_the_password_and_repeats_the_request(
     assert (access["owner"], access["role"]) == ("pia", "editor")
 
 
-async def test_new_password_revokes_api_tokens_unless_that_is_unchecked(opened: Open, server: ServerProcess) -> None:
+async def test_password_change_revokes_api_tokens_unless_unchecked(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "pat")
     await menu(page, "Your account")
     for number, kept in ((1, True), (2, False)):
@@ -231,15 +231,15 @@ async def test_new_password_revokes_api_tokens_unless_that_is_unchecked(opened: 
         await expect(box).to_be_checked()
         await box.set_checked(not kept)
         await button(page, "Change it").click()
-        told = "All other sessions have ended" + ("" if kept else ", and all API tokens are revoked")
-        await expect(page.locator(".notice")).to_have_text(f"The password is changed. {told}")
+        message = "All other sessions have ended" + ("" if kept else ", and all API tokens are revoked")
+        await expect(page.locator(".notice")).to_have_text(f"The password is changed. {message}")
         await expect(page.get_by_role("button", name="Revoke backup")).to_have_count(1 if kept else 0)
         async with rest_client(server.url) as rest:
             assert (await rest.get("/auth/me", headers=bearer(token))).status_code == (200 if kept else 401)
         await box.set_checked(True)
 
 
-async def test_administrator_changes_roles_invites_and_accounts(opened: Open, server: ServerProcess) -> None:
+async def test_administrator_can_change_roles_invites_and_accounts(opened: Open, server: ServerProcess) -> None:
     root = await opened("/people")
     await sign_in(root, "root")
     quin = await sign_up(opened, "quin")
@@ -247,7 +247,7 @@ async def test_administrator_changes_roles_invites_and_accounts(opened: Open, se
     await root.reload()
     await root.get_by_role("button", name="Make administrator quin").click()
     await expect(root.get_by_role("button", name="Take administrator role from quin")).to_be_visible()
-    # The page of the user whose role changes follows at once.
+    # The page of this user shows the new role immediately.
     await quin.get_by_label("More").click()
     await expect(quin.locator(".menu").get_by_text("People")).to_be_visible()
     await root.get_by_role("button", name="Take administrator role from quin").click()
@@ -274,9 +274,9 @@ async def test_administrator_changes_roles_invites_and_accounts(opened: Open, se
     assert (await (await root.request.get(f"/notes/{note['id']}/access")).json())["owner"] == "root"
 
 
-async def test_user_deletes_the_own_account(opened: Open, server: ServerProcess) -> None:
+async def test_user_can_delete_their_own_account(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "rob")
-    await _writes(page, "words")
+    await _write_note(page, "words")
     await menu(page, "Your account")
     await page.get_by_role("button", name="Delete your account…").click()
     dialog = page.get_by_role("dialog", name="Delete your account")
@@ -285,7 +285,7 @@ async def test_user_deletes_the_own_account(opened: Open, server: ServerProcess)
     await page.get_by_role("button", name="Delete your account…").click()
     await dialog.get_by_role("button", name="Delete the account").click()
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    assert await page.evaluate(KEPT) == []
+    assert await page.evaluate(STORED_TEXT) == []
     await sign_in(page, "rob")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
 
@@ -313,14 +313,14 @@ async def test_failed_sign_ins_are_shown_until_they_are_dismissed(opened: Open, 
     await expect(line).to_have_count(0)
 
 
-async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: ServerProcess) -> None:
+async def test_account_views_have_no_serious_accessibility_violations(browser: Browser, server: ServerProcess) -> None:
     context = await browser.new_context(
         base_url=server.url, viewport={"width": 320, "height": 640}, reduced_motion="reduce", bypass_csp=True
     )
     await context.add_init_script(path=AXE)
     page = await context.new_page()
 
-    async def looked_at() -> None:
+    async def check_accessibility() -> None:
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
             assert await serious(page) == []
@@ -329,25 +329,25 @@ async def test_nothing_serious_is_in_anybodys_way(browser: Browser, server: Serv
     await page.goto("/account")
     await sign_in(page, "root", "wrong horse battery staple")
     await expect(page.get_by_role("alert")).to_be_visible()
-    await looked_at()
+    await check_accessibility()
     await sign_in(page, "root")
     await button(page, "Make a token").wait_for()
     await page.get_by_label("What it is for").fill("backup")
     await button(page, "Make a token").click()
     await page.get_by_label("The new token", exact=True).wait_for()
-    await looked_at()
+    await check_accessibility()
     await menu(page, "People")
     await page.locator("tbody tr").first.wait_for()
-    await looked_at()
-    async with program(server, "vi") as vi:
-        other = await shared(vi, note_in("Of vi"), members=[{"name": "root", "role": "viewer"}])
+    await check_accessibility()
+    async with signed_in_client(server, "vi") as vi:
+        other = await create_shared_note(vi, note_in("Of vi"), members=[{"name": "root", "role": "viewer"}])
     note = await (await page.request.post("/notes/", data=note_in("Shared"))).json()
     access = {"members": [{"name": "vi", "role": "viewer"}], "link": "viewer"}
     await page.request.put(f"/notes/{note['id']}/access", data=access)
     await page.goto(f"/n/{note['id']}")
     await page.get_by_role("button", name="Share").click()
     await page.get_by_label("The link", exact=True).wait_for()
-    await looked_at()
+    await check_accessibility()
     await page.goto(f"/n/{other['id']}")
     await expect(page.get_by_text("Read only")).to_be_visible()
-    await looked_at()
+    await check_accessibility()

@@ -5,14 +5,25 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.page import SECOND, Cable, Open, editor, holds, light, make, read_note, saved, title
+from tests.browser.page import (
+    SECOND,
+    Cable,
+    Open,
+    create_notes,
+    editor,
+    light,
+    read_note,
+    title,
+    wait_for_content,
+    wait_until_saved,
+)
 from tests.support.harness import ServerProcess, note_in, rest_client
 
 
-async def test_offline_words_are_merged_with_those_of_others(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Title", content="one\ntwo\nthree\n"))
+async def test_offline_text_is_merged_with_remote_changes(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Title", content="one\ntwo\nthree\n"))
     page = await opened()
-    cable = await Cable.lay(page.context)
+    cable = await Cable.install(page.context)
     await page.goto("/n/1")
     await expect(editor(page)).to_contain_text("three")
     await cable.cut()
@@ -21,16 +32,18 @@ async def test_offline_words_are_merged_with_those_of_others(opened: Open, serve
     await expect(light(page, "offline")).to_be_visible()
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": "ONE\ntwo\nthree\n", "title": "Other title"})
-    await cable.mend()
+    await cable.restore()
     await expect(light(page, "saved")).to_be_visible(timeout=25 * SECOND)
     await expect(title(page)).to_have_value("Other title")
     await expect(editor(page)).to_contain_text("ONE")
-    await holds(server, 1, "ONE\ntwo\nthree\nfour")
+    await wait_for_content(server, 1, "ONE\ntwo\nthree\nfour")
 
 
 @pytest.mark.parametrize(("choice", "becomes"), [("Keep mine", "My title"), ("Take theirs", "Their title")])
-async def test_conflict_shows_both_and_asks(opened: Open, server: ServerProcess, choice: str, becomes: str) -> None:
-    await make(server, note_in("Old title", content="old words"))
+async def test_title_conflict_shows_both_versions_and_applies_the_choice(
+    opened: Open, server: ServerProcess, choice: str, becomes: str
+) -> None:
+    await create_notes(server, note_in("Old title", content="old words"))
     page = await opened("/n/1")
     await expect(title(page)).to_have_value("Old title")
     await page.context.set_offline(True)
@@ -46,6 +59,6 @@ async def test_conflict_shows_both_and_asks(opened: Open, server: ServerProcess,
     await expect(panel).to_contain_text("Their title")
     assert (await read_note(server))["title"] == "Their title"
     await panel.get_by_role("button", name=choice).click()
-    await saved(page)
+    await wait_until_saved(page)
     note = await read_note(server)
     assert (note["title"], note["description"], note["tags"]) == (becomes, "My description", ["theirs"])

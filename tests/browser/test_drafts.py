@@ -1,4 +1,4 @@
-"""Unsaved text: nothing that happens to a page loses it."""
+"""Unsaved text survives reloads, closed tabs, restarts, and deletions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.chromium import ELSEWHERE
 from tests.browser.page import (
-    HOLD_UP,
-    HOLD_UP_DRAFTS,
-    NOTED,
+    BLOCK_DRAFTS,
+    BLOCK_UPDATES,
     SECOND,
+    UNSTORED_TEXT_KEYS,
     Cable,
     Open,
+    create_notes,
     editor,
-    holds,
     light,
-    make,
     read_note,
-    saved,
     title,
+    wait_for_content,
+    wait_until_saved,
 )
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 
-async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: ServerProcess) -> None:
+async def test_text_typed_while_a_new_note_is_created_is_saved(opened: Open, server: ServerProcess) -> None:
     page = await opened("/ping")
     loaded, answered = asyncio.Event(), asyncio.Event()
 
@@ -41,7 +41,7 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
     await expect(page.get_by_role("button", name="New note")).to_be_visible()
     await page.route("**/notes/", hold)
     await page.keyboard.press("n")
-    async with page.expect_request(lambda asked: asked.method == "POST"):
+    async with page.expect_request(lambda request: request.method == "POST"):
         await page.keyboard.type("New note")
         for _ in range(3):
             await page.keyboard.press("Tab")
@@ -59,21 +59,21 @@ async def test_new_note_is_typed_on_while_it_is_saved(opened: Open, server: Serv
         "Words typed before the editor is there, before it is sent, while it is on its way, and while the answer comes"
     )
     await expect(page).to_have_url(re.compile(r"/n/1$"))
-    await saved(page)
+    await wait_until_saved(page)
     await expect(editor(page)).to_be_focused()
-    await holds(server, 1, words)
+    await wait_for_content(server, 1, words)
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": f"others {words}"})
     await expect(editor(page)).to_have_text(f"others {words}")
 
 
-async def test_discarded_draft_stays_gone_when_the_page_goes_at_once(opened: Open) -> None:
+async def test_discarded_draft_stays_deleted_after_immediate_navigation(opened: Open) -> None:
     page = await opened()
     await page.keyboard.press("n")
     await expect(title(page)).to_be_focused()
     await page.keyboard.type("No")
     await expect(page.get_by_role("alert")).to_contain_text("at least 3 characters")
-    await page.evaluate(HOLD_UP_DRAFTS)
+    await page.evaluate(BLOCK_DRAFTS)
     await page.get_by_role("button", name="Discard").click()
     for _ in range(2):
         await page.goto("/")
@@ -82,7 +82,7 @@ async def test_discarded_draft_stays_gone_when_the_page_goes_at_once(opened: Ope
         await expect(page.locator(".row")).to_have_count(0)
 
 
-async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, server: ServerProcess) -> None:
+async def test_remote_change_before_the_first_sync_is_merged(opened: Open, server: ServerProcess) -> None:
     page = await opened()
     reachable = asyncio.Event()
 
@@ -95,25 +95,23 @@ async def test_others_change_a_new_note_before_its_text_is_shared(opened: Open, 
     await page.route_web_socket(re.compile("/sync/"), join)
     await page.keyboard.press("n")
     await editor(page).press_sequentially("mine")
-    await title(page).fill("New note")  # now it is sent, with all of its text
+    await title(page).fill("New note")  # now the note is created with its text
     await expect(page).to_have_url(re.compile(r"/n/1$"))
-    await saved(page)
+    await wait_until_saved(page)
     await editor(page).focus()
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"content": "others and mine"})
     await expect(editor(page)).to_have_text("others and mine")
     await page.keyboard.type(" and more")
     reachable.set()
-    # The longer it was out of reach, the longer until it is tried again.
-    await holds(server, 1, "others and mine and more", within=25)
-    await saved(page)
+    # The delay before the next attempt grows with each failed attempt.
+    await wait_for_content(server, 1, "others and mine and more", within=25)
+    await wait_until_saved(page)
 
 
-async def test_server_that_restarts_under_unsent_words_loses_none(
-    browser: Browser, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_unsent_text_survives_a_server_restart(browser: Browser, serve: Callable[..., ServerProcess]) -> None:
     server = serve()
-    await make(server, note_in("Title", content="before\n"))
+    await create_notes(server, note_in("Title", content="before\n"))
     page = await browser.new_page(base_url=server.url)
     await page.goto("/n/1")
     await expect(editor(page)).to_have_text("before")
@@ -123,33 +121,33 @@ async def test_server_that_restarts_under_unsent_words_loses_none(
     await expect(light(page, "offline")).to_have_text("Offline – 1 change waiting")
     server.start()
     await expect(light(page, "saved")).to_be_visible(timeout=25 * SECOND)
-    await holds(server, 1, "before\ntyped while it was away")
+    await wait_for_content(server, 1, "before\ntyped while it was away")
 
 
-async def test_unsent_words_survive_a_reload_and_a_closed_tab(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Title", content="before\n"), note_in("Other"))
+async def test_unsent_text_survives_a_reload_and_a_closed_tab(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Title", content="before\n"), note_in("Other"))
     page = await opened()
-    await _survives(page, await Cable.lay(page.context), server)
+    await _check_unsent_text_survives(page, await Cable.install(page.context), server)
 
 
-async def test_unsent_words_survive_without_a_secure_context(
+async def test_unsent_text_survives_without_a_secure_context(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
     server = serve(allow_public=True)
-    await make(server, note_in("Title", content="before\n"), note_in("Other"))
+    await create_notes(server, note_in("Title", content="before\n"), note_in("Other"))
     context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))
     page = await context.new_page()
     await page.goto("/")
     assert await page.evaluate("[isSecureContext, typeof navigator.locks, typeof crypto.randomUUID]") == [
         *(False, "undefined", "undefined")
     ]
-    await _survives(page, await Cable.lay(context), server)
+    await _check_unsent_text_survives(page, await Cable.install(context), server)
 
 
-async def _survives(page: Page, cable: Cable, server: ServerProcess) -> None:
+async def _check_unsent_text_survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     await page.goto("/n/1")
     await expect(editor(page)).to_have_text("before")
-    await saved(page)
+    await wait_until_saved(page)
 
     async def refuse(route: Route) -> None:
         await (route.abort() if route.request.method in ("PATCH", "POST") else route.continue_())
@@ -157,49 +155,49 @@ async def _survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     context = page.context
     await context.route("**/notes/**", refuse)
     await cable.cut()
-    await context.set_offline(False)  # pages can be had, but nothing can be written
+    await context.set_offline(False)  # pages can be loaded, but writes fail
     await editor(page).press("Control+End")
     await editor(page).press_sequentially("unsent")
     await title(page).fill("Unsent title")
     await expect(light(page, "offline")).to_have_text("Offline – 2 changes waiting")
-    page.on("dialog", lambda dialog: dialog.accept())  # the page warns of what is unsent
+    page.on("dialog", lambda dialog: dialog.accept())  # the page warns about unsent changes
     await page.reload()
     await expect(editor(page)).to_contain_text("unsent")
     await expect(title(page)).to_have_value("Unsent title")
     await page.close(run_before_unload=False)
 
     again = await context.new_page()
-    # Without locks only time tells that a tab is gone.
+    # Without the Web Locks API, a tab counts as closed after a timeout.
     await again.add_init_script("const now = Date.now; Date.now = () => now() + 31_000")
     await again.goto("/n/2")
     await expect(light(again, "offline")).to_have_text("Offline – 2 changes waiting")
     await context.unroute("**/notes/**")
-    await cable.mend()
+    await cable.restore()
     await expect(light(again, "saved")).to_be_visible(timeout=25 * SECOND)
-    await holds(server, 1, "before\nunsent")
+    await wait_for_content(server, 1, "before\nunsent")
     assert (await read_note(server))["title"] == "Unsent title"
 
 
-async def test_last_letters_survive_though_the_browser_has_not_stored_them(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Title", content="before "), note_in("Other"))
+async def test_text_not_yet_in_indexeddb_survives_reload_and_close(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Title", content="before "), note_in("Other"))
     page = await opened()
     context = page.context
-    cable = await Cable.lay(context)
+    cable = await Cable.install(context)
     await page.goto("/n/1")
     await expect(editor(page)).to_have_text("before ")
-    await saved(page)
+    await wait_until_saved(page)
     await cable.cut()
-    await context.set_offline(False)  # pages can be had
+    await context.set_offline(False)  # pages can be loaded
     page.on("dialog", lambda dialog: dialog.accept())
     text = "before "
     for word in ("reloaded ", "again "):
-        await page.evaluate(HOLD_UP)
+        await page.evaluate(BLOCK_UPDATES)
         await editor(page).press("Control+End")
         await editor(page).press_sequentially(word)
         await page.reload()
         text += word
         await expect(editor(page)).to_have_text(text)
-    await page.evaluate(HOLD_UP)
+    await page.evaluate(BLOCK_UPDATES)
     await editor(page).press("Control+End")
     await editor(page).press_sequentially("closed ")
     await page.close()
@@ -207,20 +205,20 @@ async def test_last_letters_survive_though_the_browser_has_not_stored_them(opene
     again = await context.new_page()
     await again.goto("/n/2")
     await expect(light(again, "offline")).to_have_text("Offline – 1 change waiting")
-    await cable.mend()
-    await saved(again)
-    await holds(server, 1, text + "closed ")
-    assert await again.evaluate(NOTED) == []
+    await cable.restore()
+    await wait_until_saved(again)
+    await wait_for_content(server, 1, text + "closed ")
+    assert await again.evaluate(UNSTORED_TEXT_KEYS) == []
 
 
-async def test_words_typed_right_before_they_could_go(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First"), note_in("Second"))
+async def test_text_typed_immediately_before_reload_or_delete_is_saved(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First"), note_in("Second"))
     page = await opened("/n/1")
     page.on("dialog", lambda dialog: dialog.accept())
     await editor(page).press_sequentially("typed before a reload")
     await page.reload()
     await expect(editor(page)).to_have_text("typed before a reload")
-    await saved(page)
+    await wait_until_saved(page)
     await page.get_by_role("link", name="Second").click()
     await expect(title(page)).to_have_value("Second")
     await editor(page).press_sequentially("typed before a deletion")
@@ -228,27 +226,27 @@ async def test_words_typed_right_before_they_could_go(opened: Open, server: Serv
     await page.get_by_role("button", name="Undo").click()
     await expect(title(page)).to_have_value("Second")
     await expect(editor(page)).to_have_text("typed before a deletion")
-    await saved(page)
-    await holds(server, 1, "typed before a reload")
-    await holds(server, 2, "typed before a deletion")
+    await wait_until_saved(page)
+    await wait_for_content(server, 1, "typed before a reload")
+    await wait_for_content(server, 2, "typed before a deletion")
 
 
-async def test_note_deleted_under_the_fingers_keeps_its_words(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Doomed"))
+async def test_note_deleted_while_open_keeps_the_typed_text(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Doomed"))
     page = await opened("/n/1")
     await editor(page).press_sequentially("before")
-    await saved(page)
+    await wait_until_saved(page)
     async with rest_client(server.url) as rest:
         await rest.delete("/notes/1/")
     await expect(page.get_by_role("alert")).to_contain_text("This note was deleted")
     await editor(page).press_sequentially(" and after")
     await page.get_by_role("button", name="Restore it").click()
-    await saved(page)
-    await holds(server, 1, "before and after")
+    await wait_until_saved(page)
+    await wait_for_content(server, 1, "before and after")
 
 
-async def test_leaving_with_unsent_words_warns(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in())
+async def test_leaving_with_unsent_text_shows_a_warning(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in())
     page = await opened("/n/1")
     await expect(title(page)).to_have_value("title")
     await page.context.set_offline(True)
@@ -264,8 +262,8 @@ async def test_leaving_with_unsent_words_warns(opened: Open, server: ServerProce
     await eventually(lambda: warned == ["beforeunload"])
 
 
-async def test_ten_tabs_share_nothing_that_breaks(opened: Open, server: ServerProcess) -> None:
-    await make(server, *(note_in(f"Note {number}", content="") for number in range(1, 11)))
+async def test_ten_tabs_with_different_notes_save_independently(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, *(note_in(f"Note {number}", content="") for number in range(1, 11)))
     first = await opened("/n/1")
     tabs = [first]
     for number in range(2, 11):
@@ -275,6 +273,6 @@ async def test_ten_tabs_share_nothing_that_breaks(opened: Open, server: ServerPr
     for number, tab in enumerate(tabs, 1):
         await editor(tab).fill(f"typed in tab {number}")
     for tab in tabs:
-        await saved(tab)
+        await wait_until_saved(tab)
     for number in range(1, 11):
-        await holds(server, number, f"typed in tab {number}")
+        await wait_for_content(server, number, f"typed in tab {number}")

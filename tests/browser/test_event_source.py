@@ -24,15 +24,15 @@ READY = "Math.min(...sources.map(({ ready }) => ready))"
 CONNECTING, OPENED, CLOSED = range(3)
 
 
-async def test_event_sources_come_back_after_a_restart_with_many_clients(
+async def test_event_sources_reconnect_after_a_restart_with_many_clients(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
-    """While the server is draining they were answered with 503, which an EventSource takes for final."""
+    """An EventSource does not reconnect after a 503, so a draining server must not send one."""
     server = serve(drain_seconds=2)
     page = await browser.new_page(base_url=server.url)
     await page.goto("/icon.svg")
     async with AsyncExitStack() as others:
-        for _ in range(100):  # so that draining takes its time
+        for _ in range(100):  # so that draining takes some time
             await others.enter_async_context(connect(server.ws, close_timeout=0.1))
         await page.evaluate(OPEN)
         await eventually(lambda: page.evaluate(f"{READY} === 1"))
@@ -42,7 +42,7 @@ async def test_event_sources_come_back_after_a_restart_with_many_clients(
     assert await page.evaluate(STATES) == [OPENED] * 3
 
 
-async def test_event_sources_over_the_accept_limit_come_back_later(
+async def test_event_sources_over_the_accept_limit_reconnect_later(
     browser: Browser, serve: Callable[..., ServerProcess]
 ) -> None:
     server = serve(max_connects_per_second=1)

@@ -14,11 +14,11 @@ from tests.support.harness import ServerProcess
 
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server without a user, where nobody else may sign up."""
+    """Start a server without users and with sign-up closed."""
     return serve(auth="accounts", sign_up="closed", password_memory=8)
 
 
-async def test_setup_link_makes_the_first_administrator(opened: Open, server: ServerProcess) -> None:
+async def test_setup_link_creates_the_first_administrator_once(opened: Open, server: ServerProcess) -> None:
     assert server.process is not None
     assert server.process.stdout is not None
     lines = [server.process.stdout.readline().decode() for _ in range(3)]
@@ -38,7 +38,7 @@ async def test_setup_link_makes_the_first_administrator(opened: Open, server: Se
     await fill(late, "late")
     await button(late, "Sign up").click()
     await expect(late.get_by_role("alert")).to_contain_text("This setup link is not valid")
-    # Into the address bar of a page that is open.
+    # A setup link that is pasted into the address bar of an open page.
     await stranger.evaluate("location.hash = '#setup=abc'")
     await expect(stranger.get_by_role("heading", name="Make an account")).to_be_visible()
     await expect(stranger).to_have_url(f"{server.url}/")

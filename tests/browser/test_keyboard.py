@@ -6,12 +6,12 @@ import re
 
 from playwright.async_api import expect
 
-from tests.browser.page import Open, editor, holds, make, read_note, saved, title
+from tests.browser.page import Open, create_notes, editor, read_note, title, wait_for_content, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in
 
 
-async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First note", content="apples"), note_in("Second note", content="pears"))
+async def test_notes_can_be_managed_by_keyboard_only(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First note", content="apples"), note_in("Second note", content="pears"))
     page = await opened()
     await expect(page.locator(".row").first).to_be_visible()
     keys = page.keyboard
@@ -37,8 +37,8 @@ async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> No
     await keys.press("Control+End")
     await keys.type(" and plums")
     await keys.press("Control+s")
-    await saved(page)
-    await holds(server, 1, "apples and plums")
+    await wait_until_saved(page)
+    await wait_for_content(server, 1, "apples and plums")
     await keys.press("Escape")
     await keys.press("h")
     await expect(page.get_by_role("heading", name="History of First note")).to_be_visible()
@@ -56,9 +56,9 @@ async def test_everything_by_keyboard(opened: Open, server: ServerProcess) -> No
     await expect(page).to_have_url(re.compile("/n/1"))
 
 
-async def test_a_key_in_the_moment_in_which_the_sheet_closes(opened: Open, server: ServerProcess) -> None:
-    """A closed dialog keeps the focus until the next frame: its box to tick must not swallow the key."""
-    await make(server, note_in())
+async def test_key_pressed_while_the_dialog_closes_is_handled(opened: Open, server: ServerProcess) -> None:
+    """A closed dialog keeps the focus until the next frame. Its checkbox must not consume the key."""
+    await create_notes(server, note_in())
     page = await opened()
     await expect(page.locator(".row").first).to_be_visible()
     await page.keyboard.press("?")
@@ -75,8 +75,8 @@ async def test_a_key_in_the_moment_in_which_the_sheet_closes(opened: Open, serve
     assert where == "/n/1"
 
 
-async def test_keys_without_ctrl_can_be_turned_off(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in())
+async def test_single_key_shortcuts_can_be_disabled(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in())
     page = await opened()
     await expect(page.locator(".row").first).to_be_visible()
     await page.keyboard.press("?")
@@ -97,8 +97,8 @@ async def test_keys_without_ctrl_can_be_turned_off(opened: Open, server: ServerP
     await expect(page).to_have_url(re.compile("/n/1$"))
 
 
-async def test_row_keeps_the_focus_wherever_the_list_goes(opened: Open, server: ServerProcess) -> None:
-    await make(server, *(note_in(f"Note {number:02}") for number in range(80)))
+async def test_focused_row_keeps_the_focus_while_scrolling(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, *(note_in(f"Note {number:02}") for number in range(80)))
     page = await opened()
     await expect(page.locator(".row").first).to_be_visible()
     await page.keyboard.press("/")

@@ -8,12 +8,12 @@ from playwright.async_api import expect
 from pymongo import MongoClient
 
 from realtime.settings import Settings
-from tests.browser.page import Open, make
+from tests.browser.page import Open, create_notes
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
-async def test_search_tags_and_order(opened: Open, server: ServerProcess) -> None:
-    await make(
+async def test_search_tags_and_order_change_the_list(opened: Open, server: ServerProcess) -> None:
+    await create_notes(
         server,
         note_in("Bananas", content="yellow fruit", tags=["fruit"]),
         note_in("Apples", content="red fruit", tags=["fruit", "red"]),
@@ -39,7 +39,7 @@ async def test_search_tags_and_order(opened: Open, server: ServerProcess) -> Non
 
 
 async def test_ten_thousand_notes_scroll_smoothly(opened: Open, server: ServerProcess, settings: Settings) -> None:
-    await make(server, note_in(content="text"))
+    await create_notes(server, note_in(content="text"))
     with MongoClient[Json](settings.mongo_url) as mongo:
         collection = mongo[settings.database].notes
         await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
@@ -53,23 +53,23 @@ async def test_ten_thousand_notes_scroll_smoothly(opened: Open, server: ServerPr
     await eventually(lambda: page.evaluate(TO_THE_END), within=20)
     await expect(page.locator("ol[aria-label='10000 notes']")).to_be_attached()
 
-    # Row by row: as much is made as comes into view, and no more.
+    # Row by row: only the rows that come into view are created.
     steps = await page.evaluate(SCROLL, [84 * (3000 + step) for step in range(60)])
     assert max(step["rows"] for step in steps) < ROWS
     assert max(step["made"] for step in steps[1:]) <= 2, steps
-    # Anywhere: all that is in view is there after a frame or two.
+    # Jumps: the view is filled after at most three frames.
     jumps = await page.evaluate(SCROLL, [84 * ((step * 3571) % 9900) for step in range(60)])
     assert max(jump["rows"] for jump in jumps) < ROWS
     assert max(jump["made"] for jump in jumps) < ROWS
     assert max(jump["blank"] for jump in jumps) <= 3, jumps
 
     async def smooth() -> bool:
-        """Whether frames take at most three times as long as those in which nothing happens."""
+        """Return whether frames take at most three times as long as idle frames."""
         idle = await page.evaluate(SCROLL, [0] * 30)
         busy = await page.evaluate(SCROLL, [84 * ((step * 3571) % 9900) for step in range(60)])
         return bool(_median(busy) <= 3 * _median(idle))
 
-    await eventually(smooth, within=20)  # others may have had the machine meanwhile
+    await eventually(smooth, within=20)  # other processes may slow down the machine
     await page.evaluate(SCROLL, [84 * 5000])
     await expect(page.locator(".row", has_text="Note 05004")).to_be_visible()
 
@@ -79,7 +79,7 @@ def _median(steps: list[Json]) -> float:
 
 
 ROWS = 60
-"""More are never in the document, however long the list is."""
+"""The maximum number of rows in the document, for a list of any length."""
 
 TO_THE_END = """async () => {
     const rows = document.querySelector(".rows");

@@ -12,28 +12,28 @@ from pymongo import MongoClient
 from redis import Redis
 
 from realtime.settings import Settings
-from tests.browser.page import SECOND, Open, editor, holds, make, saved, title
+from tests.browser.page import SECOND, Open, create_notes, editor, title, wait_for_content, wait_until_saved
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
-async def test_two_browsers_see_each_others_writes_within_a_second(opened: Open, server: ServerProcess) -> None:
+async def test_writes_of_another_browser_appear_within_a_second(opened: Open, server: ServerProcess) -> None:
     one, other = await opened(), await opened()
     for page in (one, other):
         await expect(page.get_by_text("No notes yet")).to_be_visible()
-    async with _answer(one, "POST"):
+    async with _write_response(one, "POST"):
         await one.get_by_role("button", name="New note").click()
         await title(one).fill("Written by one")
         await editor(one).fill("first words")
     await expect(other.get_by_role("link", name="Written by one")).to_be_visible(timeout=SECOND)
     await expect(one).to_have_url(re.compile(r"/n/1$"))
-    await saved(one)
+    await wait_until_saved(one)
 
     await other.get_by_role("link", name="Written by one").click()
     await expect(editor(other)).to_have_text("first words")
     await editor(other).press("Control+End")
     await editor(other).press_sequentially(", and others")
     await expect(editor(one)).to_have_text("first words, and others", timeout=SECOND)
-    async with _answer(other, "PATCH"):
+    async with _write_response(other, "PATCH"):
         await title(other).fill("Written by both")
     await expect(title(one)).to_have_value("Written by both", timeout=SECOND)
     await expect(one.locator(".row b")).to_have_text("Written by both", timeout=SECOND)
@@ -47,16 +47,16 @@ async def test_two_browsers_see_each_others_writes_within_a_second(opened: Open,
     await expect(title(other)).to_have_value("Written by both")
 
 
-def _answer(page: Page, method: str) -> Any:
-    """Ends with the answer to a write of the page: from there on the second counts."""
+def _write_response(page: Page, method: str) -> Any:
+    """Wait until a write of the page is answered. The time limits start then."""
     return page.expect_response(lambda answer: answer.request.method == method and answer.ok)
 
 
-async def test_presence_comes_and_goes_within_a_second(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Looked at"), note_in("Other"))
+async def test_presence_changes_appear_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Looked at"), note_in("Other"))
     one, two, three = await opened("/n/1"), await opened("/n/2"), await opened("/n/2")
     people = one.locator(".people")
-    await saved(one)
+    await wait_until_saved(one)
     for page in (two, three):
         await expect(title(page)).to_have_value("Other")
         await page.get_by_role("link", name="Looked at").click()
@@ -73,8 +73,8 @@ async def test_presence_comes_and_goes_within_a_second(opened: Open, server: Ser
     await expect(people).to_have_text("", timeout=SECOND)
 
 
-async def test_caret_stays_where_it_is_when_others_change_the_title(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("The title"))
+async def test_caret_keeps_its_position_after_a_remote_title_change(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("The title"))
     page = await opened("/n/1")
     await expect(title(page)).to_have_value("The title")
     await title(page).focus()
@@ -88,19 +88,19 @@ async def test_caret_stays_where_it_is_when_others_change_the_title(opened: Open
     await expect(title(page)).to_have_value("Now: The good title!")
 
 
-async def test_writes_of_programs_are_there_within_a_second(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Before"))
+async def test_writes_over_rest_appear_within_a_second(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Before"))
     page = await opened("/n/1")
     await expect(title(page)).to_have_value("Before")
-    await saved(page)
+    await wait_until_saved(page)
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"title": "Changed by a program"})
     await expect(title(page)).to_have_value("Changed by a program", timeout=SECOND)
     await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
 
 
-async def test_reset_fetches_in_place(opened: Open, server: ServerProcess, settings: Settings) -> None:
-    await make(server, note_in("Before"), note_in("Other"))
+async def test_reset_fetches_the_changed_notes_again(opened: Open, server: ServerProcess, settings: Settings) -> None:
+    await create_notes(server, note_in("Before"), note_in("Other"))
     page = await opened("/n/1")
     await expect(page.locator(".row b")).to_have_text(["Other", "Before"])
     with MongoClient[Json](settings.mongo_url) as mongo, Redis.from_url(settings.redis_url or "") as redis:
@@ -112,8 +112,8 @@ async def test_reset_fetches_in_place(opened: Open, server: ServerProcess, setti
     await expect(page.locator(".row b", has_text="After")).to_be_visible()
 
 
-async def test_one_socket_however_often_is_searched(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Apples"))
+async def test_repeated_searches_use_a_single_websocket(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Apples"))
     page = await opened("/n/1")
     sockets: list[str] = []
     page.on("websocket", lambda socket: sockets.append(socket.url))
@@ -125,8 +125,8 @@ async def test_one_socket_however_often_is_searched(opened: Open, server: Server
     assert len([url for url in sockets if "/ws" in url]) <= 1
 
 
-async def test_others_changes_leave_scroll_focus_and_typing_alone(opened: Open, server: ServerProcess) -> None:
-    await make(server, *(note_in(f"Note {number:02}") for number in range(60)))
+async def test_remote_changes_preserve_scroll_focus_and_typing(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, *(note_in(f"Note {number:02}") for number in range(60)))
     page = await opened("/n/1")
     rows = page.locator(".rows")
     await expect(page.locator(".row").first).to_be_visible()
@@ -154,24 +154,26 @@ async def _same_place(row: Any, before: Any) -> bool:
 
 
 @pytest.mark.parametrize("blocked", [["ws"], ["ws", "events"]])
-async def test_other_ways_when_one_is_closed(browser: Browser, server: ServerProcess, blocked: list[str]) -> None:
-    await make(server, note_in("Title"))
+async def test_blocked_transports_fall_back_to_the_next(
+    browser: Browser, server: ServerProcess, blocked: list[str]
+) -> None:
+    await create_notes(server, note_in("Title"))
     context = await browser.new_context(base_url=server.url)
     await context.route_web_socket(re.compile("/ws"), lambda socket: socket.close(code=1001))
     if "events" in blocked:
         await context.route("**/events?*", lambda route: route.abort())
     page = await context.new_page()
     await page.add_init_script("Math.random = () => 0.1")
-    way = "/changes" if "events" in blocked else "/events"
-    async with page.expect_request(re.compile(way), timeout=30 * SECOND):
+    path = "/changes" if "events" in blocked else "/events"
+    async with page.expect_request(re.compile(path), timeout=30 * SECOND):
         await page.goto("/")
     async with rest_client(server.url) as rest:
         await rest.patch("/notes/1/", json={"title": "Changed"})
     await expect(page.locator(".row b")).to_have_text("Changed")
 
 
-async def test_two_type_in_one_text_and_see_each_other(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Shared", content="start\n"))
+async def test_two_editors_see_text_carets_and_selections(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Shared", content="start\n"))
     one, other = await opened(), await opened()
     for page, name in ((one, "Ann"), (other, "<b>Bob</b>")):
         await page.evaluate("name => localStorage.setItem('name', name)", name)
@@ -186,14 +188,14 @@ async def test_two_type_in_one_text_and_see_each_other(opened: Open, server: Ser
         await expect(editor(page)).to_have_text("by Bob: starttyped by Ann", use_inner_text=False)
         await expect(page.locator(".caret")).to_have_attribute("data-name", name)
         await expect(page.locator(".caret b")).to_have_count(0)
-    await holds(server, 1, "by Bob: start\ntyped by Ann")
+    await wait_for_content(server, 1, "by Bob: start\ntyped by Ann")
 
-    # Undo takes back one's own words only.
+    # Undo reverts only the text of the same user.
     await editor(one).press("Control+z")
     await expect(editor(other)).to_have_text("by Bob: start")
-    await holds(server, 1, "by Bob: start\n")
+    await wait_for_content(server, 1, "by Bob: start\n")
 
-    # A selection is seen, too, and gone with the one who selects.
+    # A selection is shown, and removed when its user leaves.
     await editor(other).press("Control+a")
     await expect(one.locator(".selected").first).to_be_visible()
     await other.close()
@@ -204,15 +206,15 @@ async def test_two_type_in_one_text_and_see_each_other(opened: Open, server: Ser
     assert newest["authors"] == ["Ann"]
 
 
-async def test_program_writes_into_the_text_that_is_typed_in(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("Shared", content="one\ntwo\nthree\n"))
+async def test_write_over_rest_is_merged_into_the_typed_text(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("Shared", content="one\ntwo\nthree\n"))
     page = await opened("/n/1")
     await expect(editor(page)).to_contain_text("three")
     await editor(page).press("Control+End")
     async with rest_client(server.url) as rest:
         await editor(page).press_sequentially("typed ")
-        await holds(server, 1, "one\ntwo\nthree\ntyped ")
+        await wait_for_content(server, 1, "one\ntwo\nthree\ntyped ")
         await rest.patch("/notes/1/", json={"content": "ONE\ntwo\nthree\ntyped "})
         await expect(editor(page)).to_contain_text("ONE")
         await editor(page).press_sequentially("on")
-    await holds(server, 1, "ONE\ntwo\nthree\ntyped on")
+    await wait_for_content(server, 1, "ONE\ntwo\nthree\ntyped on")

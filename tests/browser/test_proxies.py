@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.page import SECOND, editor, holds, make, read_note, saved
+from tests.browser.page import SECOND, create_notes, editor, read_note, wait_for_content, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in
 from tests.support.reverse_proxies import NAMES, documented, reverse_proxy
 
@@ -18,7 +18,7 @@ NO_LIVE_EDITING = "Live editing is not available here"
 
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server without accounts, which is meant for whoever reaches the proxy."""
+    """Start a server without accounts that the proxy may expose."""
     return serve(allow_public=True)
 
 
@@ -30,59 +30,58 @@ async def _open(browser: Browser, url: str, path: str) -> Page:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_behind_each_proxy_two_people_write_in_one_text(
+async def test_two_editors_behind_each_proxy_share_a_text(
     browser: Browser, server: ServerProcess, tmp_path: Path, name: str
 ) -> None:
-    await make(server, note_in("Proxied", content="start"))
+    await create_notes(server, note_in("Proxied", content="start"))
     async with reverse_proxy(name, server, tmp_path / name) as url:
         one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
         for page in (one, other):
             await expect(editor(page)).to_have_text("start")
-            await saved(page)
+            await wait_until_saved(page)
         await editor(one).press("Control+End")
         await editor(one).press_sequentially(", and more")
         await expect(editor(other)).to_have_text("start, and more", timeout=5 * SECOND)
-        await holds(server, 1, "start, and more")
-        await make(server, note_in("Another", "from elsewhere"))
+        await wait_for_content(server, 1, "start, and more")
+        await create_notes(server, note_in("Another", "from elsewhere"))
         await expect(one.get_by_role("link", name="Another")).to_be_visible()
         assert await one.get_by_text(NO_LIVE_EDITING).count() == 0
         for page in (one, other):
             await page.context.close()
 
 
-async def test_behind_a_proxy_without_websockets_the_text_is_saved_over_rest(
+async def test_proxy_without_websocket_support_saves_text_over_rest(
     browser: Browser, server: ServerProcess, tmp_path: Path
 ) -> None:
-    """It was read-only, with no word of why."""
-    await make(server, note_in("Proxied", content="start"))
+    await create_notes(server, note_in("Proxied", content="start"))
     async with reverse_proxy("nginx", server, tmp_path / "nginx", BARE) as url:
         one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
         for page in (one, other):
             await expect(page.get_by_text(NO_LIVE_EDITING)).to_be_visible(timeout=30 * SECOND)
         await editor(one).press("Control+End")
         await editor(one).press_sequentially(", and more")
-        await holds(server, 1, "start, and more", within=15)
+        await wait_for_content(server, 1, "start, and more", within=15)
         await expect(editor(other)).to_have_text("start, and more", timeout=15 * SECOND)
-        await saved(one)
+        await wait_until_saved(one)
         for page in (one, other):
             await page.context.close()
 
 
-@pytest.mark.parametrize("strips", [True, False])
-async def test_below_a_path_that_looks_like_one_of_ours_the_page_works(
-    browser: Browser, serve: object, tmp_path: Path, strips: bool
+@pytest.mark.parametrize("strip", [True, False])
+async def test_page_below_a_prefix_equal_to_a_route_works(
+    browser: Browser, serve: object, tmp_path: Path, strip: bool
 ) -> None:
     assert callable(serve)
     server: ServerProcess = serve(root_path="/notes", allow_public=True)
     site = documented("nginx").replace("location / {", "location /notes/ {")
-    if strips:
+    if strip:
         site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")
     async with reverse_proxy("nginx", server, tmp_path / "nginx", site) as url:
         page = await _open(browser, url, "/notes/")
         await page.get_by_role("button", name="New note").click()
         await page.get_by_label("Title", exact=True).fill("Below a path")
         await editor(page).fill("words")
-        await saved(page)
+        await wait_until_saved(page)
         await expect(page).to_have_url(f"{url}/notes/n/1")
 
         async def stored() -> None:

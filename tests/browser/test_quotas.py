@@ -10,7 +10,7 @@ from playwright.async_api import Browser, expect
 
 from realtime.settings import Settings
 from tests.browser.page import SECOND, editor
-from tests.browser.people import program
+from tests.browser.people import signed_in_client
 from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import ServerProcess, eventually, note_in
 
@@ -20,17 +20,17 @@ SIZE = 2000
 
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[ServerProcess]:
-    """A server where users may store little."""
+    """Start a server with a small quota."""
     settings = with_accounts(module_settings, port=0, user_bytes=SIZE)
-    asyncio.run(add_user(settings))  # so that others may sign up
+    asyncio.run(add_user(settings))  # the first user; others sign up
     process = ServerProcess(settings)
     process.start()
     yield process
     process.kill()
 
 
-async def test_page_says_that_there_is_no_room(browser: Browser, server: ServerProcess) -> None:
-    async with program(server, "ann") as rest:
+async def test_page_at_the_quota_shows_a_message_and_recovers(browser: Browser, server: ServerProcess) -> None:
+    async with signed_in_client(server, "ann") as rest:
         full = note_in(content="x" * (SIZE - len("titledescription")))
         id = (await rest.post("/notes/", json=full)).json()["id"]
         context = await browser.new_context(base_url=server.url)

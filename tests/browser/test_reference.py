@@ -12,7 +12,7 @@ from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import ServerProcess, rest_client
 
 
-async def test_swagger_ui_shows_and_tries_out(opened: Open, server: ServerProcess) -> None:
+async def test_swagger_ui_lists_operations_and_sends_requests(opened: Open, server: ServerProcess) -> None:
     docs = await opened("/docs")
     async with rest_client(server.url) as rest:
         paths = (await rest.get("/openapi.json")).json()["paths"]
@@ -47,7 +47,7 @@ async def test_swagger_ui_signs_in_with_a_password(
     await expect(making.locator(".live-responses-table .response-col_status").last).to_contain_text("201")
 
 
-async def test_redoc_shows_and_searches(opened: Open) -> None:
+async def test_redoc_shows_paths_and_search_results(opened: Open) -> None:
     redoc = await opened("/redoc")
     for path in ("/notes/", "/notes/{id}/", "/changes"):
         await expect(redoc.locator("#reference").get_by_text(path, exact=True).first).to_be_attached()
@@ -55,7 +55,7 @@ async def test_redoc_shows_and_searches(opened: Open) -> None:
     await expect(redoc.locator("[data-role='search:results'] li").first).to_be_visible()
 
 
-async def test_window_that_signed_in_hands_over_the_code(opened: Open) -> None:
+async def test_oauth_redirect_window_returns_the_authorization_code(opened: Open) -> None:
     docs = await opened("/docs")
     await expect(docs.locator(".opblock").first).to_be_visible()
     code = await docs.evaluate("""() => new Promise((resolve) => {

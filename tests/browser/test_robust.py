@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.page import SECOND, Open, editor, holds, make, read_note, saved, title
+from tests.browser.page import SECOND, Open, create_notes, editor, read_note, title, wait_for_content, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
-WRITTEN = "This text cannot be shown as Markdown"
+NOT_RENDERED = "This text cannot be shown as Markdown"
 PASTE = """([label, text]) => {
   const data = new DataTransfer();
   data.setData("text/plain", text);
@@ -33,73 +33,73 @@ class TestPreview:
             "<div>" * 200_000, "<details>" * 100_000, "|a|b|\n|-|-|\n" + "|x|y|\n" * 100_000, "![](/x) " * 100_000,
         ],
         ids=[
-            "quotes", "quotes with blanks", "blanks", "half emphasis", "lists",
-            "open tags", "open details", "table", "pictures",
+            "quotes", "quotes with spaces", "spaces", "unclosed emphasis", "lists",
+            "unclosed tags", "unclosed details", "table", "images",
         ],
     )  # fmt: skip
-    async def test_text_that_takes_too_long_is_shown_as_it_is_written(
+    async def test_text_that_renders_too_slowly_is_shown_as_source(
         self, opened: Open, server: ServerProcess, text: str
     ) -> None:
-        await make(server, note_in("Hard", content=text), note_in("Easy", content="# A *heading*"))
+        await create_notes(server, note_in("Hard", content=text), note_in("Easy", content="# A *heading*"))
         page = await _with_preview(opened)
         await page.goto("/n/1")
         await expect(editor(page)).to_be_visible()
-        await expect(page.locator(".preview").get_by_text(WRITTEN)).to_be_visible(timeout=20 * SECOND)
+        await expect(page.locator(".preview").get_by_text(NOT_RENDERED)).to_be_visible(timeout=20 * SECOND)
         await title(page).fill("Still in use")
-        await saved(page)
+        await wait_until_saved(page)
         await page.get_by_role("link", name="Easy").click()
         await expect(page.locator(".preview h1")).to_have_text("A heading")
 
-    async def test_line_of_another_person_leaves_the_open_note_alone(self, opened: Open, server: ServerProcess) -> None:
-        """The renderer failed, and left two editors in the page, of which the first one wrote into another note."""
-        await make(server, note_in("Mine", content="words\n"), note_in("Other", content="other\n"))
+    async def test_remote_line_that_cannot_be_rendered_leaves_one_editor(
+        self, opened: Open, server: ServerProcess
+    ) -> None:
+        """A failed rendering must not leave a second editor that writes to another note."""
+        await create_notes(server, note_in("Mine", content="words\n"), note_in("Other", content="other\n"))
         page = await _with_preview(opened)
         await page.goto("/n/1")
         await expect(page.locator(".preview")).to_contain_text("words")
         async with rest_client(server.url) as rest:
             line = {"op": "append", "text": "\n" + ">" * 5000 + " deep"}
             assert (await rest.post("/notes/1/content", json=[line])).status_code == 200
-        await expect(page.locator(".preview").get_by_text(WRITTEN)).to_be_visible(timeout=20 * SECOND)
+        await expect(page.locator(".preview").get_by_text(NOT_RENDERED)).to_be_visible(timeout=20 * SECOND)
         await page.get_by_role("link", name="Other").click()
         await expect(editor(page)).to_have_count(1)
         await expect(editor(page)).to_contain_text("other")
         await editor(page).press("Control+Home")
         await editor(page).press_sequentially("here ")
-        await holds(server, 2, "here other\n")
+        await wait_for_content(server, 2, "here other\n")
         assert (await read_note(server, 1))["content"].startswith("words\n")
 
-    async def test_text_with_nothing_to_show_is_empty(self, opened: Open, server: ServerProcess) -> None:
-        await make(server, note_in("Empty", content="\n\n"))
+    async def test_blank_text_renders_as_an_empty_preview(self, opened: Open, server: ServerProcess) -> None:
+        await create_notes(server, note_in("Empty", content="\n\n"))
         page = await _with_preview(opened)
         await page.goto("/n/1")
         await editor(page).press("Control+End")
         await editor(page).press_sequentially("words")
         await expect(page.locator(".preview")).to_have_text("words")
-        assert await page.get_by_text(WRITTEN).count() == 0
+        assert await page.get_by_text(NOT_RENDERED).count() == 0
 
 
 class TestPaste:
-    async def test_text_with_nul_is_pasted_without_it_and_saving_goes_on(
-        self, opened: Open, server: ServerProcess
-    ) -> None:
-        await make(server, note_in("Pasted", content="start\n"))
+    async def test_pasted_nul_is_removed_and_the_text_is_saved(self, opened: Open, server: ServerProcess) -> None:
+        await create_notes(server, note_in("Pasted", content="start\n"))
         page = await opened("/n/1")
         await editor(page).press("Control+End")
         await page.evaluate(PASTE, ["Text", "a\0b"])
         await expect(page.locator(".notice")).to_contain_text("cannot be stored")
         await editor(page).press_sequentially(" and on")
-        await holds(server, 1, "start\nab and on")
-        await saved(page)
+        await wait_for_content(server, 1, "start\nab and on")
+        await wait_until_saved(page)
 
-    async def test_too_long_text_is_refused_and_what_fits_is_offered(self, opened: Open, server: ServerProcess) -> None:
-        await make(server, note_in("Pasted", content="start\n"))
+    async def test_oversized_paste_is_refused_and_can_be_truncated(self, opened: Open, server: ServerProcess) -> None:
+        await create_notes(server, note_in("Pasted", content="start\n"))
         page = await opened("/n/1")
         await editor(page).press("Control+End")
         await page.evaluate(PASTE, ["Text", ("y" * 79 + "\n") * 15_000])
         await expect(page.locator(".notice")).to_contain_text("at most 1 MiB")
         await editor(page).press_sequentially("important words")
-        await holds(server, 1, "start\nimportant words")
-        await saved(page)
+        await wait_for_content(server, 1, "start\nimportant words")
+        await wait_until_saved(page)
         await editor(page).press("Control+End")
         await page.evaluate(PASTE, ["Text", ("z" * 79 + "\n") * 15_000])
         await page.get_by_role("button", name="Insert what fits").click()
@@ -110,15 +110,15 @@ class TestPaste:
             assert 1_000_000 < len(content) <= 1024 * 1024
 
         await eventually(nearly_full, within=20)
-        await saved(page)
+        await wait_until_saved(page)
 
 
 class TestInputMethod:
     @pytest.mark.parametrize("label", ["Add a tag", "Search"])
-    async def test_enter_that_confirms_a_word_does_nothing_else(
+    async def test_enter_that_confirms_a_composition_only_inserts_the_word(
         self, opened: Open, server: ServerProcess, label: str
     ) -> None:
-        await make(server, note_in("Input method", content="x"))
+        await create_notes(server, note_in("Input method", content="x"))
         page = await opened("/n/1")
         await expect(editor(page)).to_be_visible()
         field = page.get_by_label(label, exact=True)
@@ -135,10 +135,10 @@ class TestInputMethod:
 
 
 class TestDelete:
-    async def test_second_click_deletes_no_other_note_and_leaves_the_way_back(
+    async def test_repeated_delete_clicks_delete_one_note_and_allow_undo(
         self, opened: Open, server: ServerProcess
     ) -> None:
-        await make(server, note_in("Neighbour one"), note_in("Neighbour two"), note_in("To delete"))
+        await create_notes(server, note_in("Neighbour one"), note_in("Neighbour two"), note_in("To delete"))
         page = await opened("/n/3")
         button = page.get_by_role("button", name="Delete", exact=True)
         await button.dblclick()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.page import editor, holds, make, saved, title
+from tests.browser.page import create_notes, editor, title, wait_for_content, wait_until_saved
 from tests.browser.proxy import proxy
 from tests.support.harness import ServerProcess, note_in, rest_client
 
@@ -18,32 +18,32 @@ PREFIX = "/team"
 
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server that is mounted below a prefix."""
+    """Start a server that is mounted below a prefix."""
     return serve(root_path=PREFIX)
 
 
-async def _page(browser: Browser, path: str) -> tuple[Page, list[str]]:
-    """Open a page; return it with the list of what goes wrong in it."""
+async def _open_page(browser: Browser, path: str) -> tuple[Page, list[str]]:
+    """Open a page, and return it with the list of its errors and of its requests outside the prefix."""
     page = await (await browser.new_context()).new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
 
-    def outside(url: str) -> None:
+    def check_prefix(url: str) -> None:
         if not urlsplit(url).path.startswith(f"{PREFIX}/") and not url.startswith(("data:", "blob:")):
-            wrong.append(url)
+            problems.append(url)
 
-    page.on("request", lambda request: outside(request.url))
-    page.on("websocket", lambda socket: outside(socket.url))
+    page.on("request", lambda request: check_prefix(request.url))
+    page.on("websocket", lambda socket: check_prefix(socket.url))
     await page.goto(path)
-    return page, wrong
+    return page, problems
 
 
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "kept"])
-async def test_page_below_prefix_works_in_all_parts(browser: Browser, server: ServerProcess, strip: bool) -> None:
-    await make(server, *(note_in(f"Note {number}", content="start ") for number in range(1, 121)))
+async def test_page_below_the_prefix_works_in_all_views(browser: Browser, server: ServerProcess, strip: bool) -> None:
+    await create_notes(server, *(note_in(f"Note {number}", content="start ") for number in range(1, 121)))
     async with proxy(server.port, prefix=PREFIX, strip=strip) as between:
-        page, wrong = await _page(browser, f"{between.url}/n/120")
+        page, problems = await _open_page(browser, f"{between.url}/n/120")
         async with page.expect_websocket(lambda socket: f"{PREFIX}/ws" in socket.url):
             await page.reload()
         await expect(editor(page)).to_have_text("start ")
@@ -51,8 +51,8 @@ async def test_page_below_prefix_works_in_all_parts(browser: Browser, server: Se
         await expect(page.locator("ol[aria-label='120 notes']")).to_be_attached()  # two pages of the list
         await editor(page).press("Control+End")
         await editor(page).press_sequentially("and live")
-        await saved(page)
-        await holds(server, 120, "start and live")
+        await wait_until_saved(page)
+        await wait_for_content(server, 120, "start and live")
 
         await page.get_by_role("link", name="History").click()
         await expect(page).to_have_url(f"{between.url}/n/120/history")
@@ -65,48 +65,52 @@ async def test_page_below_prefix_works_in_all_parts(browser: Browser, server: Se
         await page.get_by_role("button", name="New note").click()
         await title(page).fill("A new note")
         await expect(page).to_have_url(f"{between.url}/n/121")
-        await saved(page)
-        assert wrong == []
+        await wait_until_saved(page)
+        assert problems == []
 
 
-@pytest.mark.parametrize("way", ["/events", "/changes"])
-async def test_other_ways_of_the_feed_have_the_prefix(browser: Browser, server: ServerProcess, way: str) -> None:
-    await make(server, note_in("First"))
+@pytest.mark.parametrize("path", ["/events", "/changes"])
+async def test_fallback_transports_of_the_feed_use_the_prefix(
+    browser: Browser, server: ServerProcess, path: str
+) -> None:
+    await create_notes(server, note_in("First"))
     async with proxy(server.port, prefix=PREFIX) as between:
         context = await browser.new_context()
         await context.route_web_socket(re.compile("/ws"), lambda socket: socket.close(code=1001))
-        if way == "/changes":
+        if path == "/changes":
             await context.route("**/events?*", lambda route: route.abort())
         page = await context.new_page()
         await page.add_init_script("Math.random = () => 0.1")
-        async with page.expect_response(re.compile(PREFIX + way), timeout=30_000) as answer:
+        async with page.expect_response(re.compile(PREFIX + path), timeout=30_000) as answer:
             await page.goto(f"{between.url}/")
         assert (await answer.value).ok
 
 
 @pytest.mark.parametrize("strip", [True, False], ids=["stripped", "kept"])
-async def test_documents_below_prefix_load_and_describe(browser: Browser, server: ServerProcess, strip: bool) -> None:
+async def test_reference_pages_below_the_prefix_load_without_errors(
+    browser: Browser, server: ServerProcess, strip: bool
+) -> None:
     async with proxy(server.port, prefix=PREFIX, strip=strip) as between:
-        docs, wrong = await _page(browser, f"{between.url}/docs")
+        docs, problems = await _open_page(browser, f"{between.url}/docs")
         await expect(docs.locator(".opblock").first).to_be_visible()
-        redoc, more = await _page(browser, f"{between.url}/redoc")
+        redoc, more = await _open_page(browser, f"{between.url}/redoc")
         await expect(redoc.locator("#reference").get_by_text("/changes", exact=True).first).to_be_attached()
         async with rest_client(f"http://127.0.0.1:{between.port}") as rest:
             icon = re.search(r'rel="icon" href="([^"]+)"', (await rest.get(f"{PREFIX}/n/1")).text)
             assert icon
             assert (await rest.get(icon[1])).headers["content-type"] == "image/svg+xml"
-        assert wrong + more == []
+        assert problems + more == []
 
 
-async def test_servers_of_one_origin_do_not_share_drafts(
+async def test_names_in_browser_storage_start_with_the_prefix(
     browser: Browser, serve: Callable[..., ServerProcess], server: ServerProcess
 ) -> None:
-    await make(server, note_in("Below the prefix"))
+    await create_notes(server, note_in("Below the prefix"))
     async with proxy(server.port, prefix=PREFIX) as between:
-        page, _ = await _page(browser, f"{between.url}/n/1")
+        page, _ = await _open_page(browser, f"{between.url}/n/1")
         await expect(title(page)).to_have_value("Below the prefix")
         await expect(editor(page)).to_be_visible()
-        await saved(page)
+        await wait_until_saved(page)
         await page.context.set_offline(True)
         await title(page).fill("Not saved yet")
         await editor(page).fill("not saved either")
@@ -116,8 +120,8 @@ async def test_servers_of_one_origin_do_not_share_drafts(
     assert [name for name in names if not name.startswith(f"{PREFIX}:")] == []
 
 
-async def test_links_in_a_text_lead_below_the_prefix(browser: Browser, server: ServerProcess) -> None:
-    await make(server, note_in("First", content="[other](/n/2) and [elsewhere](/wiki/n/2)"))
+async def test_note_links_in_a_text_point_below_the_prefix(browser: Browser, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First", content="[other](/n/2) and [elsewhere](/wiki/n/2)"))
     async with proxy(server.port, prefix=PREFIX) as between:
         page = await (await browser.new_context()).new_page()
         await page.add_init_script("localStorage.setItem('mode', 'both')")
@@ -127,11 +131,11 @@ async def test_links_in_a_text_lead_below_the_prefix(browser: Browser, server: S
         await expect(links.nth(1)).to_have_attribute("href", "/wiki/n/2")
 
 
-async def test_open_by_prefix_without_slash(browser: Browser, server: ServerProcess) -> None:
+async def test_prefix_without_a_slash_opens_the_page(browser: Browser, server: ServerProcess) -> None:
     async with proxy(server.port, prefix=PREFIX, strip=True) as between:
-        page, wrong = await _page(browser, between.url)
+        page, problems = await _open_page(browser, between.url)
         await expect(page.get_by_text("No notes yet")).to_be_visible()
-        assert [one for one in wrong if not one.endswith(PREFIX)] == []
+        assert [problem for problem in problems if not problem.endswith(PREFIX)] == []
 
 
 STORED = """async () => [

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Response, Route, expect
 
-from tests.browser.page import make, own, saved, title
+from tests.browser.page import create_notes, is_own_url, title, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in
 
 NASTY = [
@@ -31,40 +31,40 @@ DANGEROUS = ".preview :is(script, iframe, style, link, form, object, embed, [one
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def watched(browser: Browser, server: ServerProcess) -> AsyncIterator[Page]:
-    """A page on which nothing of :data:`NASTY` may run, or ask another server."""
+async def monitored_page(browser: Browser, server: ServerProcess) -> AsyncIterator[Page]:
+    """Return a page in which no script of :data:`NASTY` may run or send a request to another server."""
     context = await browser.new_context(base_url=server.url)
-    done = await _watch(context, server)
+    detected = await _monitor(context, server)
     await context.add_init_script("localStorage.setItem('mode', 'both')")
     yield await context.new_page()
-    assert done == []
+    assert detected == []
 
 
-async def _watch(context: BrowserContext, server: ServerProcess) -> list[str]:
+async def _monitor(context: BrowserContext, server: ServerProcess) -> list[str]:
     """Return the executed scripts and the requests to other hosts, without those that the policy blocks."""
-    done: list[str] = []
+    detected: list[str] = []
 
     async def stop(route: Route) -> None:
-        done.append(route.request.url)
+        detected.append(route.request.url)
         await route.abort()
 
-    await context.expose_function("pwned", lambda *_: done.append("pwned"))
-    await context.route(lambda url: not own(url, server), stop)
-    return done
+    await context.expose_function("pwned", lambda *_: detected.append("pwned"))
+    await context.route(lambda url: not is_own_url(url, server), stop)
+    return detected
 
 
-async def test_watch_notices(browser: Browser, server: ServerProcess) -> None:
+async def test_monitor_detects_scripts_and_external_requests(browser: Browser, server: ServerProcess) -> None:
     context = await browser.new_context()
-    done = await _watch(context, server)
+    detected = await _monitor(context, server)
     page = await context.new_page()
     await page.set_content(NASTY[0] + NASTY[-1])
-    await eventually(lambda: {"pwned", "https://example.org/pixel.png"} <= set(done))
+    await eventually(lambda: {"pwned", "https://example.org/pixel.png"} <= set(detected))
 
 
-async def test_markup_in_notes_does_nothing(watched: Page, server: ServerProcess) -> None:
-    page = watched
+async def test_markup_in_notes_is_not_executed(monitored_page: Page, server: ServerProcess) -> None:
+    page = monitored_page
     matter = "---\ntitle: <img src=x onerror=pwned()>\n---\n"
-    await make(
+    await create_notes(
         server,
         note_in(NASTY[0], NASTY[1], content=matter + "\n\n".join(NASTY), tags=[nasty[:50] for nasty in NASTY[:6]]),
         *(note_in(nasty[:50], nasty[:50], tags=[nasty[:50]], content=nasty) for nasty in NASTY),
@@ -83,12 +83,12 @@ async def test_markup_in_notes_does_nothing(watched: Page, server: ServerProcess
     await expect(title(page)).to_have_value(NASTY[0])
 
 
-@pytest.mark.parametrize("policy", [True, False], ids=["policy", "server alone"])
-async def test_images_in_notes_get_nothing_from_the_api(browser: Browser, server: ServerProcess, policy: bool) -> None:
-    """Sixty long polls would keep the page from anything else: a browser has six connections to a server."""
+@pytest.mark.parametrize("policy", [True, False], ids=["with policy", "without policy"])
+async def test_images_in_notes_cannot_request_api_routes(browser: Browser, server: ServerProcess, policy: bool) -> None:
+    """Sixty long polls would block the page, because a browser opens only six connections to a server."""
     paths = ["/changes?timeout=60&limit={}", "/export?{}", "/notes/1/history/?{}", "/events?{}"]
     content = "\n\n".join(f"![]({paths[number % 4].format(number + 1)})" for number in range(60))
-    await make(server, note_in("Pictures", content=content), note_in("Mine", content="read me"))
+    await create_notes(server, note_in("Pictures", content=content), note_in("Mine", content="read me"))
     context = await browser.new_context(base_url=server.url, bypass_csp=not policy)
     await context.add_init_script("localStorage.setItem('mode', 'both')")
     page = await context.new_page()
@@ -108,7 +108,7 @@ def _is_image(got: Response) -> bool:
     return got.request.resource_type == "image"
 
 
-async def test_icon_is_shown(browser: Browser, server: ServerProcess) -> None:
+async def test_icon_can_be_loaded_as_an_image(browser: Browser, server: ServerProcess) -> None:
     context = await browser.new_context(base_url=server.url)
     page = await context.new_page()
     await page.goto("/")
@@ -124,8 +124,8 @@ async def test_icon_is_shown(browser: Browser, server: ServerProcess) -> None:
     await context.close()
 
 
-async def test_markup_in_imported_front_matter_does_nothing(watched: Page, server: ServerProcess) -> None:
-    page = watched
+async def test_markup_in_imported_front_matter_is_not_executed(monitored_page: Page, server: ServerProcess) -> None:
+    page = monitored_page
     files: list[FilePayload] = [
         {"name": f"{number}.md", "mimeType": "text/markdown", "buffer": _with_front_matter(nasty).encode()}
         for number, nasty in enumerate(NASTY)
@@ -145,19 +145,21 @@ async def test_markup_in_imported_front_matter_does_nothing(watched: Page, serve
 
 
 def _with_front_matter(nasty: str) -> str:
-    short = json.dumps(nasty[:50].strip())  # which is YAML
+    short = json.dumps(nasty[:50].strip())  # JSON strings are valid YAML
     lines = ["---", f"title: {short}", f"description: {short}", f"tags: [{short}]", f"other: {short}", "---"]
     return "\n".join([*lines, nasty])
 
 
-async def test_names_of_others_are_text(watched: Page, browser: Browser, server: ServerProcess) -> None:
-    await make(server, note_in("Looked at"))
-    await watched.goto("/n/1")
-    await saved(watched)
+async def test_names_of_other_users_are_displayed_as_text(
+    monitored_page: Page, browser: Browser, server: ServerProcess
+) -> None:
+    await create_notes(server, note_in("Looked at"))
+    await monitored_page.goto("/n/1")
+    await wait_until_saved(monitored_page)
     other = await browser.new_page(base_url=server.url)
     await other.add_init_script(f"localStorage.setItem('name', {json.dumps(NASTY[0])})")
     await other.goto("/n/1")
-    people = watched.locator(".people")
+    people = monitored_page.locator(".people")
     await expect(people).to_contain_text(NASTY[0])
     await expect(people.locator("*")).to_have_count(0)
     await other.get_by_label("More").click()

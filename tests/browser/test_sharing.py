@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.page import Open, editor, light, saved, title
-from tests.browser.people import button, program, server, shared, sign_in, sign_up
+from tests.browser.page import Open, editor, light, title, wait_until_saved
+from tests.browser.people import button, create_shared_note, server, sign_in, sign_up, signed_in_client
 from tests.support.harness import ServerProcess, eventually, note_in
 
 __all__ = ["server"]
@@ -16,7 +16,7 @@ def _row(page: Page, name: str) -> Locator:
     return page.locator(".row", has_text=name)
 
 
-async def _has(rest: httpx.AsyncClient, path: str, text: str) -> None:
+async def _wait_for_content(rest: httpx.AsyncClient, path: str, text: str) -> None:
     async def there() -> bool:
         return bool((await rest.get(path)).json()["content"] == text)
 
@@ -28,18 +28,18 @@ async def _open(page: Page, name: str) -> None:
     await expect(editor(page)).to_be_visible()
 
 
-async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
+async def test_share_dialog_changes_take_effect_immediately(opened: Open, server: ServerProcess) -> None:
     ann, ben = await sign_up(opened, "ann"), await sign_up(opened, "ben")
-    async with program(server, "ann") as rest:
-        note = await shared(rest, note_in("Plans", content="of ann"))
+    async with signed_in_client(server, "ann") as rest:
+        note = await create_shared_note(rest, note_in("Plans", content="of ann"))
     await _open(ann, "Plans")
     share = ann.get_by_role("button", name="Share")
     await share.focus()
     await ann.keyboard.press("Enter")
     sheet = ann.get_by_role("dialog", name="Share “Plans”")
     name = sheet.get_by_label("Name of somebody to share with")
-    for one in ("ben", "nobody"):
-        await name.fill(one)
+    for invited in ("ben", "nobody"):
+        await name.fill(invited)
         await name.press("Enter")
     save = sheet.get_by_role("button", name="Save")
     await save.click()
@@ -47,7 +47,7 @@ async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
     await sheet.get_by_role("button", name="Remove nobody").click()
     await save.click()
     await expect(sheet.get_by_text("Saved")).to_be_visible()
-    # A viewer reads, and no more.
+    # A viewer can only read.
     await _open(ben, "Plans")
     await expect(ben.get_by_text("Read only")).to_be_visible()
     await expect(ben.get_by_text("Owner: ann")).to_be_visible()
@@ -55,10 +55,10 @@ async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
     await editor(ben).click()
     await ben.keyboard.type("not mine")
     await expect(editor(ben)).to_have_text("of ann")
-    for what in ("Delete", "Share"):
-        await expect(ben.get_by_role("button", name=what)).to_have_count(0)
-    # Others share it otherwise while the dialog is open, and type: only the former is told.
-    async with program(server, "ann") as rest:
+    for action in ("Delete", "Share"):
+        await expect(ben.get_by_role("button", name=action)).to_have_count(0)
+    # While the dialog is open, the note changes, and then its sharing settings. Only the latter is reported.
+    async with signed_in_client(server, "ann") as rest:
         await rest.patch(f"/notes/{note['id']}/", json={"description": "a new one"})
     await sheet.get_by_label("What ben may do").select_option("editor")
     await save.click()
@@ -68,8 +68,8 @@ async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
     await editor(ben).click()
     await ben.keyboard.press("End")
     await ben.keyboard.type(" and ben")
-    async with program(server, "ann") as rest:
-        await _has(rest, f"/notes/{note['id']}/", "of ann and ben")
+    async with signed_in_client(server, "ann") as rest:
+        await _wait_for_content(rest, f"/notes/{note['id']}/", "of ann and ben")
         await rest.put(f"/notes/{note['id']}/access", json={})
     await expect(ben.get_by_role("alert")).to_contain_text("not shared with you any more")
     await expect(_row(ben, "Plans")).to_have_count(0)
@@ -88,10 +88,12 @@ async def test_dialog_shares_live(opened: Open, server: ServerProcess) -> None:
     await expect(_row(ben, "Plans")).to_be_visible()
 
 
-async def test_words_of_who_may_only_read_now_are_kept(opened: Open, server: ServerProcess) -> None:
+async def test_unsaved_title_is_kept_after_losing_write_access(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "eve")
-    async with program(server, "owner") as rest:
-        note = await shared(rest, note_in("Ours", content="text"), members=[{"name": "eve", "role": "editor"}])
+    async with signed_in_client(server, "owner") as rest:
+        note = await create_shared_note(
+            rest, note_in("Ours", content="text"), members=[{"name": "eve", "role": "editor"}]
+        )
         await _open(page, "Ours")
         await page.route("**/notes/*/?base_version=*", lambda route: route.abort())
         await title(page).fill("A title of eve's")
@@ -103,32 +105,34 @@ async def test_words_of_who_may_only_read_now_are_kept(opened: Open, server: Ser
         assert (await rest.get(f"/notes/{note['id']}/")).json()["title"] == "Ours"
 
 
-async def test_words_that_were_refused_are_taken_once_they_may_be(opened: Open, server: ServerProcess) -> None:
+async def test_refused_text_is_saved_after_regaining_write_access(opened: Open, server: ServerProcess) -> None:
     page = await sign_up(opened, "tom")
-    async with program(server, "owner") as rest:
-        note = await shared(rest, note_in("Ours too", content="text"), members=[{"name": "tom", "role": "editor"}])
+    async with signed_in_client(server, "owner") as rest:
+        note = await create_shared_note(
+            rest, note_in("Ours too", content="text"), members=[{"name": "tom", "role": "editor"}]
+        )
         path = f"/notes/{note['id']}/"
         await _open(page, "Ours too")
         await editor(page).click()
         await page.keyboard.press("End")
         await page.keyboard.type(" on")
-        await saved(page)
-        await page.route("**/access", lambda route: route.abort())  # so it does not know yet
+        await wait_until_saved(page)
+        await page.route("**/access", lambda route: route.abort())  # the page does not notice the new role yet
         await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "viewer"}]})
         await page.keyboard.type(" and on")
         await expect(light(page, "unsaved")).to_be_visible()
         await page.unroute("**/access")
         await expect(page.get_by_role("alert")).to_contain_text("does not have your last words")
-        await _has(rest, path, "text on")
+        await _wait_for_content(rest, path, "text on")
         await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "editor"}]})
-        await saved(page)
+        await wait_until_saved(page)
         await expect(page.get_by_role("alert")).to_have_count(0)
-        await _has(rest, path, "text on and on")
+        await _wait_for_content(rest, path, "text on and on")
 
 
-async def test_stranger_with_a_link(opened: Open, server: ServerProcess) -> None:
-    async with program(server, "lin") as rest:
-        note = await shared(rest, note_in("Linked", content="for whoever has it"), link="viewer")
+async def test_link_opens_the_note_until_it_is_revoked(opened: Open, server: ServerProcess) -> None:
+    async with signed_in_client(server, "lin") as rest:
+        note = await create_shared_note(rest, note_in("Linked", content="for whoever has it"), link="viewer")
         address = f"/n/{note['id']}#link={note['link']['token']}"
         page = await opened(address)
         await expect(title(page)).to_have_value("Linked")

@@ -6,11 +6,11 @@ import asyncio
 
 from playwright.async_api import Page, Request, Route, expect
 
-from tests.browser.page import SECOND, Open, make, saved, title
+from tests.browser.page import SECOND, Open, create_notes, title, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 
-def _watch(page: Page) -> list[Request]:
+def _collect_tag_requests(page: Page) -> list[Request]:
     """Collect the requests for tags that a page makes from now on."""
     sent: list[Request] = []
     page.on("request", lambda request: sent.append(request) if "/tags/" in request.url else None)
@@ -26,12 +26,12 @@ async def _write(server: ServerProcess, page: Page, *names: str) -> None:
     await expect(page.locator(".row b").first).to_have_text(f"Title {names[-1]}")
 
 
-async def test_tags_panel_closed_requests_nothing(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First", tags=["a"]))
+async def test_closed_tags_panel_sends_no_requests(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First", tags=["a"]))
     page = await opened("/ping")
-    sent = _watch(page)
+    sent = _collect_tag_requests(page)
     await page.goto("/n/1")
-    await saved(page)
+    await wait_until_saved(page)
     await page.clock.install()
     await _write(server, page, "b", "c")
     await page.clock.run_for(45_000)
@@ -39,10 +39,10 @@ async def test_tags_panel_closed_requests_nothing(opened: Open, server: ServerPr
     assert sent == []
 
 
-async def test_tags_panel_open_requests_at_most_every_30_seconds(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First", tags=["a"]))
+async def test_open_tags_panel_requests_at_most_every_30_seconds(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First", tags=["a"]))
     page = await opened("/ping")
-    sent = _watch(page)
+    sent = _collect_tag_requests(page)
     await page.clock.install()
     await page.goto("/")
     panel, button = page.locator("fieldset.tags"), page.get_by_role("button", name="Tags")
@@ -52,12 +52,12 @@ async def test_tags_panel_open_requests_at_most_every_30_seconds(opened: Open, s
     await expect(panel.get_by_role("button")).to_have_text(["d 1"])  # from the events
     await page.clock.run_for(20_000)
     await button.click()
-    await button.click()  # younger than 30 s
+    await button.click()  # the tags are less than 30 s old
     assert len(sent) == 1
     async with page.expect_request_finished(lambda request: "/tags/" in request.url):
         await page.clock.run_for(11_000)
     await page.clock.run_for(45_000)
-    assert len(sent) == 2  # nothing has changed since
+    assert len(sent) == 2  # no tags have changed since
 
     await button.click()
     await page.clock.run_for(31_000)
@@ -68,10 +68,10 @@ async def test_tags_panel_open_requests_at_most_every_30_seconds(opened: Open, s
     await expect(panel.get_by_role("button")).to_have_text(["e 1"])
 
 
-async def test_tags_requested_again_name_what_is_known(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First", tags=["a"]))
+async def test_repeated_tags_request_sends_the_entity_tag(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First", tags=["a"]))
     page = await opened("/ping")
-    sent = _watch(page)
+    sent = _collect_tag_requests(page)
     answers = 0
 
     async def answer(route: Route) -> None:
@@ -97,10 +97,10 @@ async def test_tags_requested_again_name_what_is_known(opened: Open, server: Ser
     assert [request.headers.get("if-none-match") for request in sent] == [None, '"t1"']
 
 
-async def test_own_tag_shows_at_once_and_completes(opened: Open, server: ServerProcess) -> None:
-    await make(server, note_in("First", tags=["a"]), note_in("Second", tags=["b"]))
+async def test_added_tag_is_shown_before_it_is_saved(opened: Open, server: ServerProcess) -> None:
+    await create_notes(server, note_in("First", tags=["a"]), note_in("Second", tags=["b"]))
     page = await opened("/ping")
-    sent = _watch(page)
+    sent = _collect_tag_requests(page)
     held = asyncio.Event()
 
     async def hold(route: Route) -> None:
@@ -121,6 +121,6 @@ async def test_own_tag_shows_at_once_and_completes(opened: Open, server: ServerP
     await field.press("Enter")
     await expect(shown).to_have_text(["a 1", "b 1", "mine 1"], timeout=SECOND)  # before it is saved
     held.set()
-    await saved(page)
+    await wait_until_saved(page)
     await expect(shown).to_have_text(["a 1", "b 1", "mine 1"])
     assert len(sent) == 1

@@ -9,18 +9,18 @@ from pathlib import Path
 from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, editor, make, read_note, title
+from tests.browser.page import Open, create_notes, editor, read_note, title
 from tests.support.harness import ServerProcess, note_in
 
 PACKED = "---\ntitle: Packed\ndescription: In a zip\ntags: [one, two]\n---\npears\n"
 
 
-async def test_files_become_notes(opened: Open, server: ServerProcess) -> None:
+async def test_imported_files_become_notes(opened: Open, server: ServerProcess) -> None:
     page = await opened()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("folder/packed.md", PACKED)
-    await _bring_in(
+    await _import_files(
         page,
         {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n\napples\n"},
         {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()},
@@ -34,9 +34,9 @@ async def test_files_become_notes(opened: Open, server: ServerProcess) -> None:
     assert (note["title"], note["description"], note["tags"]) == ("Packed", "In a zip", ["one", "two"])
 
 
-async def test_what_is_no_note_is_refused_in_words(opened: Open, server: ServerProcess) -> None:
+async def test_invalid_archive_is_refused_with_a_reason(opened: Open, server: ServerProcess) -> None:
     page = await opened()
-    await _bring_in(page, {"name": "broken.zip", "mimeType": "application/zip", "buffer": b"no zip at all"})
+    await _import_files(page, {"name": "broken.zip", "mimeType": "application/zip", "buffer": b"no zip at all"})
     dialog = page.get_by_role("dialog", name="Nothing was imported")
     await expect(dialog).to_contain_text("broken.zip: the archive cannot be read")
     await dialog.get_by_role("button", name="Close").click()
@@ -44,7 +44,7 @@ async def test_what_is_no_note_is_refused_in_words(opened: Open, server: ServerP
     await expect(page.get_by_text("No notes yet")).to_be_visible()
 
 
-async def test_every_file_that_was_skipped_or_changed_is_listed(opened: Open, server: ServerProcess) -> None:
+async def test_import_lists_all_skipped_and_changed_files(opened: Open, server: ServerProcess) -> None:
     page = await opened()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -55,7 +55,7 @@ async def test_every_file_that_was_skipped_or_changed_is_listed(opened: Open, se
             archive.writestr(f"{number}.png", b"\x89PNG")
     await page.context.add_init_script(path=AXE)
     await page.reload()
-    await _bring_in(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()})
+    await _import_files(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()})
     dialog = page.get_by_role("dialog", name="2 notes imported")
     skipped, changed = dialog.get_by_label("Files skipped"), dialog.get_by_label("Files changed")
     await expect(dialog.get_by_text("601 files skipped")).to_be_visible()
@@ -69,13 +69,15 @@ async def test_every_file_that_was_skipped_or_changed_is_listed(opened: Open, se
     assert await serious(page) == []
     await page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
-    await _bring_in(page, {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n"})
+    await _import_files(page, {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n"})
     await expect(page.get_by_text("1 note imported")).to_be_visible()
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-async def test_all_notes_leave_as_a_zip_and_come_back(opened: Open, server: ServerProcess, tmp_path: Path) -> None:
-    await make(server, note_in("Apples", content="red\n", tags=["fruit"]), note_in("Pears", content="green – grün\n"))
+async def test_exported_archive_can_be_imported_again(opened: Open, server: ServerProcess, tmp_path: Path) -> None:
+    await create_notes(
+        server, note_in("Apples", content="red\n", tags=["fruit"]), note_in("Pears", content="green – grün\n")
+    )
     page = await opened()
     await page.get_by_label("More").click()
     async with page.expect_download() as started:
@@ -90,7 +92,7 @@ async def test_all_notes_leave_as_a_zip_and_come_back(opened: Open, server: Serv
     assert len(texts) == 2
     for text, words in zip(texts, (("Apples", "fruit", "red\n"), ("Pears", "green – grün\n")), strict=True):
         assert all(word in text for word in words)
-    await _bring_in(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": path.read_bytes()})
+    await _import_files(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": path.read_bytes()})
     await expect(page.locator(".row b")).to_have_count(4)
     assert {(note["title"], note["content"]) for note in [await read_note(server, id) for id in (3, 4)]} == {
         ("Apples", "red\n"),
@@ -98,7 +100,7 @@ async def test_all_notes_leave_as_a_zip_and_come_back(opened: Open, server: Serv
     }
 
 
-async def _bring_in(page: Page, *files: FilePayload) -> None:
+async def _import_files(page: Page, *files: FilePayload) -> None:
     await page.get_by_label("More").click()
     async with page.expect_file_chooser() as chooser:
         await page.get_by_role("button", name="Import…").click()

@@ -44,7 +44,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=process._die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
+                preexec_fn=process.die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
             )
         await eventually(self._listens, within=60)
 

@@ -1,4 +1,4 @@
-"""Tests of the fault suite itself: command line, ledger and report. The slice tests the faults."""
+"""Tests of the fault suite itself: command line, ledger, and report. `test_slice.py` runs the scenarios."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ command = Typer()
 command.command()(main)
 
 
-def test_list_has_every_scenario_with_its_mark() -> None:
-    told = CliRunner().invoke(command, ["--list"])
-    assert told.exit_code == 0
-    assert all(name in told.stdout for name in SCENARIOS)
+def test_list_option_prints_all_scenarios() -> None:
+    result = CliRunner().invoke(command, ["--list"])
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in SCENARIOS)
 
 
-def test_unknown_name_is_refused() -> None:
-    told = CliRunner().invoke(command, ["no-such-fault"])
-    assert told.exit_code == 2
-    assert "no-such-fault" in told.stderr
+def test_unknown_scenario_is_refused_with_its_name() -> None:
+    result = CliRunner().invoke(command, ["no-such-fault"])
+    assert result.exit_code == 2
+    assert "no-such-fault" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("found", "what"),
+    ("found", "message"),
     [
         ({"d000001": 1, "c000002": 1}, None),
         ({"d000001": 1, "c000002": 1, "d000003": 1}, None),
@@ -42,24 +42,24 @@ def test_unknown_name_is_refused() -> None:
         ({"d000001": 1, "c000002": 1, "d000004": 1}, "1 never sent, but in MongoDB: d000004"),
     ],
 )
-def test_ledger_wants_each_acknowledged_token_once(found: dict[str, int], what: str | None) -> None:
+def test_ledger_check_requires_each_acknowledged_token_once(found: dict[str, int], message: str | None) -> None:
     ledger, figures = Ledger(), Figures()
     kept, typed, unknown = ledger.token("d"), ledger.token("c"), ledger.token("d")
     ledger.unknown |= {typed, unknown}
     ledger.acknowledge(kept, 1, 2)
     ledger.acknowledge(typed)
-    if what is None:
+    if message is None:
         ledger.check(Counter(found), "MongoDB", figures)
     else:
-        with pytest.raises(Broken, match=what):
+        with pytest.raises(Broken, match=message):
             ledger.check(Counter(found), "MongoDB", figures)
 
 
-def test_tokens_are_counted_in_contents() -> None:
+def test_tokens_are_counted_over_all_contents() -> None:
     assert counted(["c000001;c000002;", "words c000003;c000002;"]) == {"c000001": 1, "c000002": 2, "c000003": 1}
 
 
-def test_watch_tells_who_lacks_what() -> None:
+def test_watch_counts_versions_that_feeds_lack() -> None:
     one, other = Feed(lambda: ""), Feed(lambda: "")
     watch = Watch([one, other])
     watch.acknowledged(1, 3)
@@ -72,7 +72,7 @@ def test_watch_tells_who_lacks_what() -> None:
     assert watch.lag == 0
 
 
-def test_results_are_kept_and_told(tmp_path: Path) -> None:
+def test_results_are_saved_loaded_and_rendered(tmp_path: Path) -> None:
     one, other = list(SCENARIOS.values())[:2]
     figures = Figures(faults=3, acknowledged=12_345, extra={"resets": 2})
     figures.converged([0.1] * 98 + [2.0, 3.0])

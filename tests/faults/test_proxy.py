@@ -60,22 +60,22 @@ async def client(proxy: Proxy) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_latency_and_jitter_add_up_over_both_ways(proxy: Proxy, client: Client) -> None:
+async def test_latency_adds_up_over_both_directions(proxy: Proxy, client: Client) -> None:
     proxy.up, proxy.down = Toxics(latency=0.05), Toxics(latency=0.05, jitter=0.01)
     assert await client.echo() >= 0.1
 
 
-async def test_bandwidth(proxy: Proxy, client: Client) -> None:
+async def test_bandwidth_limit_delays_the_data(proxy: Proxy, client: Client) -> None:
     proxy.up = Toxics(bandwidth=100_000)
     assert await client.echo(b"x" * 10_000) >= 0.1
 
 
-async def test_slices_arrive_whole(proxy: Proxy, client: Client) -> None:
+async def test_sliced_data_arrives_complete(proxy: Proxy, client: Client) -> None:
     proxy.up = proxy.down = Toxics(slice=7)
     await client.echo(bytes(range(256)) * 4)
 
 
-async def test_black_hole_leaves_the_connection_open(proxy: Proxy, client: Client) -> None:
+async def test_black_hole_drops_data_and_keeps_the_connection(proxy: Proxy, client: Client) -> None:
     proxy.down = Toxics(hole=True, match=b"lost")
     client.writer.write(b"lost")
     with pytest.raises(TimeoutError):
@@ -84,14 +84,14 @@ async def test_black_hole_leaves_the_connection_open(proxy: Proxy, client: Clien
     await client.echo()
 
 
-async def test_timeout_swallows_and_then_closes(proxy: Proxy, client: Client) -> None:
+async def test_timeout_drops_data_and_closes_the_connection(proxy: Proxy, client: Client) -> None:
     proxy.up = Toxics(timeout=0.05)
     with pytest.raises(asyncio.IncompleteReadError):
         await client.echo()
 
 
 @pytest.mark.parametrize("how", ["toxic", "cut"])
-async def test_reset(proxy: Proxy, client: Client, how: str) -> None:
+async def test_reset_and_cut_reset_the_connection(proxy: Proxy, client: Client, how: str) -> None:
     if how == "cut":
         proxy.cut()
     else:
@@ -101,7 +101,7 @@ async def test_reset(proxy: Proxy, client: Client, how: str) -> None:
     await eventually(lambda: proxy.connections == 0)
 
 
-async def test_refused_until_healed(proxy: Proxy) -> None:
+async def test_proxy_refuses_connections_until_healed(proxy: Proxy) -> None:
     proxy.accepts = False
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         async with Client(proxy) as refused:

@@ -15,7 +15,9 @@ SEED = 1
 
 # The drivers in the tests leave sockets open to the servers that are killed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("one", SCENARIOS.values(), ids=str)
-async def test_slice(one: Scenario, tmp_path: Path, embedded: EmbeddedServers) -> None:
-    result = await perform(one, seed=SEED, times=one.slice, folder=tmp_path, thorough=False, shared=embedded)
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=str)
+async def test_slice_of_scenario_keeps_its_invariant(
+    scenario: Scenario, tmp_path: Path, embedded: EmbeddedServers
+) -> None:
+    result = await perform(scenario, seed=SEED, times=scenario.slice, folder=tmp_path, thorough=False, shared=embedded)
     assert result.good, result.figures

@@ -207,20 +207,22 @@ async def _answer(server: ServerProcess, pieces: list[bytes], pause: float) -> i
     """Send a request slowly, and return the status of the response; ``None`` without one."""
     to = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(to.hostname, to.port)
+    reading = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
     try:
         with suppress(ConnectionError):
             for piece in pieces:
-                if reader._buffer:  # type: ignore[attr-defined]
+                if reading.done():
                     break
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(pause)
         async with asyncio.timeout(40 * UNIT):
-            head = await reader.readuntil(b"\r\n\r\n")
+            head = await reading
         return int(head.split()[1])
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     finally:
+        reading.cancel()
         writer.transport.abort()
 
 

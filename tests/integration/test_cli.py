@@ -18,16 +18,16 @@ from tests.support.harness import refusal
 
 
 def realtime(*arguments: str) -> Result:
-    """Runs a command that needs no server, in this process."""
+    """Run a command that needs no server in this process."""
     return CliRunner().invoke(app, arguments, prog_name="realtime", env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
-def test_version() -> None:
+def test_version_option_prints_the_package_version() -> None:
     assert realtime("--version").stdout == f"{__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mentioned"),
+    ("arguments", "names"),
     [
         (["--help"], ["serve", "watch", "user", "--version"]),
         (["serve", "--help"], ["--host", "--port", "--workers", "--data", "--mongo-url", "--redis-url", "REALTIME_"]),
@@ -37,19 +37,19 @@ def test_version() -> None:
         (["user", "add", "--help"], ["--admin", "--password-stdin", "--data", "--mongo-url", "--database"]),
     ],
 )
-def test_help_names_everything(arguments: list[str], mentioned: list[str]) -> None:
+def test_help_lists_commands_and_options(arguments: list[str], names: list[str]) -> None:
     ended = realtime(*arguments)
     assert (ended.exit_code, ended.stderr) == (0, "")
-    assert [word for word in mentioned if word not in ended.stdout] == []
+    assert [word for word in names if word not in ended.stdout] == []
 
 
-def test_help_tells_the_real_defaults() -> None:
+def test_serve_help_shows_the_defaults_of_the_settings() -> None:
     shown = re.findall(r"\[default: \(?([^\s)]+)\)?\]", realtime("serve", "--help").stdout)
     assert shown == [str(getattr(Settings(), name)) for name in ("host", "port", "workers", "data", "auth")]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["serve", "--port", "http"], "'--port'"),
         (["serve", "--nonsense"], "--nonsense"),
@@ -57,10 +57,10 @@ def test_help_tells_the_real_defaults() -> None:
         (["watch", "extra"], "extra"),
     ],
 )
-def test_usage_error_names_the_word(arguments: list[str], said: str) -> None:
+def test_usage_error_names_the_invalid_argument(arguments: list[str], expected: str) -> None:
     ended = realtime(*arguments)
     assert ended.exit_code == 2
-    assert said in ended.stderr
+    assert expected in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -74,30 +74,30 @@ def test_usage_error_names_the_word(arguments: list[str], said: str) -> None:
         ("redis_url", "redis://:secret@host:port"),
     ],
 )
-def test_bad_setting_is_refused_by_name_and_without_secrets(name: str, value: str, tmp_path: Path) -> None:
+def test_invalid_option_is_named_without_printing_secrets(name: str, value: str, tmp_path: Path) -> None:
     message = refusal("serve", "--data", str(tmp_path), f"--{name.replace('_', '-')}", value)
     assert message.startswith(f"{name}: ")
     assert "secret" not in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_setting_in_the_environment_is_refused_too() -> None:
+def test_invalid_environment_variable_is_refused_by_name() -> None:
     assert refusal("serve", REALTIME_WORKERS="many").startswith("workers: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_bad_failpoint_is_refused(workers: str, tmp_path: Path) -> None:
+def test_invalid_failpoint_is_refused_with_its_format(workers: str, tmp_path: Path) -> None:
     message = refusal("serve", "--data", str(tmp_path), "--workers", workers, "--port", "0", REALTIME_FAILPOINT="here")
     assert "failpoint" in message
     assert "<point>:<action>" in message
 
 
-def test_option_wins_over_the_environment() -> None:
+def test_option_overrides_the_environment_variable() -> None:
     assert refusal("serve", "--port", "70001", REALTIME_PORT="1").startswith("port: ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "notes.example", ""])
-def test_others_are_let_in_without_accounts_only_if_that_is_meant(host: str) -> None:
+def test_public_host_without_accounts_or_allow_public_is_exposed(host: str) -> None:
     settings = Settings.model_construct(host=host)
     assert settings.exposed
     assert not settings.model_copy(update={"auth": "accounts"}).exposed
@@ -105,31 +105,31 @@ def test_others_are_let_in_without_accounts_only_if_that_is_meant(host: str) -> 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
-def test_loopback_needs_no_accounts(host: str) -> None:
+def test_loopback_host_is_not_exposed(host: str) -> None:
     assert not Settings(host=host).exposed
 
 
-def test_refusal_to_let_others_in_names_both_ways_out(tmp_path: Path) -> None:
+def test_public_host_is_refused_with_both_required_options(tmp_path: Path) -> None:
     message = refusal("serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
     assert "REALTIME_AUTH=accounts" in message
     assert "--allow-public" in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_host_is_refused() -> None:
+def test_unknown_host_is_refused_with_its_name() -> None:
     message = refusal("serve", "--open", "--host", "nowhere.invalid")
     assert message.startswith("cannot listen on nowhere.invalid port 8000: ")
 
 
-def test_port_in_use_is_refused(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_port_in_use_is_refused_with_its_number(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         message = refusal("serve", "--port", str(port), "--data", str(tmp_path))
     assert message == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
+def test_data_folder_in_use_is_refused_with_the_process_id(tmp_path: Path) -> None:
     lock = lock_folder(tmp_path, os.getpid())
     try:
         message = refusal("serve", "--port", "0", "--data", str(tmp_path))
@@ -139,7 +139,7 @@ def test_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
     assert "--data" in message
 
 
-def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.touch()
     assert str(file) in refusal("serve", "--port", "0", "--data", str(file))
@@ -148,7 +148,7 @@ def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:http", ""]
 )
-def test_watch_refuses_what_is_no_address(url: str) -> None:
+def test_watch_with_an_invalid_url_is_refused(url: str) -> None:
     ended = realtime("watch", "--url", url)
     assert ended.exit_code == 1
     assert ended.stderr.startswith(f"realtime: {url} is not the address of a server")

@@ -41,7 +41,7 @@ def _instructions(name: str) -> list[str]:
 
 
 def _executed(name: str) -> list[str]:
-    """The argument vector of an instruction in the exec form."""
+    """Return the argument vector of an instruction in the exec form."""
     vector: list[str] = json.loads(_instructions(name)[-1])
     return vector
 
@@ -53,12 +53,12 @@ def _seconds(text: str) -> float:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    """The secrets, as the documented command makes them."""
+    """Create the secrets with the documented command, and return their folder."""
     subprocess.run(["sh", ROOT / "compose-secrets.sh"], cwd=tmp_path, check=True)
     return tmp_path / "secrets"
 
 
-def test_app_has_two_workers_on_the_urls_of_the_other_services(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
+def test_app_environment_sets_two_workers_and_the_service_urls(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
     app = SERVICES["app"]
     assert app["build"] == "."
     for name, value in app["environment"].items():
@@ -71,12 +71,12 @@ def test_app_has_two_workers_on_the_urls_of_the_other_services(monkeypatch: pyte
     assert re.fullmatch(r"redis://:\w{64}@redis:6379/0", settings.redis_url or "")
 
 
-def test_secrets_are_made_once_and_for_their_owner(secrets: Path) -> None:
+def test_secrets_script_creates_private_random_secrets_once(secrets: Path) -> None:
     made = {path.name: path.read_text() for path in secrets.iterdir()}
     assert set(made) == set(COMPOSE["secrets"])
     assert {secret["file"] for secret in COMPOSE["secrets"].values()} == {f"./secrets/{name}" for name in made}
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
-    # The containers have other users, and see nothing of the folder but the files that they are given.
+    # The containers run as other users, and only these files are mounted in them.
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o644}
     random = [word for text in made.values() for word in re.findall(r"[0-9a-f]{64}", text)]
     assert len(random) == 4
@@ -85,12 +85,12 @@ def test_secrets_are_made_once_and_for_their_owner(secrets: Path) -> None:
     assert {path.name: path.read_text() for path in secrets.iterdir()} == made
 
 
-def test_secrets_are_kept_out_of_the_repository_and_the_image() -> None:
+def test_secrets_are_excluded_from_the_repository_and_the_image() -> None:
     assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
     assert not any("secrets" in line for line in (ROOT / ".dockerignore").read_text().splitlines())
 
 
-def test_services_get_the_secrets_that_they_use() -> None:
+def test_services_declare_all_secrets_that_they_use() -> None:
     text = {name: json.dumps(service) for name, service in SERVICES.items()}
     for name, service in SERVICES.items():
         assert service["secrets"] == sorted(service["secrets"], key=service["secrets"].index)
@@ -99,13 +99,13 @@ def test_services_get_the_secrets_that_they_use() -> None:
     assert SERVICES["app"]["secrets"] == ["realtime_mongo_url", "realtime_redis_url"]  # not the key of MongoDB
 
 
-def test_only_the_port_of_the_app_is_published() -> None:
+def test_only_the_app_port_is_published() -> None:
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"app"}
     assert SERVICES["app"]["ports"] == [f"{Settings().port}:{Settings().port}"]
     assert not any(service.get("network_mode") for service in SERVICES.values())
 
 
-def test_app_waits_for_servers_that_are_ready() -> None:
+def test_app_starts_after_its_dependencies_are_ready() -> None:
     waits = {name: {of: how["condition"] for of, how in service.get("depends_on", {}).items()}
              for name, service in SERVICES.items()}  # fmt: skip
     assert waits == {
@@ -118,7 +118,7 @@ def test_app_waits_for_servers_that_are_ready() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_containers_have_few_rights(name: str) -> None:
+def test_containers_run_with_minimal_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -128,13 +128,13 @@ def test_containers_have_few_rights(name: str) -> None:
     assert service.get("privileged") is None
 
 
-@pytest.mark.parametrize(("name", "least"), [("mongodb", (7, 0, 28)), ("redis", (8, 1, 4))])
-def test_images_are_patched_versions(name: str, least: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("name", "minimum"), [("mongodb", (7, 0, 28)), ("redis", (8, 1, 4))])
+def test_database_images_have_patched_versions(name: str, minimum: tuple[int, ...]) -> None:
     found = re.search(r":(\d+)\.(\d+)\.(\d+)", SERVICES[name]["image"])
     assert found
     version = tuple(map(int, found.groups()))
-    assert version[:2] == least[:2]
-    assert version >= least
+    assert version[:2] == minimum[:2]
+    assert version >= minimum
     assert name != "mongodb" or not leaks_memory(version)
 
 
@@ -146,9 +146,9 @@ def _free_port() -> int:
 
 @pytest.fixture
 def services(secrets: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """MongoDB and Redis as their services start them, with the programs and the ports of this machine.
+    """Start MongoDB and Redis with the commands of their services, but with local programs and free ports.
 
-    The secrets name these ports.
+    The URLs in the secrets get these ports.
     """
     ports = {"mongodb": _free_port(), "redis": _free_port()}
     for name, file, port in (("mongodb", "realtime_mongo_url", 27017), ("redis", "realtime_redis_url", 6379)):
@@ -185,12 +185,12 @@ def _prepare(secrets: Path) -> None:
     subprocess.run(command, env={"REALTIME_SECRETS": str(secrets)}, check=True)
 
 
-async def test_servers_take_nobody_without_the_secrets(
+async def test_databases_accept_only_connections_with_the_secrets(
     services: dict[str, str], secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert SERVICES["prepare"]["environment"] == {"REALTIME_SECRETS": "/run/secrets"}
     await asyncio.to_thread(_prepare, secrets)
-    await asyncio.to_thread(_prepare, secrets)  # a second time changes nothing
+    await asyncio.to_thread(_prepare, secrets)  # running it again changes nothing
     with MongoClient[dict[str, Any]](f"mongodb://{services['mongodb']}/?directConnection=true") as stranger:
         for command in ("listDatabases", "usersInfo", "replSetGetConfig"):
             with pytest.raises(OperationFailure, match="requires authentication"):
@@ -210,7 +210,7 @@ async def test_servers_take_nobody_without_the_secrets(
         await eventually(ready, within=20)
 
 
-async def test_new_password_of_the_app_is_taken_over(services: dict[str, str], secrets: Path) -> None:
+async def test_prepare_applies_a_changed_mongodb_password(services: dict[str, str], secrets: Path) -> None:
     file = secrets / "realtime_mongo_url"
     await asyncio.to_thread(_prepare, secrets)
     file.write_text(re.sub(r":\w{64}@", ":n%40w@", file.read_text()))
@@ -220,7 +220,7 @@ async def test_new_password_of_the_app_is_taken_over(services: dict[str, str], s
 
 
 @pytest.mark.parametrize("url", ["", "mongodb://mongodb:27017/", "mongodb://name@mongodb/"])
-def test_url_that_prepares_nothing_is_refused(url: str, tmp_path: Path) -> None:
+def test_prepare_with_an_incomplete_mongodb_url_fails(url: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key")
     command = [sys.executable, "-m", "realtime.store.bootstrap", str(tmp_path / "key")]
     run = subprocess.run(command, env={"REALTIME_MONGO_URL": url}, capture_output=True, text=True, check=False)
@@ -228,46 +228,46 @@ def test_url_that_prepares_nothing_is_refused(url: str, tmp_path: Path) -> None:
     assert run.stderr == ("MongoDB cannot be prepared: REALTIME_MONGO_URL must name a user, a password and a host\n")
 
 
-def test_what_mongodb_keeps_is_in_named_volumes() -> None:
+def test_mongodb_data_is_stored_in_named_volumes() -> None:
     mounts = dict(mount.split(":") for mount in SERVICES["mongodb"]["volumes"])
     assert set(mounts.values()) == {"/data/db", "/data/configdb"}
     assert set(mounts) == set(COMPOSE["volumes"])
 
 
-def test_everything_is_restarted() -> None:
+def test_long_running_services_restart_unless_stopped() -> None:
     restarts = {name: service.get("restart") for name, service in SERVICES.items()}
     assert restarts == {"prepare": None, **dict.fromkeys(("app", "mongodb", "redis"), "unless-stopped")}
 
 
-def test_app_has_the_time_to_drain() -> None:
+def test_stop_grace_period_exceeds_the_drain_time() -> None:
     assert _seconds(SERVICES["app"]["stop_grace_period"]) > Settings().drain_seconds + SHUTDOWN_TIMEOUT_SECONDS
 
 
-def test_images_have_no_registry_address() -> None:
+def test_image_names_have_no_registry_address() -> None:
     images = [service["image"] for service in SERVICES.values() if "image" in service]
     images += [line.split()[0] for line in _instructions("FROM")]
     assert all(re.fullmatch(r"[a-z]+(/[a-z]+)?:[\w.-]+", image) for image in images)
 
 
-def test_image_lets_nobody_in_without_an_account() -> None:
+def test_image_requires_accounts_by_default() -> None:
     assert "REALTIME_AUTH=accounts" in _instructions("ENV")[-1].split()
 
 
-def test_image_runs_the_server_as_an_ordinary_user() -> None:
+def test_image_runs_the_server_as_an_unprivileged_user() -> None:
     assert _executed("ENTRYPOINT") == ["realtime", "serve"]
     assert _instructions("USER") == ["realtime"]
     assert DOCKERFILE.rindex("USER realtime") < DOCKERFILE.rindex("ENTRYPOINT")
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
-def test_image_checks_its_health(status: int, healthy: bool) -> None:
+def test_image_health_check_reflects_the_readyz_status(status: int, healthy: bool) -> None:
     options, command = _instructions("HEALTHCHECK")[0].split("CMD ")
     assert {"--interval", "--timeout", "--retries"} <= {option.split("=")[0] for option in options.split()}
     python, *arguments = json.loads(command)
     assert python == "python"
 
     class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # the library's name
+        def do_GET(self) -> None:  # the name that the library calls
             asked.append(self.path)
             self.send_response(status)
             self.end_headers()
@@ -286,7 +286,7 @@ def test_image_checks_its_health(status: int, healthy: bool) -> None:
     assert (check.returncode == 0) == healthy
 
 
-def test_image_is_built_from_what_is_there() -> None:
+def test_image_copies_existing_files_included_by_dockerignore() -> None:
     sources = [name for copy in _instructions("COPY") if "--from" not in copy for name in copy.split()[:-1]]
     assert all((ROOT / name).exists() for name in sources)
     shown = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]

@@ -47,7 +47,7 @@ def test_settings_have_descriptions() -> None:
 
 
 @pytest.mark.parametrize("code", CloseCode)
-def test_close_code_is_documented_for_each_reader(code: CloseCode) -> None:
+def test_close_code_is_documented_in_every_section(code: CloseCode) -> None:
     page = reference("close-codes")
     general, sync, operators = re.split(r"^## On `/sync`$|^## For operators$", page, flags=re.MULTILINE)
     ((_, reason, reconnect, cause),) = table_rows(general, str(code.value))
@@ -58,7 +58,7 @@ def test_close_code_is_documented_for_each_reader(code: CloseCode) -> None:
         assert len(table_rows(part, str(code.value))) == 1
 
 
-def test_frames_are_documented() -> None:
+def test_feed_message_types_are_documented() -> None:
     union, _ = get_args(messages.ServerMessage)
     types = {message.model_fields["type"].default for message in get_args(union)}
     documented = {
@@ -82,7 +82,7 @@ def test_routes_are_documented(client: TestClient) -> None:
     assert [path for path in paths if path not in pages] == []
 
 
-def test_every_route_in_both_slash_forms_without_redirect(client: TestClient) -> None:
+def test_routes_accept_both_slash_forms_without_redirect(client: TestClient) -> None:
     paths = [
         path
         for path, operations in client.get("/openapi.json").json()["paths"].items()
@@ -94,7 +94,7 @@ def test_every_route_in_both_slash_forms_without_redirect(client: TestClient) ->
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
-def test_examples_succeed(client: TestClient, page: Path) -> None:
+def test_curl_examples_in_the_documentation_succeed(client: TestClient, page: Path) -> None:
     found = re.findall(r"^\$ curl -X (\w+) http://127.0.0.1:8000(\S+)(?:.*-d '(.*)')?$", page.read_text(), re.MULTILINE)
     assert found
     for method, url, body in found:
@@ -103,7 +103,7 @@ def test_examples_succeed(client: TestClient, page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
+def test_local_links_point_to_existing_files(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     local = [target for target in targets if not re.match(r"[a-z]+:", target) and not target.startswith("/")]

@@ -15,7 +15,7 @@ PATHS = ["/docs", "/docs/oauth2-redirect", "/redoc"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient, path: str) -> None:
+def test_reference_page_has_a_strict_security_policy(client: TestClient, path: str) -> None:
     first, second = client.get(path), client.get(path + "/")
     policy = first.headers["Content-Security-Policy"]
     assert "unsafe" not in policy
@@ -38,7 +38,7 @@ def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient, pa
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_file_is_ours_kept_for_ever_and_packed(client: TestClient, path: str) -> None:
+def test_reference_page_assets_are_local_immutable_and_compressed(client: TestClient, path: str) -> None:
     named = re.findall(r"""(?:src|href)=["']([^"']+)""", client.get(path).text)
     assets = [address for address in named if address.startswith("/assets/")]
     assert assets
@@ -55,7 +55,7 @@ def test_every_file_is_ours_kept_for_ever_and_packed(client: TestClient, path: s
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_build_it_says_so(
+def test_reference_page_without_a_build_returns_503(
     client: TestClient, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(webapp, "STATIC", tmp_path)

@@ -40,23 +40,23 @@ from realtime.settings import Settings
 from tests.faults.daemons import Standalone
 from tests.support.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
 
-GONE_WITHIN = 5.0
-KINDS = ("mongod", "valkey-server", "keeper")
+EXIT_TIMEOUT_SECONDS = 5.0
+KINDS = ("mongod", "valkey-server", "supervisor")
 
-Own = Callable[..., ServerProcess]
+StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A data folder that nothing uses any more when the test ends."""
+    """Return a data folder, and check after the test that no process uses it."""
     folder = tmp_path / "data"
     yield folder
     os.close(lock_folder(folder, os.getpid()))
 
 
 @pytest.fixture
-def own(folder: Path) -> Iterator[Own]:
-    """Starts server processes with embedded servers in the folder."""
+def start_server(folder: Path) -> Iterator[StartServer]:
+    """Return a function that starts a server process with embedded databases in the folder."""
     started: list[ServerProcess] = []
 
     def start(**changes: Any) -> ServerProcess:
@@ -70,40 +70,40 @@ def own(folder: Path) -> Iterator[Own]:
         process.kill()
 
 
-def family(pid: int, folder: Path) -> dict[str, psutil.Process]:
-    """The keeper of a folder and its servers, below a process."""
+def embedded_processes(pid: int, folder: Path) -> dict[str, psutil.Process]:
+    """Return the supervisor of a folder and its databases among the descendants of a process."""
     found = {}
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            kind = "keeper" if "realtime.embedded.supervisor" in child.cmdline() else child.name()
+            kind = "supervisor" if "realtime.embedded.supervisor" in child.cmdline() else child.name()
             if kind in KINDS and str(folder) in " ".join([child.cwd(), *child.cmdline()]):
                 found[kind] = child
     return found
 
 
-def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; an orphan may stay a zombie where nobody reaps it."""
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended. An orphan stays a zombie if no process reaps it."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-async def all_gone(processes: Sequence[psutil.Process]) -> None:
-    """Waits for the end of all these processes."""
-    await eventually(lambda: all(gone(process) for process in processes), within=GONE_WITHIN)
+async def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
+    """Wait until all processes have ended."""
+    await eventually(lambda: all(has_ended(process) for process in processes), within=EXIT_TIMEOUT_SECONDS)
 
 
-def listening(process: psutil.Process | None) -> int:
-    """The port that a server listens on; 0 if it does not."""
+def listening_port(process: psutil.Process | None) -> int:
+    """Return the port that a server listens on, or 0 if there is none."""
     connections = process.net_connections("tcp4") if process is not None else []
-    ports = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    ports = {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
     return ports.pop() if ports else 0
 
 
 @contextlib.contextmanager
-def taken(port: int) -> Iterator[None]:
-    """Somebody else listens on a port meanwhile, and hangs up on whoever calls."""
+def occupied(port: int) -> Iterator[None]:
+    """Listen on a port during the block, and close each connection immediately."""
     with socketserver.TCPServer(("127.0.0.1", port), socketserver.BaseRequestHandler, bind_and_activate=False) as other:
         other.allow_reuse_address = True
         other.server_bind()
@@ -117,8 +117,8 @@ def taken(port: int) -> Iterator[None]:
             thread.join()
 
 
-async def write_until_it_fails(url: str, acknowledged: dict[int, Any]) -> None:
-    """Writes notes one after the other and remembers those that were acknowledged."""
+async def write_until_failure(url: str, acknowledged: dict[int, Any]) -> None:
+    """Write notes one after the other until the server fails, and collect the acknowledged ones."""
     async with rest_client(url) as rest:
         with contextlib.suppress(httpx.TransportError):
             while True:
@@ -127,36 +127,36 @@ async def write_until_it_fails(url: str, acknowledged: dict[int, Any]) -> None:
                     acknowledged[answer.json()["id"]] = answer.json()
 
 
-def test_data_survives_a_restart_even_on_other_ports_and_with_other_secrets(folder: Path) -> None:
-    """The folders of versions that had no secrets are like one that lost them."""
+def test_data_survives_a_restart_with_other_ports_and_secrets(folder: Path) -> None:
+    """Folders of versions without secrets are equivalent to a folder without its secret files."""
     embedded = EmbeddedServers(folder)
     embedded.start()
     with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
         client.realtime.notes.insert_one({"_id": 1})
-    processes = family(os.getpid(), folder)
-    ports = [listening(processes["mongod"]), listening(processes["valkey-server"])]
+    processes = embedded_processes(os.getpid(), folder)
+    ports = [listening_port(processes["mongod"]), listening_port(processes["valkey-server"])]
     embedded.stop()
-    assert all(gone(process) for process in processes.values())
+    assert all(has_ended(process) for process in processes.values())
     for secret in SECRETS.values():
         (folder / secret).unlink()
     with contextlib.ExitStack() as others:
         for port in ports:
-            others.enter_context(taken(port))
+            others.enter_context(occupied(port))
         embedded.start()
         others.callback(embedded.stop)
         with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
             assert [note["_id"] for note in client.realtime.notes.find()] == [1]
             client.realtime.notes.insert_one({"_id": 2})
-        processes = family(os.getpid(), folder)
-        assert not {listening(processes["mongod"]), listening(processes["valkey-server"])} & set(ports)
+        processes = embedded_processes(os.getpid(), folder)
+        assert not {listening_port(processes["mongod"]), listening_port(processes["valkey-server"])} & set(ports)
 
 
 @pytest.mark.parametrize(
     ("known", "commands"),
     [("//", ["listDatabases", "createUser", "replSetGetConfig", "shutdown"]), (":wrong@", ["listDatabases"])],
-    ids=["none", "wrong"],
+    ids=["no-password", "wrong-password"],
 )
-def test_who_does_not_know_the_secrets_is_refused(embedded: EmbeddedServers, known: str, commands: list[str]) -> None:
+def test_connection_without_the_secrets_is_refused(embedded: EmbeddedServers, known: str, commands: list[str]) -> None:
     strange = [
         re.sub(r"//.*@" if known == "//" else r":\w{64}@", known, url)
         for url in (embedded.mongo_url, embedded.redis_url)
@@ -170,9 +170,9 @@ def test_who_does_not_know_the_secrets_is_refused(embedded: EmbeddedServers, kno
 
 
 def compressed(command: dict[str, Any], claimed: int = 0) -> bytes:
-    """Return an OP_COMPRESSED message: a command under zlib, which claims to be larger than it is.
+    """Return an OP_COMPRESSED message: a command compressed with zlib, with a declared size that is too large.
 
-    Its document claims the same size, so that a server which trusts the claim reads what was in its memory before.
+    The document declares the same size, so that a vulnerable server reads uninitialized memory.
     """
     document = bytearray(bson.encode({**command, "$db": "admin"}))
     if claimed:
@@ -184,8 +184,8 @@ def compressed(command: dict[str, Any], claimed: int = 0) -> bytes:
     return struct.pack("<iiii", 16 + len(body), 1, 0, op_compressed) + body
 
 
-def answer_to(url: str, message: bytes) -> bytes:
-    """Return what a MongoDB sends to a stranger's message until it closes the connection or has answered."""
+def response_to(url: str, message: bytes) -> bytes:
+    """Return the response of a MongoDB to an unauthenticated message; empty if it closes the connection."""
     host, port = urlsplit(url).netloc.rpartition("@")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=10 * UNIT) as connection:
         connection.sendall(message)
@@ -194,20 +194,20 @@ def answer_to(url: str, message: bytes) -> bytes:
     return b""
 
 
-async def test_compressed_messages_of_strangers_get_no_answer(embedded: EmbeddedServers, tmp_path: Path) -> None:
-    """CVE-2025-14847: unpatched versions answer malformed ones with what was in their memory."""
+async def test_unauthenticated_compressed_messages_get_no_response(embedded: EmbeddedServers, tmp_path: Path) -> None:
+    """CVE-2025-14847: unpatched versions answer malformed messages with the contents of their memory."""
     async with Standalone(tmp_path / "mongod") as ordinary:
-        answer = answer_to(ordinary.url, compressed({"hello": 1}))
+        answer = response_to(ordinary.url, compressed({"hello": 1}))
         assert b"isWritablePrimary" in zlib.decompress(answer[25:])
     for claimed in (0, *range(100, 65536, 4096)):
-        assert answer_to(embedded.mongo_url, compressed({"hello": 1}, claimed)) == b""
+        assert response_to(embedded.mongo_url, compressed({"hello": 1}, claimed)) == b""
 
 
-def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
+def test_secrets_are_stored_only_in_private_files(folder: Path) -> None:
     assert running(folder) is None
     embedded = EmbeddedServers(folder)
     (folder / "mongodb").mkdir(parents=True, mode=0o755)
-    (folder / "mongodb" / "key").touch(0o644)  # a disk was full
+    (folder / "mongodb" / "key").touch(0o644)  # an empty file, as a full disk leaves it
     embedded.start()
     try:
         assert running(folder) == (embedded.mongo_url, embedded.redis_url)
@@ -217,7 +217,7 @@ def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
             assert stat.S_IMODE((folder / file).parent.stat().st_mode) == 0o700
         assert len(set(secrets)) == 2
         assert all(len(secret) == 64 for secret in secrets)
-        shown = [" ".join(process.cmdline()) for process in family(os.getpid(), folder).values()]
+        shown = [" ".join(process.cmdline()) for process in embedded_processes(os.getpid(), folder).values()]
         shown += [file.read_text() for file in folder.glob("*/*.txt")]
         shown += [repr(embedded), repr(data_folder(folder).model_copy(update={"mongo_url": embedded.mongo_url}))]
         assert not [text for text in shown for secret in secrets if secret in text]
@@ -226,24 +226,26 @@ def test_secrets_are_in_files_of_their_user_alone(folder: Path) -> None:
     assert running(folder) is None
 
 
-async def test_killed_owner_takes_its_servers_along_but_no_acknowledged_note(own: Own, folder: Path) -> None:
-    server = own()
-    processes = list(family(server.pid, folder).values())
+async def test_killed_server_stops_its_databases_and_keeps_acknowledged_notes(
+    start_server: StartServer, folder: Path
+) -> None:
+    server = start_server()
+    processes = list(embedded_processes(server.pid, folder).values())
     assert len(processes) == len(KINDS)
     acknowledged: dict[int, Any] = {}
-    writers = [asyncio.create_task(write_until_it_fails(server.url, acknowledged)) for _ in range(8)]
+    writers = [asyncio.create_task(write_until_failure(server.url, acknowledged)) for _ in range(8)]
     await eventually(lambda: len(acknowledged) > 30, within=30)
     server.kill()
     await asyncio.gather(*writers)
-    await all_gone(processes)
+    await wait_until_ended(processes)
     server.start()
     notes = await all_notes(server.url)
     assert {id: notes.get(id) for id in acknowledged} == acknowledged
 
 
-async def test_killed_mongod_is_started_again(own: Own, folder: Path) -> None:
-    server = own()
-    mongod = family(server.pid, folder)["mongod"]
+async def test_killed_mongod_is_restarted_and_keeps_acknowledged_notes(start_server: StartServer, folder: Path) -> None:
+    server = start_server()
+    mongod = embedded_processes(server.pid, folder)["mongod"]
     acknowledged: dict[int, Any] = {}
     async with rest_client(server.url) as rest:
 
@@ -260,37 +262,39 @@ async def test_killed_mongod_is_started_again(own: Own, folder: Path) -> None:
         assert len(acknowledged) > 20
     notes = await all_notes(server.url)
     assert {id: notes.get(id) for id in acknowledged} == acknowledged
-    assert family(server.pid, folder)["mongod"] != mongod
+    assert embedded_processes(server.pid, folder)["mongod"] != mongod
     assert re.search(r"the embedded \w+ stopped \(exit code -9\) .* \d+ MiB free", server.log())
 
 
-async def test_killed_mongod_comes_back_on_its_port_even_if_that_is_taken_for_a_while(folder: Path) -> None:
-    """Its owner and the replica set know it by this port."""
+async def test_killed_mongod_restarts_once_its_port_is_free(folder: Path) -> None:
+    """The server process and the replica set address it by this port."""
     embedded = EmbeddedServers(folder, redis=False)
     embedded.start()
     try:
-        mongod = family(os.getpid(), folder)["mongod"]
-        port = listening(mongod)
+        mongod = embedded_processes(os.getpid(), folder)["mongod"]
+        port = listening_port(mongod)
         mongod.kill()
-        mongod.wait(GONE_WITHIN)
-        with taken(port), pytest.raises(AssertionError):
-            await eventually(lambda: listening(family(os.getpid(), folder).get("mongod")), within=1.5)
-        assert await eventually(lambda: listening(family(os.getpid(), folder).get("mongod"))) == port
+        mongod.wait(EXIT_TIMEOUT_SECONDS)
+        with occupied(port), pytest.raises(AssertionError):
+            await eventually(lambda: listening_port(embedded_processes(os.getpid(), folder).get("mongod")), within=1.5)
+        assert await eventually(lambda: listening_port(embedded_processes(os.getpid(), folder).get("mongod"))) == port
     finally:
         embedded.stop()
 
 
-async def test_killed_keeper_takes_the_servers_along_and_the_owner_can_still_stop(own: Own, folder: Path) -> None:
-    server = own()
+async def test_killed_supervisor_stops_the_databases_and_server_exits_cleanly(
+    start_server: StartServer, folder: Path
+) -> None:
+    server = start_server()
     async with rest_client(server.url) as rest:
         assert (await rest.post("/notes/", json=note_in())).status_code == 201
-    processes = family(server.pid, folder)
-    processes["keeper"].kill()
-    await all_gone(list(processes.values()))
+    processes = embedded_processes(server.pid, folder)
+    processes["supervisor"].kill()
+    await wait_until_ended(list(processes.values()))
     assert server.stop(within=5) == 0
 
 
-def test_second_one_on_the_same_folder_is_refused(folder: Path) -> None:
+def test_second_start_in_the_same_folder_is_refused(folder: Path) -> None:
     embedded, second = EmbeddedServers(folder, mongo=False), EmbeddedServers(folder, mongo=False)
     embedded.start()
     try:
@@ -304,19 +308,19 @@ def test_second_one_on_the_same_folder_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "missing"), [("mongo_url", "valkey-server"), ("redis_url", "mongod")])
-async def test_only_what_has_no_url_is_started(
-    given: str, missing: str, own: Own, folder: Path, settings: Settings
+async def test_only_databases_without_a_url_are_started(
+    given: str, missing: str, start_server: StartServer, folder: Path, settings: Settings
 ) -> None:
-    server = own(**{given: getattr(settings, given)}, database=settings.database)
-    assert set(family(server.pid, folder)) == {missing, "keeper"}
+    server = start_server(**{given: getattr(settings, given)}, database=settings.database)
+    assert set(embedded_processes(server.pid, folder)) == {missing, "supervisor"}
     async with rest_client(server.url) as rest:
         assert (await rest.post("/notes/", json=note_in())).status_code == 201
         assert (await rest.get("/readyz")).status_code == 200
 
 
 @contextlib.asynccontextmanager
-async def launched(command: Sequence[str], folder: Path, **environment: str) -> AsyncIterator[tuple[Any, str]]:
-    """A server started by another program than ours: the process and the URL that uvicorn tells."""
+async def launch(command: Sequence[str], folder: Path, **environment: str) -> AsyncIterator[tuple[Any, str]]:
+    """Start a server with another program; yield the process and the host and port that uvicorn prints."""
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -348,13 +352,13 @@ async def launched(command: Sequence[str], folder: Path, **environment: str) -> 
     ],
     ids=["uvicorn", "fastapi"],
 )
-async def test_other_ways_to_start_it_have_the_embedded_servers_too(
+async def test_uvicorn_and_fastapi_start_and_stop_the_embedded_servers(
     command: Sequence[str], data: str, tmp_path: Path
 ) -> None:
-    """And they stop when asked to, even though a stream and a socket are open."""
+    """They stop on SIGTERM even if an event stream and a WebSocket are open."""
     folder = tmp_path / (data or "data")
-    async with launched(command, tmp_path, REALTIME_DATA=data) as (process, host):
-        processes = family(process.pid, folder)
+    async with launch(command, tmp_path, REALTIME_DATA=data) as (process, host):
+        processes = embedded_processes(process.pid, folder)
         assert len(processes) == len(KINDS)
         async with (
             rest_client(f"http://{host}") as rest,
@@ -372,14 +376,14 @@ async def test_other_ways_to_start_it_have_the_embedded_servers_too(
                 assert closed.value.rcvd.code == 1012
                 assert b'"ready"' in await events.aread()
         await eventually(lambda: process.poll() is not None, within=10)
-        assert all(gone(child) for child in processes.values())
+        assert all(has_ended(child) for child in processes.values())
 
 
-async def test_application_in_this_process_has_them_too(folder: Path) -> None:
+async def test_application_in_a_test_client_starts_the_embedded_servers(folder: Path) -> None:
     with TestClient(create_app(data_folder(folder))) as client, client.websocket_connect("/ws") as socket:
         assert socket.receive_json()["type"] == "ready"
         made = client.post("/notes/", json=note_in()).json()
         assert socket.receive_json()["note"] == made
-        processes = family(os.getpid(), folder)
+        processes = embedded_processes(os.getpid(), folder)
         assert len(processes) == len(KINDS)
-    assert all(gone(process) for process in processes.values())
+    assert all(has_ended(process) for process in processes.values())

@@ -17,76 +17,76 @@ from tests.support.harness import note_in
 
 Answer = tuple[int, bytes, list[tuple[str, str]]]
 
-PASSING = re.compile(rb"(/notes/|\"id\":)\d+|\d{4}-\d\d-\d\dT[0-9:.]+Z")
-"""The differences between two notes after the same requests."""
+VARIABLE_PARTS = re.compile(rb"(/notes/|\"id\":)\d+|\d{4}-\d\d-\d\dT[0-9:.]+Z")
+"""The parts that differ between two notes after the same requests."""
 JSON = "application/json"
 
 
-class Ways:
-    """An application whose routes can be told to take FastAPI's way only."""
+class RouteComparison:
+    """Sends requests to the fast path of the routes and to FastAPI's handlers."""
 
     def __init__(self, client: TestClient) -> None:
         self._client = client
-        routes = [route for route in client.app.routes if isinstance(route, FastRoute)]  # type: ignore[attr-defined]
-        self._ways = [(route, (route.app, route._fallback)) for route in routes]
-        self._spare = self.note()
+        self.routes = [route for route in client.app.routes if isinstance(route, FastRoute)]  # type: ignore[attr-defined]
+        self._handlers = [(route.app, route.fallback) for route in self.routes]
+        self._written_note = self.create_note()
 
-    def note(self) -> int:
-        """A new note."""
+    def create_note(self) -> int:
+        """Create a note, and return its id."""
         id: int = self._client.post("/notes/", json=note_in(content="some text", tags=["a"])).json()["id"]
         return id
 
-    def ask(self, method: str, path: str, *, thorough: bool, **request: Any) -> Answer:
-        """The answer, but for how far the feed is."""
-        for route, ways in self._ways:
-            route.app = ways[thorough]
+    def send(self, method: str, path: str, *, fallback: bool, **request: Any) -> Answer:
+        """Return the response without the cursor of the feed."""
+        for route, handlers in zip(self.routes, self._handlers, strict=True):
+            route.app = handlers[fallback]
         answer = self._client.request(method, path, **request)
         if "x-cursor" in answer.headers:
             answer.headers["x-cursor"] = ""
         headers = answer.headers.multi_items()
         return answer.status_code, answer.content, sorted(headers)
 
-    def both(self, method: str, path: str, **request: Any) -> list[Answer]:
-        """Return the responses of both routes. Writes use a separate note, ``{id}`` in the path."""
+    def send_both(self, method: str, path: str, **request: Any) -> list[Answer]:
+        """Return the responses of both handlers. Writes use separate notes, ``{id}`` in the path."""
         answers = []
-        for thorough in (False, True):
-            answer = self.ask(method, path.replace("{id}", str(self._spare)), thorough=thorough, **request)
+        for fallback in (False, True):
+            answer = self.send(method, path.replace("{id}", str(self._written_note)), fallback=fallback, **request)
             if answer[0] < 300 and method not in ("GET", "HEAD", "OPTIONS"):
-                self._spare = self.note()
-            answers.append(_lasting(answer))
+                self._written_note = self.create_note()
+            answers.append(_without_variable_parts(answer))
         return answers
 
 
-def _lasting(answer: Answer) -> Answer:
+def _without_variable_parts(answer: Answer) -> Answer:
     status, body, headers = answer
-    plain = [(name, PASSING.sub(b"", value.encode()).decode()) for name, value in headers]
-    return status, PASSING.sub(b"", body), [one for one in plain if one[0] != "content-length"]
+    plain = [(name, VARIABLE_PARTS.sub(b"", value.encode()).decode()) for name, value in headers]
+    return status, VARIABLE_PARTS.sub(b"", body), [(name, value) for name, value in plain if name != "content-length"]
 
 
 @pytest.fixture(scope="module")
-def ways(module_settings: Settings) -> Iterator[Ways]:
+def comparison(module_settings: Settings) -> Iterator[RouteComparison]:
     with TestClient(create_app(module_settings), raise_server_exceptions=False) as client:
-        yield Ways(client)
+        yield RouteComparison(client)
 
 
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def body_of(**more: Any) -> bytes:
+def encoded_note(**more: Any) -> bytes:
     return json.dumps(note_in(**more)).encode()
 
 
 PLAIN = b'{"title": "title", "description": "description"'
 BODIES: dict[str, bytes] = {
-    "ordinary": body_of(content="text", tags=["a", "b"]),
-    "least": body_of(),
+    "ordinary": encoded_note(content="text", tags=["a", "b"]),
+    "required fields only": encoded_note(),
     "not JSON": b"{title: 1}",
-    "half": PLAIN,
-    "more after it": PLAIN + b"} x",
-    "space around it": b" \r\n\t" + PLAIN + b"}\n ",
-    "other space around it": b"\x0b" + PLAIN + b"}",
-    "comma at the end": PLAIN + b",}",
+    "truncated": PLAIN,
+    "trailing text": PLAIN + b"} x",
+    "surrounding whitespace": b" \r\n\t" + PLAIN + b"}\n ",
+    "surrounding vertical tab": b"\x0b" + PLAIN + b"}",
+    "trailing comma": PLAIN + b",}",
     "comment": PLAIN + b"} // comment",
     "single quotes": b"{'title': 'title', 'description': 'description'}",
     "empty": b"",
@@ -102,15 +102,15 @@ BODIES: dict[str, bytes] = {
     "object as tags": PLAIN + b', "tags": {"a": 1}}',
     "number in tags": PLAIN + b', "tags": [1]}',
     "empty tag": PLAIN + b', "tags": [""]}',
-    "tags twice in it": PLAIN + b', "tags": ["a", "a"]}',
-    "33 tags": body_of(tags=[str(number) for number in range(33)]),
-    "extra": PLAIN + b', "id": 1}',
-    "extra with a null name": PLAIN + b', "\\u0000": 1}',
+    "duplicate tags": PLAIN + b', "tags": ["a", "a"]}',
+    "33 tags": encoded_note(tags=[str(number) for number in range(33)]),
+    "unknown field": PLAIN + b', "id": 1}',
+    "unknown field with a NUL name": PLAIN + b', "\\u0000": 1}',
     "lone surrogate": PLAIN + b', "content": "\\ud800"}',
     "lone surrogate in a name": PLAIN + b', "\\udfff": 1}',
     "lone surrogate, raw": PLAIN + b', "content": "\xed\xa0\x80"}',
     "surrogate pair": PLAIN + b', "content": "\\ud83d\\ude00"}',
-    "surrogates the wrong way round": PLAIN + b', "content": "\\ude00\\ud83d"}',
+    "reversed surrogate pair": PLAIN + b', "content": "\\ude00\\ud83d"}',
     "NUL": PLAIN + b', "content": "a\\u0000b"}',
     "raw NUL": PLAIN + b', "content": "a\x00b"}',
     "raw line break": PLAIN + b', "content": "a\nb"}',
@@ -119,9 +119,9 @@ BODIES: dict[str, bytes] = {
     "invalid UTF-8": PLAIN + b', "content": "\xff"}',
     "overlong UTF-8": PLAIN + b', "content": "\xc0\xaf"}',
     "title twice": PLAIN + b', "title": "another"}',
-    "title twice, once wrong": b'{"title": 1, ' + PLAIN[1:] + b"}",
-    "title twice, then wrong": PLAIN + b', "title": 1}',
-    "content twice, then null": PLAIN + b', "content": "a", "content": null}',
+    "title twice, first invalid": b'{"title": 1, ' + PLAIN[1:] + b"}",
+    "title twice, second invalid": PLAIN + b', "title": 1}',
+    "content twice, second null": PLAIN + b', "content": "a", "content": null}',
     "escaped name": PLAIN + b', "c\\u006fntent": "escaped", "content": "plain"}',
     "BOM": b"\xef\xbb\xbf" + PLAIN + b"}",
     "UTF-16": (PLAIN + b"}").decode().encode("utf-16"),
@@ -131,13 +131,13 @@ BODIES: dict[str, bytes] = {
     "huge float": PLAIN + b', "content": 1e999}',
     "NaN": PLAIN + b', "content": NaN}',
     "Infinity": PLAIN + b', "extra": -Infinity}',
-    "deep": PLAIN + b', "tags": ' + nested(150).encode() + b"}",
-    "deeper": PLAIN + b', "extra": ' + nested(1_000).encode() + b"}",
-    "deepest": PLAIN + b', "extra": ' + nested(50_000).encode() + b"}",
-    "short": body_of(title="ab"),
-    "51 characters": body_of(title="x" * 51),
-    "50 characters beyond the BMP": body_of(title="\U0001f600" * 50),
-    "blanks": body_of(title="   "),
+    "nested 150 times": PLAIN + b', "tags": ' + nested(150).encode() + b"}",
+    "nested 1,000 times": PLAIN + b', "extra": ' + nested(1_000).encode() + b"}",
+    "nested 50,000 times": PLAIN + b', "extra": ' + nested(50_000).encode() + b"}",
+    "short title": encoded_note(title="ab"),
+    "title of 51 characters": encoded_note(title="x" * 51),
+    "title of 50 characters beyond the BMP": encoded_note(title="\U0001f600" * 50),
+    "blank title": encoded_note(title="   "),
     "version": PLAIN + b', "base_version": 1}',
 }
 TYPES = [
@@ -148,22 +148,22 @@ TYPES = [
 EDITS: dict[str, bytes] = {
     "append": b'[{"op": "append", "text": "more"}]',
     "replace": b'[{"op": "replace", "find": "some", "with": "any"}]',
-    "by the field's name": b'[{"op": "replace", "find": "some", "replacement": "any"}]',
+    "replacement instead of with": b'[{"op": "replace", "find": "some", "replacement": "any"}]',
     "count": b'[{"op": "replace", "find": "some", "with": "any", "count": 1}]',
     "count as a float": b'[{"op": "replace", "find": "some", "with": "any", "count": 1.0}]',
     "count as a fraction": b'[{"op": "replace", "find": "some", "with": "any", "count": 1.5}]',
     "count as a text": b'[{"op": "replace", "find": "some", "with": "any", "count": "1"}]',
     "count as a bool": b'[{"op": "replace", "find": "some", "with": "any", "count": true}]',
     "count as NaN": b'[{"op": "replace", "find": "some", "with": "any", "count": NaN}]',
-    "count beyond floats": b'[{"op": "replace", "find": "some", "with": "any", "count": 1e400}]',
-    "count, huge": b'[{"op": "replace", "find": "some", "with": "any", "count": ' + b"9" * 400 + b"}]",
-    "none": b"[]",
-    "no list": b'{"op": "append", "text": "more"}',
-    "unknown": b'[{"op": "shuffle", "text": "more"}]',
+    "count as an infinite float": b'[{"op": "replace", "find": "some", "with": "any", "count": 1e400}]',
+    "huge count": b'[{"op": "replace", "find": "some", "with": "any", "count": ' + b"9" * 400 + b"}]",
+    "no edits": b"[]",
+    "not a list": b'{"op": "append", "text": "more"}',
+    "unknown op": b'[{"op": "shuffle", "text": "more"}]',
     "no op": b'[{"text": "more"}]',
     "op twice": b'[{"op": "append", "op": "prepend", "text": "more"}]',
-    "not there": b'[{"op": "replace", "find": "nowhere", "with": "any"}]',
-    "extra": b'[{"op": "append", "text": "more", "x": 1}]',
+    "text not found": b'[{"op": "replace", "find": "nowhere", "with": "any"}]',
+    "unknown field": b'[{"op": "append", "text": "more", "x": 1}]',
     "lone surrogate": b'[{"op": "append", "text": "\\ud800"}]',
 }
 QUERIES = [
@@ -186,102 +186,112 @@ HEADERS: dict[str, list[tuple[str, str]]] = {
     "current": [("If-Match", '"v1"')],
     "weak": [("If-Match", 'W/"v1"')],
     "any": [("If-Match", "*")],
-    "no tag": [("If-Match", "v1")],
-    "empty match": [("If-Match", "")],
-    "twice": [("If-Match", '"v7"'), ("If-Match", '"v1"')],
+    "unquoted tag": [("If-Match", "v1")],
+    "empty tag": [("If-Match", "")],
+    "repeated": [("If-Match", '"v7"'), ("If-Match", '"v1"')],
     "upper case": [("IF-MATCH", '"v7"')],
     "underscores": [("if_match", '"v7"')],
-    "seen": [("If-None-Match", '"v1"')],
-    "seen weakly": [("If-None-Match", 'W/"v1", "v9"')],
-    "seen any": [("If-None-Match", "*")],
-    "seen another": [("If-None-Match", '"v2"')],
-    "seen nonsense": [("If-None-Match", "nonsense")],
+    "If-None-Match current": [("If-None-Match", '"v1"')],
+    "If-None-Match weak": [("If-None-Match", 'W/"v1", "v9"')],
+    "If-None-Match any": [("If-None-Match", "*")],
+    "If-None-Match another": [("If-None-Match", '"v2"')],
+    "If-None-Match invalid": [("If-None-Match", "nonsense")],
     "empty key": [("Idempotency-Key", "")],
     "key with a blank": [("Idempotency-Key", "a b")],
     "long key": [("Idempotency-Key", "k" * 256)],
     "accept": [("Accept", "text/html")],
-    "length": [("Content-Encoding", "gzip")],
+    "content encoding": [("Content-Encoding", "gzip")],
 }
 
 
-def test_bodies(ways: Ways) -> None:
+def test_note_bodies_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for name, body in BODIES.items():
         for method, path in (("POST", "/notes/"), ("PATCH", "/notes/{id}")):
-            quick, thorough = ways.both(method, path, content=body, headers={"Content-Type": JSON})
-            assert quick == thorough, (method, name)
+            actual, expected = comparison.send_both(method, path, content=body, headers={"Content-Type": JSON})
+            assert actual == expected, (method, name)
 
 
-def test_edits(ways: Ways) -> None:
+def test_content_edits_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for name, body in EDITS.items():
-        quick, thorough = ways.both("POST", "/notes/{id}/content", content=body, headers={"Content-Type": JSON})
-        assert quick == thorough, name
+        actual, expected = comparison.send_both(
+            "POST", "/notes/{id}/content", content=body, headers={"Content-Type": JSON}
+        )
+        assert actual == expected, name
 
 
-def test_patches(ways: Ways) -> None:
+def test_patches_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for body in (b"{}", b'{"tags": null}', b'{"content": null}', b'{"title": null}', b'{"content": "x"}'):
         for query in ("", "?base_version=1"):
             path = "/notes/{id}/" + query
-            quick, thorough = ways.both("PATCH", path, content=body, headers={"Content-Type": JSON})
-            assert quick == thorough, (body, query)
+            actual, expected = comparison.send_both("PATCH", path, content=body, headers={"Content-Type": JSON})
+            assert actual == expected, (body, query)
 
 
-def test_types_of_content(ways: Ways) -> None:
+def test_content_types_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     both = [("Content-Type", JSON), ("Content-Type", "text/plain")]
-    for given in [both, both[::-1], [], *([("Content-Type", one)] for one in TYPES)]:
+    for given in [both, both[::-1], [], *([("Content-Type", type)] for type in TYPES)]:
         for body in (BODIES["ordinary"], b""):
-            quick, thorough = ways.both("PUT", "/notes/{id}", content=body, headers=given)
-            assert quick == thorough, (given, body)
+            actual, expected = comparison.send_both("PUT", "/notes/{id}", content=body, headers=given)
+            assert actual == expected, (given, body)
 
 
-def test_queries_of_lists(ways: Ways) -> None:
+def test_list_queries_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for _ in range(3):
-        ways.note()
+        comparison.create_note()
     for query in QUERIES:
-        quick, thorough = (ways.ask("GET", "/notes/" + query, thorough=thorough) for thorough in (False, True))
-        assert quick == thorough, query
+        actual, expected = (comparison.send("GET", "/notes/" + query, fallback=fallback) for fallback in (False, True))
+        assert actual == expected, query
 
 
-def test_queries_of_the_others(ways: Ways) -> None:
+def test_queries_of_other_routes_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for query in ("?", "?&", "?x=1", "?base_version=1", "?base_version=", "?base_version=1&base_version=1", "?="):
         for method, path in (("POST", "/notes/"), ("GET", "/notes/{id}/"), ("PUT", "/notes/{id}/")):
-            body = {} if method == "GET" else {"content": BODIES["least"], "headers": {"Content-Type": JSON}}
-            quick, thorough = ways.both(method, path + query, **body)
-            assert quick == thorough, (method, query)
+            body = (
+                {}
+                if method == "GET"
+                else {"content": BODIES["required fields only"], "headers": {"Content-Type": JSON}}
+            )
+            actual, expected = comparison.send_both(method, path + query, **body)
+            assert actual == expected, (method, query)
 
 
-def test_ids(ways: Ways) -> None:
+def test_note_ids_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for id in IDS:
         for method in ("GET", "PATCH", "HEAD"):
             body = {"content": b"{}", "headers": {"Content-Type": JSON}} if method == "PATCH" else {}
-            quick, thorough = ways.both(method, f"/notes/{id}/", **body)
-            assert quick == thorough, (method, id)
+            actual, expected = comparison.send_both(method, f"/notes/{id}/", **body)
+            assert actual == expected, (method, id)
 
 
-def test_headers(ways: Ways) -> None:
+def test_request_headers_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for name, given in HEADERS.items():
         for method, path in (("GET", "/notes/{id}/"), ("PUT", "/notes/{id}/"), ("DELETE", "/notes/{id}/")):
-            body = BODIES["least"] if method == "PUT" else None
+            body = BODIES["required fields only"] if method == "PUT" else None
             headers = given if body is None else [("Content-Type", JSON), *given]
-            quick, thorough = ways.both(method, path, content=body, headers=headers)
-            assert quick == thorough, (method, name)
+            actual, expected = comparison.send_both(method, path, content=body, headers=headers)
+            assert actual == expected, (method, name)
 
 
-def test_a_key_is_kept_on_both_ways(ways: Ways) -> None:
+def test_repeated_key_gets_the_first_answer_on_both_paths(comparison: RouteComparison) -> None:
     request: dict[str, Any] = {
-        "content": BODIES["least"],
+        "content": BODIES["required fields only"],
         "headers": {"Idempotency-Key": "one", "Content-Type": JSON},
     }
-    first, *again = (ways.ask("POST", "/notes/", thorough=thorough, **request) for thorough in (False, True, False))
+    first, *again = (
+        comparison.send("POST", "/notes/", fallback=fallback, **request) for fallback in (False, True, False)
+    )
     assert again == [first, first]
 
 
-def test_ordinary_requests_take_the_short_way(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_requests_do_not_use_the_fallback(
+    comparison: RouteComparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def refuse(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError(scope["path"])
 
-    for route, _ in ways._ways:
-        monkeypatch.setattr(route, "_fallback", refuse)
-    id = ways.note()
+    for route in comparison.routes:
+        monkeypatch.setattr(route, "fallback", refuse)
+    id = comparison.create_note()
     body = {"content": BODIES["ordinary"], "headers": {"Content-Type": JSON}}
     edits = {"content": EDITS["append"], "headers": {"Content-Type": JSON}}
     for method, path, request in (
@@ -293,5 +303,5 @@ def test_ordinary_requests_take_the_short_way(ways: Ways, monkeypatch: pytest.Mo
         ("POST", f"/notes/{id}/content", edits),
         ("DELETE", f"/notes/{id}/", {}),
     ):
-        status, _, _ = ways.ask(method, path, thorough=False, **request)
+        status, _, _ = comparison.send(method, path, fallback=False, **request)
         assert status < 300, (method, path)

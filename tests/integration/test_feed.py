@@ -28,11 +28,11 @@ def make(client: TestClient, title: str = "title", **more: Any) -> Json:
 
 async def frames(socket: ClientConnection) -> AsyncIterator[Json]:
     async for text in socket:
-        server_message.validate_json(text)  # what is sent is declared
+        server_message.validate_json(text)  # each sent message matches the declared schema
         yield json.loads(text)
 
 
-async def next_of(socket: ClientConnection, type: str) -> Json:
+async def next_frame(socket: ClientConnection, type: str) -> Json:
     async with asyncio.timeout(10 * UNIT):
         async for frame in frames(socket):
             if frame["type"] == type:
@@ -42,7 +42,7 @@ async def next_of(socket: ClientConnection, type: str) -> Json:
 
 @asynccontextmanager
 async def sse(url: str, **headers: str) -> AsyncIterator[AsyncIterator[tuple[str | None, Json]]]:
-    """The events of a stream, each as its id and its data."""
+    """Yield the events of a stream as pairs of id and data."""
 
     async def events(answer: httpx.Response) -> AsyncIterator[tuple[str | None, Json]]:
         id = None
@@ -66,7 +66,7 @@ async def sse(url: str, **headers: str) -> AsyncIterator[AsyncIterator[tuple[str
 
 
 @pytest.mark.parametrize("path", ["/ws", "/ws/"])
-def test_test_client_sees_a_note_being_made(client: TestClient, path: str) -> None:
+def test_websocket_receives_created_updated_and_deleted_events(client: TestClient, path: str) -> None:
     with client.websocket_connect(path) as socket:
         ready = socket.receive_json()
         assert ready == {"type": "ready", "cursor": ready["cursor"]}
@@ -81,14 +81,14 @@ def test_test_client_sees_a_note_being_made(client: TestClient, path: str) -> No
         assert event == {"type": "note.deleted", "cursor": event["cursor"], "id": 1, "version": 3}
 
 
-def test_resume_brings_the_latest_of_each_note_then_ready(client: TestClient) -> None:
+def test_resume_sends_the_latest_event_per_note_then_ready(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
         for title in ("one", "two"):
             make(client, title)
         client.put("/notes/1/", json=note_in("one more"))
         for _ in range(3):
-            socket.receive_json()  # the answer may be there before the event
+            socket.receive_json()  # the response can arrive before the event
     with client.websocket_connect(f"/ws?since={cursor}") as socket:
         received = [socket.receive_json() for _ in range(3)]
     assert [(frame["type"], frame.get("id"), frame.get("version")) for frame in received] == [
@@ -100,18 +100,18 @@ def test_resume_brings_the_latest_of_each_note_then_ready(client: TestClient) ->
         assert socket.receive_json() == received[1]
 
 
-def test_list_and_resume_has_no_hole(client: TestClient) -> None:
+def test_resume_from_a_list_cursor_misses_no_change(client: TestClient) -> None:
     make(client)
     listed = client.get("/notes/")
     client.put("/notes/1/", json=note_in("later"))
     with client.websocket_connect(f"/ws?since={listed.headers['X-Cursor']}") as socket:
-        # Published before the answer if Redis was quick, and else soon.
+        # The event of the creation is published before or after the response of the list.
         frames = (socket.receive_json() for _ in range(9))
         assert next(frame for frame in frames if frame["type"] == "note.updated")["version"] == 2
 
 
 @pytest.mark.parametrize("since", ["nonsense", "ffff:3", "", ":", "a:b", "none:0"])
-def test_unknown_cursor_is_reset(client: TestClient, since: str) -> None:
+def test_unknown_cursor_gets_a_reset(client: TestClient, since: str) -> None:
     with client.websocket_connect(f"/ws?since={since}") as socket:
         reset, ready = socket.receive_json(), socket.receive_json()
     assert (reset["type"], ready["type"]) == ("reset", "ready")
@@ -121,7 +121,7 @@ def test_unknown_cursor_is_reset(client: TestClient, since: str) -> None:
     assert answer["cursor"] == reset["cursor"] == ready["cursor"]
 
 
-def test_filters(client: TestClient) -> None:
+def test_websocket_filters_select_notes_and_omit_content(client: TestClient) -> None:
     with client.websocket_connect("/ws?notes=2,3") as some, client.websocket_connect("/ws?content=false") as slim:
         assert some.receive_json()["type"] == slim.receive_json()["type"] == "ready"
         for title in ("one", "two"):
@@ -143,7 +143,7 @@ def test_filters(client: TestClient) -> None:
         ("nonsense=1", "nonsense"),
     ],
 )
-def test_bad_query_names_what_is_wrong(client: TestClient, query: str, named: str) -> None:
+def test_invalid_query_is_refused_with_the_parameter_name(client: TestClient, query: str, named: str) -> None:
     with client.websocket_connect(f"/ws?{query}") as socket:
         error = socket.receive_json()
         assert error["type"] == "error"
@@ -168,7 +168,7 @@ def test_bad_query_names_what_is_wrong(client: TestClient, query: str, named: st
         ('"\\ud800"', CloseCode.BAD_FRAME),
     ],
 )
-def test_bad_frame_closes_only_its_sender(client: TestClient, frame: str, code: CloseCode) -> None:
+def test_invalid_frame_closes_only_its_sender(client: TestClient, frame: str, code: CloseCode) -> None:
     with client.websocket_connect("/ws") as neighbour, client.websocket_connect("/ws") as socket:
         assert neighbour.receive_json()["type"] == socket.receive_json()["type"] == "ready"
         socket.send_text(frame)
@@ -180,14 +180,14 @@ def test_bad_frame_closes_only_its_sender(client: TestClient, frame: str, code: 
         assert neighbour.receive_json()["type"] == "note.created"
 
 
-def test_binary_frame_is_refused(client: TestClient) -> None:
+def test_binary_frame_is_refused_with_an_error(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         socket.receive_json()
         socket.send_bytes(b"\0\1")
         assert "binary" in socket.receive_json()["detail"]
 
 
-def test_pong_is_welcome(client: TestClient) -> None:
+def test_pong_frame_keeps_the_connection_open(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         socket.receive_json()
         socket.send_json({"type": "pong"})
@@ -198,7 +198,7 @@ def test_pong_is_welcome(client: TestClient) -> None:
 CHANGED = {"type": "presence.changed", "id": 7}
 
 
-def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
+def test_presence_is_sent_to_viewers_and_note_subscribers(client: TestClient) -> None:
     with (
         client.websocket_connect("/ws") as ann,
         client.websocket_connect("/ws") as ben,
@@ -229,7 +229,7 @@ def test_presence_is_shown_to_who_looks(client: TestClient) -> None:
         assert asked.receive_json() == {**other, "state": None}
 
 
-def test_presence_that_changes_too_often_closes_its_client_only(client: TestClient) -> None:
+def test_too_frequent_presence_changes_close_only_their_sender(client: TestClient) -> None:
     with client.websocket_connect("/ws?notes=7") as flood, client.websocket_connect("/ws?notes=7") as other:
         for number in range(2 * MAX_CHANGES_BURST):
             flood.send_json({"type": "presence", "id": 7, "state": {"number": number}})
@@ -243,11 +243,11 @@ def test_presence_that_changes_too_often_closes_its_client_only(client: TestClie
             frame = other.receive_json()
 
 
-def test_poll_without_since_tells_where_to_begin(client: TestClient) -> None:
+def test_poll_without_a_cursor_returns_the_current_cursor(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         assert socket.receive_json()["type"] == "ready"
         make(client)
-        assert socket.receive_json()["type"] == "note.created"  # the answer may be there before the event
+        assert socket.receive_json()["type"] == "note.created"  # the response can arrive before the event
     for path in ("/changes", "/changes/"):
         assert client.get(path).json() == {
             "cursor": client.get("/notes/").headers["X-Cursor"],
@@ -256,12 +256,12 @@ def test_poll_without_since_tells_where_to_begin(client: TestClient) -> None:
         }
 
 
-def test_poll_gets_what_was_missed_in_portions(client: TestClient) -> None:
+def test_poll_with_a_limit_returns_missed_changes_in_pages(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
         for _ in range(5):
             make(client)
-            socket.receive_json()  # the answer may be there before the event
+            socket.receive_json()  # the response can arrive before the event
     ids = []
     while True:
         answer = client.get("/changes", params={"since": cursor, "limit": 2, "timeout": 0}).json()
@@ -274,11 +274,11 @@ def test_poll_gets_what_was_missed_in_portions(client: TestClient) -> None:
     assert ids == [1, 2, 3, 4, 5]
 
 
-def test_poll_filters_and_moves_on(client: TestClient) -> None:
+def test_poll_with_filters_advances_the_cursor(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
         make(client, content="text")
-        socket.receive_json()  # the answer may be there before the event
+        socket.receive_json()  # the response can arrive before the event
     answer = client.get("/changes", params={"since": cursor, "notes": "9", "timeout": 0}).json()
     assert answer["changes"] == []
     assert answer["cursor"] != cursor
@@ -289,7 +289,7 @@ def test_poll_filters_and_moves_on(client: TestClient) -> None:
 # Over real sockets
 
 
-async def test_poll_answers_as_soon_as_something_happens(shared_servers: list[ServerProcess]) -> None:
+async def test_poll_returns_as_soon_as_a_change_arrives(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     async with rest_client(server.url) as rest:
         cursor = (await rest.get("/changes")).json()["cursor"]
@@ -302,19 +302,19 @@ async def test_poll_answers_as_soon_as_something_happens(shared_servers: list[Se
         assert idle == {"cursor": answer["cursor"], "reset": False, "changes": []}
 
 
-async def test_all_ways_bring_the_same(shared_servers: list[ServerProcess]) -> None:
+async def test_all_transports_deliver_the_same_event(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     async with (
         connect(server.ws) as socket,
         sse(f"{server.url}/events") as stream,
         rest_client(server.url) as rest,
     ):
-        ready = await next_of(socket, "ready")
+        ready = await next_frame(socket, "ready")
         id, first = await anext(stream)
         assert first == ready
         assert id == ready["cursor"]
         await rest.post("/notes/", json=note_in(content="text"))
-        event = await next_of(socket, "note.created")
+        event = await next_frame(socket, "note.created")
         poll = (await rest.get("/changes", params={"since": ready["cursor"]})).json()
         assert poll["changes"] == [event]
         while (received := await anext(stream))[1]["type"] != "note.created":
@@ -322,7 +322,7 @@ async def test_all_ways_bring_the_same(shared_servers: list[ServerProcess]) -> N
         assert received == (event["cursor"], event)
 
 
-async def test_event_stream_resumes_by_its_last_id(shared_servers: list[ServerProcess]) -> None:
+async def test_event_stream_resumes_from_the_last_event_id(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     async with rest_client(server.url) as rest:
         async with sse(f"{server.url}/events/") as stream:
@@ -334,42 +334,42 @@ async def test_event_stream_resumes_by_its_last_id(shared_servers: list[ServerPr
             assert (await anext(stream))[1]["type"] == "ready"
 
 
-async def test_heartbeats_carry_the_cursor(serve: Any) -> None:
+async def test_heartbeat_to_a_filtered_subscriber_carries_the_latest_cursor(serve: Any) -> None:
     server = serve(heartbeat=1)
     async with connect(server.ws + "?notes=99") as socket, rest_client(server.url) as rest:
-        before = await next_of(socket, "ready")
+        before = await next_frame(socket, "ready")
         await rest.post("/notes/", json=note_in())
         async with asyncio.timeout(10 * UNIT):
-            while (beat := await next_of(socket, "heartbeat"))["cursor"] == before["cursor"]:
+            while (beat := await next_frame(socket, "heartbeat"))["cursor"] == before["cursor"]:
                 pass
         latest = (await rest.get("/notes/")).headers["X-Cursor"]
-        assert beat["cursor"] == latest, "a client that waits for one note only still moves on"
+        assert beat["cursor"] == latest, "the cursor of a client that is subscribed to another note must advance"
 
 
-async def test_message_over_the_limit_of_the_server(shared_servers: list[ServerProcess]) -> None:
+async def test_websocket_message_over_the_limit_closes_the_connection(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     async with connect(server.ws, max_size=None) as socket:
-        await next_of(socket, "ready")
-        with pytest.raises(ConnectionClosed) as closed:  # while it is still being sent, or after
+        await next_frame(socket, "ready")
+        with pytest.raises(ConnectionClosed) as closed:  # during or after sending
             await socket.send("x" * (2 * 1024 * 1024))
-            await next_of(socket, "never")
+            await next_frame(socket, "never")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == CloseCode.TOO_BIG
 
 
-async def test_presence_crosses_servers_and_outlives_no_server(serve: Any) -> None:
+async def test_presence_reaches_other_servers_and_ends_with_its_server(serve: Any) -> None:
     one, other = serve(), serve()
     async with connect(other.ws + "?notes=5") as watcher:
-        await next_of(watcher, "ready")
+        await next_frame(watcher, "ready")
         async with connect(one.ws) as looker:
-            await next_of(looker, "ready")
+            await next_frame(looker, "ready")
             await looker.send(json.dumps({"type": "presence", "id": 5, "state": {"name": "Ann"}}))
-            assert (await next_of(watcher, "presence.changed"))["state"] == {"name": "Ann"}
+            assert (await next_frame(watcher, "presence.changed"))["state"] == {"name": "Ann"}
             one.stop()
-            assert (await next_of(watcher, "presence.changed"))["state"] is None
+            assert (await next_frame(watcher, "presence.changed"))["state"] is None
 
 
-async def test_gone_clients_are_forgotten(server: ServerProcess) -> None:
+async def test_client_metrics_drop_to_zero_after_disconnects(server: ServerProcess) -> None:
     async def connected() -> dict[str, float]:
         async with rest_client(server.url) as rest:
             lines = (await rest.get("/metrics")).text.splitlines()
@@ -377,7 +377,7 @@ async def test_gone_clients_are_forgotten(server: ServerProcess) -> None:
         return {labels: float(value) for labels, value in found}
 
     async with connect(server.ws) as socket, sse(f"{server.url}/events") as stream:
-        await next_of(socket, "ready")
+        await next_frame(socket, "ready")
         await anext(stream)
         assert await connected() == {'{transport="ws"}': 1, '{transport="sse"}': 1, '{transport="sync"}': 0}
 

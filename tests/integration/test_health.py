@@ -25,29 +25,29 @@ from tests.support.accounts import HERE, Browser, with_accounts
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 SERVICES = Path(__file__).parents[2] / "docs" / "how-to" / "mongodb-and-redis.md"
-AWAY = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
+UNREACHABLE_MONGO_URL = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
 
 
 def _samples(text: str) -> dict[tuple[str, ...], float]:
-    """The value of each sample, by its name and label values."""
+    """Return the value of each sample by its name and label values."""
     families = text_string_to_metric_families(text)
-    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
-def test_ping(client: TestClient) -> None:
+def test_ping_returns_pong(client: TestClient) -> None:
     answer = client.get("/ping")
     assert (answer.status_code, answer.json()) == (200, {"ping": "pong!"})
 
 
-def test_ready_names_what_it_needs(client: TestClient) -> None:
+def test_readyz_lists_the_checked_dependencies(client: TestClient) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     checks = {name: check["ok"] for name, check in answer.json()["checks"].items()}
     assert checks == {"mongodb": True, "redis": True, "feed": True, "accepting": True}
 
 
-async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(mongo_url=AWAY, write_timeout=0.5, read_timeout=0.5, allow_public=True)
+async def test_server_without_mongodb_stays_alive_and_returns_503(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(mongo_url=UNREACHABLE_MONGO_URL, write_timeout=0.5, read_timeout=0.5, allow_public=True)
     async with rest_client(server.url) as rest:
         write, keyed, read, listed, ready, alive, metrics = await asyncio.gather(
             rest.post("/notes/", json=note_in()),
@@ -70,12 +70,12 @@ async def test_stays_up_while_mongodb_is_away(serve: Callable[..., ServerProcess
     assert server.stop() == 0
 
 
-async def test_redis_user_with_the_documented_rights_is_enough(settings: Settings, tmp_path: Path) -> None:
+async def test_redis_user_with_the_documented_permissions_is_sufficient(settings: Settings, tmp_path: Path) -> None:
     documented = re.search(r"^ACL SETUSER realtime (on .*)$", SERVICES.read_text(), re.MULTILINE)
     assert documented
     async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
         rules = documented[1].replace("{realtime}", f"{{{settings.database}}}").split()
-        await redis.execute_command("ACL", "SETUSER", "realtime", *rules)  # type: ignore[no-untyped-call]  # the library leaves it open
+        await redis.execute_command("ACL", "SETUSER", "realtime", *rules)  # type: ignore[no-untyped-call]  # untyped in the library
 
         def use() -> None:
             url = valkey.url.replace("//", "//realtime:password@")
@@ -96,7 +96,7 @@ async def test_redis_user_with_the_documented_rights_is_enough(settings: Setting
         assert await redis.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]  # as above
 
 
-async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_redis_that_evicts_keys_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
     async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
         await redis.config_set("maxmemory-policy", "allkeys-lru")
         server = serve(redis_url=valkey.url)
@@ -119,15 +119,13 @@ async def test_redis_that_evicts_keys_is_warned_of(serve: Callable[..., ServerPr
         ("8.1.9", True), ("8.2.2", True), ("8.2.3", False), ("8.3.0", False), ("9.0.0", False),
     ],
 )  # fmt: skip
-def test_versions_of_mongodb_that_leak_memory_are_known(version: str, leaks: bool) -> None:
+def test_mongodb_versions_that_leak_memory_are_detected(version: str, leaks: bool) -> None:
     assert leaks_memory([*map(int, version.split(".")), 0]) == leaks
     fixed = {".".join(map(str, (*series, patch))) for series, patch in FIRST_FIXED_PATCH.items()}
     assert version not in fixed or version in SERVICES.read_text()
 
 
-async def test_mongodb_that_leaks_memory_or_is_standalone_is_warned_of(
-    serve: Callable[..., ServerProcess], tmp_path: Path
-) -> None:
+async def test_leaking_standalone_mongodb_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
     async with Standalone(tmp_path / "mongod") as mongod:
         server = serve(mongo_url=mongod.url)
         async with rest_client(server.url) as rest:
@@ -143,7 +141,7 @@ async def test_mongodb_that_leaks_memory_or_is_standalone_is_warned_of(
         server.kill()
 
 
-async def test_embedded_mongodb_without_compression_is_not_warned_of(server: ServerProcess) -> None:
+async def test_embedded_mongodb_without_compression_causes_no_warning(server: ServerProcess) -> None:
     async with rest_client(server.url) as rest:
         assert "warning" not in (await rest.get("/readyz")).json()["checks"]["mongodb"]
     assert "CVE" not in server.log()
@@ -165,7 +163,7 @@ def test_metrics_count_writes_and_requests(client: TestClient) -> None:
     assert samples["realtime_request_seconds_count", "DELETE", "404"] == 1
 
 
-async def test_one_log_line_a_request_without_what_is_private(server: ServerProcess) -> None:
+async def test_each_request_logs_one_line_without_private_data(server: ServerProcess) -> None:
     async with rest_client(server.url) as rest:
         await rest.get("/changes", params={"since": "hidden-query", "timeout": 0})
         await rest.post("/notes/", json=note_in("hidden-body"), headers={"Idempotency-Key": "hidden-key"})
@@ -193,7 +191,7 @@ async def test_one_log_line_a_request_without_what_is_private(server: ServerProc
 @pytest.mark.parametrize(
     "text", ["\x1b[2J\x1b[31mred", "a\nb", "\x00", "\x7f", "\x9b2J", "\r", "\u202e", "\u2028", "plain ä 🦜"]
 )
-def test_console_log_has_no_control_characters_of_others(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_log_escapes_control_characters(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
@@ -202,7 +200,7 @@ def test_console_log_has_no_control_characters_of_others(text: str, capsys: pyte
         for name in ("realtime.other", "uvicorn.error"):
             log = logging.getLogger(name)
             log.warning("%s", text)
-            log.warning("told", extra={"path": text, "deep": [text, {text: text}], text: 1})
+            log.warning("logged", extra={"path": text, "deep": [text, {text: text}], text: 1})
             try:
                 raise ValueError(text)
             except ValueError:
@@ -224,47 +222,45 @@ def test_console_log_has_no_control_characters_of_others(text: str, capsys: pyte
 
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
-    """A server with accounts."""
+    """Return a client of a server with accounts."""
     settings = with_accounts(module_settings, security_contact="mailto:security@notes.example")
     with TestClient(create_app(settings), base_url=HERE) as client:
         yield client
 
 
-def _local(host: TestClient) -> Browser:
-    """A program on the machine of the server."""
-    local = Browser(host)
-    local._transport.client = ("127.0.0.1", 1)  # type: ignore[attr-defined]  # of the test client
-    return local
+def _local_client(host: TestClient) -> Browser:
+    """Return a client on the machine of the server."""
+    return Browser(host, address="127.0.0.1")
 
 
-def test_details_are_for_admins_and_for_this_machine(host: TestClient) -> None:
-    root = Browser(host).sign_up()  # the first one
+def test_health_details_require_an_admin_or_a_local_client(host: TestClient) -> None:
+    root = Browser(host).sign_up()  # the first account is an admin
     token = {"Authorization": f"Bearer {root.token(scope='read')['token']}"}
     user, stranger = Browser(host).sign_up(), Browser(host)
     assert stranger.get("/metrics").status_code == 401
     assert user.get("/metrics").status_code == 403
-    for who, headers in ((root, {}), (stranger, token), (_local(host), {})):
-        assert "realtime_writes_total" in who.get("/metrics", headers=headers).text
-        assert "mongodb" in who.get("/readyz", headers=headers).json()["checks"]
-    for who in (user, stranger):
-        assert who.get("/readyz").json() == {"status": "ready"}
+    for caller, headers in ((root, {}), (stranger, token), (_local_client(host), {})):
+        assert "realtime_writes_total" in caller.get("/metrics", headers=headers).text
+        assert "mongodb" in caller.get("/readyz", headers=headers).json()["checks"]
+    for caller in (user, stranger):
+        assert caller.get("/readyz").json() == {"status": "ready"}
     for header in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-IP"):
-        assert _local(host).get("/metrics/", headers={header: "10.0.0.1"}).status_code == 401
-        assert "checks" not in _local(host).get("/readyz/", headers={header: "10.0.0.1"}).json()
+        assert _local_client(host).get("/metrics/", headers={header: "10.0.0.1"}).status_code == 401
+        assert "checks" not in _local_client(host).get("/readyz/", headers={header: "10.0.0.1"}).json()
 
 
-def test_details_without_mongodb_are_for_this_machine(settings: Settings) -> None:
-    away = with_accounts(settings, mongo_url=AWAY, read_timeout=0.5)
+def test_health_details_without_mongodb_require_a_local_client(settings: Settings) -> None:
+    away = with_accounts(settings, mongo_url=UNREACHABLE_MONGO_URL, read_timeout=0.5)
     with TestClient(create_app(away), base_url=HERE) as host:
         stranger = Browser(host)
         for headers in ({}, {"Authorization": "Bearer rt_token"}):
             answer = stranger.get("/readyz", headers=headers)
             assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
-        assert not _local(host).get("/readyz").json()["checks"]["mongodb"]["ok"]
+        assert not _local_client(host).get("/readyz").json()["checks"]["mongodb"]["ok"]
         assert stranger.get("/metrics").status_code == 401
 
 
-def test_security_contact(host: TestClient, client: TestClient) -> None:
+def test_security_txt_contains_the_configured_contact(host: TestClient, client: TestClient) -> None:
     for path in ("/.well-known/security.txt", "/.well-known/security.txt/"):
         answer = host.get(path)
         assert answer.status_code == 200
@@ -277,10 +273,10 @@ def test_security_contact(host: TestClient, client: TestClient) -> None:
     assert (answer.status_code, "REALTIME_SECURITY_CONTACT" in answer.json()["detail"]) == (404, True)
 
 
-def test_https_is_kept(host: TestClient) -> None:
+def test_https_responses_have_strict_transport_security(host: TestClient) -> None:
     secure = Browser(host, "https://notes.example")
     for path in ("/", "/notes/", "/icon.svg", "/nowhere"):
         assert secure.get(path).headers["Strict-Transport-Security"] == "max-age=31536000"
         assert "Strict-Transport-Security" not in host.get(path).headers
-    proxied = _local(host).get("/", headers={"X-Forwarded-Proto": "https"})
+    proxied = _local_client(host).get("/", headers={"X-Forwarded-Proto": "https"})
     assert "Strict-Transport-Security" in proxied.headers

@@ -20,7 +20,7 @@ from tests.support.merges import by_patch
 
 
 @pytest.fixture(scope="module")
-def shared(module_settings: Settings) -> Iterator[TestClient]:
+def shared_client(module_settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(module_settings)) as client:
         yield client
 
@@ -39,17 +39,17 @@ def _make(client: TestClient) -> str:
 
 
 @pytest.fixture(scope="module")
-def still(shared: TestClient) -> str:
-    """Create a note that no test changes."""
-    return _make(shared)
+def unchanged_note(shared_client: TestClient) -> str:
+    """Create a note that no test changes, and return its path."""
+    return _make(shared_client)
 
 
-def test_history_tells_when_who_how_and_what(shared: TestClient, still: str) -> None:
-    answer = shared.get(f"{still}history/")
+def test_history_lists_author_date_action_and_changed_fields(shared_client: TestClient, unchanged_note: str) -> None:
+    answer = shared_client.get(f"{unchanged_note}history/")
     assert (answer.status_code, answer.links) == (200, {})
     revisions = answer.json()
-    told = [(revision["version"], revision["action"], set(revision["changed"])) for revision in revisions]
-    assert told == [
+    listed = [(revision["version"], revision["action"], set(revision["changed"])) for revision in revisions]
+    assert listed == [
         (4, "update", {"title", "tags"}),
         (3, "update", {"content"}),
         (2, "update", {"content"}),
@@ -64,12 +64,12 @@ def test_history_tells_when_who_how_and_what(shared: TestClient, still: str) -> 
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
-def test_pages_have_every_version_once(shared: TestClient, still: str, limit: int) -> None:
-    whole = shared.get(f"{still}history/").json()
-    following: str | None = f"{still}history/?limit={limit}"
+def test_history_pages_contain_each_version_once(shared_client: TestClient, unchanged_note: str, limit: int) -> None:
+    whole = shared_client.get(f"{unchanged_note}history/").json()
+    following: str | None = f"{unchanged_note}history/?limit={limit}"
     pages: list[list[Json]] = []
     while following:
-        answer = shared.get(following)
+        answer = shared_client.get(following)
         assert answer.status_code == 200
         pages.append(answer.json())
         following = answer.links.get("next", {}).get("url")
@@ -79,17 +79,19 @@ def test_pages_have_every_version_once(shared: TestClient, still: str, limit: in
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=x", "after=1", "after=", "color=red"])
-def test_malformed_query(shared: TestClient, still: str, query: str) -> None:
-    answer = shared.get(f"{still}history/?{query}")
+def test_malformed_history_query_is_refused(shared_client: TestClient, unchanged_note: str, query: str) -> None:
+    answer = shared_client.get(f"{unchanged_note}history/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
 
 
-def test_version_is_the_note_as_it_was(shared: TestClient, still: str) -> None:
+def test_earlier_version_returns_its_stored_fields(shared_client: TestClient, unchanged_note: str) -> None:
     for version, text in enumerate(TEXTS, 1):
-        read = shared.get(f"{still}history/{version}/")
+        read = shared_client.get(f"{unchanged_note}history/{version}/")
         assert read.status_code == 200
         assert read.json().items() >= note_in(content=text, tags=[], version=version).items()
-    assert shared.get(f"{still}history/4/").json().items() >= {"content": TEXTS[2], "tags": ["a"]}.items()
+    assert (
+        shared_client.get(f"{unchanged_note}history/4/").json().items() >= {"content": TEXTS[2], "tags": ["a"]}.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,18 +102,20 @@ def test_version_is_the_note_as_it_was(shared: TestClient, still: str) -> None:
         *(("history/1/diff", 422), ("history/1..x/diff", 422), ("history/0..1/diff", 422), ("history/1...2/diff", 422)),
     ],
 )
-def test_version_that_is_not_there(shared: TestClient, still: str, path: str, status: int) -> None:
-    answer = shared.get(still + path)
+def test_missing_or_invalid_version_is_refused(
+    shared_client: TestClient, unchanged_note: str, path: str, status: int
+) -> None:
+    answer = shared_client.get(unchanged_note + path)
     assert answer.status_code == status
     assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["history/", "history/1/", "history/1..2/diff"])
-def test_history_of_a_missing_note(shared: TestClient, path: str) -> None:
-    gone = _make(shared)
-    shared.delete(gone)
+def test_history_of_a_missing_note_returns_404(shared_client: TestClient, path: str) -> None:
+    gone = _make(shared_client)
+    shared_client.delete(gone)
     for note in ("/notes/999999/", gone):
-        answer = shared.get(note + path)
+        answer = shared_client.get(note + path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
 
 
@@ -126,20 +130,22 @@ TEXT, JSON = "text/x-diff; charset=utf-8", "application/json"
         *(("application/json;q=0.5, text/plain", TEXT), ("application/json;q=0, */*", TEXT), ("image/png", TEXT)),
     ],
 )
-def test_difference_is_what_is_asked_for(shared: TestClient, still: str, accept: str | None, kind: str) -> None:
+def test_diff_content_type_follows_the_accept_header(
+    shared_client: TestClient, unchanged_note: str, accept: str | None, kind: str
+) -> None:
     headers = {} if accept is None else {"Accept": accept}
-    answer = shared.get(f"{still}history/1..2/diff", headers=headers)
+    answer = shared_client.get(f"{unchanged_note}history/1..2/diff", headers=headers)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, kind)
     assert answer.headers["Vary"] == "Accept"
 
 
-def test_difference_as_text(shared: TestClient, still: str) -> None:
-    id = still.split("/")[2]
-    assert shared.get(f"{still}history/1..2/diff").text == (
+def test_diff_as_text_is_in_unified_format(shared_client: TestClient, unchanged_note: str) -> None:
+    id = unchanged_note.split("/")[2]
+    assert shared_client.get(f"{unchanged_note}history/1..2/diff").text == (
         f"--- {id}/content version 1\n+++ {id}/content version 2\n@@ -1,3 +1,3 @@\n # To buy\n milk\n-buns\n+bread 🦜\n"
     )
-    assert shared.get(f"{still}history/2..2/diff").text == ""
-    assert shared.get(f"{still}history/3..4/diff").text == (
+    assert shared_client.get(f"{unchanged_note}history/2..2/diff").text == ""
+    assert shared_client.get(f"{unchanged_note}history/3..4/diff").text == (
         f"--- {id}/title version 3\n+++ {id}/title version 4\n@@ -1 +1 @@\n-title\n+other title\n"
         f"--- {id}/tags version 3\n+++ {id}/tags version 4\n@@ -0,0 +1 @@\n+a\n"
     )
@@ -147,19 +153,19 @@ def test_difference_as_text(shared: TestClient, still: str) -> None:
 
 @pytest.mark.parametrize("before", [1, 2, 3])
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_patch_program_takes_the_difference(
-    shared: TestClient, still: str, tmp_path: Path, before: int, after: int
+def test_diff_is_applied_by_the_patch_program(
+    shared_client: TestClient, unchanged_note: str, tmp_path: Path, before: int, after: int
 ) -> None:
-    difference = shared.get(f"{still}history/{before}..{after}/diff").text
+    difference = shared_client.get(f"{unchanged_note}history/{before}..{after}/diff").text
     if before == after:
         assert difference == ""
     else:
         assert by_patch(tmp_path, TEXTS[before - 1], difference) == TEXTS[after - 1]
 
 
-def test_difference_as_json(shared: TestClient, still: str) -> None:
-    answer = shared.get(f"{still}history/2..4/diff", headers={"Accept": "application/json"}).json()
-    assert (answer["id"], answer["before"], answer["after"]) == (int(still.split("/")[2]), 2, 4)
+def test_diff_as_json_contains_hunks_per_field(shared_client: TestClient, unchanged_note: str) -> None:
+    answer = shared_client.get(f"{unchanged_note}history/2..4/diff", headers={"Accept": "application/json"}).json()
+    assert (answer["id"], answer["before"], answer["after"]) == (int(unchanged_note.split("/")[2]), 2, 4)
     assert set(answer["fields"]) == {"title", "tags", "content"}
     assert answer["fields"]["content"] == [
         {
@@ -173,12 +179,12 @@ def test_difference_as_json(shared: TestClient, still: str) -> None:
 
 
 def _flush(client: TestClient) -> None:
-    parts: Any = client.app.state.services  # type: ignore[attr-defined]  # an ASGI application has no state to the types
+    parts: Any = client.app.state.services  # type: ignore[attr-defined]  # the type of an ASGI application has no state
     assert client.portal
     client.portal.call(parts.outbox.flush)
 
 
-def test_difference_of_large_texts_is_made_once(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diff_of_large_texts_is_computed_once(shared_client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
     def counting(before: str, after: str) -> list[Hunk]:
@@ -187,17 +193,17 @@ def test_difference_of_large_texts_is_made_once(shared: TestClient, monkeypatch:
 
     monkeypatch.setattr(queries, "hunks", counting)
     texts = ["".join(f"line {number * step}\n" for number in range(2000)) for step in (1, 2)]
-    id = shared.post("/notes/", json=note_in(content=texts[0])).json()["id"]
-    shared.patch(f"/notes/{id}/", json={"content": texts[1]})
+    id = shared_client.post("/notes/", json=note_in(content=texts[0])).json()["id"]
+    shared_client.patch(f"/notes/{id}/", json={"content": texts[1]})
     path = f"/notes/{id}/history/1..2/diff"
-    answers = {shared.get(path).text for _ in range(3)}
+    answers = {shared_client.get(path).text for _ in range(3)}
     assert len(answers) == len(made) == 1
-    shared.delete(f"/notes/{id}/")
-    assert shared.get(path).status_code == 404
+    shared_client.delete(f"/notes/{id}/")
+    assert shared_client.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_restore_makes_an_earlier_version_the_newest(
+def test_restore_creates_a_new_version_with_the_earlier_fields(
     client: TestClient, database: Database[Json], archived: bool
 ) -> None:
     path = _make(client)
@@ -226,45 +232,47 @@ def test_restore_makes_an_earlier_version_the_newest(
         ({"version": 1.5}, 422),
     ],
 )
-def test_refused_restore_changes_nothing(shared: TestClient, still: str, body: Any, status: int) -> None:
-    before = shared.get(still).json()
-    assert shared.post(f"{still}restore", json=body).status_code == status
-    assert shared.get(still).json() == before
+def test_invalid_restore_is_refused_and_changes_nothing(
+    shared_client: TestClient, unchanged_note: str, body: Any, status: int
+) -> None:
+    before = shared_client.get(unchanged_note).json()
+    assert shared_client.post(f"{unchanged_note}restore", json=body).status_code == status
+    assert shared_client.get(unchanged_note).json() == before
 
 
-def test_restore_of_a_missing_note(shared: TestClient) -> None:
-    path = _make(shared)
-    shared.delete(path)
+def test_restore_of_a_missing_note_returns_404(shared_client: TestClient) -> None:
+    path = _make(shared_client)
+    shared_client.delete(path)
     for gone in (path, "/notes/999999/"):
-        assert shared.post(f"{gone}restore", json={"version": 1}).status_code == 404
+        assert shared_client.post(f"{gone}restore", json={"version": 1}).status_code == 404
 
 
-def test_restore_at_another_version(shared: TestClient, still: str) -> None:
-    answer = shared.post(f"{still}restore", json={"version": 1}, headers={"If-Match": '"v3"'})
-    assert (answer.status_code, answer.json()["note"]) == (412, shared.get(still).json())
+def test_restore_with_a_stale_if_match_returns_412(shared_client: TestClient, unchanged_note: str) -> None:
+    answer = shared_client.post(f"{unchanged_note}restore", json={"version": 1}, headers={"If-Match": '"v3"'})
+    assert (answer.status_code, answer.json()["note"]) == (412, shared_client.get(unchanged_note).json())
 
 
-def test_repeated_restore_is_applied_once(shared: TestClient) -> None:
-    path = _make(shared)
+def test_repeated_restore_is_applied_once(shared_client: TestClient) -> None:
+    path = _make(shared_client)
     headers = {"Idempotency-Key": f"restore{path}"}
-    answers = [shared.post(f"{path}restore", json={"version": 1}, headers=headers) for _ in range(2)]
+    answers = [shared_client.post(f"{path}restore", json={"version": 1}, headers=headers) for _ in range(2)]
     assert answers[0].content == answers[1].content
-    assert shared.get(path).json()["version"] == 5
+    assert shared_client.get(path).json()["version"] == 5
 
 
-def test_deleting_and_taking_back_are_versions(shared: TestClient) -> None:
-    path = _make(shared)
+def test_delete_and_undelete_are_recorded_as_versions(shared_client: TestClient) -> None:
+    path = _make(shared_client)
     id = path.split("/")[2]
-    shared.delete(path)
-    assert shared.post(f"/trash/{id}/restore").status_code == 200
-    history = shared.get(f"{path}history/").json()
+    shared_client.delete(path)
+    assert shared_client.post(f"/trash/{id}/restore").status_code == 200
+    history = shared_client.get(f"{path}history/").json()
     assert [revision["action"] for revision in history] == [
         *("undelete", "delete", "update", "update", "update", "create"),
     ]
-    assert shared.get(f"{path}history/5/").json()["content"] == TEXTS[2]
+    assert shared_client.get(f"{path}history/5/").json()["content"] == TEXTS[2]
 
 
-def test_history_of_a_purged_note_is_gone(client: TestClient, database: Database[Json]) -> None:
+def test_history_of_a_purged_note_is_deleted(client: TestClient, database: Database[Json]) -> None:
     path = _make(client)
     _flush(client)
     client.delete(path)

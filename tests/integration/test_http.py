@@ -22,7 +22,7 @@ JSON = "Content-Type: application/json"
 
 
 class Answer(NamedTuple):
-    """A raw answer of a server."""
+    """A raw response."""
 
     status: int
     head: str
@@ -36,18 +36,18 @@ class Answer(NamedTuple):
 
 
 def head(request: str, *lines: str, host: str | None = "Host: 127.0.0.1") -> bytes:
-    """The head of a request."""
+    """Return the head of a request."""
     return "\r\n".join([request, *([host] if host else []), *lines, "", ""]).encode()
 
 
-async def ask(server: ServerProcess, *pieces: bytes) -> Answer:
-    """Send a request in pieces, and return the answer; the server has to close the connection after it."""
+async def send_raw(server: ServerProcess, *pieces: bytes) -> Answer:
+    """Send a request in pieces, and return the response. The server has to close the connection after it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0.02)  # so that each arrives separately
+            await asyncio.sleep(0.02)  # so that the pieces arrive separately
         async with asyncio.timeout(20 * UNIT):
             received = await reader.read()
     finally:
@@ -59,17 +59,17 @@ async def ask(server: ServerProcess, *pieces: bytes) -> Answer:
 async def post(server: ServerProcess, *lines: str, body: bytes, whole: bool = True) -> Answer:
     """Send a new note."""
     top = head("POST /notes/ HTTP/1.1", JSON, "Connection: close", *lines)
-    return await ask(server, *([top + body] if whole else [top, body]))
+    return await send_raw(server, *([top + body] if whole else [top, body]))
 
 
 @pytest.fixture
 def server(shared_servers: list[ServerProcess]) -> ServerProcess:
-    """A server for tests that look only at notes of their own."""
+    """Return a shared server, for tests that read only notes of their own."""
     return shared_servers[0]
 
 
 class TestUpgradeOffers:
-    """Java's HttpClient offers HTTP/2 with each first request, and so does ``curl --http2``."""
+    """Java's HttpClient and ``curl --http2`` offer HTTP/2 with the first request of a connection."""
 
     body = json.dumps(note_in("From Java", content="ä" * 3000)).encode()
     length = f"Content-Length: {len(body)}"
@@ -89,23 +89,23 @@ class TestUpgradeOffers:
         framing, body = (self.length, self.body) if sized else ("Transfer-Encoding: chunked", self.chunked)
         data = head("POST /notes/ HTTP/1.1", JSON, *OFFER, framing) + body
         following = head("GET /ping HTTP/1.1", "Connection: close")
-        answer = await ask(server, *self.pieces[cut](data), following)
+        answer = await send_raw(server, *self.pieces[cut](data), following)
         assert answer.status == 201
         first, _, second = answer.body.partition(b"HTTP/1.1 200 OK")
         assert json.loads(first)["content"] == "ä" * 3000
         assert second.endswith(b'{"ping":"pong!"}')
 
     @pytest.mark.parametrize("offer", ["h2c", "TLS/1.0", "h2c, foo/2"])
-    async def test_requests_without_bodies_are_answered_one_after_the_other(
+    async def test_pipelined_requests_without_bodies_are_answered_in_order(
         self, server: ServerProcess, offer: str
     ) -> None:
-        asked = head("GET /ping HTTP/1.1", "Connection: Upgrade", f"Upgrade: {offer}")
+        request = head("GET /ping HTTP/1.1", "Connection: Upgrade", f"Upgrade: {offer}")
         last = head("GET /healthz HTTP/1.1", "Connection: close")
-        answer = await ask(server, asked + asked, asked, last)
+        answer = await send_raw(server, request + request, request, last)
         assert answer.body.count(b"pong!") == 3
         assert answer.body.endswith(b'{"status":"alive"}')
 
-    async def test_websocket_offered_in_any_line_is_taken(self, server: ServerProcess) -> None:
+    async def test_websocket_offer_in_any_header_line_is_accepted(self, server: ServerProcess) -> None:
         handshake = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
         for offer in (
             ("Connection: keep-alive", "Connection: Upgrade", "Upgrade: websocket"),
@@ -126,16 +126,18 @@ class TestHandshakes:
     )
 
     @pytest.mark.parametrize(("length", "status"), [("0", b"101"), ("1", b"400"), ("00", b"400")])
-    async def test_length_of_zero_is_no_body(self, server: ServerProcess, length: str, status: bytes) -> None:
-        """Java's client sends it with each handshake."""
+    async def test_handshake_accepts_only_a_content_length_of_zero(
+        self, server: ServerProcess, length: str, status: bytes
+    ) -> None:
+        """Java's client sends ``Content-Length: 0`` with each handshake."""
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(head("GET /ws HTTP/1.1", *self.lines, f"Content-Length: {length}") + b"a")
         async with asyncio.timeout(5 * UNIT):
             assert (await reader.readline()).split()[1] == status
         writer.transport.abort()
 
-    async def test_unknown_path_is_not_found(self, server: ServerProcess) -> None:
-        answer = await ask(server, head("GET /nothing HTTP/1.1", *self.lines))
+    async def test_handshake_on_an_unknown_path_returns_404(self, server: ServerProcess) -> None:
+        answer = await send_raw(server, head("GET /nothing HTTP/1.1", *self.lines))
         assert (answer.status, answer.json) == (404, {"detail": "Not Found"})
 
 
@@ -145,7 +147,7 @@ class TestHosts:
     async def test_request_without_exactly_one_host_is_refused(
         self, server: ServerProcess, host: str | None, lines: tuple[str, ...]
     ) -> None:
-        answer = await ask(server, head("GET /ws HTTP/1.1", *lines, host=host))
+        answer = await send_raw(server, head("GET /ws HTTP/1.1", *lines, host=host))
         assert answer.status == 400
         assert answer.json["detail"].startswith("An HTTP/1.1 request must have exactly one Host header")
 
@@ -153,45 +155,45 @@ class TestHosts:
         "host", ["a b", "evil/", "127.0.0.1:1:2", "localhost:abc", "user@localhost", "[::1", "[x]"]
     )
     async def test_invalid_host_is_refused(self, server: ServerProcess, host: str) -> None:
-        assert (await ask(server, head("GET /ping HTTP/1.1", host=f"Host: {host}"))).status == 400
+        assert (await send_raw(server, head("GET /ping HTTP/1.1", host=f"Host: {host}"))).status == 400
 
     @pytest.mark.parametrize("host", ["", "localhost", "127.0.0.1:80", "[::1]:8000", "my_host", "localhost:"])
-    async def test_valid_host_is_taken(self, server: ServerProcess, host: str) -> None:
-        answer = await ask(server, head("GET /ping HTTP/1.1", "Connection: close", host=f"Host: {host}"))
+    async def test_valid_host_is_accepted(self, server: ServerProcess, host: str) -> None:
+        answer = await send_raw(server, head("GET /ping HTTP/1.1", "Connection: close", host=f"Host: {host}"))
         assert answer.status == 200
 
-    async def test_http_1_0_needs_no_host(self, server: ServerProcess) -> None:
-        assert (await ask(server, head("GET /ping HTTP/1.0", host=None))).json == {"ping": "pong!"}
-        assert (await ask(server, head("GET /ping HTTP/1.0", host="Host: a\r\nHost: b"))).status == 400
+    async def test_http_1_0_request_without_host_is_accepted(self, server: ServerProcess) -> None:
+        assert (await send_raw(server, head("GET /ping HTTP/1.0", host=None))).json == {"ping": "pong!"}
+        assert (await send_raw(server, head("GET /ping HTTP/1.0", host="Host: a\r\nHost: b"))).status == 400
 
-    async def test_what_is_no_request_gets_an_error_of_the_same_form(self, server: ServerProcess) -> None:
+    async def test_malformed_request_gets_a_json_error(self, server: ServerProcess) -> None:
         for data in (b"no request\r\n\r\n", head("GET /ping HTTP/1.1", "a b: c"), head("GET /ping HTTP/7.1")):
-            answer = await ask(server, data)
+            answer = await send_raw(server, data)
             assert (answer.status, answer.json) == (400, {"detail": "Invalid HTTP request received."})
 
 
 class TestHttp10:
     """Nginx uses HTTP/1.0 for upstream servers by default."""
 
-    async def test_streams_come_without_chunks_and_end_with_the_connection(self, server: ServerProcess) -> None:
+    async def test_stream_is_sent_without_chunks_until_the_connection_closes(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:
             await rest.post("/notes/", json=note_in())
-        answer = await ask(server, head("GET /export HTTP/1.0"))
+        answer = await send_raw(server, head("GET /export HTTP/1.0"))
         assert answer.status == 200
         assert "transfer-encoding" not in answer.head
         assert answer.body.startswith(b"PK\x03\x04")
         assert answer.body[-22:].startswith(b"PK\x05\x06")
 
-    async def test_bodies_of_known_length_keep_it(self, server: ServerProcess) -> None:
-        answer = await ask(server, head("GET /openapi.json HTTP/1.0"))
+    async def test_body_of_known_length_has_a_content_length(self, server: ServerProcess) -> None:
+        answer = await send_raw(server, head("GET /openapi.json HTTP/1.0"))
         assert f"content-length: {len(answer.body)}" in answer.head
 
-    async def test_no_100_continue_is_sent(self, server: ServerProcess) -> None:
+    async def test_expect_header_gets_no_100_continue(self, server: ServerProcess) -> None:
         body = json.dumps(note_in()).encode()
         top = head("POST /notes/ HTTP/1.0", JSON, "Expect: 100-continue", f"Content-Length: {len(body)}")
-        assert (await ask(server, top, body)).status == 201
+        assert (await send_raw(server, top, body)).status == 201
 
-    async def test_events_come_as_they_happen(self, server: ServerProcess) -> None:
+    async def test_event_stream_is_sent_without_buffering(self, server: ServerProcess) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(head("GET /events HTTP/1.0"))
         async with asyncio.timeout(5 * UNIT):
@@ -203,20 +205,20 @@ class TestHttp10:
 
 
 class TestHead:
-    async def test_head_is_answered_as_get_without_the_body(self, server: ServerProcess) -> None:
+    async def test_head_response_equals_get_without_the_body(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:
             made = (await rest.post("/notes/", json=note_in())).json()
             path = f"/notes/{made['id']}/"
             paths = ("/ping", "/healthz", "/readyz/", "/metrics", "/", "/docs", "/openapi.json", "/icon.svg", "/tags/")
-            for asked in (*paths, path, f"{path}history/", "/notes/?limit=1", "/notes/0/", "/nothing", "/notes/?q="):
-                got, headed = await rest.get(asked), await rest.head(asked)
-                assert headed.status_code == got.status_code, asked
-                assert headed.content == b"", asked
-                assert headed.headers.keys() == got.headers.keys(), asked
+            for target in (*paths, path, f"{path}history/", "/notes/?limit=1", "/notes/0/", "/nothing", "/notes/?q="):
+                got, headed = await rest.get(target), await rest.head(target)
+                assert headed.status_code == got.status_code, target
+                assert headed.content == b"", target
+                assert headed.headers.keys() == got.headers.keys(), target
             assert (await rest.head(path)).headers["ETag"] == '"v1"'
             assert (await rest.head(path, headers={"If-None-Match": '"v1"'})).status_code == 304
 
-    async def test_head_of_a_stream_ends_at_once(self, server: ServerProcess) -> None:
+    async def test_head_of_a_stream_returns_immediately(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:
             for path, kind in (("/events", "text/event-stream; charset=utf-8"), ("/export", "application/zip")):
                 async with asyncio.timeout(5 * UNIT):
@@ -225,20 +227,20 @@ class TestHead:
             assert (await rest.get("/ping")).status_code == 200
         assert "Traceback" not in server.log()
 
-    async def test_head_of_what_is_only_written_is_not_allowed(self, server: ServerProcess) -> None:
+    async def test_head_of_a_post_only_route_returns_405(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:
             answer = await rest.head("/import")
         assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
 
-    async def test_options_of_the_server_are_told(self, server: ServerProcess) -> None:
+    async def test_options_request_returns_the_allowed_methods(self, server: ServerProcess) -> None:
         for target in ("*", "/"):
-            answer = await ask(server, head(f"OPTIONS {target} HTTP/1.1", "Connection: close"))
+            answer = await send_raw(server, head(f"OPTIONS {target} HTTP/1.1", "Connection: close"))
             assert answer.status == 204
             assert "allow: " in answer.head
 
 
 class TestRepeatedHeaders:
-    """A list may be spread over lines (RFC 9110, section 5.3), as proxies do with long ones."""
+    """A list may be split over several lines (RFC 9110, section 5.3). Proxies do that with long lists."""
 
     async def _call(self, server: ServerProcess, method: str, *lines: tuple[str, str]) -> httpx.Response:
         async with rest_client(server.url) as rest:
@@ -247,7 +249,9 @@ class TestRepeatedHeaders:
             return await rest.request(method, f"/notes/{made['id']}/", json=body, headers=[*lines])
 
     @pytest.mark.parametrize("tags", [('"v7"', '"v1"'), ('"v1"', '"v7"'), ('"v7", "v8"', 'W/"v1"', '"v1"')])
-    async def test_preconditions_count_in_all_lines(self, server: ServerProcess, tags: tuple[str, ...]) -> None:
+    async def test_preconditions_in_all_header_lines_are_evaluated(
+        self, server: ServerProcess, tags: tuple[str, ...]
+    ) -> None:
         match = [("If-Match", tag) for tag in tags]
         none_match = [("If-None-Match", tag) for tag in tags]
         assert (await self._call(server, "PUT", *match)).status_code == 200
@@ -261,13 +265,13 @@ class TestRepeatedHeaders:
         assert (await self._call(server, "GET", ("If-None-Match", tags))).status_code == 304
         assert (await self._call(server, "PUT", ("If-None-Match", '"v1"'), ("If-None-Match", ""))).status_code == 412
 
-    async def test_tags_of_answers_that_apache_compressed_are_understood(self, server: ServerProcess) -> None:
+    async def test_entity_tags_with_apache_compression_suffixes_match(self, server: ServerProcess) -> None:
         for suffix in ("-gzip", "-br"):
             tag = f'"v1{suffix}"'
             assert (await self._call(server, "GET", ("If-None-Match", tag))).status_code == 304
             assert (await self._call(server, "PUT", ("If-Match", tag))).status_code == 200
 
-    async def test_accepted_types_count_in_all_lines(self, server: ServerProcess) -> None:
+    async def test_accepted_types_in_all_header_lines_are_considered(self, server: ServerProcess) -> None:
         files = {"files": ("a.md", b"# Title\n")}
         accepted = [("Accept", "text/plain"), ("Accept", "application/x-ndjson")]
         async with rest_client(server.url) as rest:
@@ -297,7 +301,7 @@ class TestPreconditionsOfWrites:
             ("DELETE", "", None),
         ],
     )
-    async def test_if_none_match_stops_a_write(
+    async def test_matching_if_none_match_refuses_the_write(
         self, server: ServerProcess, note: Json, method: str, path: str, body: object
     ) -> None:
         async with rest_client(server.url) as rest:
@@ -310,7 +314,7 @@ class TestPreconditionsOfWrites:
                     assert answer.headers["ETag"] == '"v2"'
                     assert (await rest.get(at)).json() == note
 
-    async def test_weak_tag_in_if_match_is_explained(self, server: ServerProcess, note: Json) -> None:
+    async def test_weak_tag_in_if_match_is_refused_with_a_hint(self, server: ServerProcess, note: Json) -> None:
         async with rest_client(server.url) as rest:
             at = f"/notes/{note['id']}/"
             weak = await rest.put(at, json=note_in(), headers={"If-Match": 'W/"v2"'})
@@ -319,7 +323,7 @@ class TestPreconditionsOfWrites:
         assert "without W/" in weak.json()["detail"]
         assert "W/" not in strong.json()["detail"]
 
-    async def test_repeat_with_another_precondition_is_another_request(self, server: ServerProcess, note: Json) -> None:
+    async def test_key_reused_with_another_precondition_is_refused(self, server: ServerProcess, note: Json) -> None:
         async with rest_client(server.url) as rest:
             key = {"Idempotency-Key": f"once-{note['id']}"}
             calls = [
@@ -333,27 +337,31 @@ class TestBodies:
     body = json.dumps(note_in()).encode()
 
     @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "GZIP"])
-    async def test_encoded_body_is_refused_with_what_to_do(self, server: ServerProcess, encoding: str) -> None:
+    async def test_compressed_body_is_refused_with_the_accepted_encoding(
+        self, server: ServerProcess, encoding: str
+    ) -> None:
         data = gzip.compress(self.body)
         answer = await post(server, f"Content-Encoding: {encoding}", f"Content-Length: {len(data)}", body=data)
         assert answer.status == 415
         assert "accept-encoding: identity" in answer.head
         assert encoding in answer.json["detail"]
 
-    async def test_body_that_is_not_encoded_may_say_so(self, server: ServerProcess) -> None:
+    async def test_identity_content_encoding_is_accepted(self, server: ServerProcess) -> None:
         for lines in (("Content-Encoding: identity",), ("Content-Encoding:",)):
             answer = await post(server, *lines, f"Content-Length: {len(self.body)}", body=self.body)
             assert answer.status == 201
 
     @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-    async def test_json_that_is_not_utf_8_is_refused_by_name(self, server: ServerProcess, encoding: str) -> None:
+    async def test_json_in_a_legacy_encoding_is_refused_with_its_position(
+        self, server: ServerProcess, encoding: str
+    ) -> None:
         data = json.dumps(note_in("Café"), ensure_ascii=False).encode(encoding)
         answer = await post(server, f"Content-Length: {len(data)}", body=data)
         assert answer.status == 400
         assert answer.json == {"detail": "The body is not UTF-8 (at byte 14). Send JSON as UTF-8"}
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-    async def test_json_in_other_unicode_encodings_is_read(self, server: ServerProcess, encoding: str) -> None:
+    async def test_json_in_other_unicode_encodings_is_accepted(self, server: ServerProcess, encoding: str) -> None:
         data = json.dumps(note_in("Café"), ensure_ascii=False).encode(encoding)
         answer = await post(server, f"Content-Length: {len(data)}", body=data)
         assert (answer.status, answer.json["title"]) == (201, "Café")

@@ -23,14 +23,14 @@ from realtime.store import search
 from realtime.store.lists import page_query
 from tests.support.harness import Json, note_in
 
-MANY = 800
+NOTE_COUNT = 800
 DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TITLES = ["alpha", "Älpha", "zebra", "Émile"]
 SORTS: list[Sort] = [sort for sort in get_args(Sort) if sort != "relevance"]
 
 
 def _document(id: int) -> Json:
-    """A stored note; titles, dates and words come again and again."""
+    """Return a stored note. Many notes have the same title, dates, and words."""
     created, updated = DAY + timedelta(days=id * 3 % 4), DAY + timedelta(days=10 + id * 5 % 7)
     fields: Json = {
         "title": TITLES[id % 4],
@@ -56,29 +56,29 @@ def _document(id: int) -> Json:
     }
 
 
-LIVE = [document for document in map(_document, range(1, MANY + 1)) if not document["deleted"]]
+LIVE = [document for document in map(_document, range(1, NOTE_COUNT + 1)) if not document["deleted"]]
 
 
 @pytest.fixture(scope="module")
 def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """The database of the module, past the program."""
+    """Return the database of the module, for access without the application."""
     with MongoClient[Json](module_settings.mongo_url) as client:
         yield client[module_settings.database]
 
 
 @pytest.fixture(scope="module")
-def library(module_settings: Settings, mongo: Database[Json]) -> Iterator[TestClient]:
-    """An application with many notes that no test changes."""
+def populated_client(module_settings: Settings, mongo: Database[Json]) -> Iterator[TestClient]:
+    """Return a client of an application with many notes that no test changes."""
     with TestClient(create_app(module_settings)) as client:
-        assert client.get("/notes/").json() == []  # the indexes are there
-        mongo.notes.insert_many(map(_document, range(1, MANY + 1)))
+        assert client.get("/notes/").json() == []  # the indexes exist now
+        mongo.notes.insert_many(map(_document, range(1, NOTE_COUNT + 1)))
         yield client
 
 
 @pytest.fixture(scope="module")
-def desk(module_settings: Settings) -> Iterator[TestClient]:
-    """An application for tests that look only at notes with a tag of their own."""
-    database = f"{module_settings.database}-desk"
+def shared_client(module_settings: Settings) -> Iterator[TestClient]:
+    """Return a client of an application for tests that read only notes with a tag of their own."""
+    database = f"{module_settings.database}-shared"
     with TestClient(create_app(module_settings.model_copy(update={"database": database}))) as client:
         yield client
 
@@ -90,7 +90,7 @@ def _make(client: TestClient, *args: str, **more: Any) -> Json:
     return note
 
 
-def _walk(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
+def _pages(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
     """Yield the pages of a list, requesting each when it is needed."""
     answer = client.get(path, params=query)
     while True:
@@ -102,7 +102,7 @@ def _walk(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
 
 
 def _ids(client: TestClient, **query: Any) -> list[int]:
-    return [note["id"] for page in _walk(client, "/notes/", **query) for note in page]
+    return [note["id"] for page in _pages(client, "/notes/", **query) for note in page]
 
 
 def _key(sort: str) -> Callable[[Json], tuple[Any, int]]:
@@ -111,7 +111,7 @@ def _key(sort: str) -> Callable[[Json], tuple[Any, int]]:
     return lambda document: (document[field], document["_id"])
 
 
-def _in_order(sort: str, *tags: str, word: str = "") -> list[int]:
+def _expected_ids(sort: str, *tags: str, word: str = "") -> list[int]:
     """Return the expected ids of a list by sorting in memory."""
     wanted = [
         document
@@ -121,26 +121,30 @@ def _in_order(sort: str, *tags: str, word: str = "") -> list[int]:
     return [document["_id"] for document in sorted(wanted, key=_key(sort), reverse=sort.startswith("-"))]
 
 
-def _token(*place: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+def _token(*position: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("tags", [[], ["third"], ["third", "fifth"]], ids=["all", "a tag", "two tags"])
-def test_pages_of_an_order_are_the_whole_order(library: TestClient, sort: Sort, tags: list[str]) -> None:
-    pages = [[note["id"] for note in page] for page in _walk(library, "/notes/", sort=sort, tag=tags, limit=41)]
-    assert [id for page in pages for id in page] == _in_order(sort, *tags)
+def test_list_pages_follow_the_requested_order(populated_client: TestClient, sort: Sort, tags: list[str]) -> None:
+    pages = [
+        [note["id"] for note in page] for page in _pages(populated_client, "/notes/", sort=sort, tag=tags, limit=41)
+    ]
+    assert [id for page in pages for id in page] == _expected_ids(sort, *tags)
     assert all(len(page) == 41 for page in pages[:-1])
 
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("tags", [[], ["third"]], ids=["all", "a tag"])
-def test_pages_of_what_is_found_are_the_whole_order(library: TestClient, sort: Sort, tags: list[str]) -> None:
-    assert _ids(library, q="apple", sort=sort, tag=tags, limit=151) == _in_order(sort, *tags, word="apple")
+def test_search_pages_follow_the_requested_order(populated_client: TestClient, sort: Sort, tags: list[str]) -> None:
+    assert _ids(populated_client, q="apple", sort=sort, tag=tags, limit=151) == _expected_ids(sort, *tags, word="apple")
 
 
 @pytest.mark.parametrize("tags", [[], ["third"]], ids=["all", "a tag"])
-def test_pages_by_relevance_have_ties_by_id(library: TestClient, mongo: Database[Json], tags: list[str]) -> None:
+def test_search_by_relevance_orders_ties_by_id(
+    populated_client: TestClient, mongo: Database[Json], tags: list[str]
+) -> None:
     scored = mongo.notes.aggregate(
         [
             {"$match": {"$text": {"$search": "apple text"}, "deleted": False}},
@@ -149,47 +153,47 @@ def test_pages_by_relevance_have_ties_by_id(library: TestClient, mongo: Database
     )
     wanted = [(-document["score"], document["_id"]) for document in scored if set(tags) <= set(document["tags"])]
     assert len({score for score, _ in wanted}) < 10 < len(wanted)
-    assert _ids(library, q="apple text", tag=tags, limit=97) == [id for _, id in sorted(wanted)]
+    assert _ids(populated_client, q="apple text", tag=tags, limit=97) == [id for _, id in sorted(wanted)]
 
 
-def test_pages_of_one_note_among_equals(library: TestClient) -> None:
-    answer = library.get(
+def test_pages_of_a_single_note_continue_among_equal_titles(populated_client: TestClient) -> None:
+    answer = populated_client.get(
         "/notes/", params={"sort": "-title", "after": encode_page_token("-title", "alpha", 30), "limit": 1}
     )
     ids = [answer.json()[0]["id"]]
     for _ in range(5):
-        answer = library.get(answer.links["next"]["url"])
+        answer = populated_client.get(answer.links["next"]["url"])
         ids += [note["id"] for note in answer.json()]
     assert ids == [28, 25, 24, 21, 20, 17]
 
 
-def test_order_is_by_id_by_default(library: TestClient) -> None:
-    assert _ids(library, limit=1000) == _in_order("id")
+def test_list_without_sort_is_ordered_by_id(populated_client: TestClient) -> None:
+    assert _ids(populated_client, limit=1000) == _expected_ids("id")
 
 
-def test_titles_are_ordered_without_case_and_accents(desk: TestClient) -> None:
+def test_title_order_ignores_case_and_accents(shared_client: TestClient) -> None:
     titles = ["Zug", "äpfel", "Apfel", "apfelmus", "ÉTÉ", "eta", "Straße", "strasse", "ﬁnal", "fin", "Fio"]
-    made = [_make(desk, title.ljust(3), tags=["titles"])["id"] for title in titles]
+    made = [_make(shared_client, title.ljust(3), tags=["titles"])["id"] for title in titles]
     ordered_titles = ["äpfel", "Apfel", "apfelmus", "eta", "ÉTÉ", "fin", "ﬁnal", "Fio", "Straße", "strasse", "Zug"]
-    assert _ids(desk, sort="title", tag="titles") == [made[titles.index(title)] for title in ordered_titles]
+    assert _ids(shared_client, sort="title", tag="titles") == [made[titles.index(title)] for title in ordered_titles]
 
 
 @pytest.mark.parametrize(
     "sign", ["🦜", "한", "ﷺ", "ж", "é", "\u0301", '"', "\\", "\u0001", "\uffff"], ids=lambda sign: f"{ord(sign):x}"
 )
-def test_pages_go_on_after_any_title(desk: TestClient, sign: str) -> None:
+def test_pages_continue_after_a_title_of_any_character(shared_client: TestClient, sign: str) -> None:
     tag = f"any {sign}"
-    made = [_make(desk, sign * 50, tags=[tag])["id"] for _ in range(3)]
-    assert _ids(desk, sort="title", tag=tag, limit=1) == made
-    assert _ids(desk, sort="-title", tag=tag, limit=1) == made[::-1]
+    made = [_make(shared_client, sign * 50, tags=[tag])["id"] for _ in range(3)]
+    assert _ids(shared_client, sort="title", tag=tag, limit=1) == made
+    assert _ids(shared_client, sort="-title", tag=tag, limit=1) == made[::-1]
 
 
-def test_link_keeps_the_query(library: TestClient) -> None:
+def test_next_link_preserves_the_query(populated_client: TestClient) -> None:
     asked = {"q": '"apple pie" -é&', "tag": ["all", "fifth"], "sort": "-created", "content": "false", "limit": "2"}
-    following = library.get("/notes/", params=asked).links["next"]
+    following = populated_client.get("/notes/", params=asked).links["next"]
     assert following["rel"] == "next"
     kept = dict[str, list[str]]()
-    for name, value in library.build_request("GET", following["url"]).url.params.multi_items():
+    for name, value in populated_client.build_request("GET", following["url"]).url.params.multi_items():
         kept.setdefault(name, []).append(value)
     del kept["after"]
     assert kept == {name: value if isinstance(value, list) else [value] for name, value in asked.items()}
@@ -198,78 +202,80 @@ def test_link_keeps_the_query(library: TestClient) -> None:
 @pytest.mark.parametrize(
     "query", [{}, {"q": "apple"}, {"tag": "fifth"}, {"sort": "-title"}, {"q": "apple", "sort": "id"}]
 )
-def test_last_page_has_no_link(library: TestClient, query: Json) -> None:
-    total = len(_ids(library, **query, limit=1000))
-    sizes = [len(page) for page in _walk(library, "/notes/", **query, limit=total - 1 if total < 1000 else 1000)]
+def test_last_page_has_no_next_link(populated_client: TestClient, query: Json) -> None:
+    total = len(_ids(populated_client, **query, limit=1000))
+    sizes = [
+        len(page) for page in _pages(populated_client, "/notes/", **query, limit=total - 1 if total < 1000 else 1000)
+    ]
     assert sum(sizes) == total
     assert sizes[-1] > 0
     if total <= 1000:
-        assert "next" not in library.get("/notes/", params={**query, "limit": total}).links
+        assert "next" not in populated_client.get("/notes/", params={**query, "limit": total}).links
 
 
-def test_list_without_texts(library: TestClient) -> None:
+def test_list_without_content_omits_only_the_content(populated_client: TestClient) -> None:
     for query in ({}, {"q": "apple"}, {"tag": "fifth", "sort": "-updated"}):
-        whole = library.get("/notes/", params=query).json()
-        bare = library.get("/notes/", params={**query, "content": "false"}).json()
+        whole = populated_client.get("/notes/", params=query).json()
+        bare = populated_client.get("/notes/", params={**query, "content": "false"}).json()
         for note in whole:
             assert note.pop("content")
         assert bare == whole
 
 
-def test_snippet_is_there_only_with_words(library: TestClient) -> None:
-    assert all("snippet" not in note for note in library.get("/notes/").json())
+def test_snippets_are_returned_only_for_a_search(populated_client: TestClient) -> None:
+    assert all("snippet" not in note for note in populated_client.get("/notes/").json())
     for content in ("true", "false"):
-        found = library.get("/notes/", params={"q": "apple", "content": content}).json()
+        found = populated_client.get("/notes/", params={"q": "apple", "content": content}).json()
         assert all("<mark>apple</mark>" in note["snippet"] for note in found)
 
 
-def test_page_of_found_notes_ends_early_when_its_texts_are_big(desk: TestClient) -> None:
+def test_page_of_large_notes_is_limited_by_size(shared_client: TestClient) -> None:
     text = "needle " + "x" * (MIB - 2000)
-    made = [_make(desk, content=text, tags=["big"])["id"] for _ in range(11)]
+    made = [_make(shared_client, content=text, tags=["big"])["id"] for _ in range(11)]
     for query in ({"q": "needle"}, {"sort": "created"}):
-        pages = list(_walk(desk, "/notes/", tag="big", **query))
+        pages = list(_pages(shared_client, "/notes/", tag="big", **query))
         assert [note["id"] for page in pages for note in page] == made
         assert max(sum(len(note["content"]) for note in page) for page in pages) <= 9 * MIB
-    assert [len(page) for page in _walk(desk, "/notes/", tag="big", content="false")] == [11]
+    assert [len(page) for page in _pages(shared_client, "/notes/", tag="big", content="false")] == [11]
 
 
-def test_all_tags_must_match(library: TestClient) -> None:
-    assert _ids(library, tag=["third", "fifth", "third"], limit=1000) == _in_order("id", "third", "fifth")
-    assert _ids(library, tag=["third", "nobody's"]) == []
-    assert _ids(library, tag="THIRD") == []
+def test_tag_filter_requires_all_given_tags(populated_client: TestClient) -> None:
+    assert _ids(populated_client, tag=["third", "fifth", "third"], limit=1000) == _expected_ids("id", "third", "fifth")
+    assert _ids(populated_client, tag=["third", "nobody's"]) == []
+    assert _ids(populated_client, tag="THIRD") == []
 
 
 @pytest.mark.parametrize("tag", ["a,b", "$tags", "a.b", "🦜", " ", "&=#", "x" * 50])
-def test_tag_is_taken_as_it_is(desk: TestClient, tag: str) -> None:
-    made = [_make(desk, tags=["other", tag])["id"] for _ in range(2)]
-    assert _ids(desk, tag=tag, limit=1) == made
+def test_tag_filter_matches_special_characters_literally(shared_client: TestClient, tag: str) -> None:
+    made = [_make(shared_client, tags=["other", tag])["id"] for _ in range(2)]
+    assert _ids(shared_client, tag=tag, limit=1) == made
 
 
 @pytest.mark.parametrize("sort", [*SORTS, "relevance"])
-def test_pages_neither_skip_nor_repeat_what_stays_while_others_change(desk: TestClient, sort: Sort) -> None:
+def test_pages_contain_unchanged_notes_once_during_concurrent_writes(shared_client: TestClient, sort: Sort) -> None:
     tag = f"changing {sort}"
     words = {"q": "fruit"} if sort == "relevance" else {}
-    notes = [_make(desk, f"title {id % 3}", "fruit", tags=[tag]) for id in range(18)]
+    notes = [_make(shared_client, f"title {id % 3}", "fruit", tags=[tag]) for id in range(18)]
     stay = {note["id"] for note in notes[::2]}
     others = iter(notes[1::2])
     seen: list[int] = []
-    for number, page in enumerate(_walk(desk, "/notes/", **words, sort=sort, tag=tag, limit=4)):
+    for number, page in enumerate(_pages(shared_client, "/notes/", **words, sort=sort, tag=tag, limit=4)):
         seen += [note["id"] for note in page]
         if number < 2:
-            desk.delete(f"/notes/{next(others)['id']}/")
-            desk.put(f"/notes/{next(others)['id']}/", json=note_in(f"title {number}", "fruit"))
-            desk.patch(f"/notes/{next(others)['id']}/", json={"tags": []})
-            _make(desk, f"title {number}", "fruit", tags=[tag])
+            shared_client.delete(f"/notes/{next(others)['id']}/")
+            shared_client.put(f"/notes/{next(others)['id']}/", json=note_in(f"title {number}", "fruit"))
+            shared_client.patch(f"/notes/{next(others)['id']}/", json={"tags": []})
+            _make(shared_client, f"title {number}", "fruit", tags=[tag])
     assert sorted(id for id in seen if id in stay) == sorted(stay)
 
 
 @pytest.mark.parametrize("sort", [*SORTS, "relevance"])
-def test_page_goes_on_when_the_note_it_ended_at_is_gone(desk: TestClient, sort: Sort) -> None:
-    made = [_make(desk, tags=[f"gone {sort}"])["id"] for _ in range(4)]
+def test_next_page_continues_after_a_deleted_note(shared_client: TestClient, sort: Sort) -> None:
+    made = [_make(shared_client, tags=[f"gone {sort}"])["id"] for _ in range(4)]
     words = {"q": "title"} if sort == "relevance" else {}
-    answer = desk.get("/notes/", params={"tag": f"gone {sort}", "sort": sort, "limit": 2, **words})
-    desk.delete(f"/notes/{answer.json()[-1]['id']}/")
-    rest = desk.get(answer.links["next"]["url"]).json()
+    answer = shared_client.get("/notes/", params={"tag": f"gone {sort}", "sort": sort, "limit": 2, **words})
+    shared_client.delete(f"/notes/{answer.json()[-1]['id']}/")
+    rest = shared_client.get(answer.links["next"]["url"]).json()
     assert [note["id"] for note in answer.json() + rest] == (made[::-1] if sort.startswith("-") else made)
 
 
@@ -281,10 +287,10 @@ def _stages(plan: Json) -> set[str]:
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("tags", [(), ("all",), ("all", "third")], ids=["all", "a tag", "two tags"])
 @pytest.mark.parametrize("deep", [False, True], ids=["first", "deep"])
-def test_order_comes_from_an_index(
-    library: TestClient, mongo: Database[Json], sort: Sort, tags: tuple[str, ...], deep: bool
+def test_list_order_uses_an_index(
+    populated_client: TestClient, mongo: Database[Json], sort: Sort, tags: tuple[str, ...], deep: bool
 ) -> None:
-    last = _document(_in_order(sort, *tags)[-60])
+    last = _document(_expected_ids(sort, *tags)[-60])
     key = last["title_key"] if sort.endswith("title") else 0
     if sort.endswith(("created", "updated")):
         key = int(last[f"{sort.removeprefix('-')}_date"].timestamp() * 1000)
@@ -301,17 +307,17 @@ def test_order_comes_from_an_index(
     assert stats["totalKeysExamined"] <= (22 if len(tags) < 2 else 22 * 4)
 
 
-def test_no_list_scans_all_notes(library: TestClient, mongo: Database[Json]) -> None:
+def test_list_queries_do_not_scan_all_notes(populated_client: TestClient, mongo: Database[Json]) -> None:
     mongo.command("profile", 2)
     try:
         for path in (
             *("/notes/?limit=5", "/notes/?limit=5&sort=-title", "/notes/?limit=5&sort=updated&tag=third"),
             *("/notes/?limit=5&q=pie", "/notes/?limit=5&q=pie&sort=-created&tag=third", "/tags/", "/trash/?limit=5"),
         ):
-            answer = library.get(path)
+            answer = populated_client.get(path)
             assert answer.json()
             if "next" in answer.links:
-                assert library.get(answer.links["next"]["url"]).json()
+                assert populated_client.get(answer.links["next"]["url"]).json()
     finally:
         mongo.command("profile", 0)
     asked = list(mongo.system.profile.find({"ns": f"{mongo.name}.notes", "op": {"$in": ["query", "command"]}}))
@@ -323,14 +329,14 @@ def test_no_list_scans_all_notes(library: TestClient, mongo: Database[Json]) -> 
             assert query["keysExamined"] <= 12
 
 
-def test_tags_are_counted(library: TestClient) -> None:
+def test_tags_are_listed_with_their_note_counts(populated_client: TestClient) -> None:
     counts = {tag: sum(tag in document["tags"] for document in LIVE) for tag in ("all", "third", "fifth")}
     expected = [{"tag": tag, "count": counts[tag]} for tag in ("all", "third", "fifth")]
-    assert library.get("/tags/").json() == library.get("/tags").json() == expected
-    assert library.get("/tags/?limit=2").json() == expected[:2]
+    assert populated_client.get("/tags/").json() == populated_client.get("/tags").json() == expected
+    assert populated_client.get("/tags/?limit=2").json() == expected[:2]
 
 
-def test_tags_count_live_notes_only(client: TestClient) -> None:
+def test_tag_counts_include_only_live_notes(client: TestClient) -> None:
     assert client.get("/tags/").json() == []
     for tags in (["b", "a", "b"], ["b"], [], ["c"], ["B"]):
         _make(client, tags=tags)
@@ -360,25 +366,25 @@ def test_tags_count_live_notes_only(client: TestClient) -> None:
     ],
     ids=lambda value: value[:24],
 )
-def test_refused_query(library: TestClient, query: str, field: str) -> None:
-    answer = library.get(f"/notes/?{query}")
+def test_invalid_list_query_is_refused_with_its_parameter(populated_client: TestClient, query: str, field: str) -> None:
+    answer = populated_client.get(f"/notes/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["query", field])
 
 
 @pytest.mark.parametrize("query", ["q=%ED%A0%80", "q=%ff", "tag=%ED%A0%80", "tag=%ff", "sort=%ff", "after=%ED%A0%80"])
-def test_what_is_no_unicode_is_no_error_of_the_server(library: TestClient, query: str) -> None:
-    assert library.get(f"/notes/?{query}").status_code in (200, 422)
+def test_invalid_unicode_in_a_query_causes_no_server_error(populated_client: TestClient, query: str) -> None:
+    assert populated_client.get(f"/notes/?{query}").status_code in (200, 422)
 
 
 DATE = 1_767_268_800_000
-NO_PLACES = {
+INVALID_TOKENS = {
     "empty": ("id", ""),
     "not base64": ("id", "%2B%2F!"),
     "padded": ("id", _token("id", 1, 1) + "="),
-    "one sign": ("id", "A"),
+    "one character": ("id", "A"),
     "random": ("id", "c0ffee00c0ffee"),
-    "no unicode": ("id", base64.urlsafe_b64encode(b'["id","\xff",1]').decode().rstrip("=")),
-    "no array": ("id", base64.urlsafe_b64encode(b'{"id":1}').decode().rstrip("=")),
+    "not unicode": ("id", base64.urlsafe_b64encode(b'["id","\xff",1]').decode().rstrip("=")),
+    "not an array": ("id", base64.urlsafe_b64encode(b'{"id":1}').decode().rstrip("=")),
     "null": ("id", base64.urlsafe_b64encode(b"null").decode().rstrip("=")),
     "too short": ("id", _token("id", 1)),
     "too long": ("id", _token("id", 1, 1, 1)),
@@ -386,25 +392,25 @@ NO_PLACES = {
     "deep": ("id", base64.urlsafe_b64encode(b"[" * 400).decode().rstrip("=")),
     "another order": ("-id", _token("id", 1, 1)),
     "another direction": ("title", _token("-title", "abc", 1)),
-    "id for the default with words": ("&q=a", _token("id", 1, 1)),
-    "relevance for no words": ("", _token("relevance", 1.5, 1)),
+    "id for a search by relevance": ("&q=a", _token("id", 1, 1)),
+    "relevance without a search": ("", _token("relevance", 1.5, 1)),
     "the trash": ("id", _token("trash", DATE, 1)),
     "the history": ("id", _token("history", 1, 1)),
-    "text for id": ("id", _token("id", "1", 1)),
-    "text for a date": ("created", _token("created", "2026-01-01", 1)),
-    "text for relevance": ("relevance&q=a", _token("relevance", "1.5", 1)),
-    "number for title": ("title", _token("title", 1, 1)),
-    "null for title": ("title", _token("title", None, 1)),
-    "truth for id": ("id", _token("id", True, True)),
-    "list for title": ("title", _token("title", ["abc"], 1)),
-    "object for title": ("title", _token("title", {"$gt": ""}, 1)),
+    "string as id key": ("id", _token("id", "1", 1)),
+    "string as date": ("created", _token("created", "2026-01-01", 1)),
+    "string as relevance": ("relevance&q=a", _token("relevance", "1.5", 1)),
+    "number as title": ("title", _token("title", 1, 1)),
+    "null as title": ("title", _token("title", None, 1)),
+    "boolean as id": ("id", _token("id", True, True)),
+    "list as title": ("title", _token("title", ["abc"], 1)),
+    "object as title": ("title", _token("title", {"$gt": ""}, 1)),
     "huge key": ("created", _token("created", 10**300, 1)),
     "huge negative key": ("updated", _token("updated", -(10**30), 1)),
     "huge id": ("title", _token("title", "abc", 2**63)),
     "id past the last": ("id", _token("id", 1, MAX_ID + 1)),
     "negative id": ("id", _token("id", 1, -1)),
     "id with a fraction": ("id", _token("id", 1, 1.5)),
-    "id as text": ("id", _token("id", 1, "1")),
+    "id as a string": ("id", _token("id", 1, "1")),
     "NaN": ("created", _token("created", float("nan"), 1)),
     "infinite": ("created", _token("created", float("inf"), 1)),
     "infinite by its exponent": ("created", base64.urlsafe_b64encode(b'["created",1e999,1]').decode().rstrip("=")),
@@ -415,24 +421,28 @@ NO_PLACES = {
 }
 
 
-@pytest.mark.parametrize(("sort", "token"), NO_PLACES.values(), ids=NO_PLACES)
-def test_refused_place(library: TestClient, sort: str, token: str) -> None:
+@pytest.mark.parametrize(("sort", "token"), INVALID_TOKENS.values(), ids=INVALID_TOKENS)
+def test_invalid_page_token_is_refused(populated_client: TestClient, sort: str, token: str) -> None:
     query = f"sort={sort}" if sort and sort[0] != "&" else sort
-    answer = library.get(f"/notes/?{query}&after={token}")
+    answer = populated_client.get(f"/notes/?{query}&after={token}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "after"])
 
 
 @pytest.mark.parametrize(
-    ("sort", "place"),
+    ("sort", "position"),
     [
         *(("id", (MAX_ID, MAX_ID)), ("-id", (0, 0)), ("title", ("", 0)), ("-title", ("\0", MAX_ID))),
         *(("created", (-MAX_ID, 0)), ("-created", (MAX_ID, MAX_ID)), ("updated", (0.5, 1)), ("-updated", (-1e9, 7))),
         *(("title", ("$title_key", 1)), ("title", ("\U0010ffff", 1)), ("-title", ("\U0010ffff" * 4, 1))),
     ],
 )
-def test_any_place_of_the_order_can_be_gone_on_from(library: TestClient, sort: Sort, place: tuple[Any, int]) -> None:
+def test_page_token_with_an_extreme_position_is_accepted(
+    populated_client: TestClient, sort: Sort, position: tuple[Any, int]
+) -> None:
     for more in ({}, {"tag": "third"}, {"q": "apple"}):
-        answer = library.get("/notes/", params={"sort": sort, "after": encode_page_token(sort, *place), **more})
+        answer = populated_client.get(
+            "/notes/", params={"sort": sort, "after": encode_page_token(sort, *position), **more}
+        )
         assert answer.status_code == 200, answer.text
 
 
@@ -440,41 +450,41 @@ def test_any_place_of_the_order_can_be_gone_on_from(library: TestClient, sort: S
     ("query", "field"),
     [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=x", "limit"), ("after=x", "after"), ("q=a", "q")],
 )
-def test_refused_query_of_tags(library: TestClient, query: str, field: str) -> None:
-    answer = library.get(f"/tags/?{query}")
+def test_invalid_tags_query_is_refused_with_its_parameter(populated_client: TestClient, query: str, field: str) -> None:
+    answer = populated_client.get(f"/tags/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["query", field])
 
 
-def test_search_that_takes_too_long_returns_what_is_found_first(
-    library: TestClient, monkeypatch: pytest.MonkeyPatch
+def test_search_after_a_ranking_timeout_returns_incomplete_results(
+    populated_client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = library.get("/notes/", params={"q": "apple", "limit": 1000})
+    whole = populated_client.get("/notes/", params={"q": "apple", "limit": 1000})
     assert "X-Incomplete" not in whole.headers
     monkeypatch.setattr(search, "RANKING_TIMEOUT_SECONDS", 1e-6)
     for sort in SORTS:
-        answer = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
+        answer = populated_client.get("/notes/", params={"q": "apple", "limit": 7, "sort": sort})
         assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
         assert "next" not in answer.links
         ids = [note["id"] for note in answer.json()]
         assert len(ids) == 7
-        assert ids == [id for id in _in_order(sort, word="apple") if id in ids]
+        assert ids == [id for id in _expected_ids(sort, word="apple") if id in ids]
         assert all("<mark>apple</mark>" in note["snippet"] for note in answer.json())
-    middle = _in_order("id", word="apple")[100]
+    middle = _expected_ids("id", word="apple")[100]
     after = encode_page_token("id", middle, middle)
-    following = library.get("/notes/", params={"q": "apple", "limit": 7, "sort": "id", "after": after}).json()
+    following = populated_client.get("/notes/", params={"q": "apple", "limit": 7, "sort": "id", "after": after}).json()
     assert len(following) == 7
-    assert min(note["id"] for note in following) > middle, "no note comes twice"
+    assert min(note["id"] for note in following) > middle, "no note is repeated"
     ranked = {"q": "apple", "after": encode_page_token("relevance", 1.0, 1)}
-    assert library.get("/notes/", params=ranked).status_code == 503
+    assert populated_client.get("/notes/", params=ranked).status_code == 503
     monkeypatch.setattr(search, "UNRANKED_TIMEOUT_SECONDS", 1e-6)
-    nothing = library.get("/notes/", params={"q": "apple"})
+    nothing = populated_client.get("/notes/", params={"q": "apple"})
     assert (nothing.status_code, nothing.json(), nothing.headers["X-Incomplete"]) == (200, [], "true")
 
 
-def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
+def test_search_over_the_ranking_limit_returns_incomplete_results(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four searches for frequent words at once took MongoDB so long that all of them failed."""
+    """Without the limit, four concurrent searches for frequent words made all of them time out."""
     monkeypatch.setattr(search, "RANKING_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(search, "MAX_CONCURRENT_RANKINGS", 0)
     with TestClient(create_app(settings)) as client:
@@ -484,12 +494,14 @@ def test_search_that_does_not_get_its_turn_returns_what_is_found_first(
         assert [note["id"] for note in answer.json()] == made
 
 
-def test_tags_have_an_entity_tag_that_changes_with_them(desk: TestClient) -> None:
-    note = _make(desk, tags=["entity"])
-    first = desk.get("/tags/")
-    assert desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
-    assert desk.get("/tags/", headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'}).status_code == 304
-    desk.put(f"/notes/{note['id']}/", json=note_in(tags=["entity", "another"]))
-    second = desk.get("/tags/", headers={"If-None-Match": first.headers["ETag"]})
+def test_entity_tag_of_the_tags_changes_with_them(shared_client: TestClient) -> None:
+    note = _make(shared_client, tags=["entity"])
+    first = shared_client.get("/tags/")
+    assert shared_client.get("/tags/", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+    assert (
+        shared_client.get("/tags/", headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'}).status_code == 304
+    )
+    shared_client.put(f"/notes/{note['id']}/", json=note_in(tags=["entity", "another"]))
+    second = shared_client.get("/tags/", headers={"If-None-Match": first.headers["ETag"]})
     assert second.status_code == 200
     assert second.headers["ETag"] != first.headers["ETag"]

@@ -28,7 +28,7 @@ from tests.support.harness import note_in
 
 
 @pytest.mark.parametrize("auth", ["open", "accounts"])
-def test_answers_are_taken_for_what_they_are(settings: Settings, auth: str) -> None:
+def test_responses_have_security_and_cache_headers(settings: Settings, auth: str) -> None:
     with TestClient(create_app(settings.model_copy(update={"auth": auth}))) as client:
         for path in ("/ping", "/notes/", "/notes/9/", "/notes/0/", "/nothing", "/openapi.json", "/metrics", "/export"):
             answer = client.get(path)
@@ -44,7 +44,7 @@ def test_answers_are_taken_for_what_they_are(settings: Settings, auth: str) -> N
             assert len(page.headers.get_list(name)) == 1
 
 
-def test_writes_are_limited_for_each_user(settings: Settings) -> None:
+def test_write_rate_is_limited_per_user(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, max_writes_per_second=1)), base_url=HERE) as host:
         ann, bob, stranger = Browser(host).sign_up(), Browser(host).sign_up(), Browser(host)
         answers = [ann.post("/notes/", json=note_in()) for _ in range(8)]
@@ -58,25 +58,25 @@ def test_writes_are_limited_for_each_user(settings: Settings) -> None:
         assert 429 in [stranger.post("/notes/", json=note_in()).status_code for _ in range(8)]
 
 
-def test_a_herd_is_let_in_little_by_little(settings: Settings) -> None:
+def test_connections_over_the_accept_limit_get_503(settings: Settings) -> None:
     with TestClient(create_app(settings.model_copy(update={"max_connects_per_second": 2}))) as client:
-        let_in, started = 0, time.monotonic()
+        accepted, started = 0, time.monotonic()
         with pytest.raises(WebSocketDenialResponse) as refused:
             for path in itertools.cycle(["/ws", "/ws/", "/sync/1"]):
                 with client.websocket_connect(path):
-                    let_in += 1
-        assert 2 <= let_in <= 2 + 2 * (time.monotonic() - started)
+                    accepted += 1
+        assert 2 <= accepted <= 2 + 2 * (time.monotonic() - started)
         assert refused.value.status_code == 503
         assert refused.value.headers["Retry-After"] == "1"
         assert client.get("/changes").status_code == 200
 
 
-def test_client_that_floods_uses_up_its_own_part_of_the_accept_limit(settings: Settings) -> None:
+def test_flooding_client_exhausts_only_its_share_of_the_accept_limit(settings: Settings) -> None:
     with TestClient(
         create_app(with_accounts(settings, max_connects_per_second=8, drain_seconds=0)), base_url=HERE
     ) as host:
         ann, flood, other = Browser(host).sign_up(), Browser(host), Browser(host)
-        for _ in range(40):  # not signed in, so that nothing is let in
+        for _ in range(40):  # unauthenticated, so that no connection is opened
             assert flood.get("/events", headers={"Authorization": "Bearer rt_nonsense"}).status_code == 401
         statuses = set()
         for _ in range(40):
@@ -86,13 +86,13 @@ def test_client_that_floods_uses_up_its_own_part_of_the_accept_limit(settings: S
             except WebSocketDenialResponse as refused:
                 statuses.add(refused.status_code)
         assert statuses == {503}
-        for who in (ann, other):
-            with who.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}):
+        for client in (ann, other):
+            with client.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}):
                 pass
 
 
-def test_event_stream_over_the_accept_limit_names_a_delay_and_ends(settings: Settings) -> None:
-    """A browser's EventSource gives up for good after any status but 200."""
+def test_event_stream_over_the_accept_limit_sends_a_retry_delay(settings: Settings) -> None:
+    """A browser's EventSource does not reconnect after a status other than 200."""
     with TestClient(create_app(settings.model_copy(update={"max_connects_per_second": 1}))) as client:
         client.head("/events")
         delays = set()
@@ -104,11 +104,11 @@ def test_event_stream_over_the_accept_limit_names_a_delay_and_ends(settings: Set
             assert match
             assert 1000 <= int(match[1]) <= 5000
             delays.add(match[1])
-        assert len(delays) > 1, "a herd is spread"
+        assert len(delays) > 1, "reconnections are spread"
 
 
-async def _sent(pieces: list[bytes], pause: float) -> int:
-    """The status of the answer to a body that comes piece by piece, and whose sender then stays."""
+async def _status_of_slow_body(pieces: list[bytes], pause: float) -> int:
+    """Send a body in pieces, keep the connection open, and return the status of the response."""
     answer: list[Message] = []
 
     async def receive() -> Message:
@@ -133,16 +133,18 @@ async def _sent(pieces: list[bytes], pause: float) -> int:
     return int(answer[0]["status"])
 
 
-async def test_slow_bodies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_request_body_returns_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_limit, "BODY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(body_limit, "BYTES_PER_SECOND", 500)
-    assert await _sent([b"a"] * 8, 0.1) == 408
-    assert await _sent([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes refill 0.2 s"
-    assert await _sent([b"a" * 900] + [b"a"] * 8, 0.1) == 408, "a fast beginning does not pay for a slow end"
-    assert await _sent([b"a"], 0.2) == 200, "after its end, nothing is waited for"
+    assert await _status_of_slow_body([b"a"] * 8, 0.1) == 408
+    assert await _status_of_slow_body([b"a" * 100] * 8, 0.1) == 200, "each 100 bytes refill 0.2 s"
+    assert await _status_of_slow_body([b"a" * 900] + [b"a"] * 8, 0.1) == 408, (
+        "a fast start does not extend the time for the rest"
+    )
+    assert await _status_of_slow_body([b"a"], 0.2) == 200, "there is no timeout after the end of the body"
 
 
-async def test_large_bodies_are_taken_one_at_a_time_from_each_caller() -> None:
+async def test_large_bodies_are_limited_to_one_per_caller() -> None:
     app = Starlette(routes=[Route("/import", _read, methods=["POST"])])
     app.add_middleware(BodyLimit, limit=10, overrides={"/import": 1000})
     app.state.anyone = UNRESTRICTED

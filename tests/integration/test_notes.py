@@ -17,63 +17,65 @@ WRITES = ["POST", "PUT", "PATCH", "DELETE"]
 
 
 def _write(client: TestClient, method: str, key: str = "key", path: str = "", **headers: str) -> Any:
-    """A write under a key: of a new note, or of note 1."""
+    """Send a write with a key: create a note, or change note 1."""
     body = None if method == "DELETE" else note_in("written", "once")
     path = path or ("/notes/" if method == "POST" else "/notes/1/")
     return client.request(method, path, json=body, headers={"Idempotency-Key": key, **headers})
 
 
-def _told(answer: Any) -> tuple[int, bytes, str | None, str | None]:
+def _response_parts(answer: Any) -> tuple[int, bytes, str | None, str | None]:
     return answer.status_code, answer.content, answer.headers.get("ETag"), answer.headers.get("Location")
 
 
-def _state(client: TestClient) -> list[Json]:
+def _stored_notes(client: TestClient) -> list[Json]:
     notes: list[Json] = client.get("/notes/").json()
     return notes
 
 
 @pytest.mark.parametrize("method", WRITES)
-def test_repeat_gets_the_same_answer_and_changes_nothing(client: TestClient, method: str) -> None:
+def test_repeated_write_gets_the_same_answer_and_changes_nothing(client: TestClient, method: str) -> None:
     client.post("/notes/", json=note_in(content="text"))
     first = _write(client, method)
     assert first.is_success
     for _ in range(2):
-        before = _state(client)
-        assert _told(_write(client, method)) == _told(first)
-        assert _state(client) == before
-        for note in before:  # the notes move on, and the answer stays what it was
+        before = _stored_notes(client)
+        assert _response_parts(_write(client, method)) == _response_parts(first)
+        assert _stored_notes(client) == before
+        for note in before:  # the notes change, and the answer stays the same
             client.put(f"/notes/{note['id']}/", json=note_in("moved on", content="more"))
-    for note in _state(client):
+    for note in _stored_notes(client):
         client.delete(f"/notes/{note['id']}/")
-    assert _told(_write(client, method)) == _told(first)
-    assert _state(client) == []
+    assert _response_parts(_write(client, method)) == _response_parts(first)
+    assert _stored_notes(client) == []
 
 
-def _lose_answer(database: Database[Json]) -> None:
-    """As if the worker had died after the commit and before the answer."""
+def _delete_stored_answer(database: Database[Json]) -> None:
+    """Simulate a worker that died after the commit and before it stored the answer."""
     assert database.operations.update_one({"_id": "key"}, {"$unset": {"answer": ""}}).modified_count == 1
 
 
 @pytest.mark.parametrize("method", WRITES)
-def test_applied_once_when_the_answer_was_never_kept(client: TestClient, database: Database[Json], method: str) -> None:
+def test_repeated_write_without_a_stored_answer_is_applied_once(
+    client: TestClient, database: Database[Json], method: str
+) -> None:
     client.post("/notes/", json=note_in(content="text"))
     first = _write(client, method)
-    before = _state(client)
+    before = _stored_notes(client)
     for _ in range(2):
-        _lose_answer(database)
-        assert _told(_write(client, method)) == _told(first)
-    assert _state(client) == before
+        _delete_stored_answer(database)
+        assert _response_parts(_write(client, method)) == _response_parts(first)
+    assert _stored_notes(client) == before
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("headers", [{}, {"If-Match": '"v1"'}])
-async def test_repeat_has_its_answer_however_much_was_written_since(
+async def test_repeated_write_after_many_writes_gets_the_first_answer(
     client: TestClient, database: Database[Json], method: str, headers: dict[str, str]
 ) -> None:
     headers = {} if method == "POST" else headers
     client.post("/notes/", json=note_in(content="text"))
     first = _write(client, method, **headers)
-    _lose_answer(database)
+    _delete_stored_answer(database)
     path = first.headers.get("Location", "/notes/1/")
     if method == "DELETE":
         client.post("/trash/1/restore")
@@ -81,15 +83,15 @@ async def test_repeat_has_its_answer_however_much_was_written_since(
         assert _write(client, "PUT", f"other-{number}", path).is_success
     await eventually(lambda: database.notes.count_documents({"dirty": True}) == 0)
     newest = client.get(path).json()
-    assert _told(_write(client, method, **headers)) == _told(first)
+    assert _response_parts(_write(client, method, **headers)) == _response_parts(first)
     assert client.get(path).json() == newest
 
 
-async def test_key_of_many_requests_at_once_is_applied_once(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_requests_with_one_key_are_applied_once(serve: Callable[..., ServerProcess]) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:
 
-        async def at_once(method: str, path: str, body: Any, key: str) -> set[bytes]:
+        async def send_concurrently(method: str, path: str, body: Any, key: str) -> set[bytes]:
             answers = await asyncio.gather(
                 *(
                     rest.request(method, path, json=body, headers={"Idempotency-Key": key})
@@ -113,12 +115,12 @@ async def test_key_of_many_requests_at_once_is_applied_once(serve: Callable[...,
                 ),
                 2,
             ):
-                assert len(await at_once(method, to, body, f"{number}-{step}")) == 1
+                assert len(await send_concurrently(method, to, body, f"{number}-{step}")) == 1
             found = (await right.get(path)).json()
             assert (found["version"], found["content"]) == (6, "a\n")
 
 
-async def test_stale_edits_at_once_are_told_so(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_edits_with_if_match_succeed_only_once(serve: Callable[..., ServerProcess]) -> None:
     async with rest_client(serve().url) as rest:
         for number in range(1, 21):
             await rest.post("/notes/", json=note_in())
@@ -139,7 +141,9 @@ async def test_stale_edits_at_once_are_told_so(serve: Callable[..., ServerProces
         ("DELETE", "/trash/2/?now=1", None),
     ],
 )
-def test_misspelt_option_of_a_write_is_refused(client: TestClient, method: str, path: str, body: Any) -> None:
+def test_write_with_an_unknown_query_parameter_is_refused(
+    client: TestClient, method: str, path: str, body: Any
+) -> None:
     for _ in range(2):
         client.post("/notes/", json=note_in())
     client.delete("/notes/2/")
@@ -150,9 +154,7 @@ def test_misspelt_option_of_a_write_is_refused(client: TestClient, method: str, 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-def test_key_is_free_again_once_its_claim_has_expired(
-    client: TestClient, database: Database[Json], method: str
-) -> None:
+def test_key_of_an_expired_claim_can_be_used_again(client: TestClient, database: Database[Json], method: str) -> None:
     client.post("/notes/", json=note_in())
     first = _write(client, method).json()
     assert database.operations.delete_one({"_id": "key"}).deleted_count == 1
@@ -161,11 +163,11 @@ def test_key_is_free_again_once_its_claim_has_expired(
 
 
 @pytest.mark.parametrize("method", WRITES)
-def test_key_of_another_request(client: TestClient, method: str) -> None:
+def test_key_of_another_request_is_refused(client: TestClient, method: str) -> None:
     for _ in range(2):
         client.post("/notes/", json=note_in())
     first = _write(client, method)
-    before = _state(client)
+    before = _stored_notes(client)
     others = [
         client.request(method, first.request.url.path, json=note_in("different"), headers={"Idempotency-Key": "key"}),
         _write(client, method, path="/notes/2/") if method != "POST" else _write(client, "PUT"),
@@ -174,30 +176,32 @@ def test_key_of_another_request(client: TestClient, method: str) -> None:
     ]
     for other in others:
         assert (other.status_code, other.json()["detail"]) == (422, "This Idempotency-Key was used for another request")
-    assert _state(client) == before
-    assert _told(_write(client, method)) == _told(first)
+    assert _stored_notes(client) == before
+    assert _response_parts(_write(client, method)) == _response_parts(first)
 
 
 @pytest.mark.parametrize("key", [b"", b"a b", "schlüssel".encode(), "schlüssel".encode("latin-1"), b"x" * 256])
-def test_malformed_key(client: TestClient, key: bytes) -> None:
+def test_malformed_idempotency_key_is_refused(client: TestClient, key: bytes) -> None:
     answer = client.post("/notes/", json=note_in(), headers=[(b"Idempotency-Key", key)])
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["header", "idempotency-key"])
-    assert _state(client) == []
+    assert _stored_notes(client) == []
 
 
-def test_any_visible_ascii_is_a_key(client: TestClient) -> None:
+def test_idempotency_key_of_visible_ascii_is_accepted(client: TestClient) -> None:
     keys = ["~" * 255, "$where.a"]
     answers = {key: [_write(client, "POST", key).content for _ in range(2)] for key in keys}
     assert all(first == again for first, again in answers.values())
-    assert len(_state(client)) == len(keys)
+    assert len(_stored_notes(client)) == len(keys)
 
 
-def test_repeat_in_the_other_slash_form_is_the_same_request(client: TestClient) -> None:
-    assert _told(_write(client, "POST", path="/notes")) == _told(_write(client, "POST", path="/notes/"))
+def test_repeated_write_in_another_slash_form_gets_the_same_answer(client: TestClient) -> None:
+    assert _response_parts(_write(client, "POST", path="/notes")) == _response_parts(
+        _write(client, "POST", path="/notes/")
+    )
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_refused_write_does_not_use_up_its_key(client: TestClient, method: str) -> None:
+def test_refused_write_does_not_consume_its_key(client: TestClient, method: str) -> None:
     assert _write(client, method).status_code == 404
     client.post("/notes/", json=note_in())
     headers = {"If-Match": '"v2"'}
@@ -208,12 +212,12 @@ def test_refused_write_does_not_use_up_its_key(client: TestClient, method: str) 
         assert _write(client, method).json()["version"] == 4
 
 
-def test_invalid_request_does_not_use_up_its_key(client: TestClient) -> None:
+def test_invalid_request_does_not_consume_its_key(client: TestClient) -> None:
     assert client.post("/notes/", json={}, headers={"Idempotency-Key": "key"}).status_code == 422
     assert _write(client, "POST").status_code == 201
 
 
-async def test_many_writers_at_once(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_writes_on_two_servers_are_applied_once(serve: Callable[..., ServerProcess]) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:
         await left.post("/notes/", json=note_in())

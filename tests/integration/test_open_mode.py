@@ -1,4 +1,4 @@
-"""Open mode is for one machine: it refuses databases with accounts and requests through a proxy."""
+"""Open mode serves only local clients: it refuses databases with accounts and requests through a proxy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.harness import UNIT, ServerProcess, note_in, refusal
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The environment of a server on the database of a test."""
+    """Return the environment variables of a server on the database of a test."""
     assert settings.mongo_url
     assert settings.redis_url
     return {
@@ -37,18 +37,18 @@ def environment_of(settings: Settings) -> dict[str, str]:
 class TestDatabaseWithAccounts:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        """Settings of a server in open mode, whose database has a user."""
+        """Return settings of a server in open mode whose database has a user."""
         asyncio.run(add_user(with_accounts(settings)))
         return settings
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_serve_refuses_to_start_and_names_both_ways_out(self, settings: Settings, workers: str) -> None:
+    def test_serve_command_refuses_to_start_and_names_both_settings(self, settings: Settings, workers: str) -> None:
         message = refusal("serve", "--workers", workers, **environment_of(settings))
         assert message == HAS_ACCOUNTS
         for way in ("REALTIME_AUTH=accounts", "--auth accounts", "REALTIME_ALLOW_PUBLIC=true", "--allow-public"):
             assert way in message
 
-    def test_other_servers_refuse_to_start(self, settings: Settings) -> None:
+    def test_uvicorn_refuses_to_start(self, settings: Settings) -> None:
         ended = subprocess.run(
             [sys.executable, "-m", "uvicorn", "realtime.main:app", "--port", "0"],
             env={**os.environ, **environment_of(settings)},
@@ -64,14 +64,18 @@ class TestDatabaseWithAccounts:
         with pytest.raises(RealtimeError, match="the database has accounts"), TestClient(create_app(settings)):
             pass
 
-    def test_served_if_that_is_meant(self, settings: Settings, serve: Callable[..., ServerProcess]) -> None:
+    def test_database_is_served_with_allow_public_or_accounts(
+        self, settings: Settings, serve: Callable[..., ServerProcess]
+    ) -> None:
         with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
             assert client.get("/notes/").status_code == 200
         serve(allow_public=True)
         serve(auth="accounts")
 
 
-def test_accounts_that_are_added_later_end_the_service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_stops_serving_when_an_account_is_added_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(open_mode, "CHECK_INTERVAL_SECONDS", 0.02)
     with TestClient(create_app(settings)) as client:
         assert client.post("/notes/", json=note_in()).status_code == 201
@@ -94,27 +98,27 @@ def test_accounts_that_are_added_later_end_the_service(settings: Settings, monke
         assert HAS_ACCOUNTS in ready.json()["checks"]["mongodb"]["detail"]
 
 
-async def test_nothing_is_served_before_the_database_has_answered(
+async def test_requests_are_refused_until_the_check_for_accounts_succeeds(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away() -> None:
+    async def fail() -> None:
         raise Unavailable
 
-    def use() -> None:
+    def send_requests() -> None:
         with TestClient(create_app(settings)) as client:
             open_mode = parts_of(client).open_mode
             assert client.get("/changes").status_code == 200
             open_mode.has_accounts = None
             assert client.get("/changes").status_code == 200
             open_mode.has_accounts = None
-            monkeypatch.setattr(open_mode, "read", away)
+            monkeypatch.setattr(open_mode, "read", fail)
             for path in ("/notes/", "/changes", "/tags/"):
                 assert client.get(path).status_code == 503
             with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
                 pass
             assert client.get("/ping").status_code == 200
 
-    await asyncio.to_thread(use)
+    await asyncio.to_thread(send_requests)
 
 
 class TestProxies:
@@ -143,7 +147,7 @@ class TestProxies:
             assert refused.value.status_code == 421
 
     @pytest.mark.parametrize("changes", [{"allow_public": True}, {"auth": "accounts"}])
-    def test_request_through_a_proxy_is_served_where_others_are_meant(
+    def test_request_through_a_proxy_is_served_with_allow_public_or_accounts(
         self, settings: Settings, changes: dict[str, object]
     ) -> None:
         with TestClient(create_app(settings.model_copy(update=changes))) as client:
@@ -151,18 +155,18 @@ class TestProxies:
                 assert client.get("/notes/", headers={header: "192.0.2.7"}).status_code == 200
 
 
-async def test_check_asks_until_there_are_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_open_mode_check_runs_until_an_account_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_mode, "CHECK_INTERVAL_SECONDS", 0)
 
-    class People:
-        """Users of a database that gets its first one while it is asked."""
+    class FakeUserStore:
+        """A user store that has a user from the third call on."""
 
         answers = iter([False, False, True])
 
         async def any(self) -> bool:
             return next(self.answers)
 
-    check = OpenModeCheck(People())  # type: ignore[arg-type]  # all that it asks for
+    check = OpenModeCheck(FakeUserStore())  # type: ignore[arg-type]  # the only method that it calls
     stopped = asyncio.Event()
 
     async def stop() -> None:

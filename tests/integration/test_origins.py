@@ -13,14 +13,14 @@ from realtime import create_app
 from realtime.settings import Settings
 from tests.support.harness import note_in
 
-OTHERS = [
+FOREIGN_ORIGINS = [
     "http://evil.example", "null", "http://testserver.evil.example", "http://testserver:8000", "https://",
     "http://[testserver", "http://testserver/", "http://x@testserver",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("origin", OTHERS)
-def test_other_sites_are_refused(client: TestClient, origin: str) -> None:
+@pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
+def test_write_and_websocket_from_a_foreign_origin_are_refused(client: TestClient, origin: str) -> None:
     answer = client.post("/notes/", json=note_in(), headers={"Origin": origin})
     assert answer.status_code == 403
     assert "origin" in answer.json()["detail"]
@@ -30,7 +30,7 @@ def test_other_sites_are_refused(client: TestClient, origin: str) -> None:
     assert client.get("/notes/", headers={"Origin": origin}).json() == []
 
 
-def test_own_page_and_programs_are_not_touched(client: TestClient) -> None:
+def test_requests_from_own_origin_or_without_origin_are_accepted(client: TestClient) -> None:
     for headers in ({}, {"Origin": "http://testserver"}):
         assert client.post("/notes/", json=note_in(), headers=headers).status_code == 201
         with client.websocket_connect("/ws", headers=headers) as socket:
@@ -41,15 +41,15 @@ OWN, ALLOWED, EVIL = "http://testserver", "https://notes.example", "http://evil.
 
 
 @pytest.fixture(scope="module")
-def others(module_settings: Settings) -> Iterator[TestClient]:
-    """A server that lets in pages of other origins."""
+def configured(module_settings: Settings) -> Iterator[TestClient]:
+    """Run a server with two configured origins."""
     settings = module_settings.model_copy(update={"origins": f"{ALLOWED} http://other.example:8080"})
     with TestClient(create_app(settings)) as client:
         yield client
 
 
 @pytest.mark.parametrize(
-    ("site", "origin", "let_in"),
+    ("site", "origin", "accepted"),
     [
         (None, None, True),  # a program
         (None, OWN, True),  # an old browser
@@ -61,8 +61,8 @@ def others(module_settings: Settings) -> Iterator[TestClient]:
         (None, ALLOWED + ".evil.example", False),
         ("same-origin", OWN, True),
         ("same-origin", None, True),
-        ("same-origin", "https://public.example", True),  # a proxy calls this server by another name
-        ("none", None, True),  # a person, not a page
+        ("same-origin", "https://public.example", True),  # the proxy has a different host name
+        ("none", None, True),  # typed into the address bar
         ("none", "null", True),
         ("same-site", None, False),
         ("same-site", "http://app.testserver", False),
@@ -76,17 +76,19 @@ def others(module_settings: Settings) -> Iterator[TestClient]:
         ("something-new", None, False),
     ],
 )
-def test_who_may_write_and_connect(others: TestClient, site: str | None, origin: str | None, let_in: bool) -> None:
+def test_fetch_metadata_and_origin_decide_about_writes_and_websockets(
+    configured: TestClient, site: str | None, origin: str | None, accepted: bool
+) -> None:
     sent = {"Sec-Fetch-Site": site, "Origin": origin}
     headers = {name: value for name, value in sent.items() if value is not None}
-    answer = others.post("/notes/", json=note_in(), headers=headers)
-    assert answer.status_code == (201 if let_in else 403)
-    assert others.get("/ping", headers=headers).status_code == 200
-    if let_in:
-        with others.websocket_connect("/ws", headers=headers) as socket:
+    answer = configured.post("/notes/", json=note_in(), headers=headers)
+    assert answer.status_code == (201 if accepted else 403)
+    assert configured.get("/ping", headers=headers).status_code == 200
+    if accepted:
+        with configured.websocket_connect("/ws", headers=headers) as socket:
             assert socket.receive_json()["type"] == "ready"
     else:
-        with pytest.raises(WebSocketDenialResponse), others.websocket_connect("/ws", headers=headers):
+        with pytest.raises(WebSocketDenialResponse), configured.websocket_connect("/ws", headers=headers):
             pass
 
 
@@ -100,7 +102,7 @@ EMBEDDING = [
 
 
 @pytest.mark.parametrize("purpose", EMBEDDING)
-def test_api_is_not_embedded_in_pages(client: TestClient, purpose: str) -> None:
+def test_api_request_for_embedding_is_refused(client: TestClient, purpose: str) -> None:
     client.post("/notes/", json=note_in())
     for method in ("GET", "HEAD"):
         for path in ("/notes/1/", "/changes?timeout=60", "/export", "/events", "/"):
@@ -110,7 +112,7 @@ def test_api_is_not_embedded_in_pages(client: TestClient, purpose: str) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-def test_api_answers_to_fetches_and_links(client: TestClient, path: str) -> None:
+def test_api_request_by_fetch_or_navigation_is_accepted(client: TestClient, path: str) -> None:
     client.post("/notes/", json=note_in())
     for headers in (
         {},
@@ -123,31 +125,33 @@ def test_api_answers_to_fetches_and_links(client: TestClient, path: str) -> None
     assert refused.status_code == 403
 
 
-def test_files_of_the_page_are_embedded(client: TestClient) -> None:
+def test_page_assets_can_be_embedded(client: TestClient) -> None:
     paths = ["/icon.svg", *re.findall(r'"(/assets/[^"]+)"', client.get("/").text)]
     for path in paths:
         for purpose in ("image", "script", "style", "worker"):
             assert client.get(path, headers={"Sec-Fetch-Dest": purpose}).status_code == 200
 
 
-def test_reads_of_pages_of_other_origins_are_refused(client: TestClient, others: TestClient) -> None:
+def test_cross_origin_read_without_a_configured_origin_is_refused(client: TestClient, configured: TestClient) -> None:
     for site in ("cross-site", "same-site", "something-new"):
         sent = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
-        for host in (client, others):
+        for host in (client, configured):
             answer = host.get("/notes/?q=word", headers=sent)
             assert answer.status_code == 403
             assert "origin" in answer.json()["detail"]
             assert host.get("/notes/", headers={**sent, "Origin": EVIL}).status_code == 403
             assert host.get("/readyz", headers=sent).status_code == 200
-        assert others.get("/notes/", headers={**sent, "Origin": ALLOWED}).status_code == 200
+        assert configured.get("/notes/", headers={**sent, "Origin": ALLOWED}).status_code == 200
 
 
-def test_answers_are_not_loaded_by_pages_of_other_origins(client: TestClient, others: TestClient) -> None:
+def test_resource_policy_is_same_origin_unless_origins_are_configured(
+    client: TestClient, configured: TestClient
+) -> None:
     client.post("/notes/", json=note_in())
     policy = "cross-origin-resource-policy"
     for path in ("/", "/icon.svg", "/notes/", "/notes/1/", "/notes/9/", "/export", "/docs", "/nowhere"):
         assert client.get(path).headers[policy] == "same-origin"
-        assert policy not in others.get(path).headers
+        assert policy not in configured.get(path).headers
 
 
 def cors(answer: Response) -> dict[str, str]:
@@ -162,19 +166,19 @@ def preflight(client: TestClient, origin: str, method: str = "PUT", headers: str
     return client.options("/notes/1/", headers={"Origin": origin, **asked})
 
 
-def test_pages_of_other_origins_see_nothing_unless_these_are_named(client: TestClient, others: TestClient) -> None:
+def test_cors_headers_are_omitted_for_unconfigured_origins(client: TestClient, configured: TestClient) -> None:
     for origin in (OWN, ALLOWED, EVIL, "null"):
         assert cors(client.get("/notes/", headers={"Origin": origin})) == {}
         assert cors(preflight(client, origin)) == {}
     for origin in (OWN, EVIL, "null", "http://notes.example", ALLOWED + ".evil.example"):
-        answer = others.get("/notes/", headers={"Origin": origin})
+        answer = configured.get("/notes/", headers={"Origin": origin})
         assert "allow-origin" not in cors(answer)
         assert "Origin" in answer.headers["Vary"]
-        assert "allow-origin" not in cors(preflight(others, origin))
+        assert "allow-origin" not in cors(preflight(configured, origin))
 
 
-def test_pages_of_named_origins_may_do_what_the_own_page_may(others: TestClient) -> None:
-    answer = others.post("/notes/", json=note_in(), headers={"Origin": ALLOWED})
+def test_cors_headers_allow_configured_origins(configured: TestClient) -> None:
+    answer = configured.post("/notes/", json=note_in(), headers={"Origin": ALLOWED})
     assert cors(answer) == {
         "allow-origin": ALLOWED,
         "allow-credentials": "true",
@@ -182,42 +186,42 @@ def test_pages_of_named_origins_may_do_what_the_own_page_may(others: TestClient)
     }
     assert answer.headers["Vary"] == "Origin"
     for refused in (
-        others.get("/notes/0/", headers={"Origin": ALLOWED}),
-        others.get("/x", headers={"Origin": ALLOWED}),
+        configured.get("/notes/0/", headers={"Origin": ALLOWED}),
+        configured.get("/x", headers={"Origin": ALLOWED}),
     ):
         assert cors(refused)["allow-origin"] == ALLOWED
     headers = "authorization,content-type,idempotency-key,if-match,if-none-match,last-event-id"
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        asked = preflight(others, ALLOWED, method, headers)
+        asked = preflight(configured, ALLOWED, method, headers)
         assert asked.status_code == 200
         assert cors(asked)["allow-origin"] == ALLOWED
         assert cors(asked)["allow-credentials"] == "true"
-    assert preflight(others, ALLOWED, "PUT", "x-other").status_code == 400
-    assert preflight(others, ALLOWED, "TRACE").status_code == 400
+    assert preflight(configured, ALLOWED, "PUT", "x-other").status_code == 400
+    assert preflight(configured, ALLOWED, "TRACE").status_code == 400
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example:8000", "localhost.evil.example", "a.b:80", "[:"]
 )
-def test_names_of_others_do_not_lead_here(client: TestClient, others: TestClient, host: str) -> None:
+def test_unknown_host_name_is_refused(client: TestClient, configured: TestClient, host: str) -> None:
     headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
     for method, path in (("GET", "/notes/"), ("GET", "/"), ("POST", "/notes/")):
         answer = client.request(method, path, headers=headers)
         assert (answer.status_code, "REALTIME_ORIGINS" in answer.json()["detail"]) == (421, True)
-        assert others.request(method, path, headers=headers).status_code == 421
+        assert configured.request(method, path, headers=headers).status_code == 421
     with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/ws", headers=headers):
         pass
     assert refused.value.status_code == 421
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000", "a.localhost", "laptop", "192.168.0.7"])
-def test_names_of_this_machine_do(client: TestClient, host: str) -> None:
+def test_local_host_name_is_accepted(client: TestClient, host: str) -> None:
     assert client.get("/notes/", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(("address", "status"), [("10.0.0.7", 421), ("127.0.0.5", 200)])
-def test_who_is_elsewhere_does_not_get_in(settings: Settings, address: str, status: int) -> None:
-    """Whatever ``fastapi run`` or uvicorn was told to listen on."""
+def test_open_mode_serves_only_loopback_addresses(settings: Settings, address: str, status: int) -> None:
+    """The address of the request decides, whichever address ``fastapi run`` or uvicorn listens on."""
     with TestClient(create_app(settings), base_url=f"http://{address}:8000") as client:
         assert client.get("/notes/").status_code == status
     with TestClient(
@@ -226,8 +230,8 @@ def test_who_is_elsewhere_does_not_get_in(settings: Settings, address: str, stat
         assert client.get("/notes/").status_code == 200
 
 
-def test_names_that_are_meant_do(others: TestClient, settings: Settings) -> None:
-    assert others.get("/notes/", headers={"Host": "notes.example"}).status_code == 200
+def test_host_name_is_accepted_by_configured_origin_or_public_mode(configured: TestClient, settings: Settings) -> None:
+    assert configured.get("/notes/", headers={"Host": "notes.example"}).status_code == 200
     for changes in ({"allow_public": True}, {"auth": "accounts"}):
         with TestClient(create_app(settings.model_copy(update=changes))) as client:
             assert client.get("/ping", headers={"Host": "notes.example"}).status_code == 200

@@ -1,4 +1,4 @@
-"""End to end: a write on one server reaches the clients of all servers, whatever dies in between."""
+"""End to end: a write on one server reaches the clients of all servers, even if processes fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Serve = Callable[..., ServerProcess]
 
 
 async def _write(url: str, seed: int, writes: int) -> None:
-    """Random creates, updates and deletes."""
+    """Send random creates, updates and deletes."""
     choose = random.Random(seed)
     async with rest_client(url) as rest:
         mine: list[int] = []
@@ -35,7 +35,7 @@ async def _write(url: str, seed: int, writes: int) -> None:
             assert answer.is_success, answer.text
 
 
-async def test_write_on_one_server_reaches_the_sockets_of_the_other(shared_servers: list[ServerProcess]) -> None:
+async def test_write_on_one_server_reaches_clients_of_the_other(shared_servers: list[ServerProcess]) -> None:
     one, other = shared_servers
     async with Replica(other.url) as replica, rest_client(one.url) as rest:
         made = (await rest.post("/notes/", json=note_in("first"))).json()
@@ -43,7 +43,7 @@ async def test_write_on_one_server_reaches_the_sockets_of_the_other(shared_serve
         await eventually(lambda: replica.notes[made["id"]] == changed)
 
 
-async def test_many_clients_and_writers_on_two_servers_agree(shared_servers: list[ServerProcess]) -> None:
+async def test_replicas_on_two_servers_converge_under_concurrent_writes(shared_servers: list[ServerProcess]) -> None:
     servers = shared_servers
     async with AsyncExitStack() as stack:
         replicas = [await stack.enter_async_context(Replica(servers[number % 2].url)) for number in range(60)]
@@ -54,7 +54,7 @@ async def test_many_clients_and_writers_on_two_servers_agree(shared_servers: lis
         assert not any(replica.resets for replica in replicas)
 
 
-async def test_killed_between_commit_and_publish(serve: Serve) -> None:
+async def test_event_of_a_server_killed_before_publishing_is_delivered(serve: Serve) -> None:
     survivor, victim = serve(), serve(failpoint="after_write_before_publish:kill")
     async with Replica(survivor.url) as replica, rest_client(victim.url) as rest:
         with suppress(httpx.TransportError):
@@ -63,7 +63,7 @@ async def test_killed_between_commit_and_publish(serve: Serve) -> None:
         await eventually(lambda: [note["title"] for note in replica.notes.values()] == ["orphan"])
 
 
-async def test_away_for_hundreds_of_writes(shared_servers: list[ServerProcess]) -> None:
+async def test_client_resumes_after_hundreds_of_missed_writes(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     async with Replica(server.url) as stayed, Replica(server.url) as left:
         await _write(server.url, 1, 50)
@@ -76,10 +76,10 @@ async def test_away_for_hundreds_of_writes(shared_servers: list[ServerProcess]) 
         assert left.resets == 0
         missed = [frame["id"] for frame in takewhile(lambda frame: frame["type"] != "ready", left.frames)]
         assert missed
-        assert len(missed) == len(set(missed)), "what was missed is collapsed to the latest per note"
+        assert len(missed) == len(set(missed)), "missed events are reduced to the latest one of each note"
 
 
-async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
+async def test_cursor_older_than_the_log_causes_a_reset(serve: Serve) -> None:
     server = serve(log_entries=100)
     async with Replica(server.url) as left:
         await left.away()
@@ -90,8 +90,8 @@ async def test_cursor_that_is_too_old_is_reset(serve: Serve) -> None:
         assert left.resets == 1
 
 
-async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path: Path) -> None:
-    """The server starts while neither is there, and finds them when they come."""
+async def test_server_started_before_the_databases_recovers(serve: Serve, tmp_path: Path) -> None:
+    """The server starts while MongoDB and Redis are down, and connects when they start."""
     first = EmbeddedServers(tmp_path / "late")
     first.start()
     mongo_url, redis_url = first.mongo_url, first.redis_url
@@ -106,7 +106,7 @@ async def test_serves_on_and_recovers_when_both_come_late(serve: Serve, tmp_path
         }  # fmt: skip
         answer = await rest.post("/notes/", json=note_in())
         assert answer.status_code == 503
-        assert "outcome" not in answer.json(), "nothing is tried before the server knows that there are no accounts"
+        assert "outcome" not in answer.json(), "nothing is written before the check for accounts"
         late = EmbeddedServers(tmp_path / "late")
         late.start()
         try:

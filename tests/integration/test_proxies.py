@@ -26,7 +26,7 @@ from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest
 from tests.support.reverse_proxies import DOCUMENTED, NAMES, documented, reverse_proxy
 from tests.support.room_client import Wire
 
-BARE = {
+MINIMAL = {
     "nginx": "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }",
     "apache": '<VirtualHost *:80>\nProxyPass "/" "http://127.0.0.1:8000/" upgrade=websocket\n</VirtualHost>',
     "haproxy": (
@@ -36,18 +36,18 @@ BARE = {
     ),
     "caddy": "notes.example {\n reverse_proxy 127.0.0.1:8000\n}",
 }
-"""A configuration as written without reading any documentation."""
+"""Configurations as written without reading any documentation."""
 USUAL = (
     "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; proxy_http_version 1.1;"
     " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_set_header Host $host;"
     " proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
     " proxy_set_header X-Forwarded-Proto $scheme; } }"
 )
-"""The snippet for nginx that most guides have; ``$host`` is without the port."""
+"""The nginx snippet of most guides. ``$host`` does not include the port."""
 
 
-async def writes_and_reads(url: str) -> None:
-    """Use REST as a page of the proxy's address does."""
+async def check_reads_and_writes(url: str) -> None:
+    """Use the REST API as a page at the proxy's address does."""
     async with rest_client(url) as rest:
         headers = {"Origin": url}
         made = await rest.post("/notes/", json=note_in("proxied"), headers=headers)
@@ -64,8 +64,8 @@ async def writes_and_reads(url: str) -> None:
                 assert answer.is_success, (method, probe, answer.status_code)
 
 
-async def follows(url: str) -> None:
-    """Hear of a write over each form of the feed, and type in a room."""
+async def check_feed_and_room(url: str) -> None:
+    """Receive a write over each transport of the feed, and type in a room."""
     async with rest_client(url) as rest, asyncio.timeout(20 * UNIT):
         headers = {"Origin": url}
         cursor = (await rest.get("/notes/?limit=1")).headers["X-Cursor"]
@@ -96,8 +96,8 @@ async def _has(rest: httpx.AsyncClient, id: int, content: str) -> None:
     assert (await rest.get(f"/notes/{id}/")).json()["content"] == content
 
 
-async def imports(url: str) -> None:
-    """Import more than a proxy takes by default."""
+async def check_large_import(url: str) -> None:
+    """Import more than a proxy accepts by default."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number in range(4):
@@ -113,18 +113,20 @@ class TestRealProxies:
         return serve(allow_public=True)
 
     @pytest.mark.parametrize("name", NAMES)
-    async def test_documented_configuration_passes_everything(
+    async def test_documented_configuration_supports_all_requests(
         self, server: ServerProcess, tmp_path: Path, name: str
     ) -> None:
         async with reverse_proxy(name, server, tmp_path / name) as url:
-            await writes_and_reads(url)
-            await follows(url)
-            await imports(url)
+            await check_reads_and_writes(url)
+            await check_feed_and_room(url)
+            await check_large_import(url)
         assert '"client": "127.0.0.1"' in server.log()
 
     @pytest.mark.parametrize("name", NAMES)
-    async def test_bare_configuration_reads_and_writes(self, server: ServerProcess, tmp_path: Path, name: str) -> None:
-        async with reverse_proxy(name, server, tmp_path / name, BARE[name]) as url:
+    async def test_minimal_configuration_supports_reads_and_writes(
+        self, server: ServerProcess, tmp_path: Path, name: str
+    ) -> None:
+        async with reverse_proxy(name, server, tmp_path / name, MINIMAL[name]) as url:
             async with rest_client(url) as rest:
                 headers = {"Origin": url, "Sec-Fetch-Site": "same-origin"}  # as from a page on this machine
 
@@ -133,14 +135,14 @@ class TestRealProxies:
 
                 await eventually(is_up)
                 assert (await rest.post("/notes/", json=note_in(), headers=headers)).status_code == 201
-            if name != "nginx":  # whose bare configuration passes no WebSocket
-                await writes_and_reads(url)
-                await follows(url)
+            if name != "nginx":  # its minimal configuration forwards no WebSockets
+                await check_reads_and_writes(url)
+                await check_feed_and_room(url)
 
-    async def test_host_without_its_port_is_allowed_for(self, server: ServerProcess, tmp_path: Path) -> None:
+    async def test_host_header_without_the_port_is_accepted(self, server: ServerProcess, tmp_path: Path) -> None:
         async with reverse_proxy("nginx", server, tmp_path / "nginx", USUAL) as url:
-            await writes_and_reads(url)
-            await follows(url)
+            await check_reads_and_writes(url)
+            await check_feed_and_room(url)
             foreign = "http://evil.example"
             async with rest_client(url) as rest:
                 answer = await rest.post("/notes/", json=note_in(), headers={"Origin": foreign})
@@ -151,7 +153,7 @@ class TestRealProxies:
 
     @pytest.mark.parametrize("strips", [True, False])
     @pytest.mark.parametrize("prefix", ["/notes", "/a/deep-path"])
-    async def test_below_a_path_everything_is_reached_and_linked(
+    async def test_path_prefix_is_served_and_used_in_links(
         self, serve: Callable[..., ServerProcess], tmp_path: Path, prefix: str, strips: bool
     ) -> None:
         assert "location /notes/ {" in DOCUMENTED
@@ -186,7 +188,7 @@ async def _scope(
     proxies: str = "127.0.0.1",
     kind: str = "http",
 ) -> Scope:
-    """Return a scope as the application gets it."""
+    """Return the scope that the application receives."""
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -207,13 +209,13 @@ async def _never(*_: Any) -> Any:
 
 
 class TestProxyHeaders:
-    async def test_trusted_proxy_tells_address_scheme_and_host(self) -> None:
+    async def test_trusted_proxy_sets_address_scheme_and_host(self) -> None:
         headers = {"Host": "inner:8000", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
         scope = await _scope({**headers, "X-Forwarded-Host": "notes.example"})
         assert (scope["client"][0], scope["scheme"], host_of(scope)) == ("203.0.113.9", "https", "notes.example")
         assert host_of(await _scope(headers)) == "inner:8000"
 
-    async def test_other_clients_tell_nothing(self) -> None:
+    async def test_headers_of_untrusted_clients_are_ignored(self) -> None:
         headers = {"Host": "inner", "X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "x"}
         for client in ("192.0.2.1", None):
             scope = await _scope(headers, client)
@@ -227,17 +229,17 @@ class TestProxyHeaders:
             *(("", "http"), ("gopher", "http"), (",https", "http")),
         ],
     )
-    async def test_first_scheme_of_a_list_counts(self, proto: str, scheme: str) -> None:
+    async def test_first_scheme_of_a_list_is_used(self, proto: str, scheme: str) -> None:
         assert (await _scope({"X-Forwarded-Proto": proto}))["scheme"] == scheme
         socket = await _scope({"X-Forwarded-Proto": proto}, kind="websocket")
         assert socket["scheme"] == {"http": "ws", "https": "wss"}[scheme]
 
-    async def test_first_host_of_a_chain_counts(self) -> None:
+    async def test_first_host_of_a_list_is_used(self) -> None:
         scope = await _scope({"Host": "b", "X-Forwarded-Host": "notes.example:8443 , inner"}, "10.0.0.7", "10.0.0.0/8")
         assert host_of(scope) == "notes.example:8443"
 
-    def test_page_cannot_pass_for_another_host_by_a_header_of_its_own(self, settings: Settings) -> None:
-        """A page whose name was made to lead here (DNS rebinding) can send any header, but not another Host."""
+    def test_request_is_refused_if_host_or_forwarded_host_is_foreign(self, settings: Settings) -> None:
+        """After DNS rebinding, a page can set any header except ``Host``."""
         with TestClient(create_app(settings), client=("127.0.0.1", 1)) as client:
             for forwarded in ("localhost", "127.0.0.1", ""):
                 headers = {"Host": "evil.example", "X-Forwarded-Host": forwarded}
@@ -246,7 +248,7 @@ class TestProxyHeaders:
                 headers = {"Host": "localhost", "X-Forwarded-Host": forwarded}
                 assert client.get("/notes/", headers=headers).status_code == 421
 
-    def test_page_of_the_forwarded_host_may_write_and_others_may_not(self, settings: Settings) -> None:
+    def test_only_the_origin_of_the_forwarded_host_may_write(self, settings: Settings) -> None:
         app = create_app(settings.model_copy(update={"allow_public": True}))
         with TestClient(app, client=("127.0.0.1", 1)) as client:
             headers = {"Host": "inner:8000", "X-Forwarded-Host": "notes.example"}
@@ -254,7 +256,7 @@ class TestProxyHeaders:
                 answer = client.post("/notes/", json=note_in(), headers={**headers, "Origin": origin})
                 assert answer.status_code == status, origin
 
-    def test_with_accounts_ports_are_compared(self, settings: Settings) -> None:
+    def test_origin_with_another_port_is_refused_with_accounts(self, settings: Settings) -> None:
         with TestClient(create_app(with_accounts(settings)), base_url=HERE, client=("127.0.0.1", 1)) as host:
             ann = Browser(host).sign_up()
             headers = {"X-Forwarded-For": "127.0.0.1", "Origin": "http://127.0.0.1:8080"}
@@ -275,23 +277,23 @@ class TestRootPath:
         return seen[0]["root_path"], seen[0]["path"]
 
     @pytest.mark.parametrize("path", ["/", "/n/1", "/notes/", "/notes/1/", "/docs", "/nothing", "/teams", "/n/team"])
-    async def test_prefix_is_there_once_whether_the_proxy_removes_it_or_not(self, path: str) -> None:
+    async def test_path_has_the_prefix_exactly_once(self, path: str) -> None:
         assert await self._path("/team", path) == ("/team", f"/team{path}")
-        if path != "/nothing" and path != "/teams":  # those are not ours
+        if path != "/nothing" and path != "/teams":  # these are not routes
             assert await self._path("/team", f"/team{path}") == ("/team", f"/team{path}")
-        assert await self._path("", path, server="/team") == ("/team", f"/team{path}"), "as uvicorn is told"
+        assert await self._path("", path, server="/team") == ("/team", f"/team{path}"), "set by uvicorn"
 
-    async def test_prefix_that_looks_like_a_path_of_ours_is_told_apart(self) -> None:
+    async def test_prefix_equal_to_a_route_is_distinguished(self) -> None:
         for path in ("/notes/1/", "/notes/1/history", "/notes/?q=a", "/notes/17"):
             assert await self._path("/notes", path) == ("/notes", f"/notes{path}"), "removed by the proxy"
         for path in ("/n/1", "/notes/1/", "/assets/a.js", "/ws", "/notes"):
-            assert await self._path("/notes", f"/notes{path}") == ("/notes", f"/notes{path}"), "passed on"
+            assert await self._path("/notes", f"/notes{path}") == ("/notes", f"/notes{path}"), "kept by the proxy"
         for path in ("/notes", "/notes/"):
-            assert await self._path("/notes", path) == ("/notes", f"/notes{path}"), "a program asks for the list"
+            assert await self._path("/notes", path) == ("/notes", f"/notes{path}"), "a program requests the list"
             opened = await self._path("/notes", path, "text/html,application/xhtml+xml,*/*;q=0.8")
             assert opened == ("/notes", "/notes/"), "a browser opens the page"
 
-    async def test_links_of_answers_get_the_prefix(self) -> None:
+    async def test_response_links_get_the_prefix(self) -> None:
         sent: list[Message] = []
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -309,6 +311,6 @@ class TestRootPath:
         ]
 
     @pytest.mark.parametrize("value", ["notes", "/", "/notes/", "//a", "/a b", "/ä", "/a?b", "https://a"])
-    def test_setting_that_is_no_path_is_refused(self, value: str) -> None:
+    def test_invalid_root_path_setting_is_refused(self, value: str) -> None:
         with pytest.raises(ValueError, match="root_path"):
             Settings(root_path=value)

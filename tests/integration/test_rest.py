@@ -25,7 +25,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 @pytest.fixture(scope="module")
 def shared(module_settings: Settings) -> Iterator[TestClient]:
-    """One application for all tests that look only at notes of their own."""
+    """Run one application for the tests that use only notes they created."""
     with TestClient(create_app(module_settings)) as client:
         yield client
 
@@ -38,9 +38,9 @@ def _make(client: TestClient, *args: str, **more: Any) -> Json:
 
 
 @pytest.fixture(scope="module")
-def still(shared: TestClient) -> Json:
-    """A note at version 2 that no test changes."""
-    note: Json = shared.put(_path(_make(shared)), json=note_in("still", content="text", tags=["a"])).json()
+def unchanged_note(shared: TestClient) -> Json:
+    """Create a note at version 2 that no test changes."""
+    note: Json = shared.put(_path(_make(shared)), json=note_in("unchanged", content="text", tags=["a"])).json()
     return note
 
 
@@ -49,7 +49,7 @@ def _path(note: Json) -> str:
 
 
 def _call(client: TestClient, method: str, path: str, **headers: str) -> Any:
-    """A call with a body where the method has one. Underscores in the names of headers stand for hyphens."""
+    """Send a request, with a body if the method has one. Underscores in header names stand for hyphens."""
     body = None if method in ("GET", "DELETE") else note_in("other", "another")
     return client.request(
         method, path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
@@ -66,7 +66,7 @@ def _walk(client: TestClient, path: str) -> Iterator[list[Json]]:
         following = answer.links.get("next", {}).get("url")
 
 
-def test_ids_count_from_one(client: TestClient) -> None:
+def test_created_notes_are_numbered_from_one(client: TestClient) -> None:
     for number in (1, 2, 3):
         made = client.post("/notes/", json=note_in(f"note {number}", "words", content="text", tags=["a", "b"]))
         assert made.status_code == 201
@@ -89,7 +89,7 @@ def test_content_and_tags_are_empty_by_default(shared: TestClient) -> None:
     assert (note["content"], note["tags"]) == ("", [])
 
 
-def test_keeps_every_character(shared: TestClient) -> None:
+def test_note_keeps_every_unicode_character(shared: TestClient) -> None:
     text = "🦜 \u0001\u007f\u2028\ufeff\uffff é\u0301 \\ \" '\r\n\t </script>"
     note = _make(shared, text[:50], content=text * 100, tags=[text[:50]])
     path = _path(note)
@@ -99,7 +99,7 @@ def test_keeps_every_character(shared: TestClient) -> None:
 
 @pytest.mark.parametrize("method", ANY_NOTE)
 @pytest.mark.parametrize("id", [10**6, 2**53 - 1])
-def test_missing_note(shared: TestClient, method: str, id: int) -> None:
+def test_request_for_a_missing_note_returns_404(shared: TestClient, method: str, id: int) -> None:
     answer = _call(shared, method, f"/notes/{id}/")
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
@@ -124,14 +124,14 @@ def test_missing_note(shared: TestClient, method: str, id: int) -> None:
     ],
     ids=lambda id: id[:20],
 )
-def test_impossible_id(shared: TestClient, id: str) -> None:
+def test_invalid_note_id_returns_422(shared: TestClient, id: str) -> None:
     for method in ANY_NOTE:
         answer = _call(shared, method, f"/notes/{id}/")
         assert answer.status_code == 422, method
         assert answer.json()["detail"][0]["loc"] == ["path", "id"]
 
 
-NO_NOTES: dict[str, str | bytes] = {
+INVALID_BODIES: dict[str, str | bytes] = {
     "nothing": "",
     "half": '{"title": "abc", "descr',
     "array": json.dumps([note_in()]),
@@ -168,10 +168,12 @@ NO_NOTES: dict[str, str | bytes] = {
 }
 
 
-@pytest.mark.parametrize("body", NO_NOTES.values(), ids=NO_NOTES)
-def test_refused_body_changes_nothing(shared: TestClient, still: Json, body: str | bytes) -> None:
+@pytest.mark.parametrize("body", INVALID_BODIES.values(), ids=INVALID_BODIES)
+def test_invalid_body_is_refused_and_changes_nothing(
+    shared: TestClient, unchanged_note: Json, body: str | bytes
+) -> None:
     before = shared.get("/notes/?limit=1000").json()
-    for method, path in (("POST", "/notes/"), ("PUT", _path(still)), ("PATCH", _path(still))):
+    for method, path in (("POST", "/notes/"), ("PUT", _path(unchanged_note)), ("PATCH", _path(unchanged_note))):
         answer = shared.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 422), method
         assert answer.json()["detail"], method
@@ -179,20 +181,20 @@ def test_refused_body_changes_nothing(shared: TestClient, still: Json, body: str
 
 
 @pytest.mark.parametrize("kind", [None, "application/json", "application/json; charset=utf-8", "Application/JSON"])
-def test_json_is_taken_with_and_without_its_content_type(shared: TestClient, kind: str | None) -> None:
+def test_json_body_is_accepted_with_or_without_content_type(shared: TestClient, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
     answer = shared.post("/notes/", content=json.dumps(note_in()), headers=headers)
     assert answer.status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "?", ";;"])
-def test_other_content_types_are_refused(shared: TestClient, kind: str) -> None:
+def test_other_content_type_is_refused(shared: TestClient, kind: str) -> None:
     answer = shared.post("/notes/", content=json.dumps(note_in()), headers={"Content-Type": kind})
     assert answer.status_code in (415, 422)
     assert answer.json()["detail"]
 
 
-def test_content_of_a_mebibyte(settings: Settings) -> None:
+def test_content_is_limited_to_one_mebibyte(settings: Settings) -> None:
     with TestClient(create_app(settings.model_copy(update={"max_body": 8 * MIB}))) as client:
         assert client.post("/notes/", json=note_in(content="é" * (MIB // 2))).status_code == 201
         too_long = client.post("/notes/", json=note_in(content="é" * (MIB // 2) + "x"))
@@ -201,7 +203,7 @@ def test_content_of_a_mebibyte(settings: Settings) -> None:
 
 @pytest.mark.parametrize("method", ["POST", *WRITES])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_refused_large_body_changes_nothing(shared: TestClient, method: str, chunked: bool) -> None:
+def test_too_large_body_is_refused_and_changes_nothing(shared: TestClient, method: str, chunked: bool) -> None:
     path = "/notes/" if method == "POST" else _path(_make(shared))
     before = shared.get("/notes/?limit=1000").json()
     body = json.dumps(note_in("other")).encode() + b" " * MIB
@@ -213,14 +215,14 @@ def test_refused_large_body_changes_nothing(shared: TestClient, method: str, chu
     assert shared.get("/notes/?limit=1000").json() == before
 
 
-def test_body_of_exactly_a_mebibyte(client: TestClient) -> None:
+def test_body_is_limited_to_one_mebibyte(client: TestClient) -> None:
     body = json.dumps(note_in()).encode().ljust(MIB)
     assert client.post("/notes/", content=body).status_code == 201
     assert client.post("/notes/", content=body + b" ").status_code == 413
 
 
-async def _sent(server: ServerProcess, head: str, body: bytes) -> bytes:
-    """The head of the answer to a request whose body never ends."""
+async def _response_head(server: ServerProcess, head: str, body: bytes) -> bytes:
+    """Return the head of the response to a request whose body never ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
         writer.write(
@@ -232,17 +234,17 @@ async def _sent(server: ServerProcess, head: str, body: bytes) -> bytes:
         writer.close()
 
 
-async def test_large_body_is_refused_before_it_has_arrived(shared_servers: list[ServerProcess]) -> None:
+async def test_too_large_body_is_refused_before_it_is_received(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     before = await all_notes(server.url)
-    announced = await _sent(server, f"Content-Length: {2**40}", b"{")
-    chunked = await _sent(server, "Transfer-Encoding: chunked", b"100001\r\n" + b" " * (MIB + 1) + b"\r\n")
+    announced = await _response_head(server, f"Content-Length: {2**40}", b"{")
+    chunked = await _response_head(server, "Transfer-Encoding: chunked", b"100001\r\n" + b" " * (MIB + 1) + b"\r\n")
     assert announced.startswith(b"HTTP/1.1 413 ")
     assert chunked.startswith(b"HTTP/1.1 413 ")
     assert await all_notes(server.url) == before
 
 
-def test_put_replaces_what_is_sent(shared: TestClient) -> None:
+def test_put_replaces_only_the_given_fields(shared: TestClient) -> None:
     first = _make(shared, content="text", tags=["a"])
     path = _path(first)
     kept = shared.put(path, json=note_in("new title", "new words"))
@@ -257,7 +259,7 @@ def test_put_replaces_what_is_sent(shared: TestClient) -> None:
 
 
 @pytest.mark.parametrize("missing", ["title", "description"])
-def test_put_needs_both_lines(shared: TestClient, missing: str) -> None:
+def test_put_requires_title_and_description(shared: TestClient, missing: str) -> None:
     path = _path(_make(shared))
     body = note_in()
     del body[missing]
@@ -267,7 +269,7 @@ def test_put_needs_both_lines(shared: TestClient, missing: str) -> None:
 
 @pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json"])
 @pytest.mark.parametrize(
-    ("patch", "becomes"),
+    ("patch", "expected"),
     [
         ({"title": "new title"}, {"title": "new title"}),
         ({"content": "new"}, {"content": "new"}),
@@ -276,12 +278,12 @@ def test_put_needs_both_lines(shared: TestClient, missing: str) -> None:
         ({"tags": ["b"]}, {"tags": ["b"]}),
     ],
 )
-def test_patch_merges(shared: TestClient, patch: Json, becomes: Json, kind: str) -> None:
+def test_patch_changes_only_the_given_fields(shared: TestClient, patch: Json, expected: Json, kind: str) -> None:
     first = _make(shared, content="text", tags=["a"])
     path = _path(first)
     answer = shared.patch(path, content=json.dumps(patch), headers={"Content-Type": kind})
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
-    assert answer.json() == first | becomes | {"version": 2, "updated_date": answer.json()["updated_date"]}
+    assert answer.json() == first | expected | {"version": 2, "updated_date": answer.json()["updated_date"]}
     assert answer.json()["updated_date"] > first["updated_date"]
 
 
@@ -293,7 +295,7 @@ def test_empty_patch_changes_nothing(shared: TestClient) -> None:
     assert shared.patch(path, json={}, headers={"If-Match": '"v2"'}).status_code == 412
 
 
-def test_delete_answers_with_the_note_as_it_was(shared: TestClient) -> None:
+def test_delete_returns_the_last_state_of_the_note(shared: TestClient) -> None:
     path = _path(_make(shared, content="text", tags=["a"]))
     note = shared.patch(path, json={"title": "other"})
     deleted = shared.delete(path)
@@ -307,44 +309,46 @@ def test_delete_answers_with_the_note_as_it_was(shared: TestClient) -> None:
 
 @pytest.mark.parametrize("method", WRITES)
 @pytest.mark.parametrize("tags", ['"v1"', "*", '"v2", "v1"', '"other","v1" , W/"v9"', '"v1",'])
-def test_if_match_lets_the_version_through(shared: TestClient, method: str, tags: str) -> None:
+def test_if_match_with_the_current_version_accepts_the_write(shared: TestClient, method: str, tags: str) -> None:
     path = _path(_make(shared))
     assert _call(shared, method, path, If_Match=tags).status_code == 200
 
 
 @pytest.mark.parametrize("method", WRITES)
 @pytest.mark.parametrize("tags", ['"v1"', 'W/"v2"', '"v1", "v3"', '""', '"2"', '"v02"', '"v99999999999999999999"'])
-def test_if_match_refuses_a_stale_write_with_the_current_note(
-    shared: TestClient, still: Json, method: str, tags: str
+def test_stale_if_match_returns_412_with_the_current_note(
+    shared: TestClient, unchanged_note: Json, method: str, tags: str
 ) -> None:
-    answer = _call(shared, method, _path(still), If_Match=tags)
+    answer = _call(shared, method, _path(unchanged_note), If_Match=tags)
     assert (answer.status_code, answer.headers["ETag"]) == (412, '"v2"')
-    assert answer.json()["note"] == shared.get(_path(still)).json() == still
+    assert answer.json()["note"] == shared.get(_path(unchanged_note)).json() == unchanged_note
     assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize("tags", ["", "v1", '"v1', '"v1" "v2"', ",", "W/v1", 'w/"v1"', '*, "v1"', "null"])
-def test_malformed_entity_tags(shared: TestClient, still: Json, tags: str) -> None:
-    path = _path(still)
+def test_malformed_entity_tag_returns_422(shared: TestClient, unchanged_note: Json, tags: str) -> None:
+    path = _path(unchanged_note)
     for method in WRITES:
         answer = _call(shared, method, path, If_Match=tags)
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["header", "if-match"]), method
     answer = shared.get(path, headers={"If-None-Match": tags})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["header", "if-none-match"])
-    assert shared.get(path).json() == still
+    assert shared.get(path).json() == unchanged_note
 
 
 @pytest.mark.parametrize(
     ("tags", "status"),
     [('"v2"', 304), ('W/"v2"', 304), ('"other", W/"v2"', 304), ("*", 304), ('"v1"', 200), ('"2"', 200)],
 )
-def test_if_none_match(shared: TestClient, still: Json, tags: str, status: int) -> None:
-    answer = shared.get(_path(still), headers={"If-None-Match": tags})
+def test_if_none_match_returns_304_for_the_current_version(
+    shared: TestClient, unchanged_note: Json, tags: str, status: int
+) -> None:
+    answer = shared.get(_path(unchanged_note), headers={"If-None-Match": tags})
     assert (answer.status_code, answer.headers["ETag"]) == (status, '"v2"')
-    assert answer.content == b"" if status == 304 else answer.json() == still
+    assert answer.content == b"" if status == 304 else answer.json() == unchanged_note
 
 
-def test_pages_neither_skip_nor_repeat_while_notes_come_and_go(client: TestClient) -> None:
+def test_pages_neither_skip_nor_repeat_notes_during_changes(client: TestClient) -> None:
     for number in range(12):
         _make(client, f"note {number}")
     pages = []
@@ -358,13 +362,13 @@ def test_pages_neither_skip_nor_repeat_while_notes_come_and_go(client: TestClien
 
 
 @pytest.mark.parametrize(("notes", "limit", "pages"), [(0, 2, [0]), (2, 2, [2]), (3, 2, [2, 1]), (4, 2, [2, 2])])
-def test_last_page_has_no_link(client: TestClient, notes: int, limit: int, pages: list[int]) -> None:
+def test_last_page_has_no_next_link(client: TestClient, notes: int, limit: int, pages: list[int]) -> None:
     for _ in range(notes):
         _make(client)
     assert [len(page) for page in _walk(client, f"/notes?limit={limit}")] == pages
 
 
-def test_list_is_100_notes_by_default(client: TestClient, settings: Settings) -> None:
+def test_list_page_has_100_notes_by_default(client: TestClient, settings: Settings) -> None:
     _make(client)
     with MongoClient[Json](settings.mongo_url) as mongo:
         notes = mongo[settings.database].notes
@@ -374,7 +378,7 @@ def test_list_is_100_notes_by_default(client: TestClient, settings: Settings) ->
     assert [len(page) for page in _walk(client, "/notes/?limit=1000")] == [101]
 
 
-def test_page_ends_early_when_its_texts_are_big(client: TestClient) -> None:
+def test_list_page_ends_early_with_large_notes(client: TestClient) -> None:
     content = "🦜" * (MIB // 4 - 1000)
     notes = [_make(client, content=content) for _ in range(12)]
     sizes, ids = [], []
@@ -393,12 +397,12 @@ def test_page_ends_early_when_its_texts_are_big(client: TestClient) -> None:
         *("page=1", "color=red", "%ff=1", "Limit=1"),
     ],
 )
-def test_malformed_query(shared: TestClient, query: str) -> None:
+def test_malformed_list_query_returns_422(shared: TestClient, query: str) -> None:
     answer = shared.get(f"/notes/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
 
 
-def test_list_and_resume_has_no_hole(client: TestClient) -> None:
+def test_resume_from_a_list_cursor_misses_no_change(client: TestClient) -> None:
     _make(client, "before")
     listed = client.get("/notes/")
     after = _make(client, "after")

@@ -13,7 +13,7 @@ from realtime.api.router import toggle_slash
 from tests.support.harness import note_in
 
 
-def test_every_path_works_in_both_forms(client: TestClient) -> None:
+def test_get_paths_work_with_and_without_a_trailing_slash(client: TestClient) -> None:
     for _ in range(2):
         client.post("/notes/", json=note_in())
     client.delete("/notes/2/")
@@ -25,14 +25,14 @@ def test_every_path_works_in_both_forms(client: TestClient) -> None:
         .replace("{versions}", "1..1")
         for path, operations in documented.items()
         if "get" in operations and "401" not in operations["get"]["responses"]
-    } - {"/events", "/notes/1/access"}  # one never ends, and the other is not there without accounts
+    } - {"/events", "/notes/1/access"}  # one never ends, and the other requires accounts
     for path in paths | {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}:
         given, other = (client.get(form, follow_redirects=False) for form in (path, toggle_slash(path)))
         assert (given.status_code, other.status_code) == (200, 200), path
         assert given.headers["Content-Type"] == other.headers["Content-Type"], path
 
 
-def test_writes_work_in_both_forms(client: TestClient) -> None:
+def test_writes_work_with_and_without_a_trailing_slash(client: TestClient) -> None:
     for slash in ("", "/"):
         made = client.post(f"/notes{slash}", json=note_in(), follow_redirects=False)
         assert made.status_code == 201
@@ -53,7 +53,7 @@ def test_writes_work_in_both_forms(client: TestClient) -> None:
         assert client.post(f"/import{slash}", files=upload, follow_redirects=False).status_code == 200
 
 
-def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
+def test_openapi_documents_each_path_once(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {path: "".join(sorted(operations)) for path, operations in paths.items()} == {
         "/ping": "get",
@@ -104,24 +104,29 @@ def test_openapi_documents_one_form_of_every_path(client: TestClient) -> None:
     }
 
 
-def test_openapi_tells_the_range_of_ids(client: TestClient) -> None:
+def test_openapi_documents_the_range_of_note_ids(client: TestClient) -> None:
     for operation in client.get("/openapi.json").json()["paths"]["/notes/{id}/"].values():
         (id,) = (parameter["schema"] for parameter in operation["parameters"] if parameter["in"] == "path")
         assert (id["type"], id["minimum"], id["maximum"]) == ("integer", 1, 2**53 - 1)
 
 
-def test_openapi_tells_what_refusals_look_like(client: TestClient) -> None:
+def test_openapi_allows_any_type_of_error_detail(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for operation in (paths["/notes/"]["post"], *(paths["/notes/{id}/"][method] for method in ("put", "patch"))):
-        for status in ("400", "413", "422", "503"):  # 422 has a list for a bad field, a text for a key that was reused
+        for status in (
+            "400",
+            "413",
+            "422",
+            "503",
+        ):  # 422 has a list for an invalid field, and a string for a reused key
             schema = operation["responses"][status]["content"]["application/json"]["schema"]
             assert schema["properties"]["detail"] == {}, status
 
 
-def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClient) -> None:
+def test_openapi_documents_examples_and_errors_of_every_route(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
 
-    def exemplified(content: Any) -> bool:
+    def has_example(content: Any) -> bool:
         schema = content.get("schema", {})
         schema = schema.get("items", schema)
         if "$ref" in schema:
@@ -134,8 +139,8 @@ def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClie
             answers = operation["responses"]
             bodies = [content for answer in answers.values() for content in answer.get("content", {}).values()]
             binary = [body for body in bodies if body.get("schema", {}).get("format") == "binary"]
-            assert all(map(exemplified, (body for body in bodies if body not in binary))), where
-            assert all(map(exemplified, operation.get("requestBody", {}).get("content", {}).values())) or (
+            assert all(map(has_example, (body for body in bodies if body not in binary))), where
+            assert all(map(has_example, operation.get("requestBody", {}).get("content", {}).values())) or (
                 path == "/import"
             ), where
             if operation.get("parameters"):
@@ -148,7 +153,7 @@ def test_openapi_has_an_example_and_the_refusals_of_every_route(client: TestClie
                 assert {"403", "413", "422", "503"} <= set(answers), where
 
 
-def test_lists_are_as_described(client: TestClient) -> None:
+def test_note_lists_match_the_openapi_schema(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     document = client.get("/openapi.json").json()
     answers = document["paths"]["/notes/"]["get"]["responses"]
@@ -159,7 +164,7 @@ def test_lists_are_as_described(client: TestClient) -> None:
         jsonschema_rs.validate(schema, listed)
 
 
-def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:
+def test_wrong_method_returns_405_with_allowed_methods(client: TestClient) -> None:
     for method, path, allowed in (
         ("PUT", "/notes/", {"GET", "POST"}),
         ("DELETE", "/notes", {"GET", "POST"}),
@@ -172,7 +177,7 @@ def test_other_methods_are_told_which_are_allowed(client: TestClient) -> None:
         assert set(answer.headers["Allow"].split(", ")) == {*allowed, "HEAD", "OPTIONS"}, path
 
 
-def test_options_of_a_known_path_are_told_and_others_are_not_found(client: TestClient) -> None:
+def test_options_returns_allowed_methods_of_known_paths(client: TestClient) -> None:
     for path in ("/", "/ping", "/readyz", "/healthz/", "/notes/", "/notes/1", "/docs", "/asyncapi.json"):
         answer = client.options(path)
         assert (answer.status_code, answer.content) == (204, b""), path
@@ -180,13 +185,13 @@ def test_options_of_a_known_path_are_told_and_others_are_not_found(client: TestC
     assert client.options("/nothing").status_code == 404
 
 
-def test_unknown_path(client: TestClient) -> None:
+def test_unknown_path_returns_404(client: TestClient) -> None:
     for path in ("/nothing", "/notes/1/more", "/%00", "/%ff"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
 
 
-def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: TestClient) -> None:
+def test_websocket_paths_accept_both_slash_forms_and_others_return_404(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     for path in ("/ws", "/ws/", "/sync/1", "/sync/1/"):
         with client.websocket_connect(path):
@@ -197,7 +202,7 @@ def test_websockets_have_both_forms_too_and_unknown_ones_are_refused(client: Tes
         assert refused.value.status_code == 404, path
 
 
-def test_problems_leave_out_the_input_and_keep_their_place_encodable() -> None:
+def test_validation_errors_omit_the_input_and_have_encodable_locations() -> None:
     error = {"type": "t", "loc": ("body", "\ud800" + "x" * 1000, 3), "msg": "m", "input": "secret", "ctx": {}}
-    (told,) = validation_errors([error])
-    assert told == {"type": "t", "loc": ["body", ("\\ud800" + "x" * 1000)[:100], 3], "msg": "m"}
+    (reported,) = validation_errors([error])
+    assert reported == {"type": "t", "loc": ["body", ("\\ud800" + "x" * 1000)[:100], 3], "msg": "m"}

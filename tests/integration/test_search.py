@@ -59,53 +59,55 @@ def _marks(html: str) -> list[str]:
         ("x", "", ""),
     ],
 )
-def test_hits_are_marked_in_escaped_text(query: str, text: str, expected: str) -> None:
+def test_snippet_marks_matches_in_escaped_text(query: str, text: str, expected: str) -> None:
     assert snippet(query, text) == expected
 
 
-def test_excerpt_is_of_the_first_text_with_a_hit() -> None:
+def test_snippet_is_from_the_first_matching_text() -> None:
     assert snippet("milk", "no", "the milk", "milk too") == "the <mark>milk</mark>"
 
 
-def test_excerpt_is_the_beginning_of_the_first_text_when_nothing_hits() -> None:
+def test_snippet_without_a_match_is_the_start_of_the_text() -> None:
     assert snippet("milk", "", "some text", "more") == "some text"
     assert snippet("milk", LONG) == LONG[:MAX_SNIPPET_CHARACTERS] + "…"
     assert snippet("milk", "", "") == snippet("milk") == ""
 
 
-def test_ellipses_tell_where_it_is_cut() -> None:
+def test_snippet_has_ellipses_where_it_is_cut() -> None:
     assert re.fullmatch(r"…[^…]+<mark>milk</mark>[^…]+…", snippet("milk", f"{LONG}milk {LONG}"))
     assert re.fullmatch(r"[^…]*<mark>milk</mark>[^…]+…", snippet("milk", f"milk {LONG}"))
     assert re.fullmatch(r"…[^…]+<mark>milk</mark>", snippet("milk", f"{LONG}milk"))
 
 
-def test_excerpt_begins_with_a_whole_word() -> None:
+def test_snippet_begins_with_a_whole_word() -> None:
     for shift in range(12):
         found = _plain(snippet("milk", f"{LONG}{'x' * shift} milk"))
         assert found.split()[0] in ("…lorem", "…ipsum")
 
 
 @pytest.mark.parametrize("length", [1, 100, 190])
-def test_the_first_hit_is_always_in_the_excerpt(length: int) -> None:
+def test_snippet_contains_the_first_match(length: int) -> None:
     word = "y" * length
     for text in (f"{LONG}{word} {LONG}", f"{'x' * 1000} {word}", word * 2 + f" {word}", f"{'ab ' * 25}{word}"):
         assert word in _marks(snippet(word, text))
 
 
-def test_a_word_that_is_cut_is_no_hit() -> None:
+def test_snippet_does_not_mark_a_cut_word() -> None:
     for shift in range(12):
         text = f"cat {'x' * (MAX_SNIPPET_CHARACTERS - 14 + shift)} catalog"
         assert _marks(snippet("cat", text)) == ["cat"]
 
 
-signs = st.sampled_from("aAbBéÉe\u0301ß1_ \n\t-\"'<>&;#/。🦜жñ")
-texts = st.text(signs, max_size=40) | st.lists(st.sampled_from(["milk", "Café", "a", "<b>", "&amp;"])).map(" ".join)
+characters = st.sampled_from("aAbBéÉe\u0301ß1_ \n\t-\"'<>&;#/。🦜жñ")
+texts = st.text(characters, max_size=40) | st.lists(st.sampled_from(["milk", "Café", "a", "<b>", "&amp;"])).map(
+    " ".join
+)
 long_texts = st.builds(lambda text, times: text * times, texts, st.integers(1, 60))
-queries = st.text(signs, max_size=20) | st.sampled_from(["milk", '"a milk"', "-milk cafe", "a -b", "b amp"])
+queries = st.text(characters, max_size=20) | st.sampled_from(["milk", '"a milk"', "-milk cafe", "a -b", "b amp"])
 
 
 @given(queries, st.lists(long_texts, max_size=3))
-def test_snippet_without_its_tags_is_a_part_of_a_text(query: str, given_texts: list[str]) -> None:
+def test_snippet_without_tags_is_part_of_a_text(query: str, given_texts: list[str]) -> None:
     found = snippet(query, *given_texts)
     part = _plain(found)
     bare = part.removeprefix("…").removesuffix("…")
@@ -118,7 +120,7 @@ def test_snippet_without_its_tags_is_a_part_of_a_text(query: str, given_texts: l
 
 
 @given(queries, long_texts)
-def test_every_mark_is_a_word_of_the_query(query: str, text: str) -> None:
+def test_marked_text_is_a_word_of_the_query(query: str, text: str) -> None:
     folded = query.casefold() + " " + query
     for mark in _marks(snippet(query, text)):
         assert mark
@@ -131,13 +133,13 @@ def _bare(text: str) -> str:
 
 
 @given(st.text(max_size=200), st.lists(st.text(max_size=300), max_size=3))
-def test_anything_has_a_snippet(query: str, given_texts: list[str]) -> None:
+def test_any_nonempty_text_has_a_snippet(query: str, given_texts: list[str]) -> None:
     assert _plain(snippet(query, *given_texts)) or not any(given_texts)
 
 
 @pytest.fixture(scope="module")
 def library(module_settings: Settings) -> Iterator[TestClient]:
-    """An application with a few notes that no test changes; a note's id is its place in this list."""
+    """Run an application with notes that no test changes. A note's id is its position in this list."""
     with TestClient(create_app(module_settings)) as client:
         for note in (
             note_in("Groceries", "for the weekend", content="oat milk, rye bread", tags=["home"]),
@@ -177,19 +179,19 @@ def _found(client: TestClient, q: str, **query: Any) -> list[Json]:
     ],
     ids=lambda value: value[:20].encode("unicode-escape").decode() if isinstance(value, str) else "",
 )
-def test_words_find(library: TestClient, q: str, ids: list[int] | None) -> None:
+def test_search_finds_notes_by_words(library: TestClient, q: str, ids: list[int] | None) -> None:
     found = sorted(note["id"] for note in _found(library, q))
     assert ids is None or found == ids
     assert sorted(note["id"] for note in _found(library, q, sort="-title", content="false")) == found
 
 
-def test_title_weighs_most(library: TestClient) -> None:
+def test_title_matches_are_ranked_first(library: TestClient) -> None:
     assert [note["id"] for note in _found(library, "milk")][:2] == [3, 5]
     assert [note["id"] for note in _found(library, "milk", sort="relevance")][:2] == [3, 5]
     assert [note["id"] for note in _found(library, "milk", sort="id")] == [1, 2, 3, 5]
 
 
-def test_ties_are_by_id(library: TestClient) -> None:
+def test_equal_ranks_are_ordered_by_id(library: TestClient) -> None:
     weights = [note["id"] for note in _found(library, "weekend code bread", tag=[])]
     assert weights.index(1) < weights.index(7)
 
@@ -208,7 +210,7 @@ def test_ties_are_by_id(library: TestClient) -> None:
         ('"oat milk"', 1, "<mark>oat</mark> <mark>milk</mark>, rye bread"),
     ],
 )
-def test_snippet_is_of_the_field_that_was_found(library: TestClient, q: str, id: int, text: str) -> None:
+def test_snippet_is_from_the_matching_field(library: TestClient, q: str, id: int, text: str) -> None:
     for content in ("true", "false"):
         snippets = {note["id"]: note["snippet"] for note in _found(library, q, content=content)}
         assert snippets[id] == text
@@ -221,7 +223,7 @@ def test_snippet_of_a_long_text_is_short(library: TestClient) -> None:
     assert len(_plain(note["snippet"])) <= MAX_SNIPPET_CHARACTERS + 2
 
 
-def test_search_follows_every_change(client: TestClient) -> None:
+def test_search_reflects_every_change(client: TestClient) -> None:
     path = client.post("/notes/", json=note_in(content="first")).headers["Location"]
     assert len(_found(client, "first")) == 1
     client.patch(path, json={"content": "second"})
@@ -234,7 +236,9 @@ def test_search_follows_every_change(client: TestClient) -> None:
     assert len(_found(client, "second")) == 1
 
 
-def test_all_marks_of_unicode_belong_to_words() -> None:
-    marks = [sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign)[0] == "M"]
+def test_combining_marks_are_part_of_words() -> None:
+    marks = [
+        character for character in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(character)[0] == "M"
+    ]
     for word in [f"needle{mark}s" for mark in marks]:
         assert _marks(snippet(word, f"a {word} in hay")) == [word]

@@ -34,8 +34,10 @@ STREAMS = 600  # enough that closing them all takes a while
 
 
 @asynccontextmanager
-async def opened(port: int, path: str, *, limit: int = 65536) -> AsyncIterator[tuple[asyncio.StreamReader, Any]]:
-    """A bare connection with the request for a stream or a socket on its way; small buffers, so that it fills soon."""
+async def open_connection(
+    port: int, path: str, *, limit: int = 65536
+) -> AsyncIterator[tuple[asyncio.StreamReader, Any]]:
+    """Open a connection, and send the request for a stream or a WebSocket. Its small buffers fill quickly."""
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limit)
     plain.setblocking(False)
@@ -55,19 +57,19 @@ async def opened(port: int, path: str, *, limit: int = 65536) -> AsyncIterator[t
 
 
 async def status(reader: asyncio.StreamReader) -> int:
-    """The status of an answer, read up to the end of its headers."""
+    """Read a response up to the end of its headers, and return the status."""
     head = await reader.readuntil(b"\r\n\r\n")
     return int(head.split()[1])
 
 
-async def test_drain_finishes_what_is_under_way_and_sends_the_clients_elsewhere(server: ServerProcess) -> None:
+async def test_drain_finishes_pending_requests_and_closes_clients(server: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
         ws = await stack.enter_async_context(connect(server.ws))
         rest = await stack.enter_async_context(rest_client(server.url))
         poll = asyncio.create_task(rest.get("/changes", params={"since": await _cursor(rest), "timeout": 60}))
-        streams = [await stack.enter_async_context(opened(server.port, "/events")) for _ in range(STREAMS)]
+        streams = [await stack.enter_async_context(open_connection(server.port, "/events")) for _ in range(STREAMS)]
         assert [await status(reader) for reader, _ in streams] == [200] * STREAMS
-        upload = await stack.enter_async_context(opened(server.port, "/ping"))
+        upload = await stack.enter_async_context(open_connection(server.port, "/ping"))
         assert await status(upload[0]) == 200
         assert await upload[0].readexactly(16) == b'{"ping":"pong!"}'
         body = json.dumps(note_in()).encode()
@@ -106,7 +108,7 @@ async def _unready(url: str) -> Any:
     return answer.json()
 
 
-async def test_says_where_everything_is_and_stops_at_once_on_ctrl_c(server: ServerProcess) -> None:
+async def test_server_prints_its_addresses_and_stops_at_ctrl_c(server: ServerProcess) -> None:
     assert server.process is not None
     assert server.process.stdout is not None
     assert server.process.stdout.readline().decode() == f"Docs  {server.url}/docs\n"
@@ -116,18 +118,18 @@ async def test_says_where_everything_is_and_stops_at_once_on_ctrl_c(server: Serv
     assert "Traceback" not in server.log()
 
 
-async def test_frozen_clients_are_dropped_and_nobody_else_notices(serve: Serve) -> None:
+async def test_stalled_clients_are_dropped_without_affecting_others(serve: Serve) -> None:
     server = serve(client_stall_seconds=1.0, client_queue_bytes=MIB)
     async with rest_client(server.url) as rest:
-        await _write_large(rest, 24)  # fills what every server keeps in memory
-        async with frozen(server) as dropped, Replica(server.url) as other:
+        await _write_large(rest, 24)  # fills the buffers that every server keeps
+        async with stalled_clients(server) as dropped, Replica(server.url) as other:
             await eventually(lambda: len(other.notes) == 24)
             before = psutil.Process(server.pid).memory_info().rss
             await _write_large(rest, 24)
             assert psutil.Process(server.pid).memory_info().rss - before < 30 * MIB
             await eventually(lambda: len(other.notes) == 48)
-            await eventually(lambda: not dropped & _peers(server), within=8)
-            await eventually(lambda: _counted(rest, "realtime_too_slow_total 2.0"))
+            await eventually(lambda: not dropped & _client_ports(server), within=8)
+            await eventually(lambda: _has_metric(rest, "realtime_too_slow_total 2.0"))
 
 
 async def _write_large(rest: httpx.AsyncClient, many: int) -> None:
@@ -136,40 +138,40 @@ async def _write_large(rest: httpx.AsyncClient, many: int) -> None:
         assert (await rest.post("/notes/", json=body)).status_code == 201
 
 
-async def test_frozen_clients_do_not_hold_up_the_end(serve: Serve) -> None:
+async def test_stalled_clients_do_not_delay_the_shutdown(serve: Serve) -> None:
     server = serve(client_stall_seconds=60)
-    async with frozen(server) as frozen_ones, rest_client(server.url) as rest:
+    async with stalled_clients(server) as stalled, rest_client(server.url) as rest:
         for _ in range(16):
             assert (await rest.post("/notes/", json=note_in(content="x" * (MIB // 2)))).status_code == 201
-        assert frozen_ones < _peers(server)
+        assert stalled < _client_ports(server)
         assert server.stop(within=8) == 0
 
 
 @asynccontextmanager
-async def frozen(server: ServerProcess) -> AsyncIterator[set[int]]:
-    """A client of each kind that never reads, by its port."""
+async def stalled_clients(server: ServerProcess) -> AsyncIterator[set[int]]:
+    """Open a WebSocket and an event stream that never read, and yield their ports."""
     async with (
-        opened(server.port, "/ws", limit=4096) as (_, ws),
-        opened(server.port, "/events", limit=4096) as (_, stream),
+        open_connection(server.port, "/ws", limit=4096) as (_, ws),
+        open_connection(server.port, "/events", limit=4096) as (_, stream),
     ):
         ports = {one.get_extra_info("sockname")[1] for one in (ws, stream)}
         async with rest_client(server.url) as rest:
-            await eventually(lambda: _counted(rest, 'realtime_clients{transport="ws"} 1.0'))
-            await eventually(lambda: _counted(rest, 'realtime_clients{transport="sse"} 1.0'))
+            await eventually(lambda: _has_metric(rest, 'realtime_clients{transport="ws"} 1.0'))
+            await eventually(lambda: _has_metric(rest, 'realtime_clients{transport="sse"} 1.0'))
         yield ports
 
 
-async def _counted(rest: httpx.AsyncClient, line: str) -> bool:
+async def _has_metric(rest: httpx.AsyncClient, line: str) -> bool:
     return line in (await rest.get("/metrics")).text.splitlines()
 
 
-def _peers(server: ServerProcess) -> set[int]:
-    """The ports of those that the server has a connection with."""
+def _client_ports(server: ServerProcess) -> set[int]:
+    """Return the ports of the clients that are connected to the server."""
     connections = psutil.Process(server.pid).net_connections("tcp")
     return {one.raddr.port for one in connections if one.status != psutil.CONN_LISTEN}
 
 
-async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_so() -> None:
+async def test_client_without_pongs_is_closed_with_a_separate_code() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -183,7 +185,7 @@ async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_s
     with closing(listen("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve([listener]))
         await eventually(lambda: server.started)
-        async with opened(listener.getsockname()[1], "/ws") as (reader, _), asyncio.timeout(5 * UNIT):
+        async with open_connection(listener.getsockname()[1], "/ws") as (reader, _), asyncio.timeout(5 * UNIT):
             assert await status(reader) == 101
             frames = await reader.read()
         server.should_exit = True
@@ -194,23 +196,23 @@ async def test_peer_that_does_not_answer_pings_is_closed_with_a_code_that_says_s
     assert [message["type"] for message in ended] == ["websocket.disconnect"]
 
 
-async def test_dropped_connection_leaves_nothing_to_a_frozen_peer() -> None:
-    """A plain abort leaves what waits in the system, for as long as the peer stays."""
-    taken: list[asyncio.Transport] = []
+async def test_dropped_connection_discards_data_for_a_stalled_client() -> None:
+    """A plain abort would keep pending data in the kernel until the client disconnects."""
+    transports: list[asyncio.Transport] = []
 
     class Flood(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            taken.append(cast(asyncio.Transport, transport))
-            taken[0].write(bytes(8_000_000))
+            transports.append(cast(asyncio.Transport, transport))
+            transports[0].write(bytes(8_000_000))
 
     with closing(listen("127.0.0.1", 0)) as listener:
         serving = await asyncio.get_running_loop().create_server(Flood, sock=listener)
-        with closing(socket.create_connection(listener.getsockname())) as frozen:
-            await eventually(lambda: taken and taken[0].get_write_buffer_size())
-            drop(taken[0])
+        with closing(socket.create_connection(listener.getsockname())) as stalled:
+            await eventually(lambda: transports and transports[0].get_write_buffer_size())
+            drop(transports[0])
 
             def drain() -> None:
-                while frozen.recv(1 << 20):
+                while stalled.recv(1 << 20):
                     pass
 
             with pytest.raises(ConnectionResetError):
@@ -219,21 +221,21 @@ async def test_dropped_connection_leaves_nothing_to_a_frozen_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "place"),
+    ("host", "printed"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("10.0.0.7", "10.0.0.7")],
 )
-def test_address_can_be_opened_as_it_is_printed(host: str, place: str) -> None:
-    assert re.findall(r"://(\S+?)/", address(host, 8000)) == [f"{place}:8000"] * 3
+def test_printed_address_can_be_opened(host: str, printed: str) -> None:
+    assert re.findall(r"://(\S+?)/", address(host, 8000)) == [f"{printed}:8000"] * 3
 
 
-def test_two_servers_that_start_together_do_not_both_get_the_port() -> None:
+def test_second_server_on_a_port_fails_to_listen() -> None:
     with closing(listen("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=rf"^cannot listen on 127\.0\.0\.1 port {port}: Address already in use$"):
             listen("127.0.0.1", port).close()
 
 
-async def test_handshake_that_is_none_is_answered(shared_servers: list[ServerProcess]) -> None:
+async def test_invalid_handshake_request_returns_400(shared_servers: list[ServerProcess]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", shared_servers[0].port)
     path = "/ws?notes=" + ",".join(map(str, range(1, 9000)))
     lines = (
@@ -250,7 +252,7 @@ async def test_handshake_that_is_none_is_answered(shared_servers: list[ServerPro
     writer.close()
 
 
-async def test_a_refused_handshake_is_no_error(shared_servers: list[ServerProcess]) -> None:
+async def test_refused_handshake_is_not_logged(shared_servers: list[ServerProcess]) -> None:
     server = shared_servers[0]
     with pytest.raises(InvalidStatus) as refused:
         await connect(server.ws, origin=Origin("http://evil.example"))
@@ -260,7 +262,7 @@ async def test_a_refused_handshake_is_no_error(shared_servers: list[ServerProces
     assert "handshake" not in server.log()
 
 
-async def test_invalid_utf8_is_closed_without_a_traceback(server: ServerProcess) -> None:
+async def test_invalid_utf8_closes_the_connection_without_a_traceback(server: ServerProcess) -> None:
     async with connect(server.ws) as socket:
         await socket.recv()
         await socket.send(b"\xff\xfe", text=True)

@@ -1,4 +1,4 @@
-"""`/sync/{id}` of real server processes: acknowledged updates are never lost, whatever fails."""
+"""`/sync/{id}` of real server processes: acknowledged updates are never lost, even if servers fail."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def read(rest: httpx.AsyncClient, id: int) -> Json:
     return answer
 
 
-async def code_for(url: str, *messages: bytes | str) -> int:
-    """How a connection ends that sends these messages."""
+async def close_code_after(url: str, *messages: bytes | str) -> int:
+    """Send messages over a new connection, and return its close code."""
     async with connect(url.replace("http", "ws", 1), max_size=None) as socket:
         try:
             for message in messages:
@@ -56,7 +56,7 @@ async def code_for(url: str, *messages: bytes | str) -> int:
             return socket.close_code or 1006
 
 
-def test_any_server_lets_clients_sync(client: TestClient) -> None:
+def test_client_syncs_over_the_plain_asgi_interface(client: TestClient) -> None:
     client.post("/notes/", json=note_in(content="text"))
     text = Text()
     with client.websocket_connect("/sync/1") as socket:
@@ -75,10 +75,10 @@ def test_any_server_lets_clients_sync(client: TestClient) -> None:
         assert closed.value.code == CloseCode.BAD_FRAME
 
 
-async def test_messages_are_charged_when_they_arrive(
+async def test_flood_of_requests_is_closed_after_few_responses(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:
-    """However long the server takes for each of them: those that are waiting are dropped with the connection."""
+    """Messages are counted when they arrive. Those that still wait are dropped with the connection."""
     url = shared_servers[0].url
     id = await make(rest, "x" * 500_000)
     async with connect(f"{url.replace('http', 'ws', 1)}/sync/{id}", max_size=None) as socket:
@@ -94,21 +94,21 @@ async def test_messages_are_charged_when_they_arrive(
 
 
 @pytest.mark.parametrize("id", ["0", "999999999", "x", "1.5", "-1", "01", str(2**53), "9" * 400, "%00", "1%202"])
-async def test_no_such_note(shared_servers: list[ServerProcess], id: str) -> None:
-    """Refused before the handshake: stock clients back off then, and connect again at once after a close."""
+async def test_room_of_a_missing_note_is_refused(shared_servers: list[ServerProcess], id: str) -> None:
+    """The refusal precedes the handshake: stock clients then back off, but reconnect at once after a close."""
     with pytest.raises(InvalidStatus) as refused:
-        await code_for(f"{shared_servers[0].url}/sync/{id}")
+        await close_code_after(f"{shared_servers[0].url}/sync/{id}")
     assert refused.value.response.status_code == 404
     assert json.loads(refused.value.response.body or b"") == {"detail": "Note not found"}
 
 
-async def test_who_tells_which_note_it_knows_gets_no_other(
+async def test_room_accepts_only_the_matching_created_date(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:
     id = await make(rest, "text")
     created = (await read(rest, id))["created_date"]
     for other in ("2026-01-01T00:00:00.000Z", "nonsense", ""):
-        assert await code_for(f"{shared_servers[0].url}/sync/{id}?created={other}", Text().hello()) == (
+        assert await close_code_after(f"{shared_servers[0].url}/sync/{id}?created={other}", Text().hello()) == (
             CloseCode.NOTE_GONE
         )
     for query in ("", f"?created={created}", f"?created={created.replace(':', '%3A')}"):
@@ -117,11 +117,13 @@ async def test_who_tells_which_note_it_knows_gets_no_other(
             assert client.codes == []
 
 
-async def test_a_note_that_is_deleted_sends_all_away(
+async def test_deleting_a_note_closes_its_room_on_all_servers(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:
     id = await make(rest)
-    waiting = [asyncio.create_task(code_for(f"{server.url}/sync/{id}", Text().hello())) for server in shared_servers]
+    waiting = [
+        asyncio.create_task(close_code_after(f"{server.url}/sync/{id}", Text().hello())) for server in shared_servers
+    ]
     async with Wire(shared_servers[0].url, id) as one, Wire(shared_servers[1].url, id) as two:
         await rest.delete(f"/notes/{id}/")
         await eventually(lambda: CloseCode.NOTE_GONE in one.codes and CloseCode.NOTE_GONE in two.codes)
@@ -147,18 +149,18 @@ async def test_a_note_that_is_deleted_sends_all_away(
     ],
     ids=range(13),
 )
-async def test_bad_frames_close_their_sender(
+async def test_bad_frame_closes_only_its_sender(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient, message: bytes | str, code: CloseCode
 ) -> None:
     id = await make(rest, "text")
-    async with Wire(shared_servers[0].url, id) as neighbour:
-        assert await code_for(f"{shared_servers[0].url}/sync/{id}", message) == code
-        await neighbour.append(" more")
-        await eventually(lambda: neighbour.text.all_acknowledged)
-        assert neighbour.codes == []
+    async with Wire(shared_servers[0].url, id) as other:
+        assert await close_code_after(f"{shared_servers[0].url}/sync/{id}", message) == code
+        await other.append(" more")
+        await eventually(lambda: other.text.all_acknowledged)
+        assert other.codes == []
 
 
-async def test_hundreds_of_bad_connections_hold_no_neighbour_up(
+async def test_hundreds_of_bad_connections_do_not_delay_other_clients(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:
     server = shared_servers[0]
@@ -167,13 +169,13 @@ async def test_hundreds_of_bad_connections_hold_no_neighbour_up(
     done = asyncio.Event()
     slowest = 0.0
 
-    async def type_on(neighbour: Wire) -> int:
+    async def keep_typing(other: Wire) -> int:
         nonlocal slowest
         number = 0
         while not done.is_set():
             started = asyncio.get_running_loop().time()
-            await neighbour.append(f"{number};")
-            await eventually(lambda: neighbour.text.all_acknowledged)
+            await other.append(f"{number};")
+            await eventually(lambda: other.text.all_acknowledged)
             slowest = max(slowest, asyncio.get_running_loop().time() - started)
             number += 1
         return number
@@ -182,15 +184,15 @@ async def test_hundreds_of_bad_connections_hold_no_neighbour_up(
         good = protocol.update(TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]))
         for _ in range(4):
             frames = [choose.randbytes(choose.randrange(1, 50)), good[: choose.randrange(len(good))], b"\0\2\xff\xff"]
-            codes = await code_for(f"{server.url}/sync/{id}", *frames)
+            codes = await close_code_after(f"{server.url}/sync/{id}", *frames)
             assert codes == CloseCode.BAD_FRAME
 
-    async with Wire(server.url, id) as neighbour:
-        typing = asyncio.create_task(type_on(neighbour))
+    async with Wire(server.url, id) as other:
+        typing = asyncio.create_task(keep_typing(other))
         await asyncio.gather(*(attack() for _ in range(75)))
         done.set()
         number = await typing
-        assert neighbour.codes == []
+        assert other.codes == []
         await eventually(lambda: _content(rest, id, "".join(f"{n};" for n in range(number))))
     assert slowest < 2 * UNIT
     assert "Traceback" not in server.log()
@@ -200,14 +202,16 @@ async def _content(rest: httpx.AsyncClient, id: int, text: str) -> bool:
     return bool((await read(rest, id))["content"] == text)
 
 
-async def test_too_many_updates(shared_servers: list[ServerProcess], rest: httpx.AsyncClient) -> None:
+async def test_too_many_updates_close_the_connection(
+    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
+) -> None:
     id = await make(rest)
     text = Text()
     messages = [text.append("x") for _ in range(400)]
-    assert await code_for(f"{shared_servers[0].url}/sync/{id}", *messages) == CloseCode.TOO_MANY
+    assert await close_code_after(f"{shared_servers[0].url}/sync/{id}", *messages) == CloseCode.TOO_MANY
 
 
-async def test_content_follows_typing_and_rest_writes_are_live(
+async def test_typed_text_reaches_rest_and_rest_writes_reach_clients(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:
     id = await make(rest, "start\n")
@@ -218,7 +222,7 @@ async def test_content_follows_typing_and_rest_writes_are_live(
         base = await read(rest, id)
         assert base["version"] == 2
         await typists[1].append("more\n")
-        # Merged with what was typed since.
+        # Merged with the text that was typed since then.
         answer = await rest.patch(
             f"/notes/{id}/", json={"content": "START\ntyped\n"}, params={"base_version": base["version"]}
         )
@@ -243,7 +247,9 @@ async def test_content_follows_typing_and_rest_writes_are_live(
         assert {"create", "type", "update", "edit", "restore"} <= set(actions)
 
 
-async def test_awareness_ends_with_its_connection(shared_servers: list[ServerProcess], rest: httpx.AsyncClient) -> None:
+async def test_awareness_state_is_removed_at_disconnect(
+    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
+) -> None:
     id = await make(rest)
     async with Wire(shared_servers[0].url, id) as one, Wire(shared_servers[1].url, id) as two:
         await one.say(state_of(one.text.client, 1, '{"user":{"name":"Ada"}}'))
@@ -252,7 +258,7 @@ async def test_awareness_ends_with_its_connection(shared_servers: list[ServerPro
         await eventually(lambda: two.text.here == set())
 
 
-async def test_a_killed_and_a_restarted_server_lose_nothing(serve: Serve) -> None:
+async def test_typed_text_survives_a_killed_and_a_restarted_server(serve: Serve) -> None:
     servers = [serve(), serve()]
     async with AsyncExitStack() as stack:
         rest = await stack.enter_async_context(rest_client(servers[1].url))

@@ -1,4 +1,4 @@
-"""Unmodified Yjs clients, in Node.js and of pycrdt: they converge to one text, whatever fails."""
+"""Unmodified Yjs clients, in Node.js and of pycrdt: they converge to the same text despite failures."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Serve = Callable[..., ServerProcess]
 
 
 class Clients:
-    """The Node program with its clients."""
+    """The Node.js program that runs the clients."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._one = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def do(self, command: str, **more: Any) -> Any:
-        """Has a command carried out."""
+        """Run a command, and return its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        async with self._one:
+        async with self._lock:
             self._process.stdin.write(json.dumps({"command": command, **more}).encode() + b"\n")
             async with asyncio.timeout(20 * UNIT):
                 line = await self._process.stdout.readline()
@@ -68,8 +68,8 @@ async def node() -> AsyncIterator[Clients]:
 
 
 @pytest.fixture
-def private(tmp_path: Path) -> Iterator[EmbeddedServers]:
-    """An embedded pair of this test alone, to be broken."""
+def private_databases(tmp_path: Path) -> Iterator[EmbeddedServers]:
+    """Run embedded databases that a single test uses and kills."""
     servers = EmbeddedServers(tmp_path / "private")
     servers.start()
     yield servers
@@ -77,10 +77,12 @@ def private(tmp_path: Path) -> Iterator[EmbeddedServers]:
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_random_edits_while_everything_breaks(serve: Serve, private: EmbeddedServers, seed: int) -> None:
-    """The seed is in the test's name."""
+async def test_clients_converge_after_random_edits_and_failures(
+    serve: Serve, private_databases: EmbeddedServers, seed: int
+) -> None:
+    """The seed is a parameter, so that the name of a failed test reports it."""
     choose = random.Random(seed)
-    servers = [serve(mongo_url=private.mongo_url, redis_url=private.redis_url) for _ in range(2)]
+    servers = [serve(mongo_url=private_databases.mongo_url, redis_url=private_databases.redis_url) for _ in range(2)]
     words: list[str] = []
     async with node() as clients, rest_client(servers[1].url) as rest:
         assert (await rest.post("/notes/", json=note_in(content="start;"))).status_code == 201
@@ -110,7 +112,7 @@ async def test_random_edits_while_everything_breaks(serve: Serve, private: Embed
                 servers[0].kill()
                 servers[0].start()
             if number == 80:
-                process_on(private.redis_url).kill()
+                process_on(private_databases.redis_url).kill()
             if number == 110:
                 await clients.do("leave", client=2)
             if number == 140:
@@ -131,7 +133,7 @@ async def test_random_edits_while_everything_breaks(serve: Serve, private: Embed
             assert "Traceback" not in server.log()
 
 
-async def test_yjs_reads_what_is_handed_out_with_and_without_what_waits() -> None:
+async def test_yjs_applies_encoded_texts_with_and_without_pending_updates() -> None:
     async with node() as clients:
 
         async def applied(*updates: bytes) -> Any:
@@ -142,17 +144,17 @@ async def test_yjs_reads_what_is_handed_out_with_and_without_what_waits() -> Non
             shuffled = random.Random(seed).sample(updates, len(updates))
             half = TextDocument(shuffled[: len(updates) // 2])
             rest = shuffled[len(updates) // 2 :]
-            handed_out = half.since()
-            assert await applied(handed_out) == {"text": str(half), "waits": half.waits}, seed
+            encoded = half.since()
+            assert await applied(encoded) == {"text": str(half), "waits": half.waits}, seed
             assert await applied(*shuffled[: len(updates) // 2]) == {"text": str(half), "waits": half.waits}, seed
             whole = {"text": text, "waits": False}
-            assert await applied(handed_out, *rest) == await applied(TextDocument(shuffled).since()) == whole, seed
-            again = TextDocument([handed_out, *rest])
+            assert await applied(encoded, *rest) == await applied(TextDocument(shuffled).since()) == whole, seed
+            again = TextDocument([encoded, *rest])
             assert str(again) == text
 
 
 class Channel:
-    """A WebSocket as pycrdt's provider takes it."""
+    """Adapts a WebSocket to the channel interface of pycrdt's provider."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -176,7 +178,7 @@ class Channel:
         return message
 
 
-async def test_the_provider_of_pycrdt(server: ServerProcess) -> None:
+async def test_pycrdt_provider_syncs_in_both_directions(server: ServerProcess) -> None:
     async with rest_client(server.url) as rest:
         await rest.post("/notes/", json=note_in(content="text"))
         doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
@@ -190,10 +192,10 @@ async def test_the_provider_of_pycrdt(server: ServerProcess) -> None:
             await eventually(lambda: str(text) == "text more and more")
 
 
-class TestStockClientThatIsRefused:
-    """Its ``shouldReconnect`` is not set: it connects again after every close that it does not know."""
+class TestRefusedStockClient:
+    """``shouldReconnect`` is not set, so the client reconnects after every close code that it does not know."""
 
-    async def _states(self, clients: Clients, closes: int) -> Json:
+    async def _state_after(self, clients: Clients, closes: int) -> Json:
         async def closed() -> Json:
             (state,) = await clients.do("states")
             assert len(state["closes"]) >= closes
@@ -203,21 +205,21 @@ class TestStockClientThatIsRefused:
         state: Json = await eventually(closed, within=30)
         return state
 
-    async def test_client_of_a_missing_note_waits_longer_each_time(self, server: ServerProcess) -> None:
+    async def test_client_of_a_missing_note_backs_off(self, server: ServerProcess) -> None:
         url = server.url.replace("http", "ws") + "/sync"
         async with node() as clients:
             await clients.do("connect", urls=[url], note=999, options={})
-            state = await self._states(clients, 4)
+            state = await self._state_after(clients, 4)
         assert set(state["closes"]) == {1006}, "no WebSocket was opened"
         assert state["unsuccessful"] >= 4, "its backoff was not reset"
 
-    async def test_client_that_sends_what_is_refused_is_slowed_down(self, server: ServerProcess) -> None:
+    async def test_client_with_refused_updates_reconnects_slowly(self, server: ServerProcess) -> None:
         async with rest_client(server.url) as rest:
             await rest.post("/notes/", json=note_in())
         url = server.url.replace("http", "ws") + "/sync"
         async with node() as clients:
             await clients.do("connect", urls=[url], note=1, options={}, map=True)
-            state = await self._states(clients, 3)
+            state = await self._state_after(clients, 3)
         assert set(state["closes"]) == {4500}
         gaps = [after - before for before, after in pairwise(state["times"])]
-        assert min(gaps) >= 900, "milliseconds; without the delay of the close there are some 100"
+        assert min(gaps) >= 900, "milliseconds; about 100 without the delayed close"

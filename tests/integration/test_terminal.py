@@ -38,7 +38,7 @@ def _run(
     shell: str = "",
     **options: object,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``realtime`` in a process of its own, with redirections in the words of a shell."""
+    """Run ``realtime`` in a separate process. ``shell`` contains redirections in shell syntax."""
     command = [sys.executable, "-m", "realtime", *arguments]
     if shell:
         command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
@@ -52,9 +52,9 @@ def _run(
 
 
 @pytest.fixture
-def odd(tmp_path: Path) -> Path:
-    """A folder of files with odd names, odd dates and odd kinds."""
-    folder = tmp_path / "odd"
+def unusual_files(tmp_path: Path) -> Path:
+    """Create a folder of files with unusual names, dates and types."""
+    folder = tmp_path / "unusual"
     folder.mkdir()
     for name, text in ((b"caf\xe9.md", b"no heading"), ("Größe.md".encode(), b"no heading"), (b"old.md", b"# Old old")):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(text)
@@ -70,10 +70,12 @@ def odd(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("environment", [{}, ASCII, LATIN_1, {"PYTHONIOENCODING": "ascii"}], ids=str)
-def test_odd_files_are_imported_or_skipped(server: ServerProcess, odd: Path, environment: dict[str, str]) -> None:
-    ended = _run(["import", odd, "--url", server.url], environment)
+def test_unusual_files_are_imported_or_skipped_with_a_reason(
+    server: ServerProcess, unusual_files: Path, environment: dict[str, str]
+) -> None:
+    ended = _run(["import", unusual_files, "--url", server.url], environment)
     assert (ended.returncode, ended.stdout) == (0, b"5 notes imported\n"), ended.stderr
-    told = ended.stderr.decode(errors="replace")
+    report = ended.stderr.decode(errors="replace")
     for line in (
         "skipped  link.md: is a symbolic link",
         "skipped  link: is a symbolic link",
@@ -83,31 +85,33 @@ def test_odd_files_are_imported_or_skipped(server: ServerProcess, odd: Path, env
         ".md: its name is not in UTF-8 and was read as Windows-1252",
         "5 files skipped, 1 file changed",
     ):
-        assert line in told
-    assert len(told.splitlines()) == 7
+        assert line in report
+    assert len(report.splitlines()) == 7
 
 
-def test_odd_files_that_are_named_one_by_one(server: ServerProcess, odd: Path, tmp_path: Path) -> None:
+def test_unusual_files_named_as_arguments_are_imported_or_skipped(
+    server: ServerProcess, unusual_files: Path, tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "notes.zip", "w") as archive:
         archive.writestr("packed.md", "# Packed")
     (tmp_path / "broken.zip").write_bytes(b"no archive")
-    named: list[Argument] = [
-        odd / "missing.md",
-        odd / "pipe.md",
-        odd / "link.md",
-        os.fsencode(odd) + b"/pic\xff.png",
-        odd / "new.md",
+    arguments: list[Argument] = [
+        unusual_files / "missing.md",
+        unusual_files / "pipe.md",
+        unusual_files / "link.md",
+        os.fsencode(unusual_files) + b"/pic\xff.png",
+        unusual_files / "new.md",
     ]
-    ended = _run(["import", *named, tmp_path / "notes.zip", tmp_path / "broken.zip", "--url", server.url])
+    ended = _run(["import", *arguments, tmp_path / "notes.zip", tmp_path / "broken.zip", "--url", server.url])
     assert ended.stdout == b"3 notes imported\n", ended.stderr
-    told = ended.stderr.decode()
-    assert f"skipped  {odd / 'missing.md'}: no such file or folder" in told
-    assert "pic\u00ff.png: is neither a Markdown file (.md) nor a zip archive" in told
-    assert "skipped  broken.zip: the archive cannot be read: File is not a zip file" in told
-    assert "4 files skipped" in told
+    report = ended.stderr.decode()
+    assert f"skipped  {unusual_files / 'missing.md'}: no such file or folder" in report
+    assert "pic\u00ff.png: is neither a Markdown file (.md) nor a zip archive" in report
+    assert "skipped  broken.zip: the archive cannot be read: File is not a zip file" in report
+    assert "4 files skipped" in report
 
 
-def test_what_cannot_be_read_is_skipped(server: ServerProcess) -> None:
+def test_unreadable_files_and_folders_are_skipped(server: ServerProcess) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -115,7 +119,7 @@ def test_what_cannot_be_read_is_skipped(server: ServerProcess) -> None:
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_text("# Note")
         arguments = ["import", name, f"{name}/locked.md", "--url", server.url]
-        assert CliRunner().invoke(app, arguments).stdout == "4 notes imported\n"  # and all modules are imported
+        assert CliRunner().invoke(app, arguments).stdout == "4 notes imported\n"  # and imports all modules
         (folder / "locked.md").chmod(0)
         (folder / "closed").chmod(0)
         user = os.geteuid()
@@ -136,7 +140,9 @@ def test_what_cannot_be_read_is_skipped(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("environment", BROKEN_PROXIES, ids=str)
-def test_this_machine_needs_no_proxy(server: ServerProcess, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_export_and_import_on_localhost_ignore_proxy_settings(
+    server: ServerProcess, tmp_path: Path, environment: dict[str, str]
+) -> None:
     upper = {name.upper(): value for name, value in environment.items()}
     assert _run(["export", tmp_path / "a.zip", "--url", server.url], upper).returncode == 0
     (tmp_path / "a.md").write_text("# Note")
@@ -144,7 +150,7 @@ def test_this_machine_needs_no_proxy(server: ServerProcess, tmp_path: Path, envi
 
 
 @pytest.mark.parametrize("environment", BROKEN_PROXIES, ids=str)
-async def test_watch_of_this_machine_needs_no_proxy(server: ServerProcess, environment: dict[str, str]) -> None:
+async def test_watch_on_localhost_ignores_proxy_settings(server: ServerProcess, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
     with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE) as process:
         try:
@@ -156,7 +162,7 @@ async def test_watch_of_this_machine_needs_no_proxy(server: ServerProcess, envir
 
 @pytest.mark.parametrize("environment", BROKEN_PROXIES[:3], ids=str)
 @pytest.mark.parametrize("command", ["export", "import", "watch"])
-def test_broken_proxy_is_named(tmp_path: Path, command: str, environment: dict[str, str]) -> None:
+def test_invalid_proxy_setting_is_reported(tmp_path: Path, command: str, environment: dict[str, str]) -> None:
     if command == "watch" and "https_proxy" not in environment:
         environment = {"https_proxy": environment["all_proxy"]}
     (tmp_path / "a.md").write_text("# Note")
@@ -180,7 +186,7 @@ def test_broken_proxy_is_named(tmp_path: Path, command: str, environment: dict[s
     ],
 )
 @pytest.mark.parametrize("command", ["export", "import", "watch"])
-def test_bad_address_is_refused(tmp_path: Path, command: str, url: str) -> None:
+def test_invalid_address_is_reported(tmp_path: Path, command: str, url: str) -> None:
     (tmp_path / "a.md").write_text("# Note")
     target: Sequence[Argument] = {"export": [tmp_path / "a.zip"], "import": [tmp_path / "a.md"], "watch": []}[command]
     ended = _run([command, *target, "--url", url])
@@ -188,14 +194,14 @@ def test_bad_address_is_refused(tmp_path: Path, command: str, url: str) -> None:
     assert ended.stderr.startswith(b"realtime: ")
 
 
-def test_bad_token_is_refused(tmp_path: Path) -> None:
+def test_token_with_invalid_characters_is_refused(tmp_path: Path) -> None:
     for token in ("a\nb", "\u00e9"):
         ended = _run(["export", tmp_path / "a.zip"], {"REALTIME_TOKEN": token})
         assert (ended.returncode, ended.stdout) == (2, b"")
 
 
-class _Other(BaseHTTPRequestHandler):
-    """A server of another kind, which answers everything in the same way."""
+class _OtherServer(BaseHTTPRequestHandler):
+    """A server that is not realtime, and sends the same response to every request."""
 
     answer = b""
 
@@ -209,7 +215,7 @@ class _Other(BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize(
@@ -220,8 +226,8 @@ class _Other(BaseHTTPRequestHandler):
     ],
 )
 @pytest.mark.parametrize("command", ["export", "import"])
-def test_server_of_another_kind_is_named(tmp_path: Path, command: str, answer: bytes) -> None:
-    handler = type("Handler", (_Other,), {"answer": answer})
+def test_response_of_another_server_is_reported(tmp_path: Path, command: str, answer: bytes) -> None:
+    handler = type("Handler", (_OtherServer,), {"answer": answer})
     (tmp_path / "a.md").write_text("# Note")
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.handle_request)
@@ -246,13 +252,13 @@ def test_server_of_another_kind_is_named(tmp_path: Path, command: str, answer: b
     ],
     ids=str,
 )
-def test_terminal_with_few_characters(environment: dict[str, str], arguments: list[str]) -> None:
+def test_output_works_on_a_terminal_without_unicode(environment: dict[str, str], arguments: list[str]) -> None:
     ended = _run(arguments, environment)
     assert ended.returncode == (0 if "--help" in arguments else 1)
     assert ended.stdout + ended.stderr
 
 
-async def test_notes_on_a_terminal_with_few_characters(server: ServerProcess) -> None:
+async def test_watch_replaces_characters_that_the_terminal_cannot_print(server: ServerProcess) -> None:
     command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
     environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
@@ -267,7 +273,7 @@ async def test_notes_on_a_terminal_with_few_characters(server: ServerProcess) ->
 
 
 @pytest.mark.parametrize("shell", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
-def test_streams_may_be_closed(server: ServerProcess, tmp_path: Path, shell: str) -> None:
+def test_commands_work_with_closed_streams(server: ServerProcess, tmp_path: Path, shell: str) -> None:
     (tmp_path / "a.md").write_text("# Note")
     (tmp_path / "b.txt").write_text("text")
     assert _run(["import", tmp_path, "--url", server.url], shell=shell).returncode == 0
@@ -275,20 +281,20 @@ def test_streams_may_be_closed(server: ServerProcess, tmp_path: Path, shell: str
     assert _run(["no-command"], shell=shell).returncode == 2
 
 
-def test_input_may_be_closed(tmp_path: Path) -> None:
+def test_closed_input_is_reported_as_missing_password(tmp_path: Path) -> None:
     ended = _run(["user", "add", "ann", "--password-stdin", "--data", tmp_path / "data"], shell="<&-")
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert ended.stderr.startswith(b"realtime: password: ")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_output_may_be_full(server: ServerProcess, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="requires a device that is always full")
+def test_full_output_device_is_reported(server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Note")
     ended = _run(["import", tmp_path / "a.md", "--url", server.url], shell="> /dev/full")
     assert (ended.returncode, ended.stderr) == (1, b"realtime: [Errno 28] No space left on device\n")
 
 
-async def test_reader_may_leave(server: ServerProcess) -> None:
+async def test_watch_ends_when_its_output_is_closed(server: ServerProcess) -> None:
     command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -322,7 +328,9 @@ async def test_reader_may_leave(server: ServerProcess) -> None:
     ],
     ids=" ".join,
 )
-def test_folder_and_home_may_be_gone(server: ServerProcess, tmp_path: Path, arguments: list[str]) -> None:
+def test_deleted_working_directory_causes_no_traceback(
+    server: ServerProcess, tmp_path: Path, arguments: list[str]
+) -> None:
     (tmp_path / "gone").mkdir()
     command = f'cd "$1" && rmdir "$1" && shift && exec env -u HOME {sys.executable} -m realtime "$@"'
     environment = {"PATH": os.environ["PATH"], "REALTIME_URL": server.url, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -339,18 +347,18 @@ def test_folder_and_home_may_be_gone(server: ServerProcess, tmp_path: Path, argu
 
 @pytest.mark.parametrize("password", [b"p\xe4ssword of many letters", b"\xff" * 20, b""])
 @pytest.mark.parametrize("environment", [{}, ASCII], ids=str)
-def test_odd_password_is_refused(tmp_path: Path, password: bytes, environment: dict[str, str]) -> None:
+def test_invalid_or_missing_password_is_refused(tmp_path: Path, password: bytes, environment: dict[str, str]) -> None:
     command: list[Argument] = ["user", "add", "ann", "--password-stdin", "--data", tmp_path]
     ended = _run(command, environment, stdin=None, input=password + b"\n") if password else _run(command, environment)
     assert ended.returncode == 1
     assert ended.stderr.startswith(b"realtime: ")
 
 
-def test_text_cannot_control_the_terminal() -> None:
+def test_printable_replaces_control_characters() -> None:
     assert printable("a\x1b[31m\r\n\u202eb \udcff") == "a\ufffd[31m\ufffd\ufffd\ufffdb \ufffd"
 
 
-def test_stream_that_python_does_not_know_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_accepts_replaced_and_missing_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(sys, "stderr", None)

@@ -34,7 +34,7 @@ NOTES = [
     note_in("yes", "2026-01-01", content="\ufeff\u2028 🦜 \x01", tags=["no", "1.5", "- x", "#", "{a}"]),
     note_in("'quoted\" \\ : #", "tab\tand\nline", content="x" * 100_000),
 ]
-ODD = [
+UNUSUAL_TEXTS = [
     *(
         "yes",
         "null",
@@ -71,7 +71,7 @@ ODD = [
 
 @pytest.fixture
 def other(embedded: EmbeddedServers) -> Iterator[TestClient]:
-    """Another, empty server."""
+    """Run another server with an empty database."""
     settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="test-other")
     with TestClient(create_app(settings)) as client:
         yield client
@@ -124,7 +124,7 @@ def test_export_is_a_zip_of_markdown(client: TestClient) -> None:
     )
 
 
-def test_repeat_tells_the_ids_whatever_became_of_the_notes(client: TestClient) -> None:
+def test_repeated_import_returns_the_same_ids_after_deletions(client: TestClient) -> None:
     files = [(f"{name}.md", f"# Note {name}".encode()) for name in ("one", "two", "six")]
     first = _import(client, *files, Idempotency_Key="key").json()
     client.delete("/notes/1/")
@@ -135,17 +135,17 @@ def test_repeat_tells_the_ids_whatever_became_of_the_notes(client: TestClient) -
 
 
 @pytest.mark.parametrize("query", ["?keepids=true", "?keep_ids=true&keep_ids=false"])
-def test_misspelt_option_is_refused(client: TestClient, query: str) -> None:
+def test_unknown_or_repeated_import_option_is_refused(client: TestClient, query: str) -> None:
     answer = _import(client, ("a.md", b"# Note"), query=query)
     assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
     assert _state(client) == []
 
 
-def test_export_of_nothing(client: TestClient) -> None:
+def test_export_without_notes_is_an_empty_archive(client: TestClient) -> None:
     assert _files(client.get("/export").content) == {}
 
 
-def test_export_import_export_is_the_same(client: TestClient, other: TestClient) -> None:
+def test_export_of_imported_notes_is_the_same(client: TestClient, other: TestClient) -> None:
     for note in NOTES:
         client.post("/notes/", json=note)
     client.delete("/notes/1/")
@@ -166,8 +166,8 @@ def test_export_import_export_is_the_same(client: TestClient, other: TestClient)
     assert [_without_id(file) for file in files[4:]] == [_without_id(file) for file in files[:4]]
 
 
-def test_export_import_export_with_the_ids_is_byte_for_byte_the_same(client: TestClient, other: TestClient) -> None:
-    for number, text in enumerate(ODD):
+def test_export_after_import_with_kept_ids_is_identical(client: TestClient, other: TestClient) -> None:
+    for number, text in enumerate(UNUSUAL_TEXTS):
         client.post("/notes/", json=note_in(text, text, content=f"{text}\n{text}", tags=[text, f"{number}"]))
         if number % 7 == 0:
             client.delete(f"/notes/{number + 1}/")
@@ -183,7 +183,7 @@ def test_export_import_export_with_the_ids_is_byte_for_byte_the_same(client: Tes
     assert [_without_id(file) for file in second] == [_without_id(file) for file in _files(first).values()]
 
 
-def test_report_of_many_files_holds_little(client: TestClient) -> None:
+def test_report_of_many_skipped_files_uses_little_memory(client: TestClient) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("a.md", "# Note")
@@ -203,7 +203,7 @@ def test_report_of_many_files_holds_little(client: TestClient) -> None:
     assert answer["skipped"][-1]["file"].endswith("/19999.png")
 
 
-def test_long_names_are_cut_in_the_middle_of_the_report(client: TestClient) -> None:
+def test_long_file_names_are_shortened_in_the_report(client: TestClient) -> None:
     name = f"{'folder/' * 100}a.md"
     answer = _import(
         client, ("a.zip", _zip(good="# Good", **{name.removesuffix(".md"): "\x89PNG\0".encode("latin-1")}))
@@ -213,7 +213,7 @@ def test_long_names_are_cut_in_the_middle_of_the_report(client: TestClient) -> N
     assert remark["file"].endswith("folder/a.md")
 
 
-def test_imported_notes_have_a_history_and_are_on_the_feed(client: TestClient) -> None:
+def test_imported_note_has_a_revision_and_an_event(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         assert socket.receive_json()["type"] == "ready"
         _import(client, ("one.md", b"# A title\ntext"))
@@ -224,7 +224,7 @@ def test_imported_notes_have_a_history_and_are_on_the_feed(client: TestClient) -
     assert client.get("/notes/1/history/1/").json()["content"] == "# A title\ntext"
 
 
-def test_ids_are_new_or_kept(client: TestClient) -> None:
+def test_import_keeps_ids_only_on_request(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     export = _zip(a="---\nid: 7\n---\n# Seven", b="---\nid: 5\n---\n# Five!")
     assert _import(client, ("a.zip", export)).json()["ids"] == [2, 3]
@@ -233,7 +233,7 @@ def test_ids_are_new_or_kept(client: TestClient) -> None:
     assert client.post("/notes/", json=note_in()).json()["id"] == 8
 
 
-def test_large_ids_leave_room_for_more(client: TestClient) -> None:
+def test_create_after_an_import_with_a_large_id_succeeds(client: TestClient) -> None:
     large = 2**52 - 1
     for id in (2**31, large):
         file = ("a.md", f"---\nid: {id}\n---\n# Note".encode())
@@ -245,7 +245,7 @@ def test_large_ids_leave_room_for_more(client: TestClient) -> None:
     assert len(_files(client.get("/export").content)) == 3
 
 
-def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
+def test_import_with_used_ids_returns_409_and_writes_nothing(client: TestClient) -> None:
     for _ in range(3):
         client.post("/notes/", json=note_in())
     client.delete("/notes/2/")
@@ -259,7 +259,7 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matter", "reason"),
+    ("front_matter", "reason"),
     [
         ("", "id: missing or invalid; a new id was assigned"),
         ("id: 4", "id: another file has the same id 4; a new id was assigned"),
@@ -269,8 +269,12 @@ def test_taken_ids_are_named_and_nothing_is_written(client: TestClient) -> None:
         (f"id: {2**53}", f"id: is larger than {2**52 - 1}; a new id was assigned"),
     ],
 )
-def test_note_without_an_id_to_keep_has_the_next_one(client: TestClient, matter: str, reason: str) -> None:
-    files = {"a": "---\nid: 4\n---\n# First", "b": f"---\n{matter}\n---\n# Second", "c": "---\nid: 9\n---\n# Third"}
+def test_imported_file_without_a_valid_id_gets_the_next_id(client: TestClient, front_matter: str, reason: str) -> None:
+    files = {
+        "a": "---\nid: 4\n---\n# First",
+        "b": f"---\n{front_matter}\n---\n# Second",
+        "c": "---\nid: 9\n---\n# Third",
+    }
     file = ("a.zip", _zip(**files))
     answer = _import(client, file, query="?keep_ids=true", Idempotency_Key="key")
     assert answer.json() == {
@@ -283,21 +287,23 @@ def test_note_without_an_id_to_keep_has_the_next_one(client: TestClient, matter:
     assert [note["title"] for note in _state(client)] == ["First", "Third", "Second"]
 
 
-BAD: dict[str, list[tuple[str, bytes]]] = {
-    "no Markdown": [("a.txt", b"text")],
-    "no text": [("a.md", b"\x89PNG\r\n\x1a\n\0\0")],
+INVALID_FILES: dict[str, list[tuple[str, bytes]]] = {
+    "not Markdown": [("a.txt", b"text")],
+    "not text": [("a.md", b"\x89PNG\r\n\x1a\n\0\0")],
     "too large": [("a.md", b"x" * (2**22 + 2**18 + 1))],
     "text too large": [("a.md", b"x" * (2**20 + 1))],
     "broken zip": [("a.zip", b"PK\x03\x04" + b"\0" * 100)],
-    "no zip": [("a.zip", b"no zip at all")],
+    "not a zip": [("a.zip", b"no zip at all")],
     "empty zip": [("a.zip", b"PK\x05\x06" + b"\0" * 18)],
-    "leads out": [("a.zip", _zip(**{"..__x": "# Hello"}))],
-    "many": [(f"{number}.txt", b"text") for number in range(20)],
+    "outside path": [("a.zip", _zip(**{"..__x": "# Hello"}))],
+    "many files": [(f"{number}.txt", b"text") for number in range(20)],
 }
 
 
-@pytest.mark.parametrize("files", BAD.values(), ids=BAD)
-def test_refused_import_changes_nothing(client: TestClient, files: list[tuple[str, bytes]]) -> None:
+@pytest.mark.parametrize("files", INVALID_FILES.values(), ids=INVALID_FILES)
+def test_import_of_invalid_files_is_refused_and_changes_nothing(
+    client: TestClient, files: list[tuple[str, bytes]]
+) -> None:
     answer = _import(client, *files)
     assert answer.status_code == 422, answer.text
     detail = answer.json()["detail"]
@@ -307,8 +313,8 @@ def test_refused_import_changes_nothing(client: TestClient, files: list[tuple[st
     assert _state(client) == []
 
 
-@pytest.mark.parametrize("files", BAD.values(), ids=BAD)
-def test_what_cannot_be_imported_leaves_the_others_alone(client: TestClient, files: list[tuple[str, bytes]]) -> None:
+@pytest.mark.parametrize("files", INVALID_FILES.values(), ids=INVALID_FILES)
+def test_invalid_files_are_skipped_and_others_are_imported(client: TestClient, files: list[tuple[str, bytes]]) -> None:
     answer = _import(client, ("first.md", b"# First"), *files, ("last.zip", _zip(last="# Last"))).json()
     assert (answer["imported"], answer["ids"], answer["changed"]) == (2, [1, 2], [])
     assert len(answer["skipped"]) == len(files)
@@ -322,14 +328,14 @@ def test_file_without_a_name_is_refused(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"--x--"])
-def test_what_is_no_form_is_refused(client: TestClient, body: bytes) -> None:
+def test_body_that_is_not_a_form_is_refused(client: TestClient, body: bytes) -> None:
     for kind in ("application/json", "multipart/form-data", "multipart/form-data; boundary=x"):
         answer = client.post("/import", content=body, headers={"Content-Type": kind})
         assert answer.status_code in (400, 422), (kind, body)
         assert answer.json()["detail"]
 
 
-def test_import_has_a_limit_of_its_own(settings: Settings) -> None:
+def test_import_has_a_separate_body_limit(settings: Settings) -> None:
     small = settings.model_copy(update={"max_body": 1024, "max_import": 4096})
     with TestClient(create_app(small)) as client:
         assert _import(client, ("a.md", b"# Note\n" + b"x" * 2000)).status_code == 200
@@ -338,7 +344,7 @@ def test_import_has_a_limit_of_its_own(settings: Settings) -> None:
             assert (refused.status_code, refused.json()["detail"]) == (413, "The body must be at most 4096 bytes")
 
 
-def test_every_file_that_is_skipped_or_changed_is_named(client: TestClient) -> None:
+def test_import_report_lists_every_skipped_or_changed_file(client: TestClient) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in ("a.md", "image.png", "folder/", "__MACOSX/._a.md", "folder/B.MARKDOWN", "files/backup.zip"):
@@ -378,7 +384,7 @@ def test_every_file_that_is_skipped_or_changed_is_named(client: TestClient) -> N
         ("---\ntitle: A plan: and a colon\n---\nwords", "A plan: and a colon", [], None),
     ],
 )
-def test_front_matter_of_other_programs(
+def test_front_matter_of_other_programs_is_imported(
     client: TestClient, text: str, title: str, tags: list[str], created: str | None
 ) -> None:
     answer = _import(client, ("a.md", text.encode())).json()
@@ -392,7 +398,7 @@ def test_front_matter_of_other_programs(
 
 
 @pytest.mark.parametrize("name", ["._a.md", ".a.md", ".trash/a.md", "__MACOSX/a.md", "a.png"])
-def test_file_is_skipped_alone_as_in_an_archive(client: TestClient, name: str) -> None:
+def test_file_is_skipped_alone_or_in_an_archive(client: TestClient, name: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(name, "# Note")
@@ -401,7 +407,7 @@ def test_file_is_skipped_alone_as_in_an_archive(client: TestClient, name: str) -
         assert [remark["file"] for remark in skipped] == [name]
 
 
-def test_text_that_begins_like_an_archive_is_a_note(client: TestClient) -> None:
+def test_text_that_begins_like_an_archive_is_imported(client: TestClient) -> None:
     assert _import(client, ("a.md", b"PK is short for a name")).json()["imported"] == 1
 
 
@@ -418,7 +424,7 @@ def test_import_preserves_dates(client: TestClient) -> None:
     assert [note["id"] for note in client.get("/notes/?sort=created").json()] == [2, 1]
 
 
-def test_too_much_in_total_is_refused_before_anything_is_written(client: TestClient) -> None:
+def test_import_above_the_unpacked_size_limit_writes_nothing(client: TestClient) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(130):
@@ -429,7 +435,7 @@ def test_too_much_in_total_is_refused_before_anything_is_written(client: TestCli
     assert _state(client) == []
 
 
-def test_too_many_files_over_all_archives_are_refused(client: TestClient) -> None:
+def test_too_many_files_across_archives_are_refused(client: TestClient) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number in range(50_001):
@@ -441,7 +447,7 @@ def test_too_many_files_over_all_archives_are_refused(client: TestClient) -> Non
     assert _state(client) == []
 
 
-def test_progress_is_told(client: TestClient) -> None:
+def test_import_reports_its_progress_as_ndjson(client: TestClient) -> None:
     files = {f"n{number:02}": f"# Note {number}" for number in range(40)}
     answer = _import(client, ("a.zip", _zip(**files)), **NDJSON)
     assert answer.headers["Content-Type"] == "application/x-ndjson"
@@ -451,7 +457,7 @@ def test_progress_is_told(client: TestClient) -> None:
     assert [note["title"] for note in _state(client)] == [f"Note {number}" for number in range(40)]
 
 
-def test_refusal_has_its_status_when_progress_is_wanted(client: TestClient) -> None:
+def test_refused_import_with_progress_returns_an_error_status(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     taken = ("a.md", b"---\nid: 1\n---\n# Note")
     assert _import(client, taken, query="?keep_ids=true", **NDJSON).status_code == 409
@@ -459,10 +465,10 @@ def test_refusal_has_its_status_when_progress_is_wanted(client: TestClient) -> N
 
 
 @pytest.mark.parametrize("query", ["", "?keep_ids=true"])
-def test_repeat_makes_only_what_is_missing(client: TestClient, settings: Settings, query: str) -> None:
+def test_repeated_import_creates_only_missing_notes(client: TestClient, settings: Settings, query: str) -> None:
     file = ("a.zip", _zip(**{f"n{id}": f"---\nid: {id}\n---\n# Note {id}" for id in range(11, 16)}))
     first = _import(client, file, query=query, Idempotency_Key="key").json()
-    with MongoClient[Json](settings.mongo_url) as mongo:  # as if the server had died half way
+    with MongoClient[Json](settings.mongo_url) as mongo:  # as if the server had been killed halfway
         mongo[settings.database].notes.delete_many({"_id": {"$in": first["ids"][3:]}})
     second = _import(client, file, query=query, Idempotency_Key="key").json()
     assert second["imported"] == 5
@@ -472,7 +478,7 @@ def test_repeat_makes_only_what_is_missing(client: TestClient, settings: Setting
     assert (other.status_code, other.json()["detail"]) == (422, "This Idempotency-Key was used for another request")
 
 
-async def test_export_holds_little_whatever_the_number_of_notes(
+async def test_export_memory_does_not_grow_with_the_number_of_notes(
     serve: Callable[..., ServerProcess], settings: Settings
 ) -> None:
     server = serve()
@@ -481,7 +487,7 @@ async def test_export_holds_little_whatever_the_number_of_notes(
         httpx.post(f"{server.url}/notes/", json=note_in(content="words " * 10_000)).raise_for_status()
         note = notes.find_one() or {}
         peaks = []
-        for first, last, times in ((2, 300, 8), (300, 2000, 2)):  # each thread keeps some memory once it had it
+        for first, last, times in ((2, 300, 8), (300, 2000, 2)):  # each thread keeps some of the memory it used
             notes.insert_many([{**note, "_id": id} for id in range(first, last)])
             peaks.append(max(_peak(server) for _ in range(times)))
     assert peaks[1] - peaks[0] < 48 * 2**20  # of 102 MB
@@ -496,7 +502,7 @@ def _peak(server: ServerProcess) -> int:
     return peak
 
 
-def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> None:
+def test_import_and_export_commands_round_trip(server: ServerProcess, tmp_path: Path) -> None:
     run = CliRunner()
     at = ["--url", server.url]
     vault = tmp_path / "vault"
@@ -525,7 +531,7 @@ def test_command_line_there_and_back(server: ServerProcess, tmp_path: Path) -> N
     assert (again.exit_code, again.stdout) == (0, "3 notes imported\n"), again.output
 
 
-def test_command_line_keeps_what_is_there(server: ServerProcess, tmp_path: Path) -> None:
+def test_export_command_overwrites_files_only_on_request(server: ServerProcess, tmp_path: Path) -> None:
     run = CliRunner()
     at = ["--url", server.url]
     kept = tmp_path / "kept.zip"
@@ -539,7 +545,7 @@ def test_command_line_keeps_what_is_there(server: ServerProcess, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["import", "missing.zip"], "no such file"),
         (["import", "."], "no Markdown file"),
@@ -550,12 +556,12 @@ def test_command_line_keeps_what_is_there(server: ServerProcess, tmp_path: Path)
         (["export", "x.zip", "--url", "http://127.0.0.1:1"], "refused"),
     ],
 )
-def test_command_line_says_what_is_wrong(
+def test_import_and_export_commands_report_errors(
     shared_servers: list[ServerProcess],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if arguments[1] != ".":
@@ -563,11 +569,11 @@ def test_command_line_says_what_is_wrong(
         (tmp_path / "bad.md").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     refused = CliRunner().invoke(app, arguments, env={"REALTIME_URL": shared_servers[0].url})
     assert refused.exit_code == 1
-    assert told in refused.stderr.replace("\n", " ")
+    assert message in refused.stderr.replace("\n", " ")
     assert "Traceback" not in refused.output
 
 
-async def test_export_that_is_not_read_is_ended(serve: Callable[..., ServerProcess]) -> None:
+async def test_export_to_a_stalled_client_is_aborted(serve: Callable[..., ServerProcess]) -> None:
     server = serve(client_stall_seconds=1.0 * UNIT)
     async with rest_client(server.url) as rest:
         for _ in range(12):
@@ -580,7 +586,7 @@ async def test_export_that_is_not_read_is_ended(serve: Callable[..., ServerProce
         port = stuck.getsockname()[1]
 
         def ports() -> set[int]:
-            """The clients that the server has connections of."""
+            """Return the ports of the connected clients."""
             connections = psutil.Process(server.pid).net_connections("tcp4")
             return {one.raddr.port for one in connections if one.laddr.port == server.port and one.raddr}
 

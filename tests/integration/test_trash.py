@@ -27,14 +27,14 @@ SECRET = "xyzzy"
 
 @pytest.fixture(scope="module")
 def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """The database of the module, past the program."""
+    """Return the database of the module for direct access."""
     with MongoClient[Json](module_settings.mongo_url) as client:
         yield client[module_settings.database]
 
 
 @pytest.fixture(scope="module")
 def shared(module_settings: Settings) -> Iterator[TestClient]:
-    """One application for all tests that look only at notes of their own."""
+    """Run one application for the tests that use only notes they created."""
     with TestClient(create_app(module_settings)) as client:
         yield client
 
@@ -47,7 +47,7 @@ def _make(client: TestClient, *args: str, **more: Any) -> Json:
 
 
 def _trashed(client: TestClient, *args: str, **more: Any) -> Json:
-    """A note in the trash, at version 2."""
+    """Create a note in the trash, at version 2."""
     note = _make(client, *args, **more)
     assert client.delete(f"/notes/{note['id']}/").status_code == 200
     trashed: Json = client.get(f"/trash/{note['id']}/").json()
@@ -106,7 +106,7 @@ def test_deleted_note_is_in_the_trash(shared: TestClient) -> None:
     assert shared.get(f"/trash/{note['id']}").json() == answer.json()
 
 
-def test_trash_is_listed_from_the_last_deleted(client: TestClient) -> None:
+def test_trash_lists_the_last_deleted_note_first(client: TestClient) -> None:
     for _ in range(5):
         _make(client)
     for id in (3, 1, 5, 2):
@@ -119,7 +119,7 @@ def test_trash_is_listed_from_the_last_deleted(client: TestClient) -> None:
     assert _listed(client, "/trash?limit=3") == [1, 2, 5, 3]
 
 
-def test_pages_of_many_deleted_at_once(client: TestClient, settings: Settings) -> None:
+def test_trash_pages_are_stable_with_equal_deletion_dates(client: TestClient, settings: Settings) -> None:
     _trashed(client)
     with MongoClient[Json](settings.mongo_url) as mongo:
         notes = mongo[settings.database].notes
@@ -136,7 +136,7 @@ def test_pages_of_many_deleted_at_once(client: TestClient, settings: Settings) -
     assert _listed(client, answer.links["next"]["url"]) == in_order[50:60] + in_order[61:]
 
 
-def test_page_ends_early_when_its_texts_are_big(client: TestClient) -> None:
+def test_trash_page_ends_early_with_large_notes(client: TestClient) -> None:
     for _ in range(10):
         _trashed(client, content="x" * (MIB - 2000))
     sizes = [len(client.get("/trash/").json())]
@@ -144,7 +144,7 @@ def test_page_ends_early_when_its_texts_are_big(client: TestClient) -> None:
     assert _listed(client, "/trash/") == list(range(10, 0, -1))
 
 
-def test_restored_note_is_as_it_was(shared: TestClient) -> None:
+def test_restored_note_equals_the_deleted_note(shared: TestClient) -> None:
     note = _make(shared, "restored", content="plover text", tags=["restored"])
     path = f"/notes/{note['id']}/"
     shared.delete(path)
@@ -177,7 +177,7 @@ def test_trashed_note_is_in_no_other_list(shared: TestClient) -> None:
         assert (shared.get(gone).status_code, shared.get(gone).json()) == (404, NOT_FOUND), gone
 
 
-async def test_purged_note_is_gone_for_good(shared: TestClient, mongo: Database[Json]) -> None:
+async def test_purged_note_leaves_only_its_id_and_version(shared: TestClient, mongo: Database[Json]) -> None:
     note = _make(shared, f"{SECRET} title", f"{SECRET} words", content=f"{SECRET} text", tags=[SECRET])
     id, path = note["id"], f"/notes/{note['id']}/"
     shared.patch(path, json={"content": f"{SECRET} " * 200})
@@ -213,37 +213,35 @@ async def test_purged_note_is_gone_for_good(shared: TestClient, mongo: Database[
     assert mongo.notes.count_documents({"_id": id, "version": 4}) == 1
 
 
-async def test_purge_right_after_the_delete_leaves_no_history(shared: TestClient, mongo: Database[Json]) -> None:
+async def test_purge_directly_after_delete_leaves_no_history(shared: TestClient, mongo: Database[Json]) -> None:
     notes = [_trashed(shared, content=SECRET * 200)["id"] for _ in range(5)]
     for id in notes:
         _purge(shared, {"id": id})
-    await eventually(lambda: mongo.notes.count_documents({"dirty": True}) == 0)  # what is dirty is not archived yet
+    await eventually(lambda: mongo.notes.count_documents({"dirty": True}) == 0)  # dirty notes are not archived yet
     assert mongo.history.count_documents({"_id.note": {"$in": notes}}) == 0
 
 
-async def test_purge_while_the_history_is_archived_leaves_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_purge_during_archiving_leaves_no_history(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         store = app.state.services.store
         await store.prepare()
         await store.notes.create(note_in(content=SECRET, tags=[]), None)
         await store.notes.delete(1, None, None)
-        take = store.history.archive
+        archive = store.history.archive
 
-        async def take_late(notes: Any) -> Any:
-            monkeypatch.setattr(store.history, "archive", take)
+        async def archive_after_purge(notes: Any) -> Any:
+            monkeypatch.setattr(store.history, "archive", archive)
             await app.state.services.notes.purge(UNRESTRICTED, 1, None, None)
             await app.state.services.outbox.flush()
-            return await take(notes)
+            return await archive(notes)
 
-        monkeypatch.setattr(store.history, "archive", take_late)
+        monkeypatch.setattr(store.history, "archive", archive_after_purge)
         await store.archiver.archive({1})
         assert await store.history.read(1, 1) is None
 
 
-def test_id_of_a_purged_note_is_not_used_again(client: TestClient, settings: Settings) -> None:
+def test_id_of_a_purged_note_is_not_reused(client: TestClient, settings: Settings) -> None:
     _purge(client, _trashed(client))
     assert _make(client)["id"] == 2
     with MongoClient[Json](settings.mongo_url) as mongo:
@@ -252,7 +250,7 @@ def test_id_of_a_purged_note_is_not_used_again(client: TestClient, settings: Set
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_only_what_is_in_the_trash(shared: TestClient, write: Callable[..., Any]) -> None:
+def test_restore_and_purge_require_a_trashed_note(shared: TestClient, write: Callable[..., Any]) -> None:
     live = _make(shared)
     restored = _trashed(shared)
     _restore(shared, restored)
@@ -270,14 +268,14 @@ def test_only_what_is_in_the_trash(shared: TestClient, write: Callable[..., Any]
 
 
 @pytest.mark.parametrize("id", ["0", "-1", "abc", "9007199254740992", "1.0", "%00", "01"])
-def test_impossible_id(shared: TestClient, id: str) -> None:
+def test_invalid_trash_id_returns_422(shared: TestClient, id: str) -> None:
     answers = [shared.get(f"/trash/{id}/"), shared.post(f"/trash/{id}/restore"), shared.delete(f"/trash/{id}/")]
     for answer in answers:
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["path", "id"])
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_if_match(shared: TestClient, write: Callable[..., Any]) -> None:
+def test_restore_and_purge_check_if_match(shared: TestClient, write: Callable[..., Any]) -> None:
     note = _trashed(shared)
     current = {name: value for name, value in note.items() if name != "deleted_date"}
     for tags in ('"v1"', '"v3"', 'W/"v2"', '""'):
@@ -290,7 +288,9 @@ def test_if_match(shared: TestClient, write: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_repeat_gets_the_same_answer_and_changes_nothing(shared: TestClient, write: Callable[..., Any]) -> None:
+def test_repeated_write_returns_the_same_response_and_changes_nothing(
+    shared: TestClient, write: Callable[..., Any]
+) -> None:
     note, other = _trashed(shared), _trashed(shared)
     key = f"repeat-{write.__name__}"
     first = write(shared, note, Idempotency_Key=key)
@@ -304,7 +304,7 @@ def test_repeat_gets_the_same_answer_and_changes_nothing(shared: TestClient, wri
     assert reused.status_code == 422
     assert shared.get(f"/trash/{other['id']}/").json() == other
     written = _restore(shared, other).json()
-    assert [event["note"] for event in _feed(shared, cursor)] == [written]  # the repeats told nothing
+    assert [event["note"] for event in _feed(shared, cursor)] == [written]  # the repeats published no event
 
 
 def test_repeated_restore_does_not_undo_a_later_delete(shared: TestClient) -> None:
@@ -315,7 +315,7 @@ def test_repeated_restore_does_not_undo_a_later_delete(shared: TestClient) -> No
     assert shared.get(f"/trash/{note['id']}/").json()["version"] == 4
 
 
-def test_refused_write_frees_its_key(shared: TestClient) -> None:
+def test_refused_write_releases_its_idempotency_key(shared: TestClient) -> None:
     note = _make(shared)
     assert _purge(shared, note, Idempotency_Key="freed").status_code == 404
     shared.delete(f"/notes/{note['id']}/")
@@ -323,7 +323,7 @@ def test_refused_write_frees_its_key(shared: TestClient) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_repeat_is_known_without_its_answer(
+def test_repeated_write_is_recognized_without_its_stored_response(
     shared: TestClient, mongo: Database[Json], write: Callable[..., Any]
 ) -> None:
     note = _trashed(shared)
@@ -355,12 +355,12 @@ DATE = 1_767_268_800_000
         (f"after={encode_page_token('trash', DATE)}", "after"),
     ],
 )
-def test_refused_query(shared: TestClient, query: str, field: str) -> None:
+def test_invalid_trash_query_returns_422(shared: TestClient, query: str, field: str) -> None:
     answer = shared.get(f"/trash/?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][:2] == ["query", field]
 
 
 @pytest.mark.parametrize("place", [(0, 0), (MAX_ID, MAX_ID), (-1, 1), (1.5, 1), (DATE, 0)])
-def test_any_moment_can_be_gone_on_from(shared: TestClient, place: tuple[float, int]) -> None:
+def test_page_token_with_any_date_is_accepted(shared: TestClient, place: tuple[float, int]) -> None:
     assert shared.get(f"/trash/?after={encode_page_token('trash', *place)}").status_code == 200

@@ -1,7 +1,8 @@
 """The tests of the FastAPI tutorial on which the notes are based, against the real server.
 
-The tutorial replaces its database by functions; here the notes are created first. Only the fields that the tutorial
-knows are compared. Bodies are sent without a Content-Type, like by the client of the tutorial.
+The tutorial replaces its database with functions; these tests create the notes first. Only the fields of the tutorial
+are compared. Like the client of the tutorial, the tests send bodies without a Content-Type. The names are those of the
+tutorial.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def make(client: TestClient, *notes: Json) -> None:
         assert client.post("/notes/", content=json.dumps(note)).status_code == 201
 
 
-def known(note: Json) -> Json:
+def known_fields(note: Json) -> Json:
     return {name: note[name] for name in ("id", "title", "description")}
 
 
@@ -36,7 +37,7 @@ def test_ping(client: TestClient) -> None:
 def test_create_note(client: TestClient) -> None:
     answer = client.post("/notes/", content=json.dumps(FIRST))
     assert answer.status_code == 201
-    assert known(answer.json()) == {"id": 1, **FIRST}
+    assert known_fields(answer.json()) == {"id": 1, **FIRST}
 
 
 def test_create_note_invalid_json(client: TestClient) -> None:
@@ -48,7 +49,7 @@ def test_read_note(client: TestClient) -> None:
     make(client, FIRST)
     answer = client.get("/notes/1")
     assert answer.status_code == 200
-    assert known(answer.json()) == {"id": 1, **FIRST}
+    assert known_fields(answer.json()) == {"id": 1, **FIRST}
 
 
 def test_read_note_incorrect_id(client: TestClient) -> None:
@@ -62,14 +63,14 @@ def test_read_all_notes(client: TestClient) -> None:
     make(client, FIRST, SECOND)
     answer = client.get("/notes/")
     assert answer.status_code == 200
-    assert list(map(known, answer.json())) == [{"id": 1, **FIRST}, {"id": 2, **SECOND}]
+    assert list(map(known_fields, answer.json())) == [{"id": 1, **FIRST}, {"id": 2, **SECOND}]
 
 
 def test_update_note(client: TestClient) -> None:
     make(client, FIRST)
     answer = client.put("/notes/1/", content=json.dumps({**SECOND, "id": 1}))
     assert answer.status_code == 200
-    assert known(answer.json()) == {"id": 1, **SECOND}
+    assert known_fields(answer.json()) == {"id": 1, **SECOND}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_remove_note(client: TestClient) -> None:
     make(client, FIRST)
     answer = client.delete("/notes/1/")
     assert answer.status_code == 200
-    assert known(answer.json()) == {"id": 1, **FIRST}
+    assert known_fields(answer.json()) == {"id": 1, **FIRST}
 
 
 def test_remove_note_incorrect_id(client: TestClient) -> None:
@@ -101,8 +102,8 @@ def test_remove_note_incorrect_id(client: TestClient) -> None:
     assert client.delete("/notes/0/").status_code == 422
 
 
-class TestNoteSentBackAsItWasRead:
-    """The most natural program: read a note, change a field, and send it back."""
+class TestReadModifyWrite:
+    """The simplest client: it reads a note, changes a field, and sends the note back."""
 
     @pytest.fixture
     def note(self, client: TestClient) -> Json:
@@ -110,7 +111,7 @@ class TestNoteSentBackAsItWasRead:
         note: Json = client.get("/notes/1/").json()
         return note
 
-    def test_put_changes_just_the_field(self, client: TestClient, note: Json) -> None:
+    def test_put_changes_only_the_given_field(self, client: TestClient, note: Json) -> None:
         answer = client.put("/notes/1/", json={**note, "title": "changed"})
         assert answer.status_code == 200
         assert answer.json() == {
@@ -120,23 +121,23 @@ class TestNoteSentBackAsItWasRead:
             "updated_date": answer.json()["updated_date"],
         }
 
-    def test_patch_changes_just_the_field(self, client: TestClient, note: Json) -> None:
+    def test_patch_changes_only_the_given_field(self, client: TestClient, note: Json) -> None:
         answer = client.patch("/notes/1/?base_version=1", json={**note, "content": "bread\n"})
         assert (answer.status_code, answer.json()["content"], answer.json()["version"]) == (200, "bread\n", 2)
-        again = client.patch("/notes/1/", json={**answer.json(), "tags": []})  # with `merged`, as it was answered
+        again = client.patch("/notes/1/", json={**answer.json(), "tags": []})  # includes `merged` from the response
         assert (again.status_code, again.json()["tags"]) == (200, [])
 
-    def test_patch_with_nothing_else_changes_nothing(self, client: TestClient, note: Json) -> None:
+    def test_patch_of_only_read_only_fields_changes_nothing(self, client: TestClient, note: Json) -> None:
         read_only = {name: note[name] for name in ("id", "version", "created_date", "updated_date")}
         answer = client.patch("/notes/1/?base_version=1", json=read_only)
         assert (answer.status_code, answer.json()) == (200, note)
 
-    def test_post_makes_another_note_of_it(self, client: TestClient, note: Json) -> None:
+    def test_post_creates_a_copy_with_a_new_id(self, client: TestClient, note: Json) -> None:
         answer = client.post("/notes/", json=note)
         assert (answer.status_code, answer.json()["id"], answer.json()["version"]) == (201, 2, 1)
         assert answer.json()["created_date"] > note["created_date"]
 
-    def test_items_of_all_lists_can_be_sent_back(self, client: TestClient, note: Json) -> None:
+    def test_items_of_all_lists_can_be_posted(self, client: TestClient, note: Json) -> None:
         make(client, SECOND)
         client.delete("/notes/2/")
         listed: list[Json] = [
@@ -150,7 +151,7 @@ class TestNoteSentBackAsItWasRead:
 
     @pytest.mark.parametrize("method", ["PUT", "PATCH"])
     @pytest.mark.parametrize("id", [2, 0, "1", 1.5, True, [1]])
-    def test_note_with_another_id_than_the_path_is_refused(
+    def test_body_with_another_id_than_the_path_is_refused(
         self, client: TestClient, note: Json, method: str, id: Any
     ) -> None:
         answer = client.request(method, "/notes/1/", json={**note, "title": "changed", "id": id})
@@ -160,7 +161,7 @@ class TestNoteSentBackAsItWasRead:
         assert client.get("/notes/1/").json() == note
 
     @pytest.mark.parametrize("field", ["author", "Version", "createdDate", "_id", "ids"])
-    def test_unknown_field_is_still_refused(self, client: TestClient, note: Json, field: str) -> None:
+    def test_unknown_field_is_refused(self, client: TestClient, note: Json, field: str) -> None:
         for method, path in (("PUT", "/notes/1/"), ("PATCH", "/notes/1/"), ("POST", "/notes/")):
             answer = client.request(method, path, json={**note, field: 1})
             assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", field])

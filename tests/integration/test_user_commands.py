@@ -20,14 +20,14 @@ User = Callable[..., Result]
 
 
 def user(*arguments: str, given: str = "", **environment: str) -> Result:
-    """Runs ``realtime user`` in this process."""
+    """Run ``realtime user`` in this process."""
     quick = {"COLUMNS": "120", "NO_COLOR": "1", "REALTIME_PASSWORD_MEMORY": "8", **environment}
     return CliRunner().invoke(app, ["user", *arguments], given, quick)
 
 
 @pytest.fixture
 def administer(settings: Settings) -> User:
-    """``realtime user`` on the database of the test."""
+    """Return a function that runs ``realtime user`` on the database of the test."""
     place = {"REALTIME_MONGO_URL": settings.mongo_url or "", "REALTIME_DATABASE": settings.database}
     return lambda *arguments, given="": user(*arguments, given=given, **place)
 
@@ -53,7 +53,7 @@ def test_users_are_added_and_listed(administer: User) -> None:
         (["disable", "bob"], "", "User not found"),
     ],
 )
-def test_refusals_are_one_line(administer: User, arguments: list[str], given: str, said: str) -> None:
+def test_refused_command_prints_one_line(administer: User, arguments: list[str], given: str, said: str) -> None:
     administer("add", "ann", "--password-stdin", given=PASSWORD)
     ended = administer(*arguments, given=given)
     assert (ended.exit_code, ended.stdout) == (1, "")
@@ -62,7 +62,7 @@ def test_refusals_are_one_line(administer: User, arguments: list[str], given: st
     assert ended.stderr.count("\n") == 1
 
 
-def test_reset_ends_everything(settings: Settings, administer: User) -> None:
+def test_reset_ends_sessions_and_tokens(settings: Settings, administer: User) -> None:
     with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
         ann = Browser(host).sign_up()
         token = ann.token()["token"]
@@ -90,7 +90,7 @@ def test_reset_keeps_api_tokens_on_request(settings: Settings, administer: User)
         assert Browser(host).get("/auth/me", headers=token).status_code == 200
 
 
-def test_roles_and_accounts_are_changed(administer: User) -> None:
+def test_roles_are_changed_and_accounts_are_deleted(administer: User) -> None:
     for name in ("ann", "bob"):
         administer("add", name, "--password-stdin", given=PASSWORD)
     assert administer("demote", "ann").stderr.startswith("realtime: ann is the last administrator")
@@ -116,7 +116,7 @@ def test_roles_and_accounts_are_changed(administer: User) -> None:
     assert "This name is already taken" in administer("add", "ann", "--password-stdin", given=PASSWORD).stderr
 
 
-def test_notes_of_a_deleted_account_are_settled_by_the_server(settings: Settings, administer: User) -> None:
+def test_server_transfers_the_notes_of_a_deleted_account(settings: Settings, administer: User) -> None:
     with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
         root, ann = Browser(host).sign_up(), Browser(host).sign_up()
         note = ann.post("/notes/", json=note_in()).json()["id"]
@@ -137,12 +137,12 @@ def test_invites_are_listed_and_revoked(settings: Settings, administer: User) ->
         assert root.get("/invites").json() == []
 
 
-def test_on_a_data_folder_whose_servers_run(embedded: EmbeddedServers, settings: Settings) -> None:
-    place = ["--data", str(embedded._folder), "--database", settings.database]
+def test_add_uses_the_running_servers_of_a_data_folder(embedded: EmbeddedServers, settings: Settings) -> None:
+    place = ["--data", str(embedded.folder), "--database", settings.database]
     added = user("add", "ann", "--password-stdin", *place, given=PASSWORD)
     assert (added.stdout, added.stderr) == ("ann was added as an administrator\n", "")
 
 
-def test_on_a_data_folder_whose_servers_do_not_run(tmp_path: Path) -> None:
+def test_add_starts_the_stopped_servers_of_a_data_folder(tmp_path: Path) -> None:
     added = user("add", "ann", "--password-stdin", "--data", str(tmp_path), given=PASSWORD)
     assert (added.stdout, added.stderr) == ("ann was added as an administrator\n", "")

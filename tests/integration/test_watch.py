@@ -21,7 +21,7 @@ Serve = Callable[..., ServerProcess]
 
 
 class Watch:
-    """A running ``realtime watch``, and what it has printed."""
+    """A running ``realtime watch`` and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Any, errors: Any) -> None:
         self._process = process
@@ -44,14 +44,14 @@ class Watch:
         return os.pread(self._errors.fileno(), 2**22, 0).decode()
 
     def interrupt(self) -> int:
-        """Ctrl-C; returns the exit code."""
+        """Send Ctrl-C, and return the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(5 * UNIT)
 
 
 @contextlib.asynccontextmanager
 async def watching(server: ServerProcess, *options: str) -> AsyncIterator[Watch]:
-    """Watches a server and waits until it is connected."""
+    """Watch a server, and wait until the command is connected."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-m", "realtime", "watch", "--url", server.url, *options]
         with subprocess.Popen(command, stdout=output, stderr=errors) as process:
@@ -63,7 +63,7 @@ async def watching(server: ServerProcess, *options: str) -> AsyncIterator[Watch]
                 process.kill()
 
 
-async def test_prints_a_line_for_each_change_and_stops_quietly(server: ServerProcess) -> None:
+async def test_watch_prints_a_line_per_change_and_stops_quietly(server: ServerProcess) -> None:
     async with watching(server) as watch, rest_client(server.url) as rest:
         await rest.post("/notes/", json=note_in("[red]milk[/]", ":bug: 'x'"))
         await rest.put("/notes/1/", json=note_in("milk", "two"))
@@ -78,7 +78,7 @@ async def test_prints_a_line_for_each_change_and_stops_quietly(server: ServerPro
         assert watch.errors == ""
 
 
-async def test_resumes_by_itself_and_misses_nothing(serve: Serve) -> None:
+async def test_watch_resumes_after_a_restart_without_missing_events(serve: Serve) -> None:
     server, other = serve(), serve()
     async with watching(server, "--json") as watch, rest_client(other.url) as rest:
         strange = note_in("[b]:smile:", "\x1b[2J\u009b2J\u2028\t", content="line\n" * 99)
@@ -96,7 +96,7 @@ async def test_resumes_by_itself_and_misses_nothing(serve: Serve) -> None:
         assert watch.interrupt() == 0
 
 
-async def test_since_brings_what_happened_after_it(server: ServerProcess) -> None:
+async def test_watch_since_a_cursor_prints_the_later_events(server: ServerProcess) -> None:
     async with rest_client(server.url) as rest:
         before = (await rest.get("/changes")).json()["cursor"]
         await rest.post("/notes/", json=note_in("first"))
@@ -107,10 +107,10 @@ async def test_since_brings_what_happened_after_it(server: ServerProcess) -> Non
         assert watch.frames[0]["note"]["title"] == "second"
     async with watching(server, "--since", "other:1") as watch:
         assert [line.split()[0] for line in watch.lines] == ["reset", "ready"]
-    _check_it_ends_with_its_reader(server, cursor)
+    _check_watch_ends_when_its_output_is_closed(server, cursor)
 
 
-def _check_it_ends_with_its_reader(server: ServerProcess, since: str) -> None:
+def _check_watch_ends_when_its_output_is_closed(server: ServerProcess, since: str) -> None:
     """As in ``realtime watch | head -1``."""
     command = [sys.executable, "-m", "realtime", "watch", "--url", server.url, "--since", since]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -139,12 +139,12 @@ def _check_it_ends_with_its_reader(server: ServerProcess, since: str) -> None:
         ("http://notes.test", "&notes=1", "ws://notes.test/ws?since=%26notes%3D1"),
     ],
 )
-def test_feed_url(url: str, since: str | None, feed: str) -> None:
+def test_feed_url_accepts_all_forms_of_addresses(url: str, since: str | None, feed: str) -> None:
     assert feed_url(url, since) == feed
 
 
 @pytest.mark.parametrize("url", ["", "http://", "ftp://notes.test", "http://[::1", "http://a:port", "http://a:70000"])
-def test_feed_url_refuses_what_is_no_address(url: str) -> None:
+def test_feed_url_refuses_invalid_addresses(url: str) -> None:
     with pytest.raises(ConnectionRefused, match="is not the address of a server"):
         feed_url(url, None)
 
@@ -168,15 +168,15 @@ NOTE = {"title": "milk", "description": "two bottles"}
         ({}, None),
     ],
 )
-def test_describe(frame: dict[str, Any], line: str | None) -> None:
+def test_describe_formats_each_type_of_frame(frame: dict[str, Any], line: str | None) -> None:
     assert describe(frame) == line
 
 
-def test_describe_tells_what_to_do_after_a_reset() -> None:
+def test_describe_suggests_fetching_all_notes_after_a_reset() -> None:
     assert "GET /notes/" in (describe({"type": "reset", "cursor": "abc:7"}) or "")
 
 
-def test_describe_keeps_a_note_from_driving_the_terminal() -> None:
+def test_describe_removes_control_characters() -> None:
     note = {"title": "one\ntwo\r\x1b[2J", "description": "\u009b31m\u202eback\u2028"}
     line = describe({"type": "note.created", "id": 1, "version": 1, "note": note})
     assert line is not None

@@ -26,14 +26,14 @@ JAVASCRIPT_BUDGET = 250 * 1024
 @pytest.mark.parametrize(
     "path", ["/", "/n/12", "/n/12/history", "/new/abc", "/deleted", "/account", "/people", "/invite"]
 )
-def test_deep_links_are_the_page(client: TestClient, path: str) -> None:
+def test_deep_link_returns_the_page(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert answer.headers["Cache-Control"] == "no-cache"
     assert '<div id="app">' in answer.text
 
 
-def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient) -> None:
+def test_content_security_policy_forbids_inline_and_foreign_sources(client: TestClient) -> None:
     first, second = client.get("/"), client.get("/")
     policy = first.headers["Content-Security-Policy"]
     assert "unsafe" not in policy
@@ -60,14 +60,14 @@ def test_policy_allows_nothing_inline_and_nothing_foreign(client: TestClient) ->
         ("evil,script-src", "'self'"),
     ],
 )
-def test_images_are_those_of_notes_and_the_icon(settings: Settings, host: str, images: str) -> None:
+def test_image_policy_allows_only_note_files_and_the_icon(settings: Settings, host: str, images: str) -> None:
     with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
         for path in ("/", "/docs"):
             policy = client.get(path, headers={"Host": host}).headers["Content-Security-Policy"]
-            assert re.search(r"img-src ([^;]*?)( data:)?;", policy)[1] == images  # type: ignore[index]  # it is there
+            assert re.search(r"img-src ([^;]*?)( data:)?;", policy)[1] == images  # type: ignore[index]  # it exists
 
 
-def test_images_below_a_path_and_behind_a_proxy(settings: Settings) -> None:
+def test_image_policy_uses_the_root_path_and_forwarded_host(settings: Settings) -> None:
     changes = {"allow_public": True, "root_path": "/notes", "proxies": "*"}
     with TestClient(create_app(settings.model_copy(update=changes))) as client:
         policy = client.get("/notes/n/1", headers={"X-Forwarded-Host": "notes.example"}).headers[
@@ -76,26 +76,26 @@ def test_images_below_a_path_and_behind_a_proxy(settings: Settings) -> None:
     assert "img-src notes.example:*/notes/icon.svg notes.example:*/notes/files/;" in policy
 
 
-def test_pages_ask_for_no_devices(client: TestClient) -> None:
+def test_permissions_policy_disables_devices(client: TestClient) -> None:
     for path in ("/", "/n/1", "/docs", "/redoc", "/icon.svg"):
         assert "camera=()" in client.get(path).headers["Permissions-Policy"]
 
 
-def test_page_names_no_other_place(client: TestClient) -> None:
+def test_page_has_no_foreign_urls_and_no_inline_code(client: TestClient) -> None:
     text = client.get("/").text
     assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
     assert "<style" not in text
     assert not re.search(r"<script(?![^>]*src=)", text)
 
 
-def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
+def test_assets_are_immutable_and_compressed(client: TestClient) -> None:
     paths = re.findall(r'"(/assets/[^"]+)"', client.get("/").text)
     assert {path.rpartition(".")[2] for path in paths} == {"js", "css"}
     for path in paths:
         assert re.search(r"-[\w-]{8}\.", path)
         plain = client.get(path, headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers
-        if len(plain.content) < 1024:  # not worth it
+        if len(plain.content) < 1024:  # too small to be compressed
             continue
         for encoding in ("br", "gzip"):
             packed = client.get(path, headers={"Accept-Encoding": f"{encoding};q=1.0"})
@@ -109,13 +109,13 @@ def test_assets_are_kept_for_ever_and_come_packed(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["gzip;q=0, br;q=0", "identity", "", "zstd", "GZIPPED"])
-def test_assets_come_plain_to_who_takes_nothing_else(client: TestClient, accepted: str) -> None:
+def test_assets_are_uncompressed_without_an_accepted_encoding(client: TestClient, accepted: str) -> None:
     (path, *_) = re.findall(r'"(/assets/[^"]+js)"', client.get("/").text)
     assert "content-encoding" not in client.get(path, headers={"Accept-Encoding": accepted}).headers
 
 
 def _scripts(text: str) -> set[str]:
-    """All scripts that a text names, and those that these name."""
+    """Return all scripts that a text references, directly or through other scripts."""
     found: set[str] = set()
     while new := set(re.findall(r"[\w-]+-[\w-]{8}\.js(?![\w.])", text)) - found:
         found |= new
@@ -123,9 +123,9 @@ def _scripts(text: str) -> set[str]:
     return found
 
 
-def test_javascript_keeps_its_budget() -> None:
+def test_javascript_size_is_within_its_budget() -> None:
     scripts = _scripts((STATIC / "index.html").read_text())
-    # Nothing of the reference; the bundler may put its own runtime into a file.
+    # No scripts of the API reference. The bundler may write its runtime to a separate file.
     assert {name.partition("-")[0] for name in scripts} - {"rolldown"} == {
         "index",
         "editor",
@@ -136,7 +136,7 @@ def test_javascript_keeps_its_budget() -> None:
     assert packed < JAVASCRIPT_BUDGET
 
 
-def test_lock_file_names_no_place_and_trusts_no_one() -> None:
+def test_lock_file_has_no_urls_and_only_sha512_hashes() -> None:
     packages = json.loads((FRONTEND / "package-lock.json").read_text())["packages"]
     installed = {name: package for name, package in packages.items() if name}
     assert len(installed) > 50
@@ -149,9 +149,9 @@ def test_stale_types_are_refused() -> None:
     assert _check_types(schema) == (0, "")
     changed = json.loads(schema)
     del changed["$defs"]["Note"]["properties"]["version"]
-    code, told = _check_types(json.dumps(changed).encode())
+    code, errors = _check_types(json.dumps(changed).encode())
     assert code == 1
-    assert "stale: run make types" in told
+    assert "stale: run make types" in errors
 
 
 def _check_types(schema: bytes) -> tuple[int, str]:
@@ -160,7 +160,7 @@ def _check_types(schema: bytes) -> tuple[int, str]:
     return ended.returncode, ended.stderr.decode()
 
 
-def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) -> None:
+def test_wheel_contains_the_page_and_sdist_its_sources(tmp_path: Path) -> None:
     # Without the hook, which would rebuild the page during other tests: the existing build is packed.
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", tmp_path],
@@ -177,7 +177,7 @@ def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) ->
     assert {f"realtime/static/{path.relative_to(STATIC)}" for path in built} <= packed
     licences = "".join(path.read_text() for path in built if path.parent.name == "licences")
     assert all(f"## {name} - " in licences for name in ("yjs", "preact", "redoc", "swagger-ui-dist"))
-    # Of what those two were bundled with, and the notice that goes with the second.
+    # Packages that the last two contain, and the notice that the last one requires.
     assert all(words in licences for words in ("perfect-scrollbar", "Recursive object extending", "SmartBear"))
 
     (sdist,) = tmp_path.glob("*.tar.gz")
@@ -192,9 +192,9 @@ def test_page_is_in_the_wheel_and_can_be_built_from_the_sdist(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "path", ["/assets/", "/assets/missing.js", "/assets/../index.html", "/assets/%2e%2e/index.html", "/n/", "/new/"]
 )
-def test_what_is_not_there(client: TestClient, path: str) -> None:
+def test_unknown_page_path_returns_404(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_icon(client: TestClient) -> None:
+def test_icon_is_served_as_svg(client: TestClient) -> None:
     assert client.get("/icon.svg").headers["Content-Type"] == "image/svg+xml"

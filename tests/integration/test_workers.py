@@ -27,7 +27,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 @contextlib.asynccontextmanager
 async def clients_on_both(server: ServerProcess) -> AsyncIterator[list[Replica]]:
-    """Clients of the feed until each worker has at least one; the kernel decides who gets a connection."""
+    """Connect clients until each worker has at least one. The kernel assigns connections to workers."""
     async with contextlib.AsyncExitStack() as stack:
         replicas: list[Replica] = []
 
@@ -42,13 +42,13 @@ async def clients_on_both(server: ServerProcess) -> AsyncIterator[list[Replica]]
 
 
 async def gauge(server: ServerProcess, name: str) -> float:
-    """The value of a metric."""
+    """Return the value of a metric."""
     async with rest_client(server.url) as rest:
         lines = (await rest.get("/metrics")).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-async def test_killed_worker_is_replaced_and_service_goes_on(server: ServerProcess) -> None:
+async def test_killed_worker_is_replaced_without_losing_events(server: ServerProcess) -> None:
     async with clients_on_both(server) as replicas:
         for number in range(10):
             async with rest_client(server.url) as rest:
@@ -90,7 +90,7 @@ async def test_ctrl_c_drains_all_workers(server: ServerProcess) -> None:
     assert "Traceback" not in server.log()
 
 
-async def test_killed_parent_takes_its_workers_and_embedded_servers_along(tmp_path: Path) -> None:
+async def test_workers_and_embedded_servers_end_with_a_killed_parent(tmp_path: Path) -> None:
     server = ServerProcess(data_folder(tmp_path).model_copy(update={"workers": 2}))
     server.start()
     family = psutil.Process(server.pid).children(recursive=True)

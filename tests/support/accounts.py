@@ -9,11 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 from httpx2 import Response
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.auth.authenticator import CONFIRMATION_LIFETIME
+from realtime.auth.permissions import Principal
 from realtime.auth.tokens import digest
 from realtime.cli.users import run_action
+from realtime.core.close_codes import CloseCode
+from realtime.feed.query import FeedQuery
+from realtime.feed.service import Feed
 from realtime.settings import Settings
 from tests.support.harness import Json
 
@@ -41,6 +46,7 @@ class Browser(TestClient):
         address = address or f"10.0.{number // 250}.{number % 250}"
         super().__init__(host.app, base_url=url, client=(address, 50000))
         self.portal = host.portal
+        self.address = address
         self.name = f"user{number}"
 
     def sign_up(self, **more: str) -> Self:
@@ -81,11 +87,17 @@ class Browser(TestClient):
         return made
 
 
-def forget_proof(who: Browser) -> None:
+def expire_confirmation(database: Database[Json], who: Browser) -> None:
     """Make the last password confirmation of a browser too old to be valid."""
-    sessions = parts_of(who).store.sessions._sessions
     then = datetime.now(UTC) - CONFIRMATION_LIFETIME - timedelta(seconds=1)
-    run(who, lambda: sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}}))
+    database.sessions.update_one({"_id": digest(who.secret)}, {"$set": {"proven_date": then}})
+
+
+async def is_rejected(feed: Feed, principal: Principal) -> bool:
+    """Return whether the feed closes new subscribers of a principal, because its sign-in has ended."""
+    subscriber = feed.join(FeedQuery(), principal)
+    feed.leave(subscriber)
+    return subscriber.closing.done() and subscriber.closing.result() is CloseCode.NOT_SIGNED_IN
 
 
 def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Writes that are merged."""
+"""Helpers for tests of merges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def by_patch(folder: Path, before: str, difference: str) -> str:
-    """A text after the ``patch`` program applied a difference to it."""
+    """Return a text after the ``patch`` program applied a difference to it."""
     (folder / "before").write_bytes(before.encode())
     (folder / "after").unlink(missing_ok=True)
     subprocess.run(

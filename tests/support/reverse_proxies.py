@@ -93,7 +93,7 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=process._die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
+            preexec_fn=process.die_with_parent,  # noqa: PLW1509  # no locks are held when the process is started
         )
 
 

@@ -1,4 +1,4 @@
-"""Shared texts of tests."""
+"""Random shared texts for tests."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import pycrdt
 
 
 class Author:
-    """A Yjs document of somebody else, with the updates that were made in it."""
+    """One author of a shared text, with their Yjs document and updates."""
 
     def __init__(self, client: int) -> None:
         self.doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client)
         self.text = self.doc.get("content", type=pycrdt.Text)
         self.updates: list[bytes] = []
 
-    def _made(self, before: bytes) -> None:
+    def _record(self, before: bytes) -> None:
         self.updates.append(self.doc.get_update(before))
 
     def act(self, choose: random.Random) -> None:
-        """Writes, deletes or formats something."""
+        """Insert, delete or format a random part of the text."""
         before = self.doc.get_state()
         words = str(self.text)
         places = [0]
         for character in words:
             places.append(places[-1] + len(character.encode()))
         start, end = sorted(choose.choices(places, k=2))
-        what = choose.random()
-        if what < 0.6 or start == end:
+        kind = choose.random()
+        if kind < 0.6 or start == end:
             self.text.insert(start, choose.choice(PIECES))
-        elif what < 0.85:
+        elif kind < 0.85:
             del self.text[start:end]
         else:
             self.text.format(start, end, {"bold": choose.choice([True, None])})
-        self._made(before)
+        self._record(before)
 
 
 def authored(seed: int, authors: int = 3, acts: int = 25) -> tuple[str, list[bytes]]:
-    """A text that several wrote on, and all updates."""
+    """Return a text by several authors, and all updates."""
     choose = random.Random(seed)
     people = [Author(choose.randrange(1, 2**32)) for _ in range(authors)]
     for _ in range(acts):

@@ -11,7 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 
 PEOPLE = ("ann", "ann_reads", "ed", "ed_reads", "vi", "max", "linked", "stranger", "root")
-"""Ann owns; Ed and Vi are members; Max has an account, ``linked`` both links and no account; root is the admin."""
+"""Ann is the owner; Ed and Vi are members; Max has only an account; ``linked`` has only links; root is the admin."""
 
 MEMBERS = [{"name": "ed", "role": "editor"}, {"name": "vi", "role": "viewer"}]
 SHARED: dict[str, Json | None] = {
@@ -21,11 +21,11 @@ SHARED: dict[str, Json | None] = {
     "editlink": {"link": "editor"},
     "public": {"public": True},
     "everything": {"members": MEMBERS, "link": "viewer", "public": True},
-    "taken": {"members": MEMBERS, "link": "editor", "public": True},
+    "revoked": {"members": MEMBERS, "link": "editor", "public": True},
     "trashed": {"members": MEMBERS, "link": "editor", "public": True},
     "unowned": None,
 }
-"""How each note is shared; ``taken`` is taken back, and ``trashed`` deleted."""
+"""How each note is shared. ``revoked`` is unshared afterwards, and ``trashed`` is deleted."""
 
 #               ann ann_reads ed ed_reads vi max linked stranger root
 ROLES = """
@@ -35,20 +35,20 @@ link            O   o         -  -        -  -   V      -        -
 editlink        O   o         -  -        -  -   E      -        -
 public          O   o         V  V        V  V   V      V        V
 everything      O   o         E  e        V  V   V      V        V
-taken           O   o         -  -        -  -   -      -        -
+revoked         O   o         -  -        -  -   -      -        -
 trashed         O   o         -  -        -  -   -      -        -
 unowned         -   -         -  -        -  -   -      -        O
 """
 
 READ, WRITE, OWN = "OoEeV", "OE", "O"
 ALLOWED = {"read": READ, "write": WRITE, "own": OWN}
-"""The letters that may do it; whoever sees the note and is not among them gets 403, whoever does not 404."""
+"""The letters that are allowed. Others get 403 if they can see the note, and 404 if they cannot."""
 
 Role = dict[tuple[str, str], str]
 
 
 def roles() -> Role:
-    """The letter of each note and person."""
+    """Return the letter of each note and person."""
     table: Role = {}
     for line in ROLES.strip().splitlines():
         note, *letters = line.split()
@@ -57,7 +57,7 @@ def roles() -> Role:
 
 
 def status(letter: str, needs: str, person: str, *, done: int) -> int:
-    """The status of what needs a right, where ``done`` is that of having it. Strangers are to sign in first."""
+    """Return the expected status of a request. ``done`` is the status with the right. Strangers must sign in first."""
     if person == "stranger" and needs != "read":
         return 401
     if letter == "-":

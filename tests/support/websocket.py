@@ -1,4 +1,4 @@
-"""Parts of WebSocket tests: a transport in memory, and a handler that records."""
+"""Helpers for WebSocket tests: an in-memory transport, and a handler that records its calls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Heard:
 
 
 class Memory(asyncio.Transport):
-    """A transport that goes nowhere."""
+    """A transport that keeps the written data in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Memory(asyncio.Transport):
         return False
 
     def has(self, end: bytes) -> bool:
-        """Return whether this was written last."""
+        """Return whether the written data ends with these bytes."""
         return self.written.endswith(end)
 
 

@@ -1,4 +1,4 @@
-// Stock Yjs clients, driven over standard input: one JSON command a line, one JSON answer a line.
+// Stock Yjs clients, controlled over standard input: one JSON command per line, and one JSON response per line.
 import * as readline from "node:readline";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -26,7 +26,7 @@ const commands = {
       clients.push(client);
     }
   },
-  // Puts a word between two others, or deletes and puts again what is not a word.
+  // Insert a word between two words, delete a character of it, and sometimes format it.
   write({ client, word, place }) {
     const { doc, text } = clients[client];
     const whole = text.toString();
@@ -55,7 +55,7 @@ const commands = {
       unsuccessful: provider.wsUnsuccessfulReconnects,
     }));
   },
-  // Applies updates in this order, and tells the text and whether something waits.
+  // Apply updates in this order, and return the text and whether updates are pending.
   apply({ updates }) {
     const doc = new Y.Doc();
     for (const update of updates) Y.applyUpdate(doc, Buffer.from(update, "base64"));

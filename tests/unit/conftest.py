@@ -84,11 +84,12 @@ def worker(workers: list[Part]) -> Part:
 
 
 def some_text(pick: random.Random, length: int) -> str:
+    """Return a random text."""
     return "".join(pick.choices("abcdefghij \né🦜", k=length))
 
 
 def changed_text(pick: random.Random, content: str) -> str:
-    """Return a changed version of a content, usually with one small change."""
+    """Return a content with a random change, usually a small one."""
     start = pick.randrange(len(content) + 1)
     match pick.randrange(12):
         case 0:
@@ -102,7 +103,7 @@ def changed_text(pick: random.Random, content: str) -> str:
 
 
 async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> None:
-    """Write the next version, and record it."""
+    """Write the next version of note 1, and add its fields to ``written``."""
     last = written[max(written)]
     changed: Json = {}
     if pick.random() < 0.8:
@@ -114,6 +115,7 @@ async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> 
 
 
 async def start(worker: Part, content: str = "") -> dict[int, Json]:
+    """Create note 1, and return its fields by version."""
     note = note_in(content=content, tags=[])
     await worker.notes.create(UNRESTRICTED, NoteIn(**note), None)
     return {1: note}

@@ -18,7 +18,7 @@ from benchmarks.scenarios import SCENARIOS
 
 @pytest.fixture
 def report() -> Report:
-    """Two runs of three scenarios; this program is twice as good as Bun, and with two workers than with one."""
+    """Return a report of two runs. This program is twice as fast as Bun, and with two workers as with one."""
     fan_out = Row("fanout-32x1000", "Fan-out: all", "32 writers")
     one, two = Row("workers-1", "Workers", "1 worker"), Row("workers-2", "Workers", "2 workers", "workers-1")
     for deliveries in (900_000.0, 1_100_000.0):
@@ -32,7 +32,7 @@ def report() -> Report:
     return Report(about, titles, {"bun": "bun@1"}, {"channels": "no network"}, [fan_out, one, two])
 
 
-def test_ratios_say_how_many_times_better(report: Report) -> None:
+def test_ratio_compares_the_median_with_the_baseline(report: Report) -> None:
     fan_out, one, two = report.rows
     assert fan_out.median("realtime", "deliveries") == 1_000_000
     assert report.ratio(fan_out, "bun", "deliveries") == 2
@@ -43,7 +43,7 @@ def test_ratios_say_how_many_times_better(report: Report) -> None:
     assert report.ratio(two, "realtime", "writes") == 2
 
 
-def test_table_for_a_terminal(report: Report) -> None:
+def test_show_prints_values_ratios_and_failures(report: Report) -> None:
     output = StringIO()
     show(report, Console(file=output, width=120))
     text = output.getvalue()
@@ -51,7 +51,7 @@ def test_table_for_a_terminal(report: Report) -> None:
         assert part in text
 
 
-def test_markdown_between_the_markers(report: Report, tmp_path: Path) -> None:
+def test_write_between_replaces_the_text_between_the_markers(report: Report, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n")
     write_between(page, markdown(report))
@@ -64,7 +64,7 @@ def test_markdown_between_the_markers(report: Report, tmp_path: Path) -> None:
     assert text.count("| Machine | a & b |") == 1
 
 
-def test_a_page_without_markers_is_left_alone(report: Report, tmp_path: Path) -> None:
+def test_write_between_without_markers_keeps_the_page(report: Report, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Nothing to fill\n")
     with pytest.raises(ValueError, match="no markers"):
@@ -72,18 +72,18 @@ def test_a_page_without_markers_is_left_alone(report: Report, tmp_path: Path) ->
     assert page.read_text() == "# Nothing to fill\n"
 
 
-def test_the_page_has_the_markers() -> None:
+def test_performance_page_has_the_markers_and_all_scenarios() -> None:
     page = (compare.DOCS / "performance.md").read_text()
     assert page.index(BEGIN) < page.index(END)
     assert [one.name for one in SCENARIOS if f"`{one.name}`" not in page] == []
 
 
-def test_json_comes_back(report: Report, tmp_path: Path) -> None:
+def test_saved_report_is_loaded_unchanged(report: Report, tmp_path: Path) -> None:
     report.save(tmp_path / "figures.json")
     assert Report.load(tmp_path / "figures.json") == report
 
 
-def test_chart(report: Report) -> None:
+def test_chart_has_titles_values_and_bars(report: Report) -> None:
     picture = ET.fromstring(svg(report))
     texts = [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert "Fan-out: 32 writers" in texts
@@ -94,7 +94,7 @@ def test_chart(report: Report) -> None:
     assert set(PANELS.values()) <= METRICS.keys()
 
 
-def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_all_scenarios_and_contenders(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         compare.parser().parse_args(["--help"])
     assert ended.value.code == 0
@@ -103,12 +103,12 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert [name for name in (*(one.name for one in SCENARIOS), *CONTENDERS) if name not in text] == []
 
 
-def test_what_is_chosen() -> None:
-    line = compare.parser()
-    scenarios, contenders = compare.chosen(line.parse_args(["--only", "reads-*,memory", "--contenders", "bun"]))
+def test_chosen_returns_the_selected_scenarios_and_contenders() -> None:
+    parser = compare.parser()
+    scenarios, contenders = compare.chosen(parser.parse_args(["--only", "reads-*,memory", "--contenders", "bun"]))
     assert [one.name for one in scenarios] == ["reads-note", "reads-page", "memory"]
     assert [one.name for one in contenders] == ["realtime", "bun"]
-    assert compare.chosen(line.parse_args([])) == (SCENARIOS, list(CONTENDERS.values()))
+    assert compare.chosen(parser.parse_args([])) == (SCENARIOS, list(CONTENDERS.values()))
     for wrong in (["--only", "nothing"], ["--contenders", "nobody"]):
         with pytest.raises(ValueError, match="there is no"):
-            compare.chosen(line.parse_args(wrong))
+            compare.chosen(parser.parse_args(wrong))

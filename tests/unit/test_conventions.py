@@ -18,7 +18,7 @@ SOURCES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.name != "__init__.py" or path.parent == PACKAGE or path.read_text().strip()
 }
-"""Every module by its name within the package; the first part of a name is its room."""
+"""Every module by its name within the package; the first part of a name is its package."""
 
 LONGEST_MODULE = 600
 
@@ -78,7 +78,7 @@ PROMETHEUS = {"server.serve", "metrics"}
 
 
 def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
-    """All nodes; without ``types``, those under ``if TYPE_CHECKING:`` are left out."""
+    """Yield all nodes; without ``types``, skip those under ``if TYPE_CHECKING:``."""
     for child in ast.iter_child_nodes(node):
         if not types and isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             yield from _statements(ast.Module(child.orelse, []), types=types)
@@ -89,7 +89,7 @@ def _statements(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
 
 @cache
 def _imports(source: str, *, types: bool = False) -> set[str]:
-    """Every module that a source imports, at the top or within a function, with the packages that it lives in."""
+    """Return every module that a source imports, at the top or within a function, with its parent packages."""
     names: set[str] = set()
     for node in _statements(ast.parse(source), types=types):
         if isinstance(node, ast.Import):
@@ -137,7 +137,7 @@ def public_constants(source: str) -> Iterator[tuple[str, ast.expr]]:
 def number(value: ast.expr) -> float | int | None:
     """Return the value of a number or of a product of numbers; ``None`` for other expressions."""
     if isinstance(value, ast.Constant) and type(value.value) in (int, float):
-        return value.value  # type: ignore[return-value]  # as it was checked
+        return value.value  # type: ignore[return-value]  # checked above
     if isinstance(value, ast.BinOp) and isinstance(value.op, (ast.Mult, ast.Pow)):
         left, right = number(value.left), number(value.right)
         return None if left is None or right is None else left * right
@@ -167,7 +167,7 @@ def test_numeric_constants_have_a_noun_and_a_unit(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES.keys() - {"settings"}))
-def test_settings_alone_read_the_environment(module: str) -> None:
+def test_module_other_than_settings_does_not_read_the_environment(module: str) -> None:
     assert not _touches_environment(module, SOURCES[module])
 
 
@@ -188,7 +188,7 @@ def test_module_is_documented_and_short(module: str) -> None:
         ("app", "import os\nfolder = os.environ[MULTIPROCESS]"),
     ],
 )
-def test_use_of_the_environment_is_noticed(module: str, source: str) -> None:
+def test_use_of_the_environment_is_detected(module: str, source: str) -> None:
     assert _touches_environment(module, source)
 
 
@@ -199,5 +199,5 @@ def test_use_of_the_environment_is_noticed(module: str, source: str) -> None:
         ("embedded.lock", "import os\nos.getpid()"),
     ],
 )
-def test_allowed_use_of_os_is_no_breach(module: str, source: str) -> None:
+def test_allowed_use_of_os_is_not_reported(module: str, source: str) -> None:
     assert not _touches_environment(module, source)

@@ -26,7 +26,7 @@ from realtime.failpoints import FailPointError, FailPoints
         "before_write:kill:1:2",
     ],
 )
-def test_nonsense_is_refused_with_what_to_write(spec: str) -> None:
+def test_invalid_spec_is_rejected_with_the_expected_syntax(spec: str) -> None:
     with pytest.raises(
         ValueError, match=r"expected <point>:<action>\[:<n>\], with a point of before_write, "
     ) as refused:
@@ -34,13 +34,13 @@ def test_nonsense_is_refused_with_what_to_write(spec: str) -> None:
     assert repr(spec) in str(refused.value)
 
 
-async def test_off_by_default() -> None:
+async def test_fail_points_are_off_by_default() -> None:
     points = FailPoints()
     await points.hit("before_write")
     await points.hit("after_write_before_publish")
 
 
-async def test_only_the_armed_point_acts_at_every_hit() -> None:
+async def test_armed_point_acts_at_every_hit_and_others_do_not() -> None:
     points = FailPoints("before_write:raise")
     await points.hit("after_publish_before_clear")
     for _ in range(2):
@@ -48,7 +48,7 @@ async def test_only_the_armed_point_acts_at_every_hit() -> None:
             await points.hit("before_write")
 
 
-async def test_only_the_nth_hit_acts() -> None:
+async def test_counted_point_acts_only_at_the_nth_hit() -> None:
     points = FailPoints("before_write:raise:2")
     await points.hit("before_write")
     with pytest.raises(FailPointError):
@@ -56,13 +56,13 @@ async def test_only_the_nth_hit_acts() -> None:
     await points.hit("before_write")
 
 
-async def test_sleep_waits_long() -> None:
+async def test_sleep_action_blocks_the_caller() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await FailPoints("before_write:sleep").hit("before_write")
 
 
-def test_kill_leaves_no_time_to_clean_up() -> None:
+def test_kill_action_ends_the_process_without_cleanup() -> None:
     program = """
 import asyncio
 from realtime.failpoints import FailPoints

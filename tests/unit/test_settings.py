@@ -19,7 +19,7 @@ def test_defaults_serve_on_loopback_with_embedded_servers() -> None:
     assert settings.failpoint == ""
 
 
-def test_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_sets_fields_that_no_argument_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REALTIME_PORT", "9000")
     monkeypatch.setenv("REALTIME_WORKERS", "3")
     monkeypatch.setenv("REALTIME_MONGO_URL", "")
@@ -38,7 +38,7 @@ def test_old_name_of_a_setting_works_and_warns(monkeypatch: pytest.MonkeyPatch, 
         assert getattr(Settings(), new) == (False if old == "open" else 3000)
 
 
-def test_folder_of_secrets_sets_what_nothing_else_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_secrets_folder_sets_fields_that_nothing_else_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "realtime_mongo_url").write_text("mongodb://from.file/\n")
     (tmp_path / "realtime_redis_url").write_text("redis://from.file/\n")
     (tmp_path / "other").write_text("of another program")
@@ -52,8 +52,8 @@ def test_folder_of_secrets_sets_what_nothing_else_does(monkeypatch: pytest.Monke
     assert Settings(secrets=tmp_path).mongo_url == "mongodb://from.file/"
 
 
-@pytest.mark.filterwarnings("ignore:directory")  # pydantic-settings warns, and the setting is refused
-def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:directory")  # pydantic-settings warns, and the setting is rejected
+def test_missing_secrets_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="nowhere is not a folder"):
         Settings(secrets=tmp_path / "nowhere")
 
@@ -93,28 +93,28 @@ def test_folder_of_secrets_must_be_there(tmp_path: Path) -> None:
         ("unknown", 1),
     ],
 )
-def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
+def test_invalid_setting_is_rejected_by_name(name: str, value: Any) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(**{name: value})
     assert [error["loc"] for error in refused.value.errors()] == [(name,)]
 
 
-def test_frozen() -> None:
+def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().port = 1  # type: ignore[misc]  # what is tested
+        Settings().port = 1  # type: ignore[misc]  # the assignment under test
 
 
-def test_urls_with_their_passwords_are_not_shown() -> None:
+def test_repr_does_not_contain_passwords_or_secrets() -> None:
     settings = Settings(mongo_url="mongodb://user:secret@host", redis_url="redis://:secret@host", secret="secret" * 6)
     assert "secret" not in f"{settings!r} {settings}"
 
 
-def test_every_setting_is_described() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize(
-    ("given", "most"),
+    ("arguments", "limit"),
     [
         ({}, 0),
         ({"auth": "accounts"}, 200),
@@ -122,8 +122,8 @@ def test_every_setting_is_described() -> None:
         ({"max_connects_per_second": 9}, 9),
     ],
 )
-def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
-    assert Settings(**given).connects_per_second_limit == most
+def test_connects_per_second_limit_depends_on_the_auth_mode(arguments: dict[str, Any], limit: int) -> None:
+    assert Settings(**arguments).connects_per_second_limit == limit
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_how_many_are_let_in_a_second(given: dict[str, Any], most: int) -> None:
         "app://x",
     ],
 )
-def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
+def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
     assert Settings(origins=f"{origin} http://a.example").origins.split()[0] == origin
 
 
 @pytest.mark.parametrize(
-    ("given", "most"),
+    ("arguments", "limit"),
     [
         ({}, 0),
         ({"auth": "accounts"}, 200),
@@ -149,8 +149,8 @@ def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
         ({"max_connections_per_network": 9}, 9),
     ],
 )
-def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most: int) -> None:
-    assert Settings(**given).connections_per_network_limit == most
+def test_connections_per_network_limit_depends_on_the_auth_mode(arguments: dict[str, Any], limit: int) -> None:
+    assert Settings(**arguments).connections_per_network_limit == limit
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_guests_are_limited_where_there_are_accounts(given: dict[str, Any], most
         "https://user@notes.example", "https://notes.example?x", "https://nötes.example", "https://a.example,http://b.example",
     ],
 )  # fmt: skip
-def test_what_is_no_origin_is_refused(origin: str) -> None:
+def test_invalid_origin_is_rejected(origin: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(origins=f"http://a.example {origin}")
     assert f"{origin} is not a valid origin" in str(refused.value)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
+from tests.support.harness import Json
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,13 @@ def root(host: TestClient) -> Browser:
     browser = Browser(host)
     browser.name = "root"
     return browser.sign_up()
+
+
+@pytest.fixture
+def database(module_settings: Settings) -> Iterator[Database[Json]]:
+    """Return the database of the server for direct access."""
+    with MongoClient[Json](module_settings.mongo_url, tz_aware=True) as client:
+        yield client[module_settings.database]
 
 
 @pytest.fixture

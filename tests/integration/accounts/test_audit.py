@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,48 +43,43 @@ def entries(root: Browser, count: int = 1, **query: Any) -> list[Json]:
     return result
 
 
-def address_of(who: Browser) -> str:
-    address: str = who._transport.client[0]  # type: ignore[attr-defined]  # the test client's own
-    return address
-
-
-def test_writes_of_notes_have_an_address(root: Browser, ann: Browser, note: int) -> None:
+def test_audit_log_records_note_writes_with_the_address(root: Browser, ann: Browser, note: int) -> None:
     ann.patch(f"/notes/{note}/", json={"title": "Another"})
     imported = ann.post("/import", files={"files": ("one.md", b"# One\n\nwords")}).json()["ids"][0]
     ann.delete(f"/notes/{note}/")
-    told = [one for one in entries(root, 5, who=ann.name) if one["action"].startswith("note.")]
-    assert [(one["action"], one["target"]) for one in told] == [
+    recorded = [one for one in entries(root, 5, who=ann.name) if one["action"].startswith("note.")]
+    assert [(one["action"], one["target"]) for one in recorded] == [
         ("note.delete", str(note)),
         ("note.create", str(imported)),
         ("note.change", str(note)),
         ("note.create", str(note)),
     ]
-    assert {one["address"] for one in told} == {address_of(ann)}
+    assert {one["address"] for one in recorded} == {ann.address}
 
 
-def test_guest_is_told_by_the_link(root: Browser, ann: Browser, browse: Browse, note: int) -> None:
+def test_guest_is_recorded_by_the_link(root: Browser, ann: Browser, browse: Browse, note: int) -> None:
     link = ann.put(f"/notes/{note}/access", json={"link": "editor"}).json()["link"]["token"]
     name = f"guest:{digest(link)[:12]}"
     guest = browse()
     guest.post("/auth/links", json={"token": link})
     assert guest.patch(f"/notes/{note}/", json={"title": "By a guest"}).status_code == 200
     (entry,) = entries(root, who=name)
-    assert (entry["action"], entry["target"], entry["address"]) == ("note.change", str(note), address_of(guest))
+    assert (entry["action"], entry["target"], entry["address"]) == ("note.change", str(note), guest.address)
     program = browse()
     assert program.patch(f"/notes/{note}/", json={"title": "Again"}, headers=bearer(link)).status_code == 200
-    assert [one["address"] for one in entries(root, 2, who=name)] == [address_of(program), address_of(guest)]
+    assert [one["address"] for one in entries(root, 2, who=name)] == [program.address, guest.address]
     assert link not in root.get("/audit", params={"limit": 1000}).text
     for wrong in ("guest", "guest:", "guest:xyz", "guest:" + "0" * 13, "$ne"):
         assert root.get("/audit", params={"who": wrong}).status_code == (200 if wrong == "guest" else 422), wrong
 
 
-def test_refused_requests_for_notes_that_exist_are_recorded_once(
+def test_refused_requests_for_existing_notes_are_recorded_once(
     root: Browser, ann: Browser, bob: Browser, browse: Browse, note: int
 ) -> None:
     for _ in range(3):
         assert bob.get(f"/notes/{note}/").status_code == 404
     assert bob.delete(f"/notes/{note}/").status_code == 404
-    assert bob.get(f"/notes/{note + 1_000_000}/").status_code == 404  # there is none
+    assert bob.get(f"/notes/{note + 1_000_000}/").status_code == 404  # there is no such note
     with (
         pytest.raises(WebSocketDenialResponse),
         bob.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}),
@@ -95,13 +91,13 @@ def test_refused_requests_for_notes_that_exist_are_recorded_once(
     assert bob.patch(f"/notes/{other}/", json={"title": "Not mine"}).status_code == 403
     refused = entries(root, 2, who=bob.name, action="note.access")
     assert [(one["target"], one["ok"], one["address"]) for one in refused] == [
-        (str(other), False, address_of(bob)),
-        (str(note), False, address_of(bob)),
+        (str(other), False, bob.address),
+        (str(note), False, bob.address),
     ]
     stranger = browse()
     assert stranger.get(f"/notes/{note}/").status_code == 404
     by_stranger = entries(root, 3, action="note.access")
-    assert (None, address_of(stranger)) in [(one["who"], one["address"]) for one in by_stranger]
+    assert (None, stranger.address) in [(one["who"], one["address"]) for one in by_stranger]
 
 
 def test_refused_room_is_recorded(root: Browser, bob: Browser, note: int) -> None:
@@ -111,10 +107,10 @@ def test_refused_room_is_recorded(root: Browser, bob: Browser, note: int) -> Non
     ):
         pass
     (entry,) = entries(root, who=bob.name, action="note.access")
-    assert (entry["target"], entry["address"]) == (str(note), address_of(bob))
+    assert (entry["target"], entry["address"]) == (str(note), bob.address)
 
 
-def test_exports_and_uses_of_tokens_are_recorded_once(root: Browser, ann: Browser, browse: Browse) -> None:
+def test_exports_and_token_uses_are_recorded_once(root: Browser, ann: Browser, browse: Browse) -> None:
     token = ann.token()
     for _ in range(3):
         assert ann.get("/export").status_code == 200
@@ -123,7 +119,7 @@ def test_exports_and_uses_of_tokens_are_recorded_once(root: Browser, ann: Browse
     with elsewhere.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}) as feed:
         feed.send_json({"type": "auth", "token": token["token"]})
         assert feed.receive_json()["type"] == "ready"
-    assert [one["address"] for one in entries(root, who=ann.name, action="export")] == [address_of(ann)]
+    assert [one["address"] for one in entries(root, who=ann.name, action="export")] == [ann.address]
     used = entries(root, 2, who=ann.name, action="token.use")
     assert [(one["target"], one["address"]) for one in used] == [
         (token["id"], "192.0.2.8"),
@@ -131,10 +127,10 @@ def test_exports_and_uses_of_tokens_are_recorded_once(root: Browser, ann: Browse
     ]
 
 
-def test_flood_of_refused_requests_does_not_fill_the_database() -> None:
+def test_hourly_limit_bounds_entries_per_caller_and_worker() -> None:
     limit = HourlyLimit()
-    taken = [limit.admit("bob", number) for number in range(1000)]
-    assert taken == [True] * MAX_PER_CALLER + [None] + [False] * (999 - MAX_PER_CALLER)
+    admitted = [limit.admit("bob", number) for number in range(1000)]
+    assert admitted == [True] * MAX_PER_CALLER + [None] + [False] * (999 - MAX_PER_CALLER)
     assert limit.admit("ann", 1) is True
     assert limit.admit("ann", 1) is False
     others = [limit.admit(f"user{number}", 1) for number in range(5000)]
@@ -142,19 +138,20 @@ def test_flood_of_refused_requests_does_not_fill_the_database() -> None:
     assert not any(others[MAX_PER_WORKER:])
 
 
-def test_limit_begins_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hourly_limit_is_reset_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = HourlyLimit()
     assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
-    monkeypatch.setattr(limit, "_started", limit._started - HOUR_SECONDS - 1)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + HOUR_SECONDS + 1)
     assert [limit.admit("bob", 1) for _ in range(2)] == [True, False]
 
 
-async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -> None:
+async def test_entry_without_a_target_represents_entries_above_the_limit() -> None:
     stored: list[Any] = []
 
     class Stored:
-        async def add_many(self, some: Any) -> None:
-            stored.extend(some)
+        async def add_many(self, entries: Any) -> None:
+            stored.extend(entries)
 
     stand_in: Any = Stored()
     audit = NoteAudit(stand_in)
@@ -165,8 +162,8 @@ async def test_entry_without_a_target_stands_for_those_that_are_not_recorded() -
     assert [one.target for one in stored] == [*map(str, range(MAX_PER_CALLER)), None]
 
 
-def test_viewer_with_an_address_is_the_same_viewer(host: TestClient, browse: Browse, note: int) -> None:
-    """A stranger who writes must sign in; a guest with a link need not."""
+def test_address_does_not_change_the_identity_of_a_principal(host: TestClient, browse: Browse, note: int) -> None:
+    """An anonymous caller must sign in to write; a guest with a link need not."""
     assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7") == ANONYMOUS
     assert Principal(ANONYMOUS.keys, writes=False, address="192.0.2.7").anonymous
     assert not Principal(frozenset({"*", link_key("0" * 32)})).anonymous
@@ -174,7 +171,7 @@ def test_viewer_with_an_address_is_the_same_viewer(host: TestClient, browse: Bro
     assert browse().patch(f"/notes/{note}/", json={"title": "Another"}).status_code == 401
 
 
-def test_purge_of_old_trash_is_nobody_s(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
+def test_automatic_purge_is_recorded_without_a_user(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     ann.put(f"/notes/{note}/access", json={"link": "editor"})
     version = ann.delete(f"/notes/{note}/").json()["version"] + 1
     run(host, lambda: parts_of(host).notes.purge(UNRESTRICTED, note, {version}, None))

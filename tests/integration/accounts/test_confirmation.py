@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from httpx2 import Response
-from starlette.testclient import TestClient
+from pymongo.database import Database
 
 from realtime.auth.tokens import digest
-from tests.support.accounts import PASSWORD, Browser, bearer, forget_proof, parts_of, run
-from tests.support.harness import note_in
+from tests.support.accounts import PASSWORD, Browser, bearer, expire_confirmation
+from tests.support.harness import Json, note_in
 
 Browse = Callable[..., Browser]
 WRONG = "wrong horse battery staple"
@@ -32,9 +32,9 @@ def test_token_after_a_fresh_sign_in_needs_no_confirmation(ann: Browser) -> None
     assert make_token(ann).status_code == 201
 
 
-def test_token_needs_a_confirmation_in_the_same_session(browse: Browse, ann: Browser) -> None:
+def test_token_needs_a_confirmation_in_the_same_session(database: Database[Json], browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
-    forget_proof(ann)
+    expire_confirmation(database, ann)
     refused = make_token(ann)
     assert (refused.status_code, refused.json()) == (403, NEEDED)
     assert ann.get("/auth/tokens").json() == []
@@ -46,16 +46,15 @@ def test_token_needs_a_confirmation_in_the_same_session(browse: Browse, ann: Bro
     assert make_token(ann).status_code == 201
 
 
-def test_session_of_an_earlier_release_needs_a_confirmation(host: TestClient, ann: Browser) -> None:
-    sessions = parts_of(host).store.sessions._sessions
-    run(host, lambda: sessions.update_one({"_id": digest(ann.secret)}, {"$unset": {"proven_date": ""}}))
+def test_session_of_an_earlier_release_needs_a_confirmation(database: Database[Json], ann: Browser) -> None:
+    database.sessions.update_one({"_id": digest(ann.secret)}, {"$unset": {"proven_date": ""}})
     assert make_token(ann).json() == NEEDED
     assert confirm(ann).status_code == 204
     assert make_token(ann).status_code == 201
 
 
-def test_password_change_confirms_the_session(ann: Browser) -> None:
-    forget_proof(ann)
+def test_password_change_confirms_the_session(database: Database[Json], ann: Browser) -> None:
+    expire_confirmation(database, ann)
     assert ann.post("/auth/password", json={"old": PASSWORD, "new": f"{PASSWORD} two"}).status_code == 204
     assert make_token(ann).status_code == 201
 
@@ -72,13 +71,13 @@ def test_wrong_confirmations_share_the_limit_of_password_changes(browse: Browse,
     assert browse().try_sign_in(ann.name).status_code == 200
 
 
-def test_confirmation_is_for_people_only(browse: Browse, ann: Browser) -> None:
+def test_confirmation_requires_a_session(browse: Browse, ann: Browser) -> None:
     token = bearer(ann.token()["token"])
     assert browse().post("/auth/confirm", json={"password": PASSWORD}, headers=token).status_code == 403
     assert confirm(browse()).status_code == 401
 
 
-def test_confirmations_are_in_the_audit(root: Browser, ann: Browser) -> None:
+def test_confirmations_are_recorded_in_the_audit_log(root: Browser, ann: Browser) -> None:
     confirm(ann, WRONG)
     confirm(ann)
     entries = root.get("/audit", params={"who": ann.name, "action": "password.confirm"}).json()
@@ -91,8 +90,10 @@ def note(ann: Browser) -> int:
     return id
 
 
-def test_transfer_needs_a_confirmation_but_sharing_does_not(ann: Browser, root: Browser, note: int) -> None:
-    forget_proof(ann)
+def test_transfer_needs_a_confirmation_but_sharing_does_not(
+    database: Database[Json], ann: Browser, root: Browser, note: int
+) -> None:
+    expire_confirmation(database, ann)
     path = f"/notes/{note}/access"
     assert ann.put(path, json={"members": [{"name": "root", "role": "editor"}]}).status_code == 200
     assert ann.put(path, json={"owner": ann.name}).status_code == 200  # no transfer
@@ -112,9 +113,11 @@ def test_api_token_cannot_transfer_a_note(browse: Browse, ann: Browser, root: Br
     )
 
 
-def test_confirmation_is_not_requested_from_users_without_the_right(browse: Browse, ann: Browser, note: int) -> None:
+def test_confirmation_is_not_requested_without_permission_to_share(
+    database: Database[Json], browse: Browse, ann: Browser, note: int
+) -> None:
     bob = browse().sign_up()
-    forget_proof(bob)
+    expire_confirmation(database, bob)
     assert bob.put(f"/notes/{note}/access", json={"owner": "root"}).status_code == 404
     ann.put(f"/notes/{note}/access", json={"members": [{"name": bob.name, "role": "editor"}]})
     answer = bob.put(f"/notes/{note}/access", json={"owner": bob.name})

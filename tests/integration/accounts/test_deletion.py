@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from pymongo.database import Database
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import Principal, key_of
 from realtime.notes.deleted_accounts import SETTLING_PERIOD
 from realtime.notes.models import NoteIn
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
+from tests.support.accounts import HERE, PASSWORD, Browser, bearer, expire_confirmation, parts_of, run
 from tests.support.harness import Json, note_in
 
 Browse = Callable[..., Browser]
@@ -26,7 +27,7 @@ def bob(browse: Browse) -> Browser:
 
 
 def make(who: Browser, title: str, **access: object) -> Json:
-    """Create a note, and share it."""
+    """Create a note and share it."""
     note: Json = who.post("/notes/", json=note_in(title)).json()
     answer = who.put(f"/notes/{note['id']}/access", json=access)
     assert answer.status_code == 200, answer.text
@@ -38,7 +39,9 @@ def unsettled(host: TestClient) -> list[str]:
     return [one.name for one in run(host, parts_of(host).store.users.unsettled)]
 
 
-def test_everything_ends_and_the_name_stays_taken(browse: Browse, ann: Browser, root: Browser) -> None:
+def test_deleted_account_loses_all_access_and_its_name_stays_reserved(
+    browse: Browse, ann: Browser, root: Browser
+) -> None:
     phone, token = browse().sign_in(ann.name), bearer(ann.token()["token"])
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
     with phone.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}) as feed:
@@ -65,14 +68,13 @@ def test_everything_ends_and_the_name_stays_taken(browse: Browse, ann: Browser, 
     assert entry["address"].startswith("10.0.")
 
 
-def test_nothing_of_the_password_stays(host: TestClient, ann: Browser) -> None:
+def test_deleted_account_keeps_no_password_hash(database: Database[Json], ann: Browser) -> None:
     ann.delete("/auth/account")
-    people = parts_of(host).store.users._users
-    document = run(host, lambda: people.find_one({"_id": ann.name}))
+    document = database.people.find_one({"_id": ann.name}) or {}
     assert (document["hash"], document["disabled"], document["admin"]) == ("", True, False)
 
 
-def test_notes_go_to_the_heir_with_their_members_but_without_links(
+def test_notes_are_transferred_with_members_but_without_links(
     browse: Browse, ann: Browser, bob: Browser, root: Browser
 ) -> None:
     cid = browse().sign_up()
@@ -95,7 +97,7 @@ def test_notes_go_to_the_heir_with_their_members_but_without_links(
     assert root.get(f"/notes/{private['id']}/").status_code == 404
 
 
-def test_without_an_heir_shared_notes_stay_and_others_go_into_the_trash(
+def test_without_a_recipient_shared_notes_stay_and_others_are_trashed(
     browse: Browse, ann: Browser, bob: Browser, root: Browser
 ) -> None:
     private = make(ann, "Private")
@@ -117,7 +119,7 @@ def test_without_an_heir_shared_notes_stay_and_others_go_into_the_trash(
         assert run(root, partial(parts_of(root).store.lists.trashed, note["id"])) is not None
 
 
-def test_account_of_another_user_is_deleted_by_an_administrator(ann: Browser, bob: Browser, root: Browser) -> None:
+def test_administrator_can_delete_the_account_of_another_user(ann: Browser, bob: Browser, root: Browser) -> None:
     note = make(ann, "Of ann")
     assert bob.delete(f"/users/{ann.name}").json() == {"detail": "Only administrators can do this"}
     assert root.delete(f"/users/{ann.name}?transfer_to={bob.name}").status_code == 204
@@ -128,7 +130,9 @@ def test_account_of_another_user_is_deleted_by_an_administrator(ann: Browser, bo
     assert entry["target"] == ann.name
 
 
-def test_deletion_takes_a_person_with_a_confirmed_password(browse: Browse, ann: Browser, root: Browser) -> None:
+def test_deletion_requires_a_session_with_a_confirmed_password(
+    database: Database[Json], browse: Browse, ann: Browser, root: Browser
+) -> None:
     token = bearer(ann.token()["token"])
     assert browse().delete("/auth/account", headers=token).status_code == 403
     assert browse().delete("/auth/account").status_code == 401
@@ -136,17 +140,17 @@ def test_deletion_takes_a_person_with_a_confirmed_password(browse: Browse, ann: 
     assert by_token.status_code == 403
     other = browse().sign_in("root")
     for who, path in ((ann, "/auth/account"), (other, f"/users/{ann.name}")):
-        forget_proof(who)
+        expire_confirmation(database, who)
         assert who.delete(path).json()["required"] == "password_confirmation"
     assert ann.user
 
 
-@pytest.mark.parametrize("heir", ["nobody", "self", "disabled", "deleted"])
-def test_notes_go_to_nobody_who_cannot_have_them(ann: Browser, bob: Browser, root: Browser, heir: str) -> None:
-    name = {"nobody": "nobody", "self": ann.name}.get(heir, bob.name)
-    if heir == "disabled":
+@pytest.mark.parametrize("recipient", ["missing", "self", "disabled", "deleted"])
+def test_transfer_to_an_invalid_recipient_is_refused(ann: Browser, bob: Browser, root: Browser, recipient: str) -> None:
+    name = {"missing": "nobody", "self": ann.name}.get(recipient, bob.name)
+    if recipient == "disabled":
         root.post(f"/users/{bob.name}/disable")
-    if heir == "deleted":
+    if recipient == "deleted":
         bob.delete("/auth/account")
     answer = ann.delete(f"/auth/account?transfer_to={name}")
     said = f"transfer_to: {name} cannot get the notes. Name another user who is not disabled"
@@ -179,7 +183,9 @@ def test_deleted_member_stays_in_the_list_until_removed(ann: Browser, bob: Brows
     assert ann.put(path, json={}).json()["members"] == []
 
 
-def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Browser, bob: Browser) -> None:
+def test_notes_of_deleted_accounts_are_settled_in_the_background(
+    database: Database[Json], host: TestClient, ann: Browser, bob: Browser
+) -> None:
     """As after a deletion on the command line, and for a note that a request creates after the deletion."""
     parts = parts_of(host)
     note = make(ann, "Of ann")
@@ -193,13 +199,12 @@ def test_notes_are_settled_in_the_background_as_well(host: TestClient, ann: Brow
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)
     then = datetime.now(UTC) - SETTLING_PERIOD - timedelta(seconds=1)
-    people = parts.store.users._users
-    run(host, lambda: people.update_one({"_id": ann.name}, {"$set": {"deleted.date": then}}))
+    database.people.update_one({"_id": ann.name}, {"$set": {"deleted.date": then}})
     run(host, parts.deleted_accounts.settle_all)
     assert ann.name not in unsettled(host)
 
 
-def test_invites_of_a_deleted_administrator_end(root: Browser, ann: Browser) -> None:
+def test_invites_of_a_deleted_administrator_are_revoked(root: Browser, ann: Browser) -> None:
     assert root.post(f"/users/{ann.name}/promote").status_code == 200
     assert ann.post("/invites").status_code == 201
     assert ann.delete("/auth/account").status_code == 204

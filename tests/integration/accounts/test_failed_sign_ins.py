@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.auth.failed_sign_ins import MAX_PENDING_USERS, FailedSignInRecorder
@@ -23,7 +24,7 @@ def reported(browser: Browser) -> Json | None:
     return failed
 
 
-def test_failures_are_reported_after_the_next_sign_in_until_the_one_after(browse: Browse, ann: Browser) -> None:
+def test_failures_are_reported_between_the_next_two_sign_ins(browse: Browse, ann: Browser) -> None:
     assert reported(ann) is None
     started = datetime.now(UTC).replace(microsecond=0)
     for _ in range(3):
@@ -49,14 +50,14 @@ def test_acknowledged_failures_are_not_reported_again(browse: Browse, ann: Brows
     assert reported(ann) is None
 
 
-def test_failures_of_programs_count_but_their_sign_ins_are_no_visit(browse: Browse, ann: Browser) -> None:
+def test_token_requests_count_failures_but_do_not_reset_them(browse: Browse, ann: Browser) -> None:
     form = {"username": ann.name, "password": WRONG}
     assert browse().post("/auth/token", data=form).status_code == 401
     assert browse().post("/auth/token", data={**form, "password": PASSWORD}).status_code == 200
     assert ann.try_sign_in(ann.name).json()["failed_sign_ins"]["count"] == 1
 
 
-def test_nobody_else_is_told(browse: Browse, ann: Browser) -> None:
+def test_failures_are_not_reported_to_other_callers(browse: Browse, ann: Browser) -> None:
     browse().try_sign_in(ann.name, WRONG)
     refused = [browse().try_sign_in(name, WRONG) for name in (ann.name, "nobody-here")]
     assert refused[0].json() == refused[1].json() == {"detail": "The name or the password is wrong"}
@@ -67,35 +68,31 @@ def test_nobody_else_is_told(browse: Browse, ann: Browser) -> None:
     assert browse().get("/auth/me", headers=bearer(token)).json()["failed_sign_ins"] is None
 
 
-def test_failures_of_a_name_that_nobody_has_are_not_kept(host: TestClient, browse: Browse, root: Browser) -> None:
-    parts = parts_of(host)
+def test_failures_of_an_unknown_name_are_not_stored(
+    database: Database[Json], host: TestClient, browse: Browse, root: Browser
+) -> None:
     browse().try_sign_in("nobody-at-all", WRONG)
-
-    async def kept() -> int:
-        await parts.accounts.failures.flush()
-        count: int = await parts.store._connection.database.people.count_documents({"_id": "nobody-at-all"})
-        return count
-
-    assert run(host, kept) == 0
+    run(host, parts_of(host).accounts.failures.flush)
+    assert database.people.count_documents({"_id": "nobody-at-all"}) == 0
 
 
-class Unsteady:
+class FakeUserStore:
     """A store of users that can be unavailable."""
 
     def __init__(self) -> None:
-        self.away = True
+        self.unavailable = True
         self.counts: dict[str, int] = {}
 
     async def add_failed_sign_ins(self, failed: Json) -> None:
-        if self.away:
+        if self.unavailable:
             raise OutcomeUnknown
         for name, one in failed.items():
             self.counts[name] = self.counts.get(name, 0) + one.count
 
 
-async def test_failures_are_kept_while_the_database_is_away_and_bounded() -> None:
-    people = Unsteady()
-    counter = FailedSignInRecorder(people)  # type: ignore[arg-type]  # all that it needs of one
+async def test_pending_failures_are_kept_and_bounded_during_an_outage() -> None:
+    people = FakeUserStore()
+    counter = FailedSignInRecorder(people)  # type: ignore[arg-type]  # the only method that it calls
     for number in range(MAX_PENDING_USERS + 5):
         counter.add(f"user{number}")
     for _ in range(2):
@@ -103,7 +100,7 @@ async def test_failures_are_kept_while_the_database_is_away_and_bounded() -> Non
             await counter.flush()
         counter.add("user0")
     await counter.aclose()
-    people.away = False
+    people.unavailable = False
     await counter.aclose()
     assert people.counts["user0"] == 3
     assert len(people.counts) == MAX_PENDING_USERS

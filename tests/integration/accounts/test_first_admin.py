@@ -46,7 +46,7 @@ def setup_of(host: TestClient) -> str | None:
     return token
 
 
-def test_stranger_does_not_become_the_first_user(empty: TestClient) -> None:
+def test_sign_up_without_the_setup_token_is_refused(empty: TestClient) -> None:
     for more in ({}, {"invite": "made-up"}, {"setup": "made-up"}, {"setup": ""}, {"setup": "ö"}):
         status, text = sign_up(empty, "passerby", **more)
         assert status == 403, more
@@ -55,7 +55,7 @@ def test_stranger_does_not_become_the_first_user(empty: TestClient) -> None:
     assert setup_of(empty) is not None
 
 
-def test_anonymous_callers_do_not_learn_that_there_is_no_user(empty: TestClient) -> None:
+def test_responses_do_not_reveal_that_there_is_no_user(empty: TestClient) -> None:
     guest = Browser(empty)
     before = guest.get("/auth/me").json()
     refused = sign_up(empty, "passerby", setup="made-up")
@@ -65,7 +65,7 @@ def test_anonymous_callers_do_not_learn_that_there_is_no_user(empty: TestClient)
     assert sign_up(empty, "passerby", setup="made-up") == refused
 
 
-def test_setup_token_makes_one_admin_and_is_worth_nothing_afterwards(empty: TestClient) -> None:
+def test_setup_token_creates_one_admin_and_is_then_invalid(empty: TestClient) -> None:
     token = setup_of(empty)
     assert token is not None
     assert sign_up(empty, "root", setup=token)[0] == 201
@@ -75,7 +75,7 @@ def test_setup_token_makes_one_admin_and_is_worth_nothing_afterwards(empty: Test
     assert Browser(empty).try_sign_in("other").status_code == 401
 
 
-def test_setup_token_is_worth_nothing_once_the_operator_added_a_user(settings: Settings) -> None:
+def test_setup_token_is_invalid_after_the_operator_added_a_user(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
         token = setup_of(host)
         assert token is not None
@@ -83,17 +83,17 @@ def test_setup_token_is_worth_nothing_once_the_operator_added_a_user(settings: S
         assert sign_up(host, "root", setup=token)[0] == 403
 
 
-def test_of_many_with_the_setup_token_one_is_admin_and_nobody_else_gets_in(empty: TestClient) -> None:
+def test_concurrent_sign_ups_with_the_setup_token_create_one_admin(empty: TestClient) -> None:
     accounts, token = parts_of(empty).accounts, setup_of(empty)
 
-    async def all_at_once() -> list[object]:
+    async def sign_up_concurrently() -> list[object]:
         new = [NewAccount(f"user{number}", PASSWORD, setup=token) for number in range(6)]
         outcomes: list[object] = await asyncio.gather(
             *(accounts.sign_up(one, ClientInfo(), None) for one in new), return_exceptions=True
         )
         return outcomes
 
-    outcomes = run(empty, all_at_once)
+    outcomes = run(empty, sign_up_concurrently)
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
     people = run(empty, accounts.users.all)
     assert [person.admin for person in people] == [True]
@@ -123,7 +123,7 @@ class TestPrintedLink:
     async def test_link_has_the_path_prefix(self, serve: Serve) -> None:
         assert self._link(serve(auth="accounts", root_path="/team"))[2] == "/team"
 
-    async def test_embedded_servers_print_it_too(self, tmp_path: Path) -> None:
+    async def test_link_is_printed_with_embedded_servers(self, tmp_path: Path) -> None:
         server = ServerProcess(data_folder(tmp_path).model_copy(update={"auth": "accounts"}))
         try:
             server.start()
@@ -131,7 +131,7 @@ class TestPrintedLink:
         finally:
             server.kill()
 
-    async def test_nothing_is_printed_once_there_is_a_user(self, settings: Settings, serve: Serve) -> None:
+    async def test_link_is_not_printed_if_a_user_exists(self, settings: Settings, serve: Serve) -> None:
         await add_user(with_accounts(settings))
         server = serve(auth="accounts")
         assert server.process is not None
@@ -140,7 +140,7 @@ class TestPrintedLink:
         assert server.process.stdout.read().decode().splitlines() == [f"Docs  {server.url}/docs", f"Feed  {server.ws}"]
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    async def test_other_servers_print_it_once(self, settings: Settings, workers: str) -> None:
+    async def test_uvicorn_prints_the_link_once(self, settings: Settings, workers: str) -> None:
         assert settings.mongo_url
         assert settings.redis_url
         environment = {

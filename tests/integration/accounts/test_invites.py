@@ -47,10 +47,10 @@ def test_invites_are_listed_until_they_are_used_or_revoked(browse: Browse, root:
     assert [(one["target"], one["ok"]) for one in entries] == [(second["id"], True)]
 
 
-def test_token_that_only_reads_lists_invites_but_does_not_revoke_them(browse: Browse, root: Browser) -> None:
+def test_read_only_token_lists_invites_but_cannot_revoke_them(browse: Browse, root: Browser) -> None:
     made = root.post("/invites").json()
-    reading = bearer(root.token(scope="read")["token"])
-    assert [one["id"] for one in browse().get("/invites", headers=reading).json()] == [made["id"]]
-    assert browse().delete(f"/invites/{made['id']}", headers=reading).status_code == 403
+    read_only = bearer(root.token(scope="read")["token"])
+    assert [one["id"] for one in browse().get("/invites", headers=read_only).json()] == [made["id"]]
+    assert browse().delete(f"/invites/{made['id']}", headers=read_only).status_code == 403
     assert browse().get("/invites").status_code == 401
     assert root.delete("/invites/not-an-id").status_code == 422

@@ -41,7 +41,7 @@ async def attack(url: str) -> AsyncIterator[Counter[int]]:
         tasks = [asyncio.create_task(guess(rest, number)) for number in range(NETWORKS)]
         try:
             yield statuses
-            assert not any(task.done() for task in tasks), "the attack went on to the end"
+            assert not any(task.done() for task in tasks), "the attack continued to the end"
         finally:
             for task in tasks:
                 task.cancel()
@@ -63,7 +63,7 @@ async def sign_in(rest: httpx.AsyncClient, password: str = PASSWORD) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def test_attack_from_100_networks_locks_nobody_out(
+async def test_attack_from_100_networks_does_not_lock_out_the_owner(
     settings: Settings, serve: Callable[..., ServerProcess]
 ) -> None:
     options = {"auth": "accounts", "password_memory": 8192}
@@ -89,54 +89,54 @@ class TestDeviceCookie:
     def _no_delay(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sign_in_guard, "MAX_DELAY_SECONDS", 0)
 
-    def _use_up(self, neighbor: Browser, name: str) -> None:
+    def _exhaust_attempts(self, neighbor: Browser, name: str) -> None:
         """Fail to sign in until the network of a browser is blocked."""
         statuses = [neighbor.try_sign_in(name, "wrong wrong wrong wrong").status_code for _ in range(11)]
         assert statuses == [401] * 10 + [429]
 
-    def test_known_browser_signs_in_where_others_are_refused(self, browse: Browse) -> None:
+    def test_known_browser_signs_in_from_a_blocked_network(self, browse: Browse) -> None:
         ann, neighbor = browse(address=NEAR).sign_up(), browse(address=NEAR)
         ann.post("/auth/sign-out")
-        self._use_up(neighbor, ann.name)
+        self._exhaust_attempts(neighbor, ann.name)
         refused = neighbor.try_sign_in(ann.name)
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (429, True)
         ann.sign_in(ann.name)
 
-    def test_new_password_resets_devices_but_that_of_the_change(self, browse: Browse) -> None:
+    def test_password_change_forgets_all_devices_except_its_own(self, browse: Browse) -> None:
         ann = browse().sign_up()
         phone = browse(address=NEAR).sign_in(ann.name)
         assert ann.post("/auth/password", json={"old": PASSWORD, "new": NEW_PASSWORD}).status_code == 204
-        self._use_up(browse(address=NEAR), ann.name)
+        self._exhaust_attempts(browse(address=NEAR), ann.name)
         assert phone.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
         ann.post("/auth/sign-out")
         ann.sign_in(ann.name, NEW_PASSWORD)
 
-    def test_password_that_the_operator_sets_resets_devices(self, host: TestClient, browse: Browse) -> None:
+    def test_password_reset_by_the_operator_forgets_all_devices(self, host: TestClient, browse: Browse) -> None:
         ann = browse(address=NEAR).sign_up()
         run(host, lambda: parts_of(host).accounts.users.reset(ann.name, NEW_PASSWORD))
-        self._use_up(browse(address=NEAR), ann.name)
+        self._exhaust_attempts(browse(address=NEAR), ann.name)
         assert ann.try_sign_in(ann.name, NEW_PASSWORD).status_code == 429
 
-    def test_device_is_known_for_its_user_only_and_a_browser_has_one_for_each(self, browse: Browse) -> None:
+    def test_browser_has_a_separate_device_per_user(self, browse: Browse) -> None:
         ann, other = browse().sign_up(), browse(address=NEAR).sign_up()
         mine, theirs = ann.name, other.name
         ann.sign_in(theirs)
-        self._use_up(browse(address=NEAR), mine)
+        self._exhaust_attempts(browse(address=NEAR), mine)
         assert other.try_sign_in(mine).status_code == 429
         ann.sign_in(mine)
         assert len(ann.cookies["realtime-device"].split(".")) == 2
 
-    def test_failures_of_a_browser_do_not_refuse_other_devices(self, browse: Browse) -> None:
+    def test_failures_with_a_device_cookie_do_not_block_other_devices(self, browse: Browse) -> None:
         ann = browse().sign_up()
         thief = browse()
         thief.cookies.set("realtime-device", ann.cookies["realtime-device"], domain="127.0.0.1")
         phone = browse().sign_in(ann.name)
         for _ in range(10):
             assert thief.try_sign_in(ann.name, "wrong wrong wrong wrong").status_code == 401
-        self._use_up(thief, ann.name)
+        self._exhaust_attempts(thief, ann.name)
         phone.sign_in(ann.name)
 
-    def test_password_change_is_refused_after_wrong_ones_of_its_session_only(self, browse: Browse) -> None:
+    def test_wrong_passwords_block_password_changes_of_their_session_only(self, browse: Browse) -> None:
         ann = browse().sign_up()
         phone = browse().sign_in(ann.name)
         wrong = {"old": NEW_PASSWORD, "new": NEW_PASSWORD}
@@ -145,11 +145,11 @@ class TestDeviceCookie:
         assert phone.post("/auth/password", json=right).status_code == 429
         assert ann.post("/auth/password", json=right).status_code == 204
 
-    def test_rules_hold_while_redis_is_away(self, settings: Settings) -> None:
-        away = with_accounts(settings, redis_url="redis://127.0.0.1:1/0")
-        with TestClient(create_app(away), base_url=HERE) as host:
+    def test_device_rules_apply_while_redis_is_unavailable(self, settings: Settings) -> None:
+        without_redis = with_accounts(settings, redis_url="redis://127.0.0.1:1/0")
+        with TestClient(create_app(without_redis), base_url=HERE) as host:
             Browser(host).sign_up()
             ann = Browser(host).sign_up()
-            self._use_up(Browser(host, address=NEAR), ann.name)
+            self._exhaust_attempts(Browser(host, address=NEAR), ann.name)
             assert Browser(host, address=NEAR).try_sign_in(ann.name).status_code == 429
             ann.sign_in(ann.name)

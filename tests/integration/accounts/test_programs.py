@@ -18,7 +18,7 @@ from tests.support.accounts import PASSWORD, add_user, bearer, with_accounts
 from tests.support.harness import UNIT, ServerProcess, note_in
 
 
-async def test_export_import_and_watch_take_a_token(
+async def test_commands_send_a_token_and_report_its_rejection(
     settings: Settings, serve: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     await add_user(with_accounts(settings), "ann")

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketTestSession
-from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.auth.users import UserAccount
@@ -16,8 +16,8 @@ from realtime.errors import LastAdmin
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
 from realtime.store.database import Store
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, forget_proof, parts_of, run
-from tests.support.harness import eventually, note_in
+from tests.support.accounts import HERE, PASSWORD, Browser, bearer, expire_confirmation, is_rejected, parts_of, run
+from tests.support.harness import Json, eventually, note_in
 
 Browse = Callable[..., Browser]
 ORIGIN = {"Origin": HERE}
@@ -33,7 +33,7 @@ def demote(by: Browser, name: str) -> None:
     assert (answer.status_code, answer.json()["admin"]) == (200, False), answer.text
 
 
-def test_role_is_given_and_taken_in_the_same_session(root: Browser, ann: Browser) -> None:
+def test_role_change_takes_effect_in_the_same_session(root: Browser, ann: Browser) -> None:
     assert ann.get("/users").status_code == 403
     promote(root, ann.name)
     assert ann.user == {"name": ann.name, "admin": True, "via": "session"}
@@ -46,33 +46,34 @@ def test_role_is_given_and_taken_in_the_same_session(root: Browser, ann: Browser
     assert entries[0]["address"].startswith("10.0.")
 
 
-def test_last_administrator_keeps_the_role(root: Browser, ann: Browser) -> None:
+def test_last_administrator_cannot_be_demoted(root: Browser, ann: Browser) -> None:
     refused = root.post("/users/root/demote")
     said = "root is the last administrator. Make another user an administrator first"
     assert (refused.status_code, refused.json()) == (409, {"detail": said})
     promote(root, ann.name)
-    run(root, lambda: parts_of(root).accounts.users.set_disabled(ann.name, True))  # does not count
+    # A disabled administrator does not count.
+    run(root, lambda: parts_of(root).accounts.users.set_disabled(ann.name, True))
     assert root.post("/users/root/demote").status_code == 409
     assert root.user
     assert root.user["admin"]
     demote(root, ann.name)
 
 
-def test_role_of_nobody_is_not_changed(root: Browser) -> None:
+def test_role_change_of_an_unknown_user_returns_404(root: Browser) -> None:
     for act in ("promote", "demote"):
         answer = root.post(f"/users/nobody/{act}")
         assert (answer.status_code, answer.json()) == (404, {"detail": "User not found"})
 
 
-def test_role_takes_an_administrator_in_person_with_a_confirmed_password(
-    browse: Browse, root: Browser, ann: Browser
+def test_role_change_requires_an_administrator_with_a_confirmed_password(
+    database: Database[Json], browse: Browse, root: Browser, ann: Browser
 ) -> None:
     path = f"/users/{ann.name}/promote"
     assert browse().post(path).status_code == 401
     assert ann.post(path).json() == {"detail": "Only administrators can do this"}
     assert browse().post(path, headers=bearer(root.token()["token"])).status_code == 403
     other = browse().sign_in("root")
-    forget_proof(other)
+    expire_confirmation(database, other)
     for act in ("promote", "demote"):
         answer = other.post(f"/users/{ann.name}/{act}")
         assert (answer.status_code, answer.json()["required"]) == (403, "password_confirmation")
@@ -81,7 +82,7 @@ def test_role_takes_an_administrator_in_person_with_a_confirmed_password(
     demote(other, ann.name)
 
 
-def test_invites_end_with_the_role(browse: Browse, root: Browser, ann: Browser) -> None:
+def test_invites_are_revoked_with_the_role(browse: Browse, root: Browser, ann: Browser) -> None:
     for end in (
         lambda: demote(root, ann.name),
         lambda: root.post(f"/users/{ann.name}/disable"),
@@ -95,20 +96,16 @@ def test_invites_end_with_the_role(browse: Browse, root: Browser, ann: Browser) 
     demote(root, ann.name)
 
 
-def closing(socket: WebSocketTestSession) -> tuple[int, str]:
+def read_until_close(socket: WebSocketTestSession) -> tuple[int, str]:
     """Return the close code of a socket, and the frames before it."""
-    told = ""
-    try:
-        while True:
-            message = socket.receive()
-            socket._raise_on_close(message)
-            told += message.get("text", "")
-    except WebSocketDisconnect as closed:
-        return closed.code, told
+    text = ""
+    while (message := socket.receive())["type"] != "websocket.close":
+        text += message.get("text", "")
+    return message["code"], text
 
 
-def test_feeds_and_rooms_start_over_with_the_new_role(host: TestClient, root: Browser, ann: Browser) -> None:
-    body = NoteIn.model_validate(note_in("Of nobody"))
+def test_demotion_makes_open_feeds_and_rooms_reconnect(host: TestClient, root: Browser, ann: Browser) -> None:
+    body = NoteIn.model_validate(note_in("Unowned"))
     note = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None)).id
     promote(root, ann.name)
     with (
@@ -118,11 +115,11 @@ def test_feeds_and_rooms_start_over_with_the_new_role(host: TestClient, root: Br
         assert feed.receive_json()["type"] == "ready"
         room.receive_bytes()
         demote(root, ann.name)
-        code, told = closing(feed)
-        assert (code, '"type":"reset"' in told) == (CloseCode.RESUME, True)
-        assert closing(room)[0] == CloseCode.RESUME
+        code, text = read_until_close(feed)
+        assert (code, '"type":"reset"' in text) == (CloseCode.RESUME, True)
+        assert read_until_close(room)[0] == CloseCode.RESUME
     assert ann.get(f"/notes/{note}/").status_code == 404
-    # The session goes on.
+    # The session remains valid.
     with ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed:
         assert feed.receive_json()["type"] == "ready"
         root.patch(f"/notes/{note}/", json={"title": "Changed by root"})
@@ -132,24 +129,24 @@ def test_feeds_and_rooms_start_over_with_the_new_role(host: TestClient, root: Br
         assert frame["id"] == mine
 
 
-def test_viewer_who_was_read_before_the_change_is_not_let_in(host: TestClient, root: Browser, ann: Browser) -> None:
+def test_principal_read_before_a_role_change_is_rejected(host: TestClient, root: Browser, ann: Browser) -> None:
     promote(root, ann.name)
     parts = parts_of(host)
     before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     demote(root, ann.name)
-    asyncio.run(eventually(lambda: parts.feed._is_ended(before)))
+    run(host, lambda: eventually(lambda: is_rejected(parts.feed, before)))
     after = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     assert (before.admin, after.admin) == (True, False)
-    assert not parts.feed._is_ended(after)
+    assert not run(host, lambda: is_rejected(parts.feed, after))
 
 
-def test_connection_that_has_the_new_role_stays_open(host: TestClient, root: Browser, ann: Browser) -> None:
+def test_connection_with_the_new_role_stays_open(host: TestClient, root: Browser, ann: Browser) -> None:
     parts = parts_of(host)
     before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     promote(root, ann.name)
     with ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed:
         assert feed.receive_json()["type"] == "ready"
-        asyncio.run(eventually(lambda: parts.feed._is_ended(before)))
+        run(host, lambda: eventually(lambda: is_rejected(parts.feed, before)))
         mine = ann.post("/notes/", json=note_in()).json()["id"]
         while (frame := feed.receive_json())["type"] != "note.created":
             assert frame["type"] == "heartbeat"
@@ -167,7 +164,7 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
         await store.aclose()
 
 
-async def test_administrators_who_act_on_each_other_at_once_leave_one(stores: list[Store]) -> None:
+async def test_concurrent_removals_leave_one_administrator(stores: list[Store]) -> None:
     names = [f"admin{number}" for number in range(6)]
     for name in names:
         await stores[0].users.add(name, "hash", admin=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 import pytest
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.auth.sign_in_guard import ClientInfo
@@ -45,7 +46,7 @@ def test_sessions_are_listed_and_ended(browse: Browse, ann: Browser) -> None:
     assert [one["current"] for one in ann.get("/auth/sessions").json()] == [True]
 
 
-def test_nobody_ends_the_sessions_of_others(browse: Browse, ann: Browser) -> None:
+def test_user_cannot_end_sessions_of_another_user(browse: Browse, ann: Browser) -> None:
     bob = browse().sign_up()
     (session,) = ann.get("/auth/sessions").json()
     token = ann.token()
@@ -55,7 +56,7 @@ def test_nobody_ends_the_sessions_of_others(browse: Browse, ann: Browser) -> Non
     assert ann.user is not None
 
 
-def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann: Browser) -> None:
+def test_password_change_ends_other_sessions_but_keeps_api_tokens(browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
     token = ann.token()["token"]
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
@@ -68,7 +69,7 @@ def test_changing_the_password_ends_all_else_but_api_tokens(browse: Browse, ann:
     browse().sign_in(ann.name, OTHER)
 
 
-def test_changing_the_password_revokes_api_tokens_on_request(browse: Browse, ann: Browser) -> None:
+def test_password_change_revokes_api_tokens_on_request(browse: Browse, ann: Browser) -> None:
     phone, token = browse().sign_in(ann.name), ann.token()["token"]
     wrong = {"old": OTHER, "new": OTHER, "revoke_tokens": True}
     assert ann.post("/auth/password", json=wrong).status_code == 403
@@ -81,7 +82,7 @@ def test_changing_the_password_revokes_api_tokens_on_request(browse: Browse, ann
     assert browse().get("/auth/me", headers=bearer(ann.token()["token"])).status_code == 200
 
 
-def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -> None:
+def test_password_change_requires_the_old_password(browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
     assert ann.post("/auth/password", json={"old": OTHER, "new": OTHER}).json() == {
         "detail": "The old password is wrong"
@@ -91,7 +92,7 @@ def test_the_password_is_changed_by_who_knows_it(browse: Browse, ann: Browser) -
     browse().sign_in(ann.name)
 
 
-def test_a_disabled_user_has_nothing_left(browse: Browse, root: Browser, ann: Browser) -> None:
+def test_disabled_user_loses_all_sessions_and_tokens(browse: Browse, root: Browser, ann: Browser) -> None:
     token = ann.token()["token"]
     signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
     assert root.post(f"/users/{ann.name.upper()}/disable").json()["disabled"] is True
@@ -106,7 +107,7 @@ def test_a_disabled_user_has_nothing_left(browse: Browse, root: Browser, ann: Br
     assert root.post("/users/nobody/disable").json() == {"detail": "User not found"}
 
 
-def test_api_tokens(browse: Browse, ann: Browser) -> None:
+def test_api_token_authenticates_until_it_is_revoked(browse: Browse, ann: Browser) -> None:
     made = ann.token(scope="read", expires_days=1)
     assert made["token"].startswith("rt_")
     program = browse()
@@ -123,13 +124,13 @@ def test_api_tokens(browse: Browse, ann: Browser) -> None:
     assert ann.get("/auth/tokens").json() == []
 
 
-def test_a_token_of_an_admin_that_reads_only_reads(browse: Browse, root: Browser, ann: Browser) -> None:
-    reading = bearer(root.token(scope="read")["token"])
-    assert browse().get("/users", headers=reading).status_code == 200
-    assert browse().post(f"/users/{ann.name}/disable", headers=reading).status_code == 403
+def test_read_only_token_of_an_admin_cannot_write(browse: Browse, root: Browser, ann: Browser) -> None:
+    read_only = bearer(root.token(scope="read")["token"])
+    assert browse().get("/users", headers=read_only).status_code == 200
+    assert browse().post(f"/users/{ann.name}/disable", headers=read_only).status_code == 403
 
 
-def test_signed_tokens(browse: Browse, ann: Browser) -> None:
+def test_signed_token_authenticates_until_its_session_ends(browse: Browse, ann: Browser) -> None:
     program = browse()
     grant = program.post("/auth/token", data={"grant_type": "password", "username": ann.name, "password": PASSWORD})
     assert grant.headers["cache-control"] == "no-store"
@@ -142,27 +143,27 @@ def test_signed_tokens(browse: Browse, ann: Browser) -> None:
     }
     assert program.get("/auth/me", headers=bearer(token)).json()["user"]["name"] == ann.name
     (session,) = [one for one in ann.get("/auth/sessions").json() if not one["current"]]
-    told = jwt.decode(token, options={"verify_signature": False})
-    assert (told["sub"], told["sid"]) == (ann.name, session["id"])
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["sub"], claims["sid"]) == (ann.name, session["id"])
     assert ann.delete(f"/auth/sessions/{session['id']}").status_code == 204
     assert program.get("/auth/me", headers=bearer(token)).status_code == 401
 
 
-def test_a_signed_token_that_reads_only_reads(browse: Browse, ann: Browser) -> None:
+def test_read_only_signed_token_cannot_write(browse: Browse, ann: Browser) -> None:
     form = {"username": ann.name, "password": PASSWORD, "scope": "read"}
-    reading = bearer(browse().post("/auth/token", data=form).json()["access_token"])
-    assert browse().get("/auth/me", headers=reading).json()["user"]["name"] == ann.name
+    read_only = bearer(browse().post("/auth/token", data=form).json()["access_token"])
+    assert browse().get("/auth/me", headers=read_only).json()["user"]["name"] == ann.name
     for path, body in (("/auth/tokens", {"name": "heir"}), ("/auth/password", {"old": PASSWORD, "new": OTHER})):
-        assert browse().post(path, json=body, headers=reading).status_code == 403
+        assert browse().post(path, json=body, headers=read_only).status_code == 403
 
 
 @pytest.mark.parametrize("scheme", ["Basic Og==", "Digest x", "", "Bearer"])
-def test_what_is_no_bearer_s_is_not_looked_at(browse: Browse, ann: Browser, scheme: str) -> None:
+def test_authorization_header_without_a_bearer_token_is_ignored(browse: Browse, ann: Browser, scheme: str) -> None:
     form = {"username": ann.name, "password": PASSWORD}  # Swagger UI sends a Basic header along
     assert browse().post("/auth/token", data=form, headers={"Authorization": scheme}).status_code == 200
 
 
-def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
+def test_forged_token_is_rejected(host: TestClient, browse: Browse, ann: Browser) -> None:
     key: str = run(host, parts_of(host).authenticator.key)
     mine = ann.get("/auth/sessions").json()[0]["id"]
     now = datetime.now(UTC)
@@ -189,30 +190,33 @@ def test_forged_tokens(host: TestClient, browse: Browse, ann: Browser) -> None:
         read_jwt("another key of more than 32 bytes length", make_jwt(key, TokenClaims("ann", mine)))
 
 
-def test_sessions_end_when_they_are_not_used(host: TestClient, ann: Browser) -> None:
+def test_session_expires_without_use(database: Database[Json], host: TestClient, ann: Browser) -> None:
     parts = parts_of(host)
     id = ann.get("/auth/sessions").json()[0]["id"]
     now = datetime.now(UTC)
 
-    async def age(**fields: datetime) -> None:
+    async def forget() -> None:
         parts.authenticator.forget([id])
-        await parts.store.sessions._sessions.update_one({"_id": id}, {"$set": fields})
 
-    run(host, lambda: age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1)))
+    def age(**fields: datetime) -> None:
+        database.sessions.update_one({"_id": id}, {"$set": fields})
+        run(host, forget)
+
+    age(used_date=now - timedelta(days=13), expires_date=now + timedelta(days=1))
     assert ann.user is not None
     (listed,) = ann.get("/auth/sessions").json()
     left = datetime.fromisoformat(listed["expires_date"]) - now
     assert timedelta(days=13.9) < left < timedelta(days=14.1)
     near = now + timedelta(hours=1)
-    run(host, lambda: age(used_date=now - timedelta(days=13), ends_date=near))
+    age(used_date=now - timedelta(days=13), ends_date=near)
     assert ann.user is not None
     left = datetime.fromisoformat(ann.get("/auth/sessions").json()[0]["expires_date"]) - now
     assert left < timedelta(hours=1.1)
-    run(host, lambda: age(expires_date=now - timedelta(seconds=1)))
+    age(expires_date=now - timedelta(seconds=1))
     assert ann.user is None
 
 
-def test_audit(browse: Browse, root: Browser, ann: Browser) -> None:
+def test_audit_log_lists_account_actions_for_administrators(browse: Browse, root: Browser, ann: Browser) -> None:
     assert ann.get("/audit").status_code == 403
     assert browse().get("/audit").status_code == 401
     browse().try_sign_in(ann.name, "wrong wrong wrong wrong")
@@ -244,16 +248,14 @@ def test_audit(browse: Browse, root: Browser, ann: Browser) -> None:
     ("path", "body"),
     [("/notes/", note_in()), ("/auth/tokens", {"name": "to stay"}), ("/auth/ticket", {"note": 1})],
 )
-def test_what_began_while_it_held_does_nothing_after_the_end(
-    host: TestClient, ann: Browser, path: str, body: Json
-) -> None:
+def test_request_body_after_the_session_ended_is_refused(host: TestClient, ann: Browser, path: str, body: Json) -> None:
     async def end() -> None:
         await parts_of(host).authenticator.end(ann.name)
 
     assert slowly(ann, "POST", path, body, end).startswith(b"401 ")
 
 
-def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browser) -> None:
+def test_export_stops_when_its_session_ends(host: TestClient, ann: Browser) -> None:
     for _ in range(EXPORT_BATCH_NOTES + 1):
         ann.post("/notes/", json=note_in())
 
@@ -265,9 +267,7 @@ def test_an_export_stops_at_the_end_of_its_session(host: TestClient, ann: Browse
     assert not zipfile.is_zipfile(io.BytesIO(exported[4:]))
 
 
-def test_an_import_stops_at_the_end_of_its_session(
-    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_stops_when_its_session_ends(host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = parts_of(host).notes
     made = 0
 
@@ -285,8 +285,8 @@ def test_an_import_stops_at_the_end_of_its_session(
     assert made == MAX_BATCH_NOTES
 
 
-def test_an_import_is_not_begun_after_the_end_of_its_session(
-    host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
+def test_import_does_not_start_after_its_session_ended(
+    database: Database[Json], host: TestClient, ann: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = bundle.check
 
@@ -296,11 +296,10 @@ def test_an_import_is_not_begun_after_the_end_of_its_session(
 
     monkeypatch.setattr(bundle, "check", read)
     assert ann.post("/import", files={"files": ("one.md", b"# A note\n\nwith words")}).status_code == 401
-    notes = parts_of(host).store._connection.database.notes
-    assert run(host, partial(notes.count_documents, {"access.owner": ann.name})) == 0
+    assert database.notes.count_documents({"access.owner": ann.name}) == 0
 
 
-def test_no_token_is_made_for_a_session_that_has_just_ended(host: TestClient, ann: Browser) -> None:
+def test_token_is_not_created_for_an_ended_session(host: TestClient, ann: Browser) -> None:
     async def make() -> None:
         parts = parts_of(host)
         principal = await parts.authenticator.of_secret(ann.secret, None)

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pwdlib import PasswordHash
+from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from realtime import create_app
 from realtime.auth.password_rules import ADVICE
-from realtime.auth.passwords import Passwords
 from realtime.errors import NameTaken
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.support.accounts import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
+from tests.support.harness import Json
 
 Browse = Callable[..., Browser]
 
@@ -40,7 +42,7 @@ def test_open_mode_has_no_accounts(client: TestClient) -> None:
         assert (answer.status_code, answer.json()) == (404, {"detail": "This server has no accounts"})
 
 
-def test_sign_up_in_and_out(browse: Browse) -> None:
+def test_user_signs_up_signs_in_and_signs_out(browse: Browse) -> None:
     ann = browse()
     assert ann.user is None
     assert ann.sign_up().user == {"name": ann.name, "admin": False, "via": "session"}
@@ -52,7 +54,7 @@ def test_sign_up_in_and_out(browse: Browse) -> None:
     assert elsewhere.user is not None
 
 
-def test_the_first_user_is_admin(root: Browser, ann: Browser) -> None:
+def test_first_user_is_admin(root: Browser, ann: Browser) -> None:
     assert root.user == {"name": "root", "admin": True, "via": "session"}
     assert ann.get("/users").status_code == 403
     assert {name: value for name, value in root.get("/users").json()[0].items() if name != "created_date"} == {
@@ -62,7 +64,7 @@ def test_the_first_user_is_admin(root: Browser, ann: Browser) -> None:
     }
 
 
-async def test_of_many_who_are_first_at_once_one_is_admin(settings: Settings) -> None:
+async def test_concurrent_first_users_include_exactly_one_admin(settings: Settings) -> None:
     assert settings.mongo_url
     stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
     for store in stores:
@@ -76,7 +78,7 @@ async def test_of_many_who_are_first_at_once_one_is_admin(settings: Settings) ->
         await store.aclose()
 
 
-def test_the_session_is_the_server_s_choice_and_new_with_each_sign_in(browse: Browse, ann: Browser) -> None:
+def test_sign_in_always_creates_a_new_session_secret(browse: Browse, ann: Browser) -> None:
     victim, name = browse(), browse().sign_up().name
     for planted in ("a-secret-that-the-attacker-knows", ann.secret):
         victim.cookies.set("realtime", planted, domain="127.0.0.1")
@@ -87,31 +89,25 @@ def test_the_session_is_the_server_s_choice_and_new_with_each_sign_in(browse: Br
     victim.sign_in(name)
     assert victim.secret != first
     victim.cookies.set("realtime", first, domain="127.0.0.1")
-    assert victim.user is None  # it ended with the new one's beginning
-    assert ann.user is None  # as did the one that was planted
+    assert victim.user is None  # the new session replaced it
+    assert ann.user is None  # and the planted one
 
 
-def test_what_is_stored_does_not_open_anything(host: TestClient, ann: Browser, browse: Browse) -> None:
+def test_session_ids_and_swapped_secrets_do_not_authenticate(host: TestClient, ann: Browser, browse: Browse) -> None:
     (session,) = ann.get("/auth/sessions").json()
     thief = browse()
     thief.cookies.set("realtime", session["id"], domain="127.0.0.1")
     assert thief.user is None
     assert thief.get("/auth/sessions", headers=bearer(session["id"])).status_code == 401
-    assert thief.get("/auth/sessions", headers=bearer(ann.secret)).status_code == 401  # a cookie is no token
+    assert thief.get("/auth/sessions", headers=bearer(ann.secret)).status_code == 401  # a cookie is not a token
     thief.cookies.set("realtime", ann.token()["token"], domain="127.0.0.1")
-    assert thief.user is None  # and a token no cookie
+    assert thief.user is None  # and a token is not a cookie
 
 
-def test_secrets_are_long_and_not_stored(host: TestClient, ann: Browser) -> None:
+def test_secrets_are_long_and_not_stored(database: Database[Json], ann: Browser) -> None:
     token = ann.token()["token"]
     assert {len(urlsafe_b64decode(f"{secret}=")) for secret in (ann.secret, token.removeprefix("rt_"))} == {256 // 8}
-
-    async def stored() -> str:
-        database = parts_of(host).store._connection.database
-        found = [str(one) for name in await database.list_collection_names() async for one in database[name].find()]
-        return "".join(found)
-
-    everything = run(host, stored)
+    everything = "".join(str(one) for name in database.list_collection_names() for one in database[name].find())
     assert "'hash': '$argon2id$" in everything
     for secret in (PASSWORD, ann.secret, token):
         assert secret not in everything
@@ -125,7 +121,7 @@ def test_secrets_are_long_and_not_stored(host: TestClient, ann: Browser) -> None
         ("https://notes.example", "__Host-realtime", True),
     ],
 )
-def test_cookie(browse: Browse, ann: Browser, url: str, name: str, secure: bool) -> None:
+def test_session_cookie_has_secure_attributes(browse: Browse, ann: Browser, url: str, name: str, secure: bool) -> None:
     answer = browse(url).try_sign_in(ann.name)
     cookies = answer.headers.get_list("set-cookie")
     assert [cookie.partition("=")[0] for cookie in cookies] == [name, f"{name}-device"]
@@ -137,7 +133,7 @@ def test_cookie(browse: Browse, ann: Browser, url: str, name: str, secure: bool)
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_no_password_over_plain_http_from_elsewhere(browse: Browse) -> None:
+def test_password_over_plain_http_from_a_remote_host_is_refused(browse: Browse) -> None:
     for url in ("http://notes.example", "http://127.0.0.1.example", "http://10.0.0.1:8000"):
         browser = browse(url)
         for answer in (
@@ -156,18 +152,17 @@ def test_no_password_over_plain_http_from_elsewhere(browse: Browse) -> None:
     )
 
 
-def test_unknown_users_get_the_same_answer_for_the_same_work(
+def test_sign_in_failures_have_the_same_response_and_work(
     browse: Browse, ann: Browser, root: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
-    verify = Passwords.verify
+    verify = PasswordHash.verify_and_update
 
-    async def noted(self: Passwords, password: str, stored: str | None, *more: Any) -> Any:
-        hash = self._placeholder if stored is None else stored
+    def recorded(self: PasswordHash, password: str, hash: str) -> Any:
         compared.append("$".join(hash.split("$")[:4]))  # kind, version, memory and passes
-        return await verify(self, password, stored, *more)
+        return verify(self, password, hash)
 
-    monkeypatch.setattr(Passwords, "verify", noted)
+    monkeypatch.setattr(PasswordHash, "verify_and_update", recorded)
     root.post(f"/users/{ann.name}/disable")
     answers = [
         browse().try_sign_in("nobody-here"),
@@ -192,14 +187,14 @@ def test_unknown_users_get_the_same_answer_for_the_same_work(
         ("passwordpassword", "too easy to guess"),
     ],
 )
-def test_passwords_that_are_refused(browse: Browse, password: str, said: str) -> None:
+def test_invalid_password_is_refused(browse: Browse, password: str, said: str) -> None:
     answer = browse().post("/auth/sign-up", json={"name": "somebody", "password": password})
     assert answer.status_code == 422
     assert said in answer.text
     assert password not in answer.text
 
 
-def test_names_of_the_user_and_the_server_do_not_count_in_a_password(browse: Browse) -> None:
+def test_password_of_user_and_server_names_is_refused(browse: Browse) -> None:
     name = "a-rather-long-name"
     said = "password: too easy to guess. Your name and the name of this server are ignored. " + ADVICE
     for password in (
@@ -222,25 +217,25 @@ def test_password_change_refuses_a_password_that_is_easy_to_guess(ann: Browser) 
     assert ann.post("/auth/password", json={"old": PASSWORD, "new": PASSWORD}).status_code == 204
 
 
-def test_a_password_is_the_same_however_it_is_composed(browse: Browse) -> None:
+def test_password_matches_in_any_unicode_normalization(browse: Browse) -> None:
     ann = browse()
     ann.sign_up(password="Ångström Ångström")
     browse().sign_in(ann.name, "A\u030angstro\u0308m \u212bngstro\u0308m")
 
 
 @pytest.mark.parametrize("name", ["a", "-ann", ".", "ann bob", "ann@x", "ännchen", "a" * 33, "$where", "", "ann\n"])
-def test_names_that_are_refused(browse: Browse, name: str) -> None:
+def test_invalid_user_name_is_refused(browse: Browse, name: str) -> None:
     assert browse().post("/auth/sign-up", json={"name": name, "password": PASSWORD}).status_code == 422
 
 
-def test_what_may_be_left_out_may_be_null(browse: Browse) -> None:
+def test_optional_field_accepts_null(browse: Browse) -> None:
     ann = browse()
     body = {"name": ann.name, "password": PASSWORD, "invite": None}
     assert ann.post("/auth/sign-up", json=body).status_code == 201
     assert ann.post("/auth/ticket", json={"note": 1.0}).status_code == 200
 
 
-def test_sign_ups_are_counted_by_address(browse: Browse) -> None:
+def test_sign_ups_are_limited_by_address(browse: Browse) -> None:
     one = browse()
     body = {"name": "a", "password": PASSWORD}
     taken = {**body, "name": "root"}
@@ -249,7 +244,7 @@ def test_sign_ups_are_counted_by_address(browse: Browse) -> None:
     assert one.sign_in("root").user is not None
 
 
-def test_invites(settings: Settings) -> None:
+def test_invite_allows_one_sign_up(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
         assert host.get("/auth/me").json()["sign_up"] == "invite"
         body = {"name": "ann", "password": PASSWORD}
@@ -263,7 +258,7 @@ def test_invites(settings: Settings) -> None:
         assert (
             ann.post("/auth/sign-up", json={"name": "root", "password": PASSWORD, "invite": invite}).status_code == 409
         )
-        ann.sign_up(invite=invite)  # who met a name that is taken keeps the invite
+        ann.sign_up(invite=invite)  # the rejected name did not use up the invite
         for used in (invite, "never-was-one"):
             answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": used})
             assert answer.status_code == 403
@@ -274,12 +269,12 @@ def test_invites(settings: Settings) -> None:
         assert answer.status_code == 403
 
 
-def test_what_is_the_same_for_all_asks_nobody_who_they_are(browse: Browse) -> None:
+def test_public_paths_ignore_credentials(browse: Browse) -> None:
     for path in ("/healthz", "/ping", "/openapi.json", "/docs", "/"):
         assert browse().get(path, headers=bearer("nonsense")).status_code == 200
 
 
-def test_the_description_tells_how_programs_sign_in(host: TestClient, client: TestClient) -> None:
+def test_openapi_documents_authentication(host: TestClient, client: TestClient) -> None:
     described = host.get("/openapi.json").json()
     assert described["components"]["securitySchemes"]["password"]["flows"]["password"]["tokenUrl"] == "/auth/token"
     needed: list[dict[str, list[str]]] = [{"password": []}, {"token": []}]
@@ -289,12 +284,12 @@ def test_the_description_tells_how_programs_sign_in(host: TestClient, client: Te
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
 
 
-def test_nobody_signs_up_where_that_is_closed(settings: Settings) -> None:
+def test_sign_up_is_refused_when_it_is_closed(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
         assert host.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD}).status_code == 403
 
 
-def test_session_is_found_in_any_line_of_a_repeated_cookie_header(browse: Browse, ann: Browser) -> None:
+def test_session_is_found_in_a_repeated_cookie_header(browse: Browse, ann: Browser) -> None:
     """HTTP/2 splits the header, and not every proxy joins it again (RFC 9113, section 8.2.3)."""
     session, other = ("Cookie", f"realtime={ann.secret}"), ("Cookie", "theme=dark; a=b")
     for lines in ([session, other], [other, session], [other, session, ("Cookie", "c=d")]):
@@ -302,7 +297,7 @@ def test_session_is_found_in_any_line_of_a_repeated_cookie_header(browse: Browse
         assert answer.json()["user"]["name"] == ann.name
 
 
-def test_secrets_are_in_no_log(browse: Browse, ann: Browser, caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_are_not_logged(browse: Browse, ann: Browser, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "realtime")
     token = ann.token()["token"]
     ticket = ann.post("/auth/ticket", json={"note": 1}).json()["ticket"]

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
+from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
+from realtime.auth.permissions import Principal
 from realtime.auth.tokens import digest
 from realtime.core.close_codes import CloseCode
+from realtime.feed.query import FeedQuery
+from realtime.feed.subscriber import Subscriber
 from realtime.settings import Settings
 from realtime.websocket import authenticate
-from tests.support.accounts import HERE, Browser, bearer, parts_of, run, with_accounts
+from tests.support.accounts import HERE, Browser, bearer, parts_of, with_accounts
 from tests.support.harness import Json, note_in
 
 Browse = Callable[..., Browser]
@@ -34,7 +37,7 @@ def feed(browser: Browser, **headers: str) -> Iterator[WebSocketTestSession]:
         yield socket
 
 
-def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
+def read_until_close(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
     """Return the close code of a socket, and the frames before it."""
     frames = []
     try:
@@ -44,39 +47,55 @@ def last(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
         return CloseCode(closed.code), frames
 
 
-def authenticator(host: TestClient) -> list[Any]:
-    """Return the principals that are connected to the feed."""
-    return [client.principal for client in parts_of(host).feed._hub.clients()]
+@pytest.fixture
+def principals(host: TestClient, monkeypatch: pytest.MonkeyPatch) -> list[Principal]:
+    """Record the principals that join the feed."""
+    joined: list[Principal] = []
+    join = parts_of(host).feed.join
+
+    def record(query: FeedQuery, principal: Principal) -> Subscriber:
+        joined.append(principal)
+        subscriber: Subscriber = join(query, principal)
+        return subscriber
+
+    monkeypatch.setattr(parts_of(host).feed, "join", record)
+    return joined
 
 
 @pytest.mark.parametrize("origin", [HERE, OTHER])
-def test_a_cookie_counts_for_pages_of_this_server(host: TestClient, ann: Browser, origin: str) -> None:
+def test_cookie_authenticates_pages_of_configured_origins(
+    principals: list[Principal], ann: Browser, origin: str
+) -> None:
     with feed(ann, Origin=origin) as socket:
         assert socket.receive_json()["type"] == "ready"
-        assert [principal.name for principal in authenticator(host)] == [ann.name]
+        assert [principal.name for principal in principals] == [ann.name]
 
 
 @pytest.mark.parametrize("origin", ["https://127.0.0.1", None])
-def test_a_cookie_counts_for_an_exact_origin_only(host: TestClient, ann: Browser, origin: str | None) -> None:
+def test_cookie_is_ignored_without_an_exact_origin(
+    principals: list[Principal], ann: Browser, origin: str | None
+) -> None:
     with feed(ann, **({"Origin": origin} if origin else {})) as socket:
         socket.send_json({"type": "auth"})
         assert socket.receive_json()["type"] == "ready"
-        assert [principal.name for principal in authenticator(host)] == [None]
+        assert [principal.name for principal in principals] == [None]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:81", "http://127.0.0.1.example", "null"])
-def test_other_sites_do_not_get_a_socket(ann: Browser, origin: str) -> None:
+def test_websocket_from_a_foreign_origin_is_refused(ann: Browser, origin: str) -> None:
     for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
         with pytest.raises(WebSocketDenialResponse) as refused, ann.websocket_connect(path, headers={"Origin": origin}):
             pass
         assert refused.value.status_code == 403
 
 
-def test_header(host: TestClient, browse: Browse, ann: Browser) -> None:
+def test_authorization_header_authenticates_a_websocket(
+    principals: list[Principal], browse: Browse, ann: Browser
+) -> None:
     made = ann.token(scope="read")
     with feed(browse(), **bearer(made["token"])) as socket:
         assert socket.receive_json()["type"] == "ready"
-        (principal,) = authenticator(host)
+        (principal,) = principals
         assert (principal.name, principal.writes, principal.session) == (ann.name, False, made["id"])
     for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
         with (
@@ -88,15 +107,15 @@ def test_header(host: TestClient, browse: Browse, ann: Browser) -> None:
         assert refused.value.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_first_frame(host: TestClient, browse: Browse, ann: Browser) -> None:
+def test_first_frame_authenticates_once(principals: list[Principal], browse: Browse, ann: Browser) -> None:
     token = ann.token()["token"]
     for frame, name in (({"type": "auth", "token": token}, ann.name), ({"type": "auth"}, None)):
         with feed(browse()) as socket:
             socket.send_json(frame)
             assert socket.receive_json()["type"] == "ready"
-            assert [principal.name for principal in authenticator(host)] == [name]
+            assert [principals.pop().name, *principals] == [name]
             socket.send_json(frame)
-            code, frames = last(socket)
+            code, frames = read_until_close(socket)
             assert (code, frames[-1]["type"]) == (CloseCode.BAD_FRAME, "error")
 
 
@@ -111,32 +130,32 @@ def test_first_frame(host: TestClient, browse: Browse, ann: Browser) -> None:
         '{"type": "auth", "token": "' + "x" * 100_000 + '"}',
     ],
 )
-def test_first_frames_that_are_refused(browse: Browse, text: str) -> None:
+def test_invalid_first_frame_closes_the_connection(browse: Browse, text: str) -> None:
     with feed(browse()) as socket:
         socket.send_text(text)
-        code, (error,) = last(socket)
+        code, (error,) = read_until_close(socket)
         assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")
         assert "rt_wrong" not in error["detail"]
     with feed(browse()) as socket:
         socket.send_bytes(b"{}")
-        assert last(socket)[0] == CloseCode.NOT_SIGNED_IN
+        assert read_until_close(socket)[0] == CloseCode.NOT_SIGNED_IN
 
 
-def test_who_says_nothing_is_closed(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_without_a_first_frame_is_closed(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
     assert authenticate.AUTH_TIMEOUT_SECONDS == 10
     monkeypatch.setattr(authenticate, "AUTH_TIMEOUT_SECONDS", 0.05)
     with feed(browse()) as socket:
-        code, (error,) = last(socket)
+        code, (error,) = read_until_close(socket)
         assert (code, error["type"]) == (CloseCode.NOT_SIGNED_IN, "error")
     with feed(browse()):
-        pass  # and who goes is let go
+        pass  # a client may disconnect before it authenticates
 
 
-def test_auth_is_refused_where_there_are_no_accounts(client: TestClient) -> None:
+def test_auth_frame_is_refused_in_open_mode(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         assert socket.receive_json()["type"] == "ready"
         socket.send_json({"type": "auth"})
-        code, (error,) = last(socket)
+        code, (error,) = read_until_close(socket)
         assert (code, "no accounts" in error["detail"]) == (CloseCode.BAD_FRAME, True)
 
 
@@ -160,7 +179,7 @@ def enter(browser: Browser, note: int, ticket: str) -> int | None:
     return None
 
 
-def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
+def test_ticket_opens_one_room_once(database: Database[Json], browse: Browse, ann: Browser) -> None:
     first, second = (ann.post("/notes/", json=note_in()).json()["id"] for _ in range(2))
 
     def new(note: int = first) -> str:
@@ -174,16 +193,11 @@ def test_tickets(host: TestClient, browse: Browse, ann: Browser) -> None:
     assert enter(browse(), first, used) == 401
     other = new(second)
     assert enter(browse(), first, other) == 401
-    assert enter(browse(), second, other) == 401  # who tried a door used it up
+    assert enter(browse(), second, other) == 401  # the failed attempt used it up
     assert enter(browse(), first, "nonsense") == 401
     late = new()
     past = datetime.now(UTC) - timedelta(seconds=1)
-    passes = parts_of(host).store.one_time_tokens._tokens
-
-    async def expire() -> None:
-        await passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})
-
-    run(host, expire)
+    database.passes.update_one({"_id": digest(late)}, {"$set": {"expires_date": past}})
     assert enter(browse(), first, late) == 401
     orphan = new()
     ann.post("/auth/sign-out")

@@ -13,17 +13,17 @@ from realtime import create_app
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
-from tests.integration.accounts.conftest import ann, browse, host, root
+from tests.integration.accounts.conftest import ann, browse, database, host, root
 from tests.support.accounts import HERE, Browser, parts_of, run, with_accounts
 from tests.support.harness import Json
 from tests.support.sharing_model import PEOPLE, SHARED
 
-__all__ = ["ann", "browse", "host", "root"]
+__all__ = ["ann", "browse", "database", "host", "root"]
 
 
 @dataclass
 class World:
-    """The people at their browsers, the notes by their kind, and where the feed was before all of them."""
+    """The browsers of all users, the notes by kind, and the cursor of the feed before the notes were created."""
 
     host: TestClient
     cursor: str = ""
@@ -31,12 +31,12 @@ class World:
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, kind: str) -> Json:
-        """Return the fields of a note of a kind, which all contain a word that only this note has."""
+        """Return the fields of a note of a kind. All of them contain a word that no other note has."""
         word = word_of(kind)
         return {"title": f"About {word}", "description": f"for {word}", "content": f"text of {word}", "tags": [word]}
 
     def share(self, kind: str, **access: Any) -> Json:
-        """Shares a note, and is nothing else from then on."""
+        """Replace the access rights of a note."""
         answer = self.people["ann"].put(f"/notes/{self.notes[kind]}/access", json=access)
         assert answer.status_code == 200, answer.text
         shared: Json = answer.json()
@@ -44,7 +44,7 @@ class World:
 
 
 def word_of(kind: str) -> str:
-    """The word that is in a note of a kind, and nowhere else."""
+    """Return the word that only the note of a kind contains."""
     return f"zq{kind}qz"
 
 
@@ -58,7 +58,7 @@ def _browser(host: TestClient, name: str | None = None) -> Browser:
 
 @pytest.fixture(scope="module")
 def world(module_settings: Settings) -> Iterator[World]:
-    """The server with all of it."""
+    """Run a server with all users and notes."""
     with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as host:
         world = World(host)
         people = world.people
@@ -88,7 +88,7 @@ def _make(world: World, kind: str, shared: Json | None) -> None:
     if link is not None:
         opened = world.people["linked"].post("/auth/links", json={"token": link["token"]})
         assert opened.json() == {"id": world.notes[kind]}
-    if kind == "taken":
+    if kind == "revoked":
         world.share(kind)
     if kind == "trashed":
         ann.delete(f"/notes/{world.notes[kind]}/")

@@ -29,13 +29,13 @@ from tests.support.harness import Json, ServerProcess, note_in
 REVOCATIONS = int(os.environ.get("TEST_REVOCATIONS", "12"))
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1, 2**31)
 NOTES, MEMBERS = 4, 4
-SOON = 1.0
-"""Seconds after which nothing gets in or out any more: the promise."""
+MAX_DELAY_SECONDS = 1.0
+"""Seconds after a revocation from which access must be denied."""
 
 
 @dataclass
 class Person:
-    """Somebody, by token, at both servers."""
+    """A user with an API token, who uses both servers."""
 
     name: str
     token: str
@@ -51,7 +51,7 @@ class Person:
 
 @dataclass
 class Right:
-    """That of a member to a note: when, and at which version, it was taken away last."""
+    """The access of a member to a note, with the time and the version of its last revocation."""
 
     member: Person
     note: int
@@ -60,17 +60,17 @@ class Right:
     closed: list[float] = field(default_factory=list)
 
     def ended(self, moment: float) -> bool:
-        """Whether at a moment nothing may get in or out any more."""
-        return self.since is not None and moment > self.since + SOON
+        """Return whether access must be denied at a time."""
+        return self.since is not None and moment > self.since + MAX_DELAY_SECONDS
 
 
 class Storm:
-    """The people, and what went wrong."""
+    """The users, their rights, and the violations that were observed."""
 
     def __init__(self, servers: list[ServerProcess], seed: int) -> None:
         self.urls = [server.url for server in servers]
         self.random = random.Random(seed)
-        self.wrong: list[str] = []
+        self.violations: list[str] = []
         self.rights: list[Right] = []
         self.revoked = 0
         self.left = REVOCATIONS
@@ -78,12 +78,12 @@ class Storm:
         self.seen = {"reads": 0, "writes": 0, "frames": 0, "letters": 0, "refused": 0}
         self._numbers = itertools.count(1)
 
-    def any(self) -> str:
-        """One of the servers."""
+    def any_url(self) -> str:
+        """Return the URL of a random server."""
         return self.random.choice(self.urls)
 
-    async def person(self, name: str) -> Person:
-        """Somebody who signs up, with a token."""
+    async def sign_up(self, name: str) -> Person:
+        """Sign up a user, and create a token."""
         client = httpx.AsyncClient(timeout=30)
         signed_up = await client.post(f"{self.urls[0]}/auth/sign-up", json={"name": name, "password": PASSWORD})
         assert signed_up.status_code == 201, signed_up.text
@@ -92,39 +92,39 @@ class Storm:
         return Person(name, made.json()["token"], client)
 
     async def share(self, owner: Person, note: int) -> int:
-        """Shares a note with whom it is to be shared now, and returns the version."""
+        """Share a note with the members that have access now, and return the version."""
         members = [
             {"name": right.member.name, "role": "editor"}
             for right in self.rights
             if right.note == note and right.since is None
         ]
-        answer = await owner.call("PUT", f"{self.any()}/notes/{note}/access", json={"members": members})
+        answer = await owner.call("PUT", f"{self.any_url()}/notes/{note}/access", json={"members": members})
         assert answer.status_code == 200, answer.text
         return int(answer.headers["ETag"].strip('"v'))
 
     async def revoke(self, owner: Person, note: int) -> None:
-        """Takes the rights to a note away, and gives them again, one after the other."""
+        """Revoke random rights to a note and restore them, one after the other."""
         rights = [right for right in self.rights if right.note == note]
         while self.left > 0:
             self.left -= 1
             right = self.random.choice(rights)
             await asyncio.sleep(self.random.uniform(0.05, 0.2))
-            # Not before the answer: until then it may be either.
+            # Not before the response: until then, the right may or may not be revoked.
             pending, right.since, right.version = time.monotonic(), float("inf"), 2**53
             version = await self.share(owner, note)
             right.since, right.version = time.monotonic(), version
             assert right.since >= pending
-            await asyncio.sleep(SOON + self.random.uniform(0.1, 0.3))
+            await asyncio.sleep(MAX_DELAY_SECONDS + self.random.uniform(0.1, 0.3))
             self.revoked += 1
             right.since = None
             await self.share(owner, note)
 
     async def read_and_write(self, right: Right) -> None:
-        """Reads and writes over REST, again and again."""
+        """Read and write over REST until cancelled."""
         while True:
             await asyncio.sleep(self.random.uniform(0.02, 0.1))
             started = time.monotonic()
-            path = f"{self.any()}/notes/{right.note}/"
+            path = f"{self.any_url()}/notes/{right.note}/"
             if self.random.random() < 0.7:
                 answer = await right.member.call("GET", path)
                 kind = "reads"
@@ -135,7 +135,7 @@ class Storm:
             if answer.status_code == 200:
                 self.seen[kind] += 1
                 if right.ended(started):
-                    self.wrong.append(f"{kind} of {right.member.name} at {right.note}")
+                    self.violations.append(f"{kind} of {right.member.name} at {right.note}")
             elif answer.status_code == 404:
                 self.seen["refused"] += 1
                 assert right.since is not None or started < time.monotonic(), "refused without a reason"
@@ -143,9 +143,9 @@ class Storm:
                 assert answer.status_code in (404, 409, 429), answer.text
 
     async def follow(self, member: Person) -> None:
-        """Follows the feed: what is newer than a right that ended never comes."""
+        """Follow the feed, and check that no event after a revocation is received."""
         rights = {right.note: right for right in self.rights if right.member is member}
-        url = self.any().replace("http", "ws")
+        url = self.any_url().replace("http", "ws")
         async with connect(f"{url}/ws", additional_headers=member.headers) as socket:
             async for text in socket:
                 frame: Json = json.loads(text)
@@ -154,11 +154,11 @@ class Storm:
                     continue
                 self.seen["frames"] += 1
                 if right.since is not None and frame["version"] > right.version:
-                    self.wrong.append(f"event {frame['version']} of note {right.note} for {member.name}")
+                    self.violations.append(f"event {frame['version']} of note {right.note} for {member.name}")
 
     async def type(self, right: Right) -> None:
-        """Types, and comes back whenever it is allowed again."""
-        url = f"{self.any().replace('http', 'ws')}/sync/{right.note}"
+        """Type in the room, and rejoin it whenever access is restored."""
+        url = f"{self.any_url().replace('http', 'ws')}/sync/{right.note}"
         while True:
             await asyncio.sleep(0.1)
             try:
@@ -169,7 +169,7 @@ class Storm:
                     raise
             except ConnectionClosed as closed:
                 code = 0 if closed.rcvd is None else closed.rcvd.code
-                if code == 4503 and right.since is not None:  # perhaps before the owner has the answer
+                if code == 4503 and right.since is not None:  # possibly before the owner received the response
                     right.closed.append(max(0.0, time.monotonic() - right.since))
                 assert code in (4503, 4504, 4010), code
 
@@ -194,13 +194,13 @@ class Storm:
                     continue
                 self.seen["letters"] += 1
                 if right.ended(sent[0] if sent else time.monotonic()) and right.since != float("inf"):
-                    self.wrong.append(f"a letter in note {right.note} at {right.member.name}")
+                    self.violations.append(f"a letter in note {right.note} at {right.member.name}")
                 del sent[:1]
         finally:
             writing.cancel()
 
     async def lose_tokens(self) -> None:
-        """Makes tokens and revokes them, one after the other, each while it is in use at the other server."""
+        """Create tokens and revoke them, one after the other, each while it is in use on the other server."""
         here, there = self.urls
         async with httpx.AsyncClient(base_url=here, timeout=30) as person, httpx.AsyncClient(base_url=there) as program:
             body = {"name": "loser", "password": PASSWORD}
@@ -218,14 +218,16 @@ class Storm:
                 assert (await program.get("/notes/", headers=headers)).status_code == 401
 
 
-async def test_revocations_under_load(settings: Settings, serve: Callable[..., ServerProcess]) -> None:
-    await add_user(with_accounts(settings))  # so that everybody else may sign up
+async def test_revocations_take_effect_within_a_second_under_load(
+    settings: Settings, serve: Callable[..., ServerProcess]
+) -> None:
+    await add_user(with_accounts(settings))  # so that the others can sign up
     options = {"auth": "accounts", "sign_up": "open", "password_memory": 8, "log_level": "error"}
     storm = Storm([serve(**options), serve(**options)], SEED)
-    owners = [await storm.person(f"owner{number}") for number in range(NOTES)]
-    members = [await storm.person(f"member{number}") for number in range(MEMBERS)]
+    owners = [await storm.sign_up(f"owner{number}") for number in range(NOTES)]
+    members = [await storm.sign_up(f"member{number}") for number in range(MEMBERS)]
     for owner in owners:
-        note = (await owner.call("POST", f"{storm.any()}/notes/", json=note_in())).json()["id"]
+        note = (await owner.call("POST", f"{storm.any_url()}/notes/", json=note_in())).json()["id"]
         storm.rights += [Right(member, note) for member in members]
         await storm.share(owner, note)
     notes = sorted({right.note for right in storm.rights})
@@ -250,13 +252,13 @@ async def test_revocations_under_load(settings: Settings, serve: Callable[..., S
         await asyncio.gather(*running, return_exceptions=True)
         for person in (*owners, *members):
             await person.client.aclose()
-    assert storm.wrong == [], f"TEST_SEED={SEED}"
+    assert storm.violations == [], f"TEST_SEED={SEED}"
     assert storm.revoked == REVOCATIONS
     assert all(storm.seen.values()), storm.seen
     closed = [seconds for right in storm.rights for seconds in right.closed]
     assert closed
     assert storm.signed_out
-    assert max(*closed, *storm.signed_out) < SOON, f"TEST_SEED={SEED}"
+    assert max(*closed, *storm.signed_out) < MAX_DELAY_SECONDS, f"TEST_SEED={SEED}"
     sys.stdout.write(
         f"{storm.revoked} revocations, {storm.seen}, rooms closed after at most {max(closed):.3f} s;"
         f" {len(storm.signed_out)} tokens, feeds closed after at most {max(storm.signed_out):.3f} s\n"

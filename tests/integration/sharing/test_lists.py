@@ -23,7 +23,7 @@ SORTS = ["id", "-id", "title", "-title", "created", "-created", "updated", "-upd
 
 @pytest.fixture(scope="module")
 def reader(host: TestClient, root: Browser) -> Browser:
-    """Somebody who sees notes of their own, of others, of everyone and by a link, among many that they do not see."""
+    """Return a user with own, shared, public and linked notes, among many notes that are not visible."""
     reader, writer = Browser(host).sign_up(), Browser(host).sign_up()
     chance = random.Random(1)
     for number in range(60):
@@ -41,7 +41,7 @@ def reader(host: TestClient, root: Browser) -> Browser:
 
 
 def pages(reader: Browser, path: str) -> Iterator[list[Json]]:
-    """The pages of a list."""
+    """Yield the pages of a list."""
     while True:
         answer = reader.get(path)
         yield answer.json()
@@ -51,7 +51,7 @@ def pages(reader: Browser, path: str) -> Iterator[list[Json]]:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_of_several_keys_are_one_list(reader: Browser, sort: str) -> None:
+def test_pages_of_several_keys_form_one_sorted_list(reader: Browser, sort: str) -> None:
     name, backwards = sort.removeprefix("-"), sort.startswith("-")
     field = {"id": "id", "title": "title"}.get(name, f"{name}_date")
     everything = reader.get("/notes/?limit=1000").json()
@@ -65,8 +65,8 @@ def test_pages_of_several_keys_are_one_list(reader: Browser, sort: str) -> None:
 
 
 @pytest.fixture
-def mongo(module_settings: Settings, reader: Browser) -> Iterator[Database[Json]]:
-    """The database itself."""
+def database(module_settings: Settings, reader: Browser) -> Iterator[Database[Json]]:
+    """Return the database for direct access."""
     assert reader.user
     with MongoClient[Json](module_settings.mongo_url) as client:
         yield client[module_settings.database]
@@ -77,9 +77,9 @@ def _stages(plan: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_each_key_is_a_bounded_scan_of_an_index(mongo: Database[Json], reader: Browser, sort: Any) -> None:
+def test_page_query_scans_a_bounded_part_of_an_index(database: Database[Json], reader: Browser, sort: Any) -> None:
     find = page_query(Listing(sort=sort), ("readers", f"@{reader.name}"))
-    explained = mongo.command(
+    explained = database.command(
         "explain", {"find": "notes", **find, "sort": SON(find["sort"]), "limit": 6}, verbosity="executionStats"
     )
     assert "IXSCAN" in _stages(explained["queryPlanner"]["winningPlan"])

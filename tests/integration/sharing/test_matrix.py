@@ -24,7 +24,7 @@ from tests.support.sharing_model import PEOPLE, READ, SHARED, roles, status
 
 ORIGIN = {"Origin": HERE}
 STALE = {"If-Match": '"v9999"'}
-"""So that nothing is really written: whoever may gets 412."""
+"""Lets allowed writes fail with 412, so that nothing is written."""
 TABLE = roles()
 LIVE = [kind for kind in SHARED if kind != "trashed"]
 
@@ -37,7 +37,7 @@ NOTE_CALLS: dict[str, tuple[str, int, Call]] = {
     "access": ("read", 200, lambda who, id: who.get(f"/notes/{id}/access")),
     "put": ("write", 412, lambda who, id: who.put(f"/notes/{id}/", json=_note(), headers=STALE)),
     "patch": ("write", 412, lambda who, id: who.patch(f"/notes/{id}/", json={"title": "Another"}, headers=STALE)),
-    "patch nothing": ("write", 412, lambda who, id: who.patch(f"/notes/{id}/", json={}, headers=STALE)),
+    "empty patch": ("write", 412, lambda who, id: who.patch(f"/notes/{id}/", json={}, headers=STALE)),
     "merge": ("write", 412, lambda who, id: who.put(f"/notes/{id}/?base_version=1", json=_note(), headers=STALE)),
     "edit": ("write", 412, lambda who, id: who.post(f"/notes/{id}/content", json=_edit(), headers=STALE)),
     "restore": ("write", 412, lambda who, id: who.post(f"/notes/{id}/restore", json={"version": 1}, headers=STALE)),
@@ -64,54 +64,54 @@ def _visible(person: str) -> set[str]:
     return {kind for kind in LIVE if TABLE[kind, person] in READ}
 
 
-def _told(text: str) -> set[str]:
-    """The notes of which a text tells."""
+def _mentioned(text: str) -> set[str]:
+    """Return the kinds of the notes that a text mentions."""
     return {kind for kind in SHARED if word_of(kind) in text}
 
 
 @pytest.mark.parametrize("call", NOTE_CALLS)
-def test_rest(world: World, call: str) -> None:
+def test_note_request_returns_the_status_of_the_role(world: World, call: str) -> None:
     needs, done, ask = NOTE_CALLS[call]
-    wrong = []
+    violations = []
     for (kind, person), letter in TABLE.items():
         answer = ask(world.people[person], world.notes[kind])
         expected = status("-" if kind == "trashed" else letter, needs, person, done=done)
-        if answer.status_code != expected or (expected in (403, 404) and _told(answer.text)):
-            wrong.append((kind, person, expected, answer.status_code, answer.text[:200]))
-    assert wrong == []
+        if answer.status_code != expected or (expected in (403, 404) and _mentioned(answer.text)):
+            violations.append((kind, person, expected, answer.status_code, answer.text[:200]))
+    assert violations == []
 
 
 @pytest.mark.parametrize("call", TRASH_CALLS)
-def test_trash(world: World, call: str) -> None:
+def test_trash_request_returns_the_status_of_the_role(world: World, call: str) -> None:
     needs, done, ask = TRASH_CALLS[call]
-    wrong = []
+    violations = []
     for (kind, person), letter in TABLE.items():
         answer = ask(world.people[person], world.notes[kind])
         expected = status(letter if kind == "trashed" else "-", needs, person, done=done)
-        if answer.status_code != expected or (expected in (403, 404) and _told(answer.text)):
-            wrong.append((kind, person, expected, answer.status_code, answer.text[:200]))
-    assert wrong == []
+        if answer.status_code != expected or (expected in (403, 404) and _mentioned(answer.text)):
+            violations.append((kind, person, expected, answer.status_code, answer.text[:200]))
+    assert violations == []
 
 
 @pytest.mark.parametrize("person", PEOPLE)
-def test_lists_searches_tags_and_exports(world: World, person: str) -> None:
+def test_lists_searches_and_exports_contain_only_visible_notes(world: World, person: str) -> None:
     who, visible = world.people[person], _visible(person)
     for sort in ("id", "-title", "updated"):
-        assert _told(who.get("/notes/", params={"sort": sort}).text) == visible
-    assert _told("".join(map(str, _pages(who, "/notes/?limit=2&content=false")))) == visible
-    assert _told(who.get("/tags/").text) == visible
+        assert _mentioned(who.get("/notes/", params={"sort": sort}).text) == visible
+    assert _mentioned("".join(map(str, _pages(who, "/notes/?limit=2&content=false")))) == visible
+    assert _mentioned(who.get("/tags/").text) == visible
     words = " ".join(map(word_of, SHARED))
-    assert _told(who.get("/notes/", params={"q": words}).text) == visible
+    assert _mentioned(who.get("/notes/", params={"q": words}).text) == visible
     for kind in LIVE:
         found = [kind] if kind in visible else []
-        assert sorted(_told(who.get("/notes/", params={"q": word_of(kind)}).text)) == found
-        assert sorted(_told(who.get("/notes/", params={"tag": word_of(kind)}).text)) == found
+        assert sorted(_mentioned(who.get("/notes/", params={"q": word_of(kind)}).text)) == found
+        assert sorted(_mentioned(who.get("/notes/", params={"tag": word_of(kind)}).text)) == found
     exported = who.get("/export")
     assert int(exported.headers["X-Total-Count"]) == len(visible)
     with zipfile.ZipFile(io.BytesIO(exported.content)) as archive:
-        assert _told("".join(archive.read(name).decode() for name in archive.namelist())) == visible
+        assert _mentioned("".join(archive.read(name).decode() for name in archive.namelist())) == visible
     in_trash = {"trashed"} if TABLE["trashed", person] in READ else set()
-    assert _told(who.get("/trash/").text) == in_trash
+    assert _mentioned(who.get("/trash/").text) == in_trash
     assert who.get("/audit").status_code == (200 if person == "root" else 401 if who.user is None else 403)
 
 
@@ -124,7 +124,7 @@ def _pages(who: Browser, path: str) -> Iterator[Any]:
         path = page.links["next"]["url"]
 
 
-def test_who_may_make_notes(world: World) -> None:
+def test_only_users_with_write_access_create_notes(world: World) -> None:
     refused = {"ann_reads": 403, "ed_reads": 403, "linked": 401, "stranger": 401}
     for person in PEOPLE:
         expected = refused.get(person, 201)
@@ -151,20 +151,20 @@ ADMIN_CALLS: dict[str, tuple[int, Callable[[Browser], Response]]] = {
 
 
 @pytest.mark.parametrize("call", ADMIN_CALLS)
-def test_administration_is_for_administrators(world: World, call: str) -> None:
+def test_administration_request_requires_an_administrator(world: World, call: str) -> None:
     done, ask = ADMIN_CALLS[call]
     for person in PEOPLE:
         expected = done if person == "root" else 401 if person in ("linked", "stranger") else 403
         assert ask(world.people[person]).status_code == expected, person
 
 
-LOST = {"taken"}
-"""Notes that were everyone's once: all hear that they are gone."""
+LOST = {"revoked"}
+"""Notes that were public once: all clients receive their deletion."""
 
 
 def _changes(frames: list[Json]) -> tuple[set[str], set[int]]:
     shown = {
-        text for frame in frames if frame["type"] in ("note.created", "note.updated") for text in _told(str(frame))
+        text for frame in frames if frame["type"] in ("note.created", "note.updated") for text in _mentioned(str(frame))
     }
     return shown, {frame["id"] for frame in frames if frame["type"] == "note.deleted"}
 
@@ -173,13 +173,13 @@ def _check_resumed(world: World, person: str, frames: list[Json]) -> None:
     shown, gone = _changes(frames)
     assert shown == _visible(person), person
     lost = {kind for kind in SHARED if TABLE[kind, person] == "-" or kind == "trashed"}
-    # Of what was theirs they hear that it is gone; of what never was, nothing.
-    was = {"taken", "trashed"} if TABLE["taken", person] == "-" else {"trashed"}
+    # A lost note is reported as deleted. A note that was never visible is not reported.
+    was = {"revoked", "trashed"} if TABLE["revoked", person] == "-" else {"trashed"}
     assert gone & set(world.notes.values()) == {world.notes[kind] for kind in lost & was}, person
 
 
 @pytest.mark.parametrize("person", PEOPLE)
-def test_polling_and_event_streams_resume_with_the_rights_of_now(world: World, person: str) -> None:
+def test_resumed_polls_and_streams_use_the_current_rights(world: World, person: str) -> None:
     who = world.people[person]
     polled = who.get("/changes", params={"since": world.cursor, "limit": 1000, "timeout": 0}).json()
     assert polled["reset"] is False
@@ -188,7 +188,7 @@ def test_polling_and_event_streams_resume_with_the_rights_of_now(world: World, p
 
 
 def _streamed(who: Browser, path: str) -> list[Json]:
-    """The frames of an event stream up to ``ready``."""
+    """Return the frames of an event stream up to ``ready``."""
     raw = bytearray()
     path, _, query = path.partition("?")
     request = who.build_request("GET", path)
@@ -236,7 +236,7 @@ def _until(socket: WebSocketTestSession, last: Callable[[Json], bool]) -> list[J
     return frames
 
 
-def test_sockets_resume_and_go_on_live(world: World) -> None:
+def test_resumed_feed_sockets_receive_only_visible_events(world: World) -> None:
     with contextlib.ExitStack() as stack:
         feeds = {}
         for person in PEOPLE:
@@ -260,7 +260,7 @@ def _received(socket: WebSocketTestSession) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("person", PEOPLE)
-def test_rooms(world: World, person: str) -> None:
+def test_room_accepts_updates_by_role(world: World, person: str) -> None:
     who = world.people[person]
     headers = {**ORIGIN, **({"Authorization": who.headers["Authorization"]} if "Authorization" in who.headers else {})}
     for kind in SHARED:
@@ -285,15 +285,15 @@ def test_rooms(world: World, person: str) -> None:
     for kind in LIVE:
         reader = world.people["root" if kind == "unowned" else "ann"]
         path = f"/notes/{world.notes[kind]}/"
-        asyncio.run(eventually(partial(_written, reader, path, person, expected=TABLE[kind, person] in "OE")))
+        asyncio.run(eventually(partial(_check_written, reader, path, person, expected=TABLE[kind, person] in "OE")))
 
 
-def _written(reader: Browser, path: str, person: str, *, expected: bool) -> None:
-    """Whether what somebody typed is in a note, or not."""
+def _check_written(reader: Browser, path: str, person: str, *, expected: bool) -> None:
+    """Check whether a note contains the text that a user typed."""
     assert (f"by{person} " in reader.get(path).json()["content"]) is expected, (path, person)
 
 
-def test_presence_is_for_who_may_see_the_note(world: World) -> None:
+def test_presence_is_sent_only_to_readers_of_the_note(world: World) -> None:
     ids = ",".join(str(world.notes[kind]) for kind in SHARED)
     with contextlib.ExitStack() as stack:
         feeds = {person: stack.enter_context(_feed(world.people[person], f"?notes={ids}")) for person in PEOPLE}
@@ -315,10 +315,10 @@ def test_presence_is_for_who_may_see_the_note(world: World) -> None:
                 assert there == {f"{one}-{kind}" for one in PEOPLE if TABLE[kind, one] in READ}
 
 
-def test_nobody_is_told_of_notes_by_their_number(world: World) -> None:
+def test_hidden_notes_are_indistinguishable_from_missing_notes(world: World) -> None:
     nowhere = max(world.notes.values()) + 1000
     for call, (_, _, ask) in NOTE_CALLS.items():
         for person in ("ed", "linked", "stranger"):
-            hidden = [world.notes[kind] for kind in ("private", "taken", "unowned")]
+            hidden = [world.notes[kind] for kind in ("private", "revoked", "unowned")]
             answers = {ask(world.people[person], id).text for id in [*hidden, nowhere]}
             assert len(answers) == 1, (call, person)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
@@ -16,8 +15,7 @@ from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NoteIn
 from realtime.notes.sharing import AccessRequest
-from realtime.settings import Settings
-from tests.support.accounts import HERE, Browser, parts_of, run
+from tests.support.accounts import HERE, Browser, is_rejected, parts_of, run
 from tests.support.harness import Json, eventually, note_in
 
 Browse = Callable[..., Browser]
@@ -26,35 +24,28 @@ ED = {"name": "ed", "role": "editor"}
 
 @pytest.fixture(scope="module")
 def ed(host: TestClient, root: Browser) -> Browser:
-    """Somebody with whom notes are shared."""
+    """Return the browser of a user with whom notes are shared."""
     browser = Browser(host)
     browser.name = "ed"
     return browser.sign_up()
 
 
 @pytest.fixture
-def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """The database, past the program."""
-    with MongoClient[Json](module_settings.mongo_url) as client:
-        yield client[module_settings.database]
-
-
-@pytest.fixture
 def note(ann: Browser) -> int:
-    """A note of Ann's."""
+    """Create a note of Ann."""
     id: int = ann.post("/notes/", json=note_in()).json()["id"]
     return id
 
 
 def share(who: Browser, note: int, **access: Any) -> Json:
-    """Shares a note, and tells what came of it."""
+    """Share a note, and return its access rights."""
     answer = who.put(f"/notes/{note}/access", json=access)
     assert answer.status_code == 200, answer.text
     shared: Json = answer.json()
     return shared
 
 
-def test_what_an_owner_and_a_member_get_to_see(ann: Browser, ed: Browser, note: int) -> None:
+def test_member_sees_access_without_members_and_link(ann: Browser, ed: Browser, note: int) -> None:
     private: Json = {"owner": ann.name, "role": "owner", "members": [], "link": None, "public": False}
     assert ann.get(f"/notes/{note}/access").json() == private
     shared = share(ann, note, members=[{"name": "ED", "role": "editor"}], link="viewer", public=True)
@@ -65,7 +56,7 @@ def test_what_an_owner_and_a_member_get_to_see(ann: Browser, ed: Browser, note: 
     assert seen == {**shared, "role": "editor", "members": None, "link": None}
 
 
-def test_sharing_is_a_version_of_the_note(ann: Browser, ed: Browser, note: int) -> None:
+def test_sharing_creates_a_version_of_the_note(ann: Browser, ed: Browser, note: int) -> None:
     answer = ann.put(f"/notes/{note}/access", json={"members": [ED]}, headers={"If-Match": '"v1"'})
     assert answer.headers["ETag"] == '"v2"'
     assert ann.put(f"/notes/{note}/access", json={}, headers={"If-Match": '"v1"'}).status_code == 412
@@ -78,7 +69,7 @@ def test_sharing_is_a_version_of_the_note(ann: Browser, ed: Browser, note: int) 
     ]
 
 
-def test_editors_neither_share_nor_delete(ann: Browser, ed: Browser, note: int) -> None:
+def test_editor_cannot_share_or_delete(ann: Browser, ed: Browser, note: int) -> None:
     share(ann, note, members=[ED])
     assert ed.put(f"/notes/{note}/access", json={"public": True}).status_code == 403
     assert ed.delete(f"/notes/{note}/").status_code == 403
@@ -88,7 +79,7 @@ def test_editors_neither_share_nor_delete(ann: Browser, ed: Browser, note: int) 
     assert ed.get(f"/notes/{note}/").status_code == 200
 
 
-def test_a_note_that_is_given_away(ann: Browser, ed: Browser, note: int) -> None:
+def test_owner_can_transfer_a_note(ann: Browser, ed: Browser, note: int) -> None:
     given = share(ann, note, owner="ed", members=[{"name": ann.name, "role": "viewer"}, ED])
     assert (given["owner"], given["role"], given["members"]) == ("ed", "viewer", None)
     assert ed.get(f"/notes/{note}/access").json()["members"] == [{"name": ann.name, "role": "viewer"}]
@@ -98,7 +89,7 @@ def test_a_note_that_is_given_away(ann: Browser, ed: Browser, note: int) -> None
     assert ed.get(f"/notes/{note}/").status_code == 404
 
 
-def test_an_admin_takes_over_what_was_made_without_accounts(host: TestClient, root: Browser, ed: Browser) -> None:
+def test_admin_can_take_over_unowned_notes(host: TestClient, root: Browser, ed: Browser) -> None:
     body = NoteIn.model_validate(note_in())
     made = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None))
     assert root.get(f"/notes/{made.id}/access").json()["owner"] is None
@@ -109,7 +100,7 @@ def test_an_admin_takes_over_what_was_made_without_accounts(host: TestClient, ro
     assert ed.get(f"/notes/{made.id}/").status_code == 404
 
 
-def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, note: int) -> None:
+def test_link_gives_access_until_it_is_revoked(ann: Browser, browse: Browse, note: int) -> None:
     stranger, later = browse(), browse()
     assert stranger.post("/auth/links", json={"token": "ln_wrong"}).status_code == 404
     token = share(ann, note, link="viewer")["link"]["token"]
@@ -133,7 +124,7 @@ def test_a_link_goes_on_until_it_is_taken_back(ann: Browser, browse: Browse, not
     assert note in [one["id"] for one in stranger.get("/notes/").json()]
 
 
-def test_signing_out_takes_the_links_away(browse: Browse, ann: Browser, ed: Browser, note: int) -> None:
+def test_sign_out_removes_the_links(browse: Browse, ann: Browser, ed: Browser, note: int) -> None:
     token = share(ann, note, link="editor")["link"]["token"]
     shared_browser = browse().sign_in("ed")
     shared_browser.post("/auth/links", json={"token": token})
@@ -151,7 +142,7 @@ def test_signing_out_takes_the_links_away(browse: Browse, ann: Browser, ed: Brow
         assert sent.status_code == 404
 
 
-def test_guest_can_give_up_links(browse: Browse, ann: Browser, note: int) -> None:
+def test_guest_can_remove_links_by_signing_out(browse: Browse, ann: Browser, note: int) -> None:
     guest = browse("https://notes.example")
     guest.post("/auth/links", json={"token": share(ann, note, link="viewer")["link"]["token"]})
     assert guest.get(f"/notes/{note}/").status_code == 200
@@ -161,7 +152,7 @@ def test_guest_can_give_up_links(browse: Browse, ann: Browser, note: int) -> Non
     assert guest.get(f"/notes/{note}/").status_code == 404
 
 
-def test_who_lost_a_note_hears_nothing_of_its_later_versions(ann: Browser, ed: Browser, note: int) -> None:
+def test_former_member_receives_no_later_versions(ann: Browser, ed: Browser, note: int) -> None:
     cursor = ed.get("/notes/").headers["X-Cursor"]
     share(ann, note, members=[ED])
     share(ann, note)
@@ -171,15 +162,10 @@ def test_who_lost_a_note_hears_nothing_of_its_later_versions(ann: Browser, ed: B
     assert [(one["type"], one["version"]) for one in changes if one["id"] == note] == [("note.deleted", 3)]
 
 
-def test_a_link_is_nowhere_but_in_its_answer(ann: Browser, note: int, host: TestClient) -> None:
+def test_link_token_is_not_stored(database: Database[Json], ann: Browser, note: int) -> None:
     token = share(ann, note, link="viewer")["link"]["token"]
-
-    async def stored() -> str:
-        database = parts_of(host).store._connection.database
-        found = [str(one) for name in await database.list_collection_names() async for one in database[name].find()]
-        return "".join(found)
-
-    assert token not in run(host, stored)
+    stored = "".join(str(one) for name in database.list_collection_names() for one in database[name].find())
+    assert token not in stored
 
 
 @pytest.mark.parametrize(
@@ -198,26 +184,26 @@ def test_a_link_is_nowhere_but_in_its_answer(ann: Browser, note: int, host: Test
         ({"readers": ["*"]}, "readers"),
     ],
 )
-def test_what_is_no_sharing_is_refused(ann: Browser, ed: Browser, note: int, body: Json, said: str) -> None:
+def test_invalid_access_rights_are_refused(ann: Browser, ed: Browser, note: int, body: Json, said: str) -> None:
     answer = ann.put(f"/notes/{note}/access", json=body)
     assert answer.status_code == 422
     assert said in answer.text
     assert ann.get(f"/notes/{note}/access").headers["ETag"] == '"v1"'
 
 
-def test_names_are_not_told_to_who_may_not_share(ann: Browser, ed: Browser, note: int) -> None:
+def test_viewer_cannot_probe_user_names(ann: Browser, ed: Browser, note: int) -> None:
     share(ann, note, members=[{"name": "ed", "role": "viewer"}])
     bodies = [{"owner": "nobody.here"}, {"owner": "root"}]
     assert len({ed.put(f"/notes/{note}/access", json=body).text for body in bodies}) == 1
 
 
-def test_keys_are_each_ones_own(ann: Browser, ed: Browser) -> None:
+def test_idempotency_keys_are_separate_per_user(ann: Browser, ed: Browser) -> None:
     key = {"Idempotency-Key": "the-same"}
     made = [who.post("/notes/", json=note_in(), headers=key).json()["id"] for who in (ann, ed, ann, ed)]
     assert made[0] == made[2] != made[1] == made[3]
 
 
-def test_a_repeat_tells_nothing_to_who_lost_the_note(ann: Browser, ed: Browser, note: int) -> None:
+def test_repeated_write_returns_404_after_access_was_revoked(ann: Browser, ed: Browser, note: int) -> None:
     share(ann, note, members=[ED])
     key = {"Idempotency-Key": "again"}
     assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 200
@@ -225,13 +211,13 @@ def test_a_repeat_tells_nothing_to_who_lost_the_note(ann: Browser, ed: Browser, 
     assert ed.patch(f"/notes/{note}/", json={"title": "By Ed"}, headers=key).status_code == 404
 
 
-def test_only_admins_keep_ids(ann: Browser, root: Browser, note: int) -> None:
+def test_import_keeps_ids_only_for_admins(ann: Browser, root: Browser, note: int) -> None:
     files = {"files": ("one.md", f"---\nid: {note + 1000}\ntitle: One more\ndescription: of mine\n---\ntext".encode())}
     for who, status in ((ann, 403), (root, 200), (root, 409)):
         assert who.post("/import?keep_ids=true", files=files).status_code == status
 
 
-def test_only_admins_keep_dates(ann: Browser, root: Browser) -> None:
+def test_import_keeps_dates_only_for_admins(ann: Browser, root: Browser) -> None:
     text = "---\ntitle: Old note\ncreated: 2020-01-02\nupdated: 2021-01-02\n---\nwords"
     files = [("files", (f"{number}.md", text.encode())) for number in range(3)]
     for who, year in ((ann, None), (root, "2020")):
@@ -254,7 +240,7 @@ def test_only_admins_keep_dates(ann: Browser, root: Browser) -> None:
         assert who.post("/import", files=files, headers={"Idempotency-Key": "dates"}).json() == answer
 
 
-def test_there_is_nothing_to_share_without_accounts(client: TestClient) -> None:
+def test_sharing_is_unavailable_in_open_mode(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
     for answer in (
         client.get("/notes/1/access"),
@@ -264,37 +250,41 @@ def test_there_is_nothing_to_share_without_accounts(client: TestClient) -> None:
         assert (answer.status_code, answer.json()["detail"]) == (404, "This server has no accounts")
 
 
-def test_the_audit_tells_who_did_what_with_notes(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
+def test_audit_log_records_actions_on_notes(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     share(ann, note, public=True)
     ann.delete(f"/notes/{note}/")
     ann.post(f"/trash/{note}/restore")
     ann.delete(f"/notes/{note}/")
     ann.delete(f"/trash/{note}/")
     entries: list[Json] = []
-    while len(entries) < 7:  # the sign-up is one, and the rest is stored a moment later
+    while len(entries) < 7:  # the sign-up and six actions on the note, which are stored with a delay
         entries = root.get("/audit", params={"who": ann.name}).json()
-    told = [(entry["action"], entry["target"]) for entry in reversed(entries)]
+    actions = [(entry["action"], entry["target"]) for entry in reversed(entries)]
     acts = ("create", "share", "delete", "restore", "delete", "purge")
-    assert told[-6:] == [(f"note.{act}", str(note)) for act in acts]
+    assert actions[-6:] == [(f"note.{act}", str(note)) for act in acts]
 
 
-def test_a_room_is_not_even_loaded_for_who_may_not_see_the_note(host: TestClient, ed: Browser, note: int) -> None:
+def test_room_is_not_loaded_without_access_to_the_note(
+    host: TestClient, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[int] = []
+    monkeypatch.setattr(parts_of(host).rooms, "join", lambda id, *_: joined.append(id))
     path = f"ws://127.0.0.1/sync/{note}"
     with pytest.raises(WebSocketDenialResponse) as refused, ed.websocket_connect(path, headers={"Origin": HERE}):
         pass
     assert refused.value.status_code == 404
     record = run(host, lambda: parts_of(host).store.notes.find(note))
     assert record.lineage is None
-    assert note not in parts_of(host).rooms._rooms
+    assert joined == []
 
 
-def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
-    mongo: Database[Json], ann: Browser, ed: Browser, note: int
+def test_content_is_not_read_without_access_to_the_note(
+    database: Database[Json], ann: Browser, ed: Browser, note: int
 ) -> None:
-    """The time that reading it takes would tell how long it is."""
+    """The time to read it would reveal its length."""
     trashed = ann.post("/notes/", json=note_in()).json()["id"]
     ann.delete(f"/notes/{trashed}/")
-    mongo.notes.update_many({"_id": {"$in": [note, trashed]}}, {"$unset": {"content": ""}})  # who reads them fails
+    database.notes.update_many({"_id": {"$in": [note, trashed]}}, {"$unset": {"content": ""}})  # reading them fails
     for path in (f"/notes/{note}/", f"/notes/{note}/access", f"/trash/{trashed}/"):
         with pytest.raises(KeyError):
             ann.get(path)
@@ -302,51 +292,53 @@ def test_a_text_is_not_even_read_for_who_may_not_see_the_note(
 
 
 @pytest.fixture
-def lost_late(host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def access_lost_during_write(
+    host: TestClient, ann: Browser, ed: Browser, note: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let Ann transfer the note after the check of her access rights and before the note is read for the write."""
     parts, owner = parts_of(host), Principal(frozenset({key_of(ann.name)}), ann.name, digest(ann.secret))
     share(ann, note, members=[ED])
     find = parts.store.notes.find
 
-    async def late(id: int) -> Any:
+    async def find_after_transfer(id: int) -> Any:
         monkeypatch.undo()
         await parts.sharing.change(owner, id, AccessRequest(owner="root"), None)
         return await find(id)
 
-    monkeypatch.setattr(parts.store.notes, "find", late)
+    monkeypatch.setattr(parts.store.notes, "find", find_after_transfer)
 
 
-def test_an_editor_who_loses_a_note_while_writing(ed: Browser, note: int, lost_late: None) -> None:
+def test_editor_losing_access_during_a_write_gets_404(ed: Browser, note: int, access_lost_during_write: None) -> None:
     answer = ed.patch(f"/notes/{note}/?base_version=9", json={"content": "of Ed"})
     assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
 
 
-def test_a_write_that_is_tried_again_is_of_nobody_who_was_signed_out_meanwhile(
+def test_retried_write_is_refused_after_the_session_ended(
     host: TestClient, ann: Browser, note: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = parts_of(host)
     update, principal = parts.store.notes.update, Principal(None, ann.name, ann.get("/auth/sessions").json()[0]["id"])
 
-    async def beaten(*arguments: Any, **options: Any) -> Any:
+    async def update_after_conflict(*arguments: Any, **options: Any) -> Any:
         monkeypatch.undo()
         await update(note, {"title": "Another was faster"}, None, None)
         await parts.authenticator.end(ann.name)
-        await eventually(lambda: parts.feed._is_ended(principal))
+        await eventually(lambda: is_rejected(parts.feed, principal))
         return await update(*arguments, **options)
 
-    monkeypatch.setattr(parts.store.notes, "update", beaten)
+    monkeypatch.setattr(parts.store.notes, "update", update_after_conflict)
     answer = ann.post(f"/notes/{note}/content", json=[{"op": "append", "text": "more"}])
     assert (answer.status_code, answer.json()) == (401, {"detail": "Not signed in"})
 
 
-def test_an_owner_who_gave_a_note_away_does_not_take_it_back(
-    host: TestClient, ann: Browser, note: int, lost_late: None
+def test_former_owner_cannot_share_a_transferred_note(
+    host: TestClient, ann: Browser, note: int, access_lost_during_write: None
 ) -> None:
     async def wanted(_: Access) -> Access:
         return Access(ann.name)
 
-    async def take_back() -> None:
+    async def share_again() -> None:
         with pytest.raises(NoteNotFound):
             await parts_of(host).notes.share(Principal(frozenset({key_of(ann.name)}), ann.name), note, wanted, None)
 
-    run(host, take_back)
+    run(host, share_again)

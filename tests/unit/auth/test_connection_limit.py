@@ -21,20 +21,20 @@ from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
 from tests.support.harness import UNIT, eventually, note_in
 
-MOST = 3
+LIMIT = 3
 LEASE = 0.6 * UNIT
 ANN, BOB = Principal(frozenset(), "ann"), Principal(frozenset(), "bob")
 
 
 @asynccontextmanager
 async def worker(url: str | None, database: str) -> AsyncIterator[ConnectionSlots]:
-    """The places of a worker."""
+    """Run the connection slots of one worker."""
     assert url
     bus = Bus(url, database, max_entries=100)
-    places = ConnectionSlots(bus, MOST, lease=LEASE)
-    running = asyncio.create_task(places.run())
+    slots = ConnectionSlots(bus, LIMIT, lease=LEASE)
+    running = asyncio.create_task(slots.run())
     try:
-        yield places
+        yield slots
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -47,72 +47,75 @@ async def workers(settings: Settings) -> AsyncIterator[list[ConnectionSlots]]:
         yield [await stack.enter_async_context(worker(settings.redis_url, settings.database)) for _ in range(2)]
 
 
-async def taken(places: ConnectionSlots, principal: Principal = ANN) -> Slot | None:
-    """A place, once one is free."""
+async def acquire_when_free(slots: ConnectionSlots, principal: Principal = ANN) -> Slot | None:
+    """Acquire a slot as soon as one is free."""
 
-    async def take() -> Slot | None:
+    async def try_to_acquire() -> Slot | None:
         try:
-            return await places.acquire(principal)
+            return await slots.acquire(principal)
         except TooManyRequests as error:
             raise AssertionError from error
 
-    place: Slot | None = await eventually(take)
-    return place
+    slot: Slot | None = await eventually(try_to_acquire)
+    return slot
 
 
-async def test_they_are_counted_over_all_workers_for_each_user(workers: list[ConnectionSlots]) -> None:
+async def test_connection_slots_are_counted_per_user_over_all_workers(workers: list[ConnectionSlots]) -> None:
     one, other = workers
     first = [await one.acquire(ANN), await other.acquire(ANN), await one.acquire(ANN)]
-    for places in workers:
+    for slots in workers:
         with pytest.raises(TooManyRequests):
-            await places.acquire(ANN)
+            await slots.acquire(ANN)
     assert await other.acquire(BOB)
     one.release(first[0])
-    await taken(other)
+    await acquire_when_free(other)
 
 
-async def test_networks_without_sign_in_have_places_too(settings: Settings) -> None:
+async def test_guest_slots_are_limited_per_network(settings: Settings) -> None:
     assert settings.redis_url
     bus = Bus(settings.redis_url, settings.database, max_entries=100)
     try:
-        places, other = (ConnectionSlots(bus, MOST, 2, LEASE) for _ in range(2))
-        await places.acquire(ANONYMOUS, "2001:db8::1")
-        place = await other.acquire(ANONYMOUS, "2001:db8::2")
+        slots, other = (ConnectionSlots(bus, LIMIT, 2, LEASE) for _ in range(2))
+        await slots.acquire(ANONYMOUS, "2001:db8::1")
+        slot = await other.acquire(ANONYMOUS, "2001:db8::2")
         with pytest.raises(TooManyRequests):
-            await places.acquire(ANONYMOUS, "2001:db8::3")
+            await slots.acquire(ANONYMOUS, "2001:db8::3")
         for principal, address in ((ANONYMOUS, "2001:db8:1::1"), (ANONYMOUS, "1.1.1.1"), (ANN, "2001:db8::3")):
-            assert await places.acquire(principal, address)
-        other.release(place)
-        assert len(other._held) == 0
+            assert await slots.acquire(principal, address)
+        other.release(slot)
+        assert len(other.held) == 0
     finally:
         await bus.aclose()
 
 
 @pytest.mark.parametrize("principal", [UNRESTRICTED, ANONYMOUS])
-async def test_without_a_limit_who_is_not_signed_in_needs_none(
-    workers: list[ConnectionSlots], principal: Principal
-) -> None:
-    for _ in range(MOST + 1):
+async def test_guest_without_a_guest_limit_needs_no_slot(workers: list[ConnectionSlots], principal: Principal) -> None:
+    for _ in range(LIMIT + 1):
         assert await workers[0].acquire(principal) is None
     workers[0].release(None)
 
 
-async def test_those_of_a_killed_worker_become_free(workers: list[ConnectionSlots]) -> None:
+async def test_slots_of_a_killed_worker_become_free_after_the_lease(
+    workers: list[ConnectionSlots], settings: Settings
+) -> None:
     one, other = workers
-    killed = ConnectionSlots(one._bus, MOST, lease=LEASE)
-    for places in (killed, killed, one):
-        await places.acquire(ANN)
+    assert settings.redis_url
+    bus = Bus(settings.redis_url, settings.database, max_entries=100)
+    killed = ConnectionSlots(bus, LIMIT, lease=LEASE)
+    for slots in (killed, killed, one):
+        await slots.acquire(ANN)
+    await bus.aclose()
     for _ in range(2):
-        await taken(other)
+        await acquire_when_free(other)
     with pytest.raises(TooManyRequests):
         await one.acquire(ANN)
 
 
-async def test_they_are_counted_again_by_a_redis_that_lost_them(
+async def test_held_slots_are_restored_after_redis_lost_them(
     workers: list[ConnectionSlots], settings: Settings
 ) -> None:
     one, other = workers
-    held = [await one.acquire(ANN) for _ in range(MOST)]
+    held = [await one.acquire(ANN) for _ in range(LIMIT)]
     assert settings.redis_url
     assert held[0]
     key, _ = held[0]
@@ -123,13 +126,13 @@ async def test_they_are_counted_again_by_a_redis_that_lost_them(
         await other.acquire(ANN)
 
 
-async def test_without_redis_each_worker_counts_for_itself() -> None:
-    async with worker("redis://127.0.0.1:1/0", "away") as places:
-        held = [await places.acquire(ANN) for _ in range(MOST)]
+async def test_worker_without_redis_counts_only_its_own_slots() -> None:
+    async with worker("redis://127.0.0.1:1/0", "away") as slots:
+        held = [await slots.acquire(ANN) for _ in range(LIMIT)]
         with pytest.raises(TooManyRequests):
-            await places.acquire(ANN)
-        places.release(held[0])
-        await places.acquire(ANN)
+            await slots.acquire(ANN)
+        slots.release(held[0])
+        await slots.acquire(ANN)
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def host(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-def test_every_way_in_takes_one(host: TestClient) -> None:
+def test_every_feed_and_room_connection_takes_a_slot(host: TestClient) -> None:
     ann = Browser(host).sign_up()
     id = ann.post("/notes/", json=note_in()).json()["id"]
     origin = {"Origin": HERE}
@@ -155,11 +158,11 @@ def test_every_way_in_takes_one(host: TestClient) -> None:
         delay = re.fullmatch(r"retry: (\d+)\n\n", ann.get("/events").text)
         assert delay, "an EventSource gives up after any status but 200"
         assert int(delay[1]) >= 5000
-    # The places are given up in Redis a moment later.
+    # The slots are released in Redis asynchronously.
     asyncio.run(eventually(lambda: ann.get("/changes").status_code == 200))
 
 
-def test_guests_of_one_network_have_a_limit(settings: Settings) -> None:
+def test_guests_of_a_network_over_the_limit_are_refused(settings: Settings) -> None:
     with TestClient(create_app(with_accounts(settings, max_connections_per_network=1)), base_url=HERE) as host:
         guest, other, ann = Browser(host), Browser(host), Browser(host).sign_up()
         with guest.websocket_connect("ws://127.0.0.1/ws") as socket:
@@ -169,11 +172,11 @@ def test_guests_of_one_network_have_a_limit(settings: Settings) -> None:
             with guest.websocket_connect("ws://127.0.0.1/ws") as late:
                 late.send_json({"type": "auth"})
                 assert late.receive()["code"] == CloseCode.TOO_MANY
-            for who in (other, ann):
-                assert who.get("/changes").status_code == 200
+            for browser in (other, ann):
+                assert browser.get("/changes").status_code == 200
 
 
-def test_without_accounts_guests_have_a_limit_if_it_is_set(settings: Settings) -> None:
+def test_server_without_accounts_applies_the_guest_limit(settings: Settings) -> None:
     with TestClient(create_app(settings.model_copy(update={"max_connections_per_network": 1}))) as client:
         with client.websocket_connect("/ws") as socket:
             assert socket.receive_json()["type"] == "ready"

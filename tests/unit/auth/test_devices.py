@@ -11,7 +11,7 @@ from realtime.auth.devices import DEVICE_SECONDS, find_device, issue_device, sam
 KEY = "k" * 32
 
 
-def test_token_proves_the_device_of_its_user() -> None:
+def test_device_token_identifies_the_device_of_its_user() -> None:
     token = issue_device(KEY, "ann", 0)
     id = find_device(KEY, ["nonsense", token], "ann", 0)
     assert id is not None
@@ -22,11 +22,11 @@ def test_token_proves_the_device_of_its_user() -> None:
 
 
 @pytest.mark.parametrize(("key", "name", "generation"), [("x" * 32, "ann", 0), (KEY, "bob", 0), (KEY, "ann", 1)])
-def test_token_of_another_key_user_or_password_proves_nothing(key: str, name: str, generation: int) -> None:
+def test_device_token_of_another_key_user_or_generation_is_rejected(key: str, name: str, generation: int) -> None:
     assert find_device(key, [issue_device(KEY, "ann", 0)], name, generation) is None
 
 
-def test_changed_token_proves_nothing() -> None:
+def test_forged_device_token_is_rejected() -> None:
     id, issued, code = issue_device(KEY, "ann", 0).split("-")
     other = issue_device(KEY, "ann", 0).split("-")[0]
     later = f"{int(issued, 16) + 1:x}"
@@ -37,7 +37,7 @@ def test_changed_token_proves_nothing() -> None:
     assert find_device(KEY, forged, "ann", 0) is None
 
 
-def test_token_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_token_expires_after_its_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
     token = issue_device(KEY, "ann", 0)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + DEVICE_SECONDS - 60)

@@ -1,4 +1,4 @@
-"""The number of connections of a server process: per client, without sign-in, and in total."""
+"""The limits on open connections of a server process: per client, without sign-in, and in total."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ PROXY_6 = "fd00::5"
 LIMITS = ConnectionLimits(total=20, guests=12, waiting=4, proxy_waiting=10, surplus=2)
 
 
-class Idle:
-    """A connection that is idle or not."""
+class StubConnection:
+    """A stand-in for a connection, which can be idle."""
 
     def __init__(self, *, idle: bool = False) -> None:
         self.idle = idle
@@ -58,39 +58,39 @@ def scope(address: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_stall_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "STALL_MARGIN_SECONDS", 0.0)
 
 
 @pytest.fixture
-def taken() -> OpenConnections:
+def connections() -> OpenConnections:
     return OpenConnections(LIMITS, {PROXY, PROXY_6})
 
 
-def enter(taken: OpenConnections, address: str, *, idle: bool = False) -> OpenConnection:
-    occupant = taken.enter(address, Idle(idle=idle))
+def enter(connections: OpenConnections, address: str, *, idle: bool = False) -> OpenConnection:
+    occupant = connections.enter(address, StubConnection(idle=idle))
     assert occupant is not None
     return occupant
 
 
-def test_client_has_a_limit_and_a_few_more_for_signed_in_users(taken: OpenConnections) -> None:
-    assert [enter(taken, "1.1.1.1").surplus for _ in range(6)] == [False] * 4 + [True] * 2
-    assert taken.enter("1.1.1.1", Idle()) is None
-    assert not enter(taken, "1.1.1.2").surplus
+def test_client_over_its_limit_gets_surplus_connections_then_none(connections: OpenConnections) -> None:
+    assert [enter(connections, "1.1.1.1").surplus for _ in range(6)] == [False] * 4 + [True] * 2
+    assert connections.enter("1.1.1.1", StubConnection()) is None
+    assert not enter(connections, "1.1.1.2").surplus
 
 
-def test_network_of_an_ipv6_address_is_one_client(taken: OpenConnections) -> None:
+def test_addresses_of_an_ipv6_network_count_as_one_client(connections: OpenConnections) -> None:
     for number in range(6):
-        enter(taken, f"2001:db8:1:1::{number}")
-    assert taken.enter("2001:db8:1:1::ff", Idle()) is None
-    assert taken.enter("2001:db8:1:2::1", Idle()) is not None
+        enter(connections, f"2001:db8:1:1::{number}")
+    assert connections.enter("2001:db8:1:1::ff", StubConnection()) is None
+    assert connections.enter("2001:db8:1:2::1", StubConnection()) is not None
 
 
-def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: OpenConnections) -> None:
-    first, second, third = (enter(taken, "1.1.1.1") for _ in range(3))
-    assert first.hold(2 * MAX_UNREAD_BYTES)  # a single answer may be larger than the limit
+def test_unread_bytes_of_a_client_are_limited_except_one_response(connections: OpenConnections) -> None:
+    first, second, third = (enter(connections, "1.1.1.1") for _ in range(3))
+    assert first.hold(2 * MAX_UNREAD_BYTES)  # a single response may be larger than the limit
     assert not second.hold(1)
-    assert enter(taken, "1.1.1.2").hold(MAX_UNREAD_BYTES)
+    assert enter(connections, "1.1.1.2").hold(MAX_UNREAD_BYTES)
     first.hold(0)
     assert second.hold(MAX_UNREAD_BYTES - 1)
     assert third.hold(1)
@@ -99,8 +99,8 @@ def test_client_may_leave_one_answer_unread_and_a_limited_size_in_all(taken: Ope
     assert third.hold(MAX_UNREAD_BYTES)
 
 
-def test_unread_bytes_move_with_the_connection(taken: OpenConnections) -> None:
-    first, second = enter(taken, PROXY), enter(taken, PROXY)
+def test_unread_bytes_are_counted_for_the_identified_client(connections: OpenConnections) -> None:
+    first, second = enter(connections, PROXY), enter(connections, PROXY)
     first.hold(MAX_UNREAD_BYTES)
     first.identify(scope("1.1.1.1"), None)
     assert second.hold(MAX_UNREAD_BYTES)
@@ -109,79 +109,79 @@ def test_unread_bytes_move_with_the_connection(taken: OpenConnections) -> None:
 
 
 @pytest.mark.parametrize("address", [PROXY, PROXY_6, None])
-def test_proxy_has_the_connections_of_many_clients(taken: OpenConnections, address: str | None) -> None:
-    assert not any(taken.enter(address, Idle()).surplus for _ in range(10))  # type: ignore[union-attr]  # there is room
+def test_proxy_has_a_higher_connection_limit(connections: OpenConnections, address: str | None) -> None:
+    assert not any(connections.enter(address, StubConnection()).surplus for _ in range(10))  # type: ignore[union-attr]  # there is room
 
 
-def test_closed_connections_make_room(taken: OpenConnections) -> None:
-    occupants = [enter(taken, "1.1.1.1") for _ in range(6)]
+def test_closed_connection_is_no_longer_counted(connections: OpenConnections) -> None:
+    occupants = [enter(connections, "1.1.1.1") for _ in range(6)]
     for occupant in occupants:
         occupant.leave()
-        occupant.leave()  # again: both its protocols may say so
-    assert not any(enter(taken, "1.1.1.1").surplus for _ in range(4))
+        occupant.leave()  # twice: both protocols of a connection may report it
+    assert not any(enter(connections, "1.1.1.1").surplus for _ in range(4))
 
 
-def test_idle_connections_are_closed_to_make_room(taken: OpenConnections) -> None:
-    idle = Idle(idle=True)
-    occupant = taken.enter("1.1.1.1", idle)
+def test_idle_connection_is_closed_when_the_limit_is_reached(connections: OpenConnections) -> None:
+    idle = StubConnection(idle=True)
+    occupant = connections.enter("1.1.1.1", idle)
     assert occupant is not None
     for _ in range(4):
-        assert not enter(taken, "1.1.1.1").surplus
+        assert not enter(connections, "1.1.1.1").surplus
     assert idle.closed
-    assert enter(taken, "1.1.1.1").surplus  # the closed one counts until its socket is gone
+    assert enter(connections, "1.1.1.1").surplus  # a closed connection counts until its socket is gone
     occupant.leave()
-    assert enter(taken, "1.1.1.1").surplus
+    assert enter(connections, "1.1.1.1").surplus
 
 
-def test_guests_leave_a_reserve_for_signed_in_users(taken: OpenConnections) -> None:
+def test_guest_limit_leaves_a_reserve_for_signed_in_users(connections: OpenConnections) -> None:
     for number in range(12):
-        assert not enter(taken, f"1.1.{number}.1").surplus
-    late = enter(taken, "1.2.1.1")
+        assert not enter(connections, f"1.1.{number}.1").surplus
+    late = enter(connections, "1.2.1.1")
     with pytest.raises(Unavailable, match="Try again"):
         late.identify(scope("1.2.1.1"), None)
     late.identify(scope("1.2.1.1"), "ann")
     assert not late.surplus
     for number in range(7):
-        enter(taken, f"1.3.{number}.1").identify(scope("x"), "bob" if number < 4 else "cyd")
-    assert taken.enter("1.4.1.1", Idle()) is None  # the total
+        enter(connections, f"1.3.{number}.1").identify(scope("x"), "bob" if number < 4 else "cyd")
+    assert connections.enter("1.4.1.1", StubConnection()) is None  # the total
 
 
-def test_signed_in_users_do_not_count_as_guests(taken: OpenConnections) -> None:
+def test_signed_in_users_do_not_count_as_guests(connections: OpenConnections) -> None:
     for number in range(10):
-        enter(taken, f"1.1.{number}.1").identify(scope("x"), f"user{number}")
-    assert not enter(taken, "1.1.1.1").surplus
+        enter(connections, f"1.1.{number}.1").identify(scope("x"), f"user{number}")
+    assert not enter(connections, "1.1.1.1").surplus
     for number in range(8):
-        assert not enter(taken, f"1.2.{number}.1").surplus
+        assert not enter(connections, f"1.2.{number}.1").surplus
 
 
-def test_one_user_has_a_limit_too(taken: OpenConnections) -> None:
+def test_user_over_the_connection_limit_is_refused(connections: OpenConnections) -> None:
     for number in range(4):
-        enter(taken, f"1.1.{number}.1").identify(scope("x"), "ann")
+        enter(connections, f"1.1.{number}.1").identify(scope("x"), "ann")
     with pytest.raises(Unavailable):
-        enter(taken, "1.1.9.1").identify(scope("x"), "ann")
+        enter(connections, "1.1.9.1").identify(scope("x"), "ann")
 
 
-def test_clients_behind_a_proxy_are_counted_by_their_own_address(taken: OpenConnections) -> None:
+def test_clients_behind_a_proxy_are_counted_by_their_own_address(connections: OpenConnections) -> None:
     for _ in range(4):
-        enter(taken, PROXY).identify(scope("1.1.1.1"), None)
-    late = enter(taken, PROXY)
+        enter(connections, PROXY).identify(scope("1.1.1.1"), None)
+    late = enter(connections, PROXY)
     with pytest.raises(Unavailable):
         late.identify(scope("1.1.1.1"), None)
     late.identify(scope("1.1.1.2"), None)
     assert late.client_key == "1.1.1.2"
 
 
-def test_connections_that_stay_open_count_as_guests_but_not_as_waiting(taken: OpenConnections) -> None:
+def test_settled_connections_count_as_guests_but_not_as_waiting(connections: OpenConnections) -> None:
     for _ in range(12):
-        occupant = enter(taken, "1.1.1.1")
+        occupant = enter(connections, "1.1.1.1")
         occupant.identify(scope("1.1.1.1"), None)
         occupant.settle()
-    late = enter(taken, "1.1.1.1")
+    late = enter(connections, "1.1.1.1")
     assert late.surplus
     for closed in (late, occupant):
         closed.leave()
         closed.identify(scope("1.1.1.1"), None)  # too late
-    assert not enter(taken, "1.1.1.1").surplus
+    assert not enter(connections, "1.1.1.1").surplus
 
 
 @pytest.mark.parametrize(
@@ -193,21 +193,23 @@ def test_connections_that_stay_open_count_as_guests_but_not_as_waiting(taken: Op
         (65536, True, (65024, 48768, 256, 32512)),
     ],
 )
-def test_limits_follow_from_open_files(files: int, accounts: bool, limits: tuple[int, ...]) -> None:
+def test_connection_limits_depend_on_open_files_and_accounts(
+    files: int, accounts: bool, limits: tuple[int, ...]
+) -> None:
     known = ConnectionLimits.of(files, accounts=accounts, least_waiting=0)
     assert (known.total, known.guests, known.waiting, known.proxy_waiting) == limits
     assert ConnectionLimits.of(65536, accounts=True, least_waiting=1000).waiting == 1000
 
 
 @pytest.fixture
-def open_files() -> Iterator[tuple[int, int]]:
+def open_files_limit() -> Iterator[tuple[int, int]]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield before
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_limit_of_open_files_is_raised_to_the_hard_one(open_files: tuple[int, int]) -> None:
-    _, hard = open_files
+def test_open_files_limit_is_raised_to_the_hard_limit(open_files_limit: tuple[int, int]) -> None:
+    _, hard = open_files_limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     raised = min(hard, MAX_OPEN_FILES) if hard != resource.RLIM_INFINITY else MAX_OPEN_FILES
     assert raise_open_files() == raised
@@ -215,24 +217,24 @@ def test_limit_of_open_files_is_raised_to_the_hard_one(open_files: tuple[int, in
     assert raise_open_files() == raised
 
 
-def test_limit_that_the_system_does_not_raise_stays(
-    open_files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+def test_open_files_limit_stays_if_raising_it_fails(
+    open_files_limit: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise ValueError("current limit exceeds maximum limit")
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, open_files[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, open_files_limit[1]))
     with monkeypatch.context() as patch:
         patch.setattr(resource, "setrlimit", refuse)
         assert raise_open_files() == 512
 
 
-# Over the wire
+# With sockets
 
 LARGE = 30_000
-"""Bytes of an answer that is too small to pause writing."""
+"""Bytes of a response that is too small to pause writing."""
 BUFFER = 2048
-"""Bytes of the socket buffers of a server and a client that leave such an answer unsent."""
+"""Bytes of the socket buffers of a server and a client: such a response stays partly unsent."""
 
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:
@@ -246,7 +248,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def listening(
+async def http_server(
     limits: ConnectionLimits, *, stall: float = http_protocol.HEAD_TIMEOUT_SECONDS
 ) -> AsyncIterator[int]:
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
@@ -260,7 +262,7 @@ async def listening(
 
 
 @asynccontextmanager
-async def opened(port: int, address: str = "127.0.0.1") -> AsyncIterator[tuple[asyncio.StreamReader, Any]]:
+async def open_socket(port: int, address: str = "127.0.0.1") -> AsyncIterator[tuple[asyncio.StreamReader, Any]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     try:
         yield reader, writer
@@ -268,59 +270,59 @@ async def opened(port: int, address: str = "127.0.0.1") -> AsyncIterator[tuple[a
         writer.transport.abort()
 
 
-async def ask(port: int, path: str, address: str = "127.0.0.1") -> bytes:
-    """Send a request, and return all that the server answers until it closes the connection."""
-    async with opened(port, address) as (reader, writer):
+async def send_request(port: int, path: str, address: str = "127.0.0.1") -> bytes:
+    """Send a request, and return all bytes that the server sends until it closes the connection."""
+    async with open_socket(port, address) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         async with asyncio.timeout(10 * UNIT):
             return await reader.read()
 
 
-async def test_connection_without_room_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_over_the_limit_receives_a_503_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "SURPLUS_HEAD_TIMEOUT_SECONDS", 0.2)
     limits = ConnectionLimits(total=2, guests=2, waiting=2, proxy_waiting=2, surplus=0)
-    async with listening(limits) as port, AsyncExitStack() as stack:
-        held = [await stack.enter_async_context(opened(port)) for _ in range(2)]
-        await eventually(lambda: _full(port))
-        answer = await ask(port, "/")
+    async with http_server(limits) as port, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(open_socket(port)) for _ in range(2)]
+        await eventually(lambda: _check_refused(port))
+        answer = await send_request(port, "/")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 5" in head
         assert json.loads(body)["detail"] == open_connections.FULL
-        stream = await ask(port, "/prefix/events?notes=1")
+        stream = await send_request(port, "/prefix/events?notes=1")
         assert stream.startswith(b"HTTP/1.1 200 ")
         assert stream.endswith(b"\r\n\r\nretry: 5000\n\n")
-        async with opened(port) as (reader, _):  # it sends nothing
+        async with open_socket(port) as (reader, _):  # this client sends nothing
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         monkeypatch.setattr(http_protocol, "MAX_REFUSED", 0)
-        async with opened(port) as (reader, _):
+        async with open_socket(port) as (reader, _):
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         held[0][1].transport.abort()
-        await eventually(lambda: _served(port))
+        await eventually(lambda: _check_accepted(port))
 
 
-async def _full(port: int) -> None:
-    assert (await ask(port, "/")).startswith(b"HTTP/1.1 503 ")
+async def _check_refused(port: int) -> None:
+    assert (await send_request(port, "/")).startswith(b"HTTP/1.1 503 ")
 
 
-async def _served(port: int) -> None:
-    assert (await ask(port, "/")).startswith(b"HTTP/1.1 200 ")
+async def _check_accepted(port: int) -> None:
+    assert (await send_request(port, "/")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_idle_connection_is_closed_for_a_new_one() -> None:
+async def test_idle_http_connection_is_closed_for_a_new_connection() -> None:
     limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with listening(limits) as port, opened(port) as (reader, writer):
+    async with http_server(limits) as port, open_socket(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        assert (await ask(port, "/")).startswith(b"HTTP/1.1 200 ")
+        assert (await send_request(port, "/")).startswith(b"HTTP/1.1 200 ")
         assert await reader.read() == b""
-        async with opened(port):  # one that has not sent anything is not idle
-            await eventually(lambda: _full(port))
+        async with open_socket(port):  # a connection that has not sent anything is not idle
+            await eventually(lambda: _check_refused(port))
 
 
 @asynccontextmanager
-async def reading_nothing(port: int, *, last: bool) -> AsyncIterator[socket.socket]:
-    """A client that leaves most of an answer unread, of its last request or of one that others may follow."""
+async def slow_reader(port: int, *, last: bool) -> AsyncIterator[socket.socket]:
+    """Connect a client that leaves most of a response unread. With ``last``, it announces no further request."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
@@ -332,44 +334,44 @@ async def reading_nothing(port: int, *, last: bool) -> AsyncIterator[socket.sock
         yield client
 
 
-async def test_connection_with_an_unsent_answer_is_not_closed_for_a_new_one() -> None:
-    """Its socket would stay open uncounted, for as long as its peer reads nothing."""
+async def test_connection_with_an_unsent_response_is_not_closed_as_idle() -> None:
+    """Its socket would stay open, but uncounted, for as long as the client reads nothing."""
     limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with listening(limits) as port, reading_nothing(port, last=False) as client:
+    async with http_server(limits) as port, slow_reader(port, last=False) as client:
         for _ in range(3):
-            await _full(port)
+            await _check_refused(port)
         size = 0
         while size < LARGE:
             size += len(await asyncio.get_running_loop().sock_recv(client, LARGE))
-        await eventually(lambda: _served(port))
+        await eventually(lambda: _check_accepted(port))
 
 
-async def test_closed_connection_counts_until_its_unread_answer_is_dropped() -> None:
+async def test_closed_connection_counts_until_its_unread_response_is_dropped() -> None:
     limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with listening(limits) as port, reading_nothing(port, last=True):
-        await _full(port)
-    async with listening(limits, stall=0.2) as port, reading_nothing(port, last=True):
-        await eventually(lambda: _served(port))
+    async with http_server(limits) as port, slow_reader(port, last=True):
+        await _check_refused(port)
+    async with http_server(limits, stall=0.2) as port, slow_reader(port, last=True):
+        await eventually(lambda: _check_accepted(port))
 
 
-def test_answer_without_a_request_is_an_error() -> None:
+def test_no_room_response_is_503_except_for_event_streams() -> None:
     for request in (b"", b"GET /eventsx HTTP/1.1", b"POST /events HTTP/1.1", b"GET /x?/events HTTP/1.1"):
         assert no_room(request).startswith(b"HTTP/1.1 503 ")
     for request in (b"GET /events HTTP/1.1", b"GET /a/events/?since=1 HTTP/1.1"):
         assert no_room(request).startswith(b"HTTP/1.1 200 ")
 
 
-# A whole server
+# With a server process
 
 FILES = 1024
-STRANGERS = 1200
+GUEST_CONNECTIONS = 1200
 FLOOD, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.fixture
-def few_files(settings: Settings) -> Iterator[ServerProcess]:
-    """A server with accounts, the user ann among them, that may open few files."""
-    raise_open_files()  # for the strangers
+def server_with_few_files(settings: Settings) -> Iterator[ServerProcess]:
+    """Run a server with the user ``ann`` and a low limit of open files."""
+    raise_open_files()  # for the connections of the test
     settings = with_accounts(settings, port=0, max_connects_per_second=0)
     asyncio.run(add_user(settings, "ann"))
     server = ServerProcess(settings)
@@ -380,7 +382,7 @@ def few_files(settings: Settings) -> Iterator[ServerProcess]:
 
 
 async def sign_in(server: ServerProcess) -> dict[str, str]:
-    """The headers of a user."""
+    """Sign in, and return the headers of a new API token."""
     async with rest_client(server.url) as rest:
         answer = await rest.post("/auth/sign-in", json={"name": "ann", "password": PASSWORD})
         assert answer.status_code == 200, answer.text
@@ -390,7 +392,7 @@ async def sign_in(server: ServerProcess) -> dict[str, str]:
 
 async def check_served(server: ServerProcess, user: dict[str, str]) -> None:
     """Check that a signed-in user and an address without sign-in are served."""
-    ping = await ask(server.port, "/ping", OTHER)
+    ping = await send_request(server.port, "/ping", OTHER)
     assert ping.startswith(b"HTTP/1.1 200 "), ping
     async with rest_client(server.url) as rest:
         assert (await rest.get("/notes/", headers=user)).status_code == 200
@@ -398,8 +400,8 @@ async def check_served(server: ServerProcess, user: dict[str, str]) -> None:
         assert json.loads(await socket.recv())["type"] == "ready"
 
 
-async def test_idle_strangers_of_one_address_leave_others_served(few_files: ServerProcess) -> None:
-    user = await sign_in(few_files)
+async def test_idle_connections_of_one_address_do_not_block_other_clients(server_with_few_files: ServerProcess) -> None:
+    user = await sign_in(server_with_few_files)
     answers: list[bytes] = []
 
     async def hold(reader: asyncio.StreamReader) -> None:
@@ -408,26 +410,30 @@ async def test_idle_strangers_of_one_address_leave_others_served(few_files: Serv
 
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         tasks = []
-        for _ in range(STRANGERS):
-            reader, _writer = await stack.enter_async_context(opened(few_files.port, FLOOD))
+        for _ in range(GUEST_CONNECTIONS):
+            reader, _writer = await stack.enter_async_context(open_socket(server_with_few_files.port, FLOOD))
             tasks.append(group.create_task(hold(reader)))
-        await check_served(few_files, user)
-        await eventually(lambda: len(answers) > STRANGERS // 2)
+        await check_served(server_with_few_files, user)
+        await eventually(lambda: len(answers) > GUEST_CONNECTIONS // 2)
         assert {answer.split(b" ")[1] for answer in answers} <= {b"503", b"408"}
-        await check_served(few_files, user)
+        await check_served(server_with_few_files, user)
         for task in tasks:
             task.cancel()
-    assert "too many connections" in few_files.log()
-    assert "Too many open files" not in few_files.log()
+    assert "too many connections" in server_with_few_files.log()
+    assert "Too many open files" not in server_with_few_files.log()
 
 
-async def test_strangers_on_the_feed_of_one_address_leave_others_served(few_files: ServerProcess) -> None:
-    user = await sign_in(few_files)
+async def test_guest_subscribers_of_one_address_do_not_block_other_clients(
+    server_with_few_files: ServerProcess,
+) -> None:
+    user = await sign_in(server_with_few_files)
     refused: list[int] = []
 
     async def join() -> ClientConnection | None:
         try:
-            socket = await connect(few_files.ws, local_addr=(FLOOD, 0), open_timeout=20 * UNIT, compression=None)
+            socket = await connect(
+                server_with_few_files.ws, local_addr=(FLOOD, 0), open_timeout=20 * UNIT, compression=None
+            )
         except InvalidStatus as error:
             refused.append(error.response.status_code)
             return None
@@ -441,13 +447,13 @@ async def test_strangers_on_the_feed_of_one_address_leave_others_served(few_file
 
     held: list[ClientConnection] = []
     try:
-        for _ in range(0, STRANGERS, 50):
+        for _ in range(0, GUEST_CONNECTIONS, 50):
             joined = await asyncio.gather(*(join() for _ in range(50)))
             held += [socket for socket in joined if socket is not None]
         assert len(held) == 200
         assert set(refused) <= {503, CloseCode.TOO_MANY}
-        await check_served(few_files, user)
-        async with connect(few_files.ws, local_addr=(FLOOD, 0), additional_headers=user) as socket:
+        await check_served(server_with_few_files, user)
+        async with connect(server_with_few_files.ws, local_addr=(FLOOD, 0), additional_headers=user) as socket:
             assert json.loads(await socket.recv())["type"] == "ready"
     finally:
         for socket in held:

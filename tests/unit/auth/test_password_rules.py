@@ -1,4 +1,4 @@
-"""Rules for new passwords: which are too easy to guess, why, and the cost of the check."""
+"""Rules for new passwords: refused and accepted passwords, the reasons, and the cost of the check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from realtime.errors import PasswordRefused
         "a" * 1000,
     ],
 )
-def test_password_that_is_easy_to_guess_is_refused_with_reason_and_advice(password: str) -> None:
+def test_guessable_password_is_refused_with_reason_and_advice(password: str) -> None:
     with pytest.raises(PasswordRefused) as refused:
         check_password(password, [])
     said, reason, advice = refused.value.detail.split(". ")
@@ -56,16 +56,16 @@ def test_password_that_is_hard_to_guess_is_accepted(password: str) -> None:
 @pytest.mark.parametrize(
     "password", ["annannannannannann", "ann.realtime.notes", "Ann@Example1Example", "realtimenotes2026", "ann"]
 )
-def test_names_do_not_make_a_password_harder_to_guess(password: str) -> None:
+def test_password_made_of_user_and_host_name_is_refused(password: str) -> None:
     with pytest.raises(PasswordRefused):
         check_password(password.ljust(15, "1"), context_words("ann", "notes.example:8000"))
 
 
-def test_short_names_and_no_host_leave_the_password_as_it_is() -> None:
+def test_short_user_name_in_a_password_is_ignored() -> None:
     check_password("go on and goggle at a pogo stick", context_words("go", None))
 
 
-def test_only_a_bounded_part_of_a_password_is_analyzed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_password_is_analyzed_only_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     analyze = zxcvbn_rs_py.zxcvbn
     analyzed: list[str] = []
 

@@ -20,8 +20,8 @@ RULE = RateRule("test", 3, 10**6)
 
 
 @asynccontextmanager
-async def limited(url: str, database: str) -> AsyncIterator[RateLimiter]:
-    """The limits of a worker."""
+async def rate_limiter(url: str, database: str) -> AsyncIterator[RateLimiter]:
+    """Create the rate limiter of one worker."""
     bus = Bus(url, database, max_entries=100)
     try:
         yield RateLimiter(bus)
@@ -32,83 +32,88 @@ async def limited(url: str, database: str) -> AsyncIterator[RateLimiter]:
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[RateLimiter]:
     assert settings.redis_url
-    async with limited(settings.redis_url, settings.database) as limits:
+    async with rate_limiter(settings.redis_url, settings.database) as limits:
         yield limits
 
 
 @pytest.fixture
-async def another(settings: Settings) -> AsyncIterator[RateLimiter]:
+async def other_worker(settings: Settings) -> AsyncIterator[RateLimiter]:
     assert settings.redis_url
-    async with limited(settings.redis_url, settings.database) as limits:
+    async with rate_limiter(settings.redis_url, settings.database) as limits:
         yield limits
 
 
-async def taken(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
-    """How often it could be taken."""
+async def count_acquired(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
+    """Return how many of the attempts succeed."""
     outcomes = await asyncio.gather(*(limits.acquire(rule, key) for _ in range(tries)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {type(None), TooManyRequests}
     return outcomes.count(None)
 
 
-async def test_they_hold_over_all_workers_for_each_key_and_rule(worker: RateLimiter, another: RateLimiter) -> None:
-    assert sum(await asyncio.gather(taken(worker, RULE, "ann", 5), taken(another, RULE, "ann", 5))) == 3
-    assert await taken(another, RULE, "bob", 2) == 2
-    assert await taken(worker, RateRule("another", 5, 60), "ann", 7) == 5
+async def test_rate_limit_is_shared_by_workers_per_key_and_rule(worker: RateLimiter, other_worker: RateLimiter) -> None:
+    assert (
+        sum(await asyncio.gather(count_acquired(worker, RULE, "ann", 5), count_acquired(other_worker, RULE, "ann", 5)))
+        == 3
+    )
+    assert await count_acquired(other_worker, RULE, "bob", 2) == 2
+    assert await count_acquired(worker, RateRule("other", 5, 60), "ann", 7) == 5
 
 
-async def test_refusal_tells_when_to_try_again(worker: RateLimiter) -> None:
+async def test_refused_request_states_the_seconds_until_retry(worker: RateLimiter) -> None:
     rule = RateRule("short", 4, 1)
-    assert await taken(worker, rule, "ann", 5) == 4
+    assert await count_acquired(worker, rule, "ann", 5) == 4
     with pytest.raises(TooManyRequests) as refused:
         await worker.acquire(rule, "ann")
     assert 1 <= refused.value.seconds <= 2
 
-    async def again() -> bool:
-        return await taken(worker, rule, "ann", 1) == 1
+    async def is_refilled() -> bool:
+        return await count_acquired(worker, rule, "ann", 1) == 1
 
-    await eventually(again)
-    assert await taken(worker, rule, "ann", 4) < 4, "they come back one by one"
+    await eventually(is_refilled)
+    assert await count_acquired(worker, rule, "ann", 4) < 4, "tokens are refilled one at a time"
 
 
-async def test_usage_is_read_without_being_counted_and_shared(worker: RateLimiter, another: RateLimiter) -> None:
+async def test_usage_is_shared_by_workers_and_not_counted_when_read(
+    worker: RateLimiter, other_worker: RateLimiter
+) -> None:
     for _ in range(5):  # two more than the rule allows
         await worker.add(RULE, "ann")
-        assert (await another.usage(RULE, "bob")).used == 0
-    assert (await another.usage(RULE, "ann")).used == 3
-    assert (await another.usage(RULE, "ann")).seconds >= 1
-    assert await taken(another, RULE, "ann", 1) == 0
+        assert (await other_worker.usage(RULE, "bob")).used == 0
+    assert (await other_worker.usage(RULE, "ann")).used == 3
+    assert (await other_worker.usage(RULE, "ann")).seconds >= 1
+    assert await count_acquired(other_worker, RULE, "ann", 1) == 0
 
 
-async def test_without_redis_usage_is_that_of_the_worker() -> None:
-    async with limited("redis://127.0.0.1:1/0", "away") as limits:
+async def test_usage_without_redis_is_that_of_the_worker() -> None:
+    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
         await limits.add(RULE, "ann")
         assert (await limits.usage(RULE, "ann")).used == 1
 
 
-async def test_writes_may_come_in_bursts(worker: RateLimiter) -> None:
+async def test_write_rule_allows_bursts(worker: RateLimiter) -> None:
     started = time.monotonic()
-    granted = await taken(worker, write_rule(30), "ann", 200)
+    granted = await count_acquired(worker, write_rule(30), "ann", 200)
     assert 120 <= granted <= 120 + 30 * (time.monotonic() - started + 1)
 
 
-async def test_without_redis_each_worker_counts_for_itself_and_at_once(settings: Settings) -> None:
-    async with limited("redis://127.0.0.1:1/0", "away") as limits:
-        assert await taken(limits, RULE, "ann", 9) == 3
-        assert await taken(limits, RULE, "bob", 1) == 1
+async def test_rate_limit_without_redis_is_counted_by_the_worker(settings: Settings) -> None:
+    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
+        assert await count_acquired(limits, RULE, "ann", 9) == 3
+        assert await count_acquired(limits, RULE, "bob", 1) == 1
 
 
-async def test_frozen_redis_is_waited_for_once() -> None:
+async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        async with limited(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "frozen") as limits:
+        async with rate_limiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "unresponsive") as limits:
             started = time.monotonic()
-            assert await taken(limits, RULE, "ann", 50) == 3
+            assert await count_acquired(limits, RULE, "ann", 50) == 3
             assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS + UNIT
             started = time.monotonic()
-            assert await taken(limits, RULE, "bob", 50) == 3
+            assert await count_acquired(limits, RULE, "bob", 50) == 3
             assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS
 
 
@@ -122,7 +127,7 @@ async def test_frozen_redis_is_waited_for_once() -> None:
         ("testclient", "testclient"),
     ],
 )
-def test_network_of_an_address(address: str, counted_as: str) -> None:
+def test_network_of_address_is_ipv4_address_or_64_bit_prefix(address: str, counted_as: str) -> None:
     assert network_of(address) == counted_as
 
 
@@ -135,5 +140,5 @@ def test_network_of_an_address(address: str, counted_as: str) -> None:
         ("testclient", "testclient"),
     ],
 )
-def test_wide_network_of_an_address(address: str, network: str) -> None:
+def test_wide_network_of_address_is_24_or_48_bit_prefix(address: str, network: str) -> None:
     assert wide_network_of(address) == network

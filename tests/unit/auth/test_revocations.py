@@ -32,23 +32,23 @@ async def store(settings: Settings) -> Store:
     return store
 
 
-async def test_each_is_told_once_to_its_handler(store: Store) -> None:
-    heard: list[tuple[str, EndedSubjects]] = []
+async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: Store) -> None:
+    handled: list[tuple[str, EndedSubjects]] = []
 
-    def hears(kind: str) -> Handler:
-        async def handle(of: EndedSubjects) -> None:
-            heard.append((kind, of))
+    def handler_of(kind: str) -> Handler:
+        async def handle(subjects: EndedSubjects) -> None:
+            handled.append((kind, subjects))
 
         return handle
 
-    async def none(_: object) -> set[str]:
+    async def none_expired(_: object) -> set[str]:
         return set()
 
     workers = [
         Revocations(
             store.revocations,
-            {"session": hears("session"), "note": hears("note")},
-            LiveSessions(set, none),
+            {"session": handler_of("session"), "note": handler_of("note")},
+            LiveSessions(set, none_expired),
         )
         for _ in range(2)
     ]
@@ -58,29 +58,29 @@ async def test_each_is_told_once_to_its_handler(store: Store) -> None:
     assert not workers[0].ended(principal)
     for worker in workers:
         await worker.read()
-        assert sorted(heard) == [("note", frozenset({7})), ("session", frozenset({"a", "b"}))]
-        heard.clear()
+        assert sorted(handled) == [("note", frozenset({7})), ("session", frozenset({"a", "b"}))]
+        handled.clear()
         assert worker.ended(principal)
     await workers[0].read()
-    assert heard == []
+    assert handled == []
     await store.revocations.add([("session", "c")])
     await workers[0].read()
-    assert heard == [("session", frozenset({"c"}))]
+    assert handled == [("session", frozenset({"c"}))]
     await store.aclose()
 
 
-async def test_role_that_was_read_after_an_older_change_is_not_outdated(store: Store) -> None:
+async def test_role_read_after_an_older_change_is_not_outdated(store: Store) -> None:
     async def handle(_: EndedSubjects) -> None:
         pass
 
-    async def none(_: object) -> set[str]:
+    async def none_expired(_: object) -> set[str]:
         return set()
 
-    worker = Revocations(store.revocations, {"promoted": handle, "demoted": handle}, LiveSessions(set, none))
+    worker = Revocations(store.revocations, {"promoted": handle, "demoted": handle}, LiveSessions(set, none_expired))
     await store.revocations.add([("promoted", "a")])
     before = Principal(keys=frozenset(), name="ann", session="a", read_at=time.monotonic())
     await worker.read()
-    after = replace(before, read_at=time.monotonic())  # demoted meanwhile, which is not read yet
+    after = replace(before, read_at=time.monotonic())  # demoted in between, which this worker has not read yet
     assert (worker.ended(before), worker.ended(after)) == (True, False)
     await store.revocations.add([("demoted", "a")])
     await worker.read()
@@ -89,28 +89,30 @@ async def test_role_that_was_read_after_an_older_change_is_not_outdated(store: S
     await store.aclose()
 
 
-async def test_what_could_not_be_handled_comes_again(store: Store) -> None:
-    heard: list[EndedSubjects] = []
+async def test_failed_handler_is_called_again_at_the_next_read(store: Store) -> None:
+    handled: list[EndedSubjects] = []
 
-    async def handle(of: EndedSubjects) -> None:
-        heard.append(of)
-        if len(heard) == 1:
+    async def handle(subjects: EndedSubjects) -> None:
+        handled.append(subjects)
+        if len(handled) == 1:
             raise Unavailable
 
-    async def none(_: object) -> set[str]:
+    async def none_expired(_: object) -> set[str]:
         return set()
 
-    worker = Revocations(store.revocations, {"note": handle}, LiveSessions(set, none))
+    worker = Revocations(store.revocations, {"note": handle}, LiveSessions(set, none_expired))
     await store.revocations.add([("note", 7)])
     with pytest.raises(Unavailable):
         await worker.read()
     await worker.read()
     await worker.read()
-    assert heard == [frozenset({7})] * 2
+    assert handled == [frozenset({7})] * 2
     await store.aclose()
 
 
-async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_session_without_a_revocation_is_found_by_the_check(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(revocations, "CHECK_INTERVAL_SECONDS", 0)
     found = asyncio.get_running_loop().create_future()
 
@@ -130,7 +132,7 @@ async def test_what_nobody_told_of_is_found(store: Store, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def workers(module_settings: Settings) -> Iterator[list[TestClient]]:
-    """Two applications on one database."""
+    """Start two applications on one database."""
     settings = with_accounts(module_settings)
     with TestClient(create_app(settings), base_url=HERE) as one, TestClient(create_app(settings), base_url=HERE) as two:
         yield [one, two]
@@ -138,14 +140,14 @@ def workers(module_settings: Settings) -> Iterator[list[TestClient]]:
 
 @pytest.fixture(scope="module")
 def root(workers: list[TestClient]) -> Browser:
-    """The browser of the admin."""
+    """Return the browser of the admin."""
     browser = Browser(workers[0])
     browser.name = "root"
     return browser.sign_up()
 
 
-def closing(socket: WebSocketTestSession) -> int:
-    """The code that a socket is closed with, whatever comes before."""
+def receive_close_code(socket: WebSocketTestSession) -> int:
+    """Receive messages until the socket is closed, and return the close code."""
     while True:
         message = socket.receive()
         if message["type"] == "websocket.close":
@@ -153,7 +155,7 @@ def closing(socket: WebSocketTestSession) -> int:
             return code
 
 
-Do = Callable[[Browser, Browser], object]
+EndSession = Callable[[Browser, Browser], object]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +165,11 @@ Do = Callable[[Browser, Browser], object]
         lambda ann, root: root.post(f"/users/{ann.name}/disable"),
         lambda ann, root: Browser(root).sign_in(ann.name).delete("/auth/sessions"),
     ],
-    ids=["sign-out", "disable", "all others"],
+    ids=["sign-out", "disabled-user", "all-other-sessions"],
 )
-def test_a_session_that_ends_closes_what_is_open_elsewhere(workers: list[TestClient], root: Browser, end: Do) -> None:
+def test_ended_session_closes_its_connections_on_other_workers(
+    workers: list[TestClient], root: Browser, end: EndSession
+) -> None:
     here, there = workers
     ann = Browser(here).sign_up()
     away = Browser(there)
@@ -181,13 +185,13 @@ def test_a_session_that_ends_closes_what_is_open_elsewhere(workers: list[TestCli
         secret = ann.secret
         end(ann, root)
         started = time.monotonic()
-        assert {closing(feed), closing(room)} == {CloseCode.NOT_SIGNED_IN}
+        assert {receive_close_code(feed), receive_close_code(room)} == {CloseCode.NOT_SIGNED_IN}
         assert time.monotonic() - started < UNIT
     away.cookies.set("realtime", secret, domain="127.0.0.1")
     assert away.user is None
 
 
-def test_a_token_that_is_revoked_is_refused_elsewhere(workers: list[TestClient]) -> None:
+def test_revoked_token_is_refused_by_other_workers(workers: list[TestClient]) -> None:
     here, there = workers
     ann, program = Browser(here).sign_up(), Browser(there)
     token = ann.token()
@@ -197,13 +201,13 @@ def test_a_token_that_is_revoked_is_refused_elsewhere(workers: list[TestClient])
         assert feed.receive_json()["type"] == "ready"
         ann.delete(f"/auth/tokens/{token['id']}")
         started = time.monotonic()
-        assert closing(feed) == CloseCode.NOT_SIGNED_IN
+        assert receive_close_code(feed) == CloseCode.NOT_SIGNED_IN
         assert time.monotonic() - started < UNIT
     assert program.get("/auth/me", headers=header).status_code == 401
 
 
-def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestClient]) -> None:
-    """Access rights that were read shortly before can be outdated when a socket is registered."""
+def test_subscriber_with_an_ended_session_is_closed(workers: list[TestClient]) -> None:
+    """Access rights that were read just before can be outdated when the subscriber is registered."""
     here, there = workers
     ann = Browser(here).sign_up()
     parts = parts_of(there)
@@ -224,7 +228,7 @@ def test_who_comes_in_with_what_has_just_ended_is_not_let_in(workers: list[TestC
     assert time.monotonic() - started < UNIT
 
 
-def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[TestClient]) -> None:
+def test_peer_with_an_ended_session_is_closed(workers: list[TestClient]) -> None:
     here, there = workers
     ann = Browser(here).sign_up()
     note = ann.post("/notes/", json=note_in()).json()["id"]
@@ -241,8 +245,8 @@ def test_who_comes_into_a_room_with_what_has_just_ended_is_closed(workers: list[
                 return code
             await asyncio.sleep(0.02)
 
-    async def joined() -> CloseCode:
+    async def join_with_timeout() -> CloseCode:
         async with asyncio.timeout(UNIT):
             return await join()
 
-    assert run(there, joined) is CloseCode.NOT_SIGNED_IN
+    assert run(there, join_with_timeout) is CloseCode.NOT_SIGNED_IN

@@ -25,8 +25,8 @@ HERE = ClientInfo("192.0.2.7")
 DELAYS = [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
 
 
-class Recorded:
-    """Passwords that are compared without hashing. Records the user and the delay of each comparison."""
+class RecordedPasswords:
+    """Compares passwords without hashing them, and records the requester and the delay of each comparison."""
 
     def __init__(self) -> None:
         self.verified: list[tuple[Requester, float]] = []
@@ -46,12 +46,14 @@ class Recorded:
 
 
 @pytest.fixture
-def passwords() -> Recorded:
-    return Recorded()
+def passwords() -> RecordedPasswords:
+    return RecordedPasswords()
 
 
 @pytest.fixture(params=["redis", "without redis"])
-async def guard(settings: Settings, passwords: Recorded, request: pytest.FixtureRequest) -> AsyncIterator[SignInGuard]:
+async def guard(
+    settings: Settings, passwords: RecordedPasswords, request: pytest.FixtureRequest
+) -> AsyncIterator[SignInGuard]:
     """Return a guard that counts in Redis, and one without Redis."""
     url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
     assert url
@@ -65,49 +67,53 @@ async def guard(settings: Settings, passwords: Recorded, request: pytest.Fixture
     await bus.aclose()
 
 
-async def fail(guard: SignInGuard, times: int, caller: ClientInfo = HERE, name: str = "ann") -> None:
+async def fail_to_sign_in(guard: SignInGuard, times: int, caller: ClientInfo = HERE, name: str = "ann") -> None:
     for _ in range(times):
         assert await guard.verify(name, "wrong", ANN if name == "ann" else None, caller) == (False, None)
 
 
-async def test_delay_grows_with_the_failures_and_then_attempts_are_refused(
-    guard: SignInGuard, passwords: Recorded
-) -> None:
-    await fail(guard, len(DELAYS))
+async def test_failed_sign_ins_are_delayed_and_then_refused(guard: SignInGuard, passwords: RecordedPasswords) -> None:
+    await fail_to_sign_in(guard, len(DELAYS))
     assert passwords.delays == DELAYS
     with pytest.raises(TooManyRequests) as refused:
         await guard.verify("ann", "right", ANN, HERE)
     assert 1 <= refused.value.seconds <= BY_NAME.rule.seconds
     with pytest.raises(TooManyRequests):
-        await guard.verify("ann", "right", ANN, ClientInfo("192.0.2.8"))  # of the same provider's network
+        await guard.verify("ann", "right", ANN, ClientInfo("192.0.2.8"))  # in the same wide network
     assert passwords.delays == []
 
 
-async def test_unknown_name_is_treated_the_same(guard: SignInGuard, passwords: Recorded) -> None:
-    await fail(guard, len(DELAYS), name="nobody")
+async def test_unknown_name_is_delayed_and_refused_like_a_known_name(
+    guard: SignInGuard, passwords: RecordedPasswords
+) -> None:
+    await fail_to_sign_in(guard, len(DELAYS), name="nobody")
     assert passwords.delays == DELAYS
     with pytest.raises(TooManyRequests):
         await guard.verify("nobody", "right", None, HERE)
 
 
-async def test_other_networks_and_names_are_not_delayed(guard: SignInGuard, passwords: Recorded) -> None:
-    await fail(guard, 10)
+async def test_failed_sign_ins_do_not_delay_other_networks_or_names(
+    guard: SignInGuard, passwords: RecordedPasswords
+) -> None:
+    await fail_to_sign_in(guard, 10)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, ClientInfo("198.51.100.7")) == (True, None)
-    await fail(guard, 1, name="bob")
+    await fail_to_sign_in(guard, 1, name="bob")
     assert passwords.verified == [
         (Requester("198.51.100.0/24", "198.51.100.7"), 0),
         (Requester("192.0.2.0/24", "192.0.2.7"), 0),
     ]
 
 
-async def test_right_passwords_are_no_failures(guard: SignInGuard, passwords: Recorded) -> None:
+async def test_correct_passwords_are_not_counted_as_failures(guard: SignInGuard, passwords: RecordedPasswords) -> None:
     for _ in range(50):
         assert await guard.verify("ann", "right", ANN, HERE) == (True, None)
     assert set(passwords.delays) == {0}
 
 
-async def test_disabled_user_fails_with_the_right_password(guard: SignInGuard, passwords: Recorded) -> None:
+async def test_disabled_user_with_the_correct_password_counts_as_a_failure(
+    guard: SignInGuard, passwords: RecordedPasswords
+) -> None:
     disabled = UserAccount(
         "ann", "right", admin=False, disabled=True, created_date=ANN.created_date, token_generations={"session": 0}
     )
@@ -117,39 +123,39 @@ async def test_disabled_user_fails_with_the_right_password(guard: SignInGuard, p
 
 
 async def test_address_that_tries_many_names_is_delayed_but_not_refused(
-    guard: SignInGuard, passwords: Recorded
+    guard: SignInGuard, passwords: RecordedPasswords
 ) -> None:
     for number in range(45):
-        await fail(guard, 1, name=f"name{number}")
+        await fail_to_sign_in(guard, 1, name=f"name{number}")
     delays = passwords.delays
     assert delays[:20] == [0] * 20
     assert delays[20:26] == [1, 2, 4, 8, 16, 20]
     assert set(delays[26:]) == {20}
 
 
-async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: Recorded) -> None:
+async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: RecordedPasswords) -> None:
     for number in range(102):
-        await fail(guard, 1, ClientInfo(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
+        await fail_to_sign_in(guard, 1, ClientInfo(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
     assert passwords.delays == [0] * 100 + [1, 2]
 
 
-async def test_known_device_has_an_allowance_of_its_own(guard: SignInGuard, passwords: Recorded) -> None:
+async def test_known_device_has_its_own_failure_limit(guard: SignInGuard, passwords: RecordedPasswords) -> None:
     device = issue_device(KEY, "ann", 0)
     known = ClientInfo("192.0.2.7", devices=[device])
-    await fail(guard, 10)
+    await fail_to_sign_in(guard, 10)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, known) == (True, None)
     assert passwords.verified == [(Requester("192.0.2.0/24", device.partition("-")[0], trusted=True), 0)]
 
 
-async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
-    guard: SignInGuard, passwords: Recorded
+async def test_device_over_its_failure_limit_counts_as_unknown(
+    guard: SignInGuard, passwords: RecordedPasswords
 ) -> None:
     stolen = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
     other = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
-    await fail(guard, BY_DEVICE.rule.limit, stolen)
+    await fail_to_sign_in(guard, BY_DEVICE.rule.limit, stolen)
     assert passwords.delays == DELAYS
-    await fail(guard, BY_NAME.rule.limit, stolen)
+    await fail_to_sign_in(guard, BY_NAME.rule.limit, stolen)
     assert not any(requester.trusted for requester, _ in passwords.verified)
     with pytest.raises(TooManyRequests):
         await guard.verify("ann", "right", ANN, stolen)
@@ -158,7 +164,7 @@ async def test_abused_device_has_the_same_limits_and_then_counts_as_unknown(
     assert passwords.delays == [0]
 
 
-async def test_failures_of_a_password_change_are_counted_by_session(guard: SignInGuard) -> None:
+async def test_failed_password_changes_are_limited_per_session(guard: SignInGuard) -> None:
     for _ in range(9):
         assert await guard.verify_old(ANN, "right", "session", HERE)
     for _ in range(5):

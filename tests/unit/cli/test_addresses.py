@@ -21,7 +21,7 @@ from realtime.cli.addresses import is_this_machine
         *("http://[::1]:8000", "http://[::ffff:127.0.0.1]", "http://0.0.0.0:8000", "http://[::]"),
     ],
 )
-def test_this_machine(url: str) -> None:
+def test_loopback_url_is_this_machine(url: str) -> None:
     assert is_this_machine(url)
 
 
@@ -45,5 +45,5 @@ def test_this_machine(url: str) -> None:
         ),
     ],
 )
-def test_other_machines(url: str) -> None:
+def test_remote_or_invalid_url_is_not_this_machine(url: str) -> None:
     assert not is_this_machine(url)

@@ -18,13 +18,13 @@ MAX_PER_MEMBER, MAX_PER_GROUP, MAX_PER_LANE = QueueLimits()
 
 
 def add(queue: FairQueue, group: str, member: str = "", *, trusted: bool = False, ready: bool = True) -> QueueTicket:
-    """Add a ticket that can be served at once."""
+    """Add a ticket, ready to be served by default."""
     ticket = queue.admit(Requester(group, member or group, trusted))
     ticket.ready = ready
     return ticket
 
 
-def order(queue: FairQueue) -> list[str]:
+def serve_all(queue: FairQueue) -> list[str]:
     """Serve all tickets, and return their members in that order."""
     served = []
     while (ticket := queue.pop()) is not None:
@@ -38,16 +38,16 @@ class TestFairQueue:
         for _ in range(3):
             add(queue, "flood")
         add(queue, "other")
-        assert order(queue) == ["flood", "other", "flood", "flood"]
+        assert serve_all(queue) == ["flood", "other", "flood", "flood"]
 
     async def test_members_of_a_group_are_served_in_turn(self) -> None:
         queue = FairQueue()
         for member in ("a", "a", "a", "b"):
             add(queue, "network", member)
         add(queue, "other")
-        assert order(queue) == ["a", "other", "b", "a", "a"]
+        assert serve_all(queue) == ["a", "other", "b", "a", "a"]
 
-    async def test_newcomer_to_a_flood_of_100_networks_waits_for_one_ticket_of_each(self) -> None:
+    async def test_new_group_waits_for_at_most_one_ticket_per_group(self) -> None:
         queue = FairQueue()
         for _ in range(10):
             for number in range(100):
@@ -56,9 +56,9 @@ class TestFairQueue:
                 except TooManyRequests:
                     continue
         add(queue, "newcomer")
-        assert order(queue).index("newcomer") <= 100
+        assert serve_all(queue).index("newcomer") <= 100
 
-    async def test_full_member_is_refused(self) -> None:
+    async def test_member_with_a_full_queue_is_refused(self) -> None:
         queue = FairQueue()
         for _ in range(MAX_PER_MEMBER):
             add(queue, "flood")
@@ -75,7 +75,7 @@ class TestFairQueue:
         assert dropped == [flood[MAX_PER_GROUP // 2 - 1]]
         with pytest.raises(TooManyRequests):
             await dropped[0].turn
-        assert len(order(queue)) == MAX_PER_GROUP
+        assert len(serve_all(queue)) == MAX_PER_GROUP
 
     async def test_full_lane_drops_tickets_of_the_largest_group(self) -> None:
         queue = FairQueue()
@@ -86,7 +86,7 @@ class TestFairQueue:
         for ticket in flood:
             assert not ticket.turn.done() or isinstance(ticket.turn.exception(), TooManyRequests)
 
-    async def test_full_lane_of_equals_refuses_the_newcomer(self) -> None:
+    async def test_full_lane_of_equal_groups_refuses_a_new_group(self) -> None:
         queue = FairQueue()
         for number in range(MAX_PER_LANE):
             add(queue, f"network-{number}")
@@ -94,56 +94,56 @@ class TestFairQueue:
             add(queue, "newcomer")
         add(queue, "ann", "device", trusted=True)
 
-    async def test_trusted_are_served_first_but_do_not_block_the_others(self) -> None:
+    async def test_trusted_tickets_are_served_first_without_blocking_others(self) -> None:
         queue = FairQueue()
         for number in range(2):
             add(queue, "stranger", f"stranger-{number}")
         for number in range(10):
             add(queue, f"user-{number}", trusted=True)
-        served = order(queue)
+        served = serve_all(queue)
         assert served.index("stranger-0") == TRUSTED_IN_A_ROW
         assert served.index("stranger-1") == 2 * TRUSTED_IN_A_ROW + 1
 
-    async def test_ticket_that_is_not_ready_is_passed_over(self) -> None:
+    async def test_ticket_that_is_not_ready_is_skipped(self) -> None:
         queue = FairQueue()
         delayed = add(queue, "a", ready=False)
         add(queue, "a", "a2")
         add(queue, "b")
-        assert order(queue) == ["a2", "b"]
+        assert serve_all(queue) == ["a2", "b"]
         delayed.ready = True
-        assert order(queue) == ["a"]
+        assert serve_all(queue) == ["a"]
 
     async def test_discarded_ticket_is_not_served(self) -> None:
         queue = FairQueue()
         ticket = add(queue, "a")
         queue.discard(ticket)
         queue.discard(ticket)
-        assert order(queue) == []
+        assert serve_all(queue) == []
 
 
 class TestFairPool:
-    async def test_work_runs_one_at_a_time(self) -> None:
-        pool, running, most = FairPool("test"), 0, 0
+    async def test_functions_do_not_run_concurrently(self) -> None:
+        pool, running, peak = FairPool("test"), 0, 0
 
         def work() -> None:
-            nonlocal running, most
+            nonlocal running, peak
             running += 1
-            most = max(most, running)
+            peak = max(peak, running)
             threading.Event().wait(0.002)
             running -= 1
 
         await asyncio.gather(*(pool.run(Requester(f"{number}", ""), work) for number in range(20)))
         await pool.aclose()
-        assert most == 1
+        assert peak == 1
 
-    async def test_error_of_the_work_is_raised_and_the_next_one_is_served(self) -> None:
+    async def test_failed_function_raises_and_the_next_request_is_served(self) -> None:
         pool = FairPool("test")
         with pytest.raises(ZeroDivisionError):
             await pool.run(Requester("a", "a"), lambda: 1 // 0)
         assert await pool.run(Requester("a", "a"), lambda: 1) == 1
         await pool.aclose()
 
-    async def test_cancelled_callers_neither_lose_nor_keep_a_turn(self) -> None:
+    async def test_cancelled_requests_do_not_block_the_next_request(self) -> None:
         pool, started, finish = FairPool("test"), threading.Event(), threading.Event()
 
         def work() -> bool:
@@ -157,7 +157,7 @@ class TestFairPool:
         for task in tasks[:2]:
             task.cancel()
         await asyncio.wait(tasks[:2])
-        assert not started.is_set(), "the thread is still at work for the first one"
+        assert not started.is_set(), "the thread still runs the function of the first request"
         finish.set()
         assert await tasks[2]
         await pool.aclose()

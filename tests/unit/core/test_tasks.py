@@ -11,7 +11,7 @@ from realtime.core.tasks import keep_running, running
 from tests.support.harness import eventually
 
 
-class Flaky:
+class FlakyTask:
     """A task that fails a number of times and then runs indefinitely."""
 
     def __init__(self, failures: int) -> None:
@@ -20,7 +20,7 @@ class Flaky:
         self.working = False
 
     async def __call__(self) -> None:
-        """Fails or works."""
+        """Fail the given number of times, then wait until cancelled."""
         self.runs += 1
         if self.runs <= self.failures:
             raise OSError(f"failure {self.runs}")
@@ -31,8 +31,8 @@ class Flaky:
             self.working = False
 
 
-async def test_runs_again_until_it_works_and_logs_each_failure(caplog: pytest.LogCaptureFixture) -> None:
-    task = Flaky(failures=3)
+async def test_failed_task_is_restarted_and_each_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    task = FlakyTask(failures=3)
     with caplog.at_level(logging.WARNING, "realtime.core.tasks"):
         async with running({"flaky": task}):
             await eventually(lambda: task.working)
@@ -41,7 +41,7 @@ async def test_runs_again_until_it_works_and_logs_each_failure(caplog: pytest.Lo
     assert {record.getMessage() for record in caplog.records} == {"flaky failed, restarting"}
 
 
-async def test_returns_when_the_task_does() -> None:
+async def test_keep_running_returns_when_the_task_returns() -> None:
     async def once() -> None:
         calls.append(1)
 
@@ -50,15 +50,15 @@ async def test_returns_when_the_task_does() -> None:
     assert calls == [1]
 
 
-async def test_is_cancelled_and_awaited_at_the_end_of_the_block() -> None:
-    tasks = [Flaky(failures=0), Flaky(failures=0)]
+async def test_tasks_are_cancelled_and_awaited_when_the_block_ends() -> None:
+    tasks = [FlakyTask(failures=0), FlakyTask(failures=0)]
     async with running({str(number): task for number, task in enumerate(tasks)}):
         await eventually(lambda: all(task.working for task in tasks))
     assert not any(task.working for task in tasks)
 
 
-async def test_is_cancelled_when_the_block_fails() -> None:
-    task = Flaky(failures=0)
+async def test_task_is_cancelled_when_the_block_fails() -> None:
+    task = FlakyTask(failures=0)
     with pytest.raises(RuntimeError, match="the block"):
         async with running({"task": task}):
             await eventually(lambda: task.working)
@@ -66,15 +66,15 @@ async def test_is_cancelled_when_the_block_fails() -> None:
     assert not task.working
 
 
-async def test_is_cancelled_in_the_pause_after_a_failure() -> None:
-    task = Flaky(failures=10**6)
+async def test_task_is_cancelled_during_the_delay_after_a_failure() -> None:
+    task = FlakyTask(failures=10**6)
     async with running({"hopeless": task}):
         await eventually(lambda: task.runs > 1)
     assert "hopeless" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-async def test_is_cancelled_even_if_that_comes_out_as_an_error() -> None:
-    """A library may answer the cancellation with an error of its own."""
+async def test_task_that_raises_on_cancellation_ends() -> None:
+    """A library may replace the cancellation with its own error."""
     started = asyncio.Event()
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""Token buckets."""
+"""Token buckets: the refill rate and the capacity."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_tokens_refill_at_a_constant_rate() -> None:
     assert allowance.consume(0, 1.15)
 
 
-def test_tokens_are_saved_up_to_the_limit_only() -> None:
+def test_tokens_do_not_exceed_the_capacity() -> None:
     assert not TokenBucket(10, 30, 0).consume(31, 100)
 
 
-def test_stock_client_may_move_its_cursor_with_every_frame_among_many() -> None:
+def test_standard_client_can_move_its_cursor_in_every_frame() -> None:
     """A frame takes 1/60 s, and the client sends back every packet of states that it receives."""
     allowance = TokenBucket(STATES_PER_SECOND, STATES_BURST, 0)
     moves = [frame / 60 for frame in range(60 * 60)]

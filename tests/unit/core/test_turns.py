@@ -18,7 +18,7 @@ async def work(turns: Turns, caller: str, done: list[str], seconds: float = 0.0)
         done.append(caller)
 
 
-async def test_callers_take_turns_however_much_one_of_them_wants() -> None:
+async def test_caller_with_many_requests_does_not_delay_other_callers() -> None:
     turns, done = Turns(), list[str]()
     async with asyncio.TaskGroup() as group:
         for _ in range(5):
@@ -28,7 +28,7 @@ async def test_callers_take_turns_however_much_one_of_them_wants() -> None:
     assert done == ["hostile", "hostile", "ann", "ben", "hostile", "hostile", "hostile"]
 
 
-async def test_everything_else_runs_between_two_turns() -> None:
+async def test_event_loop_runs_other_tasks_between_turns() -> None:
     turns, done = Turns(), list[str]()
     jobs = [asyncio.create_task(work(turns, "hostile", done, 2 * SLICE_SECONDS)) for _ in range(5)]
     others = 0
@@ -40,14 +40,14 @@ async def test_everything_else_runs_between_two_turns() -> None:
     assert others > 50  # the loop was free for as long as the turns took
 
 
-async def test_cancelled_callers_do_not_hold_up_the_others() -> None:
+async def test_cancelled_callers_do_not_block_other_callers() -> None:
     turns, done = Turns(), list[str]()
     async with turns.turn("first"):
         waiting = [asyncio.create_task(work(turns, name, done)) for name in ("ann", "ben", "cid")]
         await asyncio.sleep(0)
         waiting[0].cancel()
     await asyncio.sleep(0)
-    waiting[1].cancel()  # perhaps it has its turn already
+    waiting[1].cancel()  # it may already have its turn
     await asyncio.wait(waiting)
     assert waiting[2].exception() is None
     assert done[-1] == "cid"
@@ -55,7 +55,7 @@ async def test_cancelled_callers_do_not_hold_up_the_others() -> None:
         await work(turns, "next", done)
 
 
-async def test_work_that_fails_ends_its_turn() -> None:
+async def test_failed_work_ends_its_turn() -> None:
     turns, done = Turns(), list[str]()
     with pytest.raises(ZeroDivisionError):
         async with turns.turn("ann"):

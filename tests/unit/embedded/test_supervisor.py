@@ -34,26 +34,26 @@ def _script(file: Path, body: str) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that alone is on the PATH."""
+    """Create a folder that is the only entry of PATH."""
     folder = tmp_path / "path"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     return folder
 
 
-def test_packaged_programs_run_here() -> None:
+def test_packaged_programs_are_found_and_run() -> None:
     packaged = [packaged_mongod(), packaged_valkey()]
     assert [find_program(program, ["none"], HELP) for program in packaged] == [str(program) for program in packaged]
 
 
-def test_packaged_program_comes_before_one_on_the_path(path: Path, tmp_path: Path) -> None:
+def test_packaged_program_is_preferred_to_the_path(path: Path, tmp_path: Path) -> None:
     _script(path / "mongod", "exit 0")
     packaged = _script(tmp_path / "packaged", "exit 0")
     assert find_program(packaged, ["mongod"], HELP) == str(packaged)
 
 
 @pytest.mark.parametrize("body", [BROKEN, "exit 1", "kill -ILL $$"])
-def test_one_on_the_path_stands_in_for_a_broken_package(body: str, path: Path, tmp_path: Path) -> None:
+def test_program_on_the_path_replaces_a_broken_package(body: str, path: Path, tmp_path: Path) -> None:
     installed = _script(path / "redis-server", "exit 0")
     packaged = _script(tmp_path / "packaged", body)
     assert find_program(packaged, ["valkey-server", "redis-server"], HELP) == str(installed)
@@ -86,29 +86,29 @@ def test_mongod_for_new_data_is_the_newest(
 
 
 @pytest.mark.parametrize(
-    ("made_by", "on_path", "chosen"),
+    ("created_by", "on_path", "chosen"),
     [
         ("6.0.5", "7.0.28", "path"),  # the next release opens it
-        ("6.0.5", "8.0.17", "packaged"),  # the one after that does not
+        ("6.0.5", "8.0.17", "packaged"),  # the release after that does not
         ("6.0.27", "6.0.26", "path"),
         ("7.0.28", "7.0.1", "path"),  # and 6.0.5 does not
-        ("8.2.3", "8.0.17", "path"),  # none opens it: the newest one says why
-        (None, "7.0.28", "packaged"),  # made before there were notes of versions
+        ("8.2.3", "8.0.17", "path"),  # no version opens it: the newest reports the reason
+        (None, "7.0.28", "packaged"),  # created before the version was recorded
     ],
 )
-def test_mongod_for_known_data_is_the_newest_that_opens_it(
-    made_by: str | None, on_path: str, chosen: str, path: Path, tmp_path: Path
+def test_mongod_for_existing_data_is_the_newest_compatible_version(
+    created_by: str | None, on_path: str, chosen: str, path: Path, tmp_path: Path
 ) -> None:
     programs = {"path": path / "mongod", "packaged": tmp_path / "packaged"}
     _mongod(programs["path"], on_path)
     _mongod(programs["packaged"], "6.0.5")
     (tmp_path / "mongodb" / "data").mkdir(parents=True)
-    if made_by:
-        (tmp_path / "mongodb" / "version").write_text(made_by)
+    if created_by:
+        (tmp_path / "mongodb" / "version").write_text(created_by)
     assert find_mongod(programs["packaged"], tmp_path / "mongodb") == str(programs[chosen])
 
 
-def test_mongod_that_made_the_data_is_remembered(path: Path, tmp_path: Path) -> None:
+def test_mongod_that_created_the_data_is_chosen_again(path: Path, tmp_path: Path) -> None:
     folder, installed = tmp_path / "mongodb", path / "mongod"
     packaged = tmp_path / "packaged"
     _mongod(packaged, "6.0.5")
@@ -120,13 +120,13 @@ def test_mongod_that_made_the_data_is_remembered(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("path")
-def test_mongod_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
+def test_missing_mongod_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match=r"^no mongod found\. "):
         find_mongod(None, tmp_path / "mongodb")
 
 
 @pytest.mark.usefixtures("path")
-def test_without_any_the_message_names_what_to_install() -> None:
+def test_missing_program_error_says_how_to_install_it() -> None:
     with pytest.raises(EmbeddedError) as refused:
         find_program(None, ["mongod"], MONGOD_HELP)
     assert refused.value.detail == f"no mongod found. {MONGOD_HELP}"
@@ -135,12 +135,12 @@ def test_without_any_the_message_names_what_to_install() -> None:
 
 
 @pytest.mark.usefixtures("path")
-def test_package_that_does_not_exist_is_named() -> None:
+def test_missing_package_is_named_in_the_error() -> None:
     with pytest.raises(EmbeddedError, match=r"/nowhere/mongod: .*No such file or directory.*\. Install it$"):
         find_program(Path("/nowhere/mongod"), ["mongod"], HELP)
 
 
-def test_every_broken_program_is_named_with_what_it_said(path: Path, tmp_path: Path) -> None:
+def test_every_broken_program_is_named_with_its_output(path: Path, tmp_path: Path) -> None:
     installed = _script(path / "mongod", "exit 3")
     packaged = _script(tmp_path / "packaged", BROKEN)
     with pytest.raises(EmbeddedError) as refused:
@@ -149,7 +149,7 @@ def test_every_broken_program_is_named_with_what_it_said(path: Path, tmp_path: P
     assert f"{installed}: exit code 3" in refused.value.detail
 
 
-def test_folder_is_made_and_locked_for_its_owner(tmp_path: Path) -> None:
+def test_data_folder_is_created_and_locked_by_its_owner(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "data"
     lock = lock_folder(folder, os.getpid())
     try:
@@ -160,7 +160,7 @@ def test_folder_is_made_and_locked_for_its_owner(tmp_path: Path) -> None:
     os.close(lock_folder(folder, os.getpid()))
 
 
-def test_folder_of_a_dead_owner_is_waited_for(tmp_path: Path) -> None:
+def test_lock_of_a_dead_owner_is_awaited(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         dead.wait()
     lock = lock_folder(tmp_path, dead.pid)
@@ -170,8 +170,8 @@ def test_folder_of_a_dead_owner_is_waited_for(tmp_path: Path) -> None:
     release.join()
 
 
-async def test_servers_that_are_still_starting_stop_at_once(tmp_path: Path) -> None:
-    """The keeper ignores SIGTERM, and a server must not inherit that until it has a handler of its own."""
+async def test_starting_server_stops_when_the_owner_closes_the_pipe(tmp_path: Path) -> None:
+    """The supervisor ignores SIGTERM. A server must not inherit this until it has its own handler."""
     with subprocess.Popen(
         [
             sys.executable,
@@ -182,52 +182,52 @@ async def test_servers_that_are_still_starting_stop_at_once(tmp_path: Path) -> N
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-    ) as keeper:
-        mongod = (await eventually(lambda: _servers(keeper.pid, tmp_path)))[0]
-        assert keeper.stdin is not None
-        keeper.stdin.close()
-        await eventually(lambda: not mongod.is_running() and keeper.poll() is not None)
+    ) as supervisor:
+        mongod = (await eventually(lambda: _servers(supervisor.pid, tmp_path)))[0]
+        assert supervisor.stdin is not None
+        supervisor.stdin.close()
+        await eventually(lambda: not mongod.is_running() and supervisor.poll() is not None)
 
 
 @pytest.mark.parametrize("place", ["mongodb", "mongodb/data", "valkey", "ports.json/x"])
-def test_folder_with_something_else_in_it_is_refused(place: str, tmp_path: Path) -> None:
-    """A file stands where a folder should be, or the other way round: permissions do not bind a superuser."""
+def test_data_folder_with_unexpected_entries_is_refused(place: str, tmp_path: Path) -> None:
+    """A file or a folder is in the place of the other. Missing permissions would not stop a superuser."""
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).touch()
     with pytest.raises(EmbeddedError, match=str(tmp_path)):
         EmbeddedServers(tmp_path).start()
 
 
-async def test_signals_do_not_keep_the_keeper_from_its_work(tmp_path: Path) -> None:
+async def test_supervisor_ignores_signals_and_restarts_a_killed_server(tmp_path: Path) -> None:
     embedded = EmbeddedServers(tmp_path, mongo=False)
     embedded.start()
     try:
         (valkey,) = _servers(os.getpid(), tmp_path)
-        keeper = valkey.parent()
-        assert keeper is not None
+        supervisor = valkey.parent()
+        assert supervisor is not None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            keeper.send_signal(number)
+            supervisor.send_signal(number)
         valkey.kill()
         (again,) = await eventually(lambda: set(_servers(os.getpid(), tmp_path)) - {valkey})
-        assert again.parent() == keeper
+        assert again.parent() == supervisor
     finally:
         embedded.stop()
     assert not again.is_running()
 
 
 def _servers(pid: int, folder: Path) -> list[psutil.Process]:
-    """The server processes below a process that work in a folder."""
+    """Return the server processes below a process that work in a folder."""
     children = psutil.Process(pid).children(recursive=True)
     found = []
     for child in children:
-        # The keeper also asks each program for its version: such a child may be gone by now.
+        # The supervisor also runs each program to read its version: such a child may have ended.
         with suppress(psutil.NoSuchProcess):
-            if child.name() in ("mongod", "valkey-server") and _cwd(child, folder):
+            if child.name() in ("mongod", "valkey-server") and _works_in(child, folder):
                 found.append(child)
     return found
 
 
-def _cwd(process: psutil.Process, folder: Path) -> bool:
+def _works_in(process: psutil.Process, folder: Path) -> bool:
     try:
         return Path(process.cwd()).is_relative_to(folder)
     except (psutil.NoSuchProcess, psutil.ZombieProcess):

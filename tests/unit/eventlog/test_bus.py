@@ -42,7 +42,7 @@ async def payloads(bus: Bus, after: Cursor, *, collapse: bool = False) -> list[s
     return None if read is None else [payload.decode() for _, payload in read]
 
 
-async def test_offsets_count_from_one_and_are_in_the_payload(bus: Bus) -> None:
+async def test_offsets_start_at_1_and_are_in_the_payload(bus: Bus) -> None:
     start = await bus.position()
     await append(bus, entry("a", 1), entry("b", 1), entry("a", 2))
     assert start.offset == 0
@@ -52,14 +52,14 @@ async def test_offsets_count_from_one_and_are_in_the_payload(bus: Bus) -> None:
     ]
 
 
-async def test_an_older_or_repeated_version_is_dropped(bus: Bus) -> None:
+async def test_older_or_repeated_version_is_dropped(bus: Bus) -> None:
     start = await bus.position()
     await append(bus, entry("a", 3))
     await append(bus, entry("a", 2), entry("a", 3), entry("a", 4))
     assert [text.split("@")[0] for text in await payloads(bus, start) or ()] == ["a/3", "a/4"]
 
 
-async def test_collapsed_read_has_the_latest_of_each_key_in_order(bus: Bus) -> None:
+async def test_collapsed_read_returns_the_latest_event_of_each_key(bus: Bus) -> None:
     start = await bus.position()
     await append(bus, *(entry(key, version) for version in range(1, 5) for key in "abc"), entry("a", 9))
     read = await payloads(bus, start, collapse=True)
@@ -68,7 +68,7 @@ async def test_collapsed_read_has_the_latest_of_each_key_in_order(bus: Bus) -> N
     assert [text.split("@")[0] for text in await payloads(bus, half, collapse=True) or ()] == ["c/4", "a/9"]
 
 
-async def test_reads_are_bounded_in_number_and_bytes(bus: Bus) -> None:
+async def test_read_is_limited_by_count_bytes_and_last_offset(bus: Bus) -> None:
     start = await bus.position()
     await append(bus, *(entry(str(n), 1, size=1000) for n in range(20)))
     assert len(await bus.read(start, 2**53, limit=7) or ()) == 7
@@ -78,7 +78,7 @@ async def test_reads_are_bounded_in_number_and_bytes(bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("collapse", [False, True])
-async def test_history_that_is_gone(bus: Bus, collapse: bool) -> None:
+async def test_read_after_a_trimmed_or_unknown_cursor_returns_none(bus: Bus, collapse: bool) -> None:
     start = await bus.position()
     await append(bus, *(entry(str(n % 50), n + 1) for n in range(3000)))
     assert await payloads(bus, start, collapse=collapse) is None
@@ -101,7 +101,7 @@ async def test_index_is_trimmed_with_the_log(bus: Bus, settings: Settings) -> No
     assert sizes == [1000, 1000, 1000]
 
 
-async def test_log_is_bounded_in_bytes(settings: Settings) -> None:
+async def test_log_is_trimmed_to_its_byte_limit(settings: Settings) -> None:
     assert settings.redis_url is not None
     bus = Bus(settings.redis_url, settings.database, max_entries=1000, max_bytes=100_000)
     running = asyncio.create_task(bus.run())
@@ -119,7 +119,7 @@ async def test_log_is_bounded_in_bytes(settings: Settings) -> None:
         await bus.aclose()
 
 
-async def test_full_redis_is_noticed_and_recovers(bus: Bus, settings: Settings) -> None:
+async def test_append_fails_while_redis_is_full_and_recovers(bus: Bus, settings: Settings) -> None:
     assert settings.redis_url is not None
     await append(bus, entry("a", 1))
     async with Redis.from_url(settings.redis_url) as redis:
@@ -134,7 +134,7 @@ async def test_full_redis_is_noticed_and_recovers(bus: Bus, settings: Settings) 
     assert (await bus.position()).offset == 2
 
 
-async def test_flushed_server_begins_a_new_epoch(bus: Bus, settings: Settings) -> None:
+async def test_lost_log_starts_a_new_epoch(bus: Bus, settings: Settings) -> None:
     await append(bus, entry("a", 5))
     before = await bus.position()
     assert settings.redis_url is not None
@@ -145,20 +145,20 @@ async def test_flushed_server_begins_a_new_epoch(bus: Bus, settings: Settings) -
     assert after.offset == 0
     assert await payloads(bus, before) is None
     await append(bus, entry("a", 1))
-    assert (await bus.position()).offset == 1, "versions of the lost log do not hold the new one back"
+    assert (await bus.position()).offset == 1, "versions of the lost log do not block events of the new log"
 
 
-async def test_another_server_process_begins_a_new_epoch(bus: Bus, settings: Settings) -> None:
+async def test_restarted_redis_starts_a_new_epoch(bus: Bus, settings: Settings) -> None:
     await append(bus, entry("a", 1))
     before = await bus.position()
     assert settings.redis_url is not None
     async with Redis.from_url(settings.redis_url) as redis:
-        await redis.hset(f"{{{settings.database}}}:meta", "run_id", "the one before")
+        await redis.hset(f"{{{settings.database}}}:meta", "run_id", "previous process")
     after = await bus.position()
     assert (after.epoch != before.epoch, after.offset) == (True, 0)
 
 
-async def test_subscription_tells_when_it_stands_and_what_comes(bus: Bus) -> None:
+async def test_subscription_yields_confirmations_and_then_messages(bus: Bus) -> None:
     async with bus.subscribe(bus.feed, bus.presence) as messages:
         confirmed = {(message.channel, message.data) for message in [await anext(messages), await anext(messages)]}
         assert confirmed == {(bus.feed, None), (bus.presence, None)}
@@ -170,7 +170,7 @@ async def test_subscription_tells_when_it_stands_and_what_comes(bus: Bus) -> Non
         assert (await anext(messages)).data == b"hello"
 
 
-async def test_concurrent_appends_share_calls(bus: Bus) -> None:
+async def test_concurrent_appends_get_consecutive_offsets(bus: Bus) -> None:
     await asyncio.gather(*(bus.append(entry(str(n % 7), n + 1)) for n in range(500)))
     start = (await bus.position())._replace(offset=0)
     offsets: list[int] = []
@@ -179,7 +179,7 @@ async def test_concurrent_appends_share_calls(bus: Bus) -> None:
     assert offsets == list(range(1, len(offsets) + 1))
 
 
-async def test_away(embedded: EmbeddedServers) -> None:
+async def test_calls_to_an_unreachable_redis_raise_bus_unavailable(embedded: EmbeddedServers) -> None:
     bus = Bus("redis://127.0.0.1:1/0", "away", max_entries=100, timeout=0.5)
     running = asyncio.create_task(bus.run())
     try:
@@ -201,7 +201,7 @@ async def test_away(embedded: EmbeddedServers) -> None:
         await bus.aclose()
 
 
-async def test_queue_is_bounded(settings: Settings) -> None:
+async def test_append_to_a_full_queue_raises_bus_unavailable(settings: Settings) -> None:
     assert settings.redis_url is not None
     bus = Bus(settings.redis_url, settings.database, max_entries=100)
     futures = [bus.append(entry("a", n)) for n in range(MAX_QUEUED_EVENTS + 1)]
@@ -213,7 +213,7 @@ async def test_queue_is_bounded(settings: Settings) -> None:
     assert all(isinstance(outcome, BusUnavailable) for outcome in outcomes)
 
 
-async def test_silent_resubscription_is_told(bus: Bus, settings: Settings) -> None:
+async def test_subscription_that_reconnects_notifies_its_reader(bus: Bus, settings: Settings) -> None:
     """redis-py reconnects and subscribes automatically; readers must be notified."""
     assert settings.redis_url is not None
     async with Redis.from_url(settings.redis_url) as redis, bus.subscribe(bus.feed) as messages:
@@ -229,15 +229,15 @@ async def test_silent_resubscription_is_told(bus: Bus, settings: Settings) -> No
         assert isinstance(outcome, BaseException) or outcome.data is None
 
 
-async def test_cancellation_is_never_swallowed(bus: Bus) -> None:
-    async def ask_for_ever() -> None:
+async def test_cancellation_at_any_point_of_a_call_ends_it(bus: Bus) -> None:
+    async def call_repeatedly() -> None:
         while True:
             await bus.position()
             await bus.publish(bus.presence, b"")
             await asyncio.sleep(0)
 
-    for turns in range(60):  # of the loop: the cancellation comes at any point of a call
-        task = asyncio.create_task(ask_for_ever())
+    for turns in range(60):  # iterations of the event loop, so that the cancellation arrives at any point of a call
+        task = asyncio.create_task(call_repeatedly())
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()

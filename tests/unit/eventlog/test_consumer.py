@@ -18,8 +18,8 @@ from realtime.settings import Settings
 from tests.support.harness import eventually
 
 
-class Follow:
-    """A follower with what it handed out, and hands on the log."""
+class ConsumerBench:
+    """A consumer that records its deliveries, and access to the log."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.redis_url is not None
@@ -29,13 +29,13 @@ class Follow:
         self.events: list[Event] = []
         self.resets: list[Cursor] = []
         self.presence: list[bytes] = []
-        self.follower = LogConsumer(
+        self.consumer = LogConsumer(
             self.bus, ConsumerHandlers(decode_event, self.events.append, self.resets.append, self.presence.append)
         )
         self.versions = 0
 
     async def append(self, count: int = 1) -> None:
-        """Appends events of note 1."""
+        """Append events of note 1."""
         for _ in range(count):
             self.versions += 1
             await self.bus.append(
@@ -44,104 +44,104 @@ class Follow:
                 )
             )
 
-    async def has(self, *offsets: int) -> None:
-        """Waits until exactly these events were handed out."""
+    async def wait_for_offsets(self, *offsets: int) -> None:
+        """Wait until exactly the events with these offsets are delivered."""
         await eventually(lambda: [event.cursor.offset for event in self.events] == list(offsets))
 
 
 @pytest.fixture
-async def follow(settings: Settings) -> AsyncIterator[Follow]:
-    follow = Follow(settings)
-    async with running({"append": follow.bus.run, "follow": follow.follower.run}):
-        await follow.follower.ready()
-        await eventually(lambda: follow.follower.connected)
-        assert len(follow.resets) == 1, "with the first contact, who came before starts over"
-        follow.resets.clear()
-        yield follow
-    await follow.bus.aclose()
-    await follow.redis.aclose()
+async def bench(settings: Settings) -> AsyncIterator[ConsumerBench]:
+    bench = ConsumerBench(settings)
+    async with running({"append": bench.bus.run, "consume": bench.consumer.run}):
+        await bench.consumer.ready()
+        await eventually(lambda: bench.consumer.connected)
+        assert len(bench.resets) == 1, "the first connection resets earlier clients"
+        bench.resets.clear()
+        yield bench
+    await bench.bus.aclose()
+    await bench.redis.aclose()
 
 
-async def test_events_come_once_and_in_order(follow: Follow) -> None:
-    await follow.append(50)
-    await follow.has(*range(1, 51))
-    assert follow.follower.position == follow.events[-1].cursor
-    assert follow.resets == []
+async def test_events_are_delivered_once_and_in_order(bench: ConsumerBench) -> None:
+    await bench.append(50)
+    await bench.wait_for_offsets(*range(1, 51))
+    assert bench.consumer.position == bench.events[-1].cursor
+    assert bench.resets == []
 
 
-async def test_before_redis_is_reached_the_position_leads_to_a_reset(settings: Settings) -> None:
-    follow = Follow(settings)
-    assert str(follow.follower.position) == "none:0"
-    assert not follow.follower.connected
-    await follow.bus.aclose()
-    await follow.redis.aclose()
+async def test_position_before_the_first_connection_is_unknown(settings: Settings) -> None:
+    bench = ConsumerBench(settings)
+    assert str(bench.consumer.position) == "none:0"
+    assert not bench.consumer.connected
+    await bench.bus.aclose()
+    await bench.redis.aclose()
 
 
-async def test_hole_in_the_channel_is_filled_from_the_log(follow: Follow) -> None:
-    await follow.append(2)
-    await follow.has(1, 2)
-    meta = f"{{{follow.namespace}}}:meta"
-    # Appended but not published: exactly what a lost message looks like.
-    epoch = follow.follower.position.epoch
+async def test_gap_in_the_channel_is_filled_from_the_log(bench: ConsumerBench) -> None:
+    await bench.append(2)
+    await bench.wait_for_offsets(1, 2)
+    meta = f"{{{bench.namespace}}}:meta"
+    # Append without publishing, as if the message was lost.
+    epoch = bench.consumer.position.epoch
     for offset in (3, 4):
         payload = f'{{"type":"note.deleted","cursor":"{epoch}:{offset}","id":1,"version":{offset}}}'
-        await follow.redis.xadd(f"{{{follow.namespace}}}:log", {"e": payload}, id=f"{offset}-0")
-    await follow.redis.hset(meta, "top", "4")
-    follow.versions = 4
-    await follow.append()
-    await follow.has(1, 2, 3, 4, 5)
-    assert follow.resets == []
+        await bench.redis.xadd(f"{{{bench.namespace}}}:log", {"e": payload}, id=f"{offset}-0")
+    await bench.redis.hset(meta, "top", "4")
+    bench.versions = 4
+    await bench.append()
+    await bench.wait_for_offsets(1, 2, 3, 4, 5)
+    assert bench.resets == []
 
 
-async def test_channel_that_delivers_nothing_is_noticed(follow: Follow) -> None:
-    await follow.append()
-    await follow.has(1)
-    epoch = follow.follower.position.epoch
+async def test_event_missing_on_the_channel_is_read_from_the_log(bench: ConsumerBench) -> None:
+    await bench.append()
+    await bench.wait_for_offsets(1)
+    epoch = bench.consumer.position.epoch
     payload = f'{{"type":"note.deleted","cursor":"{epoch}:2","id":1,"version":2}}'
-    await follow.redis.xadd(f"{{{follow.namespace}}}:log", {"e": payload}, id="2-0")
-    await follow.redis.hset(f"{{{follow.namespace}}}:meta", "top", "2")
-    await follow.has(1, 2)
-    assert follow.resets == []
+    await bench.redis.xadd(f"{{{bench.namespace}}}:log", {"e": payload}, id="2-0")
+    await bench.redis.hset(f"{{{bench.namespace}}}:meta", "top", "2")
+    await bench.wait_for_offsets(1, 2)
+    assert bench.resets == []
 
 
-async def test_log_that_was_lost_is_a_reset(follow: Follow) -> None:
-    await follow.append(3)
-    await follow.has(1, 2, 3)
-    await follow.redis.flushdb()
-    await follow.append(1)
-    await eventually(lambda: follow.resets)
-    assert follow.resets[-1].epoch != follow.events[0].cursor.epoch
-    await follow.append(2)
-    await eventually(lambda: follow.follower.position.offset == 3)
+async def test_lost_log_causes_a_reset(bench: ConsumerBench) -> None:
+    await bench.append(3)
+    await bench.wait_for_offsets(1, 2, 3)
+    await bench.redis.flushdb()
+    await bench.append(1)
+    await eventually(lambda: bench.resets)
+    assert bench.resets[-1].epoch != bench.events[0].cursor.epoch
+    await bench.append(2)
+    await eventually(lambda: bench.consumer.position.offset == 3)
 
 
-async def test_dropped_connections_lose_nothing(follow: Follow) -> None:
+async def test_no_event_is_lost_when_connections_drop(bench: ConsumerBench) -> None:
     for _ in range(5):
-        await follow.append(3)
-        await follow.redis.client_kill_filter(_type="pubsub")
+        await bench.append(3)
+        await bench.redis.client_kill_filter(_type="pubsub")
         with suppress(Exception):
-            await follow.append(3)
-    await eventually(lambda: follow.follower.position.offset == (follow.events and follow.versions))
-    offsets = [event.cursor.offset for event in follow.events]
+            await bench.append(3)
+    await eventually(lambda: bench.consumer.position.offset == (bench.events and bench.versions))
+    offsets = [event.cursor.offset for event in bench.events]
     assert offsets == list(range(1, len(offsets) + 1))
-    assert follow.resets == []
+    assert bench.resets == []
 
 
-async def test_nonsense_on_the_channel_harms_nothing(follow: Follow) -> None:
-    await follow.redis.publish(follow.bus.feed, b"nonsense \xff")
-    await follow.append()
-    await follow.has(1)
-    assert follow.resets == []
+async def test_invalid_message_on_the_channel_is_ignored(bench: ConsumerBench) -> None:
+    await bench.redis.publish(bench.bus.feed, b"nonsense \xff")
+    await bench.append()
+    await bench.wait_for_offsets(1)
+    assert bench.resets == []
 
 
-async def test_repeats_are_dropped(follow: Follow) -> None:
-    await follow.append(2)
-    await follow.has(1, 2)
-    await follow.redis.publish(follow.bus.feed, follow.events[0].full.text)
-    await follow.append()
-    await follow.has(1, 2, 3)
+async def test_repeated_event_is_dropped(bench: ConsumerBench) -> None:
+    await bench.append(2)
+    await bench.wait_for_offsets(1, 2)
+    await bench.redis.publish(bench.bus.feed, bench.events[0].full.text)
+    await bench.append()
+    await bench.wait_for_offsets(1, 2, 3)
 
 
-async def test_presence_is_handed_on(follow: Follow) -> None:
-    await follow.bus.publish(follow.bus.presence, b"somebody")
-    await eventually(lambda: follow.presence == [b"somebody"])
+async def test_presence_message_is_passed_to_its_handler(bench: ConsumerBench) -> None:
+    await bench.bus.publish(bench.bus.presence, b"presence")
+    await eventually(lambda: bench.presence == [b"presence"])

@@ -16,33 +16,35 @@ from tests.support.harness import eventually, note_in
 
 @pytest.fixture
 def collection(settings: Settings) -> Iterator[Collection[dict[str, Any]]]:
-    """The notes as MongoDB has them."""
+    """Return the collection of notes in MongoDB."""
     with MongoClient[dict[str, Any]](settings.mongo_url) as mongo:
         yield mongo[settings.database].notes
 
 
-async def test_mark_goes_away_after_the_publish(client: TestClient, collection: Collection[dict[str, Any]]) -> None:
+async def test_dirty_mark_is_removed_after_publishing(
+    client: TestClient, collection: Collection[dict[str, Any]]
+) -> None:
     for _ in range(10):
         assert client.post("/notes/", json=note_in()).status_code == 201
     await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
     assert collection.count_documents({}) == 10
 
 
-async def test_what_was_left_over_is_published_by_the_sweep(
+async def test_unpublished_change_of_a_dead_worker_is_published_later(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:
     client.post("/notes/", json=note_in("first"))
     await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
     with client.websocket_connect("/ws?notes=1") as socket:
         assert socket.receive_json()["type"] == "ready"
-        # A commit whose worker died before it could publish.
+        # A commit of a worker that died before it could publish.
         collection.update_one({"_id": 1}, {"$set": {"title": "orphan", "dirty": True}, "$inc": {"version": 1}})
         event = socket.receive_json()
         assert (event["type"], event["version"], event["note"]["title"]) == ("note.updated", 2, "orphan")
     await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
 
 
-async def test_what_the_log_has_already_is_not_published_twice(
+async def test_change_already_in_the_log_is_not_published_again(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:
     client.post("/notes/", json=note_in())
@@ -53,7 +55,7 @@ async def test_what_the_log_has_already_is_not_published_twice(
     assert client.get("/changes", params={"since": cursor, "timeout": 0}).json()["changes"] == []
 
 
-async def test_dirty_notes_are_counted(client: TestClient) -> None:
+async def test_dirty_notes_and_publishes_are_counted_in_metrics(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
 
     def counted() -> bool:
@@ -63,7 +65,7 @@ async def test_dirty_notes_are_counted(client: TestClient) -> None:
     await eventually(counted)
 
 
-async def test_a_document_that_is_no_note_holds_nothing_up(
+async def test_invalid_document_does_not_block_the_outbox(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:
     client.post("/notes/", json=note_in())

@@ -17,6 +17,7 @@ from benchmarks.processes import free_port
 from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.eventlog.bus import SILENCE_SECONDS, Bus
+from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.faults.daemons import Valkey
 from tests.faults.testbed import process_on
@@ -25,46 +26,49 @@ from tests.support.harness import eventually, note_in
 
 
 @pytest.fixture
-def frozen(embedded: EmbeddedServers) -> Iterator[psutil.Process]:
-    """The process of Redis, which goes on when the test ends."""
+def redis_process(embedded: EmbeddedServers) -> Iterator[psutil.Process]:
+    """Return the process of Redis, which is resumed when the test ends."""
     process = process_on(embedded.redis_url)
     yield process
     process.resume()
 
 
-def test_while_redis_is_frozen_clients_are_told_from_mongodb(client: TestClient, frozen: psutil.Process) -> None:
+def test_changes_are_delivered_from_mongodb_while_redis_is_suspended(
+    client: TestClient, redis_process: psutil.Process
+) -> None:
     made = client.post("/notes/", json=note_in("before")).json()
     with client.websocket_connect("/ws") as socket:
         ready = socket.receive_json()
-        frozen.suspend()
+        redis_process.suspend()
         client.put(f"/notes/{made['id']}/", json=note_in("around"))
         around = socket.receive_json()
         assert (around["note"]["title"], around["version"]) == ("around", 2)
-        assert around["cursor"] == ready["cursor"], "a client resumes before what the log does not have"
+        assert around["cursor"] == ready["cursor"], "a client resumes before the change that is not in the log"
         with client.websocket_connect(f"/ws?since={ready['cursor']}") as late:
             assert late.receive_json() == around
             assert late.receive_json()["type"] == "ready"
         polled = client.get("/changes", params={"since": ready["cursor"], "timeout": 60}).json()
         assert polled == {"cursor": ready["cursor"], "reset": False, "changes": [around]}
-        frozen.resume()
+        redis_process.resume()
         again = socket.receive_json()
         assert again["note"] == around["note"]
         assert again["cursor"] != ready["cursor"]
 
 
-def test_who_polls_is_not_told_again_and_again_once_redis_is_back(client: TestClient) -> None:
-    """Also if something came around the log when the log had told of it already."""
+def test_poll_ignores_unlogged_events_while_redis_is_available(client: TestClient) -> None:
+    """The event arrives from MongoDB after the log has delivered it."""
+    feed = parts_of(client).feed
+    start = Cursor.parse(client.get("/changes").json()["cursor"])
     client.post("/notes/", json=note_in())
-    buffer = parts_of(client).feed._hub.replay_buffer
-    event = asyncio.run(eventually(lambda: next(iter(buffer._events.values()), None) or False))
-    buffer.add_unlogged(event)
+    (event,) = asyncio.run(eventually(lambda: feed.replay_buffer.between(start, feed.position) or False))
+    feed.replay_buffer.add_unlogged(event)
     polled = client.get("/changes", params={"since": str(event.cursor), "timeout": 1}).json()
     assert polled["changes"] == []
 
 
 @pytest.fixture(params=["nothing listens", "wrong password", "no answer", "no such host"])
 def unreachable(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
-    """The URL of a Redis that was never reached."""
+    """Return the URL of a Redis that was never reached."""
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         yield {
             "nothing listens": f"redis://127.0.0.1:{free_port()}/0",
@@ -86,13 +90,11 @@ def test_server_without_redis_since_its_start_delivers_from_mongodb(settings: Se
             event = socket.receive_json()
             assert (event["type"], event["note"]) == ("note.created", made)
         assert client.get("/changes?since=none:0&timeout=60").json()["changes"] == [event]
-        with client.websocket_connect("/ws?since=c2c16b7c2e32:17") as socket:  # of another time
+        with client.websocket_connect("/ws?since=c2c16b7c2e32:17") as socket:  # the cursor of another log
             assert [socket.receive_json()["type"] for _ in range(3)] == ["reset", "note.created", "ready"]
 
 
-async def test_once_redis_is_there_everyone_starts_over_and_nothing_stale_is_sent(
-    settings: Settings, tmp_path: Path
-) -> None:
+async def test_clients_are_reset_when_redis_becomes_available(settings: Settings, tmp_path: Path) -> None:
     valkey = Valkey(tmp_path / "valkey")
     away = settings.model_copy(update={"redis_url": valkey.url, "publish_wait": 0.1})
     with TestClient(create_app(away)) as client, client.websocket_connect("/ws") as socket:
@@ -110,15 +112,15 @@ async def test_once_redis_is_there_everyone_starts_over_and_nothing_stale_is_sen
             assert client.get("/changes?since=none:0").json()["reset"] is True
 
 
-async def test_silent_is_who_lets_wait(settings: Settings, frozen: psutil.Process) -> None:
+async def test_bus_is_silent_while_redis_does_not_respond(settings: Settings, redis_process: psutil.Process) -> None:
     assert settings.redis_url is not None
     bus = Bus(settings.redis_url, settings.database, max_entries=100, timeout=3 * SILENCE_SECONDS)
     await bus.position()
     assert not bus.silent
-    frozen.suspend()
-    asked = asyncio.ensure_future(bus.position())
+    redis_process.suspend()
+    call = asyncio.ensure_future(bus.position())
     await eventually(lambda: bus.silent and bus.available)
-    frozen.resume()
-    await asked
+    redis_process.resume()
+    await call
     assert not bus.silent
     await bus.aclose()

@@ -37,7 +37,7 @@ def log() -> Log:
     return Log()
 
 
-async def asked(reads: LogReader, *lasts: int) -> list[asyncio.Task[Any]]:
+async def start_reads(reads: LogReader, *lasts: int) -> list[asyncio.Task[Any]]:
     tasks = [asyncio.create_task(reads.missed(SINCE, last)) for last in lasts]
     await asyncio.sleep(0)
     return tasks
@@ -47,47 +47,47 @@ async def offsets(task: asyncio.Task[Any]) -> list[int]:
     return [event.cursor.offset for event in await task]
 
 
-async def test_who_missed_the_same_shares_a_read(log: Log) -> None:
+async def test_clients_with_the_same_cursor_share_a_read(log: Log) -> None:
     reads = LogReader(cast(Any, log))
-    tasks = await asked(reads, 12, 12, 13, 12)
+    tasks = await start_reads(reads, 12, 12, 13, 12)
     assert log.reads == [(10, 12), (10, 13)]
     log.answers[0].set_result([entry(11), entry(12)])
     log.answers[1].set_result([entry(13)])
     assert [await offsets(task) for task in tasks] == [[11, 12], [11, 12], [13], [11, 12]]
-    (later,) = await asked(reads, 12)
-    assert len(log.reads) == 3, "what was read is not kept"
+    (later,) = await start_reads(reads, 12)
+    assert len(log.reads) == 3, "results are not cached"
     log.answers[2].set_result(None)
     assert await later is None
 
 
-async def test_who_goes_away_takes_nothing_from_the_others(log: Log) -> None:
+async def test_cancelled_read_does_not_affect_waiting_clients(log: Log) -> None:
     reads = LogReader(cast(Any, log))
-    first, second, third = await asked(reads, 12, 12, 12)
+    first, second, third = await start_reads(reads, 12, 12, 12)
     first.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
     assert first.cancelled()
-    assert log.reads == [(10, 12)] * 2, "one of the others reads for both"
+    assert log.reads == [(10, 12)] * 2, "another client repeats the read for both"
     third.cancel()
     log.answers[1].set_result([entry(11)])
     assert await offsets(second) == [11]
 
 
-async def test_all_hear_of_a_failure_and_the_next_reads_again(log: Log) -> None:
+async def test_failed_read_raises_for_all_clients_and_is_not_cached(log: Log) -> None:
     reads = LogReader(cast(Any, log))
-    tasks = await asked(reads, 12, 12)
+    tasks = await start_reads(reads, 12, 12)
     log.answers[0].set_exception(BusUnavailable("away"))
     for task in tasks:
         with pytest.raises(BusUnavailable, match="away"):
             await task
-    (again,) = await asked(reads, 12)
+    (again,) = await start_reads(reads, 12)
     log.answers[1].set_result([])
     assert await offsets(again) == []
 
 
-async def test_only_so_many_at_once(log: Log) -> None:
+async def test_number_of_concurrent_reads_is_limited(log: Log) -> None:
     reads = LogReader(cast(Any, log))
-    tasks = await asked(reads, *range(100, 100 + MAX_CONCURRENT_READS + 1))
+    tasks = await start_reads(reads, *range(100, 100 + MAX_CONCURRENT_READS + 1))
     assert len(log.reads) == MAX_CONCURRENT_READS
     log.answers[0].set_result([])
     await tasks[0]

@@ -1,4 +1,4 @@
-"""The description of the feed: it has every message, and all real frames match it."""
+"""The AsyncAPI document of the feed: it describes every message, and all real frames match it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.harness import Json, note_in
 
 
 def _schema_of(document: Json, type: str, sender: str) -> jsonschema_rs.Validator:
-    """The schema of the payload of a message that an operation lists."""
+    """Return the schema of the payload of a message that an operation lists."""
     for reference in document["operations"][sender]["messages"]:
         name = reference["$ref"].rpartition("/")[2]
         message = document["components"]["messages"][name]
@@ -37,7 +37,7 @@ def _references(part: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def test_every_message_is_described() -> None:
+def test_asyncapi_describes_every_message_and_close_code() -> None:
     document = asyncapi()
     for union, sender in ((messages.ServerMessage, "sendEvents"), (messages.ClientMessage, "receiveCommands")):
         described = {reference["$ref"].rpartition("/")[2] for reference in document["operations"][sender]["messages"]}
@@ -45,7 +45,7 @@ def test_every_message_is_described() -> None:
     assert set(document["channels"]["feed"]["x-close-codes"]) == {str(code.value) for code in CLOSE_REASONS}
 
 
-def test_references_lead_somewhere() -> None:
+def test_asyncapi_references_can_be_resolved() -> None:
     document = asyncapi()
     for reference in _references(document):
         part: Any = document
@@ -53,7 +53,7 @@ def test_references_lead_somewhere() -> None:
             part = part[step]
 
 
-def test_examples_are_valid() -> None:
+def test_asyncapi_examples_match_their_schemas() -> None:
     document = asyncapi()
     for sender in ("sendEvents", "receiveCommands"):
         for reference in document["operations"][sender]["messages"]:
@@ -62,7 +62,7 @@ def test_examples_are_valid() -> None:
                 _schema_of(document, message["name"], sender).validate(example["payload"])
 
 
-def test_real_frames_are_as_described(client: TestClient) -> None:
+def test_frames_of_a_server_match_the_asyncapi_schemas(client: TestClient) -> None:
     document = client.get("/asyncapi.json").json()
     assert document == json.loads(json.dumps(asyncapi()))
     seen = set()
@@ -93,7 +93,7 @@ def test_real_frames_are_as_described(client: TestClient) -> None:
     assert seen == {"ready", *notes, "presence", "presence.changed", "error", "reset"}
 
 
-def test_undeclared_field_is_not_valid() -> None:
+def test_message_schema_rejects_missing_and_undeclared_fields() -> None:
     document = asyncapi()
     schema = _schema_of(document, "ready", "sendEvents")
     assert schema.is_valid({"type": "ready", "cursor": "a:1"})
@@ -106,6 +106,6 @@ def test_undeclared_field_is_not_valid() -> None:
 
 
 @pytest.mark.parametrize("name", ["NoteCreated", "NoteUpdated"])
-def test_notes_are_described_whole_and_without_content(name: str) -> None:
+def test_note_events_are_described_with_and_without_content(name: str) -> None:
     note = asyncapi()["components"]["schemas"][name]["properties"]["note"]
     assert {reference.rpartition("/")[2] for reference in _references(note)} == {"Note", "NoteHead"}

@@ -13,60 +13,60 @@ Writers = Callable[[float, float], int]
 """Returns the number of events during a delay and the preceding fan-out, given both in seconds."""
 
 
-def played(
-    writers: Writers, seconds: float, took: float = FAN_OUT, pace: AdaptiveFlushDelay | None = None
+def simulate(
+    writers: Writers, seconds: float, took: float = FAN_OUT, flush_delay: AdaptiveFlushDelay | None = None
 ) -> tuple[float, float]:
-    """The events a second, and the mean rest, of the second half of a game between a pace and writers."""
-    pace = pace or AdaptiveFlushDelay()
-    now, events, told, rests, fan_outs = 0.0, 1, 0, 0.0, 0
+    """Simulate fan-outs. Return the events per second and the mean delay in seconds, both of the second half."""
+    flush_delay = flush_delay or AdaptiveFlushDelay()
+    now, events, delivered, delays, fan_outs = 0.0, 1, 0, 0.0, 0
     while now < seconds:
-        rest = pace.next_delay(now, now + took, events)
-        assert 0 <= rest <= MAX_DELAY_SECONDS
+        delay = flush_delay.next_delay(now, now + took, events)
+        assert 0 <= delay <= MAX_DELAY_SECONDS
         if now > seconds / 2:
-            told, rests, fan_outs = told + events, rests + rest, fan_outs + 1
-        events = writers(took, rest)
-        now += took + rest
+            delivered, delays, fan_outs = delivered + events, delays + delay, fan_outs + 1
+        events = writers(took, delay)
+        now += took + delay
         if not events:
             now, events = now + 0.001, 1
-    return told / (seconds / 2), rests / fan_outs
+    return delivered / (seconds / 2), delays / fan_outs
 
 
-def one_who_waits_for_answers(took: float, rest: float) -> int:
-    """A write takes 2 ms, of which those of a fan-out are not counted: the loop answers nobody meanwhile."""
-    return int(rest / 0.00199) + 1
+def writer_awaiting_responses(took: float, delay: float) -> int:
+    """A write takes 2 ms. The event loop sends no responses during a fan-out, so only the delay counts."""
+    return int(delay / 0.00199) + 1
 
 
-def one_who_waits_for_arrival(took: float, rest: float) -> int:
-    """The next write comes 1 ms after the last one has arrived at everyone."""
-    return int(rest >= 0.001)
+def writer_awaiting_delivery(took: float, delay: float) -> int:
+    """Each write follows 1 ms after the previous one is delivered to all clients."""
+    return int(delay >= 0.001)
 
 
-def many_at_their_own_pace(took: float, rest: float) -> int:
-    """A write each millisecond, whatever anybody does."""
-    return round(1000 * (took + rest))
+def independent_writers(took: float, delay: float) -> int:
+    """A write each millisecond, independent of fan-outs and delays."""
+    return round(1000 * (took + delay))
 
 
-def test_it_rests_where_more_goes_out_then() -> None:
-    rate, rest = played(one_who_waits_for_answers, 10)
-    assert rest > 0.8 * FAN_OUT
-    assert rate > 1.4 / FAN_OUT, "and one for each fan-out without a rest"
+def test_delay_is_kept_if_it_raises_the_event_rate() -> None:
+    rate, delay = simulate(writer_awaiting_responses, 10)
+    assert delay > 0.8 * FAN_OUT
+    assert rate > 1.4 / FAN_OUT, "without a delay it is one event per fan-out"
 
 
-@pytest.mark.parametrize("writers", [one_who_waits_for_arrival, many_at_their_own_pace])
-def test_it_does_not_rest_where_nothing_more_goes_out(writers: Writers) -> None:
-    rate, rest = played(writers, 20)
-    unhindered = 1000 if writers is many_at_their_own_pace else 1 / (FAN_OUT + 0.001)
+@pytest.mark.parametrize("writers", [writer_awaiting_delivery, independent_writers])
+def test_delay_is_avoided_without_a_higher_event_rate(writers: Writers) -> None:
+    rate, delay = simulate(writers, 20)
+    unhindered = 1000 if writers is independent_writers else 1 / (FAN_OUT + 0.001)
     assert rate > 0.9 * unhindered
-    assert rest < 0.1 * FAN_OUT, "but for a trial now and then"
+    assert delay < 0.1 * FAN_OUT, "apart from occasional trials"
 
 
-def test_a_long_fan_out_does_not_make_a_long_rest() -> None:
-    _, rest = played(one_who_waits_for_answers, 60, took=0.1)
-    assert 0.5 * MAX_DELAY_SECONDS < rest <= 1.001 * MAX_DELAY_SECONDS
+def test_delay_after_a_long_fan_out_is_limited() -> None:
+    _, delay = simulate(writer_awaiting_responses, 60, took=0.1)
+    assert 0.5 * MAX_DELAY_SECONDS < delay <= 1.001 * MAX_DELAY_SECONDS
 
 
-def test_who_is_not_pressed_does_not_rest() -> None:
-    pace = AdaptiveFlushDelay()
-    played(one_who_waits_for_answers, 10, pace=pace)
-    assert pace.next_delay(10.5, 10.5 + FAN_OUT, 1) == 0, "the first event after a while goes on as it comes"
-    assert all(pace.next_delay(at, at + FAN_OUT, 1) == 0 for at in range(11, 100))
+def test_delay_is_zero_if_the_loop_is_not_saturated() -> None:
+    flush_delay = AdaptiveFlushDelay()
+    simulate(writer_awaiting_responses, 10, flush_delay=flush_delay)
+    assert flush_delay.next_delay(10.5, 10.5 + FAN_OUT, 1) == 0, "the first event after a pause is not delayed"
+    assert all(flush_delay.next_delay(now, now + FAN_OUT, 1) == 0 for now in range(11, 100))

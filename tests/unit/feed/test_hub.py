@@ -33,8 +33,8 @@ async def hub() -> Hub:
     return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
 
 
-async def drained(hub: Hub, client: Subscriber) -> list[str]:
-    """Everything that waits for a client."""
+async def queued_texts(hub: Hub, client: Subscriber) -> list[str]:
+    """Return the texts of all frames that are queued for a client."""
     hub.flush()
     texts = []
     while not client.idle:
@@ -43,14 +43,14 @@ async def drained(hub: Hub, client: Subscriber) -> list[str]:
     return texts
 
 
-async def test_every_event_in_order(hub: Hub) -> None:
+async def test_subscriber_receives_every_event_in_order(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 6):
         hub.publish(event(offset))
-    assert await drained(hub, client) == [f"full 1 {version}" for version in range(1, 6)]
+    assert await queued_texts(hub, client) == [f"full 1 {version}" for version in range(1, 6)]
 
 
-async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
+async def test_queued_frames_of_a_lost_note_are_dropped(hub: Hub) -> None:
     principal = Principal(frozenset({"@ann"}), "ann")
     shared, lost = Audience(1, frozenset({"@ann"}), {}), Audience(3, frozenset(), {"@ann": 3})
     slow = hub.join(None, content=True, principal=principal)
@@ -61,11 +61,11 @@ async def test_who_lost_a_note_gets_nothing_of_it_that_waited(hub: Hub) -> None:
         1, [Frame(b"presence 1", key=("presence", 1)), Frame(b"presence 2", key=("presence", 1, "a"))], [slow]
     )
     hub.publish(replace(event(4), audience=lost, gone=Frame(b"gone 1", key=("note", 1), version=3)))
-    assert await drained(hub, slow) == ["full 2 2", "gone 1"]
+    assert await queued_texts(hub, slow) == ["full 2 2", "gone 1"]
     assert slow.pending_bytes == 0
 
 
-async def test_filters_and_variants(hub: Hub) -> None:
+async def test_subscribers_receive_events_of_their_filter_and_variant(hub: Hub) -> None:
     everything, one, slim = (
         hub.join(None, content=True, principal=UNRESTRICTED),
         hub.join(frozenset({2, 3}), content=True, principal=UNRESTRICTED),
@@ -73,32 +73,34 @@ async def test_filters_and_variants(hub: Hub) -> None:
     )
     hub.publish(event(1, id=1))
     hub.publish(event(2, id=2))
-    assert await drained(hub, everything) == ["full 1 1", "full 2 2"]
-    assert await drained(hub, one) == ["full 2 2"]
-    assert await drained(hub, slim) == ["slim 1 1", "slim 2 2"]
+    assert await queued_texts(hub, everything) == ["full 1 1", "full 2 2"]
+    assert await queued_texts(hub, one) == ["full 2 2"]
+    assert await queued_texts(hub, slim) == ["slim 1 1", "slim 2 2"]
     assert hub.stats.deliveries == 5
 
 
-async def test_above_the_budget_only_the_latest_per_note_in_cursor_order(hub: Hub) -> None:
+async def test_queue_over_budget_keeps_the_latest_event_of_each_note(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 100):
         hub.publish(event(offset, id=offset % 4 + 1))
         assert client.pending_bytes <= 10 * SIZE
-    assert await drained(hub, client) == ["full 1 96", "full 2 97", "full 3 98", "full 4 99"]
+    assert await queued_texts(hub, client) == ["full 1 96", "full 2 97", "full 3 98", "full 4 99"]
     hub.publish(event(100))
     hub.publish(event(101))
-    assert await drained(hub, client) == ["full 1 100", "full 1 101"], "having caught up, it gets every event again"
+    assert await queued_texts(hub, client) == ["full 1 100", "full 1 101"], (
+        "a subscriber that caught up receives every event again"
+    )
 
 
-async def test_conflation_never_keeps_the_older_version(hub: Hub) -> None:
+async def test_conflation_keeps_the_newer_version(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 12):
         hub.publish(event(offset, version=offset))
     hub.publish(event(12, version=3))
-    assert await drained(hub, client) == ["full 1 11"]
+    assert await queued_texts(hub, client) == ["full 1 11"]
 
 
-async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
+async def test_subscriber_over_twice_the_budget_is_closed(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 30):
         hub.publish(event(offset, id=offset))
@@ -109,13 +111,13 @@ async def test_too_many_notes_for_twice_the_budget_close_it(hub: Hub) -> None:
         await client.next_batch()
 
 
-async def test_one_large_event_is_no_reason_to_close(hub: Hub) -> None:
+async def test_single_event_over_budget_is_delivered(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     hub.publish(event(1, size=100 * SIZE))
-    assert await drained(hub, client) == ["full 1 1"]
+    assert await queued_texts(hub, client) == ["full 1 1"]
 
 
-async def test_batches_are_bounded(hub: Hub) -> None:
+async def test_batch_is_limited_in_bytes(hub: Hub) -> None:
     hub.budget = 10 * MAX_BATCH_BYTES
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     for offset in range(1, 200):
@@ -124,30 +126,30 @@ async def test_batches_are_bounded(hub: Hub) -> None:
     assert MAX_BATCH_BYTES - SIZE < sum(frame.size for frame in frames) <= MAX_BATCH_BYTES
 
 
-async def test_stalled_client_is_closed_and_a_busy_one_is_not(hub: Hub) -> None:
-    frozen, busy, idle = (hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(3))
+async def test_stalled_client_is_closed_and_busy_client_is_not(hub: Hub) -> None:
+    stalled, busy, idle = (hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(3))
     hub.publish(event(1))
-    for client in (frozen, busy):
+    for client in (stalled, busy):
         client.start_write((await client.next_batch())[0])
     idle.clear()
     now = asyncio.get_running_loop().time()
-    assert frozen.busy_since is not None
-    frozen.busy_since -= 11
+    assert stalled.busy_since is not None
+    stalled.busy_since -= 11
     hub.close_stalled(now)
-    assert frozen.closing.result() is CloseCode.TOO_SLOW
+    assert stalled.closing.result() is CloseCode.TOO_SLOW
     assert not busy.closing.done()
     assert not idle.closing.done()
 
 
-async def test_reset_replaces_what_waits(hub: Hub) -> None:
+async def test_reset_replaces_queued_events(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     hub.publish(event(1))
     hub.reset(Frame(b"reset", cursor="f:0"))
-    assert await drained(hub, client) == ["reset"]
+    assert await queued_texts(hub, client) == ["reset"]
     assert hub.stats.resets == 1
 
 
-async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) -> None:
+async def test_heartbeats_to_idle_clients_are_spread_over_the_interval(hub: Hub) -> None:
     clients = [hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(30)]
     hub.publish(event(1))
     for client in clients[:26]:
@@ -155,22 +157,24 @@ async def test_heartbeats_go_to_idle_clients_spread_over_the_interval(hub: Hub) 
     got: list[int] = []
     for beat in range(1, hub.slots + 1):
         hub.heartbeat(Frame(b"heartbeat"))
-        got += [beat for client in clients[:26] if "heartbeat" in await drained(hub, client)]
-    assert len(got) == 26, "each once in an interval"
-    assert min(got) > 0.8 * hub.slots, "the first one is nearly an interval away"
-    assert set(got) == set(range(min(got), hub.slots + 1)), "spread over slots"
-    assert [await drained(hub, client) for client in clients[26:]] == [["full 1 1"]] * 4, "the busy ones need none"
+        got += [beat for client in clients[:26] if "heartbeat" in await queued_texts(hub, client)]
+    assert len(got) == 26, "one heartbeat per client and interval"
+    assert min(got) > 0.8 * hub.slots, "the first heartbeat is almost an interval away"
+    assert set(got) == set(range(min(got), hub.slots + 1)), "spread over the slots"
+    assert [await queued_texts(hub, client) for client in clients[26:]] == [["full 1 1"]] * 4, (
+        "busy clients receive none"
+    )
 
 
-async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub) -> None:
-    everything, other, asked, named = (
+async def test_presence_is_sent_to_note_subscribers_and_watchers(hub: Hub) -> None:
+    everything, other, subscribed, watching = (
         hub.join(None, content=True, principal=UNRESTRICTED),
         hub.join(frozenset({2}), content=True, principal=UNRESTRICTED),
         hub.join(frozenset({1}), content=True, principal=UNRESTRICTED),
         hub.join(None, content=True, principal=UNRESTRICTED),
     )
-    hub.publish_presence(1, [Frame(b"presence")], [named])
-    assert [await drained(hub, client) for client in (everything, other, asked, named)] == [
+    hub.publish_presence(1, [Frame(b"presence")], [watching])
+    assert [await queued_texts(hub, client) for client in (everything, other, subscribed, watching)] == [
         [],
         [],
         ["presence"],
@@ -178,15 +182,15 @@ async def test_presence_goes_to_who_asked_for_the_note_and_who_is_named(hub: Hub
     ]
 
 
-async def test_who_loses_a_note_by_an_event_is_not_told_who_looks_at_it(hub: Hub) -> None:
+async def test_client_that_loses_a_note_receives_no_presence(hub: Hub) -> None:
     client = hub.join(frozenset({1}), content=True, principal=ANONYMOUS)
     client.admitted[1] = True
     hub.publish(event(1))
     hub.publish_presence(1, [Frame(b"presence")], ())
-    assert await drained(hub, client) == []
+    assert await queued_texts(hub, client) == []
 
 
-async def test_waiting_client_is_woken(hub: Hub) -> None:
+async def test_waiting_client_receives_a_published_event(hub: Hub) -> None:
     client = hub.join(None, content=True, principal=UNRESTRICTED)
     taking = asyncio.create_task(client.next_batch())
     await asyncio.sleep(0)
@@ -194,7 +198,7 @@ async def test_waiting_client_is_woken(hub: Hub) -> None:
     assert [frame.text for frame in await taking] == ["full 1 1"]
 
 
-async def test_left_client_is_forgotten(hub: Hub) -> None:
+async def test_client_that_left_receives_no_events(hub: Hub) -> None:
     clients = [
         hub.join(None, content=True, principal=UNRESTRICTED),
         hub.join(frozenset({1, 2}), content=True, principal=UNRESTRICTED),
@@ -208,7 +212,7 @@ async def test_left_client_is_forgotten(hub: Hub) -> None:
     assert hub.stats.deliveries == 0
 
 
-async def test_drain_closes_all_over_the_time(hub: Hub) -> None:
+async def test_drain_closes_clients_over_the_given_duration(hub: Hub) -> None:
     clients = [hub.join(None, content=True, principal=UNRESTRICTED) for _ in range(10)]
     draining = asyncio.create_task(hub.drain(CloseCode.DRAIN, 0.3))
     await asyncio.sleep(0)

@@ -31,7 +31,7 @@ notes = st.builds(
 
 
 @given(notes, st.booleans(), st.integers(1, 2**53))
-def test_event_survives_the_log_in_both_variants(note: Note, deleted: bool, offset: int) -> None:
+def test_encoded_event_is_decoded_in_both_variants(note: Note, deleted: bool, offset: int) -> None:
     cursor = Cursor("abc", offset)
     head, tail = encode_change(NoteChange(note, deleted))
     event = decode_event(head + str(cursor).encode() + tail)
@@ -50,7 +50,7 @@ def test_event_survives_the_log_in_both_variants(note: Note, deleted: bool, offs
         assert json.loads(event.slim.text) == full
 
 
-def test_dates_have_milliseconds_and_z() -> None:
+def test_dates_are_in_utc_with_milliseconds() -> None:
     note = Note(
         id=1, title="t", description="d", content="", tags=[], version=1, created_date=MOMENT, updated_date=MOMENT
     )
@@ -60,7 +60,7 @@ def test_dates_have_milliseconds_and_z() -> None:
 @pytest.mark.parametrize(
     "payload", [b"", b"{}", b'{"type":"note.updated"}', b"\xff", b'{"type":"note.x","cursor":"a:b"}']
 )
-def test_what_is_no_event_is_refused(payload: bytes) -> None:
+def test_decoding_an_invalid_event_raises_value_error(payload: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_event(payload)
 
@@ -86,10 +86,10 @@ def test_undeclared_client_frames_are_refused(frame: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_cursor_or_leads_to_a_reset(text: str) -> None:
+def test_parsing_any_text_returns_a_cursor_or_unknown(text: str) -> None:
     cursor = Cursor.parse(text)
     assert cursor == UNKNOWN or str(cursor) == text or int(text.rpartition(":")[2]) == cursor.offset
 
 
-def test_cursor_round_trip() -> None:
+def test_cursor_is_unchanged_after_formatting_and_parsing() -> None:
     assert Cursor.parse(str(Cursor("ab12", 7))) == Cursor("ab12", 7)

@@ -20,8 +20,8 @@ from realtime.feed.subscriber import Subscriber
 from tests.support.harness import Json, eventually, take_presence
 
 
-async def unheard(data: bytes) -> None:
-    """Nobody listens."""
+async def discard(data: bytes) -> None:
+    """Drop a message to the other workers."""
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ async def hub() -> Hub:
 
 
 class Watcher:
-    """A client that subscribed to a note, and the people there as it knows them."""
+    """A subscriber to notes, with the people at each note according to the messages it received."""
 
     def __init__(self, hub: Hub, *notes: int) -> None:
         self.client = hub.join(frozenset(notes), content=True, principal=UNRESTRICTED)
         self.people: dict[int, dict[str, Json]] = {}
         self.frames: list[Json] = []
 
-    async def see(self, note: int, *people: Any) -> None:
-        """Read messages until the people at a note are these."""
+    async def wait_for_people(self, note: int, *people: Any) -> None:
+        """Read messages until exactly these people are at a note."""
         async with asyncio.timeout(5):
             while sorted(self.people.get(note, {}).values(), key=str) != sorted(people, key=str):
                 for frame in await self.client.next_batch():
@@ -55,69 +55,69 @@ async def running(presence: Presence) -> AsyncIterator[None]:
         task.cancel()
 
 
-def joined(hub: Hub, principal: Principal = UNRESTRICTED) -> Subscriber:
+def join_client(hub: Hub, principal: Principal = UNRESTRICTED) -> Subscriber:
     return hub.join(None, content=True, principal=principal)
 
 
-def told(worker: str, note: int, people: dict[str, str | None], *, whole: bool = True) -> bytes:
+def presence_message(worker: str, note: int, people: dict[str, str | None], *, whole: bool = True) -> bytes:
     states = {
         id: None if name is None else PresenceEntry(state={"name": name}, user=False) for id, name in people.items()
     }
     return PresenceMessage(worker=worker, note=note, people=states, whole=whole).model_dump_json().encode()
 
 
-async def test_people_of_all_workers(hub: Hub) -> None:
-    presence, watcher = Presence(hub, unheard), Watcher(hub, 1, 2)
-    client = joined(hub)
+async def test_watcher_receives_people_of_all_workers(hub: Hub) -> None:
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1, 2)
+    client = join_client(hub)
     async with running(presence):
         presence.set_state(client, 1, {"name": "Ann"})
-        presence.receive(told("b", 1, {"b1": "Ben", "b2": "Bea"}))
-        presence.receive(told("c", 2, {"c1": "Cid"}))
-        await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bea"})
-        presence.receive(told("b", 1, {"b2": None, "b3": "Bob"}, whole=False))
-        await watcher.see(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bob"})
-        presence.receive(told("b", 1, {}))
+        presence.receive(presence_message("b", 1, {"b1": "Ben", "b2": "Bea"}))
+        presence.receive(presence_message("c", 2, {"c1": "Cid"}))
+        await watcher.wait_for_people(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bea"})
+        presence.receive(presence_message("b", 1, {"b2": None, "b3": "Bob"}, whole=False))
+        await watcher.wait_for_people(1, {"name": "Ann"}, {"name": "Ben"}, {"name": "Bob"})
+        presence.receive(presence_message("b", 1, {}))
         presence.leave(client)
-        await watcher.see(1)
-        await watcher.see(2, {"name": "Cid"})
+        await watcher.wait_for_people(1)
+        await watcher.wait_for_people(2, {"name": "Cid"})
     assert presence.people(2) == [{"name": "Cid"}]
 
 
-async def test_changes_are_sent_and_not_lists(hub: Hub) -> None:
-    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
-    clients = [joined(hub) for _ in range(20)]
+async def test_presence_change_is_sent_instead_of_the_list(hub: Hub) -> None:
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1)
+    clients = [join_client(hub) for _ in range(20)]
     async with running(presence):
         for number, client in enumerate(clients):
             presence.set_state(client, 1, {"name": f"name {number}"})
-        await watcher.see(1, *({"name": f"name {number}"} for number in range(20)))
+        await watcher.wait_for_people(1, *({"name": f"name {number}"} for number in range(20)))
         seen = len(watcher.frames)
         presence.set_state(clients[0], 1, {"name": "Ann"})
         presence.set_state(clients[1], 1, {"name": "name 1"})  # no change
-        await watcher.see(1, {"name": "Ann"}, *({"name": f"name {number}"} for number in range(1, 20)))
+        await watcher.wait_for_people(1, {"name": "Ann"}, *({"name": f"name {number}"} for number in range(1, 20)))
     assert [frame["state"] for frame in watcher.frames[seen:]] == [{"name": "Ann"}]
 
 
-async def test_bytes_sent_to_each_client_are_few_for_the_bytes_received(hub: Hub) -> None:
-    """Whatever a client sends, others receive at most 20 times as much: also for the smallest states."""
-    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+async def test_presence_bytes_sent_to_each_client_are_limited(hub: Hub) -> None:
+    """Each client receives at most 20 times the bytes that all clients send, even for the smallest states."""
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1)
     received = 0
     async with running(presence):
-        clients = [joined(hub) for _ in range(60)]
+        clients = [join_client(hub) for _ in range(60)]
         for round in range(10):
             for client in clients:
                 state: module.State | None = None if round % 2 else {"a": round}
                 received += len(json.dumps({"type": "presence", "id": 1, "state": state}))
                 presence.set_state(client, 1, state)
-            await watcher.see(1, *([] if round % 2 else [{"a": round}] * 60))
+            await watcher.wait_for_people(1, *([] if round % 2 else [{"a": round}] * 60))
     assert sum(len(json.dumps(frame)) for frame in watcher.frames) < 20 * received
 
 
-async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
-    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
+async def test_new_viewer_receives_the_presence_list(hub: Hub) -> None:
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1)
     async with running(presence):
-        presence.set_state(joined(hub), 1, {"name": "Ann"})
-        await watcher.see(1, {"name": "Ann"})
-        late = joined(hub)
+        presence.set_state(join_client(hub), 1, {"name": "Ann"})
+        await watcher.wait_for_people(1, {"name": "Ann"})
+        late = join_client(hub)
         presence.set_state(late, 1, {"name": "Ben"})
         presence.set_state(late, 1, {"name": "Bea"})
         (frame,) = await late.next_batch()
@@ -126,10 +126,10 @@ async def test_client_that_begins_to_look_gets_the_list(hub: Hub) -> None:
         assert frame.text == presence.frame(1).text
 
 
-async def test_own_messages_and_nonsense_are_ignored(hub: Hub) -> None:
+async def test_own_and_invalid_presence_messages_are_ignored(hub: Hub) -> None:
     sent: asyncio.Queue[bytes] = asyncio.Queue()
     presence = Presence(hub, sent.put)
-    presence.set_state(joined(hub), 1, {"name": "Ann"})
+    presence.set_state(join_client(hub), 1, {"name": "Ann"})
     async with running(presence):
         presence.receive(await sent.get())
         presence.receive(b"nonsense")
@@ -139,17 +139,17 @@ async def test_own_messages_and_nonsense_are_ignored(hub: Hub) -> None:
     assert (last.people, last.whole) == ({}, True)
 
 
-async def test_other_workers_are_sent_changes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[PresenceMessage] = []
 
     def states() -> list[list[module.State | None]]:
-        return [[None if person is None else person.state for person in one.people.values()] for one in sent]
+        return [[None if person is None else person.state for person in message.people.values()] for message in sent]
 
     async def send(data: bytes) -> None:
         sent.append(PresenceMessage.model_validate_json(data))
 
     presence = Presence(hub, send)
-    clients = [joined(hub) for _ in range(2)]
+    clients = [join_client(hub) for _ in range(2)]
     async with running(presence):
         presence.set_state(clients[0], 1, {"name": "Ann"})
         await eventually(lambda: len(sent) == 1)
@@ -164,9 +164,9 @@ async def test_other_workers_are_sent_changes(hub: Hub, monkeypatch: pytest.Monk
     assert states()[-1] == [{"name": "Ben"}]
 
 
-async def test_client_looks_at_a_limited_number_of_notes(hub: Hub) -> None:
-    presence = Presence(hub, unheard)
-    client = joined(hub)
+async def test_client_can_view_a_limited_number_of_notes(hub: Hub) -> None:
+    presence = Presence(hub, discard)
+    client = join_client(hub)
     for note in range(1, MAX_NOTES + 1):
         presence.set_state(client, note, {})
     presence.set_state(client, 1, {"again": True})
@@ -176,33 +176,33 @@ async def test_client_looks_at_a_limited_number_of_notes(hub: Hub) -> None:
     presence.set_state(client, MAX_NOTES + 1, {})
 
 
-async def test_client_changes_its_state_a_limited_number_of_times(hub: Hub) -> None:
-    presence = Presence(hub, unheard)
-    client, other = joined(hub), joined(hub)
+async def test_presence_changes_of_a_client_are_rate_limited(hub: Hub) -> None:
+    presence = Presence(hub, discard)
+    client, other = join_client(hub), join_client(hub)
     with pytest.raises(TooManyRequests):
         for number in range(2 * MAX_CHANGES_BURST):
             presence.set_state(client, 1, {"number": number})
     presence.set_state(other, 1, {})
 
 
-async def test_list_of_large_states_is_charged(hub: Hub) -> None:
-    presence = Presence(hub, unheard)
-    presence.receive(told("b", 1, {str(number): "x" * 1000 for number in range(MAX_PEOPLE)}))
+async def test_large_presence_list_counts_against_the_rate_limit(hub: Hub) -> None:
+    presence = Presence(hub, discard)
+    presence.receive(presence_message("b", 1, {str(number): "x" * 1000 for number in range(MAX_PEOPLE)}))
     async with running(presence):
         await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
-    client = joined(hub)
+    client = join_client(hub)
     with pytest.raises(TooManyRequests):
         for _ in range(MAX_CHANGES_BURST // 20):
             presence.set_state(client, 1, {})
             presence.set_state(client, 1, None)
 
 
-async def test_strangers_do_not_push_users_off_the_list(hub: Hub) -> None:
-    presence = Presence(hub, unheard)
-    strangers = [joined(hub, ANONYMOUS) for _ in range(MAX_PEOPLE + 20)]
-    ann = joined(hub, Principal(keys=frozenset({"@ann"}), name="ann"))
+async def test_anonymous_clients_do_not_displace_users_in_a_full_list(hub: Hub) -> None:
+    presence = Presence(hub, discard)
+    anonymous_clients = [join_client(hub, ANONYMOUS) for _ in range(MAX_PEOPLE + 20)]
+    ann = join_client(hub, Principal(keys=frozenset({"@ann"}), name="ann"))
     async with running(presence):
-        for client in strangers:
+        for client in anonymous_clients:
             presence.set_state(client, 1, {})
         await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
         presence.set_state(ann, 1, {})
@@ -210,12 +210,12 @@ async def test_strangers_do_not_push_users_off_the_list(hub: Hub) -> None:
         assert len(presence.people(1)) == MAX_PEOPLE
 
 
-async def test_worker_that_falls_silent_is_forgotten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_people_of_a_silent_worker_expire(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(module, "EXPIRY_SECONDS", 0.3)
-    presence, watcher = Presence(hub, unheard), Watcher(hub, 1)
-    presence.receive(told("b", 1, {"b1": "Ben"}))
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1)
+    presence.receive(presence_message("b", 1, {"b1": "Ben"}))
     async with running(presence):
-        await watcher.see(1, {"name": "Ben"})
-        await watcher.see(1)
+        await watcher.wait_for_people(1, {"name": "Ben"})
+        await watcher.wait_for_people(1)
     assert presence.people(1) == []

@@ -33,7 +33,7 @@ def event(offset: int) -> Event:
 
 
 class FeedBench:
-    """A feed whose follower is this test: it says where the position is, and hands events out."""
+    """A feed whose consumer is the test, which sets the position and publishes events."""
 
     def __init__(self) -> None:
         self.hub = Hub(budget=2**20, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
@@ -43,28 +43,28 @@ class FeedBench:
             leave=lambda client: None, people=lambda note: [], remove_unauthorized=lambda note: None
         )
         self.access = Access("ann", public=True)
-        self.looked = 0
+        self.access_reads = 0
 
-        async def standing(_: int) -> NoteAccess:
-            self.looked += 1
+        async def access_of(_: int) -> NoteAccess:
+            self.access_reads += 1
             return NoteAccess(self.access, live=True)
 
         parts = (cast(Any, self), cast(Any, bus), cast(Any, presence))
-        self.feed = Feed(self.hub, *parts, Metrics(), access_of=standing, heartbeat_seconds=25)
+        self.feed = Feed(self.hub, *parts, Metrics(), access_of=access_of, heartbeat_seconds=25)
 
     async def ready(self) -> None:
-        """The follower is at once."""
+        """Return at once: this consumer is always ready."""
 
     async def _read(self, *_: Any, **__: Any) -> list[tuple[int, bytes]]:
         return []
 
-    def happen(self, offset: int) -> None:
+    def publish(self, offset: int) -> None:
         """Publish an event as the consumer does."""
         self.position = Cursor("e", offset)
         self.hub.publish(event(offset))
 
     async def poll(self, timeout: float) -> Any:
-        """A long poll from where the feed is."""
+        """Poll from the current position, and return the decoded response."""
         return json.loads(await self.feed.poll(FeedQuery(since=str(self.position)), UNRESTRICTED, 100, timeout))
 
 
@@ -73,27 +73,25 @@ async def bench() -> FeedBench:
     return FeedBench()
 
 
-async def test_event_in_the_moment_of_the_time_out_is_not_skipped(
-    bench: FeedBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The event wakes the poll and the timer ends it in one turn of the loop: the cursor must not pass the event."""
+async def test_event_during_the_poll_timeout_is_not_skipped(bench: FeedBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event and the timeout end the poll in the same loop iteration: the cursor must not skip the event."""
 
-    async def interrupted(client: Subscriber) -> Any:
-        bench.happen(11)
+    async def time_out(client: Subscriber) -> Any:
+        bench.publish(11)
         raise TimeoutError
 
-    monkeypatch.setattr(Subscriber, "next_batch", interrupted)
+    monkeypatch.setattr(Subscriber, "next_batch", time_out)
     assert await bench.poll(5) == {"cursor": "e:10", "reset": False, "changes": []}
 
 
-async def test_idle_poll_moves_on(bench: FeedBench) -> None:
+async def test_idle_poll_returns_the_current_cursor(bench: FeedBench) -> None:
     polling = asyncio.create_task(bench.feed.poll(FeedQuery(since="e:10", notes="5"), UNRESTRICTED, 100, 0.05))
     await asyncio.sleep(0)
-    bench.happen(11)
+    bench.publish(11)
     assert json.loads(await polling)["cursor"] == "e:11"
 
 
-async def test_reset_within_an_epoch_reaches_the_poll(bench: FeedBench) -> None:
+async def test_reset_within_an_epoch_ends_the_poll(bench: FeedBench) -> None:
     polling = asyncio.create_task(bench.poll(5))
     while not len(bench.hub):
         await asyncio.sleep(0)
@@ -103,7 +101,7 @@ async def test_reset_within_an_epoch_reaches_the_poll(bench: FeedBench) -> None:
     assert await polling == {"cursor": "e:500", "reset": True, "changes": []}
 
 
-async def test_large_frame_on_a_slow_link_gets_its_time(bench: FeedBench) -> None:
+async def test_large_frame_extends_the_stall_timeout(bench: FeedBench) -> None:
     client = bench.hub.join(None, content=True, principal=UNRESTRICTED)
     small, large = event(11).full, event(12).full
     large.size = 1024 * 1024
@@ -117,8 +115,8 @@ async def test_large_frame_on_a_slow_link_gets_its_time(bench: FeedBench) -> Non
     assert client.closing.done()
 
 
-def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient) -> None:
-    client.app.state.services.feed.draining = True  # type: ignore[attr-defined]  # what SIGTERM does
+def test_new_clients_of_a_draining_server_are_closed(client: TestClient) -> None:
+    client.app.state.services.feed.draining = True  # type: ignore[attr-defined]  # as after SIGTERM
     with client.websocket_connect("/ws") as socket, pytest.raises(WebSocketDisconnect) as closed:
         socket.receive_json()
     assert closed.value.code == CloseCode.DRAIN
@@ -128,25 +126,25 @@ def test_who_comes_while_the_server_is_stopping_is_sent_away(client: TestClient)
     assert client.get("/readyz").status_code == 503
 
 
-async def test_a_crowd_is_checked_by_one_look(bench: FeedBench) -> None:
-    """As many as there are, they do not keep others waiting whose rights ended."""
+async def test_recheck_reads_the_access_rights_once_for_all_clients(bench: FeedBench) -> None:
+    """A large number of clients must not delay the check of clients whose access ended."""
     clients = [bench.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
     assert [await bench.feed.admit(client, 1) for client in clients] == [True] * 3
-    bench.access, bench.looked = Access("ann"), 0
+    bench.access, bench.access_reads = Access("ann"), 0
     await bench.feed.recheck_access(1)
-    assert bench.looked == 1
+    assert bench.access_reads == 1
     assert [client.sees(1) for client in clients] == [False] * 3
 
 
 @pytest.mark.parametrize("public", [True, False])
-async def test_who_is_there_already_is_told_to_who_may_see_the_note(bench: FeedBench, public: bool) -> None:
+async def test_presence_list_is_sent_only_to_clients_with_access(bench: FeedBench, public: bool) -> None:
     bench.access = Access("ann", public=public)
     bench.feed.presence.people = lambda note: [{"name": "ann"}]  # type: ignore[method-assign]
     bench.feed.presence.frame = lambda note: Frame(b"presence")  # type: ignore[method-assign]
     client = bench.feed.join(FeedQuery(notes="1"), ANONYMOUS)
     client.offer(Frame(b"the end"))
     async with contextlib.aclosing(bench.feed.stream(client, None)) as frames:
-        told: list[str] = []
-        while not told or told[-1] != "the end":
-            told.append((await anext(frames)).text)
-    assert told[1:] == (["presence", "the end"] if public else ["the end"])
+        texts: list[str] = []
+        while not texts or texts[-1] != "the end":
+            texts.append((await anext(frames)).text)
+    assert texts[1:] == (["presence", "the end"] if public else ["the end"])

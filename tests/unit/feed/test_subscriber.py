@@ -1,4 +1,4 @@
-"""A subscriber with its own transport: it sends everything once and in order, however full the transport is."""
+"""A subscriber with its own transport: it sends everything once and in order, even if the transport is full."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.harness import eventually
 SIZE = 1000
 
 
-class Wire:
+class MemoryTransport:
     """An in-memory transport with a limited buffer."""
 
-    def __init__(self, room: int = 10**9) -> None:
-        self.room = room
+    def __init__(self, capacity: int = 10**9) -> None:
+        self.capacity = capacity
         self.client: Subscriber | None = None
         self.writes: list[bytes] = []
         self.full = False
@@ -34,10 +34,10 @@ class Wire:
         assert not self.full
         self.writes.append(data)
         self.buffered += len(data)
-        if self.buffered > self.room:
+        if self.buffered > self.capacity:
             self.full = True
             assert self.client is not None
-            self.client.pause()  # at once, as transports do
+            self.client.pause()  # in the same call, as transports do
 
     def send(self, packet: FrameBatch, limit: int) -> bool:
         raise NotImplementedError
@@ -46,7 +46,7 @@ class Wire:
         raise NotImplementedError
 
     def drain(self) -> None:
-        """The client takes all that waits for it."""
+        """Empty the buffer, as if the client had received everything."""
         self.buffered = 0
         if self.full:
             self.full = False
@@ -55,10 +55,10 @@ class Wire:
 
     @property
     def texts(self) -> list[str]:
-        return [text for data in self.writes for text in unframed(data)]
+        return [text for data in self.writes for text in unframe(data)]
 
 
-def unframed(data: bytes) -> Iterable[str]:
+def unframe(data: bytes) -> Iterable[str]:
     while data:
         wide = {126: 2, 127: 8}.get(data[1], 0)
         size = int.from_bytes(data[2 : 2 + wide]) if wide else data[1]
@@ -84,8 +84,10 @@ async def hub() -> Hub:
     return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
 
 
-def joined(hub: Hub, room: int = 10**9, notes: frozenset[int] | None = None, *, live: bool = True) -> Wire:
-    wire = Wire(room)
+def connect_transport(
+    hub: Hub, capacity: int = 10**9, notes: frozenset[int] | None = None, *, live: bool = True
+) -> MemoryTransport:
+    wire = MemoryTransport(capacity)
     wire.client = hub.join(notes, content=True, principal=UNRESTRICTED)
     wire.client.connect(wire)
     if live:
@@ -93,19 +95,19 @@ def joined(hub: Hub, room: int = 10**9, notes: frozenset[int] | None = None, *, 
     return wire
 
 
-def client_of(wire: Wire) -> Subscriber:
+def client_of(wire: MemoryTransport) -> Subscriber:
     assert wire.client is not None
     return wire.client
 
 
 def publish(hub: Hub, *events: Event) -> None:
-    for one in events:
-        hub.publish(one)
+    for item in events:
+        hub.publish(item)
     hub.flush()
 
 
-async def test_what_is_sent_first_comes_first_then_what_waited_then_what_happens(hub: Hub) -> None:
-    wire = joined(hub, live=False)
+async def test_sent_frames_precede_queued_and_later_events(hub: Hub) -> None:
+    wire = connect_transport(hub, live=False)
     publish(hub, event(1))
     await client_of(wire).send([frame_of("missed"), frame_of("ready")])
     publish(hub, event(2))
@@ -116,8 +118,8 @@ async def test_what_is_sent_first_comes_first_then_what_waited_then_what_happens
     assert wire.texts == ["missed", "ready", "full 1 1", "full 1 2", "full 1 3", "presence"]
 
 
-async def test_sending_waits_for_room_and_live_does_not_overtake(hub: Hub) -> None:
-    wire = joined(hub, MAX_BATCH_BYTES, live=False)
+async def test_send_waits_for_a_full_transport_and_keeps_the_order(hub: Hub) -> None:
+    wire = connect_transport(hub, MAX_BATCH_BYTES, live=False)
     sending = asyncio.create_task(client_of(wire).send([frame_of(f"missed {number}") for number in range(200)]))
     publish(hub, event(1))
     for _ in range(10):
@@ -132,8 +134,8 @@ async def test_sending_waits_for_room_and_live_does_not_overtake(hub: Hub) -> No
     assert wire.texts == [*(f"missed {number}" for number in range(200)), "full 1 1", "full 1 2"]
 
 
-async def test_sending_ends_when_the_client_is_closed(hub: Hub) -> None:
-    wire = joined(hub, live=False)
+async def test_send_raises_when_the_client_is_closed(hub: Hub) -> None:
+    wire = connect_transport(hub, live=False)
     wire.full = True
     sending = asyncio.create_task(client_of(wire).send([frame_of("missed")]))
     await asyncio.sleep(0)
@@ -146,8 +148,8 @@ async def test_sending_ends_when_the_client_is_closed(hub: Hub) -> None:
     assert client_of(wire) not in client_of(wire).subscription.ready
 
 
-async def test_a_transport_that_is_full_by_a_fan_out_does_not_get_it_again(hub: Hub) -> None:
-    wire, other = joined(hub, 2 * SIZE), joined(hub)
+async def test_fan_out_that_fills_the_transport_is_not_repeated(hub: Hub) -> None:
+    wire, other = connect_transport(hub, 2 * SIZE), connect_transport(hub)
     publish(hub, event(1), event(2), event(3))
     assert wire.full
     publish(hub, event(4))
@@ -156,10 +158,10 @@ async def test_a_transport_that_is_full_by_a_fan_out_does_not_get_it_again(hub: 
     assert wire.texts == other.texts == [f"full 1 {offset}" for offset in range(1, 6)]
 
 
-async def test_nothing_is_lost_or_doubled_over_falling_behind_and_catching_up(hub: Hub) -> None:
+async def test_slow_subscribers_receive_every_event_once_and_in_order(hub: Hub) -> None:
     hub.budget = 10**9
     rng = random.Random(1)
-    wires = [joined(hub, rng.randrange(1, 20) * SIZE) for _ in range(20)]
+    wires = [connect_transport(hub, rng.randrange(1, 20) * SIZE) for _ in range(20)]
     for offset in range(1, 500):
         hub.publish(event(offset, id=offset % 3))
         if rng.random() < 0.3:
@@ -169,27 +171,27 @@ async def test_nothing_is_lost_or_doubled_over_falling_behind_and_catching_up(hu
                 wire.drain()
     hub.flush()
     for wire in wires:
-        wire.room = 10**9
+        wire.capacity = 10**9
         wire.drain()
         assert wire.texts == [f"full {offset % 3} {offset}" for offset in range(1, 500)]
         assert client_of(wire) in client_of(wire).subscription.ready
 
 
-async def test_behind_only_the_latest_of_each_note_waits(hub: Hub) -> None:
-    wire = joined(hub, 1)
+async def test_slow_subscriber_queues_only_the_latest_event_per_note(hub: Hub) -> None:
+    wire = connect_transport(hub, 1)
     publish(hub, event(1))
     for offset in range(2, 60):
         publish(hub, event(offset, id=offset % 2))
         assert client_of(wire).pending_bytes <= 10 * SIZE
-    wire.room = 10**9
+    wire.capacity = 10**9
     wire.drain()
     assert wire.texts == ["full 1 1", "full 0 58", "full 1 59"]
     publish(hub, event(60), event(61))
     assert wire.texts[3:] == ["full 1 60", "full 1 61"]
 
 
-async def test_too_much_behind_closes_it(hub: Hub) -> None:
-    wire, other = joined(hub, 1), joined(hub)
+async def test_subscriber_over_budget_is_closed_as_too_slow(hub: Hub) -> None:
+    wire, other = connect_transport(hub, 1), connect_transport(hub)
     publish(hub, event(1))
     publish(hub, *(event(offset, id=offset) for offset in range(2, 40)))
     assert client_of(wire).closing.result() is CloseCode.TOO_SLOW
@@ -201,8 +203,8 @@ async def test_too_much_behind_closes_it(hub: Hub) -> None:
     assert hub.stats.too_slow == 1
 
 
-async def test_a_closed_one_is_out_of_the_fan_out_at_once(hub: Hub) -> None:
-    wire, other = joined(hub), joined(hub)
+async def test_closed_subscriber_receives_no_more_frames(hub: Hub) -> None:
+    wire, other = connect_transport(hub), connect_transport(hub)
     client_of(wire).close(CloseCode.PERMISSION_GONE)
     client_of(wire).close(CloseCode.RESUME)
     publish(hub, event(1))
@@ -217,13 +219,13 @@ async def test_a_closed_one_is_out_of_the_fan_out_at_once(hub: Hub) -> None:
     assert list(hub.clients()) == [client_of(other)]
 
 
-async def test_only_one_that_takes_nothing_is_closed(hub: Hub) -> None:
-    frozen, slow, caught_up, idle = (joined(hub, room) for room in (1, 1, 1, 10**9))
+async def test_only_a_subscriber_without_progress_is_closed(hub: Hub) -> None:
+    stalled, slow, caught_up, idle = (connect_transport(hub, capacity) for capacity in (1, 1, 1, 10**9))
     publish(hub, event(1), event(2))
     for second in range(60):
         slow.buffered -= 1
         if second == 9:
-            caught_up.room = 10**9
+            caught_up.capacity = 10**9
             caught_up.drain()
         if second == 11:
             caught_up.full = True
@@ -232,27 +234,27 @@ async def test_only_one_that_takes_nothing_is_closed(hub: Hub) -> None:
         if second == 20:
             caught_up.drain()
         hub.close_stalled(1000.0 + second)
-        assert client_of(frozen).closing.done() is (second > 10), second
+        assert client_of(stalled).closing.done() is (second > 10), second
         for wire in (slow, caught_up, idle):
             assert not client_of(wire).closing.done(), second
 
 
-async def test_one_that_is_stuck_before_it_is_live_is_closed_too(hub: Hub) -> None:
-    wire = joined(hub, 1, live=False)
+async def test_stalled_subscriber_is_closed_before_it_is_live(hub: Hub) -> None:
+    wire = connect_transport(hub, 1, live=False)
     await client_of(wire).send([frame_of("missed")])
     for now in (0.0, 5.0, 10.5):
         hub.close_stalled(now)
     assert client_of(wire).closing.result() is CloseCode.TOO_SLOW
 
 
-async def test_a_reset_replaces_what_waits_for_those_behind(hub: Hub) -> None:
-    behind, early, live = joined(hub, 1), joined(hub, live=False), joined(hub)
+async def test_reset_replaces_the_queues_of_slow_subscribers(hub: Hub) -> None:
+    behind, early, live = connect_transport(hub, 1), connect_transport(hub, live=False), connect_transport(hub)
     publish(hub, event(1), event(2))
     publish(hub, event(3))
     hub.publish(event(4))
     hub.reset(frame_of("reset"))
     publish(hub, event(5))
-    behind.room = 10**9
+    behind.capacity = 10**9
     behind.drain()
     client_of(early).start()
     assert behind.texts == ["full 1 1", "full 1 2", "reset", "full 1 5"]
@@ -260,8 +262,13 @@ async def test_a_reset_replaces_what_waits_for_those_behind(hub: Hub) -> None:
     assert live.texts == ["full 1 1", "full 1 2", "full 1 3", "full 1 4", "reset", "full 1 5"]
 
 
-async def test_heartbeats_go_only_to_those_for_whom_nothing_waits(hub: Hub) -> None:
-    full, early, waiting, idle = joined(hub, 1), joined(hub, live=False), joined(hub, live=False), joined(hub)
+async def test_heartbeats_are_sent_only_to_subscribers_with_empty_queues(hub: Hub) -> None:
+    full, early, waiting, idle = (
+        connect_transport(hub, 1),
+        connect_transport(hub, live=False),
+        connect_transport(hub, live=False),
+        connect_transport(hub),
+    )
     client_of(full).offer(frame_of("a"))
     client_of(waiting).offer(frame_of("b"))
     for _ in range(hub.slots):
@@ -272,27 +279,27 @@ async def test_heartbeats_go_only_to_those_for_whom_nothing_waits(hub: Hub) -> N
     assert [wire.texts for wire in (full, early, waiting, idle)] == [["a"], ["beat"], ["b"], ["beat"]]
 
 
-# How the hub hands out
+# Fan-out of the hub
 
 
-async def test_what_is_due_goes_out_before_all_else(hub: Hub) -> None:
-    wire = joined(hub, notes=frozenset({1}))
+async def test_pending_events_are_sent_before_other_frames(hub: Hub) -> None:
+    wire = connect_transport(hub, notes=frozenset({1}))
     client_of(wire).admitted[1] = True
     hub.publish(event(1))
-    hub.publish_presence(1, [frame_of("told")], ())
+    hub.publish_presence(1, [frame_of("presence")], ())
     hub.publish(event(2))
     hub.reset(frame_of("reset"))
     hub.publish(event(3))
     for _ in range(hub.slots):
         hub.heartbeat(frame_of("beat"))
     hub.publish(event(4))
-    other = joined(hub, notes=frozenset({1}))
-    assert wire.texts == ["full 1 1", "told", "full 1 2", "reset", "full 1 3", "beat", "full 1 4"]
+    other = connect_transport(hub, notes=frozenset({1}))
+    assert wire.texts == ["full 1 1", "presence", "full 1 2", "reset", "full 1 3", "beat", "full 1 4"]
     assert other.texts == []
 
 
-async def test_events_of_some_turns_go_out_in_one_write(hub: Hub) -> None:
-    wire = joined(hub)
+async def test_events_of_several_loop_turns_share_one_write(hub: Hub) -> None:
+    wire = connect_transport(hub)
     for offset in range(1, FLUSH_DELAY_TURNS):
         hub.publish(event(offset))
         await asyncio.sleep(0)
@@ -303,8 +310,8 @@ async def test_events_of_some_turns_go_out_in_one_write(hub: Hub) -> None:
     assert wire.writes == [b"".join(framed(0x81, event(offset).full.data) for offset in range(1, FLUSH_DELAY_TURNS))]
 
 
-async def test_many_bytes_go_out_at_once(hub: Hub) -> None:
-    wire = joined(hub)
+async def test_events_over_the_batch_limit_are_sent_at_once(hub: Hub) -> None:
+    wire = connect_transport(hub)
     hub.publish(event(1, size=MAX_BATCH_BYTES))
     assert wire.texts == []
     hub.publish(event(2))
@@ -313,9 +320,9 @@ async def test_many_bytes_go_out_at_once(hub: Hub) -> None:
     assert len(wire.writes) == 1
 
 
-async def test_what_comes_in_a_rest_waits_for_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    wire = joined(hub)
-    monkeypatch.setattr(hub._flush_delay, "next_delay", lambda started, ended, events: 0.02)
+async def test_event_during_the_flush_delay_is_sent_at_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = connect_transport(hub)
+    monkeypatch.setattr(hub.flush_delay, "next_delay", lambda started, ended, events: 0.02)
     publish(hub, event(1))
     hub.publish(event(2))
     for _ in range(3 * FLUSH_DELAY_TURNS):
@@ -326,19 +333,21 @@ async def test_what_comes_in_a_rest_waits_for_its_end(hub: Hub, monkeypatch: pyt
     assert wire.texts == ["full 1 1", "full 1 2", "full 1 3"]
 
 
-async def test_a_subscription_is_forgotten_with_its_last_client(hub: Hub) -> None:
-    wires = [joined(hub, notes=notes) for notes in (None, None, frozenset({1, 2}), frozenset({2}))]
+async def test_subscription_is_removed_with_its_last_client(hub: Hub) -> None:
+    wires = [connect_transport(hub, notes=notes) for notes in (None, None, frozenset({1, 2}), frozenset({2}))]
     hub.publish(event(1, id=2))
     for wire in wires[::2]:
         hub.leave(client_of(wire))
     hub.flush()
     assert [wire.texts for wire in wires] == [[], ["full 2 1"], [], ["full 2 1"]]
     assert len(hub) == 2
-    assert list(hub._by_note) == [2]
+    assert [len(hub.subscriptions_of(note)) for note in (None, 2)] == [1, 1]
+    assert hub.subscriptions_of(1) == (), "not even an empty index entry is left"
     for wire in wires[1::2]:
         hub.leave(client_of(wire))
-    assert (len(hub), hub._subscriptions, hub._all_notes, hub._by_note) == (0, {}, {}, {})
+    assert len(hub) == 0
+    assert [hub.subscriptions_of(note) for note in (None, 1, 2)] == [{}, (), ()]
     publish(hub, event(2, id=2))
-    again = joined(hub, notes=frozenset({2}))
+    again = connect_transport(hub, notes=frozenset({2}))
     publish(hub, event(3, id=2))
     assert again.texts == ["full 2 3"]

@@ -33,7 +33,7 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @given(TEXTS)
-def test_lines_are_all_of_the_text(text: str) -> None:
+def test_joined_lines_are_equal_to_the_text(text: str) -> None:
     lines = lines_of(text)
     assert "".join(lines) == text
     assert all(line.index("\n") == len(line) - 1 for line in lines[:-1])
@@ -43,7 +43,7 @@ UNITS = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "\n", "d"]), max_size=30)
 
 
 @given(UNITS, UNITS)
-def test_blocks_tell_all_that_changed_and_nothing_else(before: list[str], after: list[str]) -> None:
+def test_blocks_cover_all_changes_and_nothing_else(before: list[str], after: list[str]) -> None:
     made: list[str] = []
     at = 0
     for block in blocks(before, after, math.inf):
@@ -55,13 +55,13 @@ def test_blocks_tell_all_that_changed_and_nothing_else(before: list[str], after:
     assert made + before[at:] == after
 
 
-def test_more_kinds_of_lines_than_surrogates_begin_at() -> None:
+def test_blocks_of_70000_distinct_lines_are_found() -> None:
     before = [f"{number}\n" for number in range(70_000)]
     assert blocks(before, [*before[:60_000], "new\n", *before[60_001:]], math.inf) == [(60_000, 60_001, 60_000, 60_001)]
 
 
-def _patched(before: str, found: Sequence[Hunk]) -> str:
-    """A text with hunks applied, each of which must fit exactly."""
+def _apply_hunks(before: str, found: Sequence[Hunk]) -> str:
+    """Return a text with hunks applied, each of which must match exactly."""
     old = lines_of(before)
     new: list[str] = []
     at = 0
@@ -69,11 +69,11 @@ def _patched(before: str, found: Sequence[Hunk]) -> str:
         start = hunk.from_line - (hunk.from_lines > 0)
         new += old[at:start]
         assert len(new) == hunk.to_line - (hunk.to_lines > 0)
-        gone = [line[1:] for line in hunk.lines if line[0] in " -"]
-        come = [line[1:] for line in hunk.lines if line[0] in " +"]
-        assert gone == old[start : start + hunk.from_lines]
-        assert len(come) == hunk.to_lines
-        new += come
+        removed = [line[1:] for line in hunk.lines if line[0] in " -"]
+        added = [line[1:] for line in hunk.lines if line[0] in " +"]
+        assert removed == old[start : start + hunk.from_lines]
+        assert len(added) == hunk.to_lines
+        new += added
         at = start + hunk.from_lines
     return "".join(new + old[at:])
 
@@ -82,17 +82,17 @@ def _patched(before: str, found: Sequence[Hunk]) -> str:
 @example("a", "a\n")
 @example("", "a")
 @example("a\n", "")
-def test_hunks_make_one_text_of_the_other(before: str, after: str) -> None:
-    assert _patched(before, hunks(before, after)) == after
+def test_applied_hunks_turn_one_text_into_the_other(before: str, after: str) -> None:
+    assert _apply_hunks(before, hunks(before, after)) == after
 
 
-def test_hunk_has_three_lines_around_what_changed() -> None:
+def test_hunk_has_three_lines_of_context() -> None:
     lines = [f"{number}\n" for number in range(1, 30)]
     (hunk,) = hunks("".join(lines), "".join([*lines[:9], "ten\n", *lines[10:]]))
     assert str(hunk) == "@@ -7,7 +7,7 @@\n 7\n 8\n 9\n-10\n+ten\n 11\n 12\n 13\n"
 
 
-def test_patch_program_takes_the_hunks(tmp_path: Path) -> None:
+def test_patch_program_applies_the_hunks(tmp_path: Path) -> None:
     pick = random.Random(1)
     for number in range(40):
         lines = [pick.choice("abcdef") + "\n" for _ in range(pick.randrange(40))]
@@ -108,14 +108,14 @@ def test_patch_program_takes_the_hunks(tmp_path: Path) -> None:
 
 
 @given(TEXTS, TEXTS)
-def test_merge_with_what_did_not_change_is_the_change(base: str, changed: str) -> None:
+def test_merge_with_an_unchanged_or_equal_side_is_the_change(base: str, changed: str) -> None:
     assert merged(base, changed, base) == (changed, [])
     assert merged(base, base, changed) == (changed, [])
     assert merged(base, changed, changed) == (changed, [])
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_merge_is_the_same_from_both_sides(base: str, one: str, other: str) -> None:
+def test_merge_result_is_the_same_with_sides_swapped(base: str, one: str, other: str) -> None:
     text, conflicts = merged(base, one, other)
     mirrored, mirrored_conflicts = merged(base, other, one)
     assert [(found.current, found.yours) for found in conflicts] == [
@@ -126,7 +126,7 @@ def test_merge_is_the_same_from_both_sides(base: str, one: str, other: str) -> N
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_conflict_tells_where_it_is_in_each_text(base: str, one: str, other: str) -> None:
+def test_conflict_has_its_position_in_each_text(base: str, one: str, other: str) -> None:
     ends = (0, 0, 0)
     for conflict in merged(base, one, other)[1]:
         for text, part in zip((base, one, other), (conflict.base, conflict.current, conflict.yours), strict=True):
@@ -138,10 +138,10 @@ def test_conflict_tells_where_it_is_in_each_text(base: str, one: str, other: str
 
 
 @given(st.integers(3, 12), st.data())
-def test_changes_of_different_lines_both_survive(many: int, data: st.DataObject) -> None:
-    base = [f"line {number} of the text\n" for number in range(many)]
+def test_changes_of_different_lines_are_both_merged(count: int, data: st.DataObject) -> None:
+    base = [f"line {number} of the text\n" for number in range(count)]
     mine, theirs = data.draw(
-        st.tuples(*(st.integers(0, many - 1),) * 2).filter(lambda lines: abs(lines[0] - lines[1]) > 1)
+        st.tuples(*(st.integers(0, count - 1),) * 2).filter(lambda lines: abs(lines[0] - lines[1]) > 1)
     )
     changes = st.sampled_from([[], ["new\n"], ["two\n", "three\n"]])
     for_mine, for_theirs = data.draw(changes), data.draw(changes)
@@ -177,9 +177,9 @@ PARAGRAPH = "The quick brown 🦜 jumps over the lazy dog.\n"
         ("one two\n", "one three\n", "one three\n", "one three\n"),
         ("", "same", "same", "same"),
     ],
-    ids=["lines", "words", "words that go and come", "both ends", "lines that go", "the same", "all the same"],
+    ids=["lines", "words", "added-and-removed-words", "both-ends", "removed-lines", "same-line", "same-text"],
 )
-def test_merges(base: str, one: str, other: str, both: str) -> None:
+def test_changes_without_conflict_are_merged(base: str, one: str, other: str, both: str) -> None:
     assert merged(base, one, other) == (both, [])
     assert merged(base, other, one) == (both, [])
 
@@ -193,13 +193,13 @@ def test_merges(base: str, one: str, other: str, both: str) -> None:
         ("", "mine", "theirs"),
     ],
 )
-def test_conflicts(base: str, one: str, other: str) -> None:
+def test_overlapping_changes_are_a_conflict(base: str, one: str, other: str) -> None:
     (conflict,) = merged(base, one, other)[1]
     assert conflict.current.text in one
     assert conflict.yours.text in other
 
 
-def test_conflict_is_only_where_both_changed() -> None:
+def test_conflict_covers_only_lines_changed_on_both_sides() -> None:
     base = "🦜 top\nshared\nmiddle\nbottom\n"
     one = base.replace("top", "TOP").replace("bottom", "BOTTOM").replace("shared", "mine")
     other = base.replace("shared", "their own")
@@ -210,9 +210,9 @@ def test_conflict_is_only_where_both_changed() -> None:
     assert conflict.yours.text.endswith("their own\n")
 
 
-def _words(seed: int, many: int) -> str:
+def _words(seed: int, count: int) -> str:
     pick = random.Random(seed)
-    return " ".join(pick.choice("abc") for _ in range(many)) + "\n"
+    return " ".join(pick.choice("abc") for _ in range(count)) + "\n"
 
 
 HARD = {
@@ -222,15 +222,15 @@ HARD = {
 
 
 @pytest.mark.parametrize("kind", HARD)
-def test_difference_takes_a_limited_time(kind: str) -> None:
+def test_hunks_of_hard_texts_are_found_in_limited_time(kind: str) -> None:
     before, after = HARD[kind]
     started = time.monotonic()
     found = hunks(before, after)
     assert time.monotonic() - started < 4 * UNIT
-    assert _patched(before, found) == after
+    assert _apply_hunks(before, found) == after
 
 
-def test_merge_of_many_hard_paragraphs_takes_a_limited_time() -> None:
+def test_merge_of_many_hard_paragraphs_takes_limited_time() -> None:
     texts = ["".join(f"# {number}\n" + _words(seed + number, 5000) for number in range(6)) for seed in (0, 100, 200)]
     started = time.monotonic()
     assert merged(*texts)[1]
@@ -239,15 +239,21 @@ def test_merge_of_many_hard_paragraphs_takes_a_limited_time() -> None:
 
 def _revision(**fields: Any) -> RevisionText:
     return RevisionText(
-        version=1, date=MOMENT, author=None, action="create", restored=None, changed=[], **note_in(**_whole(fields))
+        version=1,
+        date=MOMENT,
+        author=None,
+        action="create",
+        restored=None,
+        changed=[],
+        **note_in(**_with_defaults(fields)),
     )
 
 
 def _note(**fields: Any) -> Note:
-    return Note(id=1, version=2, created_date=MOMENT, updated_date=MOMENT, **note_in(**_whole(fields)))
+    return Note(id=1, version=2, created_date=MOMENT, updated_date=MOMENT, **note_in(**_with_defaults(fields)))
 
 
-def _whole(fields: Json) -> Json:
+def _with_defaults(fields: Json) -> Json:
     return {"content": "", "tags": [], **fields}
 
 
@@ -270,12 +276,12 @@ def test_tags_merge_as_sets(known: list[str], now: list[str], wanted: list[str],
 @pytest.mark.parametrize(
     ("now", "wanted", "becomes"), [("known", "mine", "mine"), ("theirs", "known", "theirs"), ("same", "same", "same")]
 )
-def test_line_that_one_changed(field: str, now: str, wanted: str, becomes: str) -> None:
+def test_field_changed_on_one_side_is_merged(field: str, now: str, wanted: str, becomes: str) -> None:
     assert merge_fields(_revision(**{field: "known"}), _note(**{field: now}), {field: wanted}) == {field: becomes}
 
 
 @pytest.mark.parametrize("field", ["title", "description"])
-def test_line_that_both_changed(field: str) -> None:
+def test_field_changed_on_both_sides_is_a_conflict(field: str) -> None:
     sent = {field: "mine 🦜", "content": "new"}
     with pytest.raises(MergeConflict) as raised:
         merge_fields(_revision(**{field: "known"}), _note(**{field: "theirs"}), sent)
@@ -291,7 +297,7 @@ def test_line_that_both_changed(field: str) -> None:
     assert raised.value.merged == {field: "theirs", "content": "new"}
 
 
-def test_conflict_says_where_it_is_in_the_merged_text() -> None:
+def test_conflict_has_its_position_in_the_merged_text() -> None:
     base = "a\n🦜\nb\nc\nd\n"
     current, yours = "A\n🦜\nb\nTHEIRS\nd\n", "a\n🦜\nb\nMINE\nd\nmore\n"
     text, (conflict,) = merged(base, current, yours)
@@ -300,7 +306,7 @@ def test_conflict_says_where_it_is_in_the_merged_text() -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(module_settings: Settings) -> Iterator[TestClient]:
+def shared_client(module_settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(module_settings.model_copy(update={"max_body": 3 * MIB}))) as client:
         yield client
 
@@ -309,114 +315,114 @@ BASE = "# To buy\nmilk\nbuns 🦜\neggs\n"
 
 
 @pytest.fixture
-def path(shared: TestClient) -> str:
-    """A note at version 2, with two tags at both."""
-    made = shared.post("/notes/", json=note_in(content=BASE, tags=["a", "b"])).json()
+def path(shared_client: TestClient) -> str:
+    """Create a note at version 2, and return its path."""
+    made = shared_client.post("/notes/", json=note_in(content=BASE, tags=["a", "b"])).json()
     path = f"/notes/{made['id']}/"
-    shared.patch(path, json={"content": BASE.replace("milk", "oat milk"), "tags": ["a", "b", "c"]})
+    shared_client.patch(path, json={"content": BASE.replace("milk", "oat milk"), "tags": ["a", "b", "c"]})
     return path
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_write_on_an_older_version_is_merged(shared: TestClient, path: str, method: str) -> None:
+def test_write_with_an_older_base_version_is_merged(shared_client: TestClient, path: str, method: str) -> None:
     body = note_in("new title", content=BASE + "tea\n", tags=["a", "d"])
-    answer = shared.request(method, f"{path}?base_version=1", json=body)
+    answer = shared_client.request(method, f"{path}?base_version=1", json=body)
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v3"')
     note = answer.json()
     assert note.pop("merged") is True
     assert note["content"] == BASE.replace("milk", "oat milk") + "tea\n"
     assert sorted(note["tags"]) == ["a", "c", "d"]
     assert note["title"] == "new title"
-    assert shared.get(path).json() == note
+    assert shared_client.get(path).json() == note
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_write_on_the_current_version_is_not_merged(shared: TestClient, path: str, method: str) -> None:
-    answer = shared.request(method, f"{path}?base_version=2", json=note_in("new title", content="all new"))
+def test_write_with_the_current_base_version_is_not_merged(shared_client: TestClient, path: str, method: str) -> None:
+    answer = shared_client.request(method, f"{path}?base_version=2", json=note_in("new title", content="all new"))
     assert answer.status_code == 200
     note = answer.json()
     assert note.pop("merged") is False
     assert (note["content"], note["version"]) == ("all new", 3)
-    assert shared.get(path).json() == note
+    assert shared_client.get(path).json() == note
 
 
-def test_merged_is_told_only_with_a_base(shared: TestClient, path: str) -> None:
-    assert "merged" not in shared.patch(path, json={"title": "new title"}).json()
+def test_response_without_a_base_version_has_no_merged_field(shared_client: TestClient, path: str) -> None:
+    assert "merged" not in shared_client.patch(path, json={"title": "new title"}).json()
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_overlap_is_refused_with_both_texts(shared: TestClient, path: str, method: str) -> None:
-    before = shared.get(path).json()
+def test_conflicting_write_is_refused_with_both_texts(shared_client: TestClient, path: str, method: str) -> None:
+    before = shared_client.get(path).json()
     yours = "top\n" + BASE.replace("milk", "goat milk")
-    answer = shared.request(method, f"{path}?base_version=1", json=note_in(content=yours, tags=["z"]))
+    answer = shared_client.request(method, f"{path}?base_version=1", json=note_in(content=yours, tags=["z"]))
     assert answer.status_code == 409
-    told = answer.json()
-    assert told["detail"]
-    assert told["note"] == before
-    assert told["yours"]["content"] == yours
-    (conflict,) = told["conflicts"]
+    error = answer.json()
+    assert error["detail"]
+    assert error["note"] == before
+    assert error["yours"]["content"] == yours
+    (conflict,) = error["conflicts"]
     assert conflict["field"] == "content"
     for text, side in ((BASE, "base"), (before["content"], "current"), (yours, "yours")):
         part = conflict[side]
         assert text[part["start"] : part["end"]] == part["text"]
         assert "milk" in part["text"]
-    assert shared.get(path).json() == before
-    assert len(shared.get(f"{path}history/").json()) == 2
+    assert shared_client.get(path).json() == before
+    assert len(shared_client.get(f"{path}history/").json()) == 2
 
 
 @pytest.mark.parametrize("base", [3, 2**53 - 1])
-def test_base_ahead_of_the_note(shared: TestClient, path: str, base: int) -> None:
-    before = shared.get(path).json()
-    answer = shared.patch(f"{path}?base_version={base}", json={"title": "new title"})
+def test_base_version_ahead_of_the_note_is_refused(shared_client: TestClient, path: str, base: int) -> None:
+    before = shared_client.get(path).json()
+    answer = shared_client.patch(f"{path}?base_version={base}", json={"title": "new title"})
     assert (answer.status_code, answer.json()["note"]) == (409, before)
-    assert shared.get(path).json() == before
+    assert shared_client.get(path).json() == before
 
 
 @pytest.mark.parametrize("base", ["0", "-1", "x", "", "1.5", str(2**53)])
-def test_impossible_base(shared: TestClient, path: str, base: str) -> None:
-    answer = shared.patch(f"{path}?base_version={base}", json={"title": "new title"})
+def test_invalid_base_version_is_a_validation_error(shared_client: TestClient, path: str, base: str) -> None:
+    answer = shared_client.patch(f"{path}?base_version={base}", json={"title": "new title"})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "base_version"])
 
 
-def test_if_match_goes_before_the_merge(shared: TestClient, path: str) -> None:
-    answer = shared.patch(f"{path}?base_version=1", json={"title": "new title"}, headers={"If-Match": '"v1"'})
+def test_failed_if_match_takes_precedence_over_a_merge(shared_client: TestClient, path: str) -> None:
+    answer = shared_client.patch(f"{path}?base_version=1", json={"title": "new title"}, headers={"If-Match": '"v1"'})
     assert answer.status_code == 412
 
 
-def test_missing_note_has_nothing_to_merge(shared: TestClient) -> None:
-    assert shared.patch("/notes/999999/?base_version=1", json={"title": "new title"}).status_code == 404
+def test_merge_into_a_missing_note_is_not_found(shared_client: TestClient) -> None:
+    assert shared_client.patch("/notes/999999/?base_version=1", json={"title": "new title"}).status_code == 404
 
 
-def test_repeat_of_a_merge_gets_the_same_answer(shared: TestClient, path: str) -> None:
+def test_repeated_merge_receives_the_same_response(shared_client: TestClient, path: str) -> None:
     url, headers = f"{path}?base_version=1", {"Idempotency-Key": f"merge{path}"}
-    first = shared.patch(url, json={"content": BASE + "tea\n"}, headers=headers)
-    again = shared.patch(url, json={"content": BASE + "tea\n"}, headers=headers)
+    first = shared_client.patch(url, json={"content": BASE + "tea\n"}, headers=headers)
+    again = shared_client.patch(url, json={"content": BASE + "tea\n"}, headers=headers)
     assert (first.status_code, first.content) == (200, again.content)
     assert first.json()["version"] == 3
 
 
-def test_merge_keeps_to_the_most_tags(shared: TestClient) -> None:
-    made = shared.post("/notes/", json=note_in()).json()
+def test_merge_over_the_tag_limit_is_refused(shared_client: TestClient) -> None:
+    made = shared_client.post("/notes/", json=note_in()).json()
     path = f"/notes/{made['id']}/"
-    before = shared.patch(path, json={"tags": [f"a{number}" for number in range(20)]}).json()
-    answer = shared.patch(f"{path}?base_version=1", json={"tags": [f"b{number}" for number in range(20)]})
+    before = shared_client.patch(path, json={"tags": [f"a{number}" for number in range(20)]}).json()
+    answer = shared_client.patch(f"{path}?base_version=1", json={"tags": [f"b{number}" for number in range(20)]})
     assert answer.status_code in (409, 422)
-    assert shared.get(path).json() == before
+    assert shared_client.get(path).json() == before
 
 
-def test_merge_keeps_to_the_longest_content(shared: TestClient) -> None:
-    made = shared.post("/notes/", json=note_in(content="middle\n")).json()
+def test_merge_over_the_content_limit_is_refused(shared_client: TestClient) -> None:
+    made = shared_client.post("/notes/", json=note_in(content="middle\n")).json()
     path = f"/notes/{made['id']}/"
     half = "é" * (MAX_CONTENT_BYTES // 4) + "\n"
-    before = shared.patch(path, json={"content": f"{half}middle\n"}).json()
-    answer = shared.patch(f"{path}?base_version=1", json={"content": f"middle\n{half}"})
+    before = shared_client.patch(path, json={"content": f"{half}middle\n"}).json()
+    answer = shared_client.patch(f"{path}?base_version=1", json={"content": f"middle\n{half}"})
     assert answer.status_code == 422
     assert "content" in str(answer.json()["detail"])
-    assert shared.get(path).json() == before
+    assert shared_client.get(path).json() == before
 
 
 @given(TEXTS, TEXTS)
-def test_changes_make_the_one_text_of_the_other_and_are_apart(before: str, after: str) -> None:
+def test_changes_are_disjoint_and_turn_one_text_into_the_other(before: str, after: str) -> None:
     made: list[str] = []
     at = 0
     for change in changes(before, after):
@@ -427,7 +433,7 @@ def test_changes_make_the_one_text_of_the_other_and_are_apart(before: str, after
     assert "".join(made) + before[at:] == after
 
 
-def test_changes_are_small() -> None:
+def test_changes_of_few_words_are_small() -> None:
     before = "".join(f"line {number} of a text\n" for number in range(20_000))
     after = before.replace("line 777 of", "line 7777 of").replace("line 19000 of a", "line 19000 of the")
     found = changes(before, after)

@@ -18,7 +18,7 @@ from tests.support.harness import note_in
 @pytest.mark.parametrize("field", ["title", "description"])
 @pytest.mark.parametrize("letter", ["x", "é", "🦜"])
 @pytest.mark.parametrize(("length", "fits"), [(0, False), (2, False), (3, True), (50, True), (51, False)])
-def test_lines_have_3_to_50_characters(field: str, letter: str, length: int, fits: bool) -> None:
+def test_title_and_description_have_3_to_50_characters(field: str, letter: str, length: int, fits: bool) -> None:
     body = note_in(**{field: letter * length})
     if fits:
         assert NoteIn.model_validate(body).model_dump()[field] == letter * length
@@ -36,9 +36,9 @@ def test_lines_have_3_to_50_characters(field: str, letter: str, length: int, fit
         {"tags": ["x", "🦜" * 50, "x"]},
         {"title": "   "},
     ],
-    ids=["content", "odd characters", "tags", "tag", "spaces"],
+    ids=["content-size", "unusual-characters", "tag-count", "tag-length", "spaces"],
 )
-def test_takes_what_the_limits_allow(fields: dict[str, Any]) -> None:
+def test_note_model_accepts_fields_within_the_limits(fields: dict[str, Any]) -> None:
     assert NoteIn.model_validate(note_in(**fields)).model_dump().items() >= fields.items()
 
 
@@ -68,7 +68,7 @@ def test_takes_what_the_limits_allow(fields: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_refuses_what_they_do_not(model: type[NoteIn], fields: dict[str, Any]) -> None:
+def test_note_model_rejects_invalid_fields(model: type[NoteIn], fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(note_in() | fields)
 
@@ -83,14 +83,14 @@ def test_note_model_with_read_only_fields_ignores_them(model: type[NoteIn], valu
     assert note.changes == note_in()
 
 
-def test_null_in_a_patch_takes_a_field_back_to_its_default() -> None:
+def test_null_in_a_patch_resets_the_field_to_its_default() -> None:
     patch = NotePatch.model_validate({"content": None, "tags": None})
     assert patch.model_dump(exclude_unset=True) == {"content": "", "tags": []}
     assert NotePatch.model_validate({}).model_dump(exclude_unset=True) == {}
 
 
 @pytest.mark.parametrize("model", [NoteIn, NotePut, NotePatch])
-def test_schema_says_what_is_refused(model: type[NoteIn]) -> None:
+def test_note_schema_states_the_length_limits(model: type[NoteIn]) -> None:
     schema = model.model_json_schema()
     assert schema["additionalProperties"] is False
     for line in ("title", "description"):
@@ -101,7 +101,7 @@ def test_schema_says_what_is_refused(model: type[NoteIn]) -> None:
         }
 
 
-def test_note_as_json() -> None:
+def test_note_json_ends_with_content_and_has_millisecond_dates() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 6_999, tzinfo=UTC)
     note = Note(
         id=2**53 - 1,

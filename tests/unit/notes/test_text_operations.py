@@ -43,7 +43,7 @@ def insert(heading: str, text: str) -> Json:
     return {"op": "insert", "after_heading": heading, "text": text}
 
 
-def _edited(content: str, *edits: Json) -> str:
+def _apply(content: str, *edits: Json) -> str:
     return edited(content, READER.validate_python(list(edits)))
 
 
@@ -63,8 +63,8 @@ def _edited(content: str, *edits: Json) -> str:
         ("a", [replace("a", "b"), replace("b", "c"), append("d")], "cd"),
     ],
 )
-def test_edits(content: str, edits: list[Json], becomes: str) -> None:
-    assert _edited(content, *edits) == becomes
+def test_text_operations_return_the_edited_content(content: str, edits: list[Json], becomes: str) -> None:
+    assert _apply(content, *edits) == becomes
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_edits(content: str, edits: list[Json], becomes: str) -> None:
         ("####### To do\n    # To do\n# To do\nb", "####### To do\n    # To do\n# To do\nNEW\nb"),
     ],
 )
-def test_insert_after_a_heading(content: str, becomes: str) -> None:
-    assert _edited(content, insert("To do", "NEW")) == becomes
-    assert _edited(content, insert(" To do ", "NEW")) == becomes
+def test_text_is_inserted_after_the_matching_heading(content: str, becomes: str) -> None:
+    assert _apply(content, insert("To do", "NEW")) == becomes
+    assert _apply(content, insert(" To do ", "NEW")) == becomes
 
 
-def test_inserted_line_keeps_its_line_feed() -> None:
-    assert _edited("# a\nb", insert("a", "x\ny\n")) == "# a\nx\ny\nb"
+def test_inserted_text_with_line_feed_gets_no_second_line_feed() -> None:
+    assert _apply("# a\nb", insert("a", "x\ny\n")) == "# a\nx\ny\nb"
 
 
 @pytest.mark.parametrize(
-    ("content", "edits", "told"),
+    ("content", "edits", "details"),
     [
         ("", [replace("a", "b")], {"operation": 0, "expected": 1, "found": 0, "at": []}),
         ("a🦜a", [replace("a", "b")], {"operation": 0, "expected": 1, "found": 2, "at": [0, 2]}),
@@ -105,20 +105,20 @@ def test_inserted_line_keeps_its_line_feed() -> None:
         ("# A\n", [insert("a", "x")], {"operation": 0, "expected": 1, "found": 0, "at": []}),
     ],
 )
-def test_edit_that_does_not_fit(content: str, edits: list[Json], told: Json) -> None:
+def test_edit_with_an_unexpected_match_count_is_refused(content: str, edits: list[Json], details: Json) -> None:
     with pytest.raises(EditRefused) as raised:
-        _edited(content, *edits)
-    assert raised.value.extra() == told
-    assert f"Operation {told['operation']} " in raised.value.detail
+        _apply(content, *edits)
+    assert raised.value.extra() == details
+    assert f"Operation {details['operation']} " in raised.value.detail
 
 
 @given(st.text("ab#\n", max_size=30), st.text("ab", min_size=1, max_size=3), st.text("xy", max_size=3))
-def test_replace_is_exact(content: str, find: str, by: str) -> None:
+def test_replace_applies_only_with_the_exact_match_count(content: str, find: str, by: str) -> None:
     count = content.count(find)
     if count:
-        assert _edited(content, replace(find, by, count=count)) == by.join(content.split(find))
+        assert _apply(content, replace(find, by, count=count)) == by.join(content.split(find))
     with pytest.raises(EditRefused):
-        _edited(content, replace(find, by, count=count + 1))
+        _apply(content, replace(find, by, count=count + 1))
 
 
 @pytest.mark.parametrize(
@@ -134,20 +134,20 @@ def test_replace_is_exact(content: str, find: str, by: str) -> None:
         ),
         ("x" * MAX_CONTENT_BYTES, [append("y"), replace("y", "")]),
     ],
-    ids=["append", "prepend", "bytes", "insert", "replace", "on the way"],
+    ids=["append", "prepend", "bytes", "insert", "replace", "intermediate-result"],
 )
-def test_result_over_a_mebibyte(content: str, edits: list[Json]) -> None:
+def test_result_over_the_content_limit_is_refused(content: str, edits: list[Json]) -> None:
     with pytest.raises(FieldTooLong, match="content"):
-        _edited(content, *edits)
+        _apply(content, *edits)
 
 
-def test_result_of_a_mebibyte() -> None:
-    assert len(_edited("x" * (MAX_CONTENT_BYTES - 1), append("y"))) == MAX_CONTENT_BYTES
+def test_result_at_the_content_limit_is_accepted() -> None:
+    assert len(_apply("x" * (MAX_CONTENT_BYTES - 1), append("y"))) == MAX_CONTENT_BYTES
     half = "é" * (MAX_CONTENT_BYTES // 2)
-    assert _edited("ab", replace("ab", half)) == half
+    assert _apply("ab", replace("ab", half)) == half
 
 
-def test_huge_result_is_never_built() -> None:
+def test_huge_result_is_refused_without_allocating_it() -> None:
     content, by = "ab" * 50_000, "x" * 500_000
     edits = READER.validate_python([replace("b", by, count=50_000)])
     tracemalloc.start()
@@ -162,7 +162,7 @@ def test_huge_result_is_never_built() -> None:
 @pytest.mark.parametrize(
     "line",
     ["# a" + " " * 30_000 + "b", "# a" + " #" * 15_000 + "b", "#" * 30_000, "# " + "\t" * 30_000, "`" * 30_000],
-    ids=["blanks", "hashes and blanks", "hashes", "tabs", "backticks"],
+    ids=["spaces", "hashes-and-spaces", "hashes", "tabs", "backticks"],
 )
 def test_headings_are_found_in_linear_time(line: str) -> None:
     started = time.thread_time()
@@ -173,59 +173,59 @@ def test_headings_are_found_in_linear_time(line: str) -> None:
 def test_long_text_is_found_in_linear_time() -> None:
     find = "ab" * (MAX_CONTENT_BYTES // 4)
     started = time.thread_time()
-    assert _edited(f"{find}c{find}", replace(f"c{find}", "")) == find
+    assert _apply(f"{find}c{find}", replace(f"c{find}", "")) == find
     assert time.thread_time() - started < UNIT / 2
 
 
 @pytest.fixture(scope="module")
-def shared(module_settings: Settings) -> Iterator[TestClient]:
+def shared_client(module_settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(module_settings)) as client:
         yield client
 
 
 @pytest.fixture
-def path(shared: TestClient) -> str:
-    """A note of the test's own."""
-    made = shared.post("/notes/", json=note_in(content="# To buy\nmilk\n", tags=["a"])).json()
+def path(shared_client: TestClient) -> str:
+    """Create a note for one test, and return its path."""
+    made = shared_client.post("/notes/", json=note_in(content="# To buy\nmilk\n", tags=["a"])).json()
     return f"/notes/{made['id']}/"
 
 
-def test_edits_make_one_version(shared: TestClient, path: str) -> None:
-    before = shared.get(path).json()
+def test_all_edits_of_a_request_create_one_version(shared_client: TestClient, path: str) -> None:
+    before = shared_client.get(path).json()
     edits = [append("eggs\n"), prepend("Groceries\n"), replace("milk", "oat milk"), insert("To buy", "butter\n")]
-    answer = shared.post(f"{path}content", json=edits)
+    answer = shared_client.post(f"{path}content", json=edits)
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
     note = answer.json()
-    assert note == shared.get(path).json()
+    assert note == shared_client.get(path).json()
     assert note == before | {
         "content": "Groceries\n# To buy\nbutter\noat milk\neggs\n",
         "version": 2,
         "updated_date": note["updated_date"],
     }
-    newest, first = shared.get(f"{path}history/").json()
+    newest, first = shared_client.get(f"{path}history/").json()
     assert (newest["version"], newest["action"], newest["changed"]) == (2, "edit", ["content"])
     assert first["version"] == 1
 
 
-def test_all_or_none(shared: TestClient, path: str) -> None:
-    before = shared.get(path).json()
-    answer = shared.post(f"{path}content", json=[append("eggs\n"), replace("bread", "rolls"), append("tea\n")])
+def test_refused_edit_leaves_the_note_unchanged(shared_client: TestClient, path: str) -> None:
+    before = shared_client.get(path).json()
+    answer = shared_client.post(f"{path}content", json=[append("eggs\n"), replace("bread", "rolls"), append("tea\n")])
     assert answer.status_code == 409
-    told = answer.json()
-    assert told.pop("detail") == "Operation 1 (replace): expected the text exactly once, found it 0 times"
-    assert told == {"operation": 1, "expected": 1, "found": 0, "at": []}
-    assert shared.get(path).json() == before
-    assert len(shared.get(f"{path}history/").json()) == 1
+    details = answer.json()
+    assert details.pop("detail") == "Operation 1 (replace): expected the text exactly once, found it 0 times"
+    assert details == {"operation": 1, "expected": 1, "found": 0, "at": []}
+    assert shared_client.get(path).json() == before
+    assert len(shared_client.get(f"{path}history/").json()) == 1
 
 
-def test_too_long_result_names_content(shared: TestClient, path: str) -> None:
-    before = shared.get(path).json()
-    answer = shared.post(f"{path}content", json=[append("x" * (MAX_CONTENT_BYTES - 1000))])
+def test_edit_over_the_limit_is_a_content_validation_error(shared_client: TestClient, path: str) -> None:
+    before = shared_client.get(path).json()
+    answer = shared_client.post(f"{path}content", json=[append("x" * (MAX_CONTENT_BYTES - 1000))])
     assert answer.status_code == 200
-    answer = shared.post(f"{path}content", json=[append("x" * 1000)])
+    answer = shared_client.post(f"{path}content", json=[append("x" * 1000)])
     assert answer.status_code == 422
     assert "content" in str(answer.json()["detail"])
-    answer = shared.post(f"{path}content", json=[replace("x" * (MAX_CONTENT_BYTES - 1000), "")])
+    answer = shared_client.post(f"{path}content", json=[replace("x" * (MAX_CONTENT_BYTES - 1000), "")])
     assert (answer.json()["content"], answer.json()["version"]) == (before["content"], 3)
 
 
@@ -240,45 +240,45 @@ def test_too_long_result_names_content(shared: TestClient, path: str) -> None:
     ],
     ids=lambda body: str(body)[:40],
 )
-def test_refused_body(shared: TestClient, path: str, body: Any) -> None:
-    before = shared.get(path).json()
-    answer = shared.post(f"{path}content", json=body)
+def test_invalid_edits_body_is_a_validation_error(shared_client: TestClient, path: str, body: Any) -> None:
+    before = shared_client.get(path).json()
+    answer = shared_client.post(f"{path}content", json=body)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][0] == "body"
-    assert shared.get(path).json() == before
+    assert shared_client.get(path).json() == before
 
 
-def test_missing_note(shared: TestClient, path: str) -> None:
-    assert shared.post("/notes/999999/content", json=[append("a")]).status_code == 404
-    shared.delete(path)
-    assert shared.post(f"{path}content", json=[append("a")]).status_code == 404
+def test_edit_of_a_missing_or_deleted_note_is_not_found(shared_client: TestClient, path: str) -> None:
+    assert shared_client.post("/notes/999999/content", json=[append("a")]).status_code == 404
+    shared_client.delete(path)
+    assert shared_client.post(f"{path}content", json=[append("a")]).status_code == 404
 
 
-def test_if_match(shared: TestClient, path: str) -> None:
-    answer = shared.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v2"'})
+def test_edit_with_a_mismatched_if_match_is_refused(shared_client: TestClient, path: str) -> None:
+    answer = shared_client.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v2"'})
     assert (answer.status_code, answer.json()["note"]["version"]) == (412, 1)
-    assert shared.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v1"'}).status_code == 200
+    assert shared_client.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v1"'}).status_code == 200
 
 
-def test_repeat_is_applied_once(shared: TestClient, path: str) -> None:
+def test_edit_with_a_repeated_idempotency_key_is_applied_once(shared_client: TestClient, path: str) -> None:
     url, headers = f"{path}content", {"Idempotency-Key": f"edit{path}"}
-    first = shared.post(url, json=[append("eggs\n")], headers=headers)
-    shared.post(url, json=[append("tea\n")])
-    again = shared.post(url, json=[append("eggs\n")], headers=headers)
+    first = shared_client.post(url, json=[append("eggs\n")], headers=headers)
+    shared_client.post(url, json=[append("tea\n")])
+    again = shared_client.post(url, json=[append("eggs\n")], headers=headers)
     assert (first.status_code, first.content) == (again.status_code, again.content)
-    assert shared.get(path).json()["content"] == "# To buy\nmilk\neggs\ntea\n"
-    assert shared.post(url, json=[append("other")], headers=headers).status_code == 422
+    assert shared_client.get(path).json()["content"] == "# To buy\nmilk\neggs\ntea\n"
+    assert shared_client.post(url, json=[append("other")], headers=headers).status_code == 422
 
 
-def test_refused_edit_does_not_use_up_its_key(shared: TestClient, path: str) -> None:
+def test_refused_edit_does_not_claim_its_idempotency_key(shared_client: TestClient, path: str) -> None:
     url, headers = f"{path}content", {"Idempotency-Key": f"refused{path}"}
     edits = [replace("bread", "rolls")]
-    assert shared.post(url, json=edits, headers=headers).status_code == 409
-    shared.post(url, json=[append("bread\n")])
-    assert shared.post(url, json=edits, headers=headers).json()["content"].endswith("rolls\n")
+    assert shared_client.post(url, json=edits, headers=headers).status_code == 409
+    shared_client.post(url, json=[append("bread\n")])
+    assert shared_client.post(url, json=edits, headers=headers).json()["content"].endswith("rolls\n")
 
 
-async def test_appends_of_many_writers_all_survive_once(serve: Serve) -> None:
+async def test_concurrent_appends_are_each_applied_once(serve: Serve) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:
         await left.post("/notes/", json=note_in())
@@ -290,7 +290,7 @@ async def test_appends_of_many_writers_all_survive_once(serve: Serve) -> None:
         answers = await asyncio.gather(
             *(rest.post("/notes/1/content", json=edits, headers=key) for rest, edits, key in calls + repeats)
         )
-        # One of two with the same key at the same time may be told that it cannot know, and is when it asks again.
+        # One of two concurrent requests with the same key may end with an unknown outcome. Its repeat succeeds.
         assert {answer.status_code for answer in answers[10:30]} == {200}
         assert all(200 in (one.status_code, two.status_code) for one, two in zip(answers, answers[30:], strict=False))
         for rest, edits, key in repeats:

@@ -1,4 +1,4 @@
-"""Old versions are thinned out to the last one of each day, and the others are read as they were written."""
+"""Thinning keeps the last version of each past day, and every kept version is read as it was written."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
 
 
-async def _aged(worker: Part, database: Database[Json], writes: int, per_day: int) -> dict[int, Json]:
-    """Create a note with archived versions of many days until today, and return what was written."""
+async def _create_aged_note(worker: Part, database: Database[Json], writes: int, per_day: int) -> dict[int, Json]:
+    """Create a note with archived versions of many days until today, and return the written fields by version."""
     pick = random.Random(5)
     written = await start(worker, some_text(pick, 3000))
     for _ in range(writes - 1):
@@ -37,7 +37,7 @@ async def _aged(worker: Part, database: Database[Json], writes: int, per_day: in
     return written
 
 
-def _house(worker: Part, days: int) -> Retention:
+def _retention(worker: Part, days: int) -> Retention:
     return Retention(worker.store, worker.notes, history_days=days, trash_days=30)
 
 
@@ -46,9 +46,9 @@ async def test_old_versions_are_thinned_to_the_last_of_each_day(
     worker: Part, database: Database[Json], days: int, old: int
 ) -> None:
     per_day, writes = 2, 100
-    written = await _aged(worker, database, writes, per_day)
+    written = await _create_aged_note(worker, database, writes, per_day)
     before = list(database.history.find())
-    thinned = await _house(worker, days).thin(NOW)
+    thinned = await _retention(worker, days).thin(NOW)
 
     rows = {row["_id"]["version"]: row for row in database.history.find()}
     border = NOW.replace(hour=0, minute=0, second=0, microsecond=0) - days * DAY
@@ -66,13 +66,13 @@ async def test_old_versions_are_thinned_to_the_last_of_each_day(
     for version in rows:
         assert await worker.read(version) == written[version], version
     assert await worker.versions() == sorted(rows, reverse=True)
-    assert await _house(worker, days).thin(NOW) == 0
+    assert await _retention(worker, days).thin(NOW) == 0
     assert {row["_id"]["version"]: row for row in database.history.find()} == rows
 
 
-async def test_writes_go_on_after_thinning(worker: Part, database: Database[Json]) -> None:
-    written = await _aged(worker, database, 40, 10)
-    await _house(worker, 1).thin(NOW + 10 * DAY)
+async def test_writes_after_thinning_are_readable(worker: Part, database: Database[Json]) -> None:
+    written = await _create_aged_note(worker, database, 40, 10)
+    await _retention(worker, 1).thin(NOW + 10 * DAY)
     kept = [row["_id"]["version"] for row in database.history.find()]
     pick = random.Random(6)
     for _ in range(20):
@@ -82,16 +82,18 @@ async def test_writes_go_on_after_thinning(worker: Part, database: Database[Json
         assert await worker.read(version) == written[version], version
 
 
-async def test_thinning_at_the_same_time_does_no_harm(workers: list[Part], database: Database[Json]) -> None:
-    written = await _aged(workers[0], database, 80, 10)
-    await asyncio.gather(*(_house(worker, 1).thin(NOW) for worker in workers))
+async def test_concurrent_thinning_keeps_remaining_versions_readable(
+    workers: list[Part], database: Database[Json]
+) -> None:
+    written = await _create_aged_note(workers[0], database, 80, 10)
+    await asyncio.gather(*(_retention(worker, 1).thin(NOW) for worker in workers))
     versions = await workers[0].versions()
     for version in versions:
         assert await workers[0].read(version) == written[version], version
     assert len(versions) < 40
 
 
-async def test_one_note_is_thinned_and_its_neighbours_are_not(worker: Part, database: Database[Json]) -> None:
+async def test_thinning_a_note_does_not_affect_other_notes(worker: Part, database: Database[Json]) -> None:
     for _ in range(3):
         await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
     for id in (1, 2, 3):
@@ -101,6 +103,6 @@ async def test_one_note_is_thinned_and_its_neighbours_are_not(worker: Part, data
             )
     await worker.outbox.flush()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
-    # Of titles only: the last one, and the first one for its text.
+    # Only titles changed. The last version is kept, and the first one for its text.
     assert await worker.store.history.thin(2, NOW) == 4
     assert [await worker.versions(id) for id in (1, 2, 3)] == [[6, 5, 4, 3, 2, 1], [6, 1], [6, 5, 4, 3, 2, 1]]

@@ -53,7 +53,7 @@ class Worker:
             **self.rooms.tasks,
         }
 
-    async def make(self, content: str = "") -> int:
+    async def create_note(self, content: str = "") -> int:
         """Create a note."""
         return (await self.notes.create(UNRESTRICTED, NoteIn(**note_in(content=content)), None)).id
 
@@ -75,7 +75,7 @@ async def working(settings: Settings, *without: str, idle: float = 30.0) -> Asyn
         async with running({name: run for name, run in worker.tasks.items() if name not in without}):
             yield worker
     finally:
-        leftover = list(worker.rooms._tasks)
+        leftover = worker.rooms.background_tasks
         for task in leftover:
             task.cancel()
         await asyncio.gather(*leftover, return_exceptions=True)
@@ -107,5 +107,5 @@ async def content_is(worker: Worker, id: int, text: str) -> bool:
     return await worker.content(id) == text
 
 
-async def loaded_is(settings: Settings, id: int, text: str) -> bool:
+async def loaded_text_is(settings: Settings, id: int, text: str) -> bool:
     return await loaded(settings, id) == text

@@ -23,7 +23,7 @@ def states(*entries: tuple[int, int, str]) -> bytes:
     )
 
 
-def test_take_returns_only_news() -> None:
+def test_apply_returns_only_newer_states() -> None:
     room = Awareness()
     one = ClientState(1, 1, '{"a":1}')
     assert room.apply([one], 0) == ([one], b"")
@@ -35,14 +35,14 @@ def test_take_returns_only_news() -> None:
     assert len(room) == 1
 
 
-def test_take_ignores_clocks_that_leave_no_room_to_go_on() -> None:
+def test_apply_ignores_clocks_above_the_maximum() -> None:
     room = Awareness()
     last = ClientState(1, MAX_CLOCK, "{}")
     assert room.apply([ClientState(2, MAX_CLOCK + 1, "{}"), last], 0) == ([last], b"")
     assert room.encode_present() == states((1, MAX_CLOCK, "{}"))
 
 
-def test_client_that_left_is_gone_at_its_clock_and_returns_with_the_next() -> None:
+def test_removed_client_returns_only_with_a_higher_clock() -> None:
     room = Awareness()
     room.apply([ClientState(1, 5, "{}")], 0)
     assert room.remove({1, 2}, 1) == {1}
@@ -52,12 +52,12 @@ def test_client_that_left_is_gone_at_its_clock_and_returns_with_the_next() -> No
     assert room.apply([ClientState(1, 5, "{}")], 2) == (
         [],
         states((1, 5, "null")),
-    )  # its sender is told that it is gone
+    )  # the sender receives its removal
     back = ClientState(1, 6, "{}")
     assert room.apply([back], 3) == ([back], b"")
 
 
-def test_client_that_repeats_its_clock_with_null_is_gone() -> None:
+def test_null_state_at_the_same_clock_removes_the_client() -> None:
     room = Awareness()
     room.apply([ClientState(1, 5, "{}")], 0)
     gone = ClientState(1, 5, "null")
@@ -65,7 +65,7 @@ def test_client_that_repeats_its_clock_with_null_is_gone() -> None:
     assert not room.is_present(1)
 
 
-def test_silent_client_is_gone_and_then_forgotten() -> None:
+def test_silent_client_expires_and_is_later_forgotten() -> None:
     room = Awareness()
     room.apply([ClientState(1, 1, "{}"), ClientState(2, 1, "{}")], 0)
     room.apply([ClientState(2, 2, "{}")], OUTDATED_SECONDS)
@@ -77,7 +77,7 @@ def test_silent_client_is_gone_and_then_forgotten() -> None:
     assert room.characters == len(room) == 0
 
 
-def test_characters_are_those_of_all_states() -> None:
+def test_characters_counts_the_states_of_all_clients() -> None:
     room = Awareness()
     room.apply([ClientState(1, 1, "[1,2]"), ClientState(2, 1, "{}")], 0)
     room.apply([ClientState(1, 2, "[]")], 0)
@@ -103,25 +103,25 @@ def test_characters_are_those_of_all_states() -> None:
     ],
 )
 @pytest.mark.parametrize("name", [None, "ann"])
-def test_state_that_clients_cannot_read_is_refused(state: str, name: str | None) -> None:
+def test_state_that_clients_cannot_parse_is_rejected(state: str, name: str | None) -> None:
     with pytest.raises(MalformedUpdate):
         check_state(ClientState(2, 1, state), name)
 
 
 @pytest.mark.parametrize("state", ["[" * 50 + "]" * 50, "[" + "[]," * 2000 + "1e308]"])
-def test_state_of_few_levels_is_accepted(state: str) -> None:
+def test_state_within_the_nesting_limit_is_accepted(state: str) -> None:
     assert check_state(ClientState(2, 1, state)) == ClientState(2, 1, state)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"\1", b"\1\1\1", b"\2\1\1\2{}", states((1, 1, "{}")) + b"\0", states((1, 1, "{}"), (1, 2, "{}"))]
 )
-def test_message_that_is_no_list_of_states_is_refused(data: bytes) -> None:
+def test_decode_states_of_an_invalid_message_is_rejected(data: bytes) -> None:
     with pytest.raises(MalformedUpdate):
         decode_states(data)
 
 
-def test_count_is_known_before_the_states_are_decoded() -> None:
+def test_count_states_returns_the_number_of_encoded_states() -> None:
     assert count_states(states((1, 1, "{}"), (2, 1, "{}"))) == 2
 
 
@@ -138,7 +138,7 @@ def test_count_is_known_before_the_states_are_decoded() -> None:
         ('{"user":{"name":"A\\ud800"}}', "A?"),
     ],
 )
-def test_names(state: str, name: str | None) -> None:
+def test_name_of_returns_the_cleaned_name_or_none(state: str, name: str | None) -> None:
     room = Awareness()
     room.apply([check_state(ClientState(1, 1, state))], 0)
     assert room.name_of([9, 1]) == name
@@ -157,5 +157,5 @@ def test_names(state: str, name: str | None) -> None:
         ("[]", "[]"),
     ],
 )
-def test_checked_state_has_the_name_of_the_user_and_keeps_the_rest(state: str, signed: str) -> None:
+def test_check_state_sets_the_user_name_and_keeps_other_fields(state: str, signed: str) -> None:
     assert check_state(ClientState(1, 4, state), "ann") == ClientState(1, 4, signed)

@@ -29,7 +29,7 @@ number = lib0.number
 
 
 def item(client: int, clock: int, text: str, left: tuple[int, int] | None = None, right: Any = None) -> bytes:
-    """An update with one piece of text."""
+    """Return an update with one piece of text."""
     info = 4 | (0x80 if left else 0) | (0x40 if right else 0)
     place = b"".join(number(part) for one in (left, right) if one for part in one)
     head = bytes((1, 1)) + number(client) + number(clock) + bytes((info,))
@@ -37,7 +37,7 @@ def item(client: int, clock: int, text: str, left: tuple[int, int] | None = None
 
 
 def deletion(client: int, clock: int, length: int) -> bytes:
-    """An update that deletes."""
+    """Return an update that deletes characters."""
     return b"\0\1" + number(client) + b"\1" + number(clock) + number(length)
 
 
@@ -46,7 +46,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
+def test_yjs_updates_in_any_order_make_the_same_text(seed: int) -> None:
     text, updates = authored(seed)
     for update in updates:
         scan_update(update)
@@ -61,8 +61,8 @@ def test_what_yjs_makes_is_taken_in_any_order(seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.data())
-def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> None:
-    """Also when it came in one update with a gap in it, and through any number of snapshots."""
+def test_waiting_updates_survive_snapshots_until_dependencies_arrive(seed: int, data: st.DataObject) -> None:
+    """Also updates with a gap, and over several snapshots."""
     text, updates = authored(seed, authors=2)
     late = data.draw(st.sets(st.integers(0, len(updates) - 1), min_size=1))
     early = [update for place, update in enumerate(updates) if place not in late]
@@ -78,12 +78,12 @@ def test_what_waits_is_kept_and_handed_on(seed: int, data: st.DataObject) -> Non
     assert not document.waits
 
 
-def test_a_gap_within_an_update_waits() -> None:
+def test_update_with_a_gap_waits_for_the_missing_part() -> None:
     author = Author(7)
     for word in ("one", "two", "three"):
         before = author.doc.get_state()
         author.text += word
-        author._made(before)
+        author.updates.append(author.doc.get_update(before))
     document = TextDocument([pycrdt.merge_updates(author.updates[0], author.updates[2])])
     assert document.waits
     assert str(document) == "one"
@@ -96,7 +96,7 @@ def test_a_gap_within_an_update_waits() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS)
-def test_since_brings_what_is_missing(seed: int) -> None:
+def test_since_returns_the_updates_missing_in_a_state(seed: int) -> None:
     text, updates = authored(seed)
     document = TextDocument(updates)
     for known in (0, len(updates) // 2, len(updates)):
@@ -110,7 +110,7 @@ def test_since_brings_what_is_missing(seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS)
-def test_every_truncation_is_refused(seed: int) -> None:
+def test_scan_update_rejects_every_truncated_update(seed: int) -> None:
     _, updates = authored(seed, acts=12)
     for update in (*updates, pycrdt.merge_updates(*updates)):
         for end in range(len(update)):
@@ -120,8 +120,8 @@ def test_every_truncation_is_refused(seed: int) -> None:
             scan_update(update + b"\0")
 
 
-def undecided(updates: Sequence[bytes]) -> bool:
-    """Whether Yrs alone makes another text of what it stored, as Yjs does of origins that are in the wrong order."""
+def is_ambiguous(updates: Sequence[bytes]) -> bool:
+    """Return whether Yrs makes another text of its own encoded update, as Yjs does for origins in the wrong order."""
     one: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
     other: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
     texts = [doc.get("content", type=pycrdt.Text) for doc in (one, other)]
@@ -133,7 +133,7 @@ def undecided(updates: Sequence[bytes]) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(SEEDS, st.data())
-def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
+def test_mutated_update_is_rejected_or_can_be_reloaded(seed: int, data: st.DataObject) -> None:
     """A rejected update changes nothing; an accepted update can be sent to others and loaded again."""
     _, updates = authored(seed % 16, acts=12)
     document = TextDocument(updates)
@@ -151,7 +151,7 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
     whole = document.since()
     scan_update(whole)
     again = TextDocument([whole])
-    assert str(again) == str(document) or undecided([*updates, bytes(junk)])
+    assert str(again) == str(document) or is_ambiguous([*updates, bytes(junk)])
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_mutations_break_nothing(seed: int, data: st.DataObject) -> None:
         [item(1, 1, "🦜", (9, 0)), item(1, 0, "a"), item(1, 1, "b", None, (1, 0))],
     ],
 )
-def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> None:
-    """It may claim clocks that others have: they come from strangers."""
+def test_document_with_conflicting_waiting_updates_reloads_unchanged(updates: list[bytes]) -> None:
+    """Updates of untrusted clients can use clocks that already exist."""
     document = TextDocument()
     for update in updates:
         with suppress(MalformedUpdate):
@@ -178,13 +178,13 @@ def test_what_waits_takes_no_place_of_what_is_there(updates: list[bytes]) -> Non
         assert str(again) == str(document)
 
 
-def test_characters_that_are_known_already_forbid_nothing() -> None:
+def test_ignored_duplicate_clocks_do_not_block_later_inserts() -> None:
     document = TextDocument([item(1, 0, "abc"), item(1, 0, "🦜c")])
     document.apply(item(2, 0, "-", (1, 0), (1, 1)))
     assert str(document) == "a-bc"
 
 
-def test_pieces_that_build_upon_each_other_in_a_circle_wait() -> None:
+def test_pieces_with_circular_origins_wait() -> None:
     one, other = item(1, 0, "a", (2, 0))[1:-1], item(2, 0, "b", (1, 0))[1:-1]
     document = TextDocument([b"\2" + other + one + b"\0"])
     assert document.waits
@@ -193,14 +193,14 @@ def test_pieces_that_build_upon_each_other_in_a_circle_wait() -> None:
     assert str(document) == "xb"
 
 
-def test_deletions_that_wait_are_one() -> None:
+def test_waiting_overlapping_deletions_are_merged() -> None:
     document = TextDocument([deletion(1, 0, 1), deletion(1, 0, 2)])
     document.apply(item(1, 0, "🦜x"))
     assert str(document) == str(TextDocument([document.since()])) == "x"
 
 
 @given(st.binary(max_size=200))
-def test_junk_is_refused_or_an_update(data: bytes) -> None:
+def test_random_bytes_are_rejected_or_loaded_as_update(data: bytes) -> None:
     try:
         scan_update(data)
     except MalformedUpdate:
@@ -209,7 +209,7 @@ def test_junk_is_refused_or_an_update(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "why"),
+    ("update", "message"),
     [
         (b"", "number"),
         (b"\xff\xff\xff\xff\x07\0", "more than the limit"),
@@ -226,19 +226,19 @@ def test_junk_is_refused_or_an_update(data: bytes) -> None:
         (b"\2\1\1\0\0\1\1\1\1\0\1\0", "twice"),
         (b"\1\2\1\0" + (b"\0" + number(2**31 - 1)) * 2 + b"\0", "clock that is too high"),
         (item(1, 0, "x")[:-2] + b"\xff\0", "UTF-8"),
-        # Yjs throws at these three, or does not decide where they go.
+        # Yjs throws at these three, or does not define their position.
         (item(1, 3, "x", (1, 3)), "depends on itself"),
         (item(1, 3, "x", None, (1, 7)), "depends on itself"),
         (item(1, 3, "x", (2, 3), (2, 3)), "same left and right origin"),
     ],
 )
-def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
-    with pytest.raises(MalformedUpdate, match=why):
+def test_scan_update_rejects_everything_but_plain_text(update: bytes, message: str) -> None:
+    with pytest.raises(MalformedUpdate, match=message):
         scan_update(update)
 
 
 @pytest.mark.parametrize(
-    ("update", "what"),
+    ("update", "position"),
     [
         (item(2, 0, "-", (1, 1), (1, 2)), "an origin on its left"),
         (item(2, 0, "-", None, (1, 2)), "an origin on its right"),
@@ -247,8 +247,8 @@ def test_what_is_no_plain_text_is_refused(update: bytes, why: str) -> None:
         (item(1, 2, "yz", (1, 1)), "a piece of its own author"),
     ],
 )
-def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str) -> None:
-    """Yrs would lose count, and what it encodes afterwards could not be read by anybody."""
+def test_update_that_splits_a_surrogate_pair_is_rejected(update: bytes, position: str) -> None:
+    """Yrs would miscount, and the updates that it encodes afterwards would be invalid."""
     document = TextDocument([item(1, 0, "x🦜y")])
     with pytest.raises(MalformedUpdate, match="surrogate pair"):
         document.apply(update)
@@ -257,26 +257,26 @@ def test_nothing_goes_between_the_halves_of_a_character(update: bytes, what: str
     reloaded = TextDocument([document.since()])
     with pytest.raises(MalformedUpdate, match="surrogate pair"):
         reloaded.apply(update)
-    # In the other order, the character is refused that something waits to go into.
+    # In the reverse order, the character is rejected because an update waits for a position within it.
     waiting = TextDocument([update])
     with suppress(MalformedUpdate):
         waiting.apply(item(1, 0, "x🦜y"))
     TextDocument([waiting.since()])
 
 
-def test_a_state_between_the_halves_of_a_character_is_refused() -> None:
+def test_since_rejects_a_state_within_a_surrogate_pair() -> None:
     document = TextDocument([item(1, 0, "x🦜y")])
     with pytest.raises(MalformedUpdate, match="surrogate pair"):
         document.since(b"\1\1\2")
 
 
 @pytest.mark.parametrize("state", [b"", b"\1", b"\1\1", b"\xff\xff\xff\x7f", b"\0\0", b"\1\1\1\1"])
-def test_what_is_no_state_is_refused(state: bytes) -> None:
+def test_since_rejects_an_invalid_state_vector(state: bytes) -> None:
     with pytest.raises(MalformedUpdate):
         TextDocument().since(state)
 
 
-def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
+def test_conflicting_update_of_the_same_client_is_rejected() -> None:
     document = TextDocument([item(1, 0, "ab")])
     with pytest.raises(MalformedUpdate):
         document.apply(item(1, 0, "a🦜c"))
@@ -291,7 +291,7 @@ def test_one_that_grew_apart_under_one_client_does_not_break() -> None:
         b"\1\1\5\0\x04\1\x07content" + lib0.string("🦜" * 70_000) + b"\0",
     ],
 )
-def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
+def test_large_update_is_applied_in_linear_time(update: bytes) -> None:
     started = time.thread_time()
     TextDocument([update]).since()
     assert time.thread_time() - started < 5 * UNIT
@@ -299,7 +299,7 @@ def test_large_ones_take_no_longer_than_they_are_large(update: bytes) -> None:
 
 @given(TEXTS, TEXTS, SEEDS)
 @settings(max_examples=100, deadline=None)
-def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, after: str, seed: int) -> None:
+def test_edit_makes_the_same_text_in_other_documents(before: str, after: str, seed: int) -> None:
     first = genesis(before)
     document, other = TextDocument([first], client=seed + 1), TextDocument([first])
     update = document.edit(changes(before, after))
@@ -309,7 +309,7 @@ def test_an_edit_makes_the_text_that_is_wanted_here_and_elsewhere(before: str, a
     assert str(TextDocument([compact([first, update])])) == after
 
 
-def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
+def test_edit_keeps_concurrent_changes_of_another_client() -> None:
     first = genesis("one two three")
     ours, theirs = TextDocument([first], client=5), TextDocument([first], client=6)
     mine = ours.edit(changes("one two three", "one 2 three"))
@@ -317,13 +317,13 @@ def test_an_edit_leaves_alone_what_others_put_meanwhile() -> None:
     assert str(TextDocument([first, yours, mine])) == str(TextDocument([first, mine, yours])) == "zero one 2 three"
 
 
-def test_genesis_of_nothing_is_nothing() -> None:
+def test_genesis_of_an_empty_content_is_the_empty_update() -> None:
     assert genesis("") == EMPTY_UPDATE
     assert str(TextDocument([genesis("")])) == ""
     assert genesis("a") != genesis("a")
 
 
-def test_compaction_forgets_what_was_deleted() -> None:
+def test_compact_drops_deleted_text() -> None:
     document = TextDocument(client=1)
     updates = [document.edit([(0, 0, "x" * 10_000)]), document.edit([(1, 9_999, "")])]
     assert len(compact(updates)) < 200
@@ -331,15 +331,15 @@ def test_compaction_forgets_what_was_deleted() -> None:
 
 
 class Peers(RuleBasedStateMachine):
-    """Documents that tell each other what they have, in any order, often twice, and start again from a snapshot."""
+    """Documents that exchange updates in any order, possibly twice, and are reloaded from a snapshot."""
 
     sent = Bundle("sent")
-    many = 3
+    count = 3
 
     def __init__(self) -> None:
         super().__init__()
-        self.documents = [TextDocument(client=100 + place) for place in range(self.many)]
-        self.stored: list[list[bytes]] = [[] for _ in range(self.many)]
+        self.documents = [TextDocument(client=100 + place) for place in range(self.count)]
+        self.stored: list[list[bytes]] = [[] for _ in range(self.count)]
         self.all: list[bytes] = []
         self.tokens: list[str] = []
 
@@ -357,7 +357,7 @@ class Peers(RuleBasedStateMachine):
         return update
 
     @rule(update=consumes(sent), place=st.integers(0, 2), times=st.integers(1, 2))
-    def tell(self, update: bytes, place: int, times: int) -> None:
+    def deliver(self, update: bytes, place: int, times: int) -> None:
         for _ in range(times):
             self.documents[place].apply(update)
             self.stored[place].append(update)
@@ -379,7 +379,7 @@ class Peers(RuleBasedStateMachine):
         assert str(self.documents[place]) == before
 
     @invariant()
-    def nothing_is_doubled(self) -> None:
+    def no_token_is_duplicated(self) -> None:
         for document in self.documents:
             words = str(document).split(";")
             assert len(set(words)) == len(words)
@@ -404,7 +404,7 @@ Peers.TestCase.settings = settings(max_examples=40, stateful_step_count=25, dead
 TestPeers = Peers.TestCase
 
 
-def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
+def test_thousand_waiting_updates_do_not_slow_down_edits() -> None:
     document = TextDocument([genesis("text")])
     lost: Sequence[bytes] = [item(9, 2 * place + 1, "x", (9, 2 * place)) for place in range(1000)]
     for update in lost:
@@ -415,7 +415,7 @@ def test_a_thousand_updates_that_wait_hold_nobody_up() -> None:
     assert time.thread_time() - started < 0.2 * UNIT
 
 
-def test_what_is_known_is_no_news() -> None:
+def test_apply_if_new_returns_false_for_known_updates() -> None:
     one, other = TextDocument(client=1), TextDocument(client=2)
     first, second = one.edit([(0, 0, "hello")]), one.edit([(0, 2, "")])
     assert other.apply_if_new(first)
@@ -430,7 +430,7 @@ def test_what_is_known_is_no_news() -> None:
     assert str(other) == "xyllo"
 
 
-def test_nul_is_refused() -> None:
+def test_text_with_nul_is_rejected() -> None:
     source: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
     source.get("content", type=pycrdt.Text).insert(0, "a\0b")
     with pytest.raises(MalformedUpdate, match="NUL"):
@@ -439,26 +439,26 @@ def test_nul_is_refused() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(1, 7))
-def test_an_update_in_parts_makes_the_same(seed: int, most: int) -> None:
+def test_split_update_parts_make_the_same_text(seed: int, limit: int) -> None:
     text, updates = authored(seed)
     for whole in (TextDocument(updates).since(), pycrdt.merge_updates(*updates)):
-        walk, pieces = split_update(whole, most)
+        walk, pieces = split_update(whole, limit)
         document = TextDocument()
         assert document.has_dependencies_of(walk)
         for part in pieces:
-            assert len(split_update(part, most)[1]) == 1
+            assert len(split_update(part, limit)[1]) == 1
             document.apply(part)
             assert not document.waits
         assert str(document) == text
         assert decode_state_vector(document.state) == decode_state_vector(TextDocument(updates).state)
 
 
-def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
+def test_parts_of_an_update_with_a_gap_wait_for_it() -> None:
     author = Author(7)
     for word in ("one", "two", "three", "four"):
         before = author.doc.get_state()
         author.text.insert(0, word)
-        author._made(before)
+        author.updates.append(author.doc.get_update(before))
     one, two, three, four = author.updates
     document = TextDocument()
     for part in split_update(pycrdt.merge_updates(one, three, four), 1)[1]:
@@ -468,7 +468,7 @@ def test_an_update_with_a_gap_in_parts_waits_for_what_fills_it() -> None:
     assert str(document) == "fourthreetwoone"
 
 
-def test_what_waits_in_the_worst_order_is_taken_in_linear_time() -> None:
+def test_pending_updates_in_reverse_order_are_popped_in_linear_time() -> None:
     many = 5000
     waiting = PendingUpdates()
     end = number(many + 1) + b"\0\4\1" + lib0.string("content") + b"\1a"

@@ -21,11 +21,11 @@ from tests.support.room_client import RoomClient, state_of
 from tests.unit.rooms.conftest import StartWorker, content_is, loaded, working
 
 
-async def test_what_cannot_be_journaled_nobody_sees_and_it_comes_again(
+async def test_unjournaled_update_is_not_sent_until_the_client_resends_it(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, other = await start_worker(), await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     writer, reader, far = [await RoomClient().sit(one.rooms, id) for one in (worker, worker, other)]
     seen = len(reader.messages)
 
@@ -46,23 +46,23 @@ async def test_what_cannot_be_journaled_nobody_sees_and_it_comes_again(
     await eventually(lambda: content_is(worker, id, "text lost?"), within=2)
 
 
-async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
+async def test_late_commit_of_a_closed_room_reaches_the_new_room(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first commit fails, and the second, of the same room, succeeds when another room has taken its place."""
     worker = await start_worker()
-    id = await worker.make("text ")
+    id = await worker.create_note("text ")
     one, two = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     journal = worker.store.texts.journal
-    go_on, begun = asyncio.Event(), asyncio.Event()
+    proceed, started = asyncio.Event(), asyncio.Event()
     calls = 0
 
     async def slow(rows: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
-            begun.set()
-            await go_on.wait()
+            started.set()
+            await proceed.wait()
             raise OutcomeUnknown
         if calls == 2:
             again.append(await RoomClient().sit(worker.rooms, id))
@@ -71,9 +71,9 @@ async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
     again: list[RoomClient] = []
     monkeypatch.setattr(worker.store.texts, "journal", slow)
     await one.append("first ")
-    await begun.wait()
+    await started.wait()
     await two.append("second ")
-    go_on.set()
+    proceed.set()
     await eventually(lambda: again and "second" in str(again[0].text))
     assert one.code == two.code == CloseCode.RESUME
     one.leave()
@@ -86,11 +86,11 @@ async def test_a_late_commit_of_a_room_that_was_given_up_is_not_lost(
     assert sorted(str(again[0].text).split()) == ["second", "text", "third"]
 
 
-async def test_lost_messages_between_workers_are_found_in_the_journal(
+async def test_lost_relay_messages_are_recovered_from_the_journal(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     writer, reader = await RoomClient().sit(here.rooms, id), await RoomClient().sit(there.rooms, id)
     await writer.append("heard ")
     await eventually(lambda: str(reader.text) == "heard ")
@@ -106,20 +106,20 @@ async def test_lost_messages_between_workers_are_found_in_the_journal(
     await eventually(lambda: str(reader.text) == "heard lost heard again")
 
 
-def _breaks(*_: Any) -> None:
+def _raise_document_broken(*_: Any) -> None:
     raise DocumentBroken("boom")
 
 
-async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
+async def test_broken_text_is_reloaded_and_other_peers_stay_connected(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
 
     await good.append(" kept")
     with monkeypatch.context() as patch:
-        patch.setattr(TextDocument, "apply", _breaks)
+        patch.setattr(TextDocument, "apply", _raise_document_broken)
         with pytest.raises(MalformedUpdate, match="cannot be applied"):
             await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
     await good.append(" and more")
@@ -129,18 +129,18 @@ async def test_a_text_that_breaks_is_loaded_again_and_only_its_breaker_goes(
     await eventually(lambda: content_is(worker, id, "text kept and more"))
 
 
-async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
+async def test_room_whose_text_cannot_be_reloaded_disconnects_all_peers(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
 
     async def away(*_: Any, **__: Any) -> None:
         raise OutcomeUnknown
 
     with monkeypatch.context() as patch:
-        patch.setattr(TextDocument, "apply", _breaks)
+        patch.setattr(TextDocument, "apply", _raise_document_broken)
         patch.setattr(worker.store.texts, "read", away)
         with pytest.raises(MalformedUpdate):
             await bad.say(protocol.update(TextDocument(client=77).edit([(0, 0, "x")])))
@@ -151,17 +151,17 @@ async def test_a_text_that_cannot_be_loaded_again_sends_everyone_away(
     assert str((await RoomClient().sit(worker.rooms, id)).text) == "text"
 
 
-async def test_update_that_is_applied_and_not_journaled_is_seen_by_nobody(
+async def test_update_applied_but_not_journaled_is_not_sent_to_newcomers(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever fails in between: a newcomer would build upon it, and its acknowledged words would be lost with it."""
+    """Otherwise, a newcomer would build on the update, and lose its own acknowledged text together with it."""
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     places: list[tuple[type, str]] = [(Participants, "name_of"), (Contributors, "add"), (Journal, "write")]
     for owner, method in places:
         bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
         with monkeypatch.context() as patch:
-            patch.setattr(owner, method, _fails)
+            patch.setattr(owner, method, _raise_recursion_error)
             with pytest.raises(RecursionError):
                 await bad.append(" never")
         assert bad.code == good.code == CloseCode.RESUME
@@ -173,13 +173,13 @@ async def test_update_that_is_applied_and_not_journaled_is_seen_by_nobody(
     assert await loaded(settings, id) == "text kept kept kept"
 
 
-def _fails(*_: Any) -> None:
+def _raise_recursion_error(*_: Any) -> None:
     raise RecursionError
 
 
-async def test_refused_update_gives_nothing_up(start_worker: StartWorker) -> None:
+async def test_rejected_update_does_not_disconnect_other_peers(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     bad, good = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(MalformedUpdate):
         await bad.say(protocol.update(b"\1\1\7\0\x84\1\0\1\xff\0"))
@@ -187,11 +187,11 @@ async def test_refused_update_gives_nothing_up(start_worker: StartWorker) -> Non
 
 
 @pytest.mark.parametrize("state", ['{"a":' + "[" * 965 + "]" * 965 + "}", '{"user":{"name":"\\ud800"}}'])
-async def test_strange_states_keep_no_update_from_the_journal(
+async def test_unusual_awareness_state_does_not_prevent_journaling(
     start_worker: StartWorker, settings: Settings, state: str
 ) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     strange, other = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with contextlib.suppress(MalformedUpdate):
         await strange.say(state_of(1, 1, state))
@@ -201,13 +201,13 @@ async def test_strange_states_keep_no_update_from_the_journal(
     assert await loaded(settings, id) == "text words"
 
 
-async def test_a_worker_takes_up_what_another_left(
+async def test_worker_recovers_unfinished_text_of_a_killed_worker(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
-        id = await dying.make("text")
+        id = await dying.create_note("text")
         seat = await RoomClient().sit(dying.rooms, id)
         await seat.append(" left behind")
         await eventually(lambda: seat.text.all_acknowledged)

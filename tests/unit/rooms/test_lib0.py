@@ -14,7 +14,7 @@ NUMBERS = st.integers(0, 2**53 - 1)
 
 
 @given(NUMBERS, st.binary(max_size=300), st.text(max_size=300))
-def test_what_is_written_is_read_back(value: int, data: bytes, text: str) -> None:
+def test_encoded_values_are_decoded_unchanged(value: int, data: bytes, text: str) -> None:
     reader = Reader(lib0.number(value) + lib0.array(data) + lib0.string(text) + b"\x07")
     assert reader.number(2**53 - 1) == value
     assert reader.array() == data
@@ -24,14 +24,14 @@ def test_what_is_written_is_read_back(value: int, data: bytes, text: str) -> Non
 
 
 @given(NUMBERS)
-def test_numbers_are_bounded(value: int) -> None:
+def test_number_above_its_limit_is_rejected(value: int) -> None:
     assert Reader(lib0.number(value)).number(value) == value
     with pytest.raises(MalformedUpdate, match="more than the limit"):
         Reader(lib0.number(value + 1)).number(value)
 
 
 @given(st.binary(max_size=40))
-def test_junk_is_read_or_refused(data: bytes) -> None:
+def test_random_bytes_are_decoded_or_rejected(data: bytes) -> None:
     for read in (Reader.byte, Reader.count, Reader.array, Reader.string, Reader.finish):
         try:
             read(Reader(data))
@@ -40,12 +40,12 @@ def test_junk_is_read_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"\xff" * 8, b"\xff" * 1000])
-def test_a_number_that_does_not_end_is_refused(data: bytes) -> None:
+def test_unterminated_number_is_rejected(data: bytes) -> None:
     with pytest.raises(MalformedUpdate, match="ends within a number"):
         Reader(data).number(2**53)
 
 
-def test_counts_and_lengths_are_of_what_is_there() -> None:
+def test_count_or_length_beyond_the_data_is_rejected() -> None:
     assert Reader(b"\x02ab").count() == 2
     for read in (Reader.count, Reader.array, Reader.string):
         with pytest.raises(MalformedUpdate):

@@ -19,14 +19,14 @@ from tests.support.room_client import RoomClient, Text, state_of
 from tests.unit.rooms.conftest import StartWorker, content_is
 
 
-def closed(seat: RoomClient) -> CloseCode | None:
+def close_code_of(seat: RoomClient) -> CloseCode | None:
     """Return the close code of a client, if it was closed."""
     return seat.code
 
 
-async def test_too_many_updates_at_once(start_worker: StartWorker) -> None:
+async def test_peer_with_too_many_updates_is_refused(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     seat, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused) as refused:
         for _ in range(2 * UPDATES_BURST):
@@ -36,21 +36,23 @@ async def test_too_many_updates_at_once(start_worker: StartWorker) -> None:
     await eventually(lambda: neighbour.text.all_acknowledged)
 
 
-async def test_state_vector_far_beyond_the_text_is_refused(start_worker: StartWorker) -> None:
+async def test_state_vector_far_larger_than_the_text_is_rejected(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    seat = await RoomClient().sit(worker.rooms, await worker.make("text"))
+    seat = await RoomClient().sit(worker.rooms, await worker.create_note("text"))
     vector = lib0.number(2000) + b"".join(lib0.number(client) + b"\1" for client in range(2000))
     await seat.say(protocol.state(vector))
     with pytest.raises(MalformedUpdate, match="state vector"):
         await seat.say(protocol.state(lib0.number(40_000) + b"\1\1" * 40_000))
 
 
-async def test_answers_are_charged_by_their_size(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sync_responses_are_charged_by_their_size(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_BURST", 100_000)
     monkeypatch.setattr("realtime.rooms.peer.DIFF_BYTES_PER_SECOND", 1)
     worker = await start_worker()
-    id = await worker.make("x" * 150_000)
-    seat = await RoomClient().sit(worker.rooms, id)  # a text has to be readable, whatever its size
+    id = await worker.create_note("x" * 150_000)
+    seat = await RoomClient().sit(worker.rooms, id)  # the first response is sent whatever its size
     assert len(str(seat.text)) == 150_000
     with pytest.raises(PeerRefused) as refused:
         await seat.say(Text().hello())
@@ -62,7 +64,7 @@ async def test_updates_of_a_slow_text_are_applied_in_turns(
 ) -> None:
     monkeypatch.setattr("realtime.rooms.room.SLOW_UPDATE_SECONDS", -1.0)
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     seats = [await RoomClient().sit(worker.rooms, id) for _ in range(3)]
     for number in range(5):
         for seat in seats:
@@ -71,20 +73,20 @@ async def test_updates_of_a_slow_text_are_applied_in_turns(
     assert len({str(seat.text) for seat in seats}) == 1
 
 
-async def test_update_is_charged_by_the_time_that_it_takes(
+async def test_updates_are_charged_by_their_processing_time(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
     worker = await start_worker()
-    seat = await RoomClient().sit(worker.rooms, await worker.make())
+    seat = await RoomClient().sit(worker.rooms, await worker.create_note())
     with pytest.raises(PeerRefused):
         for _ in range(3):
             await seat.append("x")
 
 
-async def test_a_text_beyond_its_limit_is_refused(start_worker: StartWorker) -> None:
+async def test_text_beyond_its_limit_is_refused_with_too_big(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("x" * (MAX_CONTENT_BYTES - 10))
+    id = await worker.create_note("x" * (MAX_CONTENT_BYTES - 10))
     seat = await RoomClient().sit(worker.rooms, id)
     await seat.append("y" * 10)
     await eventually(lambda: seat.text.all_acknowledged)
@@ -97,13 +99,13 @@ async def test_a_text_beyond_its_limit_is_refused(start_worker: StartWorker) -> 
     await other.append(" again")
 
 
-async def test_what_is_deleted_again_and_again_has_room(
+async def test_deleted_text_does_not_count_toward_the_state_limit(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the remaining text counts against the limit of the state."""
     monkeypatch.setattr(loader, "MAX_STATE_BYTES", 20_000)
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     seat = await RoomClient().sit(worker.rooms, id)
     for number in range(20):
         update = seat.text.document.edit([(0, len(str(seat.text)), chr(97 + number) * 2000)])
@@ -114,14 +116,14 @@ async def test_what_is_deleted_again_and_again_has_room(
     assert refused.value.code == CloseCode.TOO_BIG
 
 
-async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(start_worker: StartWorker) -> None:
+async def test_peer_beyond_its_buffer_limit_is_closed_as_too_slow(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("x" * 900_000)
+    id = await worker.create_note("x" * 900_000)
     slow, quick = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
-    slow.buffered = 1_800_000  # within what it asked for
+    slow.buffered = 1_800_000  # within the size of the text that it requested
     await quick.append("y")
     await eventually(lambda: quick.text.all_acknowledged)
-    assert closed(slow) is None
+    assert close_code_of(slow) is None
     slow.buffered = 2_500_000
     await quick.append("y")
     await eventually(lambda: slow.code is not None)
@@ -129,19 +131,19 @@ async def test_whoever_takes_nothing_is_too_slow_and_whoever_asks_a_lot_is_not(s
     assert quick.code is None
 
 
-async def test_asking_on_and_on_without_reading_is_too_slow(start_worker: StartWorker) -> None:
+async def test_peer_that_requests_without_reading_is_closed_as_too_slow(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("x" * 900_000)
+    id = await worker.create_note("x" * 900_000)
     greedy = RoomClient()
     send = greedy.send
 
-    def takes_nothing(packet: Any, limit: int) -> bool:
-        taken = send(packet, limit)
-        if taken:
+    def send_without_reading(packet: Any, limit: int) -> bool:
+        accepted = send(packet, limit)
+        if accepted:
             greedy.buffered += len(packet.framed)
-        return taken
+        return accepted
 
-    greedy.send = takes_nothing  # type: ignore[method-assign]
+    greedy.send = send_without_reading  # type: ignore[method-assign]
     await greedy.sit(worker.rooms, id)
     for _ in range(20):
         await greedy.say(Text().hello())
@@ -149,15 +151,15 @@ async def test_asking_on_and_on_without_reading_is_too_slow(start_worker: StartW
     assert greedy.buffered < 5_000_000
 
 
-async def test_nonsense_of_clients_touches_nobody_else(start_worker: StartWorker) -> None:
+async def test_corrupted_frames_of_hostile_peers_do_not_affect_others(start_worker: StartWorker) -> None:
     """Send 10,000 frames, each of a different client."""
     worker = await start_worker()
-    id = await worker.make("text ")
+    id = await worker.create_note("text ")
     neighbour = await RoomClient().sit(worker.rooms, id)
     choose = random.Random(11)
     good = [TextDocument(client=choose.randrange(1, 2**32)).edit([(0, 0, "word")]) for _ in range(8)]
     frames = [protocol.update(one) for one in good] + [Text().hello(), state_of(5, 1, '{"a":1}'), b"\3"]
-    refused = taken = 0
+    refused = accepted = 0
     for number in range(10_000):
         frame = bytearray(choose.choice(frames))
         match choose.randrange(3):
@@ -173,7 +175,7 @@ async def test_nonsense_of_clients_touches_nobody_else(start_worker: StartWorker
         hostile.room = neighbour.room
         try:
             await hostile.say(bytes(frame))
-            taken += 1
+            accepted += 1
         except (MalformedUpdate, PeerRefused):
             refused += 1
         if number % 500 == 0:

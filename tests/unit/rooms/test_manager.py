@@ -16,15 +16,17 @@ from realtime.errors import NoteNotFound
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
 from realtime.rooms.crdt import TextDocument
+from realtime.rooms.relay import RelayKind, RelayMessage
+from realtime.rooms.room import Room
 from realtime.settings import Settings
 from tests.support.harness import eventually
 from tests.support.room_client import RoomClient, Text, state_of
 from tests.unit.rooms.conftest import StartWorker, content_is, loaded, working
 
 
-async def test_what_one_types_others_see_here_and_elsewhere(start_worker: StartWorker, settings: Settings) -> None:
+async def test_edit_reaches_peers_of_the_same_and_other_workers(start_worker: StartWorker, settings: Settings) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make("one ")
+    id = await here.create_note("one ")
     seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
     assert {str(seat.text) for seat in seats} == {"one "}
     await seats[0].append("two ")
@@ -36,9 +38,9 @@ async def test_what_one_types_others_see_here_and_elsewhere(start_worker: StartW
     assert await loaded(settings, id) == "one two three"
 
 
-async def test_one_genesis_of_twenty_at_once(settings: Settings, start_worker: StartWorker) -> None:
+async def test_twenty_concurrent_workers_create_one_genesis(settings: Settings, start_worker: StartWorker) -> None:
     first = await start_worker()
-    id = await first.make("made once 🦜 ")
+    id = await first.create_note("made once 🦜 ")
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(working(settings, "tend", "recover texts")) for _ in range(20)]
         seats = await asyncio.gather(*(RoomClient().sit(worker.rooms, id) for worker in workers))
@@ -51,11 +53,11 @@ async def test_one_genesis_of_twenty_at_once(settings: Settings, start_worker: S
         assert await client[settings.database].texts.count_documents({"note": id}) == 1
 
 
-async def test_unknown_notes_have_no_room(start_worker: StartWorker) -> None:
+async def test_join_of_unknown_or_deleted_note_raises_note_not_found(start_worker: StartWorker) -> None:
     worker = await start_worker()
     with pytest.raises(NoteNotFound):
         await RoomClient().sit(worker.rooms, 99)
-    id = await worker.make()
+    id = await worker.create_note()
     seat = await RoomClient().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
     worker.rooms.note_deleted(id, 2)
@@ -64,11 +66,11 @@ async def test_unknown_notes_have_no_room(start_worker: StartWorker) -> None:
         await RoomClient().sit(worker.rooms, id)
 
 
-async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
+async def test_note_deleted_while_its_room_loads_cannot_be_joined(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     read = worker.store.texts.read
 
     async def late(note: int, **more: Any) -> Any:
@@ -83,30 +85,39 @@ async def test_a_note_that_is_deleted_while_its_room_is_loaded_lets_nobody_in(
         await RoomClient().sit(worker.rooms, id)
 
 
-async def test_a_viewer_reads_on_and_writes_nothing(start_worker: StartWorker) -> None:
+async def test_viewer_receives_edits_and_cannot_write(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
-    writer, principal = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id, writes=False)
+    id = await worker.create_note("text")
+    writer, viewer = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id, writes=False)
     for _ in range(3):
-        await principal.append("never")
-    assert principal.text.denied == 1
+        await viewer.append("never")
+    assert viewer.text.denied == 1
     await writer.append(" more")
-    await eventually(lambda: "more" in str(principal.text))
+    await eventually(lambda: "more" in str(viewer.text))
     assert str(writer.text) == "text more"
-    assert principal.code is None
+    assert viewer.code is None
 
 
-async def test_what_is_told_while_a_room_is_loaded_is_in_it(start_worker: StartWorker) -> None:
+async def test_updates_relayed_while_a_room_loads_are_applied(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = await start_worker(), await start_worker("tend")
-    id = await one.make("start ")
+    id = await one.create_note("start ")
     seat = await RoomClient().sit(one.rooms, id)
-    read = other.store.texts.read
+    read, receive = other.store.texts.read, Room.receive_relayed
+    relayed: list[RelayKind] = []
+
+    def record(room: Room, message: RelayMessage) -> None:
+        receive(room, message)
+        relayed.append(message.kind)
+
+    monkeypatch.setattr(Room, "receive_relayed", record)
 
     async def slow(*arguments: Any, **more: Any) -> Any:
         found = await read(*arguments, **more)
         await seat.append("meanwhile ")
         await eventually(lambda: seat.text.all_acknowledged)
-        await eventually(lambda: other.rooms._rooms[id]._deferred)
+        await eventually(lambda: RelayKind.UPDATES in relayed)
         return found
 
     other.store.texts.read = slow  # type: ignore[method-assign]
@@ -114,9 +125,11 @@ async def test_what_is_told_while_a_room_is_loaded_is_in_it(start_worker: StartW
     await eventually(lambda: str(late.text) == "start meanwhile ")
 
 
-async def test_both_fold_and_nothing_is_lost(start_worker: StartWorker, settings: Settings) -> None:
+async def test_concurrent_compactions_of_two_workers_lose_no_edits(
+    start_worker: StartWorker, settings: Settings
+) -> None:
     workers = [await start_worker(), await start_worker()]
-    id = await workers[0].make("|")
+    id = await workers[0].create_note("|")
     seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
     tokens = []
     choose = random.Random(7)
@@ -131,9 +144,9 @@ async def test_both_fold_and_nothing_is_lost(start_worker: StartWorker, settings
     assert str(seats[0].text) == str(seats[1].text)
 
 
-async def test_when_it_is_quiet_everything_is_in_one_snapshot(start_worker: StartWorker, settings: Settings) -> None:
+async def test_idle_text_is_compacted_into_one_snapshot(start_worker: StartWorker, settings: Settings) -> None:
     workers = [await start_worker(), await start_worker()]
-    id = await workers[0].make("text ")
+    id = await workers[0].create_note("text ")
     seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
     for seat in seats:
         await seat.append("more ")
@@ -141,29 +154,31 @@ async def test_when_it_is_quiet_everything_is_in_one_snapshot(start_worker: Star
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
 
-        async def folded() -> bool:
+        async def compacted() -> bool:
             note = await database.notes.find_one({"_id": id}) or {}
             return await database.updates.count_documents({}) == 0 and not note.get("edits") and "dirty" not in note
 
-        await eventually(folded, within=12)
+        await eventually(compacted, within=12)
         text = await database.texts.find_one({"note": id}) or {}
         assert str(TextDocument([text["state"]])) == str(seats[0].text)
 
 
-async def test_a_room_nobody_is_in_is_unloaded_and_loaded_again(start_worker: StartWorker) -> None:
+async def test_empty_room_is_unloaded_and_can_be_loaded_again(start_worker: StartWorker) -> None:
     worker = await start_worker(idle=0)
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     for number in range(2):
         seat = await RoomClient().sit(worker.rooms, id)
         await seat.append(f" {number}")
         seat.leave()
-        await eventually(lambda: not worker.rooms._rooms, within=10)
+        room = seat.room
+        assert room is not None
+        await eventually(lambda room=room: room.closed, within=10)  # type: ignore[misc]
     assert await worker.content(id) == "text 0 1"
 
 
-async def test_a_client_back_after_long_merges(start_worker: StartWorker) -> None:
+async def test_client_with_offline_edits_is_merged_after_a_compaction(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("one two three")
+    id = await worker.create_note("one two three")
     text = Text()
     seat = await RoomClient(text).sit(worker.rooms, id)
     seat.leave()
@@ -177,9 +192,9 @@ async def test_a_client_back_after_long_merges(start_worker: StartWorker) -> Non
     await eventually(lambda: str(other.text) == str(text) == "zero one 2 3")
 
 
-async def test_who_is_there_is_told_and_leaves_with_its_connection(start_worker: StartWorker) -> None:
+async def test_awareness_state_is_shared_until_its_peer_leaves(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
     await seats[0].say(state_of(1, 0, '{"user":{"name":"Ada"}}'))
     await eventually(lambda: all(seat.text.here == {1} for seat in seats))
@@ -187,7 +202,7 @@ async def test_who_is_there_is_told_and_leaves_with_its_connection(start_worker:
     assert late.text.here == {1}
     seats[0].leave()
     await eventually(lambda: all(seat.text.here == set() for seat in (*seats[1:], late)))
-    # It comes back, and says what it said before; it learns that it was thought gone, and says so with a newer clock.
+    # After reconnecting, it repeats its state, receives its removal, and sends the state with a higher clock.
     back = await RoomClient().sit(here.rooms, id)
     await back.say(state_of(1, 0, '{"user":{"name":"Ada"}}'))
     assert back.text.states[1] == (0, "null")
@@ -199,9 +214,9 @@ async def test_who_is_there_is_told_and_leaves_with_its_connection(start_worker:
     assert query.text.here == {1}
 
 
-async def test_the_history_names_who_typed(start_worker: StartWorker) -> None:
+async def test_history_names_the_authors_of_typed_text(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     for client, (worker, name) in enumerate([(here, "Ada"), (there, "Grace")], 1):
         seat = await RoomClient(Text(client)).sit(worker.rooms, id)
         await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))

@@ -27,9 +27,9 @@ def has_state(seat: RoomClient, clock: int) -> bool:
     return seat.text.states.get(1, (0, ""))[0] == clock
 
 
-async def test_a_flood_of_states_is_refused_and_neighbours_stay(start_worker: StartWorker) -> None:
+async def test_flood_of_states_is_refused_and_other_peers_stay(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     flood, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused) as refused:
         for clock in range(2 * STATES_BURST):
@@ -40,9 +40,9 @@ async def test_a_flood_of_states_is_refused_and_neighbours_stay(start_worker: St
     await eventually(lambda: neighbour.text.here == {2})
 
 
-async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(start_worker: StartWorker) -> None:
+async def test_repeated_queries_and_unchanged_states_are_rate_limited(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     for message in (b"\3", state_of(1, 0, "{}")):
         seat = await RoomClient().sit(worker.rooms, id)
         with pytest.raises(PeerRefused):
@@ -50,19 +50,19 @@ async def test_asking_who_is_here_and_saying_the_same_on_and_on_count_too(start_
                 await seat.say(message)
 
 
-async def test_large_states_count_for_several(start_worker: StartWorker) -> None:
+async def test_large_states_use_more_of_the_rate_limit(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     seat = await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused):
         for clock in range(STATES_BURST // 4):
             await seat.say(state_of(1, clock, '"' + "x" * 8000 + '"'))
 
 
-async def test_news_from_here_and_elsewhere_are_gathered(start_worker: StartWorker) -> None:
-    """Stock clients send back all that they hear, so that this must not grow with the number of others."""
+async def test_states_of_all_workers_are_sent_in_batches(start_worker: StartWorker) -> None:
+    """Stock clients send back each state that they receive, so the packets must not grow with the number of clients."""
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     seats = [await RoomClient().sit(worker.rooms, id) for worker in (here, there) for _ in range(20)]
     listener = await RoomClient().sit(here.rooms, id)
     before, started = listener.packets, time.monotonic()
@@ -76,9 +76,9 @@ async def test_news_from_here_and_elsewhere_are_gathered(start_worker: StartWork
     assert listener.packets - before <= (time.monotonic() - started) / 0.03 + 1
 
 
-async def test_who_is_signed_in_is_named_by_their_account(start_worker: StartWorker) -> None:
+async def test_signed_in_peer_is_named_by_its_account(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    seat = await RoomClient().sit(worker.rooms, await worker.make())
+    seat = await RoomClient().sit(worker.rooms, await worker.create_note())
     assert seat.room is not None
     await seat.say(state_of(1, 0, '{"user": {"name": "Root"}}'))
     assert seat.room.participants.name_of(seat.member) == "Root"
@@ -91,9 +91,9 @@ async def test_who_is_signed_in_is_named_by_their_account(start_worker: StartWor
     assert b'"name":"Guest"' in seat.room.participants.awareness_messages()[0]
 
 
-async def test_client_belongs_to_the_connection_that_used_it_first(start_worker: StartWorker) -> None:
+async def test_client_id_belongs_to_the_first_peer_that_used_it(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     owner, other = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     await owner.say(state_of(1, 1, '{"user":{"name":"Ann"}}'))
     await eventually(lambda: other.text.here == {1})
@@ -102,14 +102,14 @@ async def test_client_belongs_to_the_connection_that_used_it_first(start_worker:
     await owner.say(state_of(1, 2, '{"user":{"name":"Ann"},"cursor":1}'))
     await eventually(lambda: other.text.states[1] == (2, '{"user":{"name":"Ann"},"cursor":1}'))
     assert owner.code is other.code is None
-    assert owner.probed == 1  # to find out whether it is still connected, and not again and again
+    assert owner.probed == 1  # once, to check whether it is still connected
     owner.leave()
     await eventually(lambda: other.text.states[1] == (2, "null"))
 
 
-async def test_client_that_left_is_kept_for_its_caller(start_worker: StartWorker) -> None:
+async def test_client_id_that_left_is_reserved_for_its_caller(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     ann = await RoomClient().sit(worker.rooms, id, principal=user("ann"))
     ben = await RoomClient().sit(worker.rooms, id, principal=user("ben"))
     await ann.say(state_of(1, 1, "{}"))
@@ -122,9 +122,9 @@ async def test_client_that_left_is_kept_for_its_caller(start_worker: StartWorker
     await eventually(lambda: ben.text.here == {1, 2})
 
 
-async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(start_worker: StartWorker) -> None:
+async def test_user_takes_over_the_client_id_of_a_dead_peer(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     dead = await RoomClient().sit(here.rooms, id, principal=user("ann"))
     await dead.say(state_of(1, 1, "{}"))
     for clock, worker in ((2, here), (3, there)):
@@ -137,9 +137,9 @@ async def test_user_takes_over_from_a_connection_that_is_not_known_to_be_dead(st
     await eventually(lambda: other.text.states.get(1) == (3, "[]"))
 
 
-async def test_client_of_another_worker_cannot_be_used(start_worker: StartWorker) -> None:
+async def test_state_for_a_client_id_of_another_worker_is_ignored(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     owner = await RoomClient().sit(here.rooms, id, principal=user("ann"))
     stranger = await RoomClient().sit(there.rooms, id, principal=user("ben"))
     await owner.say(state_of(1, 1, "{}"))
@@ -150,10 +150,10 @@ async def test_client_of_another_worker_cannot_be_used(start_worker: StartWorker
     await eventually(lambda: stranger.text.states == {1: (2, "[]"), 2: (1, "{}")})
 
 
-async def test_worker_that_opens_a_room_asks_whose_clients_there_are(start_worker: StartWorker) -> None:
-    """Neither a client that is there, nor one that left, can be used by others at a worker that had no room yet."""
+async def test_new_room_learns_client_id_owners_from_other_workers(start_worker: StartWorker) -> None:
+    """Client ids that are present or have left cannot be used by others at a worker that had no room yet."""
     here, there = await start_worker(), await start_worker()
-    id = await here.make()
+    id = await here.create_note()
     owner = await RoomClient().sit(here.rooms, id, principal=user("ann"))
     left = await RoomClient().sit(here.rooms, id, principal=user("cy"))
     await owner.say(state_of(1, 1, "{}"))
@@ -170,18 +170,18 @@ async def test_worker_that_opens_a_room_asks_whose_clients_there_are(start_worke
     assert owner.text.states[1] == (2, "[]")
 
 
-async def test_workers_that_do_not_answer_hold_up_nobody(start_worker: StartWorker) -> None:
+async def test_join_succeeds_if_other_workers_do_not_answer(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker("send to other workers")
-    id = await here.make()
+    id = await here.create_note()
     await RoomClient().sit(there.rooms, id)
     seat = await RoomClient().sit(here.rooms, id)
     await seat.say(state_of(1, 1, "{}"))
     await eventually(lambda: seat.text.here == {1})
 
 
-async def test_states_of_another_worker_do_not_replace_a_client_of_another_caller(start_worker: StartWorker) -> None:
+async def test_relayed_state_of_another_caller_does_not_replace_a_client(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    seat = await RoomClient().sit(worker.rooms, await worker.make(), principal=user("ann"))
+    seat = await RoomClient().sit(worker.rooms, await worker.create_note(), principal=user("ann"))
     assert seat.room is not None
     await seat.say(state_of(1, 1, "{}"))
     for caller, clock, state in (("ben", 5, "[]"), ("ben", 6, "null"), ("ann", 3, "2")):
@@ -194,17 +194,17 @@ async def test_states_of_another_worker_do_not_replace_a_client_of_another_calle
     await eventually(lambda: seat.text.states[1] == (3, "2"))
 
 
-async def test_clock_that_leaves_no_room_to_go_on_is_ignored(start_worker: StartWorker) -> None:
+async def test_state_with_a_clock_above_the_maximum_is_ignored(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    seat = await RoomClient().sit(worker.rooms, await worker.make())
+    seat = await RoomClient().sit(worker.rooms, await worker.create_note())
     await seat.say(state_of(1, MAX_CLOCK + 1, "{}"))
     await seat.say(state_of(2, 0, "{}"))
     await eventually(lambda: seat.text.here == {2})
 
 
-async def test_connection_speaks_for_few_clients(start_worker: StartWorker) -> None:
+async def test_peer_with_too_many_client_ids_or_characters_is_refused(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     greedy, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     with pytest.raises(PeerRefused):
         for client in range(100, 101 + participants.MAX_CONNECTION_CLIENTS):
@@ -217,9 +217,9 @@ async def test_connection_speaks_for_few_clients(start_worker: StartWorker) -> N
             await neighbour.say(state_of(client, 1, large))
 
 
-async def test_one_message_with_thousands_of_clients_changes_nothing(start_worker: StartWorker) -> None:
+async def test_message_with_thousands_of_client_ids_does_not_affect_others(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     flood, neighbour = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
     await neighbour.say(state_of(1, 0, "{}"))
     await flood.say(states_of(range(10_000, 15_000)))
@@ -235,7 +235,7 @@ async def test_full_room_drops_the_states_of_newcomers_only(
 ) -> None:
     monkeypatch.setattr(participants, "MAX_ROOM_CLIENTS", 4)
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     readers = [await RoomClient().sit(worker.rooms, id, writes=False) for _ in range(4)]
     for client, seat in enumerate(readers):
         await seat.say(state_of(client, 0, "{}"))
@@ -254,7 +254,7 @@ async def test_room_with_large_states_drops_those_of_newcomers(
 ) -> None:
     monkeypatch.setattr(participants, "MAX_ROOM_CHARACTERS", 20_000)
     worker = await start_worker()
-    id = await worker.make()
+    id = await worker.create_note()
     seats = [await RoomClient().sit(worker.rooms, id) for _ in range(4)]
     for client, seat in enumerate(seats):
         await seat.say(state_of(client, 0, '"' + "x" * 6000 + '"'))

@@ -31,7 +31,7 @@ class Cluster:
         self.texts = [Text() for _ in range(4)]
         self.seats: list[RoomClient | None] = [None] * 4
         self.words: list[str] = []
-        self.perhaps: set[str] = set()
+        self.uncertain: set[str] = set()
         self.note = 0
 
     async def open(self, place: int) -> None:
@@ -72,7 +72,7 @@ class Cluster:
                     await worker.notes.edit(UNRESTRICTED, self.note, [Append(op="append", text=f"{word};")], None, None)
                     self.words.append(word)
                 except Unavailable:
-                    self.perhaps.add(word)
+                    self.uncertain.add(word)
             case "f":
                 room = (await self.seat(number)).room
                 assert room is not None
@@ -91,11 +91,11 @@ class Cluster:
                     raise OutcomeUnknown
 
                 worker.store.texts.journal = fails  # type: ignore[method-assign]  # a fault
-            case "d":  # a message to the others is lost
-                tell = worker.bus.publish
+            case "d":  # a message to the other worker is lost
+                publish = worker.bus.publish
 
                 async def lost(channel: str, data: bytes) -> None:
-                    worker.bus.publish = tell  # type: ignore[method-assign]  # a fault
+                    worker.bus.publish = publish  # type: ignore[method-assign]  # a fault
 
                 worker.bus.publish = lost  # type: ignore[method-assign]  # a fault
             case _:
@@ -103,14 +103,14 @@ class Cluster:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_each_word_is_there_once(settings: Settings, seed: int) -> None:
+async def test_each_word_is_stored_exactly_once(settings: Settings, seed: int) -> None:
     choose = random.Random(seed)
     cluster = Cluster(settings, choose)
     try:
         await cluster.open(0)
         await cluster.open(1)
         await cluster.workers[0].store.prepare()
-        cluster.note = await cluster.workers[0].make("start;")
+        cluster.note = await cluster.workers[0].create_note("start;")
         for number in range(60):
             await cluster.step(f"🦜{number}")
             if choose.random() < 0.5:
@@ -121,7 +121,7 @@ async def test_each_word_is_there_once(settings: Settings, seed: int) -> None:
             content = await cluster.workers[0].content(cluster.note)
             assert texts == {content}
             found = Counter(content.split(";")[:-1])
-            for word in cluster.perhaps:
+            for word in cluster.uncertain:
                 assert found.pop(word, 1) == 1
             assert found == Counter(["start", *cluster.words])
 

@@ -16,51 +16,51 @@ from realtime.settings import Settings
 from tests.support.harness import eventually
 
 
-class Ear:
+class RecordingRelay:
     """A relay that records the messages that it receives."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.heard: list[RelayMessage] = []
-        self.holes = 0
-        self.relay = Relay(bus, self.heard.append, self._hole)
+        self.received: list[RelayMessage] = []
+        self.gaps = 0
+        self.relay = Relay(bus, self.received.append, self._on_gap)
 
-    def _hole(self) -> None:
-        self.holes += 1
+    def _on_gap(self) -> None:
+        self.gaps += 1
 
 
 @asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[Ear]:
+async def open_relay(settings: Settings) -> AsyncIterator[RecordingRelay]:
     assert settings.redis_url
     bus = Bus(settings.redis_url, settings.database, max_entries=1000)
-    ear = Ear(bus)
+    recorder = RecordingRelay(bus)
     try:
-        async with running({"send": ear.relay.run_publish, "listen": ear.relay.run_receive}):
-            await eventually(lambda: ear.holes)  # it begins not knowing what it missed
-            yield ear
+        async with running({"send": recorder.relay.run_publish, "listen": recorder.relay.run_receive}):
+            await eventually(lambda: recorder.gaps)  # the subscription starts with a gap
+            yield recorder
     finally:
         await bus.aclose()
 
 
-def told(row: str) -> RelayMessage:
+def updates_message(row: str) -> RelayMessage:
     return RelayMessage(RelayKind.UPDATES, 1, row, [b"update"], ["Ada"])
 
 
-async def test_others_hear_it_once_and_not_oneself(settings: Settings) -> None:
-    async with listening(settings) as one, listening(settings) as other:
+async def test_message_reaches_other_workers_once_and_not_its_sender(settings: Settings) -> None:
+    async with open_relay(settings) as one, open_relay(settings) as other:
         for number in range(100):
-            one.relay.enqueue(told(str(number)))
-        await eventually(lambda: len(other.heard) == 100)
-        assert [each.row for each in other.heard] == list(map(str, range(100)))
+            one.relay.enqueue(updates_message(str(number)))
+        await eventually(lambda: len(other.received) == 100)
+        assert [each.row for each in other.received] == list(map(str, range(100)))
         await eventually(lambda: one.relay.healthy and other.relay.healthy)
-        assert one.heard == []
-        assert (one.holes, other.holes) == (1, 1)
+        assert one.received == []
+        assert (one.gaps, other.gaps) == (1, 1)
 
 
-async def test_a_lost_message_is_a_hole(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(settings) as one, listening(settings) as other:
-        one.relay.enqueue(told("heard"))
-        await eventually(lambda: other.heard)
+async def test_lost_message_is_reported_as_a_gap(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_relay(settings) as one, open_relay(settings) as other:
+        one.relay.enqueue(updates_message("heard"))
+        await eventually(lambda: other.received)
 
         async def lost(*_: object) -> None:
             dropped.set()
@@ -68,36 +68,35 @@ async def test_a_lost_message_is_a_hole(settings: Settings, monkeypatch: pytest.
         dropped = asyncio.Event()
         with monkeypatch.context() as patch:
             patch.setattr(one.bus, "publish", lost)
-            one.relay.enqueue(told("lost"))
+            one.relay.enqueue(updates_message("lost"))
             await dropped.wait()
-        one.relay.enqueue(told("after"))
-        await eventually(lambda: other.holes == 2)
-        await eventually(lambda: [each.row for each in other.heard] == ["heard", "after"])
+        one.relay.enqueue(updates_message("after"))
+        await eventually(lambda: other.gaps == 2)
+        await eventually(lambda: [each.row for each in other.received] == ["heard", "after"])
 
 
-async def test_deaf_is_not_sound_and_who_ended_is_forgotten(
+async def test_relay_is_unhealthy_until_an_ended_worker_is_forgotten(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(relay, "SILENCE_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(relay, "FORGET_SENDER_SECONDS", 1.5)
-    async with listening(settings) as one:
-        assert not one.relay.healthy or one.relay._senders
-        async with listening(settings):
-            await eventually(lambda: len(one.relay._senders) == 2 and one.relay.healthy)
+    async with open_relay(settings) as one:
+        async with open_relay(settings):
+            await eventually(lambda: one.relay.other_workers == 1 and one.relay.healthy)
         await eventually(lambda: not one.relay.healthy)
-        await eventually(lambda: one.relay.healthy)  # it ended, and nobody came
+        await eventually(lambda: one.relay.healthy)  # the ended worker is forgotten
 
 
-async def test_what_cannot_be_read_stops_nobody(settings: Settings) -> None:
-    async with listening(settings) as one, listening(settings) as other:
+async def test_invalid_message_does_not_stop_later_messages(settings: Settings) -> None:
+    async with open_relay(settings) as one, open_relay(settings) as other:
         for junk in (b"", b"\xff" * 20, b"\1x\1\x09", b"\1x\2\0\1\5abc"):
             await one.bus.publish(one.bus.sync, junk)
-        one.relay.enqueue(told("after"))
-        await eventually(lambda: [each.row for each in other.heard] == ["after"])
+        one.relay.enqueue(updates_message("after"))
+        await eventually(lambda: [each.row for each in other.received] == ["after"])
 
 
-def test_what_is_told_is_read_back() -> None:
-    told = RelayMessage(RelayKind.UPDATES, 7, "row", [b"a", crdt.EMPTY_UPDATE], ["Ada"], 3)
-    sender, serial, found = relay._decode(b"\1x\5" + told.encode() + told.encode())
-    assert (sender, serial, list(found)) == ("x", 5, [told, told])
+def test_encoded_messages_are_decoded_unchanged() -> None:
+    message = RelayMessage(RelayKind.UPDATES, 7, "row", [b"a", crdt.EMPTY_UPDATE], ["Ada"], 3)
+    sender, serial, found = relay.decode(b"\1x\5" + message.encode() + message.encode())
+    assert (sender, serial, list(found)) == ("x", 5, [message, message])

@@ -16,12 +16,12 @@ from realtime.settings import Settings
 from realtime.store.bson_mapping import Record
 from tests.support.harness import eventually
 from tests.support.room_client import RoomClient
-from tests.unit.rooms.conftest import StartWorker, loaded, loaded_is
+from tests.unit.rooms.conftest import StartWorker, loaded, loaded_text_is
 
 
-async def test_what_is_typed_during_a_rest_write_stays(start_worker: StartWorker, settings: Settings) -> None:
+async def test_text_typed_during_a_rest_write_is_kept(start_worker: StartWorker, settings: Settings) -> None:
     worker = await start_worker()
-    id = await worker.make("one two three ")
+    id = await worker.create_note("one two three ")
     seat = await RoomClient().sit(worker.rooms, id)
     write = worker.store.notes.update
 
@@ -31,18 +31,18 @@ async def test_what_is_typed_during_a_rest_write_stays(start_worker: StartWorker
         return await write(*arguments, **more)
 
     worker.store.notes.update = slow  # type: ignore[method-assign]
-    original = worker.rooms._hold(id)
-    async with original as held:
-        base = held.base
+    room = seat.room
+    assert room is not None
+    base = room.base
 
-        async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
-            found = await base(record)
-            await seat.append("typed before the draft ")
-            return found
+    async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
+        found = await base(record)
+        await seat.append("typed before the draft ")
+        return found
 
-        held.base = slower  # type: ignore[method-assign]
-        note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")], None, None)
-        held.base = base  # type: ignore[method-assign]
+    room.base = slower  # type: ignore[method-assign]
+    note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")], None, None)
+    room.base = base  # type: ignore[method-assign]
     assert note.content == "one two three appended "
     words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
 
@@ -55,15 +55,13 @@ async def test_what_is_typed_during_a_rest_write_stays(start_worker: StartWorker
     await eventually(whole)
 
 
-async def test_a_replaced_content_leaves_words_that_no_version_has_yet(
-    start_worker: StartWorker, settings: Settings
-) -> None:
+async def test_content_write_keeps_text_that_no_version_has(start_worker: StartWorker, settings: Settings) -> None:
     worker = await start_worker("tend")  # nothing is stored in the note automatically
-    id = await worker.make("one\ntwo\nthree\n")
+    id = await worker.create_note("one\ntwo\nthree\n")
     seat = await RoomClient().sit(worker.rooms, id)
     await seat.append("typed\n")
     await eventually(lambda: seat.text.all_acknowledged)
-    # Made of version 1, and allowed at version 1 only: what was typed since is not its business.
+    # Based on version 1, and conditional on it: text typed since does not conflict.
     note = await worker.notes.patch(
         UNRESTRICTED, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None
     )
@@ -71,7 +69,7 @@ async def test_a_replaced_content_leaves_words_that_no_version_has_yet(
     await eventually(lambda: str(seat.text) == note.content)
     await seat.append("more\n")
     await eventually(lambda: seat.text.all_acknowledged)
-    # Where both touch, the write wins, but not before a version has what was typed.
+    # Where both changed the same lines, the write wins, after a version has stored the typed text.
     note = await worker.notes.restore(UNRESTRICTED, id, 1, None, None)
     assert note.content == "one\ntwo\nthree\n"
     before = await worker.store.history.read(id, note.version - 1)
@@ -80,12 +78,10 @@ async def test_a_replaced_content_leaves_words_that_no_version_has_yet(
     assert await loaded(settings, id) == note.content
 
 
-async def test_a_write_builds_on_what_another_worker_brought_into_the_note(
-    start_worker: StartWorker, settings: Settings
-) -> None:
-    deaf = ("receive from other workers", "tend")
-    one, other = await start_worker(), await start_worker(*deaf)
-    id = await one.make("start\n")
+async def test_write_builds_on_the_projection_of_another_worker(start_worker: StartWorker, settings: Settings) -> None:
+    without_tasks = ("receive from other workers", "tend")
+    one, other = await start_worker(), await start_worker(*without_tasks)
+    id = await one.create_note("start\n")
     seat, _ = await RoomClient().sit(one.rooms, id), await RoomClient().sit(other.rooms, id)
     await seat.append("typed\n")
 
@@ -96,13 +92,15 @@ async def test_a_write_builds_on_what_another_worker_brought_into_the_note(
     note = await other.notes.patch(
         UNRESTRICTED, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
     )
-    assert note.content == "start\ntyped\nand more\n"  # and "typed" not twice
+    assert note.content == "start\ntyped\nand more\n"  # "typed" only once
     assert await loaded(settings, id) == note.content
 
 
-async def test_rest_writes_of_many_workers_at_once_all_stay(start_worker: StartWorker, settings: Settings) -> None:
+async def test_concurrent_rest_writes_of_several_workers_are_all_kept(
+    start_worker: StartWorker, settings: Settings
+) -> None:
     workers = [await start_worker() for _ in range(3)]
-    id = await workers[0].make("start ")
+    id = await workers[0].create_note("start ")
     seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
 
     async def write(number: int) -> None:
@@ -125,12 +123,12 @@ async def test_rest_writes_of_many_workers_at_once_all_stay(start_worker: StartW
     assert sorted((await loaded(settings, id)).split()) == words
 
 
-async def test_a_write_of_unknown_outcome_is_found_and_not_written_over(
+async def test_committed_write_of_unknown_outcome_is_not_overwritten(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was committed; the room does not know, and must not write under the same clocks again."""
+    """The write was committed. The room does not know it, and must not use the same clocks again."""
     worker = await start_worker()
-    id = await worker.make("text ")
+    id = await worker.create_note("text ")
     seat = await RoomClient().sit(worker.rooms, id)
     update = worker.store.notes.update
 
@@ -147,4 +145,4 @@ async def test_a_write_of_unknown_outcome_is_found_and_not_written_over(
     await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="two ")], None, None)
     await eventually(lambda: str(seat.text) == "text one two ", within=10)
     assert await worker.content(id) == "text one two "
-    await eventually(lambda: loaded_is(settings, id, "text one two "))
+    await eventually(lambda: loaded_text_is(settings, id, "text one two "))

@@ -26,7 +26,7 @@ async def content_is(worker: Worker, id: int, text: str) -> bool:
     return await worker.content(id) == text
 
 
-async def named(worker: Worker, id: int, client: int, name: str) -> RoomClient:
+async def connect_with_name(worker: Worker, id: int, client: int, name: str) -> RoomClient:
     """Connect a client with a name."""
     seat = await RoomClient(Text(client)).sit(worker.rooms, id)
     await seat.say(state_of(client, 0, f'{{"user":{{"name":"{name}"}}}}'))
@@ -36,34 +36,36 @@ async def named(worker: Worker, id: int, client: int, name: str) -> RoomClient:
 async def authors(worker: Worker, id: int) -> Sequence[tuple[str, list[str]]]:
     """Return the action and the authors of each version but the first, the oldest first."""
     revisions, _ = await worker.store.history.page(id, 2**53, 100) or ([], None)
-    return [(one.action, one.authors) for one in reversed(revisions)][1:]
+    return [(revision.action, revision.authors) for revision in reversed(revisions)][1:]
 
 
-async def test_late_news_of_a_deletion_closes_nobody_who_is_at_the_restored_note(start_worker: StartWorker) -> None:
+async def test_late_deletion_event_keeps_peers_of_the_restored_note(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     before = await RoomClient().sit(worker.rooms, id)
     await worker.notes.delete(UNRESTRICTED, id, None, None)
     await worker.notes.undelete(UNRESTRICTED, id, None, None)
-    worker.rooms.note_deleted(id, 2)  # it was there all along, for all that its room knows
-    await eventually(lambda: worker.rooms._rooms[id].version == 3)
+    worker.rooms.note_deleted(id, 2)  # the room does not know about the deletion
+    assert before.room is not None
+    restored = before.room
+    await eventually(lambda: restored.version == 3)
     after = await RoomClient().sit(worker.rooms, id)
     worker.rooms.note_deleted(id, 2)
     await before.append(" more")
     await eventually(lambda: str(after.text) == "text more")
-    await eventually(lambda: not worker.rooms._rooms_with_task)
+    await eventually(lambda: not worker.rooms.background_tasks)
     assert before.code is None
     assert after.code is None
 
 
-async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_is_restored(
+async def test_unannounced_deletion_is_detected_and_keeps_typed_text(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "COMPARE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
-    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (60.0, 60.0))  # the look is to find it
+    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (60.0, 60.0))  # only the comparison detects the deletion
     here, there = await start_worker(), await start_worker()
-    id = await here.make("text")
+    id = await here.create_note("text")
     writer, reader = await RoomClient().sit(there.rooms, id), await RoomClient().sit(there.rooms, id)
     await here.notes.delete(UNRESTRICTED, id, None, None)
     await writer.append(" typed")
@@ -74,25 +76,26 @@ async def test_a_deletion_nobody_told_of_is_found_and_what_was_typed_meanwhile_i
     assert str((await RoomClient().sit(here.rooms, id)).text) == "text typed"
 
 
-async def test_words_that_are_not_durable_yet_have_their_author(
+async def test_text_projected_before_it_is_durable_names_its_author(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await start_worker()
-    id = await worker.make()
-    ada, ben = await named(worker, id, 1, "Ada"), await named(worker, id, 2, "Ben")
+    id = await worker.create_note()
+    ada, ben = await connect_with_name(worker, id, 1, "Ada"), await connect_with_name(worker, id, 2, "Ben")
     await ada.append("Ada ")
     await eventually(lambda: ada.text.all_acknowledged)
-    journal, begun, go_on = worker.store.texts.journal, asyncio.Event(), asyncio.Event()
+    journal, started, proceed = worker.store.texts.journal, asyncio.Event(), asyncio.Event()
 
     async def slow(rows: Any) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await proceed.wait()
         await journal(rows)
 
     monkeypatch.setattr(worker.store.texts, "journal", slow)
     await ben.append("Ben ")
-    await begun.wait()
-    held = worker.rooms._rooms[id]
+    await started.wait()
+    held = ada.room
+    assert held is not None
     show, read = held.contributors.snapshot, asyncio.Event()
 
     def reads(text: str) -> TextSnapshot:
@@ -100,9 +103,9 @@ async def test_words_that_are_not_durable_yet_have_their_author(
         return show(text)
 
     monkeypatch.setattr(held.contributors, "snapshot", reads)
-    await read.wait()  # with what Ben typed
-    await ada.append("more ")  # and without this
-    go_on.set()
+    await read.wait()  # with Ben's text
+    await ada.append("more ")  # not in this snapshot
+    proceed.set()
 
     async def whole() -> bool:
         return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
@@ -112,10 +115,10 @@ async def test_words_that_are_not_durable_yet_have_their_author(
     assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
 
 
-async def test_a_write_names_those_whose_words_it_brings_along(start_worker: StartWorker) -> None:
+async def test_write_names_the_authors_of_the_typed_text_it_includes(start_worker: StartWorker) -> None:
     worker = await start_worker("tend")  # nothing is stored in the note automatically
-    id = await worker.make("text\n")
-    ada = await named(worker, id, 1, "Ada")
+    id = await worker.create_note("text\n")
+    ada = await connect_with_name(worker, id, 1, "Ada")
     await ada.append("Ada\n")
     await eventually(lambda: ada.text.all_acknowledged)
     await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="added\n")], None, None)
@@ -128,18 +131,18 @@ async def test_a_write_names_those_whose_words_it_brings_along(start_worker: Sta
     assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
 
 
-def pieces(many: int) -> bytes:
-    """Return an update with an item for each character, unlike that of any Yjs client. The library merges each."""
+def update_of_pieces(count: int) -> bytes:
+    """Return an update with one item per character, unlike those of Yjs clients. The library merges each item."""
     first = bytes((4, 1)) + lib0.string("content") + lib0.string("a")
-    rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(many - 1))
-    return b"\1" + lib0.number(many) + b"\7\0" + first + b"".join(rest) + b"\0"
+    rest = (bytes((0x84, 7)) + lib0.number(clock) + lib0.string("a") for clock in range(count - 1))
+    return b"\1" + lib0.number(count) + b"\7\0" + first + b"".join(rest) + b"\0"
 
 
-async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(start_worker: StartWorker) -> None:
+async def test_update_of_many_pieces_does_not_delay_other_peers(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
-    id = await here.make("")
+    id = await here.create_note("")
     hostile, near, far = [await RoomClient().sit(worker.rooms, id) for worker in (here, here, there)]
-    update = pieces(40_000)
+    update = update_of_pieces(40_000)
     saying = asyncio.create_task(hostile.say(protocol.update(update)))
     await near.append("near")
     await eventually(lambda: near.text.all_acknowledged)
@@ -156,11 +159,13 @@ async def test_an_update_of_very_many_pieces_keeps_nobody_waiting(start_worker: 
 
 
 @pytest.mark.parametrize("code", [CloseCode.PERMISSION_GONE, None])
-async def test_who_loses_the_right_to_write_does_not_finish(start_worker: StartWorker, code: CloseCode | None) -> None:
+async def test_update_of_many_pieces_stops_when_write_access_ends(
+    start_worker: StartWorker, code: CloseCode | None
+) -> None:
     worker = await start_worker()
-    id = await worker.make("")
+    id = await worker.create_note("")
     hostile, near = [await RoomClient().sit(worker.rooms, id) for _ in range(2)]
-    saying = asyncio.create_task(hostile.say(protocol.update(pieces(40_000))))
+    saying = asyncio.create_task(hostile.say(protocol.update(update_of_pieces(40_000))))
     await eventually(lambda: str(near.text) != "")
     if code is None:
         hostile.member.has_write_access = False
@@ -174,18 +179,18 @@ async def test_who_loses_the_right_to_write_does_not_finish(start_worker: StartW
     assert 0 < str(near.text).count("a") - 1 < 40_000
 
 
-async def test_what_still_waits_of_who_was_sent_away_is_not_taken(start_worker: StartWorker) -> None:
+async def test_update_of_a_closed_peer_is_ignored(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     seat = await RoomClient().sit(worker.rooms, id)
     seat.member.close(CloseCode.PERMISSION_GONE)
     await seat.append(" more")
     assert str((await RoomClient().sit(worker.rooms, id)).text) == "text"
 
 
-async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(start_worker: StartWorker) -> None:
+async def test_large_update_with_missing_dependencies_requires_a_resume(start_worker: StartWorker) -> None:
     worker = await start_worker()
-    id = await worker.make("text")
+    id = await worker.create_note("text")
     seat = await RoomClient().sit(worker.rooms, id)
     other = TextDocument(client=9)
     other.edit([(0, 0, "missing")])
@@ -198,14 +203,14 @@ async def test_a_large_update_that_builds_on_what_is_missing_is_asked_for_again(
     assert str(seat.text) == "text"
 
 
-async def test_no_note_is_left_because_of_others_before_it(
+async def test_recovery_continues_past_texts_of_deleted_notes(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.2)
     monkeypatch.setattr(manager, "RECOVERY_PAGE_SIZE", 2)
     async with working(settings, "tend") as dying:
         await dying.store.prepare()
-        made = [await dying.make("text") for _ in range(6)]
+        made = [await dying.create_note("text") for _ in range(6)]
         for id in made:
             seat = await RoomClient().sit(dying.rooms, id)
             await seat.append(" left behind")

@@ -23,15 +23,15 @@ ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for na
 
 
 class TestParts:
-    def test_pieces_without_origins_are_spread(self) -> None:
+    def test_pieces_without_origins_are_split_into_parts(self) -> None:
         update = without_origins(99, 40)
         assert len(split_update(update, 500)[1]) == 1
-        spread = split_update(update, 500, {}, 100_000, 0.025)[1]
-        assert len(spread) == 40
-        document = TextDocument([alternating(10), *spread])
+        parts = split_update(update, 500, {}, 100_000, 0.025)[1]
+        assert len(parts) == 40
+        document = TextDocument([alternating(10), *parts])
         assert str(document) == str(TextDocument([alternating(10), update]))
 
-    def test_pieces_that_continue_new_ones_are_not_spread(self) -> None:
+    def test_pieces_that_continue_new_pieces_stay_in_one_part(self) -> None:
         typed = TextDocument(client=5)
         typed.edit([(0, 0, "one ")])
         before = typed.state
@@ -39,22 +39,22 @@ class TestParts:
         typed.edit([(8, 8, "three")])
         assert len(split_update(typed.since(before), 500, {5: 4}, 100_000, 0.005)[1]) == 1
 
-    def test_piece_that_continues_a_known_one_is_searched_for(self) -> None:
+    def test_piece_that_continues_a_known_piece_is_split_off(self) -> None:
         chain = bytes((4, 1)) + lib0.string("content") + lib0.string("a") + b"\x84\7\0" + lib0.string("b")
         update = b"\1\2\7\0" + chain + b"\0"
         assert len(split_update(update, 500, {}, 100_000, 0.004)[1]) == 1
         assert len(split_update(update, 500, {7: 1}, 100_000, 0.004)[1]) == 2
 
-    def test_pieces_that_the_update_itself_brings_count(self) -> None:
+    def test_pieces_of_the_same_update_count_toward_its_cost(self) -> None:
         assert max(map(count_pieces, split_update(without_origins(9, 5000), 500, {}, 0, 0.025)[1])) < 10
 
-    def test_overlapping_deletions_are_joined(self) -> None:
+    def test_overlapping_deletions_are_merged(self) -> None:
         update = b"\0\1\x0b" + lib0.number(300) + b"\0\5" * 300
         assert split_update(update, 500)[1] == [b"\0\1\x0b\1\0\5"]
 
 
 class TestPieces:
-    def test_estimate_is_not_below_the_count(self) -> None:
+    def test_piece_estimate_is_not_below_the_exact_count(self) -> None:
         document = TextDocument([alternating(100), without_origins(99, 50)])
         document.apply(b"\0\1\x0b\2\1\1\3\1")
         assert document.piece_count >= recount_pieces(document.since()) == 150
@@ -63,14 +63,14 @@ class TestPieces:
 class TestRoom:
     @pytest.fixture(autouse=True)
     def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Texts of few pieces are as slow as large ones."""
+        """Make texts of few pieces as slow as large ones."""
         monkeypatch.setattr("realtime.rooms.loader.SEARCH_SECONDS", 1e-4)
 
-    async def test_update_of_many_searches_leaves_the_loop_to_others(
+    async def test_update_of_many_searches_does_not_block_the_event_loop(
         self, start_worker: StartWorker, settings: Settings
     ) -> None:
         worker = await start_worker()
-        id = await worker.make()
+        id = await worker.create_note()
         hostile, near = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
         await hostile.say(protocol.update(alternating(60)))
         turns = 0
@@ -85,9 +85,9 @@ class TestRoom:
         await eventually(lambda: near.text.all_acknowledged and str(near.text) == str(hostile.text))
         assert await loaded(settings, id) == str(near.text)
 
-    async def test_waiting_pieces_that_would_take_long_are_not_kept(self, start_worker: StartWorker) -> None:
+    async def test_waiting_update_that_would_be_slow_is_refused(self, start_worker: StartWorker) -> None:
         worker = await start_worker()
-        id = await worker.make()
+        id = await worker.create_note()
         seat = await RoomClient().sit(worker.rooms, id)
         await seat.say(protocol.update(alternating(60)))
         with pytest.raises(PeerRefused) as refused:
@@ -99,9 +99,9 @@ class TestRoom:
     ) -> None:
         monkeypatch.setattr("realtime.rooms.loader.MAX_PIECES", 50)
         worker = await start_worker()
-        id = await worker.make()
+        id = await worker.create_note()
         typist, hostile = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
-        for _ in range(70):  # they join, whatever the estimate says
+        for _ in range(70):  # they merge into one piece, although the estimate counts each
             await typist.append("x")
         await eventually(lambda: typist.text.all_acknowledged)
         await hostile.say(protocol.update(alternating(60)))
@@ -113,13 +113,13 @@ class TestRoom:
         await eventually(lambda: other.text.all_acknowledged)
 
 
-async def test_allowance_is_of_the_caller_and_the_note(
+async def test_time_allowance_is_counted_per_caller_and_note(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new connection, and a new room, go on with it."""
+    """A new connection and a new room continue with the same allowance."""
     monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
     worker = await start_worker(idle=0)
-    id, elsewhere = await worker.make(), await worker.make()
+    id, elsewhere = await worker.create_note(), await worker.create_note()
     seat = await RoomClient().sit(worker.rooms, id, principal=ANN)
     await seat.append("x")
     room = seat.room

@@ -26,14 +26,14 @@ from tests.support.harness import eventually
 from tests.support.room_client import RoomClient, Text
 from tests.unit.rooms.conftest import Worker, working
 
-PEOPLE = 3
+CLIENT_COUNT = 3
 # Drawn values do not depend on the messages that arrived before, so that the steps can be repeated.
-WHO = st.integers(0, PEOPLE - 1)
-WHERE = st.integers(0, 1)
+CLIENTS = st.integers(0, CLIENT_COUNT - 1)
+WORKERS = st.integers(0, 1)
 ANY = st.integers(0, 2**16)
 
 
-class Person(Text):
+class Client(Text):
     """A client that tracks which of its changes are on the server."""
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ class Person(Text):
     @property
     def own(self) -> tuple[set[str], set[str]]:
         """Return all characters that were inserted and removed here."""
-        put, taken = zip(*self.changes, strict=True) if self.changes else ((), ())
-        return set().union(*put), set().union(*taken)
+        inserted, deleted = zip(*self.changes, strict=True) if self.changes else ((), ())
+        return set().union(*inserted), set().union(*deleted)
 
 
 class Cluster:
@@ -88,22 +88,22 @@ class Cluster:
         self._settings = settings
         self._stacks = [AsyncExitStack(), AsyncExitStack(), AsyncExitStack()]
         self.workers: list[Worker] = []
-        self.people = [Person() for _ in range(PEOPLE)]
-        self.seats: list[RoomClient | None] = [None] * PEOPLE
+        self.clients = [Client() for _ in range(CLIENT_COUNT)]
+        self.seats: list[RoomClient | None] = [None] * CLIENT_COUNT
         self._made = 0
         self.kept: set[str] = set()
         self.gone: set[str] = set()
-        self.perhaps: set[str] = set()
+        self.uncertain: set[str] = set()
 
     async def open(self) -> None:
         """Start the workers, and create the note."""
         for place in range(2):
             await self.start_worker(place)
-        # It runs nothing, and so has only what is stored.
+        # Without tasks, it has only stored data.
         self._new = await self._stacks[2].enter_async_context(working(self._settings, *self.workers[0].tasks))
         start = self.fresh(3)
         self.kept |= set(start)
-        self.note = await self._new.make(start)
+        self.note = await self._new.create_note(start)
 
     async def close(self) -> None:
         """Stop everything."""
@@ -113,54 +113,54 @@ class Cluster:
     async def start_worker(self, place: int) -> None:
         """Start a worker. The earlier one ends at once and loses everything that it did not store."""
         await self._stacks[place].aclose()
-        self.seats = [seat if who % 2 != place else None for who, seat in enumerate(self.seats)]
+        self.seats = [seat if index % 2 != place else None for index, seat in enumerate(self.seats)]
         worker = working(self._settings, "tend", "recover texts", "outbox", "sweep", idle=0)
         self.workers[place : place + 1] = [await self._stacks[place].enter_async_context(worker)]
 
-    def fresh(self, many: int) -> str:
+    def fresh(self, count: int) -> str:
         """Return characters of one or two UTF-16 code units that were not used before."""
-        first, self._made = self._made, self._made + many
+        first, self._made = self._made, self._made + count
         return "".join(chr((0x4E00, 0x1F300)[number % 2] + number) for number in range(first, self._made))
 
-    def seat(self, who: int) -> RoomClient | None:
+    def seat(self, index: int) -> RoomClient | None:
         """Return the seat of a client, if it is connected."""
-        seat = self.seats[who]
+        seat = self.seats[index]
         if seat is not None and seat.code is not None:
-            self.leave(who)
-        return self.seats[who]
+            self.leave(index)
+        return self.seats[index]
 
-    def leave(self, who: int) -> None:
+    def leave(self, index: int) -> None:
         """Disconnect a client."""
-        seat, self.seats[who] = self.seats[who], None
+        seat, self.seats[index] = self.seats[index], None
         if seat is not None:
             seat.leave()
 
-    async def come(self, who: int) -> None:
+    async def connect(self, index: int) -> None:
         """Connect a client if it is disconnected."""
-        if self.seat(who) is None:
-            self.seats[who] = await RoomClient(self.people[who]).sit(self.workers[who % 2].rooms, self.note)
+        if self.seat(index) is None:
+            self.seats[index] = await RoomClient(self.clients[index]).sit(self.workers[index % 2].rooms, self.note)
 
-    async def write(self, write: Coroutine[Any, Any, Note], put: str, taken: str) -> None:
+    async def write(self, write: Coroutine[Any, Any, Note], inserted: str, deleted: str) -> None:
         """Write over REST."""
         try:
             await write
         except Unavailable:
-            self.perhaps |= {*put, *taken}
+            self.uncertain |= {*inserted, *deleted}
         except (VersionMismatch, EditRefused):
             pass
         else:
-            self.kept |= set(put)
-            self.gone |= set(taken)
+            self.kept |= set(inserted)
+            self.gone |= set(deleted)
 
     async def pass_time(self, place: int) -> None:
         """Run the periodic tasks of a worker."""
         worker = self.workers[place]
-        for _ in range(2):  # what it begins at first may be in the way of more
+        for _ in range(2):  # the first tasks may delay further ones
             tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
             for _ in range(2 * manager.TICKS_PER_SECOND):
                 await asyncio.sleep(0)
             tending.cancel()
-            await asyncio.wait([tending, *worker.rooms._tasks])
+            await asyncio.wait([tending, *worker.rooms.background_tasks])
 
     def mute(self, place: int, mute: bool) -> None:
         """Set whether messages from a worker to the other are lost."""
@@ -175,25 +175,25 @@ class Cluster:
         """Return the text as a new room would load it."""
         seat = await RoomClient().sit(self._new.rooms, self.note)
         assert seat.room is not None
-        self._new.rooms._close_room(seat.room, CloseCode.RESUME)
+        seat.room.close(CloseCode.RESUME)
         return str(seat.text)
 
     async def converge(self) -> None:
         """Reconnect all clients, and wait until all have the same text."""
-        for who in range(PEOPLE):
-            self.leave(who)
+        for index in range(CLIENT_COUNT):
+            self.leave(index)
         for place in range(2):
             self.mute(place, False)
 
         async def same() -> None:
-            for who in range(PEOPLE):
-                await self.come(who)
+            for index in range(CLIENT_COUNT):
+                await self.connect(index)
             for place in range(2):
                 await self.pass_time(place)
             text = await self.stored()
-            assert {text} == {*map(str, self.people), await self._new.content(self.note)}
+            assert {text} == {*map(str, self.clients), await self._new.content(self.note)}
             assert len(text) == len(set(text))
-            assert set(text) - self.perhaps == self.kept - self.gone - self.perhaps
+            assert set(text) - self.uncertain == self.kept - self.gone - self.uncertain
 
         await eventually(same, within=10)
 
@@ -226,74 +226,76 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.run(self.cluster.open())
-        for who in range(PEOPLE):
-            self.run(self.cluster.come(who))
+        for index in range(CLIENT_COUNT):
+            self.run(self.cluster.connect(index))
 
-    @rule(who=WHO, start=ANY, length=st.integers(0, 2), many=st.integers(0, 3))
-    def type(self, who: int, start: int, length: int, many: int) -> None:
+    @rule(index=CLIENTS, start=ANY, length=st.integers(0, 2), count=st.integers(0, 3))
+    def type(self, index: int, start: int, length: int, count: int) -> None:
         """Type without sending."""
-        person = self.cluster.people[who]
-        person.change(start, length, self.cluster.fresh(many))
-        put, taken = person.own
-        self.cluster.kept |= put
-        self.cluster.gone |= taken
+        client = self.cluster.clients[index]
+        client.change(start, length, self.cluster.fresh(count))
+        inserted, deleted = client.own
+        self.cluster.kept |= inserted
+        self.cluster.gone |= deleted
 
-    @rule(who=WHO, start=ANY, lost=st.booleans())
-    def type_and_send(self, who: int, start: int, lost: bool) -> None:
+    @rule(index=CLIENTS, start=ANY, lost=st.booleans())
+    def type_and_send(self, index: int, start: int, lost: bool) -> None:
         """Type one character, which is stored. The other worker may miss it and the following ones."""
-        self.type(who, start, 0, 1)
-        self.cluster.mute(who % 2, lost)
-        self.send(who, [{0}], wait=True)
+        self.type(index, start, 0, 1)
+        self.cluster.mute(index % 2, lost)
+        self.send(index, [{0}], wait=True)
 
-    @rule(who=WHO, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans())
-    def send(self, who: int, pieces: list[set[int]], wait: bool) -> None:
+    @rule(
+        index=CLIENTS, pieces=st.lists(st.sets(ANY, min_size=1, max_size=3), min_size=1, max_size=4), wait=st.booleans()
+    )
+    def send(self, index: int, pieces: list[set[int]], wait: bool) -> None:
         """Send several changes in any order, possibly repeated and with gaps."""
 
         async def send() -> None:
-            person = self.cluster.people[who]
+            client = self.cluster.clients[index]
             for piece in pieces:
-                if (seat := self.cluster.seat(who)) and (many := len(person.written)):
-                    await seat.say(person.message({many - 1 - number % many for number in piece}))
-            if wait and (seat := self.cluster.seat(who)) and seat.room:
+                if (seat := self.cluster.seat(index)) and (count := len(client.written)):
+                    await seat.say(client.message({count - 1 - number % count for number in piece}))
+            if wait and (seat := self.cluster.seat(index)) and seat.room:
                 await seat.room.wait_until_durable()
 
         self.run(send())
 
-    @rule(who=WHO)
-    def lose_connection(self, who: int) -> None:
-        self.cluster.leave(who)
+    @rule(index=CLIENTS)
+    def lose_connection(self, index: int) -> None:
+        self.cluster.leave(index)
 
-    @rule(who=WHO)
-    def connect(self, who: int) -> None:
-        self.run(self.cluster.come(who))
+    @rule(index=CLIENTS)
+    def connect(self, index: int) -> None:
+        self.run(self.cluster.connect(index))
 
-    @rule(place=WHERE, done=st.booleans())
+    @rule(place=WORKERS, done=st.booleans())
     def fail_commit(self, place: int, done: bool) -> None:
         """Make the next commit of the journal fail, and type something for it."""
 
         async def fail() -> None:
             with failing(self.cluster.workers[place].store.texts, "journal", done):
-                for who in range(place, PEOPLE, 2):
-                    person, seat = self.cluster.people[who], self.cluster.seat(who)
-                    if seat and person.written:
-                        await seat.say(person.message({len(person.written) - 1}))
+                for index in range(place, CLIENT_COUNT, 2):
+                    client, seat = self.cluster.clients[index], self.cluster.seat(index)
+                    if seat and client.written:
+                        await seat.say(client.message({len(client.written) - 1}))
                         assert seat.room
                         await seat.room.wait_until_durable()
 
         self.run(fail())
 
-    @rule(place=WHERE)
-    def die(self, place: int) -> None:
+    @rule(place=WORKERS)
+    def kill_worker(self, place: int) -> None:
         self.run(self.cluster.start_worker(place))
 
-    @rule(place=WHERE, done=st.none() | st.booleans())
+    @rule(place=WORKERS, done=st.none() | st.booleans())
     def append(self, place: int, done: bool | None) -> None:
         new, worker = self.cluster.fresh(1), self.cluster.workers[place]
         with failing(worker.store.notes, "update", done):
             write = worker.notes.edit(UNRESTRICTED, self.cluster.note, [Append(op="append", text=new)], None, None)
             self.run(self.cluster.write(write, new, ""))
 
-    @rule(place=WHERE, at=ANY, done=st.none() | st.booleans())
+    @rule(place=WORKERS, at=ANY, done=st.none() | st.booleans())
     def replace(self, place: int, at: int, done: bool | None) -> None:
         """Replace a character at exactly the current version."""
         new, worker = self.cluster.fresh(1), self.cluster.workers[place]
@@ -306,37 +308,37 @@ class Machine(RuleBasedStateMachine):
             write = worker.notes.patch(UNRESTRICTED, self.cluster.note, patch, {record.note.version}, None, None)
             self.run(self.cluster.write(write, new, old))
 
-    @rule(place=WHERE)
+    @rule(place=WORKERS)
     def archive(self, place: int) -> None:
         """Move edits over REST from the note to the journal."""
         self.run(self.cluster.workers[place].store.archiver.archive([self.cluster.note]))
 
-    @rule(who=WHO)
-    def compact(self, who: int) -> None:
-        if (seat := self.cluster.seat(who)) and seat.room:
+    @rule(index=CLIENTS)
+    def compact(self, index: int) -> None:
+        if (seat := self.cluster.seat(index)) and seat.room:
             self.run(seat.room.compact())
 
-    @rule(place=WHERE)
+    @rule(place=WORKERS)
     def tend(self, place: int) -> None:
         """Project, compact and unload texts, and detect lost messages."""
         self.run(self.cluster.pass_time(place))
 
     @invariant()
-    def what_was_acknowledged_is_stored_and_nothing_else_is_seen(self) -> None:
+    def acknowledged_changes_are_stored_and_no_others_are_visible(self) -> None:
         cluster = self.cluster
-        # First what is known of them: more may come while the text is read.
-        known = [(person, person.stored, *person.own, set(str(person))) for person in cluster.people]
+        # Read the state of the clients first: they may receive more while the text is read.
+        known = [(client, client.stored, *client.own, set(str(client))) for client in cluster.clients]
         text = self.run(cluster.stored())
         there = set(text)
         assert len(text) == len(there)
-        doubtful = cluster.gone | cluster.perhaps
-        for person, stored, put, taken, here in known:
+        doubtful = cluster.gone | cluster.uncertain
+        for client, stored, inserted, deleted, here in known:
             for added, removed in stored:
                 assert added - doubtful <= there
                 assert not removed & there
-            assert here - put - doubtful <= there
-            assert not (person.seen - here - taken) & there
-            person.seen |= here
+            assert here - inserted - doubtful <= there
+            assert not (client.seen - here - deleted) & there
+            client.seen |= here
 
     def teardown(self) -> None:
         try:
@@ -345,7 +347,7 @@ class Machine(RuleBasedStateMachine):
             self.run(self.cluster.close())
 
 
-def test_machine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_operations_neither_lose_nor_duplicate_text(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "TICK_SECONDS", 0)
     monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (0, 0))
     monkeypatch.setattr(room, "REMOTE_PROJECT_DELAY_SECONDS", (0, 0))

@@ -32,12 +32,12 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
-    """The same database, past the store."""
+    """Return the same database, without the store."""
     async with AsyncMongoClient[Json](settings.mongo_url) as client:
         yield client[settings.database]
 
 
-async def test_every_change_is_one_version_on(store: Store) -> None:
+async def test_every_change_increments_the_version_by_one(store: Store) -> None:
     await store.prepare()
     made = await store.notes.create(FIELDS, None)
     changed = await store.notes.update(1, {"title": "other"}, None, None)
@@ -59,7 +59,7 @@ async def test_every_change_is_one_version_on(store: Store) -> None:
     assert tombstone.note == deleted.note
 
 
-async def test_refuses_another_version(store: Store) -> None:
+async def test_update_or_delete_at_another_version_is_rejected(store: Store) -> None:
     await store.notes.create(FIELDS, None)
     for versions in (set[int](), {2}, {2, 3}):
         assert await store.notes.update(1, {"title": "other"}, versions, None) is None
@@ -69,9 +69,7 @@ async def test_refuses_another_version(store: Store) -> None:
     assert found.note.version == 1
 
 
-async def test_id_goes_on_past_notes_that_the_counter_does_not_know(
-    store: Store, database: AsyncDatabase[Json]
-) -> None:
+async def test_new_id_is_above_existing_notes_after_counter_loss(store: Store, database: AsyncDatabase[Json]) -> None:
     for _ in range(3):
         await store.notes.create(FIELDS, None)
     await database.counters.drop()
@@ -80,7 +78,7 @@ async def test_id_goes_on_past_notes_that_the_counter_does_not_know(
     assert made.note.id == 4
 
 
-async def test_key_is_applied_once_to_a_note(store: Store) -> None:
+async def test_idempotency_key_is_applied_once_per_note(store: Store) -> None:
     await store.prepare()
     assert await store.notes.create(FIELDS, "create")
     assert await store.notes.create(FIELDS, "create") is None
@@ -102,7 +100,7 @@ async def test_note_keeps_its_last_operations(store: Store) -> None:
     assert found.operations == [f"key-{number}" for number in range(1, KEPT_OPERATIONS + 1)]
 
 
-async def test_mark_is_cleared_only_at_the_version_that_was_published_and_archived(store: Store) -> None:
+async def test_dirty_mark_is_cleared_only_at_the_archived_version(store: Store) -> None:
     for _ in range(3):
         await store.notes.create(FIELDS, None)
     await store.notes.update(2, {"title": "other"}, None, None)
@@ -112,7 +110,7 @@ async def test_mark_is_cleared_only_at_the_version_that_was_published_and_archiv
     assert await store.notes.dirty(10) == {1: 1, 2: 2, 3: 1}
     await store.archiver.archive([], {1: 1, 2: 1, 3: 1})
 
-    async def cleared() -> bool:  # the majority sees it a little later
+    async def cleared() -> bool:  # the majority snapshot lags a little
         return await store.notes.dirty(10) == {2: 2}
 
     await eventually(cleared)
@@ -138,13 +136,13 @@ async def test_claim_belongs_to_the_first_request(store: Store) -> None:
     assert (await store.claims.claim(other)).answer == made.note
 
 
-async def test_released_claim_is_free_again(store: Store) -> None:
+async def test_released_claim_can_be_claimed_again(store: Store) -> None:
     await store.claims.claim(Operation("key", b"mine"))
     await store.claims.release("key")
     assert (await store.claims.claim(Operation("key", b"other"))).fingerprint == b"other"
 
 
-async def test_claims_expire_and_the_audit_after_90_days(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_prepare_creates_expiry_and_dirty_indexes(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare(accounts=True)
     await store.prepare(accounts=True)
     claims = await database.operations.index_information()
@@ -156,7 +154,7 @@ async def test_claims_expire_and_the_audit_after_90_days(store: Store, database:
 
 
 @pytest.mark.parametrize("url", ["mongodb://127.0.0.1:1/?directConnection=true", "mongodb://127.0.0.1:1/?replicaSet=x"])
-async def test_mongodb_away(url: str) -> None:
+async def test_unreachable_mongodb_raises_outcome_unknown_or_unavailable(url: str) -> None:
     store = Store(url, "test", write_timeout=0.1, read_timeout=0.1)
     writes = (
         store.notes.create(FIELDS, None),
@@ -172,19 +170,19 @@ async def test_mongodb_away(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "localhost", "http://localhost", "mongodb://", "mongodb://host:0", "mongodb://a:b:c@h"]
 )
-def test_url_that_cannot_be_used(url: str) -> None:
+def test_invalid_mongodb_url_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match="MongoDB URL"):
         check_url(url)
 
 
-def test_url_that_can_be_used() -> None:
+def test_valid_mongodb_url_is_accepted() -> None:
     check_url("mongodb://one:27017,two:27018/?replicaSet=set")
 
 
-async def test_a_document_that_is_no_note_fails_nobody_else(store: Store) -> None:
+async def test_invalid_document_does_not_fail_reads_of_other_notes(store: Store, database: AsyncDatabase[Json]) -> None:
     made = await store.notes.create(note_in(content="", tags=[]), None)
     assert made
-    await store.notes._notes.insert_one({"_id": 99})
+    await database.notes.insert_one({"_id": 99})
     for read in (store.notes.state, store.notes.find):
         ids = (made.note.id, 99, 98)
         found, broken, none = await asyncio.gather(*(read(id) for id in ids), return_exceptions=True)

@@ -27,7 +27,7 @@ from tests.unit.conftest import Part, some_text, start, write
 Serve = Callable[..., ServerProcess]
 
 
-async def test_every_version_is_read_back_as_it_was_written(worker: Part, database: Database[Json]) -> None:
+async def test_every_version_is_read_as_it_was_written(worker: Part, database: Database[Json]) -> None:
     pick = random.Random(1)
     written = await start(worker, some_text(pick, 30_000))
     for _ in range(200):
@@ -43,7 +43,7 @@ async def test_every_version_is_read_back_as_it_was_written(worker: Part, databa
         assert await worker.read(version) == note, version
 
 
-async def test_small_changes_of_a_long_text_take_little_room(worker: Part, database: Database[Json]) -> None:
+async def test_small_changes_of_a_long_text_take_little_space(worker: Part, database: Database[Json]) -> None:
     text = some_text(random.Random(1), 100_000)
     await start(worker, text)
     for number in range(50):
@@ -54,7 +54,7 @@ async def test_small_changes_of_a_long_text_take_little_room(worker: Part, datab
     assert database.command("collStats", "history")["size"] < 4 * len(text.encode())
 
 
-async def test_changes_of_distant_places_take_little_room(worker: Part, database: Database[Json]) -> None:
+async def test_distant_changes_are_stored_without_another_keyframe(worker: Part, database: Database[Json]) -> None:
     """None of them makes the history store the entire content again."""
     pick = random.Random(2)
     text = some_text(pick, 50_000)
@@ -91,7 +91,7 @@ async def test_stored_contents_are_reported_once_with_their_authors(workers: lis
     assert sorted(reported) == [(1, [], 5), (1, [], 1000), (1, ["ann", "ben"], 2)]
 
 
-async def test_nothing_is_missing_while_it_is_archived_by_two(workers: list[Part]) -> None:
+async def test_no_version_is_missing_while_two_workers_archive(workers: list[Part]) -> None:
     pick = random.Random(3)
     written = await start(workers[0], some_text(pick, 5000))
     done = asyncio.Event()
@@ -156,8 +156,10 @@ async def slow(settings: Settings) -> AsyncIterator[Callable[..., _Slow]]:
     await connection.aclose()
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["after the rows", "before the rows"])
-async def test_slow_archives_spoil_no_version(worker: Part, slow: Callable[..., _Slow], before: bool) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["blocked-after-insert", "blocked-before-insert"])
+async def test_slow_concurrent_archives_keep_all_versions(
+    worker: Part, slow: Callable[..., _Slow], before: bool
+) -> None:
     pick = random.Random(4)
     texts = [some_text(pick, 2000), some_text(pick, 2000)]
     written = await start(worker, texts[0])
@@ -187,7 +189,7 @@ async def test_slow_archives_spoil_no_version(worker: Part, slow: Callable[..., 
         assert await worker.read(version) == note, version
 
 
-async def test_slow_archive_brings_nothing_of_a_purged_note_back(
+async def test_slow_archive_does_not_restore_a_purged_note(
     worker: Part, slow: Callable[..., _Slow], database: Database[Json]
 ) -> None:
     await start(worker, "secret")
@@ -204,13 +206,13 @@ async def test_slow_archive_brings_nothing_of_a_purged_note_back(
     assert "secret" not in str(database.notes.find_one())
 
 
-async def test_archiving_again_changes_nothing(worker: Part, database: Database[Json]) -> None:
+async def test_repeated_archiving_changes_nothing(worker: Part, database: Database[Json]) -> None:
     written = await start(worker, "a" * 1000)
     await worker.patch(content="a" * 1001)
     recent = (database.notes.find_one() or {})["recent"]
     await worker.outbox.flush()
     rows = list(database.history.find())
-    # As if it had been cut off before it could tidy up.
+    # As after an interruption before the cleanup.
     database.notes.update_one({}, {"$set": {"recent": recent}})
     assert await worker.versions() == [2, 1]
     await worker.store.archiver.archive({1})
@@ -219,7 +221,7 @@ async def test_archiving_again_changes_nothing(worker: Part, database: Database[
     assert await worker.read(1) == written[1]
 
 
-async def test_quick_writes_of_long_texts_find_room(worker: Part) -> None:
+async def test_fast_writes_of_long_texts_are_all_kept(worker: Part) -> None:
     await start(worker)
     for number in range(20):
         await worker.patch(content=chr(ord("a") + number) * MAX_CONTENT_BYTES)
@@ -228,7 +230,7 @@ async def test_quick_writes_of_long_texts_find_room(worker: Part) -> None:
         assert (await worker.read(number + 2))["content"] == chr(ord("a") + number) * MAX_CONTENT_BYTES
 
 
-async def test_killed_after_the_commit(serve: Serve, database: Database[Json]) -> None:
+async def test_worker_killed_after_a_commit_loses_no_revision(serve: Serve, database: Database[Json]) -> None:
     survivor, victim = serve(), serve(failpoint="after_write_before_publish:kill:3")
     async with rest_client(victim.url) as rest:
         await rest.post("/notes/", json=note_in(content="1"))
@@ -250,15 +252,30 @@ async def test_killed_after_the_commit(serve: Serve, database: Database[Json]) -
         await check()
 
 
-async def test_nothing_leaves_the_note_before_a_majority_has_it(worker: Part) -> None:
+class _UnconfirmedHistory(History):
+    """A history whose rows are written but not confirmed by a majority, as when the primary steps down."""
+
+    def __init__(self, connection: MongoConnection) -> None:
+        super().__init__(connection)
+        self._rows = self._rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
+
+
+@pytest.fixture
+async def unconfirmed(settings: Settings) -> AsyncIterator[Archiver]:
+    """Yield an archiver whose inserted revisions are not confirmed."""
+    assert settings.mongo_url
+    connection = MongoConnection(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
+    yield Archiver(connection, _UnconfirmedHistory(connection), TextStore(connection))
+    await connection.aclose()
+
+
+async def test_unconfirmed_archiving_keeps_the_revisions_in_the_note(
+    worker: Part, unconfirmed: Archiver, database: Database[Json]
+) -> None:
     await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
-    rows = worker.store.history._rows
-    # As when the primary steps down: the rows are written, and no majority confirms it.
-    worker.store.history._rows = rows.with_options(write_concern=WriteConcern(w=2, wtimeout=50))
     with pytest.raises(Unavailable):
-        await worker.store.archiver.archive([1])
-    await rows.delete_many({})  # the rollback
-    worker.store.history._rows = rows
+        await unconfirmed.archive([1])
+    assert database.history.delete_many({}).deleted_count == 1  # the rollback
     assert await worker.versions() == [1]
     await worker.store.archiver.archive([1])
     assert (await worker.read(1))["title"] == "title"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,20 +12,21 @@ import pytest
 from realtime.errors import OutcomeUnknown, TooManyPendingRevisions
 from realtime.notes.models import NoteChange
 from realtime.settings import Settings
+from realtime.store.batcher import Batcher
 from realtime.store.database import Store
-from realtime.store.raw_connection import Command
+from realtime.store.raw_connection import Command, RawConnections
 from tests.support.harness import Json, note_in
 
 FIELDS = note_in(content="", tags=[])
 
 
 @pytest.fixture
-async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
-    """Those of two workers."""
+async def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[SpiedStore]]:
+    """Return the stores of two workers."""
     assert settings.mongo_url
-    stores = [Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5) for _ in range(2)]
-    for store in stores:
-        store.notes._updates._batches._concurrency = 1  # what comes at once is one batch
+    # Concurrent updates are one batch.
+    monkeypatch.setattr("realtime.store.note_updates.Batcher", partial(Batcher, concurrency=1))
+    stores = [SpiedStore(settings.mongo_url, settings.database) for _ in range(2)]
     await stores[0].prepare()
     for _ in range(5):
         await stores[0].notes.create(FIELDS, None)
@@ -34,37 +36,43 @@ async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
 
 
 class Spy:
-    """Lines that count batches, with something done between the updates of one and the reading of what they left."""
+    """Raw connections that record batch sizes, and call ``after`` between the updates and reading the notes."""
 
-    def __init__(self, store: Store, after: Any = None) -> None:
-        connection: Any = store.notes._updates._connection
-        self._lines = connection.raw_connections
-        self._after = after
+    def __init__(self, connections: RawConnections) -> None:
+        self._connections = connections
+        self.after: Callable[[], Awaitable[None]] | None = None
         self.sizes: list[int] = []
-        connection.raw_connections = self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._lines, name)
+        return getattr(self._connections, name)
 
     async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[Json]:
         if then is not None:
             self.sizes.append(len(command.documents))
-        answers: list[Json] = await self._lines.write(command, timeout, None if self._after else then)
-        if then is None or self._after is None:
-            return answers
-        await self._after()
-        return [*answers, {"ok": 0}]
+        replies: list[Json] = await self._connections.write(command, timeout, None if self.after else then)
+        if then is None or self.after is None:
+            return replies
+        await self.after()
+        return [*replies, {"ok": 0}]
+
+
+class SpiedStore(Store):
+    """A store whose batches are recorded by a spy."""
+
+    def __init__(self, url: str, database: str) -> None:
+        super().__init__(url, database, write_timeout=5, read_timeout=5)
+        self.spy = Spy(self._connection.raw_connections)
+        self._connection.raw_connections = self.spy  # type: ignore[assignment]
 
 
 async def together(*updates: Any) -> list[NoteChange | BaseException | None]:
-    """The outcomes of updates that go into one batch."""
+    """Return the outcomes of updates that run in one batch."""
     outcomes: list[NoteChange | BaseException | None] = await asyncio.gather(*updates, return_exceptions=True)
     return outcomes
 
 
-async def test_each_is_applied_as_it_would_be_alone(stores: list[Store]) -> None:
+async def test_batched_update_has_the_same_result_as_alone(stores: list[SpiedStore]) -> None:
     store = stores[0]
-    spy = Spy(store)
     assert await store.notes.update(3, {"title": "first"}, None, "key")
     outcomes = await together(
         store.notes.update(1, {"title": "any"}, None, None),
@@ -74,7 +82,7 @@ async def test_each_is_applied_as_it_would_be_alone(stores: list[Store]) -> None
         store.notes.update(5, {"title": "keyed"}, {1}, "other key"),
         store.notes.update(99, {"title": "nowhere"}, None, None),
     )
-    assert spy.sizes == [6]
+    assert store.spy.sizes == [6]
     assert [outcome and outcome.note.title for outcome in outcomes if not isinstance(outcome, BaseException)] == [
         *("any", None, None, None, "keyed", None),
     ]
@@ -84,8 +92,8 @@ async def test_each_is_applied_as_it_would_be_alone(stores: list[Store]) -> None
     assert await store.history.version_of(5, "other key") == 2
 
 
-async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) -> None:
-    """Another worker writes, and archives both revisions, before the notes are read again."""
+async def test_overtaken_update_returns_its_own_version(stores: list[SpiedStore]) -> None:
+    """Another worker writes, and archives both revisions, before the notes are read."""
     store, other = stores
 
     async def overtake() -> None:
@@ -93,14 +101,14 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
             assert await other.notes.update(id, {"title": "theirs", "content": "theirs"}, None, None)
         await other.archiver.archive({1})
 
-    spy = Spy(store, overtake)
+    store.spy.after = overtake
     one, two, three, none = await together(
         store.notes.update(1, {"title": "archived", "content": "mine"}, None, None),
         store.notes.update(2, {"title": "in the note"}, None, None),
         store.notes.update(3, {"title": "last"}, None, None),
         store.notes.update(4, {"title": "stale"}, {9}, None),
     )
-    assert spy.sizes == [4]
+    assert store.spy.sizes == [4]
     assert none is None
     assert [
         (change.note.id, change.note.version, change.note.title, change.note.content)
@@ -112,7 +120,7 @@ async def test_who_is_overtaken_hears_of_their_own_version(stores: list[Store]) 
     assert (newest.note.version, newest.note.title) == (3, "theirs")
 
 
-async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_written(stores: list[Store]) -> None:
+async def test_overtaken_update_without_history_raises_outcome_unknown(stores: list[SpiedStore]) -> None:
     """Another worker writes, archives both revisions, and the history loses them."""
     store, other = stores
 
@@ -121,7 +129,7 @@ async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_writt
         await other.archiver.archive({1})
         await other.history.forget([1])
 
-    Spy(store, overtake)
+    store.spy.after = overtake
     one, two = await together(
         store.notes.update(1, {"title": "mine"}, None, None), store.notes.update(2, {"title": "last"}, None, None)
     )
@@ -129,7 +137,7 @@ async def test_who_is_overtaken_and_forgotten_is_not_told_that_nothing_was_writt
     assert isinstance(two, NoteChange)
 
 
-async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None:
+async def test_concurrent_updates_return_their_own_changes(stores: list[SpiedStore]) -> None:
     answers: dict[int, dict[int, str]] = {1: {}, 2: {}, 3: {}}
 
     async def write(worker: int, number: int) -> None:
@@ -150,7 +158,7 @@ async def test_no_answer_is_that_of_another_s_write(stores: list[Store]) -> None
             assert (revision.title, revision.content) == (title, title)
 
 
-async def test_note_without_room_holds_no_other_up(stores: list[Store]) -> None:
+async def test_full_note_does_not_fail_other_updates(stores: list[SpiedStore]) -> None:
     store = stores[0]
     for number in range(14):
         await store.notes.update(1, {"content": f"{number}" + "x" * 1_000_000}, None, None)
@@ -162,33 +170,32 @@ async def test_note_without_room_holds_no_other_up(stores: list[Store]) -> None:
     assert isinstance(other, NoteChange)
 
 
-async def test_outcome_is_unknown_to_all_if_the_answer_did_not_come(stores: list[Store]) -> None:
+async def test_missing_reply_raises_outcome_unknown_for_all_updates(stores: list[SpiedStore]) -> None:
     store = stores[0]
 
     async def fail() -> None:
         await store.aclose()
 
-    Spy(store, fail)
+    store.spy.after = fail
     outcomes = await together(*(store.notes.update(id, {"title": "maybe"}, None, None) for id in (1, 2)))
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, OutcomeUnknown]
 
 
-async def test_what_is_too_much_for_one_command_goes_in_more(
-    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+async def test_batch_beyond_the_command_limit_is_split(
+    stores: list[SpiedStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realtime.store.note_updates.MAX_COMMAND_BYTES", 2_000_000)
     store = stores[0]
-    spy = Spy(store)
     texts = {id: f"{id}" + "x" * 900_000 for id in range(1, 6)}
     outcomes = await together(*(store.notes.update(id, {"content": text}, None, None) for id, text in texts.items()))
-    assert sum(spy.sizes) == 5
-    assert max(spy.sizes) == 2
+    assert sum(store.spy.sizes) == 5
+    assert max(store.spy.sizes) == 2
     for outcome, (id, text) in zip(outcomes, texts.items(), strict=True):
         assert isinstance(outcome, NoteChange)
         assert (outcome.note.id, outcome.note.content) == (id, text)
 
 
-async def test_what_they_left_is_more_than_an_answer_holds(stores: list[Store]) -> None:
+async def test_notes_beyond_the_reply_limit_are_all_returned(stores: list[SpiedStore]) -> None:
     store = stores[0]
     ids = range(6, 24)
     for _ in ids:

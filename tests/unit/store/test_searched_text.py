@@ -19,7 +19,7 @@ from tests.support.harness import Json, note_in
 
 FORMER_FIELDS = ("title", "tags", "description", "content")
 WORDY = " ".join(f"Word{number}" for number in range(MAX_WORDS)) + " word1 beyond the bound"
-"""A content with more words than are searched. One is repeated first, in another case."""
+"""A content with more words than are searched. The first of the others repeats an earlier word in another case."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
-    """The same database, past the store."""
+    """Return the same database, without the store."""
     async with AsyncMongoClient[Json](settings.mongo_url) as client:
         yield client[settings.database]
 
@@ -41,7 +41,7 @@ def fields(content: str) -> Json:
     return note_in(content=content, tags=[])
 
 
-async def found(store: Store, words: str) -> list[int]:
+async def search_ids(store: Store, words: str) -> list[int]:
     page = await store.lists.page(Listing(q=words, sort="id"))
     return [note["id"] for note in page.notes]
 
@@ -53,21 +53,21 @@ async def check_bounded(store: Store, database: AsyncDatabase[Json], id: int) ->
     stored: Any = await database.notes.find_one({"_id": id})
     assert stored["words"] == WORDY.removesuffix("beyond the bound")
     assert stored["words_version"] == stored["text_version"]
-    assert await found(store, f"word{MAX_WORDS - 1}") == [id]
-    assert await found(store, '"word41 word42"') == [id]
-    assert await found(store, "beyond") == []
+    assert await search_ids(store, f"word{MAX_WORDS - 1}") == [id]
+    assert await search_ids(store, '"word41 word42"') == [id]
+    assert await search_ids(store, "beyond") == []
 
 
-async def test_new_note_is_searched_up_to_a_number_of_words(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_new_note_is_searched_up_to_the_word_limit(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare()
     await store.notes.create(fields(WORDY), None)
     await check_bounded(store, database, 1)
 
 
-async def test_updated_note_is_searched_up_to_a_number_of_words(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_updated_note_is_searched_up_to_the_word_limit(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare()
     await store.notes.create(fields("beyond"), None)
-    assert await found(store, "beyond") == [1]
+    assert await search_ids(store, "beyond") == [1]
     await store.notes.update(1, {"content": WORDY}, None, None)
     await store.notes.update(1, {"title": "other"}, None, None)
     await check_bounded(store, database, 1)
@@ -76,18 +76,18 @@ async def test_updated_note_is_searched_up_to_a_number_of_words(store: Store, da
 async def test_large_note_of_few_words_is_searched_to_its_end(store: Store) -> None:
     await store.prepare()
     await store.notes.create(fields(("few words " * MAX_CONTENT_BYTES)[: MAX_CONTENT_BYTES - 5] + " last"), None)
-    assert await found(store, '"few words" last') == [1]
+    assert await search_ids(store, '"few words" last') == [1]
 
 
-async def test_writes_with_many_words_at_once_are_all_made(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_concurrent_writes_with_many_words_are_all_applied(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.prepare()
     await asyncio.gather(*(store.notes.create(fields(WORDY), None, author=f"user{number % 3}") for number in range(6)))
     await asyncio.gather(*(store.notes.update(id, {"content": WORDY[1:]}, None, None) for id in range(1, 7)))
     assert await database.notes.count_documents({"content": WORDY[1:], "version": 2}) == 6
 
 
-async def make_former(database: AsyncDatabase[Json]) -> None:
-    """Make the database as an earlier version had it."""
+async def downgrade_database(database: AsyncDatabase[Json]) -> None:
+    """Change the database to the format of an earlier release."""
     await database.notes.update_many({}, {"$unset": {"words": "", "words_version": ""}})
     await database.notes.drop_index(INDEX)
     await database.notes.create_index(
@@ -100,22 +100,24 @@ async def make_former(database: AsyncDatabase[Json]) -> None:
     )
 
 
-async def test_notes_of_an_earlier_version_are_searched(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_notes_of_an_earlier_release_are_searched_after_prepare(
+    store: Store, database: AsyncDatabase[Json]
+) -> None:
     await store.prepare()
     for content in (WORDY, "short", "long enough " * SHORT_CONTENT_CHARACTERS):
         await store.notes.create(fields(content), None)
-    await make_former(database)
+    await downgrade_database(database)
     await database.notes.update_one({"_id": 2}, {"$set": {"words": "short", "words_version": 1}})  # interrupted
     await asyncio.gather(store.prepare(), store.prepare())
     await store.prepare()
     assert {INDEX, FORMER_INDEX} & set(await database.notes.index_information()) == {INDEX}
     await check_bounded(store, database, 1)
-    assert await found(store, "short") == [2]
-    assert await found(store, "enough") == [3]
+    assert await search_ids(store, "short") == [2]
+    assert await search_ids(store, "enough") == [3]
     assert await store.searched.repair() == 0
 
 
-async def test_contents_that_an_earlier_version_writes_are_searched_after_a_repair(
+async def test_contents_written_by_an_earlier_release_are_searched_after_repair(
     store: Store, database: AsyncDatabase[Json]
 ) -> None:
     await store.prepare()
@@ -125,5 +127,5 @@ async def test_contents_that_an_earlier_version_writes_are_searched_after_a_repa
     await database.notes.update_one({"_id": 2}, {"$set": {"content": "after"}, "$inc": {"text_version": 1}})
     assert await store.searched.repair() == 2
     await check_bounded(store, database, 1)
-    assert await found(store, "after") == [2]
-    assert await found(store, "before") == [3]
+    assert await search_ids(store, "after") == [2]
+    assert await search_ids(store, "before") == [3]

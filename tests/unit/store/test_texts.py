@@ -32,7 +32,7 @@ async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
         yield client[settings.database]
 
 
-async def begun(store: Store) -> str:
+async def begin_text(store: Store) -> str:
     await store.texts.begin(1, 1, b"first")
     stored = await store.texts.read(1)
     assert stored
@@ -40,13 +40,13 @@ async def begun(store: Store) -> str:
     return stored.lineage
 
 
-async def edited(store: Store, lineage: str, content: str, update: bytes) -> str:
+async def edit_text(store: Store, lineage: str, content: str, update: bytes) -> str:
     row = new_row(1, [update])
     assert await store.notes.update(1, {"content": content}, None, None, lineage=lineage, edit=row)
     return row.id
 
 
-async def test_of_many_that_begin_one_wins(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_concurrent_begins_store_one_genesis(store: Store, database: AsyncDatabase[Json]) -> None:
     assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
     await asyncio.gather(*(store.texts.begin(1, 1, f"{number}".encode()) for number in range(20)))
     stored = await store.texts.read(1)
@@ -57,7 +57,7 @@ async def test_of_many_that_begin_one_wins(store: Store, database: AsyncDatabase
     assert again == stored
 
 
-async def test_it_begins_only_with_the_content_of_that_version(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_begin_at_an_outdated_version_stores_nothing(store: Store, database: AsyncDatabase[Json]) -> None:
     await store.notes.update(1, {"content": "other"}, None, None)
     await store.texts.begin(1, 1, b"text")
     assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
@@ -65,19 +65,17 @@ async def test_it_begins_only_with_the_content_of_that_version(store: Store, dat
     assert await store.texts.read(2) is None
 
 
-async def test_a_content_is_written_only_through_the_text(store: Store) -> None:
-    lineage = await begun(store)
+async def test_content_write_with_a_shared_text_requires_its_lineage(store: Store) -> None:
+    lineage = await begin_text(store)
     assert await store.notes.update(1, {"content": "past it"}, None, None) is None
     assert await store.notes.update(1, {"content": "past it"}, None, None, lineage="another") is None
     assert await store.notes.update(1, {"title": "other"}, None, None)
     assert await store.notes.update(1, {"content": "through"}, None, None, lineage=lineage)
 
 
-async def test_an_edit_rides_in_the_note_then_in_a_row_then_in_the_snapshot(
-    store: Store, database: AsyncDatabase[Json]
-) -> None:
-    lineage = await begun(store)
-    row = await edited(store, lineage, "one", b"edit")
+async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, database: AsyncDatabase[Json]) -> None:
+    lineage = await begin_text(store)
+    row = await edit_text(store, lineage, "one", b"edit")
     for _ in range(3):
         stored = await store.texts.read(1)
         assert stored
@@ -92,12 +90,14 @@ async def test_an_edit_rides_in_the_note_then_in_a_row_then_in_the_snapshot(
     assert (stored.rows, stored.snapshot, stored.generation) == ([], b"folded", 1)
 
 
-async def test_folding_is_of_one_generation_and_deletes_just_its_rows(store: Store) -> None:
-    lineage = await begun(store)
+async def test_compact_succeeds_once_per_generation_and_deletes_its_rows(store: Store) -> None:
+    lineage = await begin_text(store)
     rows = [new_row(1, [f"{number}".encode()]) for number in range(3)]
     await store.texts.journal(rows)
-    folds = [store.texts.compact(lineage, 0, f"{number}".encode(), {rows[0].id, rows[1].id}) for number in range(5)]
-    assert sorted(await asyncio.gather(*folds)) == [False] * 4 + [True]
+    compactions = [
+        store.texts.compact(lineage, 0, f"{number}".encode(), {rows[0].id, rows[1].id}) for number in range(5)
+    ]
+    assert sorted(await asyncio.gather(*compactions)) == [False] * 4 + [True]
     stored = await store.texts.read(1)
     assert stored
     assert [row.id for row in stored.rows] == [rows[2].id]
@@ -112,7 +112,7 @@ async def test_folding_is_of_one_generation_and_deletes_just_its_rows(store: Sto
     assert await store.texts.journaled([1, 2]) == ({1}, {1: 1}, {1: {rows[2].id}})
 
 
-async def test_unfinished_texts_are_those_with_rows(store: Store) -> None:
+async def test_unfinished_returns_the_texts_with_rows(store: Store) -> None:
     assert await store.texts.unfinished(0, 10) == {}
     rows = [new_row(note, [b"x"]) for note in (3, 1, 2, 1)]
     await store.texts.journal(rows)
@@ -120,9 +120,9 @@ async def test_unfinished_texts_are_those_with_rows(store: Store) -> None:
     assert await store.texts.unfinished(2, 2) == {3: f"{rows[0].id}:1"}
 
 
-async def test_a_purged_note_leaves_nothing_of_its_text(store: Store, database: AsyncDatabase[Json]) -> None:
-    lineage = await begun(store)
-    await edited(store, lineage, "one", b"edit")
+async def test_purged_note_leaves_no_data_of_its_text(store: Store, database: AsyncDatabase[Json]) -> None:
+    lineage = await begin_text(store)
+    await edit_text(store, lineage, "one", b"edit")
     await store.texts.journal([new_row(1, [b"x"])])
     await store.notes.delete(1, None, None)
     assert await store.texts.read(1) is None

@@ -54,8 +54,8 @@ def _note(**fields: Any) -> Note:
     return Note(**(whole | note_in(**fields)))
 
 
-def _comes_back(note: Note) -> None:
-    for text in (to_markdown(note), to_markdown(note).replace("realtime: 1\n", "", 1)):  # exports had no marker once
+def _check_round_trip(note: Note) -> None:
+    for text in (to_markdown(note), to_markdown(note).replace("realtime: 1\n", "", 1)):  # earlier exports had no marker
         found = from_markdown(file_name(note), text.encode())
         assert found.id == note.id
         assert found.note == NoteIn(**note.model_dump(include={"title", "description", "content", "tags"}))
@@ -65,23 +65,23 @@ def _comes_back(note: Note) -> None:
 
 @hypothesis(deadline=None, max_examples=300)
 @given(NOTES)
-def test_export_comes_back_as_it_was(note: Note) -> None:
-    _comes_back(note)
+def test_exported_note_is_imported_unchanged(note: Note) -> None:
+    _check_round_trip(note)
 
 
 @pytest.mark.parametrize("text", ODD, ids=repr)
-def test_odd_text_comes_back_as_it_was(text: str) -> None:
-    _comes_back(_note(title=text, description=text, content=text, tags=[text] * 3))
+def test_unusual_text_is_imported_unchanged(text: str) -> None:
+    _check_round_trip(_note(title=text, description=text, content=text, tags=[text] * 3))
 
 
-def test_largest_note_comes_back_as_it_was() -> None:
+def test_largest_note_is_imported_unchanged() -> None:
     widest = "\U0010fffe" * 50
     note = _note(title=widest, description=widest, tags=[widest] * 32, content="é" * (MAX_CONTENT_BYTES // 2))
     assert len(to_markdown(note).encode()) <= FILE_BYTES
-    _comes_back(note)
+    _check_round_trip(note)
 
 
-def test_file_is_front_matter_and_content() -> None:
+def test_exported_file_has_front_matter_and_content() -> None:
     note = _note(title="To buy: thé", description="weekend", tags=["home", "yes"], content="# To buy\nmilk")
     text = to_markdown(note)
     assert text.endswith("\n---\n# To buy\nmilk")
@@ -107,12 +107,12 @@ def test_file_is_front_matter_and_content() -> None:
         ("a\\b:c\n", "000007-a-b-c.md"),
     ],
 )
-def test_file_name(title: str, name: str) -> None:
+def test_file_name_consists_of_id_and_title(title: str, name: str) -> None:
     assert file_name(_note(title=title).model_copy(update={"id": 7})) == name
 
 
 @given(NOTES, NOTES)
-def test_file_names_are_safe_and_their_own(one: Note, other: Note) -> None:
+def test_file_names_are_safe_and_unique_per_id(one: Note, other: Note) -> None:
     name = file_name(one)
     assert name.isascii()
     assert not set(name) & set('/\\:*?"<>| ')
@@ -146,7 +146,7 @@ def test_file_names_are_safe_and_their_own(one: Note, other: Note) -> None:
         ("a.md", "---\ntitle: 2026\ntags: yes\n---\ntext", note_in("2026", "text", content="text", tags=["yes"])),
     ],
 )
-def test_foreign_markdown(name: str, text: str, expected: Json) -> None:
+def test_markdown_of_other_programs_becomes_a_note(name: str, text: str, expected: Json) -> None:
     file = from_markdown(name, text.encode())
     assert (file.id, file.created, file.updated) == (None, None, None)
     assert file.note.model_dump().items() >= expected.items()
@@ -159,11 +159,11 @@ def test_foreign_markdown(name: str, text: str, expected: Json) -> None:
         *(("", []), ("[]", []), ("one", ["one"]), ('""', [])),
     ],
 )
-def test_tags_are_a_list_or_have_commas(tags: str, expected: list[str]) -> None:
+def test_tags_are_read_from_lists_and_comma_separated_strings(tags: str, expected: list[str]) -> None:
     assert from_markdown("a.md", f"---\ntags: {tags}\n---\ntext".encode()).note.tags == expected
 
 
-def test_unknown_keys_stay_in_the_content() -> None:
+def test_front_matter_with_unknown_keys_stays_in_the_content() -> None:
     text = "---\ntitle: In front\nlayout: post\n---\nhello"
     note = from_markdown("a.md", text.encode()).note
     assert (note.title, note.content) == ("In front", text)
@@ -174,7 +174,7 @@ def test_text_that_begins_with_a_rule_is_all_content(text: str) -> None:
     assert from_markdown("a.md", text.encode()).note.content == text
 
 
-@pytest.mark.parametrize("marker", ["", "realtime: 1\n"], ids=["another's", "an export's"])
+@pytest.mark.parametrize("marker", ["", "realtime: 1\n"], ids=["foreign", "exported"])
 @pytest.mark.parametrize(
     ("matter", "reason"),
     [
@@ -197,7 +197,7 @@ def test_text_that_begins_with_a_rule_is_all_content(text: str) -> None:
     ],
     ids=lambda value: value[:30],
 )
-def test_what_does_not_fit_is_reported_and_stays_in_the_text(matter: str, reason: str, marker: str) -> None:
+def test_invalid_front_matter_is_reported_and_stays_in_the_content(matter: str, reason: str, marker: str) -> None:
     text = f"---\n{marker}{matter}\n---\ntext"
     file = from_markdown("folder/odd.md", text.encode())
     assert file.note.content == text
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_reported_and_stays_in_the_text(matter: str, reason
     ],
     ids=lambda value: value[:30],
 )
-def test_front_matter_of_others_that_says_more_than_a_note_stays(matter: str) -> None:
+def test_foreign_front_matter_with_unsupported_values_stays_in_the_content(matter: str) -> None:
     text = f"---\n{matter}\n---\nhello"
     assert from_markdown("name.md", text.encode()).note.content == text
 
@@ -224,7 +224,7 @@ def test_front_matter_of_others_that_says_more_than_a_note_stays(matter: str) ->
 @pytest.mark.parametrize(
     "matter", ["title: words", "title: words\ntags: [a, b]", "tags: a, b\ndescription: more words", ""]
 )
-def test_front_matter_of_others_that_is_all_in_the_note_goes(matter: str) -> None:
+def test_foreign_front_matter_with_only_note_fields_is_removed(matter: str) -> None:
     assert from_markdown("name.md", f"---\n{matter}\n---\nhello".encode()).note.content == "hello"
 
 
@@ -238,7 +238,7 @@ def test_front_matter_of_others_that_is_all_in_the_note_goes(matter: str) -> Non
     ],
     ids=["picture", "all bytes", "too long", "too long with its front matter"],
 )
-def test_what_cannot_become_a_note_is_skipped(data: bytes, reason: str) -> None:
+def test_file_that_cannot_become_a_note_is_skipped(data: bytes, reason: str) -> None:
     with pytest.raises(FileSkipped, match=reason):
         from_markdown("bad.md", data)
 
@@ -247,7 +247,7 @@ def test_what_cannot_become_a_note_is_skipped(data: bytes, reason: str) -> None:
 @example(b"---\n? !!set {a}\n---\n")
 @example(b"---\n<<: {title: abc}\n---\n")
 @given(st.binary(max_size=200) | st.text("-\n:[]{}&*!|>'\"#%a \t\\x0", max_size=80).map(lambda text: text.encode()))
-def test_anything_is_a_note_or_skipped(matter: bytes) -> None:
+def test_random_bytes_become_a_note_or_are_skipped(matter: bytes) -> None:
     for data in (matter, b"---\n" + matter + b"\n---\ntext", b"---\nrealtime: 1\n" + matter + b"\n---\ntext"):
         with suppress(FileSkipped):
             note = from_markdown("any.md", data).note
@@ -260,7 +260,7 @@ def test_anything_is_a_note_or_skipped(matter: bytes) -> None:
     st.sampled_from(["title", "Title", "tags", "id", "created", "aliases", "x"]),
     LINES.filter(lambda line: len(line.splitlines()) == 1),
 )
-def test_text_is_never_lost(content: str, key: str, value: str) -> None:
+def test_imported_note_keeps_all_text(content: str, key: str, value: str) -> None:
     text = f"---\n{key}: {value}\n---\n{content}"
     note = from_markdown("any.md", text.encode()).note
     assert text.endswith(note.content)
@@ -276,7 +276,7 @@ def _read(name: str, text: str) -> NoteFile:
 
 
 class TestOtherPrograms:
-    """Files as other programs write them: their text is kept, and what a note has a field for is there."""
+    """Files of other programs: their text is kept, and known metadata sets the fields of the note."""
 
     @pytest.mark.parametrize(
         ("matter", "title", "tags"),
@@ -301,12 +301,12 @@ class TestOtherPrograms:
             ("title:\ntitle: Two two\n", "Two two", []),
         ],
     )
-    def test_front_matter_is_read_with_forbearance(self, matter: str, title: str, tags: list[str]) -> None:
+    def test_imprecise_front_matter_sets_title_and_tags(self, matter: str, title: str, tags: list[str]) -> None:
         note = _read("name.md", f"---\n{matter}\n---\n# Heading\ntext").note
         assert (note.title, note.tags) == (title, tags)
         assert note.content.endswith("# Heading\ntext")
 
-    def test_obsidian(self) -> None:
+    def test_obsidian_file_sets_tags_and_date(self) -> None:
         text = (
             "---\naliases:\n  - Other name\ntags:\n  - work/plan\ncssclasses: []\ncreated: 2021-08-21\n---\n[[Link]]\n"
         )
@@ -314,13 +314,13 @@ class TestOtherPrograms:
         assert (file.note.title, file.note.tags, file.note.content) == ("2021-08-21", ["work/plan"], text)
         assert file.created == datetime(2021, 8, 21, tzinfo=UTC)
 
-    def test_zettelkasten(self) -> None:
+    def test_zettelkasten_file_sets_id_and_title(self) -> None:
         text = "---\nid: 202108211234\ntitle: Weekly plan\ntags:\ncreated: 2021-08-21\n---\nSee [[202108211235]]\n"
         file = _read("202108211234.md", text)
         assert (file.id, file.note.title, file.note.tags) == (202108211234, "Weekly plan", [])
         assert file.note.content == text
 
-    def test_joplin(self) -> None:
+    def test_joplin_file_sets_title_tags_and_dates(self) -> None:
         text = (
             "---\ntitle: A note\nupdated: 2021-08-22 09:10:11Z\ncreated: 2021-08-21 12:34:56Z\nsource: joplin\n"
             "latitude: 52.5\ncompleted?: no\ntags:\n  - one\n---\n\n![](../_resources/image.png)\n"
@@ -330,27 +330,27 @@ class TestOtherPrograms:
         assert file.created == datetime(2021, 8, 21, 12, 34, 56, tzinfo=UTC)
         assert file.updated == datetime(2021, 8, 22, 9, 10, 11, tzinfo=UTC)
 
-    def test_notion(self) -> None:
+    def test_notion_file_is_titled_without_its_id(self) -> None:
         text = "Created: August 21, 2021\nTags: a, b\n\nwords\n"
         file = _read(f"Export/Meeting notes {'0123456789abcdef' * 2}.md", text)
         assert (file.note.title, file.note.content, file.changes) == ("Meeting notes", text, ())
 
-    def test_bear(self) -> None:
+    def test_bear_file_is_titled_by_its_heading(self) -> None:
         text = "# From Bear\n#work/plan #home\n\nwords\n"
         assert _read("From Bear.md", text).note == NoteIn(**note_in("From Bear", "words", content=text))
 
-    def test_logseq(self) -> None:
+    def test_logseq_page_keeps_its_properties_as_text(self) -> None:
         text = "title:: A page\ntags:: a, b\n\n- block\n\t- inner\n"
         file = _read("pages/A page.md", text)
         assert (file.note.title, file.note.content, file.changes) == ("A page", text, ())
 
-    def test_jekyll(self) -> None:
+    def test_jekyll_post_sets_title_and_date(self) -> None:
         text = '---\nlayout: post\ntitle:  "Welcome: a post"\ndate:   2015-11-17 16:16:01 -0600\n---\nHello\n'
         file = _read("_posts/2015-11-17-welcome.md", text)
         assert (file.note.title, file.note.content, file.changes) == ("Welcome: a post", text, ())
         assert file.created == datetime(2015, 11, 17, 22, 16, 1, tzinfo=UTC)
 
-    def test_hugo(self) -> None:
+    def test_hugo_post_sets_title_tags_and_date(self) -> None:
         text = (
             '+++\ntitle = "Hugo: a post" # a comment\ntags = ["a", "b/c"]\n'
             "date = 2021-08-21T10:00:00+02:00\n[params]\nx = 1\n+++\n"
@@ -370,19 +370,19 @@ class TestOtherPrograms:
             ('title = "Broken"\n[', "Broken", []),
         ],
     )
-    def test_toml(self, matter: str, title: str, tags: list[str]) -> None:
+    def test_toml_front_matter_sets_title_and_tags(self, matter: str, title: str, tags: list[str]) -> None:
         text = f"+++\n{matter}\n+++\ntext"
         note = _read("a.md", text).note
         assert (note.title, note.tags, note.content) == (title, tags, text)
 
-    def test_textbundle_is_called_as_its_folder(self) -> None:
+    def test_textbundle_is_titled_by_its_folder(self) -> None:
         assert _read("Shopping List.textbundle/text.md", "milk").note.title == "Shopping List"
         assert _read("folder/text.md", "milk").note.title == "text"
 
-    def test_pandoc(self) -> None:
+    def test_pandoc_front_matter_can_end_with_dots(self) -> None:
         assert _read("a.md", "---\ntitle: In front\n...\ntext").note.content == "text"
 
-    def test_marker_of_another_is_no_export(self) -> None:
+    def test_realtime_key_of_another_program_is_no_export_marker(self) -> None:
         text = "---\nrealtime: true\ntitle: A\tb\nid: 4\n---\ntext"
         assert _read("a.md", text).note.content == text
 
@@ -394,7 +394,7 @@ class TestOtherPrograms:
             (f"note: {'x' * 70_000}\ntitle: Behind", "Note a"),
         ],
     )
-    def test_of_long_front_matter_the_beginning_is_read(self, matter: str, title: str) -> None:
+    def test_long_front_matter_is_read_only_at_its_beginning(self, matter: str, title: str) -> None:
         text = f"---\n{matter}\n---\n# Heading\ntext"
         file = _read("a.md", text)
         assert (file.note.title, file.note.content) == (title, text)
@@ -412,7 +412,7 @@ class TestOtherPrograms:
             ("+++\na = 1\n+++\ntext", "---\ntitle: {name}\n---\n+++\na = 1\n+++\ntext"),
         ],
     )
-    def test_name_of_a_file_that_is_too_long_is_kept_in_the_front_matter(self, text: str, content: str) -> None:
+    def test_too_long_file_name_is_kept_in_the_front_matter(self, text: str, content: str) -> None:
         name = ("long " * 20).strip()
         file = _read(f"folder/{name}.md", text)
         assert file.note.title == "long " * 9 + "long…"
@@ -421,23 +421,23 @@ class TestOtherPrograms:
         again = _read("other.md", file.note.content)
         assert (again.note.title, again.note.content) == (file.note.title, file.note.content)
 
-    def test_heading_that_is_too_long_stays_in_the_text_only(self) -> None:
+    def test_too_long_heading_stays_only_in_the_text(self) -> None:
         text = "# " + "long " * 20 + "\ntext"
         file = _read("a.md", text)
         assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
 
-    def test_name_of_a_file_that_another_program_cut_is_kept_as_it_is(self) -> None:
+    def test_file_name_truncated_by_another_program_is_kept(self) -> None:
         name = "A very long note name that another program cut when it wrote it…"
         file = _read(f"{name}.md", "text")
         assert file.note.title == f"{name[:49]}…"
         assert file.note.content == f"---\ntitle: {name}\n---\ntext"
 
-    def test_name_of_a_file_that_has_no_room_in_the_text_is_left_out(self) -> None:
+    def test_long_file_name_that_does_not_fit_is_left_out(self) -> None:
         text = "x" * (MAX_CONTENT_BYTES - 10)
         file = _read("long " * 20 + ".md", text)
         assert (file.note.content, file.changes) == (text, ("title: was cut to 50 characters",))
 
-    def test_decomposed_name_of_a_file_is_composed(self) -> None:
+    def test_decomposed_file_name_is_composed(self) -> None:
         assert _read("Gro\u0308\u00dfe.md", "text").note.title == "Gr\u00f6\u00dfe"
 
 
@@ -459,7 +459,7 @@ class TestOtherPrograms:
         *(([], None), ({}, None), (None, None)),
     ],
 )
-def test_dates(written: Any, moment: datetime | None) -> None:
+def test_date_of_returns_the_utc_time_or_none(written: Any, moment: datetime | None) -> None:
     assert date_of(written) == moment
 
 
@@ -470,7 +470,7 @@ DEEP = {
     "pairs": "'[a, ' * 15_000",
     "indented": "''.join(' ' * n + 'a:\\n' for n in range(340))",
 }
-IN_A_THREAD = """
+IMPORT_IN_A_THREAD = """
 import threading
 from realtime.transfer.note_file import from_markdown
 
@@ -486,9 +486,9 @@ thread.join()
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_deep_front_matter_is_text(kind: str) -> None:
-    program = IN_A_THREAD.replace("{text}", DEEP[kind])
-    # In a process of its own, since a stack that overflows ends it.
+def test_deeply_nested_front_matter_stays_in_the_content(kind: str) -> None:
+    program = IMPORT_IN_A_THREAD.replace("{text}", DEEP[kind])
+    # In a separate process, which a stack overflow would end.
     started = time.thread_time()
     ended = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=30 * UNIT
@@ -498,7 +498,7 @@ def test_deep_front_matter_is_text(kind: str) -> None:
     assert time.thread_time() - started < 3 * UNIT
 
 
-def test_aliases_do_not_explode() -> None:
+def test_nested_yaml_aliases_are_not_expanded() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20)]
     started = time.thread_time()
@@ -539,5 +539,5 @@ def test_files_are_read_in_linear_time(text: str) -> None:
         ("#\n" * 100_000 + "words", None, ""),
     ],
 )
-def test_first_heading_and_line(text: str, heading: str | None, line: str) -> None:
+def test_first_heading_and_first_line_are_found(text: str, heading: str | None, line: str) -> None:
     assert (first_heading(text), first_line(text)) == (heading, line)

@@ -38,7 +38,7 @@ def _written(files: dict[str, bytes]) -> bytes:
 
 
 def _zipped(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive as another program makes it."""
+    """Return an archive as other programs write it."""
     made = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(made, "w", method) as archive:
         warnings.simplefilter("ignore")
@@ -56,11 +56,11 @@ def _read(archive: bytes, limit: int = MIB) -> list[tuple[str, bytes | None]]:
 
 
 def _skipped(archive: bytes, limit: int = MIB) -> dict[str, str]:
-    """The reasons why files were skipped; the others are empty."""
+    """Return the reasons for skipped files by name."""
     return {name: reason for name, data, reason in _members(archive, limit) if data is None}
 
 
-def test_archive_is_read_by_others_and_by_itself() -> None:
+def test_written_archive_is_read_by_zipfile_and_read_zip() -> None:
     archive = _written(FILES)
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.testzip() is None
@@ -69,14 +69,14 @@ def test_archive_is_read_by_others_and_by_itself() -> None:
     assert dict(_read(archive)) == FILES
 
 
-def test_empty_archive() -> None:
+def test_empty_archive_has_no_files() -> None:
     archive = _written({})
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.infolist() == []
     assert _read(archive) == []
 
 
-def test_unzip_program_takes_the_archive(tmp_path: Path) -> None:
+def test_written_archive_is_unpacked_by_unzip(tmp_path: Path) -> None:
     (tmp_path / "notes.zip").write_bytes(_written(FILES))
     subprocess.run(["unzip", "-q", "notes.zip", "-d", "out"], cwd=tmp_path, check=True)
     found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -85,7 +85,7 @@ def test_unzip_program_takes_the_archive(tmp_path: Path) -> None:
 
 
 @contextmanager
-def _at_most(peak: int) -> Iterator[None]:
+def _allocating_less_than(peak: int) -> Iterator[None]:
     """Check that the block allocates less than ``peak`` bytes."""
     tracemalloc.start()
     try:
@@ -95,7 +95,7 @@ def _at_most(peak: int) -> Iterator[None]:
         tracemalloc.stop()
 
 
-def test_more_files_than_two_bytes_count(tmp_path: Path) -> None:
+def test_archive_with_more_than_65535_files_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "many.zip"
     with path.open("wb") as file:
         writer = ZipWriter()
@@ -109,8 +109,8 @@ def test_more_files_than_two_bytes_count(tmp_path: Path) -> None:
         subprocess.run(["unzip", "-tq", path, "0.md", "65599.md"], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_writer_holds_little_however_many_files() -> None:
-    with _at_most(3 * MIB):  # of the list of files alone there is as much
+def test_writer_of_many_files_uses_little_memory() -> None:
+    with _allocating_less_than(3 * MIB):  # the central directory alone is as large
         writer = ZipWriter()
         for number in range(30_000):
             writer.file(f"{number:06d}-{'name' * 10}.md", b"text", MOMENT)
@@ -118,7 +118,7 @@ def test_writer_holds_little_however_many_files() -> None:
             pass
 
 
-def test_archive_beyond_four_gibibytes(tmp_path: Path) -> None:
+def test_archive_beyond_four_gibibytes_is_readable(tmp_path: Path) -> None:
     path, far = tmp_path / "far.zip", 5 * 1024 * MIB
     writer = ZipWriter()
     with path.open("wb") as file:
@@ -135,7 +135,7 @@ def test_archive_beyond_four_gibibytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_archive_of_other_programs(method: int) -> None:
+def test_archive_of_other_programs_is_read(method: int) -> None:
     archive = _zipped(
         ("notes/", b""),
         ("notes/a.md", b"a"),
@@ -154,7 +154,7 @@ def test_archive_of_other_programs(method: int) -> None:
     }
 
 
-def test_archive_behind_other_bytes_and_with_a_comment() -> None:
+def test_archive_with_leading_bytes_and_a_comment_is_read() -> None:
     made = io.BytesIO(b"#!/bin/sh\n")
     with zipfile.ZipFile(made, "a") as archive:
         archive.writestr("a.md", b"a")
@@ -170,7 +170,7 @@ def test_archive_behind_other_bytes_and_with_a_comment() -> None:
     ],
     ids=lambda name: name[:20],
 )
-def test_odd_name_is_no_reason_to_skip_a_file(name: str) -> None:
+def test_file_with_an_unusual_name_is_read(name: str) -> None:
     entry = zipfile.ZipInfo("x")
     entry.filename = name
     assert _read(_zipped((entry, b"text"))) == [(name.replace("\\", "/"), b"text")]
@@ -199,7 +199,7 @@ def test_odd_name_is_no_reason_to_skip_a_file(name: str) -> None:
     ],
     ids=lambda name: name[:20],
 )
-def test_file_that_is_skipped_leaves_the_others_alone(name: str, reason: str) -> None:
+def test_skipped_file_has_a_reason_and_others_are_read(name: str, reason: str) -> None:
     entry = zipfile.ZipInfo("x")
     entry.filename = name
     archive = _zipped(("good.md", b"good"), (entry, b"bad"), ("other.md", b"good"))
@@ -208,28 +208,28 @@ def test_file_that_is_skipped_leaves_the_others_alone(name: str, reason: str) ->
 
 
 def _patched(archive: bytes, field: int, format: str, value: int) -> bytes:
-    """An archive whose first entry in the list of files has another value at an offset, by APPNOTE 4.3.12."""
+    """Return the archive with a changed field of the first central directory entry (APPNOTE 4.3.12)."""
     made = bytearray(archive)
     struct.pack_into(format, made, archive.index(b"PK\x01\x02") + field, value)
     return bytes(made)
 
 
-def _entry(name: bytes, *, packed: int = 0, size: int = 0, place: int = 0, extra: bytes = b"") -> bytes:
-    """An entry in the list of files."""
-    fields = (20, 20, 0x800, 8 if packed else 0, 0, 33, 0, packed, size, len(name), len(extra), 0, 0, 0, 0, place)
+def _entry(name: bytes, *, packed: int = 0, size: int = 0, offset: int = 0, extra: bytes = b"") -> bytes:
+    """Return an entry of the central directory."""
+    fields = (20, 20, 0x800, 8 if packed else 0, 0, 33, 0, packed, size, len(name), len(extra), 0, 0, 0, 0, offset)
     return b"PK\x01\x02" + struct.pack("<HHHHHHLLLHHHHHLL", *fields) + name + extra
 
 
-def _end(many: int, size: int, place: int, comment: int = 0) -> bytes:
-    return b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, many & 0xFFFF, many & 0xFFFF, size, place, comment)
+def _end(count: int, size: int, offset: int, comment: int = 0) -> bytes:
+    return b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, count & 0xFFFF, count & 0xFFFF, size, offset, comment)
 
 
-def _listing(entries: bytes, many: int) -> bytes:
-    return entries + _end(many, len(entries), 0)
+def _listing(entries: bytes, count: int) -> bytes:
+    return entries + _end(count, len(entries), 0)
 
 
 def _named(raw: bytes, extra: bytes = b"", flags: int = 0) -> bytes:
-    """An archive with one file whose name is these bytes."""
+    """Return an archive with one file whose name consists of these bytes."""
     fields = (flags, 0, 0, 0x5821, zlib.crc32(b"text"), 4, 4, len(raw), len(extra))
     local = b"PK\x03\x04" + struct.pack("<HHHHHLLLHH", 20, *fields) + raw + extra + b"text"
     listed = b"PK\x01\x02" + struct.pack("<HHHHHHLLLHHHHHLL", 20, 20, *fields, 0, 0, 0, 0, 0) + raw + extra
@@ -257,21 +257,21 @@ CP437 = "Größe.md".encode("cp437")
         (_named(CP437, struct.pack("<HH", 0x7075, 3) + b"\x01\0\0"), "Größe.md"),
     ],
 )
-def test_name_without_the_flag_for_utf_8(archive: bytes, name: str) -> None:
+def test_name_is_decoded_with_or_without_the_utf_8_flag(archive: bytes, name: str) -> None:
     assert _read(archive) == [(name, b"text")]
 
 
 @pytest.mark.parametrize(
     ("raw", "extra", "flags", "found"),
     [
-        (b"bad\xff.md", b"", 0x800, ("bad\u00a0.md", None)),  # the name before the content is bad, too
+        (b"bad\xff.md", b"", 0x800, ("bad\u00a0.md", None)),  # the name in the local header is invalid, too
         (b"bad.md", struct.pack("<HH", 0x7075, 500), 0, ("bad.md", b"text")),
         (b"bad.md", struct.pack("<HH", 1, 3) + b"abc", 0, ("bad.md", b"text")),
         (b"bad.md", struct.pack("<HH", 0x5455, 9) + b"abc", 0, ("bad.md", b"text")),
         (b"bad.md", _unicode_path(b"bad.md", b"\xff"), 0, ("bad.md", b"text")),
     ],
 )
-def test_one_bad_entry_leaves_the_others_alone(
+def test_invalid_entry_does_not_affect_other_files(
     raw: bytes, extra: bytes, flags: int, found: tuple[str, bytes | None]
 ) -> None:
     good, bad = _named(b"good.md"), _named(raw, extra, flags)
@@ -286,7 +286,7 @@ def test_one_bad_entry_leaves_the_others_alone(
     assert _read(archive) == [("good.md", b"text"), found]
 
 
-def test_unknown_version_of_the_format_leaves_the_others_alone() -> None:
+def test_entry_with_an_unknown_format_version_is_read() -> None:
     archive = _patched(_zipped(("a.md", b"text"), ("b.md", b"text")), 6, "<H", 250)
     assert _read(archive) == [("a.md", b"text"), ("b.md", b"text")]
 
@@ -302,12 +302,12 @@ def test_special_files_are_skipped(kind: int) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_unusual_compression_is_skipped(method: int) -> None:
+def test_unsupported_compression_is_skipped(method: int) -> None:
     archive = _zipped(("a.md", b"text"), method=method)
     assert _skipped(archive) == {"a.md": "is compressed with an unsupported method; use deflate"}
 
 
-def test_password_is_skipped() -> None:
+def test_encrypted_file_is_skipped() -> None:
     archive = _patched(_zipped(("a.md", b"text")), 8, "<H", 1)
     assert _skipped(archive) == {"a.md": "is encrypted with a password"}
 
@@ -318,9 +318,9 @@ ONE = _zipped(("a.md", b"text " * 100))
 @pytest.mark.parametrize(
     ("field", "format", "value"),
     [(16, "<L", 0), (20, "<L", 5), (24, "<L", 5), (42, "<L", 7), (42, "<L", 2**32 - 2)],
-    ids=["CRC", "packed size", "size", "place", "far place"],
+    ids=["CRC", "packed size", "size", "offset", "far offset"],
 )
-def test_lies_are_skipped(field: int, format: str, value: int) -> None:
+def test_entry_with_wrong_metadata_is_skipped(field: int, format: str, value: int) -> None:
     archive = _patched(_zipped(("a.md", b"text " * 100), ("b.md", b"text")), field, format, value)
     assert list(_skipped(archive)) == ["a.md"]
     assert _read(archive)[1:] == [("b.md", b"text")]
@@ -328,15 +328,15 @@ def test_lies_are_skipped(field: int, format: str, value: int) -> None:
 
 @pytest.mark.parametrize("field", [20, 24], ids=["packed size", "size"])
 @pytest.mark.parametrize("size", [501, 2**31, 2**32 - 2])
-def test_size_that_is_too_large_brings_nothing_more(field: int, size: int) -> None:
-    with _at_most(4 * MIB), suppress(FileSkipped):
+def test_too_large_declared_size_allocates_no_more_memory(field: int, size: int) -> None:
+    with _allocating_less_than(4 * MIB), suppress(FileSkipped):
         assert _read(_patched(ONE, field, "<L", size)) in ([("a.md", b"text " * 100)], [("a.md", None)])
 
 
-@pytest.mark.parametrize("place", [2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
-def test_place_beyond_the_file_is_skipped(place: int) -> None:
-    extra = struct.pack("<HHQ", 1, 8, place)
-    archive = _listing(_entry(b"a.md", place=2**32 - 1, extra=extra), 1)
+@pytest.mark.parametrize("offset", [2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+def test_entry_with_an_offset_beyond_the_file_is_skipped(offset: int) -> None:
+    extra = struct.pack("<HHQ", 1, 8, offset)
+    archive = _listing(_entry(b"a.md", offset=2**32 - 1, extra=extra), 1)
     with suppress(FileSkipped):
         assert list(_skipped(archive)) == ["a.md"]
 
@@ -345,101 +345,101 @@ def test_place_beyond_the_file_is_skipped(place: int) -> None:
     "data",
     [b"", b"PK", b"PK\x03\x04", b"hello" * 1000, b"\0" * 100_000, b"PK\x05\x06" * 1000, b"PK\x05\x06" + b"\xff" * 18],
 )
-def test_no_archive(data: bytes) -> None:
+def test_file_that_is_not_an_archive_is_skipped(data: bytes) -> None:
     with pytest.raises(FileSkipped, match="the archive cannot be read"):
         _read(data)
 
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-@pytest.mark.parametrize("archive", [_written(FILES), _zipped(*FILES.items())], ids=["its own", "another's"])
-def test_truncated_archive_is_refused(archive: bytes, quarter: int) -> None:
+@pytest.mark.parametrize("archive", [_written(FILES), _zipped(*FILES.items())], ids=["own", "foreign"])
+def test_truncated_archive_is_skipped(archive: bytes, quarter: int) -> None:
     with pytest.raises(FileSkipped):
         _read(archive[: len(archive) * quarter // 4])
 
 
 @pytest.mark.parametrize("year", [1, 1601, 1979, 1980, 2107, 2108, 9999])
-def test_dates_that_archives_cannot_hold(year: int) -> None:
+def test_dates_outside_the_zip_range_are_clamped(year: int) -> None:
     writer = ZipWriter()
     archive = b"".join([writer.file("a.md", b"a", datetime(year, 6, 7, tzinfo=UTC)), *writer.end()])
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.infolist()[0].date_time[0] == min(max(year, 1980), 2107)
 
 
-def test_one_byte_short() -> None:
+def test_archive_without_its_last_byte_is_skipped() -> None:
     with pytest.raises(FileSkipped):
         _read(_written(FILES)[:-1])
 
 
 def _zeros(length: int) -> bytes:
-    """So many zeros, deflated."""
+    """Return deflated zeros of this length."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     piece = deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)
     return piece * (length // MIB) + deflate.flush()
 
 
 def _bomb(packed: bytes, size: int, names: int) -> bytes:
-    """Entries that all are the same bytes."""
+    """Return an archive whose entries share the same bytes."""
     head = (20, 0x800, 8, 0, 33, 0, len(packed), size, 4, 0)
     local = b"PK\x03\x04" + struct.pack("<HHHHHLLLHH", *head) + b"0.md" + packed
     entries = _entry(b"0.md", packed=len(packed), size=size) * names
     return local + entries + _end(names, len(entries), len(local))
 
 
-@pytest.mark.parametrize("told", [1024 * MIB, MIB, 100])
-def test_bomb_is_skipped(told: int) -> None:
-    archive = _bomb(_zeros(1024 * MIB), told, 1)
-    with _at_most(16 * MIB):
+@pytest.mark.parametrize("declared_size", [1024 * MIB, MIB, 100])
+def test_zip_bomb_is_skipped(declared_size: int) -> None:
+    archive = _bomb(_zeros(1024 * MIB), declared_size, 1)
+    with _allocating_less_than(16 * MIB):
         assert list(_skipped(archive)) == ["0.md"]
 
 
-def test_overlapping_bombs_bring_little() -> None:
+def test_overlapping_zip_bombs_are_mostly_skipped() -> None:
     size = MIB
     packed = _zeros(size)
     crc = struct.pack("<L", zlib.crc32(bytes(size)))
     sizes = struct.pack("<LL", len(packed), size)
     archive = _bomb(packed, size, 600).replace(struct.pack("<L", 0) + sizes, crc + sizes)
-    with _at_most(32 * MIB):
+    with _allocating_less_than(32 * MIB):
         found = list(read_zip(io.BytesIO(archive), size, SUFFIXES, ImportBudget()))
     assert found[0].data == bytes(size)
     assert found[-1].reason == "overlaps other files in the archive"
     assert sum(member.data is not None for member in found) < 50
 
 
-def test_broken_bombs_use_up_what_may_be_unpacked() -> None:
+def test_broken_zip_bombs_count_toward_the_unpacked_limit() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
     crc = struct.pack("<L", zlib.crc32(bytes(MIB)))
-    with _at_most(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
+    with _allocating_less_than(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
         for member in read_zip(io.BytesIO(archive.replace(crc, b"none")), MIB, SUFFIXES, ImportBudget()):
             assert member.data is None
 
 
-def test_many_files_that_grow_much_are_refused() -> None:
+def test_many_files_beyond_the_unpacked_limit_are_refused() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
-    with _at_most(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
+    with _allocating_less_than(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
         for _ in read_zip(io.BytesIO(archive), MIB, SUFFIXES, ImportBudget()):
             pass
 
 
-MANY = 360_000
-ENTRIES = _entry(b"a") * MANY
+ENTRY_COUNT = 360_000
+ENTRIES = _entry(b"a") * ENTRY_COUNT
 
 
-def _plain() -> bytes:
-    return _listing(ENTRIES, MANY)
+def _zip32_archive() -> bytes:
+    return _listing(ENTRIES, ENTRY_COUNT)
 
 
 def _zip64(size: int, mark: bytes = b"PK\x06\x06") -> bytes:
-    """The end of an archive in the large form: its record, and where it is."""
-    record = mark + struct.pack("<QHHLLQQQQ", 44, 45, 45, 0, 0, MANY, MANY, size, 0)
+    """Return the Zip64 end records of an archive."""
+    record = mark + struct.pack("<QHHLLQQQQ", 44, 45, 45, 0, 0, ENTRY_COUNT, ENTRY_COUNT, size, 0)
     return record + b"PK\x06\x07" + struct.pack("<LQL", 0, len(ENTRIES), 1)
 
 
-def _large_form() -> bytes:
+def _zip64_archive() -> bytes:
     return ENTRIES + _zip64(len(ENTRIES)) + _end(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
 
 
-def _small_size_in_a_broken_record() -> bytes:
-    return ENTRIES + _zip64(0, b"none") + _end(MANY, len(ENTRIES) + 76, 0)
+def _small_size_in_a_broken_zip64_record() -> bytes:
+    return ENTRIES + _zip64(0, b"none") + _end(ENTRY_COUNT, len(ENTRIES) + 76, 0)
 
 
 def _end_before_the_longest_comment() -> bytes:
@@ -448,15 +448,15 @@ def _end_before_the_longest_comment() -> bytes:
 
 @pytest.mark.parametrize(
     "make",
-    [_plain, _large_form, _small_size_in_a_broken_record, _end_before_the_longest_comment],
+    [_zip32_archive, _zip64_archive, _small_size_in_a_broken_zip64_record, _end_before_the_longest_comment],
 )
-def test_endless_list_of_files_is_refused(make: Callable[[], bytes]) -> None:
+def test_too_large_central_directory_is_refused(make: Callable[[], bytes]) -> None:
     archive = io.BytesIO(make())
-    with _at_most(4 * MIB), pytest.raises(ImportRefused):
+    with _allocating_less_than(4 * MIB), pytest.raises(ImportRefused):
         list(read_zip(archive, MIB, SUFFIXES, ImportBudget()))
 
 
-def test_more_files_than_may_be() -> None:
+def test_archive_beyond_the_file_limit_is_refused() -> None:
     with pytest.raises(ImportRefused, match=str(MAX_FILES)):
         _read(_listing(_entry(b"a") * (MAX_FILES + 1), MAX_FILES + 1))
 
@@ -466,7 +466,7 @@ SEEDS = [_written(FILES), _zipped(*FILES.items()), ONE, _zipped(("a.md", b"a"), 
 
 @hypothesis(deadline=None, max_examples=300)
 @given(st.sampled_from(SEEDS), st.data())
-def test_corruption_is_skipped_at_worst(archive: bytes, data: st.DataObject) -> None:
+def test_corrupted_archive_is_read_or_skipped(archive: bytes, data: st.DataObject) -> None:
     made = bytearray(archive)
     for _ in range(data.draw(st.integers(1, 4))):
         at = len(made) - data.draw(st.integers(1, min(len(made), 300)))
@@ -475,7 +475,7 @@ def test_corruption_is_skipped_at_worst(archive: bytes, data: st.DataObject) -> 
         _read(bytes(made))
 
 
-def test_random_corruption_is_skipped_at_worst() -> None:
+def test_randomly_corrupted_archive_is_read_or_skipped() -> None:
     pick = random.Random(1)
     for number in range(2000):
         made = bytearray(SEEDS[number % len(SEEDS)])

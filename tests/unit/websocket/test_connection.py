@@ -32,12 +32,12 @@ TOO_MANY = close_of(4029, b"too many")
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all that arrives be read at once, however slow the machine is."""
+def unlimited_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process all received data in one turn, however slow the machine is."""
     monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", 60.0)
 
 
-def fed(*pieces: bytes) -> tuple[Heard, Memory]:
+def feed(*pieces: bytes) -> tuple[Heard, Memory]:
     """Feed chunks of bytes to a connection, and return its handler and its transport."""
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
@@ -48,7 +48,7 @@ def fed(*pieces: bytes) -> tuple[Heard, Memory]:
     return heard, transport
 
 
-def cut(data: bytes, size: int = 1) -> list[bytes]:
+def chunked(data: bytes, size: int = 1) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
@@ -57,66 +57,66 @@ LONG = os.urandom(70_000)
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536]
 
 
-async def test_messages_of_all_sizes_however_they_are_cut() -> None:
+async def test_messages_of_all_sizes_in_any_chunks_are_received() -> None:
     sent = [LONG[:size] for size in SIZES]
     data = b"".join(frame(BINARY, message) for message in sent)
     for size in (7, 1000, len(data)):
-        heard, transport = fed(*cut(data, size))
+        heard, transport = feed(*chunked(data, size))
         assert heard.messages == sent
         assert transport.written == b""
     small = [LONG[:size] for size in SIZES if size < 200] + ["ä€😀"]
     data = b"".join(frame(TEXT if isinstance(one, str) else BINARY, _bytes(one)) for one in small)
-    assert fed(*cut(data))[0].messages == small
+    assert feed(*chunked(data))[0].messages == small
     for at in range(len(data)):
-        assert fed(data[:at], data[at:])[0].messages == small
+        assert feed(data[:at], data[at:])[0].messages == small
 
 
 def _bytes(message: Message) -> bytes:
     return message.encode() if isinstance(message, str) else message
 
 
-async def test_the_largest_message() -> None:
+async def test_message_of_the_maximum_size_is_received() -> None:
     message = LONG * 15
     message = message[:MAX_MESSAGE_BYTES]
-    assert fed(*cut(frame(BINARY, message, mask=bytes(4)), 65536))[0].messages == [message]
+    assert feed(*chunked(frame(BINARY, message, mask=bytes(4)), 65536))[0].messages == [message]
 
 
-async def test_messages_in_parts_with_a_ping_in_between() -> None:
-    for pieces in ([PARTS], cut(PARTS), [PARTS[:9], PARTS[9:]]):
-        heard, transport = fed(*pieces, frame(TEXT, b"next"))
+async def test_fragmented_message_with_a_ping_between_is_received() -> None:
+    for pieces in ([PARTS], chunked(PARTS), [PARTS[:9], PARTS[9:]]):
+        heard, transport = feed(*pieces, frame(TEXT, b"next"))
         assert heard.messages == ["äb", "next"]
         assert transport.written == framed(PONG, b"p")
 
 
 async def test_pings_are_answered_and_pongs_are_not() -> None:
     pings = [b"", b"payload", LONG[:125]]
-    heard, transport = fed(*(frame(PING, ping) + frame(PONG, ping) for ping in pings), frame(TEXT, b"on"))
+    heard, transport = feed(*(frame(PING, ping) + frame(PONG, ping) for ping in pings), frame(TEXT, b"on"))
     assert transport.written == b"".join(framed(PONG, ping) for ping in pings)
     assert heard.messages == ["on"]
 
 
-BROKEN: dict[str, tuple[int, bytes]] = {
-    "not masked": (1002, frame(TEXT, b"a", mask=None)),
-    "not masked, the head": (1002, frame(TEXT, b"a", mask=None)[:2]),
-    "ping, not masked": (1002, frame(PING, mask=None)),
+VIOLATIONS: dict[str, tuple[int, bytes]] = {
+    "unmasked frame": (1002, frame(TEXT, b"a", mask=None)),
+    "unmasked header": (1002, frame(TEXT, b"a", mask=None)[:2]),
+    "unmasked ping": (1002, frame(PING, mask=None)),
     "reserved bit": (1002, frame(TEXT | 0x40, b"a")),
     "reserved opcode": (1002, frame(0x83, b"a")),
     "reserved control opcode": (1002, frame(0x8B, b"a")),
     "long ping": (1002, frame(PING, LONG[:126])),
     "long close": (1002, frame(CLOSE, close_of(1000, LONG[:124])[4:])),
-    "ping in parts": (1002, frame(PING & 0x7F)),
-    "part of nothing": (1002, frame(LAST, b"a")),
-    "message within a message": (1002, frame(FIRST, b"a") + frame(TEXT, b"b")),
-    "close of one byte": (1002, frame(CLOSE, b"\x03")),
-    "close with a code that is none": (1002, frame(CLOSE, (999).to_bytes(2))),
-    "too big, the head": (1009, b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8)),
-    "too big beyond all": (1009, b"\x82\xff" + b"\x7f" + b"\xff" * 7),
-    "too big in parts": (1009, (frame(0x02, LONG, mask=bytes(4)) + frame(MORE, LONG, mask=bytes(4)) * 15)),
-    "no UTF-8": (1007, frame(TEXT, b"\xff")),
-    "half a character": (1007, frame(TEXT, "ä".encode()[:1])),
-    "no UTF-8 in parts": (1007, frame(FIRST, b"a\xc3") + frame(LAST, b"a")),
+    "fragmented ping": (1002, frame(PING & 0x7F)),
+    "continuation without a first fragment": (1002, frame(LAST, b"a")),
+    "message within a fragmented message": (1002, frame(FIRST, b"a") + frame(TEXT, b"b")),
+    "close with one byte": (1002, frame(CLOSE, b"\x03")),
+    "close with an invalid code": (1002, frame(CLOSE, (999).to_bytes(2))),
+    "too big header": (1009, b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8)),
+    "too big by far": (1009, b"\x82\xff" + b"\x7f" + b"\xff" * 7),
+    "too big in fragments": (1009, (frame(0x02, LONG, mask=bytes(4)) + frame(MORE, LONG, mask=bytes(4)) * 15)),
+    "invalid UTF-8": (1007, frame(TEXT, b"\xff")),
+    "incomplete character": (1007, frame(TEXT, "ä".encode()[:1])),
+    "invalid UTF-8 in fragments": (1007, frame(FIRST, b"a\xc3") + frame(LAST, b"a")),
     "surrogate": (1007, frame(TEXT, b"\xed\xa0\x80")),
-    "close for a reason that is no UTF-8": (1007, frame(CLOSE, (1000).to_bytes(2) + b"\xff")),
+    "close reason with invalid UTF-8": (1007, frame(CLOSE, (1000).to_bytes(2) + b"\xff")),
 }
 
 
@@ -125,29 +125,29 @@ async def test_close_within_a_fragmented_message_is_answered_with_its_own_code()
     for code in (1000, 1001, 4999):
         close = close_of(code, b"bye")
         data = frame(FIRST, b"a") + frame(MORE, b"b") + frame(CLOSE, close[2:])
-        for pieces in ([data], cut(data)):
-            heard, transport = fed(*pieces, frame(LAST, b"c"))
+        for pieces in ([data], chunked(data)):
+            heard, transport = feed(*pieces, frame(LAST, b"c"))
             assert heard.messages == []
             assert transport.written == close
 
 
-@pytest.mark.parametrize("name", BROKEN)
-async def test_what_breaks_the_rules_is_closed_with_the_code_for_it(name: str) -> None:
-    code, data = BROKEN[name]
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_protocol_violation_closes_with_the_matching_code(name: str) -> None:
+    code, data = VIOLATIONS[name]
     before = frame(TEXT, b"before")
-    for pieces in ([before + data], [before, *cut(data)] if len(data) < 1000 else [before, data]):
-        heard, transport = fed(*pieces, frame(TEXT, b"after"), frame(PING, b"after"))
+    for pieces in ([before + data], [before, *chunked(data)] if len(data) < 1000 else [before, data]):
+        heard, transport = feed(*pieces, frame(TEXT, b"after"), frame(PING, b"after"))
         assert heard.messages == ["before"]
         assert transport.written[0] == CLOSE
         assert int.from_bytes(transport.written[2:4]) == code
         assert len(transport.written) == 2 + transport.written[1]  # nothing follows
         assert transport.reading
-        assert not transport.closed  # while the peer may still be sending, it would not hear of the close
+        assert not transport.closed  # aborting while the peer is sending would discard the close frame
 
 
-async def test_who_broke_the_rules_and_does_not_go_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_peer_that_stays_after_a_violation_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.01)
-    _, transport = fed(frame(TEXT, b"\xff"))
+    _, transport = feed(frame(TEXT, b"\xff"))
     await eventually(lambda: transport.closed)
 
 
@@ -195,7 +195,7 @@ def random_frames(rng: random.Random) -> bytes:
     return data + rng.randbytes(rng.choice([0, 0, 0, 0, 1, 3, 12]))
 
 
-async def test_the_same_is_understood_as_by_the_library() -> None:
+async def test_random_frames_are_parsed_as_by_the_library() -> None:
     seen = set()
     for seed in range(1500):
         rng = random.Random(seed)
@@ -203,18 +203,18 @@ async def test_the_same_is_understood_as_by_the_library() -> None:
         cuts = sorted(rng.choices(range(len(data) + 1), k=rng.randint(0, 6)))
         pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
         if rng.random() < 0.1:
-            pieces = cut(data)
+            pieces = chunked(data)
         try:
             expected = reference(pieces)
         except UnicodeDecodeError:
-            continue  # of a random tail: the library leaves texts to others
-        heard, transport = fed(*pieces)
+            continue  # in a random tail: the library does not decode text
+        heard, transport = feed(*pieces)
         assert (heard.messages, transport.written) == expected, (seed, pieces)
         seen.add((transport.closed, bool(heard.messages), bool(transport.written)))
     assert len(seen) >= 6
 
 
-async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
+async def test_delayed_close_reads_and_sends_nothing_before_the_delay() -> None:
     heard, transport = Heard(), Memory()
     connection = WebSocketConnection(transport, set(), None, Turns())
     connection.set_handler(heard)
@@ -233,7 +233,7 @@ async def test_delayed_close_reads_and_sends_nothing_until_then() -> None:
 async def connected(
     heard: Heard, every: float | None = None
 ) -> AsyncIterator[tuple[WebSocketConnection, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection, and the other end of it."""
+    """Yield a connection, and the reader and writer of its peer."""
     loop = asyncio.get_running_loop()
     listener = socket.socket()
     with closing(listener):
@@ -254,12 +254,12 @@ async def connected(
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.1 * UNIT)
     monkeypatch.setattr(websocket_connection, "RECONNECT_DELAY_SECONDS", 0)
 
 
-async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
+async def test_peer_that_closes_receives_its_code_and_eof() -> None:
     for sent in (b"", (1000).to_bytes(2), (4321).to_bytes(2) + b"bye"):
         heard = Heard()
         async with connected(heard) as (_, reader, writer):
@@ -268,7 +268,7 @@ async def test_a_peer_that_closes_gets_its_code_back_and_the_end() -> None:
         assert (heard.messages, heard.calls) == ([], ["full", "lost"])
 
 
-async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_between_close_and_its_confirmation_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 60)
     heard = Heard()
     async with connected(heard) as (connection, reader, writer):
@@ -281,8 +281,8 @@ async def test_a_close_is_confirmed_and_what_came_meanwhile_is_ignored(monkeypat
     assert heard.messages == []
 
 
-async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not only when the server no longer reads on."""
+async def test_peer_receives_eof_immediately_after_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server still reads for a while, but closes its sending side immediately."""
     monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 60)
     async with connected(Heard()) as (connection, reader, writer):
         writer.write(frame(TEXT, b"a", mask=None) + frame(TEXT, b"after"))
@@ -291,7 +291,7 @@ async def test_who_broke_the_rules_has_the_end_at_once(monkeypatch: pytest.Monke
         assert not connection.transport.is_closing()
 
 
-async def test_nothing_is_written_after_a_close() -> None:
+async def test_connection_stays_full_after_a_close() -> None:
     for data in (frame(CLOSE), frame(TEXT, b"\xff"), frame(TEXT, b"a", mask=None)):
         transport, heard = Memory(), Heard()
         connection = WebSocketConnection(transport, set(), None, Turns())
@@ -304,7 +304,7 @@ async def test_nothing_is_written_after_a_close() -> None:
         assert heard.calls == ["full"]
 
 
-async def test_a_peer_that_does_not_confirm_is_dropped() -> None:
+async def test_peer_that_does_not_confirm_a_close_is_dropped() -> None:
     heard = Heard()
     async with connected(heard) as (connection, reader, _):
         connection.close(4010, "")
@@ -312,10 +312,11 @@ async def test_a_peer_that_does_not_confirm_is_dropped() -> None:
         await eventually(lambda: heard.calls[-1:] == ["lost"])
 
 
-async def test_a_peer_that_takes_nothing_is_dropped() -> None:
+async def test_peer_that_reads_nothing_is_dropped_at_shutdown() -> None:
     heard = Heard()
-    async with connected(heard) as (connection, reader, _):
-        reader._limit = 1  # type: ignore[attr-defined]
+    async with connected(heard) as (connection, _, writer):
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
         while not connection.full:
             connection.write(framed(BINARY, LONG))
             await asyncio.sleep(0)
@@ -323,7 +324,7 @@ async def test_a_peer_that_takes_nothing_is_dropped() -> None:
         await eventually(lambda: "lost" in heard.calls)
 
 
-async def test_a_peer_that_vanishes() -> None:
+async def test_reset_by_the_peer_ends_the_connection() -> None:
     heard = Heard()
     async with connected(heard) as (connection, _, writer):
         plain = writer.get_extra_info("socket")
@@ -335,7 +336,7 @@ async def test_a_peer_that_vanishes() -> None:
         connection.close(4010, "")
 
 
-async def test_a_peer_that_only_sends_its_end() -> None:
+async def test_eof_of_the_peer_ends_the_connection() -> None:
     heard = Heard()
     async with connected(heard) as (_, reader, writer):
         writer.write(frame(TEXT, b"last"))
@@ -345,13 +346,13 @@ async def test_a_peer_that_only_sends_its_end() -> None:
     assert heard.calls[-1:] == ["lost"]
 
 
-async def test_stopping_says_so() -> None:
+async def test_shutdown_closes_with_service_restart() -> None:
     async with connected(Heard()) as (connection, reader, _):
         connection.shutdown()
         assert await reader.read() == close_of(1012)
 
 
-async def test_what_is_left_of_answers_before_is_waited_for() -> None:
+async def test_new_connection_with_buffered_responses_is_full() -> None:
     transport, heard = Memory(), Heard()
     transport.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
     connection = WebSocketConnection(transport, set(), None, Turns())
@@ -364,7 +365,7 @@ async def test_what_is_left_of_answers_before_is_waited_for() -> None:
     assert transport.written == framed(PONG, b"p")
 
 
-async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() -> None:
+async def test_only_the_last_ping_of_a_full_connection_is_answered() -> None:
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
     connection.set_handler(heard)
@@ -375,14 +376,14 @@ async def test_a_peer_that_pings_and_takes_nothing_is_answered_once_it_does() ->
     connection.resume_writing()
     assert transport.written == framed(PONG, b"99")
     connection.pause_writing()
-    connection.data_received(PARTS)  # from here on, the library reads
+    connection.data_received(PARTS)  # from here on, the library parses
     connection.data_received(frame(PING, b"last"))
     connection.resume_writing()
     assert transport.written == framed(PONG, b"99") + framed(PONG, b"last")
     assert heard.messages == ["äb"]
 
 
-async def test_a_peer_without_a_pong_is_closed_and_one_that_answers_is_not() -> None:
+async def test_only_a_peer_without_a_pong_is_closed() -> None:
     async with connected(Heard(), 0.05) as (_, reader, _), connected(Heard(), 0.05) as (alive, asked, answers):
         for _ in range(3):
             assert await asked.readexactly(2) == framed(PING, b"")
@@ -391,13 +392,13 @@ async def test_a_peer_without_a_pong_is_closed_and_one_that_answers_is_not() -> 
         assert not alive.transport.is_closing()
 
 
-async def test_a_peer_that_is_not_read_may_have_answered() -> None:
+async def test_missing_pong_is_ignored_while_reading_is_paused() -> None:
     async with connected(Heard(), 0.02) as (connection, reader, _):
         connection.transport.pause_reading()
         assert await reader.readexactly(8) == framed(PING, b"") * 4
 
 
-async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_handler_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: Message) -> None:
         raise ZeroDivisionError
 
@@ -411,9 +412,9 @@ async def test_a_listener_that_fails_ends_the_connection(caplog: pytest.LogCaptu
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_flood_of_frames_is_closed() -> None:
+async def test_flood_of_frames_is_closed_with_too_many() -> None:
     for flood in (PING, PONG, TEXT):
-        heard, transport = fed(frame(flood) * (websocket_connection.MAX_FRAMES_BURST + 500))
+        heard, transport = feed(frame(flood) * (websocket_connection.MAX_FRAMES_BURST + 500))
         await eventually(partial(transport.has, TOO_MANY))
         assert len(heard.messages) < websocket_connection.MAX_FRAMES_BURST + 500
 
@@ -431,10 +432,10 @@ async def test_message_in_thousands_of_fragments_is_read_in_turns(monkeypatch: p
     assert transport.written == b""
 
 
-async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order, and with what arrives in between behind the rest of what arrived before."""
+async def test_many_frames_are_processed_in_order_over_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that arrives in between is processed after the remaining earlier data."""
     monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
-    for begin in (b"", frame(FIRST, b"") + frame(LAST, b"")):  # from the second on, the library's parser reads
+    for begin in (b"", frame(FIRST, b"") + frame(LAST, b"")):  # in the second case, the library's parser reads
         messages = [str(number) for number in range(300)]
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
         transport, heard = Memory(), Heard()
@@ -452,7 +453,7 @@ async def test_other_clients_have_the_loop_between_many_frames(monkeypatch: pyte
         assert transport.reading
 
 
-async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_resumes_only_after_its_turn_and_without_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
@@ -464,7 +465,7 @@ async def test_reading_stays_paused_until_the_turn_and_the_listener_want_more(mo
     connection.set_held(True)
     while len(heard.messages) < 2:
         await asyncio.sleep(0)
-    assert not transport.reading, "its listener wants no more"
+    assert not transport.reading, "the handler holds it"
     connection.set_held(False)
     assert transport.reading
 

@@ -28,29 +28,29 @@ from tests.support.websocket import Memory
 
 
 class Slow(Handler):
-    """Takes messages one by one, each when it is allowed to; some at once, and some not at all."""
+    """Handles most messages one by one, each with a permit; some at once, and some with an error."""
 
     expected = (BusUnavailable,)
 
     def __init__(self, connection: WebSocketConnection) -> None:
         super().__init__(connection)
-        self.taken: list[str | bytes] = []
-        self.may = asyncio.Semaphore(0)
+        self.handled: list[str | bytes] = []
+        self.permits = asyncio.Semaphore(0)
         self.ends: list[str] = []
 
     def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         if message in ("refused", "broken"):
             self._fail(str(message))
         if message == "now":
-            self.taken.append(message)
+            self.handled.append(message)
             return None
-        return self._take(message)
+        return self._handle_later(message)
 
-    async def _take(self, message: str | bytes) -> None:
-        await self.may.acquire()
+    async def _handle_later(self, message: str | bytes) -> None:
+        await self.permits.acquire()
         if isinstance(message, str) and message.startswith("late "):
             self._fail(message[5:])
-        self.taken.append(message)
+        self.handled.append(message)
 
     def _fail(self, how: str) -> None:
         if how == "panic":
@@ -62,7 +62,7 @@ class Slow(Handler):
         self.connection.close(CloseCode.RESUME, "")
 
     def full(self) -> None:
-        assert self.connection._closing
+        assert self.connection.closing
 
     def writable(self) -> None:
         raise AssertionError
@@ -72,10 +72,10 @@ class Slow(Handler):
 
 
 class _Panic(BaseException):
-    """As pyo3 raises."""
+    """A ``BaseException``, as pyo3 raises on a panic."""
 
 
-def begun() -> tuple[Slow, WebSocketConnection, Memory]:
+def open_session() -> tuple[Slow, WebSocketConnection, Memory]:
     transport = Memory()
     connection = WebSocketConnection(transport, set(), None, Turns())
     session = Slow(connection)
@@ -85,11 +85,11 @@ def begun() -> tuple[Slow, WebSocketConnection, Memory]:
 
 def allow(session: Slow, times: int) -> None:
     for _ in range(times):
-        session.may.release()
+        session.permits.release()
 
 
-async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() -> None:
-    session, connection, transport = begun()
+async def test_messages_are_handled_in_order_and_many_pause_reading() -> None:
+    session, connection, transport = open_session()
     sent = [f"message {number}" if number % 3 else "now" for number in range(MAX_WAITING_MESSAGES + 2)]
     sent[0] = "first"
     connection.data_received(b"".join(frame(TEXT, text.encode()) for text in sent[:-1]))
@@ -97,65 +97,66 @@ async def test_messages_are_taken_in_order_and_reading_pauses_while_many_wait() 
     connection.data_received(frame(TEXT, sent[-1].encode()))
     assert not transport.is_reading()
     allow(session, 1)
-    await eventually(lambda: session.taken == ["first"])
+    await eventually(lambda: session.handled == ["first"])
     assert not transport.is_reading()
     allow(session, len(sent))
     await eventually(lambda: transport.reading)
-    assert session.taken == sent
+    assert session.handled == sent
     connection.data_received(frame(TEXT, b"now"))
-    assert session.taken[-1] == "now"
+    assert session.handled[-1] == "now"
     assert session.ends == []
 
 
 async def test_reading_pauses_while_large_messages_wait() -> None:
-    session, connection, transport = begun()
+    session, connection, transport = open_session()
     large = b"x" * (MAX_WAITING_BYTES + 1)
     connection.data_received(frame(TEXT, large))
-    assert transport.is_reading(), "it is under way, and does not wait"
+    assert transport.is_reading(), "it is being handled and does not wait"
     connection.data_received(frame(TEXT, large))
     assert not transport.is_reading()
     allow(session, 2)
     await eventually(lambda: transport.reading)
-    assert len(session.taken) == 2
+    assert len(session.handled) == 2
     connection.data_received(frame(TEXT, b"a") + frame(TEXT, b"b"))
-    assert transport.is_reading(), "what was taken is no longer counted"
+    assert transport.is_reading(), "handled messages are no longer counted"
 
 
 @pytest.mark.parametrize("text", ["refused", "late refused"])
-async def test_a_message_that_is_refused_is_the_last_one(text: str) -> None:
-    session, connection, transport = begun()
+async def test_expected_error_closes_the_connection_and_stops_handling(text: str) -> None:
+    session, connection, transport = open_session()
     connection.data_received(b"".join(frame(TEXT, one.encode()) for one in ("one", text, "two")))
     connection.data_received(b"".join(frame(TEXT, b"more") for _ in range(MAX_WAITING_MESSAGES)))
     assert not transport.is_reading()
     allow(session, 9)
     await eventually(lambda: session.ends == ["failed"])
     assert transport.written == framed(CLOSE, CloseCode.RESUME.to_bytes(2))
-    assert transport.is_reading(), "for the confirmation"
+    assert transport.is_reading(), "to receive the confirmation"
     connection.data_received(frame(TEXT, b"three") + frame(CLOSE, CloseCode.RESUME.to_bytes(2)))
     assert transport.closed
     connection.connection_lost(None)
-    assert session.taken == ["one"]
+    assert session.handled == ["one"]
     assert session.ends == ["failed", "left"]
 
 
 @pytest.mark.parametrize("text", ["broken", "late broken", "late panic"])
-async def test_an_error_that_nobody_expects_ends_it_and_is_logged(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    session, connection, transport = begun()
+async def test_unexpected_error_aborts_the_connection_and_is_logged(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, connection, transport = open_session()
     connection.data_received(frame(TEXT, b"one") + frame(TEXT, text.encode()) + frame(TEXT, b"two"))
     allow(session, 9)
     await eventually(lambda: transport.closed)
     connection.connection_lost(None)
-    assert session.taken == ["one"]
+    assert session.handled == ["one"]
     assert session.ends == ["left"]
     assert "ZeroDivisionError" in caplog.text or "_Panic" in caplog.text
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-async def test_one_that_is_gone_takes_no_more(turns: int) -> None:
-    session, connection, transport = begun()
+async def test_lost_connection_cancels_the_pending_message(turns: int) -> None:
+    session, connection, transport = open_session()
     connection.data_received(frame(TEXT, b"one") + frame(TEXT, b"two"))
-    task = session._task
-    assert task is not None
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
     for _ in range(turns):
         await asyncio.sleep(0)
     transport.abort()
@@ -163,7 +164,7 @@ async def test_one_that_is_gone_takes_no_more(turns: int) -> None:
     allow(session, 2)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert session.taken == []
+    assert session.handled == []
     assert session.ends == ["left"]
 
 
@@ -171,7 +172,7 @@ async def test_one_that_is_gone_takes_no_more(turns: int) -> None:
 
 
 class _Fails:
-    """Breaks at once, or when it is awaited."""
+    """Raises an error when it is called, or when it is awaited."""
 
     def __init__(self, *, at_once: bool) -> None:
         self._at_once = at_once
@@ -186,7 +187,7 @@ class _Fails:
         raise ZeroDivisionError
 
 
-async def test_whoever_goes_however_leaves_nothing_behind(
+async def test_failed_and_aborted_clients_leave_no_state_behind(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings)
@@ -200,11 +201,11 @@ async def test_whoever_goes_however_leaves_nothing_behind(
         parts = app.state.services
 
         def clients() -> list[int]:
-            members = [len(room.participants.peers) for room in parts.rooms._rooms.values()]
-            counted = [int(parts.metrics.clients[way]._value.get()) for way in ("ws", "sync")]
-            return [len(parts.feed._hub), sum(members), *counted]
+            samples = dict(line.rsplit(" ", 1) for line in parts.metrics.render().decode().splitlines())
+            counted = [int(float(samples[f'realtime_clients{{transport="{way}"}}'])) for way in ("ws", "sync")]
+            return [parts.feed.subscriber_count, len(parts.rooms.peers()), *counted]
 
-        async def gone(path: str, message: str | bytes) -> None:
+        async def send_until_closed(path: str, message: str | bytes) -> None:
             socket = await connect(f"ws://{url}{path}")
             await socket.send(message)
             await socket.wait_closed()
@@ -212,15 +213,15 @@ async def test_whoever_goes_however_leaves_nothing_behind(
 
         for at_once in (False, True):
             caplog.clear()
-            monkeypatch.setattr("realtime.websocket.feed_endpoint._handle_command", _Fails(at_once=at_once))
-            await gone("/ws", "{}")
+            monkeypatch.setattr("realtime.websocket.feed_endpoint.FeedHandler.handle", _Fails(at_once=at_once))
+            await send_until_closed("/ws", "{}")
             monkeypatch.setattr("realtime.rooms.room.Room.receive_now", _Fails(at_once=at_once))
-            await gone("/sync/1", b"\0\0")
+            await send_until_closed("/sync/1", b"\0\0")
             assert caplog.text.count("_Panic" if at_once else "ZeroDivisionError") >= 2
         monkeypatch.setattr("realtime.rooms.room.Room.join", _Fails(at_once=True))
-        await gone("/sync/1", b"\0\0")
+        await send_until_closed("/sync/1", b"\0\0")
         monkeypatch.undo()
-        for path in ("/ws", "/ws?since=e:0", "/sync/1", "/sync/1"):  # gone at some instant of joining
+        for path in ("/ws", "/ws?since=e:0", "/sync/1", "/sync/1"):  # aborted at various times while joining
             for turns in range(0, 30, 3):
                 socket = await connect(f"ws://{url}{path}")
                 for _ in range(turns):

@@ -31,7 +31,7 @@ from tests.support.websocket import PARTS, Heard, Message, close_of
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""Those of RFC 6455, section 1.3."""
+"""The example of RFC 6455, section 1.3."""
 LINES = (
     b"GET / HTTP/1.1",
     b"Host: test",
@@ -43,35 +43,35 @@ LINES = (
 
 
 def request(*more: bytes, **instead: bytes) -> bytes:
-    """A handshake with more lines, and others instead of those whose name begins so."""
+    """Return a handshake with additional lines, and with some lines replaced by their name."""
     lines = [instead.get(line.partition(b":")[0].decode().rpartition("-")[2].lower(), line) for line in LINES]
     lines[0] = instead.get("first", LINES[0])
     return b"".join(line + b"\r\n" for line in (*lines, *more) if line) + b"\r\n"
 
 
-REFUSED: dict[str, tuple[int, str, bytes]] = {
+INVALID_HANDSHAKES: dict[str, tuple[int, str, bytes]] = {
     "POST": (400, "GET", request(first=b"POST / HTTP/1.1")),
     "HEAD": (400, "GET", request(first=b"HEAD / HTTP/1.1")),
     "HTTP/1.0": (400, "HTTP/1.1", request(first=b"GET / HTTP/1.0")),
-    "long": (400, "8192", request(first=b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1")),
+    "long target": (400, "8192", request(first=b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1")),
     "body": (400, "body", request(b"Content-Length: 1")),
     "chunks": (400, "body", request(b"Transfer-Encoding: chunked")[:-2] + b"\r\n0\r\n\r\n"),
     "no version": (426, "13", request(version=b"")),
     "old version": (426, "13", request(version=b"Sec-WebSocket-Version: 8")),
     "two versions": (426, "13", request(b"Sec-WebSocket-Version: 13")),
-    "versions": (426, "13", request(version=b"Sec-WebSocket-Version: 13, 8")),
+    "list of versions": (426, "13", request(version=b"Sec-WebSocket-Version: 13, 8")),
     "no key": (400, "Key", request(key=b"")),
     "two keys": (400, "Key", request(b"Sec-WebSocket-Key: " + KEY)),
     "short key": (400, "Key", request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j")),
     "long key": (400, "Key", request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWEh")),
     "broken key": (400, "Key", request(key=b"Sec-WebSocket-Key: " + KEY[:-1])),
-    "no base64": (400, "Key", request(key=b"Sec-WebSocket-Key: " + KEY.replace(b"Z", b"-"))),
-    "no ASCII": (400, "Key", request(key=b"Sec-WebSocket-Key: \xff" + KEY)),
+    "invalid base64": (400, "Key", request(key=b"Sec-WebSocket-Key: " + KEY.replace(b"Z", b"-"))),
+    "non-ASCII key": (400, "Key", request(key=b"Sec-WebSocket-Key: \xff" + KEY)),
 }
 
 
-class Once:
-    """An application that does one thing with each WebSocket."""
+class SingleSocketApp:
+    """An application that calls a function for each WebSocket."""
 
     def __init__(self, act: Application) -> None:
         self._act = act
@@ -89,7 +89,7 @@ async def _accept(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def serving(application: Application, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
-    """A server with this application: its port, and its connections."""
+    """Serve an application, and yield the port and the connections of the server."""
     options = {"http": HttpProtocol, "ws": Handshake, "lifespan": "off", "log_config": None, **options}
     server = uvicorn.Server(uvicorn.Config(application, **options))
     with closing(listen("127.0.0.1", 0)) as listener:
@@ -101,8 +101,8 @@ async def serving(application: Application, **options: Any) -> AsyncIterator[tup
 
 
 @asynccontextmanager
-async def asked(port: int, data: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection with a request on its way."""
+async def sent_request(port: int, data: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send a request, and yield the reader and writer of its connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(5 * UNIT):
@@ -113,16 +113,16 @@ async def asked(port: int, data: bytes) -> AsyncIterator[tuple[asyncio.StreamRea
 
 
 @asynccontextmanager
-async def shaken(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection whose handshake was answered."""
-    async with asked(port, request()) as (reader, writer):
+async def open_websocket(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Yield the reader and writer of a connection after its handshake."""
+    async with sent_request(port, request()) as (reader, writer):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         yield reader, writer
 
 
-async def answered(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
-    """The answer to a request on a connection that ends with it: status, headers, body."""
-    async with asked(port, data) as (reader, _):
+async def response_to(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Return the status, headers and body of the response to a request, which closes the connection."""
+    async with sent_request(port, data) as (reader, _):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = [line.lower().split(": ", 1) for line in lines]
@@ -132,31 +132,31 @@ async def answered(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "ABORT_DELAY_SECONDS", 0.1 * UNIT)
 
 
-async def _none(open_ones: set[Any]) -> None:
-    await eventually(lambda: not open_ones)
+async def _all_closed(open_connections: set[Any]) -> None:
+    await eventually(lambda: not open_connections)
 
 
-# What is refused
+# Rejected handshakes
 
 
-async def test_what_is_no_handshake_is_refused_in_words(caplog: pytest.LogCaptureFixture) -> None:
-    application = Once(_accept)
-    async with serving(application) as (port, open_ones):
-        for name, (status, words, data) in REFUSED.items():
-            got, headers, body = await answered(port, data)
+async def test_invalid_handshake_is_rejected_with_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    application = SingleSocketApp(_accept)
+    async with serving(application) as (port, open_connections):
+        for name, (status, words, data) in INVALID_HANDSHAKES.items():
+            got, headers, body = await response_to(port, data)
             assert (got, headers["content-type"]) == (status, "application/json"), name
             assert words in json.loads(body)["detail"], name
             assert (headers.get("sec-websocket-version") == "13") == (status == 426), name
-        await eventually(lambda: not open_ones)
+        await eventually(lambda: not open_connections)
     assert application.scopes == []
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-def test_a_target_that_is_no_ascii_is_refused() -> None:
+def test_non_ascii_target_is_rejected() -> None:
     with pytest.raises(HandshakeRefused, match="ASCII"):
         accept_value("GET", "1.1", b"/\xff", {})
 
@@ -171,8 +171,8 @@ def test_a_target_that_is_no_ascii_is_refused() -> None:
         request().lower().replace(KEY.lower(), KEY).replace(b"get", b"GET").replace(b"http", b"HTTP"),
     ],
 )
-async def test_handshakes_however_they_are_written(data: bytes) -> None:
-    async with serving(Once(_accept)) as (port, _), asked(port, data) as (reader, _writer):
+async def test_valid_handshake_variants_are_accepted(data: bytes) -> None:
+    async with serving(SingleSocketApp(_accept)) as (port, _), sent_request(port, data) as (reader, _writer):
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head.lower().split(b"\r\n")
         assert lines[0] == b"http/1.1 101 switching protocols"
@@ -183,28 +183,31 @@ async def test_handshakes_however_they_are_written(data: bytes) -> None:
         assert await reader.read() == close_of(1000)
 
 
-async def test_a_handshake_behind_a_request_that_is_not_answered_yet() -> None:
+async def test_handshake_pipelined_behind_an_unanswered_request_is_closed() -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
         await asyncio.Event().wait()
 
     get = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
-    async with serving(slow, timeout_graceful_shutdown=0) as (port, _), asked(port, get + request()) as (reader, _):
+    async with (
+        serving(slow, timeout_graceful_shutdown=0) as (port, _),
+        sent_request(port, get + request()) as (reader, _),
+    ):
         assert await reader.read() == b""
 
 
-# What the application is told
+# The ASGI interface
 
 
-async def test_what_the_application_is_told() -> None:
-    application = Once(_accept)
+async def test_scope_describes_the_handshake_request() -> None:
+    application = SingleSocketApp(_accept)
     data = request(
         b"Sec-WebSocket-Protocol: one, two",
         b"Sec-WebSocket-Protocol: three",
         b"X-Name: \xc3\xa4",
         first=b"GET /a%20b/c?d=%20e&f HTTP/1.1",
     )
-    async with serving(application, root_path="/base") as (port, _), asked(port, data) as (reader, writer):
+    async with serving(application, root_path="/base") as (port, _), sent_request(port, data) as (reader, writer):
         await reader.read()
         client = writer.get_extra_info("sockname")[:2]
     scope = application.scopes[0]
@@ -229,7 +232,7 @@ async def test_what_the_application_is_told() -> None:
     }
 
 
-async def test_the_state_of_the_lifespan_is_a_copy_for_each() -> None:
+async def test_each_scope_has_a_copy_of_the_lifespan_state() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             scope["state"]["shared"] = "shared"
@@ -245,12 +248,12 @@ async def test_the_state_of_the_lifespan_is_a_copy_for_each() -> None:
     states: list[Any] = []
     async with serving(application, lifespan="on") as (port, _):
         for _ in range(2):
-            async with shaken(port):
+            async with open_websocket(port):
                 pass
     assert states == [{"shared": "shared"}] * 2
 
 
-async def test_messages_both_ways_and_the_end() -> None:
+async def test_messages_in_both_directions_end_with_a_disconnect() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"x-more", b"more")]
         await send({"type": "websocket.accept", "subprotocol": "two", "headers": headers})
@@ -261,7 +264,7 @@ async def test_messages_both_ways_and_the_end() -> None:
             await send({"type": "websocket.send", "text": "late"})
 
     heard: list[Any] = []
-    async with serving(Once(act)) as (port, _), asked(port, request()) as (reader, writer):
+    async with serving(SingleSocketApp(act)) as (port, _), sent_request(port, request()) as (reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"\r\nSec-WebSocket-Protocol: two\r\n" in head
         assert b"\r\nx-more: more\r\n" in head
@@ -277,24 +280,24 @@ async def test_messages_both_ways_and_the_end() -> None:
     ]
 
 
-async def test_a_peer_that_vanishes() -> None:
+async def test_application_receives_1006_if_the_peer_vanishes() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await _accept(scope, receive, send)
         heard.append(await receive())
 
     heard: list[Any] = []
-    async with serving(Once(act)) as (port, _):
-        async with shaken(port) as (_, writer):
+    async with serving(SingleSocketApp(act)) as (port, _):
+        async with open_websocket(port) as (_, writer):
             writer.transport.abort()
         await eventually(lambda: heard == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}])
 
 
-async def test_the_application_closes() -> None:
+async def test_close_by_the_application_is_sent_to_the_peer() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await _accept(scope, receive, send)
         await send({"type": "websocket.close", "code": 4010, "reason": "why"})
 
-    async with serving(Once(act)) as (port, _), shaken(port) as (reader, writer):
+    async with serving(SingleSocketApp(act)) as (port, _), open_websocket(port) as (reader, writer):
         writer.write(frame(CLOSE, (4010).to_bytes(2)))
         assert await reader.read() == close_of(4010, b"why")
 
@@ -303,34 +306,34 @@ def _is_paused(connection: WebSocketConnection) -> bool:
     return not connection.transport.is_reading()
 
 
-async def test_reading_pauses_while_much_waits() -> None:
+async def test_reading_pauses_while_many_messages_wait() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await _accept(scope, receive, send)
-        await may.wait()
+        await allowed.wait()
         while (message := await receive())["type"] == "websocket.receive":
             heard.append(message["text"])
 
     heard: list[str] = []
-    may = asyncio.Event()
-    async with serving(Once(act)) as (port, open_ones):
+    allowed = asyncio.Event()
+    async with serving(SingleSocketApp(act)) as (port, open_connections):
         for sent in (["a"] * (MAX_WAITING_MESSAGES + 1), ["a" * (MAX_WAITING_BYTES + 1)]):
             heard.clear()
-            may.clear()
-            async with shaken(port) as (reader, writer):
-                (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
+            allowed.clear()
+            async with open_websocket(port) as (reader, writer):
+                (connection,) = (one for one in open_connections if isinstance(one, WebSocketConnection))
                 writer.write(b"".join(frame(TEXT, one.encode()) for one in sent[:-1]) + frame(PING))
                 assert await reader.readexactly(2) == framed(PONG, b"")
                 assert connection.transport.is_reading()
                 writer.write(frame(TEXT, sent[-1].encode()))
                 await eventually(partial(_is_paused, connection))
-                may.set()
+                allowed.set()
                 writer.write(frame(TEXT, b"more"))
                 await eventually(lambda: heard[-1:] == ["more"])
                 assert heard == [*sent, "more"]
-            await eventually(lambda: not open_ones)
+            await eventually(lambda: not open_connections)
 
 
-async def test_sending_waits_while_the_peer_takes_nothing() -> None:
+async def test_send_waits_while_the_peer_does_not_read() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await _accept(scope, receive, send)
         try:
@@ -342,16 +345,17 @@ async def test_sending_waits_while_the_peer_takes_nothing() -> None:
             sent.append(0)
 
     sent: list[int] = []
-    async with serving(Once(act)) as (port, open_ones):
-        async with shaken(port) as (reader, writer):
-            (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
-            reader._limit = 1  # type: ignore[attr-defined]
+    async with serving(SingleSocketApp(act)) as (port, open_connections):
+        async with open_websocket(port) as (reader, writer):
+            (connection,) = (one for one in open_connections if isinstance(one, WebSocketConnection))
+            assert isinstance(writer.transport, asyncio.Transport)
+            writer.transport.pause_reading()
             await eventually(lambda: connection.full)
             before = len(sent)
             for _ in range(9):
                 await asyncio.sleep(0)
             assert len(sent) == before
-            reader._limit = 65536  # type: ignore[attr-defined]
+            writer.transport.resume_reading()
             while len(sent) == before:
                 await reader.read(1 << 20)
             await eventually(lambda: connection.full)
@@ -359,42 +363,42 @@ async def test_sending_waits_while_the_peer_takes_nothing() -> None:
         await eventually(lambda: sent[-1] == 0)
 
 
-# What it may answer instead
+# Responses instead of an accept
 
 
-async def test_a_close_before_the_accept_is_a_403_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_close_before_accept_responds_403_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.close"})
         heard.append(await receive())
 
     heard: list[Any] = []
-    async with serving(Once(act)) as (port, open_ones):
-        status, headers, body = await answered(port, request())
+    async with serving(SingleSocketApp(act)) as (port, open_connections):
+        status, headers, body = await response_to(port, request())
         assert (status, body) == (403, b"")
         assert "date" in headers
-        await eventually(lambda: not open_ones)
+        await eventually(lambda: not open_connections)
     assert heard == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_an_answer_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+async def test_denial_response_of_the_application_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/html"), (b"Content-Length", b"8"), (b"x-more", b"more")]
         await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b"not ", "more_body": True})
         await send({"type": "websocket.http.response.body", "body": b"here"})
 
-    async with serving(Once(act)) as (port, open_ones):
-        status, headers, body = await answered(port, request())
+    async with serving(SingleSocketApp(act)) as (port, open_connections):
+        status, headers, body = await response_to(port, request())
         assert (status, body) == (404, b"not here")
-        told = {"content-type": "text/html", "content-length": "8", "x-more": "more"}
-        assert told.items() <= headers.items()
-        await eventually(lambda: not open_ones)
+        expected = {"content-type": "text/html", "content-length": "8", "x-more": "more"}
+        assert expected.items() <= headers.items()
+        await eventually(lambda: not open_connections)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-ACCEPT_IT: Any = {"type": "websocket.accept"}
-DENY_IT: Any = {"type": "websocket.http.response.start", "status": 404}
+ACCEPT_MESSAGE: Any = {"type": "websocket.accept"}
+DENIAL_MESSAGE: Any = {"type": "websocket.http.response.start", "status": 404}
 
 
 @pytest.mark.parametrize(
@@ -403,22 +407,22 @@ DENY_IT: Any = {"type": "websocket.http.response.start", "status": 404}
         [{"type": "websocket.send", "text": "early"}],
         [{"type": "websocket.http.response.body"}],
         [{"type": "http.response.start", "status": 200}],
-        [DENY_IT, ACCEPT_IT],
-        [DENY_IT, {"type": "websocket.close"}],
-        [DENY_IT, DENY_IT],
+        [DENIAL_MESSAGE, ACCEPT_MESSAGE],
+        [DENIAL_MESSAGE, {"type": "websocket.close"}],
+        [DENIAL_MESSAGE, DENIAL_MESSAGE],
     ],
 )
-async def test_what_is_out_of_turn_is_an_error(messages: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_asgi_message_responds_500(messages: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
             await send(message)
 
-    async with serving(Once(act)) as (port, _):
-        assert (await answered(port, request()))[0] == 500
+    async with serving(SingleSocketApp(act)) as (port, _):
+        assert (await response_to(port, request()))[0] == 500
     assert "is not expected" in caplog.text
 
 
-async def test_an_application_that_fails_or_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_application_that_fails_before_accept_responds_500(caplog: pytest.LogCaptureFixture) -> None:
     async def fail(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError
 
@@ -427,160 +431,166 @@ async def test_an_application_that_fails_or_does_not_answer(caplog: pytest.LogCa
 
     for act, words in ((fail, "ZeroDivisionError"), (forget, "did not answer")):
         caplog.clear()
-        async with serving(Once(act)) as (port, open_ones):
-            status, _, body = await answered(port, request())
+        async with serving(SingleSocketApp(act)) as (port, open_connections):
+            status, _, body = await response_to(port, request())
             assert (status, json.loads(body)) == (500, {"detail": "Internal Server Error"})
-            await _none(open_ones)
+            await _all_closed(open_connections)
         assert words in caplog.text
 
 
-async def test_an_application_that_fails_later(caplog: pytest.LogCaptureFixture) -> None:
+async def test_application_error_after_accept_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
         await _accept(scope, receive, send)
-        await send(ACCEPT_IT)
+        await send(ACCEPT_MESSAGE)
 
-    async with serving(Once(act)) as (port, _), shaken(port) as (reader, _):
+    async with serving(SingleSocketApp(act)) as (port, _), open_websocket(port) as (reader, _):
         assert await reader.read() == close_of(1011)
     assert "is not expected" in caplog.text
 
 
-async def test_a_peer_that_goes_before_it_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_peer_lost_before_accept_disconnects_the_application(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        come.set()
+        started.set()
         heard.append(await receive())
-        await send(ACCEPT_IT)
+        await send(ACCEPT_MESSAGE)
 
     heard: list[Any] = []
-    come = asyncio.Event()
-    async with serving(Once(act)) as (port, open_ones):
-        async with asked(port, request()) as (_, writer):
-            await come.wait()
+    started = asyncio.Event()
+    async with serving(SingleSocketApp(act)) as (port, open_connections):
+        async with sent_request(port, request()) as (_, writer):
+            await started.wait()
             writer.transport.abort()
         await eventually(lambda: heard == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}])
-        await eventually(lambda: not open_ones)
+        await eventually(lambda: not open_connections)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_a_server_that_stops_before_it_is_accepted() -> None:
+async def test_shutdown_before_accept_responds_503() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        come.set()
+        started.set()
         await receive()
 
-    come = asyncio.Event()
-    async with serving(Once(act)) as (port, open_ones), asked(port, request()) as (reader, _):
-        await come.wait()
-        (handshake,) = (one for one in open_ones if isinstance(one, Handshake))
+    started = asyncio.Event()
+    async with serving(SingleSocketApp(act)) as (port, open_connections), sent_request(port, request()) as (reader, _):
+        await started.wait()
+        (handshake,) = (one for one in open_connections if isinstance(one, Handshake))
         handshake.shutdown()
         assert (await reader.read()).startswith(b"HTTP/1.1 503")
 
 
-# Taking over
+# Takeover of the connection
 
 
-class Taking:
-    """An application that has a listener of its own take over what comes, as soon as it may."""
+class TakeOverApp:
+    """An application whose own handler takes over the connection, as soon as it is allowed."""
 
     def __init__(self) -> None:
         self.heard = Heard()
-        self.may = asyncio.Event()
-        self.may.set()
+        self.allowed = asyncio.Event()
+        self.allowed.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        await self.may.wait()
+        await self.allowed.wait()
         scope["extensions"][DIRECT_EXTENSION].take_over(self.heard)
 
 
-async def test_what_comes_before_the_connection_is_taken_over_is_heard_first() -> None:
-    application = Taking()
+async def test_messages_before_the_takeover_are_delivered_first() -> None:
+    application = TakeOverApp()
     early = frame(TEXT, b"text") + frame(BINARY, b"bytes") + PARTS
     messages = ["text", b"bytes", "äb", "late"]
     async with serving(application) as (port, _):
         for at in range(len(early) + 1):
             application.heard = Heard()
-            application.may.clear()
-            async with shaken(port) as (reader, writer):
+            application.allowed.clear()
+            async with open_websocket(port) as (reader, writer):
                 writer.write(early[:at])
-                for _turn in range(5):  # of the loop, in which this is received
+                for _turn in range(5):  # of the event loop, in which this is received
                     await asyncio.sleep(0)
-                application.may.set()
+                application.allowed.set()
                 writer.write(early[at:] + frame(TEXT, b"late") + frame(CLOSE))
                 assert (await reader.read()) == framed(PONG, b"p") + framed(CLOSE, b"")
             assert application.heard.messages == messages, at
 
 
-async def test_what_comes_before_the_handshake_is_answered() -> None:
+async def test_frames_before_accept_are_delivered_after_the_takeover() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        come.set()
-        await may.wait()
+        started.set()
+        await allowed.wait()
         await _accept(scope, receive, send)
         scope["extensions"][DIRECT_EXTENSION].take_over(heard)
 
-    come, may, heard = asyncio.Event(), asyncio.Event(), Heard()
-    async with serving(Once(act)) as (port, open_ones), asked(port, request()) as (reader, writer):
-        await come.wait()
-        (handshake,) = (one for one in open_ones if isinstance(one, Handshake))
+    started, allowed, heard = asyncio.Event(), asyncio.Event(), Heard()
+    async with (
+        serving(SingleSocketApp(act)) as (port, open_connections),
+        sent_request(port, request()) as (reader, writer),
+    ):
+        await started.wait()
+        (handshake,) = (one for one in open_connections if isinstance(one, Handshake))
         writer.write(frame(TEXT, b"early") + frame(TEXT, b"half")[:5])
         await eventually(lambda: not handshake.transport.is_reading())
-        may.set()
+        allowed.set()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame(TEXT, b"half")[5:])
         await eventually(lambda: heard.messages == ["early", "half"])
 
 
-async def test_reading_goes_on_when_the_connection_is_taken_over() -> None:
-    application = Taking()
-    application.may.clear()
+async def test_takeover_resumes_paused_reading() -> None:
+    application = TakeOverApp()
+    application.allowed.clear()
     sent: list[Message] = ["a" * MAX_WAITING_BYTES, "b"]
-    async with serving(application) as (port, open_ones), shaken(port) as (_, writer):
-        (connection,) = (one for one in open_ones if isinstance(one, WebSocketConnection))
+    async with serving(application) as (port, open_connections), open_websocket(port) as (_, writer):
+        (connection,) = (one for one in open_connections if isinstance(one, WebSocketConnection))
         writer.write(frame(TEXT, b"a" * MAX_WAITING_BYTES) + frame(TEXT, b"b"))
         await eventually(lambda: not connection.transport.is_reading())
-        application.may.set()
+        application.allowed.set()
         await eventually(lambda: application.heard.messages == sent)
         assert connection.transport.is_reading()
 
 
-async def test_a_peer_that_went_before_its_connection_was_taken_over() -> None:
-    application = Taking()
-    async with serving(application) as (port, open_ones):
+async def test_takeover_of_a_lost_connection_reports_the_loss() -> None:
+    application = TakeOverApp()
+    async with serving(application) as (port, open_connections):
         for last in (frame(CLOSE), b""):
             application.heard = Heard()
-            application.may.clear()
-            async with shaken(port) as (_, writer):
+            application.allowed.clear()
+            async with open_websocket(port) as (_, writer):
                 writer.write(frame(TEXT, b"last") + last)
-            await eventually(lambda: not open_ones)
-            application.may.set()
+            await eventually(lambda: not open_connections)
+            application.allowed.set()
             await eventually(lambda: application.heard.calls == ["lost"])
-            assert not open_ones
+            assert not open_connections
 
 
-async def test_an_early_message_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_early_message_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: Message) -> None:
         raise ZeroDivisionError
 
-    application = Taking()
+    application = TakeOverApp()
     application.heard = Heard(fail)
-    application.may.clear()
-    async with serving(application) as (port, open_ones), shaken(port) as (reader, writer):
+    application.allowed.clear()
+    async with serving(application) as (port, open_connections), open_websocket(port) as (reader, writer):
         writer.write(frame(TEXT, b"first") + frame(TEXT, b"second") + frame(PING))
         assert await reader.readexactly(2) == framed(PONG, b"")
-        application.may.set()
+        application.allowed.set()
         await eventually(lambda: application.heard.calls[-1:] == ["lost"])
-        assert not open_ones
+        assert not open_connections
     assert application.heard.messages == ["first"]
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_no_pong_after_the_connection_was_taken_over() -> None:
-    async with serving(Taking(), ws_ping_interval=0.05) as (port, open_ones), shaken(port) as (reader, _):
+async def test_missing_pong_after_the_takeover_closes_the_connection() -> None:
+    async with (
+        serving(TakeOverApp(), ws_ping_interval=0.05) as (port, open_connections),
+        open_websocket(port) as (reader, _),
+    ):
         assert (await reader.read()).endswith(close_of(4012, b"no pong"))
-        await eventually(lambda: not open_ones)
+        await eventually(lambda: not open_connections)
 
 
-async def test_of_the_handshake_nothing_stays() -> None:
-    """Nothing is left to the garbage collector, which would otherwise run after a number of connections."""
+async def test_handshake_objects_are_freed_after_the_takeover() -> None:
+    """They do not need the garbage collector, which would otherwise run after a number of connections."""
     made: list[weakref.ref[Any]] = []
 
     class Watched(HttpProtocol):
@@ -596,7 +606,7 @@ async def test_of_the_handshake_nothing_stays() -> None:
     heard = Heard()
     gc.disable()
     try:
-        async with serving(application, http=Watched) as (port, _), shaken(port) as (reader, writer):
+        async with serving(application, http=Watched) as (port, _), open_websocket(port) as (reader, writer):
             await eventually(lambda: [one() for one in made] == [None, None])
             writer.write(frame(TEXT, b"a") + frame(PING))
             assert await reader.readexactly(2) == framed(PONG, b"")

@@ -22,7 +22,7 @@ from tests.support.harness import UNIT, eventually
 
 HEAD = b"GET / HTTP/1.1\r\nHost: test\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n"
-SOON = 0.1
+TIMEOUT_SECONDS = 0.1
 
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:
@@ -34,7 +34,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
         return
     while message.get("more_body") and scope["path"] != "/refused":
         message = await receive()
-    await asyncio.sleep(2 * SOON if scope["path"] == "/slow" else 0)
+    await asyncio.sleep(2 * TIMEOUT_SECONDS if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body"})
 
@@ -46,18 +46,18 @@ def without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """Where a server listens that waits for a head for a moment only."""
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_SECONDS", SOON)
+    """Yield the port of a server with a short timeout for heads."""
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
-    config.timeout_keep_alive = 3 * SOON  # type: ignore[assignment]
+    config.timeout_keep_alive = 3 * TIMEOUT_SECONDS  # type: ignore[assignment]
     config.load()
     make: Any = lambda: HttpProtocol(config, ServerState(), {})  # noqa: E731
     async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
         yield server.sockets[0].getsockname()[1]
 
 
-async def _all(port: int, *pieces: bytes, pause: float = 0) -> list[str]:
-    """The statuses that a peer is answered with until the connection is closed, by the server or after a while."""
+async def _statuses(port: int, *pieces: bytes, pause: float = 0) -> list[str]:
+    """Return the statuses of all responses until the server closes the connection, or a timeout."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answers = []
     try:
@@ -78,39 +78,39 @@ async def _all(port: int, *pieces: bytes, pause: float = 0) -> list[str]:
     return [*answers, head.split()[1].decode()]
 
 
-async def test_large_heads_are_refused(port: int) -> None:
+async def test_too_large_head_is_rejected_with_431(port: int) -> None:
     for name, value in ((b"a", b""), (b"a", b"b" * 60_000), (b"a" * 60_000, b"")):
         line = name + b":" + value + b"\r\n"
         lines = [line * (100_000 // len(line) + 1)] * 4
-        assert await _all(port, HEAD, *lines) == ["431"]
-    assert await _all(port, b"GET /", *[b"a" * 50_000] * 3) == ["431"]
+        assert await _statuses(port, HEAD, *lines) == ["431"]
+    assert await _statuses(port, b"GET /", *[b"a" * 50_000] * 3) == ["431"]
     more = [b"a:" + b"b" * MAX_HEAD_BYTES] * 4
-    assert await _all(port, HEAD + b"\r\n", HEAD, *more, pause=SOON / 5) == ["200", "431"]
-    assert await _all(port, SLOW + HEAD, *more) == []
+    assert await _statuses(port, HEAD + b"\r\n", HEAD, *more, pause=TIMEOUT_SECONDS / 5) == ["200", "431"]
+    assert await _statuses(port, SLOW + HEAD, *more) == []
 
 
-async def test_slow_heads_are_refused_even_byte_by_byte(port: int) -> None:
-    assert await _all(port, HEAD) == ["408"]
-    assert await _all(port, HEAD + b"\r\n", HEAD, pause=SOON / 5) == ["200", "408"]
-    assert await _all(port, *(HEAD[at : at + 1] for at in range(10)), pause=SOON / 5) == ["408"]
+async def test_slow_head_is_rejected_with_408(port: int) -> None:
+    assert await _statuses(port, HEAD) == ["408"]
+    assert await _statuses(port, HEAD + b"\r\n", HEAD, pause=TIMEOUT_SECONDS / 5) == ["200", "408"]
+    assert await _statuses(port, *(HEAD[at : at + 1] for at in range(10)), pause=TIMEOUT_SECONDS / 5) == ["408"]
 
 
-async def test_who_says_nothing_is_told_nothing(port: int) -> None:
-    assert await _all(port) == []
-    assert await _all(port, HEAD + b"\r\n", b"\r\n\r\n") == ["200"]
+async def test_idle_connection_is_closed_without_a_response(port: int) -> None:
+    assert await _statuses(port) == []
+    assert await _statuses(port, HEAD + b"\r\n", b"\r\n\r\n") == ["200"]
 
 
-async def test_websockets_are_left_alone(port: int) -> None:
+async def test_head_timeout_does_not_apply_to_websockets(port: int) -> None:
     async with connect(f"ws://127.0.0.1:{port}") as socket:
-        await asyncio.sleep(1.5 * SOON)
+        await asyncio.sleep(1.5 * TIMEOUT_SECONDS)
         await socket.send("message")
         assert await socket.recv() == "heard"
 
 
-async def test_bodies_that_nobody_waits_for_are_hurried(port: int) -> None:
-    """The application answered at once, and the peer goes on and on."""
+async def test_unread_body_after_the_response_has_a_timeout(port: int) -> None:
+    """The application responds at once, and the peer keeps sending its body."""
     body = HEAD.replace(b"GET / ", b"POST /refused ") + b"Content-Length: 1000\r\n\r\n"
-    assert await _all(port, body, b"a" * 1000, HEAD + b"\r\n", pause=SOON / 5) == ["200", "200"]
+    assert await _statuses(port, body, b"a" * 1000, HEAD + b"\r\n", pause=TIMEOUT_SECONDS / 5) == ["200", "200"]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(body + b"a")
     async with asyncio.timeout(5 * UNIT):
@@ -119,14 +119,14 @@ async def test_bodies_that_nobody_waits_for_are_hurried(port: int) -> None:
             while not reader.at_eof():
                 writer.write(b"a")
                 await writer.drain()
-                await asyncio.sleep(SOON / 5)
+                await asyncio.sleep(TIMEOUT_SECONDS / 5)
     writer.transport.abort()
 
 
-async def test_nothing_but_heads_is_hurried(port: int) -> None:
+async def test_bodies_and_slow_responses_have_no_head_timeout(port: int) -> None:
     body = HEAD + b"Content-Length: 3\r\n\r\n", b"a", b"b", b"c"
-    assert (await _all(port, *body, HEAD, pause=SOON * 1.2))[:1] == ["200"]
-    assert await _all(port, SLOW + SLOW + HEAD, b"\r\n", HEAD) == ["200", "200", "200"]
+    assert (await _statuses(port, *body, HEAD, pause=TIMEOUT_SECONDS * 1.2))[:1] == ["200"]
+    assert await _statuses(port, SLOW + SLOW + HEAD, b"\r\n", HEAD) == ["200", "200", "200"]
 
 
 STALL = 0.3 * UNIT
@@ -141,7 +141,7 @@ async def _endless(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize(("pieces", "stays"), [(0, False), (1, False), (12, True)])
-async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
+async def test_peer_that_reads_a_response_too_slowly_is_dropped(
     monkeypatch: pytest.MonkeyPatch, pieces: int, stays: bool
 ) -> None:
     monkeypatch.setattr(http_protocol, "UNREAD_BYTES_PER_SECOND", 256 * 1024 / STALL)
@@ -157,7 +157,7 @@ async def test_peer_that_takes_too_little_of_an_answer_is_dropped(
         writer.transport.abort()
 
 
-async def test_client_leaves_a_limited_number_of_bytes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_beyond_the_unread_bytes_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_connections, "MAX_UNREAD_BYTES", 1)
     limits = ConnectionLimits(total=20, guests=20, waiting=10, proxy_waiting=10)
     async with _serving(_endless, occupancy=OpenConnections(limits, ()), stall=60.0) as (state, address):
