@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from realtime.api import docs_pages, routers, webapp
 from realtime.api.error_handlers import add_error_handlers
+from realtime.api.live_clients import Dispatcher, Revoker
 from realtime.api.middleware.authentication import AuthenticationMiddleware
 from realtime.api.middleware.body_limit import BodyLimit
 from realtime.api.middleware.connection_limits import Admission, ConnectLimit, StreamRetry
@@ -39,9 +40,9 @@ from realtime.auth.connection_limit import ConnectionSlots
 from realtime.auth.open_connections import raise_open_files
 from realtime.auth.open_mode import OpenModeCheck
 from realtime.auth.passwords import Passwords
-from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
+from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED
 from realtime.auth.rate_limit import RateLimiter, write_rule
-from realtime.auth.revocations import EndedSubjects, LiveSessions, Revocations
+from realtime.auth.revocations import LiveSessions, Revocations
 from realtime.auth.sign_in_guard import SignInGuard
 from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worker, setup_path
 from realtime.core.close_codes import CloseCode
@@ -52,25 +53,26 @@ from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.codec import decode_event, event_at
 from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
-from realtime.eventlog.cursor import Cursor
-from realtime.eventlog.event import Event
 from realtime.eventlog.outbox import Outbox
 from realtime.eventlog.outbox_poller import OutboxPoller
 from realtime.failpoints import FailPoints
-from realtime.feed.codec import reset
 from realtime.feed.hub import Hub
 from realtime.feed.presence import Presence
 from realtime.feed.replay_buffer import ReplayBuffer
 from realtime.feed.service import Feed
 from realtime.metrics import Metrics
 from realtime.notes.deleted_accounts import DeletedAccounts
+from realtime.notes.executor import WriteExecutor
 from realtime.notes.models import StorageUsage
+from realtime.notes.publisher import ChangePublisher
 from realtime.notes.queries import NoteQueries
 from realtime.notes.quotas import Quotas
 from realtime.notes.retention import Retention
 from realtime.notes.service import NoteService
 from realtime.notes.sharing import Sharing
-from realtime.rooms.manager import Rooms
+from realtime.notes.writes import WriteContext
+from realtime.rooms.manager import RoomOptions, Rooms
+from realtime.rooms.projector import Projector
 from realtime.settings import Settings
 from realtime.store.database import Store
 from realtime.version import __version__
@@ -282,87 +284,13 @@ class _EventPipeline:
 
     hub: Hub
     presence: Presence
+    outbox: Outbox
+    publisher: ChangePublisher
     rooms: Rooms
     consumer: LogConsumer
     poller: OutboxPoller
     feed: Feed
     revocations: Revocations
-
-
-class _Dispatcher:
-    """Delivers events to the hub, the rooms and presence."""
-
-    def __init__(self, hub: Hub, rooms: Rooms, presence: Presence) -> None:
-        self._hub = hub
-        self._rooms = rooms
-        self._presence = presence
-
-    def deliver(self, event: Event, *, logged: bool = True) -> None:
-        """Deliver an event.
-
-        Args:
-            event: The event.
-            logged: Whether the event is in the log.
-        """
-        self._hub.publish(event, logged=logged)
-        if event.deleted:
-            self._rooms.note_deleted(event.id, event.full.version)
-        if event.audience.since > 1:
-            self._rooms.access_changed(event.id, event.audience.since)
-            self._presence.remove_unauthorized(event.id)
-
-    def reset(self, position: Cursor) -> None:
-        """Send all clients a reset to a position of the log."""
-        self._hub.reset(reset(position))
-
-
-class _Revoker:
-    """Applies revocations to the open connections of this worker.
-
-    The rooms and the feed ask ``Revocations`` whether a caller's rights have ended, so they are created after it, and
-    attached here.
-    """
-
-    def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
-        self._hub = hub
-        self._authenticator = authenticator
-        self._revocations: Revocations
-        self._rooms: Rooms
-        self._feed: Feed
-        self._consumer: LogConsumer
-
-    def attach(self, revocations: Revocations, rooms: Rooms, feed: Feed, consumer: LogConsumer) -> None:
-        """Set the services that this uses. Called once, before the tasks start."""
-        self._revocations = revocations
-        self._rooms = rooms
-        self._feed = feed
-        self._consumer = consumer
-
-    def sessions(self) -> Set[str]:
-        """Return the sessions that have open connections."""
-        return self._hub.sessions() | self._rooms.sessions()
-
-    async def end_sessions(self, sessions: EndedSubjects) -> None:
-        """Close the connections of ended sessions."""
-        self._authenticator.forget(sessions)
-
-        def matches(principal: Principal) -> bool:
-            return principal.session in sessions
-
-        self._hub.close_clients(matches, CloseCode.NOT_SIGNED_IN)
-        self._rooms.close_peers(matches, CloseCode.NOT_SIGNED_IN)
-
-    async def restart_sessions(self, sessions: EndedSubjects) -> None:
-        """Close the connections that still have the old role of a session. Clients reconnect, with the new role."""
-        self._authenticator.forget(sessions)
-        self._hub.close_clients(self._revocations.ended, CloseCode.RESUME, reset(self._consumer.position))
-        self._rooms.close_peers(self._revocations.ended, CloseCode.RESUME)
-
-    async def check_notes(self, notes: EndedSubjects) -> None:
-        """Close the connections that lost access to any of the notes."""
-        for id in notes:
-            await self._rooms.recheck_access(id)
-            await self._feed.recheck_access(id)
 
 
 def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
@@ -375,7 +303,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         replay_buffer=ReplayBuffer(min(REPLAY_BUFFER_EVENTS, settings.log_entries)),
     )
     presence = Presence(hub, partial(bus.publish, bus.presence))
-    revoker = _Revoker(hub, infra.authenticator)
+    revoker = Revoker(hub, infra.authenticator)
     revocations = Revocations(
         store.revocations,
         {
@@ -386,17 +314,17 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         },
         LiveSessions(revoker.sessions, infra.authenticator.ended),
     )
+    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, publish_wait=settings.publish_wait)
+    publisher = ChangePublisher(outbox, infra.metrics, infra.audit if infra.has_accounts else None)
     rooms = Rooms(
         store,
         bus,
+        Projector(store, publisher),
+        infra.pools.merges,
         infra.metrics,
-        budget=settings.client_queue_bytes,
-        stall=settings.client_stall_seconds,
-        idle=settings.room_idle,
-        pool=infra.pools.merges,
-        ended=revocations.ended,
+        RoomOptions(settings.client_queue_bytes, settings.client_stall_seconds, settings.room_idle, revocations.ended),
     )
-    dispatcher = _Dispatcher(hub, rooms, presence)
+    dispatcher = Dispatcher(hub, rooms, presence)
     consumer = LogConsumer(
         bus,
         ConsumerHandlers(
@@ -417,7 +345,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         is_ended=revocations.ended,
     )
     revoker.attach(revocations, rooms, feed, consumer)
-    return _EventPipeline(hub, presence, rooms, consumer, poller, feed, revocations)
+    return _EventPipeline(hub, presence, outbox, publisher, rooms, consumer, poller, feed, revocations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,25 +378,16 @@ def _services(infra: _Infrastructure, events: _EventPipeline) -> Services:
     quotas = Quotas(store, usage_limit)
     store.history.on_stored = quotas.charge_history
     queries = NoteQueries(store, infra.pools.reads)
-    outbox = Outbox(store, bus, infra.failpoints, infra.metrics, publish_wait=settings.publish_wait)
-    notes = NoteService(
-        store,
-        outbox,
-        events.rooms,
-        infra.failpoints,
-        infra.metrics,
-        audit,
-        is_ended=events.revocations.ended,
-        quotas=quotas,
-        pool=infra.pools.merges,
-    )
+    context = WriteContext(store, quotas, infra.pools.merges, events.rooms)
+    executor = WriteExecutor(context, events.publisher, infra.failpoints, events.revocations.ended)
+    notes = NoteService(context, executor, events.publisher)
     accounts = _account_services(infra, notes, queries) if infra.has_accounts else None
     return Services(
         store=store,
         bus=bus,
         consumer=events.consumer,
         feed=events.feed,
-        outbox=outbox,
+        outbox=events.outbox,
         notes=notes,
         rooms=events.rooms,
         queries=queries,
@@ -506,7 +425,7 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "send heartbeats": events.feed.run,
         "publish presence": events.presence.run,
         "apply retention": retention.run,
-        "maintain rooms": lambda: rooms.run(notes.project),
+        "maintain rooms": rooms.run,
         **rooms.tasks,
         "renew connection slots": services.connection_slots.run,
     }
@@ -531,7 +450,7 @@ async def _running_services(infra: _Infrastructure) -> AsyncIterator[Services]:
             await _wait_for_databases(services)
             yield services
             await _disconnect_clients(services)
-            await services.rooms.aclose(services.notes.project)
+            await services.rooms.aclose()
             await events.presence.aclose()
             await services.outbox.aclose()
             await infra.audit.aclose()

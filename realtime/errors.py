@@ -374,6 +374,13 @@ class Unavailable(RealtimeError):
         super().__init__(detail)
 
 
+class TooManyWrites(Unavailable):
+    """Raised if concurrent writes to a note prevented a write for too long. Nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many concurrent writes to this note. Try again")
+
+
 class OutcomeUnknown(Unavailable):
     """Raised if MongoDB does not confirm a write in time. The write may or may not have been committed."""
 

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field
 
+from realtime.api.etags import IfMatch, IfNoneMatchOfWrite, precondition
 from realtime.api.requests import address_of, path_of, principal_of
 from realtime.api.services import services_of
 from realtime.auth.permissions import Principal
@@ -19,7 +20,7 @@ from realtime.core.fair_queue import Requester
 from realtime.core.pools import Pools
 from realtime.feed.service import Feed
 from realtime.notes.models import MAX_ID
-from realtime.notes.preconditions import Operation
+from realtime.notes.preconditions import Conditions, Operation
 from realtime.notes.queries import NoteQueries
 from realtime.notes.service import NoteService
 
@@ -74,6 +75,16 @@ async def _operation(request: Request, idempotency_key: IdempotencyKey = None) -
     return None if idempotency_key is None else operation_of(request, idempotency_key, [await request.body()])
 
 
+async def _conditions(
+    request: Request,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatchOfWrite = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Conditions:
+    versions = await precondition(if_match, if_none_match)
+    return Conditions(versions, await _operation(request, idempotency_key))
+
+
 def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation:
     """Return the key of a request, scoped to its user, and a digest of all that the result depends on."""
     digest = hashlib.sha256()
@@ -108,6 +119,7 @@ PoolsDep = Annotated[Pools, Depends(_pools)]
 RequesterDep = Annotated[Requester, Depends(_requester)]
 
 IdempotentOperation = Annotated[Operation | None, Depends(_operation)]
+WriteConditions = Annotated[Conditions, Depends(_conditions)]
 Number = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits)]
 Id = Annotated[Number, Path(examples=[1])]
 Version = Annotated[Number, Path(examples=[3])]

@@ -40,16 +40,17 @@ IfNoneMatch = Annotated[
 ]
 
 
-async def _precondition(
-    if_match: Annotated[
-        str | None,
-        Header(pattern=ENTITY_TAGS, description="write only if the note is at this version", examples=['"v3"']),
-    ] = None,
-    if_none_match: Annotated[
-        str | None,
-        Header(pattern=ENTITY_TAGS, description="write only if the note is not at this version", examples=['"v3"']),
-    ] = None,
-) -> Versions:
+IfMatch = Annotated[
+    str | None,
+    Header(pattern=ENTITY_TAGS, description="write only if the note is at this version", examples=['"v3"']),
+]
+IfNoneMatchOfWrite = Annotated[
+    str | None,
+    Header(pattern=ENTITY_TAGS, description="write only if the note is not at this version", examples=['"v3"']),
+]
+
+
+async def precondition(if_match: IfMatch = None, if_none_match: IfNoneMatchOfWrite = None) -> Versions:
     """Return the versions that the preconditions allow a write at (RFC 9110, section 13.1)."""
     allowed = None if if_match is None else versions_of(if_match, weak=False)
     if if_none_match is None:
@@ -60,4 +61,4 @@ async def _precondition(
     return AllBut(excluded) if allowed is None else allowed - excluded
 
 
-AllowedVersions = Annotated[Versions, Depends(_precondition)]
+AllowedVersions = Annotated[Versions, Depends(precondition)]

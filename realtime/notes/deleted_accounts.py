@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,18 @@ INTERVAL_SECONDS = 10.0
 BATCH_NOTES = 100
 SETTLING_PERIOD = timedelta(minutes=1)
 """The time after a deletion during which workers look for more notes: earlier requests can still create some."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """The transfer of a note to another owner, without its link."""
+
+    owner: str | None
+
+    def apply(self, current: Access) -> Access:
+        """Return the access rights under the new owner."""
+        members = {name: role for name, role in current.members.items() if name != self.owner}
+        return replace(current, owner=self.owner, members=members, link=None)
 
 
 class DeletedAccounts:
@@ -74,12 +86,7 @@ class DeletedAccounts:
         # With the rights of the account, attributed to the user who deleted it.
         principal = Principal(frozenset({key_of(account.name)}), account.by)
         if heir is None and not access.members and not access.public:
-            await self._notes.delete(principal, id, None, None)
+            await self._notes.delete(principal, id)
             return
-
-        async def transfer(current: Access) -> Access:
-            members = {name: role for name, role in current.members.items() if name != heir}
-            return replace(current, owner=heir, members=members, link=None)
-
-        await self._notes.share(principal, id, transfer, None)
+        await self._notes.share(principal, id, _Transfer(heir))
         await self._store.revocations.add([("note", id)])

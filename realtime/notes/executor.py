@@ -4,62 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from realtime.auth.permissions import UNRESTRICTED, Permission, check
+from realtime.auth.permissions import Permission, check
 from realtime.errors import (
     IdempotencyKeyReused,
     NoteNotFound,
     NotSignedIn,
     RealtimeError,
     TooManyPendingRevisions,
+    TooManyWrites,
     Unavailable,
     VersionMismatch,
 )
-from realtime.notes.models import Note, NoteChange
-from realtime.notes.preconditions import Versions
+from realtime.notes.models import Note
 
 if TYPE_CHECKING:
-    from realtime.auth.audit import NoteAudit
     from realtime.auth.permissions import Principal
-    from realtime.eventlog.outbox import Outbox
     from realtime.failpoints import FailPoints
-    from realtime.metrics import Metrics
     from realtime.notes.preconditions import Operation
+    from realtime.notes.publisher import ChangePublisher
+    from realtime.notes.writes import Write, WriteContext
     from realtime.store.bson_mapping import Record
-    from realtime.store.database import Store
 
 log = logging.getLogger(__name__)
 
 APPLY_TIMEOUT_SECONDS = 15.0
 """The time for which a write is retried after concurrent writes to its note."""
-TOO_MANY_WRITES = "Too many concurrent writes to this note. Try again"
-
-Apply = Callable[[str | None, Versions], Awaitable[NoteChange | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A write that can be applied repeatedly until it succeeds.
-
-    Attributes:
-        action: The name of the write in metrics and in the audit log.
-        apply: Applies the write, given its token and the versions at which it is allowed. Returns ``None`` if it could
-            not be applied to the current state of the note.
-        versions: The versions at which the write is allowed; ``None`` for any.
-        of_trash: Whether the note must be in the trash rather than live.
-        permission: The permission that ``principal`` must have.
-        principal: The caller.
-    """
-
-    action: str
-    apply: Apply
-    versions: Versions = None
-    of_trash: bool = False
-    permission: Permission = Permission.WRITE
-    principal: Principal = UNRESTRICTED
 
 
 class WriteExecutor:
@@ -70,21 +42,18 @@ class WriteExecutor:
 
     def __init__(
         self,
-        store: Store,
-        outbox: Outbox,
+        context: WriteContext,
+        publisher: ChangePublisher,
         failpoints: FailPoints,
-        metrics: Metrics,
-        audit: NoteAudit | None,
-        is_ended: Callable[[Principal], bool],
+        is_ended: Callable[[Principal], bool] = lambda _: False,
     ) -> None:
-        self._audit = audit
-        self._is_ended = is_ended
-        self._store = store
-        self._outbox = outbox
+        self._context = context
+        self._store = context.store
+        self._publisher = publisher
         self._failpoints = failpoints
-        self._metrics = metrics
+        self._is_ended = is_ended
 
-    async def once(self, write: Write, id: int | None, operation: Operation | None) -> Note:
+    async def execute(self, write: Write, operation: Operation | None = None) -> Note:
         """Apply a write exactly once, and return its response. A repeated request gets the same response.
 
         The claim of the key detects a different request with the same key, and stores the response. The guarantee that
@@ -93,7 +62,6 @@ class WriteExecutor:
 
         Args:
             write: The write.
-            id: The note, or ``None`` if the write creates it.
             operation: The idempotency key and the digest of the request; ``None`` if it must not be repeated.
 
         Raises:
@@ -103,7 +71,7 @@ class WriteExecutor:
             Unavailable: The databases are unavailable, or concurrent writes prevented the write for too long.
         """
         if operation is None:
-            return await self._apply(write, id, None)
+            return await self._apply(write, None)
         claim = await self._store.claims.claim(operation)
         if claim.fingerprint != operation.fingerprint:
             raise IdempotencyKeyReused
@@ -111,7 +79,7 @@ class WriteExecutor:
             await self._authorize(write.principal, claim.answer.id)
             return claim.answer
         try:
-            answer = await self._apply(write, id, claim.token, repeated=not claim.first)
+            answer = await self._apply(write, claim.token, repeated=not claim.first)
         except Unavailable:
             raise
         except RealtimeError:
@@ -126,12 +94,13 @@ class WriteExecutor:
             log.warning("cannot store the response for repeated requests", extra={"note": answer.id})
         return answer
 
-    async def _apply(self, write: Write, id: int | None, token: str | None, *, repeated: bool = False) -> Note:
+    async def _apply(self, write: Write, token: str | None, *, repeated: bool = False) -> Note:
         """Apply a write, and retry it after concurrent writes.
 
         A repeated write is applied only at a version that was checked not to have its token.
         """
         await self._failpoints.hit("before_write")
+        id, notes = write.id, self._store.notes
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
             if self._is_ended(write.principal):  # the rights may have been revoked since the request arrived
@@ -141,44 +110,26 @@ class WriteExecutor:
                 await self._authorize(write.principal, id, write.permission, of_trash=write.of_trash)
             allowed = write.versions
             if repeated and id is not None:
-                record = await self._store.notes.find(id)
+                record = await notes.find(id)
                 answer = await self._outcome(write, record, token)
                 if answer is not None:
                     return answer
                 allowed = {record.note.version} if record is not None else frozenset()
             try:
-                change = await write.apply(token, allowed)
+                change = await write.apply(self._context, token, allowed)
             except TooManyPendingRevisions:
                 if id is None:
                     raise
                 await self._store.archiver.archive({id})
                 continue
             if change is not None:
-                await self.publish(write.action, change, [write.principal.name], write.principal)
+                await self._publisher.publish(write.action, change, [write.principal.name], write.principal)
                 return _before_deletion(change.note) if change.deleted else change.note
-            notes = self._store.notes
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
             answer = await self._outcome(write, record, token)
             if answer is not None:
                 return answer
-        raise Unavailable(TOO_MANY_WRITES)
-
-    async def publish(
-        self, action: str, change: NoteChange, authors: Iterable[str | None], principal: Principal | None = None
-    ) -> None:
-        """Publish a committed change, and add it to the metrics and to the audit log.
-
-        Args:
-            action: The name of the write.
-            change: The committed state.
-            authors: The names of the users who made the change; ``None`` for a guest.
-            principal: The caller; ``None`` if a worker stored typed text.
-        """
-        self._metrics.writes.labels(action).inc()
-        if self._audit is not None:
-            for name in authors:
-                self._audit.add(action, name, principal, change)
-        await self._outbox.publish(change)
+        raise TooManyWrites
 
     async def _authorize(
         self, principal: Principal, id: int, permission: Permission = Permission.READ, *, of_trash: bool = False

@@ -31,6 +31,22 @@ Versions = AllBut | Collection[int] | None
 """The versions at which a write is allowed; ``None`` for any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The conditions of a write.
+
+    Attributes:
+        versions: The versions at which it is allowed.
+        operation: Its idempotency key; ``None`` if the request must not be repeated.
+    """
+
+    versions: Versions = None
+    operation: Operation | None = None
+
+
+UNCONDITIONAL = Conditions()
+
+
 def etag(version: int) -> str:
     """Return the entity tag of a version, including the quotes."""
     return f'"v{version}"'

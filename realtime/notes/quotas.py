@@ -13,7 +13,7 @@ Then no content is accepted from that writer over REST until the bucket is refil
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
     from realtime.store.history import StoredContent
-
-    Compute = Callable[[Note], Awaitable[Mapping[str, Any]]]
 
 CACHE_SECONDS = 5.0
 """The time after which the usage of an owner is read again."""
@@ -128,16 +126,6 @@ class Quotas:
             await self.reserve(record.access.owner, 0, growth)
         else:
             self.forget(record.access.owner)
-
-    def within(self, record: Record, compute: Compute, writer: str) -> Compute:
-        """Return a function that computes the fields of a write and applies :meth:`admit` to them."""
-
-        async def computed(note: Note) -> Mapping[str, Any]:
-            fields = await compute(note)
-            await self.admit(record, note, fields, writer)
-            return fields
-
-        return computed
 
     async def admit_unread(self, id: int, fields: Mapping[str, Any], writer: str) -> None:
         """Add the growth of a note to the usage of its owner, and read the note only if the result depends on it.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import NoteNotFound, VersionMismatch
+from realtime.notes.preconditions import Conditions
 
 if TYPE_CHECKING:
     from realtime.notes.service import NoteService
@@ -83,7 +84,7 @@ class Retention:
         while expired := await self._store.lists.expired(now - self._trash, BATCH_NOTES):
             for id, version in expired.items():
                 try:
-                    await self._notes.purge(UNRESTRICTED, id, {version}, None)
+                    await self._notes.purge(UNRESTRICTED, id, Conditions({version}))
                     purged += 1
                 except (NoteNotFound, VersionMismatch):
                     log.debug("note in the trash was changed by another request", extra={"note": id})

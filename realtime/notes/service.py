@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from realtime.auth.permissions import Permission, check, check_author, may_set_ids_and_dates
-from realtime.auth.requesters import writer_of
 from realtime.errors import (
     BaseNotFound,
     Forbidden,
@@ -20,41 +16,25 @@ from realtime.errors import (
     NoteNotFound,
     OutcomeUnknown,
     QuotaExceeded,
-    TooManyPendingRevisions,
-    Unavailable,
     VersionMismatch,
-    VersionNotFound,
 )
-from realtime.notes.executor import APPLY_TIMEOUT_SECONDS, TOO_MANY_WRITES, Write, WriteExecutor
-from realtime.notes.merge import merge_fields
-from realtime.notes.text_operations import edited
+from realtime.notes.preconditions import UNCONDITIONAL
+from realtime.notes.writes import Create, Delete, EditContent, Purge, Restore, Share, Undelete, Update
 
 if TYPE_CHECKING:
-    from realtime.auth.audit import NoteAudit
-    from realtime.auth.permissions import Access, Principal
-    from realtime.core.fair_queue import FairPool
-    from realtime.eventlog.outbox import Outbox
-    from realtime.failpoints import FailPoints
-    from realtime.metrics import Metrics
-    from realtime.notes.models import Action, DatedNote, Note, NoteChange, NoteIn, NotePatch, NotePut
-    from realtime.notes.preconditions import Operation, Versions
-    from realtime.notes.quotas import Quotas
+    from realtime.auth.permissions import Principal
+    from realtime.notes.executor import WriteExecutor
+    from realtime.notes.models import DatedNote, Note, NoteIn, NotePatch, NotePut
+    from realtime.notes.preconditions import Conditions, Operation, Versions
+    from realtime.notes.publisher import ChangePublisher
     from realtime.notes.text_operations import Edit
-    from realtime.rooms.contributors import TextSnapshot
-    from realtime.rooms.manager import Rooms
-    from realtime.store.bson_mapping import Record
-    from realtime.store.database import Store
-    from realtime.store.texts import Row
-
-log = logging.getLogger(__name__)
+    from realtime.notes.writes import AccessChange, WriteContext
 
 MAX_BATCH_NOTES = 16
 """The maximum number of notes that an import creates at once."""
 MAX_BATCH_CHARACTERS = 512 * 1024
 """The content length in characters at which a batch of an import ends."""
 
-Fields = Mapping[str, Any]
-Compute = Callable[["Note"], Awaitable[Fields]]
 ImportItem = tuple[int, tuple[int, bool], "DatedNote"]
 """The position of a note in an import; its id, and whether that id must be kept; and the note."""
 
@@ -62,30 +42,17 @@ ImportItem = tuple[int, tuple[int, bool], "DatedNote"]
 class NoteService:
     """Checks, stores and publishes changes of notes.
 
-    ``versions`` are the versions that ``If-Match`` and ``If-None-Match`` allow; ``None`` allows any. With an
-    ``operation``, a write is applied exactly once, even if its request is repeated.
+    Writes take the conditions of a request: the versions that its ``If-Match`` and ``If-None-Match`` allow, and its
+    idempotency key, with which it is applied exactly once, even if it is repeated.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        outbox: Outbox,
-        rooms: Rooms,
-        failpoints: FailPoints,
-        metrics: Metrics,
-        audit: NoteAudit | None = None,
-        *,
-        is_ended: Callable[[Principal], bool] = lambda _: False,
-        quotas: Quotas,
-        pool: FairPool,
-    ) -> None:
-        self._store = store
-        self._quotas = quotas
-        self._pool = pool
-        self._rooms = rooms
-        self._writes = WriteExecutor(store, outbox, failpoints, metrics, audit, is_ended)
+    def __init__(self, context: WriteContext, executor: WriteExecutor, publisher: ChangePublisher) -> None:
+        self._store = context.store
+        self._quotas = context.quotas
+        self._executor = executor
+        self._publisher = publisher
 
-    async def create(self, principal: Principal, note: NoteIn, operation: Operation | None) -> Note:
+    async def create(self, principal: Principal, note: NoteIn, operation: Operation | None = None) -> Note:
         """Create a note that its author owns.
 
         Raises:
@@ -94,21 +61,15 @@ class NoteService:
             QuotaExceeded: The author cannot store more notes.
         """
         check_author(principal)
-
-        async def apply(token: str | None, _: Versions) -> NoteChange | None:
-            await self._quotas.receive(principal.name, note)
-            return await self._store.notes.create(note.model_dump(), token, author=principal.name)
-
-        return await self._writes.once(Write("create", apply, principal=principal), None, operation)
+        return await self._executor.execute(Create(principal=principal, note=note), operation)
 
     async def replace(
         self,
         principal: Principal,
         id: int,
         note: NotePut,
-        versions: Versions,
-        base: int | None,
-        operation: Operation | None,
+        conditions: Conditions = UNCONDITIONAL,
+        base: int | None = None,
     ) -> Note:
         """Set the title, the description, and the other fields that were sent.
 
@@ -116,29 +77,32 @@ class NoteService:
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
-            VersionMismatch: The note has a version that ``versions`` does not allow.
+            VersionMismatch: The note has a version that the conditions do not allow.
             MergeConflict: Others changed the same words since ``base``.
             BaseNotFound: The history does not have the version ``base``.
             FieldTooLong: The merged note would exceed a limit.
         """
-        return await self._update(principal, id, note.changes, versions, base, operation)
+        write = Update(principal=principal, id=id, versions=conditions.versions, fields=note.changes, base=base)
+        return await self._executor.execute(write, conditions.operation)
 
     async def patch(
         self,
         principal: Principal,
         id: int,
         patch: NotePatch,
-        versions: Versions,
-        base: int | None,
-        operation: Operation | None,
+        conditions: Conditions = UNCONDITIONAL,
+        base: int | None = None,
     ) -> Note:
         """Set the fields that were sent. An empty patch changes nothing. Raises the errors of :meth:`replace`."""
-        fields = patch.changes
+        fields, versions = patch.changes, conditions.versions
         if fields:
-            return await self._update(principal, id, fields, versions, base, operation)
+            write = Update(principal=principal, id=id, versions=versions, fields=fields, base=base)
+            return await self._executor.execute(write, conditions.operation)
         record = await self._store.notes.find(id)
         check(principal, None if record is None else record.note_access, Permission.WRITE)
-        note = _require_live(record).note
+        if record is None or record.deleted:
+            raise NoteNotFound
+        note = record.note
         if versions is not None and note.version not in versions:
             raise VersionMismatch(note)
         if base is not None and base > note.version:
@@ -146,94 +110,54 @@ class NoteService:
         return note
 
     async def edit(
-        self, principal: Principal, id: int, edits: Sequence[Edit], versions: Versions, operation: Operation | None
+        self, principal: Principal, id: int, edits: Sequence[Edit], conditions: Conditions = UNCONDITIONAL
     ) -> Note:
-        """Apply text operations to the content, either all or none.
+        """Apply text operations to the content, all of them or none.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
-            VersionMismatch: The note has a version that ``versions`` does not allow.
-            EditRefused: A text does not occur as often as an operation expects.
+            VersionMismatch: The note has a version that the conditions do not allow.
+            EditFailed: The text of an operation does not occur as often as expected.
             FieldTooLong: The content would become too long.
         """
-
-        async def compute(note: Note) -> Fields:
-            return {"content": await self._pool.run(writer_of(principal, id), partial(edited, note.content, edits))}
-
-        return await self._writes.once(self._computed("edit", principal, id, compute, versions), id, operation)
+        write = EditContent(principal=principal, id=id, versions=conditions.versions, operations=edits)
+        return await self._executor.execute(write, conditions.operation)
 
     async def restore(
-        self, principal: Principal, id: int, version: int, versions: Versions, operation: Operation | None
+        self, principal: Principal, id: int, version: int, conditions: Conditions = UNCONDITIONAL
     ) -> Note:
         """Restore the fields of an earlier version, as a new version.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
-            VersionMismatch: The note has a version that ``versions`` does not allow.
+            VersionMismatch: The note has a version that the conditions do not allow.
             VersionNotFound: The history does not have the version.
         """
+        write = Restore(principal=principal, id=id, versions=conditions.versions, version=version)
+        return await self._executor.execute(write, conditions.operation)
 
-        async def compute(_: Note) -> Fields:
-            revision = await self._store.history.read(id, version)
-            if revision is None:
-                raise VersionNotFound
-            return {name: getattr(revision, name) for name in ("title", "description", "content", "tags")}
-
-        write = self._computed("restore", principal, id, compute, versions, live=False, restored=version)
-        return await self._writes.once(write, id, operation)
-
-    async def delete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def delete(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> Note:
         """Move a note to the trash, and return it as it was before.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
-            VersionMismatch: The note has a version that ``versions`` does not allow.
+            VersionMismatch: The note has a version that the conditions do not allow.
         """
+        write = Delete(principal=principal, id=id, versions=conditions.versions)
+        return await self._executor.execute(write, conditions.operation)
 
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            return await self._store.notes.delete(id, allowed, token, principal.name)
-
-        return await self._writes.once(
-            Write("delete", apply, versions, permission=Permission.DELETE, principal=principal), id, operation
-        )
-
-    async def undelete(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> Note:
+    async def undelete(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> Note:
         """Restore a note from the trash. Raises the errors of :meth:`delete`."""
+        write = Undelete(principal=principal, id=id, versions=conditions.versions)
+        return await self._executor.execute(write, conditions.operation)
 
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            return await self._store.notes.undelete(id, allowed, token, principal.name)
-
-        write = Write("undelete", apply, versions, of_trash=True, permission=Permission.DELETE, principal=principal)
-        return await self._writes.once(write, id, operation)
-
-    async def purge(self, principal: Principal, id: int, versions: Versions, operation: Operation | None) -> None:
+    async def purge(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> None:
         """Permanently delete a note in the trash, with its history. Raises the errors of :meth:`delete`."""
+        write = Purge(principal=principal, id=id, versions=conditions.versions)
+        await self._executor.execute(write, conditions.operation)
 
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            change = await self._store.notes.purge(id, allowed, token)
-            if change is not None:
-                await self._store.history.forget([id])
-                await self._store.texts.forget([id])
-                self._quotas.forget(change.access.owner)
-            return change
-
-        write = Write("purge", apply, versions, of_trash=True, permission=Permission.DELETE, principal=principal)
-        await self._writes.once(write, id, operation)
-
-    async def share(
-        self,
-        principal: Principal,
-        id: int,
-        decide: Callable[[Access], Awaitable[Access]],
-        versions: Versions,
-    ) -> Note:
+    async def share(self, principal: Principal, id: int, change: AccessChange, versions: Versions = None) -> Note:
         """Change the access rights of a note.
-
-        Args:
-            principal: The caller.
-            id: The note.
-            decide: Returns the new access rights, given the current ones. May be called again after a concurrent write.
-            versions: The versions at which the change is allowed.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
@@ -241,21 +165,7 @@ class NoteService:
             VersionMismatch: The note has a version that ``versions`` does not allow.
             QuotaExceeded: The new owner cannot store the note.
         """
-
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            record = await self._store.notes.find(id)
-            if record is None or record.deleted:
-                return None
-            check(principal, record.note_access, Permission.SHARE)  # again, for exactly this version
-            version = record.note.version
-            if allowed is not None and version not in allowed:
-                return None
-            access = record.access.followed_by(await decide(record.access), version + 1)
-            await self._quotas.give(record, access.owner)
-            return await self._store.notes.share(id, access, version, token, principal.name)
-
-        write = Write("share", apply, versions, permission=Permission.SHARE, principal=principal)
-        return await self._writes.once(write, id, None)
+        return await self._executor.execute(Share(principal=principal, id=id, versions=versions, change=change))
 
     async def import_notes(
         self,
@@ -332,117 +242,8 @@ class NoteService:
             if created is None:
                 raise OutcomeUnknown
             return created.note.id  # even if it was changed or deleted since
-        await self._writes.publish("import", change, [principal.name], principal)
+        await self._publisher.publish("import", change, [principal.name], principal)
         return change.note.id
-
-    async def _update(
-        self,
-        principal: Principal,
-        id: int,
-        fields: Fields,
-        versions: Versions,
-        base: int | None,
-        operation: Operation | None,
-    ) -> Note:
-        async def compute(note: Note) -> Fields:
-            if base is None or (note.version == base and "content" not in fields):
-                return fields
-            # Even at version `base`, a shared text can have newer changes.
-            revision = await self._store.history.read(id, base) if base <= note.version else None
-            if revision is None:
-                raise BaseNotFound(base, note)
-            return await self._pool.run(writer_of(principal, id), partial(merge_fields, revision, note, fields))
-
-        computed = self._computed("update", principal, id, compute, versions, live=base is not None)
-        if base is not None:
-            return await self._writes.once(computed, id, operation)
-
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            await self._quotas.admit_unread(id, fields, writer_of(principal, id).group)
-            change = await self._store.notes.update(id, fields, allowed, token, author=principal.name)
-            # The content of a note with a shared text can only be written through that text.
-            return await computed.apply(token, allowed) if change is None and "content" in fields else change
-
-        return await self._writes.once(Write("update", apply, versions, principal=principal), id, operation)
-
-    async def project(self, id: int, read: Callable[[Record], Awaitable[TextSnapshot]]) -> int:
-        """Store the shared text of a note as its content, in one version by the users who typed it.
-
-        Args:
-            id: The note.
-            read: Returns the shared text, including everything in the given state of the note.
-
-        Returns:
-            The version that has the text.
-
-        Raises:
-            NoteNotFound: The note was deleted.
-            Unavailable: Concurrent writes prevented it for too long.
-        """
-        started = time.monotonic()
-        while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
-            record = _require_live(await self._store.notes.find(id))
-            # The text is read after the note, so that it includes everything that the note has.
-            text, _, authors = await read(record)
-            if text == record.note.content:
-                return record.note.version
-            fields, versions = {"content": text}, {record.note.version}
-            try:
-                change = await self._store.notes.update(
-                    id, fields, versions, None, "type", lineage=record.lineage, authors=list(authors)
-                )
-            except TooManyPendingRevisions:
-                await self._store.archiver.archive({id})
-                continue
-            if change is not None:
-                await self._writes.publish("type", change, authors)
-                return change.note.version
-        raise Unavailable(TOO_MANY_WRITES)
-
-    def _computed(
-        self,
-        action: Action,
-        principal: Principal,
-        id: int,
-        compute: Compute,
-        versions: Versions,
-        *,
-        live: bool = True,
-        **entry: Any,
-    ) -> Write:
-        """Return a write whose fields are computed from the current note and stored only at that version.
-
-        Args:
-            action: The action in the history.
-            principal: The caller.
-            id: The note.
-            compute: Returns the fields to write, given the note.
-            versions: The versions at which the write is allowed.
-            live: Whether ``compute`` gets the content with the typed text that is not part of a version yet.
-            entry: Further fields of the revision.
-        """
-
-        async def apply(token: str | None, allowed: Versions) -> NoteChange | None:
-            record = await self._store.notes.find(id)
-            if record is None or record.deleted or token in record.operations:
-                return None
-            check(principal, record.note_access, Permission.WRITE)  # again, for exactly this version
-            version = record.note.version
-            if allowed is not None and version not in allowed:
-                return None
-
-            async def commit(fields: Fields, edit: Row | None = None, authors: Sequence[str] = ()) -> NoteChange | None:
-                revision = {"author": principal.name, **entry, **({"authors": list(authors)} if authors else {})}
-                return await self._store.notes.update(
-                    id, fields, {version}, token, action, lineage=record.lineage, edit=edit, **revision
-                )
-
-            compute_counted = self._quotas.within(record, compute, writer_of(principal, id).group)
-            if record.lineage is None:
-                return await commit(await compute_counted(record.note))
-            return await self._rooms.write(record, compute_counted, commit, self.project, live=live)
-
-        return Write(action, apply, versions, principal=principal)
 
 
 def _assigned_ids(ids: Sequence[int | None] | None, first: int, count: int) -> Iterator[tuple[int, bool]]:
@@ -462,9 +263,3 @@ def _next_batch(items: Iterator[ImportItem]) -> list[ImportItem]:
         if len(batch) == MAX_BATCH_NOTES or characters > MAX_BATCH_CHARACTERS:
             break
     return batch
-
-
-def _require_live(record: Record | None) -> Record:
-    if record is None or record.deleted:
-        raise NoteNotFound
-    return record

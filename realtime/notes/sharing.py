@@ -59,6 +59,23 @@ class SharingState:
     members_visible: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _RequestedAccess:
+    """The change of the access rights of a note to requested ones, with the link that a note without one gets."""
+
+    wanted: AccessRequest
+    new_link: Link | None
+
+    def apply(self, current: Access) -> Access:
+        """Return the requested access rights."""
+        owner = current.owner if self.wanted.owner is None else self.wanted.owner
+        members = {name: role for name, role in self.wanted.members.items() if name != owner}
+        link = self.new_link
+        if self.wanted.link is not None and current.link is not None:
+            link = replace(current.link, role=self.wanted.link)
+        return Access(owner, members, link, self.wanted.public)
+
+
 class Sharing:
     """Reads and changes the access rights of notes."""
 
@@ -104,13 +121,8 @@ class Sharing:
         if wanted.owner not in (None, None if before is None else before.access.owner):
             await self._authenticator.check_confirmed(principal)
 
-        async def decide(current: Access) -> Access:
-            owner = current.owner if wanted.owner is None else wanted.owner
-            members = {name: role for name, role in wanted.members.items() if name != owner}
-            link = None if wanted.link is None else await self._link(id, current.link, wanted.link)
-            return Access(owner, members, link, wanted.public)
-
-        note = await self._notes.share(principal, id, decide, versions)
+        new_link = None if wanted.link is None else await self._create_link(id, wanted.link)
+        note = await self._notes.share(principal, id, _RequestedAccess(wanted, new_link), versions)
         try:
             await self._store.revocations.add([("note", id)])
         except Unavailable:
@@ -118,10 +130,7 @@ class Sharing:
         after = await self._store.notes.note_access(id)
         return await self._state(principal, id, UNSHARED_ACCESS if after is None else after.access, note.version)
 
-    async def _link(self, id: int, current: Link | None, role: Role) -> Link:
-        """Return the link of a note with a role, and create the link if there is none."""
-        if current is not None:
-            return replace(current, role=role)
+    async def _create_link(self, id: int, role: Role) -> Link:
         nonce = secrets.token_hex(16)
         return Link(role, nonce, link_key(digest(link_token(await self._authenticator.key(), id, nonce))))
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from realtime.auth.permissions import Permission, can, check, sees
 from realtime.core.close_codes import CloseCode
-from realtime.core.fair_queue import Requester
 from realtime.core.token_bucket import TokenBuckets
 from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavailable
-from realtime.notes.merge import merged
-from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.journal import Journal
 from realtime.rooms.peer import TIMED_BURST, TIMED_UPDATES_PER_SECOND, Peer
 from realtime.rooms.relay import Relay, RelayKind, RelayMessage
 from realtime.rooms.room import Room
 from realtime.rooms.scheduler import Scheduler
+from realtime.rooms.text_edit import RoomEdit
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import NoteAccess, Principal
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from realtime.core.transport import MessageSink
     from realtime.eventlog.bus import Bus
     from realtime.metrics import Metrics
-    from realtime.notes.models import Note, NoteChange
+    from realtime.rooms.projector import Projector
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
     from realtime.store.texts import Row
@@ -46,38 +44,41 @@ RECOVERY_PAGE_SIZE = 1000
 MAX_CONCURRENT_TASKS = 16
 MAX_CLOSES_PER_SECOND = 2000
 
-Project = Callable[[int, Callable[["Record"], Awaitable[TextSnapshot]]], Awaitable[int]]
-"""Writes a text to its note, given the note id and a function that reads the text. Returns the version."""
-Compute = Callable[["Note"], Awaitable[Mapping[str, Any]]]
-Commit = Callable[[Mapping[str, Any], "Row | None", Sequence[str]], Awaitable["NoteChange | None"]]
+
+@dataclass(frozen=True, slots=True)
+class RoomOptions:
+    """How rooms treat their clients.
+
+    Attributes:
+        queue_bytes: The bytes that may wait for one client.
+        stall_seconds: The time without progress after which a client that does not read is disconnected.
+        idle_seconds: The time for which an empty room is kept.
+        is_ended: Returns whether the rights of a principal were revoked.
+    """
+
+    queue_bytes: int
+    stall_seconds: float
+    idle_seconds: float
+    is_ended: Callable[[Principal], bool] = lambda _: False
 
 
 class Rooms:
-    """Manages all rooms of one worker.
-
-    ``idle`` is the time for which an empty room is kept, in seconds.
-    """
+    """Manages all rooms of one worker."""
 
     def __init__(
         self,
         store: Store,
         bus: Bus,
-        metrics: Metrics,
-        *,
-        budget: int,
-        stall: float,
-        idle: float,
+        projector: Projector,
         pool: FairPool,
-        ended: Callable[[Principal], bool] = lambda _: False,
+        metrics: Metrics,
+        options: RoomOptions,
     ) -> None:
         self._texts = store.texts
         self._notes = store.notes
+        self._projector = projector
         self._metrics = metrics
-        self._budget = budget
-        self._stall = stall
-        self._idle = idle
-        self._pool = pool
-        self._ended = ended
+        self._options = options
         self._rooms: dict[int, Room] = {}
         self._journal: Journal[Room] = Journal(store.texts, self._on_commit)
         self._relay = Relay(bus, self._on_relay_message, self._on_relay_gap)
@@ -111,7 +112,8 @@ class Rooms:
             writes: Whether the client may write, if ``principal`` may.
         """
         writes = writes and principal.writes
-        peer = Peer(sink, principal, caller=caller, writes=writes, budget=self._budget, stall=self._stall)
+        budget, stall = self._options.queue_bytes, self._options.stall_seconds
+        peer = Peer(sink, principal, caller=caller, writes=writes, budget=budget, stall=stall)
         if self._draining:
             peer.close(CloseCode.DRAIN)
         return peer
@@ -142,7 +144,7 @@ class Rooms:
             await room.join(peer)
         if self._draining:
             peer.close(CloseCode.DRAIN)
-        elif self._ended(peer.principal):  # ended before it joined: close_peers missed it
+        elif self._options.is_ended(peer.principal):  # ended before it joined: close_peers missed it
             peer.close(CloseCode.NOT_SIGNED_IN)
         return room
 
@@ -199,7 +201,7 @@ class Rooms:
         while room is None or room.closed:  # it can be closed while loading
             room = self._rooms.get(id)
             if room is None or room.closed:
-                room = self._rooms[id] = Room(id, self._texts, self._journal, self._relay, self._scheduler)
+                room = self._rooms[id] = self._create_room(id)
             room.hold_count += 1
             try:
                 await room.wait_until_loaded()
@@ -215,8 +217,12 @@ class Rooms:
             room.hold_count -= 1
             room.last_used = time.monotonic()
 
+    def _create_room(self, id: int) -> Room:
+        return Room(id, self._texts, self._journal, self._relay, self._scheduler, self._projector)
+
     def _close_room(self, room: Room, code: CloseCode) -> None:
         room.close(code)
+        self._projector.forget(room)
         if self._rooms.get(room.id) is room:
             del self._rooms[room.id]
 
@@ -232,49 +238,20 @@ class Rooms:
         else:
             self._start(room, room.catch_up())
 
-    async def write(
-        self, record: Record, compute: Compute, commit: Commit, project: Project, *, live: bool
-    ) -> NoteChange | None:
-        """Write to a note with a shared text, and apply the new content to that text as a minimal edit.
+    @asynccontextmanager
+    async def edit(self, record: Record) -> AsyncIterator[RoomEdit]:
+        """Edit the shared text of a note, which includes everything in this record of it, in one write at a time.
 
-        Args:
-            record: The note.
-            compute: Returns the new fields for a note.
-            commit: Stores the fields, the edit and the names of the authors; returns ``None`` if the note changed.
-            project: Writes the text to the note.
-            live: Whether ``compute`` receives the content of the shared text instead of that of the version.
-
-        Returns:
-            The change; ``None`` if the write has to be repeated.
+        Raises:
+            NoteNotFound: The note was deleted.
+            Unavailable: The text cannot be loaded or journaled.
         """
         async with self._hold(record.note.id) as room, room.write_lock:
-            base = await room.base(record)
-            text, changes, authors = base[0]
-            note = record.note
-            fields = await compute(note.model_copy(update={"content": text}) if live else note)
-            content = fields.get("content", text)
-            if not live and content is not text and text != note.content:
-                # The content is based on the version: merge in the changes that were made to the text since.
-                requester = Requester(f"note {note.id}", "rooms")
-                content, conflicts = await self._pool.run(requester, partial(merged, note.content, content, text))
-                if conflicts:  # keep the overwritten changes in a version
-                    await self._project(room, project)
-                    return None
-            row = await room.draft(base, content)
-            try:
-                typed_by = authors if text != note.content else ()
-                change = await commit({**fields, "content": content}, row, typed_by)
-            except BaseException:  # a canceled write may be committed
-                room.rotate_client_id()
-                raise
-            if change is not None:
-                room.version = max(room.version, change.note.version)
-                room.contributors.mark_attributed(changes)
-            if change is not None and row is not None:
-                room.apply_committed(row)
-                if room.closed:  # a new room may have replaced it
-                    self._on_relay_message(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
-            return change
+            edit = RoomEdit(room, self._projector, *await room.base(record))
+            yield edit
+            if room.closed and edit.committed is not None:  # a new room may have replaced it
+                row = edit.committed
+                self._on_relay_message(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
 
     def _on_commit(self, rows: Sequence[tuple[Room, Row]], success: bool) -> None:
         for room, row in rows:
@@ -298,17 +275,17 @@ class Rooms:
     def _on_relay_gap(self) -> None:
         self._comparison_due = True
 
-    async def run(self, project: Project) -> None:
+    async def run(self) -> None:
         """Write texts to their notes, compact and unload, until cancelled."""
         ticks = 0
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
             for room in list(self._rooms.values()):
-                if room.projection_due is not None and room.projection_due <= now and room.loaded:
-                    self._start(room, self._project(room, project))
+                if self._projector.is_due(room, now) and room.loaded:
+                    self._start(room, self._projector.project(room))
                 elif room.needs_compaction():
-                    self._start(room, self._compact(room, project))
+                    self._start(room, self._compact(room))
             ticks += 1
             if ticks % TICKS_PER_SECOND == 0:
                 self._check_rooms(now)
@@ -322,11 +299,11 @@ class Rooms:
             used = (
                 room.participants.peers
                 or room.hold_count
-                or room.projection_due is not None
+                or self._projector.is_scheduled(room)
                 or room.id in self._rooms_with_task
                 or room.has_unwritten_updates
             )
-            idle = not used and now - room.last_used > self._idle and not room.needs_compaction()
+            idle = not used and now - room.last_used > self._options.idle_seconds and not room.needs_compaction()
             if idle or room.closed:
                 self._close_room(room, CloseCode.RESUME)
         if self._rooms and (
@@ -367,26 +344,9 @@ class Rooms:
 
         self._spawn(once())
 
-    async def _project(self, room: Room, project: Project) -> None:
-        count = 0
-
-        async def read(record: Record) -> TextSnapshot:
-            nonlocal count
-            snapshot = await room.snapshot(record)
-            count = snapshot.changes
-            return snapshot
-
-        room.projection_due = None
-        try:
-            room.version = max(room.version, await project(room.id, read))
-        except Unavailable:
-            room.projection_due = time.monotonic() + 1
-            raise
-        room.mark_projected(count)
-
-    async def _compact(self, room: Room, project: Project) -> None:
-        if room.projection_due is not None:  # first: remaining rows mark the text as unfinished
-            await self._project(room, project)
+    async def _compact(self, room: Room) -> None:
+        if self._projector.is_scheduled(room):  # first: remaining rows mark the text as unfinished
+            await self._projector.project(room)
         await room.compact()
 
     async def _compare_with_journal(self) -> None:
@@ -438,11 +398,11 @@ class Rooms:
             if number % 20 == 19:
                 await asyncio.sleep(20 * delay)
 
-    async def aclose(self, project: Project) -> None:
+    async def aclose(self) -> None:
         """Write the latest changes to the notes, for up to 2 seconds, and cancel the remaining tasks."""
         for room in list(self._rooms.values()):
-            if room.projection_due is not None and room.loaded:
-                self._start(room, self._project(room, project))
+            if self._projector.is_scheduled(room) and room.loaded:
+                self._start(room, self._projector.project(room))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
         for task in self._tasks:

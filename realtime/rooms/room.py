@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
@@ -34,6 +33,7 @@ from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
     from realtime.rooms.journal import Journal
+    from realtime.rooms.projector import Projector
     from realtime.rooms.relay import Relay
     from realtime.rooms.scheduler import Scheduler
     from realtime.store.bson_mapping import Record
@@ -45,10 +45,6 @@ LARGE_UPDATE_BYTES = 4 * 1024
 """Size from which an update is scanned in a thread."""
 SLOW_UPDATE_SECONDS = 0.01
 """Time for one update after which later updates of the text are applied in turns."""
-PROJECT_DELAY_SECONDS = (0.6, 0.8)
-"""Range of the delay before changes made at this worker are written to the note."""
-REMOTE_PROJECT_DELAY_SECONDS = (2.0, 3.0)
-"""Range of the delay before changes made at another worker are written to the note if that worker did not do it."""
 MAX_PENDING_PIECES = 1000
 """Number of pieces with missing dependencies beyond which no more are accepted."""
 MAX_PENDING_UPDATE_BYTES = 64 * 1024
@@ -74,12 +70,20 @@ class _CachedDiff(NamedTuple):
 class Room:
     """Holds the shared text of one note in one worker, and its participants."""
 
-    def __init__(self, id: int, texts: TextStore, journal: Journal[Room], relay: Relay, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        id: int,
+        texts: TextStore,
+        journal: Journal[Room],
+        relay: Relay,
+        scheduler: Scheduler,
+        projector: Projector,
+    ) -> None:
         self.id = id
+        self._projector = projector
         self.participants = Participants(id, relay)
         self.write_lock = asyncio.Lock()
         self.hold_count = 0
-        self.projection_due: float | None = None
         self.contributors = Contributors()
         self.version = 0
         self.created_date = ""
@@ -158,7 +162,7 @@ class Room:
         self.created_date = iso(stored.note.created_date)
         self.applied_rows = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
         if str(self._document) != stored.note.content:  # a worker terminated before it updated the note
-            self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+            self._projector.schedule(self, remote=True)
             self.contributors.add(name for row in stored.rows for name in row.authors)
         deferred, self._deferred = self._deferred, []
         for message in deferred:
@@ -200,7 +204,7 @@ class Room:
             self.applied_rows.add(stored.edited or "", complete=False)
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
-                self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+                self._projector.schedule(self, remote=True)
                 if (news := self._document.since(before)) != crdt.EMPTY_UPDATE:
                     self.participants.broadcast([protocol.update(news)])
 
@@ -472,7 +476,7 @@ class Room:
     def on_commit(self, row: Row) -> None:
         """Send a journaled row to all clients, including its sender, and to the other workers."""
         self._mark_applied(row.id)
-        self._schedule_projection(PROJECT_DELAY_SECONDS)
+        self._projector.schedule(self)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates, row.authors))
 
@@ -498,14 +502,10 @@ class Room:
         if message.kind is RelayKind.UPDATES and not self.applied_rows.contains(message.row):
             with contextlib.suppress(Unavailable):
                 self._apply_row(Row(message.row, message.note, message.updates, message.names))
-            self._schedule_projection(REMOTE_PROJECT_DELAY_SECONDS)
+            self._projector.schedule(self, remote=True)
             self.participants.broadcast([protocol.update(update) for update in message.updates])
         elif message.kind is RelayKind.COMPACTED:
             self.applied_rows.mark_compacted(message.names, message.generation)
-
-    def _schedule_projection(self, delay: tuple[float, float]) -> None:
-        due = time.monotonic() + random.uniform(*delay)
-        self.projection_due = due if self.projection_due is None else min(due, self.projection_due)
 
     async def snapshot(self, record: Record) -> TextSnapshot:
         """Return the durable text with all changes of a record. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
@@ -532,19 +532,20 @@ class Room:
     def mark_projected(self, changes: int) -> None:
         """Record that the note has the text as of this number of changes, and names its authors."""
         self.contributors.mark_attributed(changes)
-        self.projection_due = None
         if changes != self.contributors.changes:
-            self._schedule_projection(PROJECT_DELAY_SECONDS)
+            self._projector.schedule(self)
 
-    async def draft(self, base: tuple[TextSnapshot, bytes], wanted: str) -> Row | None:
-        """Return the edit that turns the base into another text, as an unsaved row; ``None`` if they are equal.
+    async def draft(self, text: str, state: bytes, wanted: str) -> Row | None:
+        """Return the edit that turns ``text``, which is in this state, into another one, as an unsaved row.
 
-        Changes made after the base are kept. Hold ``write_lock``: of two drafts under one client id, one is lost.
+        It keeps later changes. Hold ``write_lock``: of two drafts under one client id, one is lost.
+
+        Returns:
+            The row, or ``None`` if the texts are equal.
         """
-        snapshot, state = base
-        if snapshot.text == wanted:
+        if text == wanted:
             return None
-        return new_row(self.id, [await loader.edit(state, self._client, snapshot.text, wanted)])
+        return new_row(self.id, [await loader.edit(state, self._client, text, wanted)])
 
     def apply_committed(self, row: Row) -> None:
         """Apply a draft after its commit, and send it to clients and other workers."""
@@ -564,7 +565,7 @@ class Room:
 
     def needs_compaction(self) -> bool:
         """Return whether rows should be compacted: there are many, or the text has not changed recently."""
-        quiet = time.monotonic() - self.last_used > COMPACT_IDLE_SECONDS and self.projection_due is None
+        quiet = time.monotonic() - self.last_used > COMPACT_IDLE_SECONDS and not self._projector.is_scheduled(self)
         return self.loaded and ((quiet and bool(self.applied_rows.compactable)) or self.applied_rows.needs_compaction)
 
     async def compact(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,57 @@ T = TypeVar("T")
 
 Dates = tuple[datetime | None, datetime | None]
 """The dates of the creation and of the last update, where they are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionInfo:
+    """What a revision in the history records about a write.
+
+    Attributes:
+        action: The action.
+        author: The name of the user who made the change, if known.
+        details: Further fields, such as ``authors`` of typed text or the number of the ``restored`` version.
+    """
+
+    action: Action = "update"
+    author: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextChange:
+    """The effect of a new content on the shared text of its note.
+
+    Attributes:
+        lineage: The name of the shared text that the note must still have; ``None`` if it must have none.
+        edit: The update of the shared text that corresponds to the new content, if it is not in the text already.
+    """
+
+    lineage: str | None = None
+    edit: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """An update of a note to its next version.
+
+    Attributes:
+        condition: The condition that the note must meet.
+        fields: The new values.
+        state: Other fields of the document, as expressions.
+        token: The token of a keyed operation.
+        revision: What the revision records; ``None`` drops all revisions.
+    """
+
+    condition: BsonDocument
+    fields: Mapping[str, Any]
+    state: BsonDocument
+    token: str | None
+    revision: RevisionInfo | None
+
+
+NO_TEXT = TextChange()
+UPDATED = RevisionInfo()
 
 
 class NoteStore:
@@ -191,11 +243,8 @@ class NoteStore:
         fields: Mapping[str, Any],
         versions: Versions,
         token: str | None,
-        action: Action = "update",
-        *,
-        lineage: str | None = None,
-        edit: Row | None = None,
-        **entry: Any,
+        revision: RevisionInfo = UPDATED,
+        text: TextChange = NO_TEXT,
     ) -> NoteChange | None:
         """Set fields of a live note, and increment its version.
 
@@ -204,11 +253,8 @@ class NoteStore:
             fields: The new values.
             versions: The versions that the note may be at.
             token: The token of a keyed operation, which is applied only once.
-            action: The action that the revision records.
-            lineage: The name of the note's shared text. A content is written only if this is still the note's text,
-                or if it is ``None`` and the note has no shared text.
-            edit: The update of the shared text that corresponds to the new content.
-            **entry: Additional fields of the revision.
+            revision: What the history records about the write.
+            text: The effect of a new content on the note's shared text. Without a content it is ignored.
 
         Returns:
             The change; or ``None``, with nothing written, if there is no such note, it is at another version, its
@@ -219,12 +265,13 @@ class NoteStore:
             TooManyPendingRevisions: The note's document has no space for the revision until others are archived.
             Unavailable: It was not this write's turn in time (many different words); nothing was written.
         """
-        condition = {**LIVE, "lineage": lineage} if "content" in fields else LIVE
+        condition = {**LIVE, "lineage": text.lineage} if "content" in fields else LIVE
         state: BsonDocument = {"updated_date": now()}
-        if edit is not None:
-            state["edited"] = edit.id
-            state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(edit)]}]}
-        return await self._advance(id, condition, fields, state, versions, token, action, batched=True, **entry)
+        if text.edit is not None:
+            state["edited"] = text.edit.id
+            state["edits"] = {"$concatArrays": [{"$ifNull": ["$edits", []]}, {"$literal": [edit_of(text.edit)]}]}
+        update = _Update(condition | _at_versions(versions), fields, state, token, revision)
+        return await self._advance(id, update, batched=True)
 
     async def owned_by(self, owner: str, limit: int) -> Mapping[int, Access]:
         """Return the access rights of up to ``limit`` live notes of a user, by id. Raises :class:`Unavailable`."""
@@ -238,21 +285,24 @@ class NoteStore:
     ) -> NoteChange | None:
         """Replace the access rights of a live note at this version; otherwise as :meth:`update`."""
         state = {name: {"$literal": value} for name, value in access_fields(access).items()}
-        return await self._advance(id, LIVE, {}, state, {version}, token, "share", author=author, date=now())
+        revision = RevisionInfo("share", author, {"date": now()})
+        return await self._advance(id, _Update(LIVE | _at_versions({version}), {}, state, token, revision))
 
     async def delete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
         """Move a live note to the trash; otherwise as :meth:`update`."""
         state = {"deleted": True, "deleted_date": now()}
-        return await self._advance(id, LIVE, {}, state, versions, token, "delete", author=author)
+        revision = RevisionInfo("delete", author)
+        return await self._advance(id, _Update(LIVE | _at_versions(versions), {}, state, token, revision))
 
     async def undelete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
         """Restore a note from the trash; otherwise as :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
-        return await self._advance(id, TRASHED, {}, state, versions, token, "undelete", author=author)
+        revision = RevisionInfo("undelete", author)
+        return await self._advance(id, _Update(TRASHED | _at_versions(versions), {}, state, token, revision))
 
     async def purge(self, id: int, versions: Versions, token: str | None) -> NoteChange | None:
         """Permanently delete a note in the trash, except for its id and version; otherwise as :meth:`update`.
@@ -262,41 +312,30 @@ class NoteStore:
         removed = ("deleted_date", "keyframe", "lineage", "edits", "edited")
         state = {**dict.fromkeys(removed, "$$REMOVE"), "purged": True}
         empty = {"title": "", "description": "", "content": "", "tags": []}
-        return await self._advance(id, TRASHED, empty, state, versions, token, None)
+        return await self._advance(id, _Update(TRASHED | _at_versions(versions), empty, state, token, None))
 
-    async def _advance(
-        self,
-        id: int,
-        condition: BsonDocument,
-        fields: Mapping[str, Any],
-        state: BsonDocument,
-        versions: Versions,
-        token: str | None,
-        action: Action | None,
-        *,
-        batched: bool = False,
-        **entry: Any,
-    ) -> NoteChange | None:
-        """Update a note that matches a condition, and increment its version; otherwise as :meth:`update`.
+    async def _advance(self, id: int, update: _Update, *, batched: bool = False) -> NoteChange | None:
+        """Update a note that meets a condition, and increment its version; otherwise as :meth:`update`.
 
-        ``state`` are other fields of the document, as expressions. With ``batched`` the update may share a command
-        with others, which requires that it leaves a live note with a revision.
+        With ``batched`` the update may share a command with others, which requires that it leaves a live note with a
+        revision.
         """
-        condition = {**condition, **_at_versions(versions)}
-        if token is not None:
-            condition["operations"] = {"$ne": token}
+        condition = update.condition
+        if update.token is not None:
+            condition = condition | {"operations": {"$ne": update.token}}
         mark = ObjectId().binary
-        pipeline = _update_pipeline(fields, state, token, mark, action, entry)
+        pipeline = _update_pipeline(update, mark)
         has_many_words = False
-        if "content" in fields:
-            words, has_many_words = await searched_part(fields["content"])
-            whole = len(words) == len(fields["content"])
+        content = update.fields.get("content")
+        if content is not None:
+            words, has_many_words = await searched_part(content)
+            whole = len(words) == len(content)
             pipeline.append({"$set": {"words": "$content" if whole else {"$literal": words}}})
             pipeline.append({"$set": {"words_version": "$text_version"}})
-        update = NoteUpdate(id, condition, pipeline, mark)
+        author = None if update.revision is None else update.revision.author
         apply = self._updates.apply if batched and not has_many_words else self._updates.apply_alone
-        async with self._write_turn(entry.get("author") or id, needed=has_many_words):
-            document = await apply(update)
+        async with self._write_turn(author or id, needed=has_many_words):
+            document = await apply(NoteUpdate(id, condition, pipeline, mark))
         return None if document is None else change_of(document)
 
     @asynccontextmanager
@@ -397,58 +436,67 @@ def _at_versions(versions: Versions) -> BsonDocument:
     return {"version": {"$in": list(versions)}}
 
 
-def _update_pipeline(
-    fields: Mapping[str, Any],
-    state: BsonDocument,
-    token: str | None,
-    mark: bytes,
-    action: Action | None,
-    entry: Mapping[str, Any],
-) -> list[BsonDocument]:
-    """Return the update of a note to its next version, including the revision; without an action it drops revisions.
+def _update_pipeline(update: _Update, mark: bytes) -> list[BsonDocument]:
+    """Return the update of a note to its next version, including the revision.
 
     It is an aggregation pipeline, so that one atomic command can use the current version and compare the fields.
     """
     version = {"$add": ["$version", 1]}
-    new = {name: f"$incoming.{name}" for name in fields}
+    new = {name: f"$incoming.{name}" for name in update.fields}
     changed = {name: {"$ne": [f"${name}", value]} for name, value in new.items()}
     text_version: Any = "$text_version"
     if "content" in new:
         text_version = {"$cond": [changed["content"], version, "$text_version"]}
-    revision = {
+    values = dict(update.fields)
+    if "title" in update.fields:
+        values["title_key"] = folded(update.fields["title"])
+    document = {
+        **{name: f"$incoming.{name}" for name in values},
+        **update.state,
         "version": version,
-        "date": {"$literal": entry.get("date") or state.get("updated_date") or state.get("deleted_date")},
-        "author": None,
-        "action": action,
-        **{name: {"$literal": value} for name, value in entry.items()},
+        "dirty": True,
+        "text_version": text_version,
+        "recent": [],
+    }
+    if update.revision is not None:
+        revision = _revision(update, update.revision, new, changed) | {"text_version": text_version, "mark": mark}
+        document["recent"] = {"$concatArrays": ["$recent", [revision]]}
+    if update.token is not None:
+        document["operations"] = {"$slice": [{"$concatArrays": ["$operations", [update.token]]}, -KEPT_OPERATIONS]}
+    # The values are included once, and as literals: a text that starts with a dollar sign is not an expression.
+    pipeline: list[BsonDocument] = [
+        {"$set": {"incoming": {"$literal": values}}},
+        {"$set": document},
+        {"$unset": "incoming"},
+    ]
+    return [*pipeline, {"$set": {"size": SIZE}}] if update.fields else pipeline
+
+
+def _revision(
+    update: _Update, info: RevisionInfo, new: Mapping[str, str], changed: Mapping[str, BsonDocument]
+) -> BsonDocument:
+    """Return the expression of the revision that an update adds to the note.
+
+    Args:
+        update: The update.
+        info: What the revision records.
+        new: The expressions of the new values.
+        changed: For each new value, the expression for whether it differs from the old one.
+    """
+    details = {"author": info.author, **info.details}
+    date = update.state.get("updated_date") or update.state.get("deleted_date")
+    revision = {
+        "version": {"$add": ["$version", 1]},
+        "date": {"$literal": date},
+        "action": info.action,
+        **{name: {"$literal": value} for name, value in details.items()},
         "changed": {"$concatArrays": [[], *({"$cond": [test, [name], []]} for name, test in changed.items())]},
         "title": new.get("title", "$title"),
         "description": new.get("description", "$description"),
         "tags": new.get("tags", "$tags"),
-        "text_version": text_version,
-        "mark": mark,
     }
-    if token is not None:
-        revision["token"] = token
+    if update.token is not None:
+        revision["token"] = update.token
     if "content" in new:
         revision["content"] = {"$cond": [changed["content"], new["content"], "$$REMOVE"]}
-    values = dict(fields)
-    if "title" in fields:
-        values["title_key"] = folded(fields["title"])
-    update = {
-        **{name: f"$incoming.{name}" for name in values},
-        **state,
-        "version": version,
-        "dirty": True,
-        "text_version": text_version,
-        "recent": [] if action is None else {"$concatArrays": ["$recent", [revision]]},
-    }
-    if token is not None:
-        update["operations"] = {"$slice": [{"$concatArrays": ["$operations", [token]]}, -KEPT_OPERATIONS]}
-    # The values are included once, and as literals: a text that starts with a dollar sign is not an expression.
-    pipeline: list[BsonDocument] = [
-        {"$set": {"incoming": {"$literal": values}}},
-        {"$set": update},
-        {"$unset": "incoming"},
-    ]
-    return [*pipeline, {"$set": {"size": SIZE}}] if fields else pipeline
+    return revision

@@ -12,14 +12,13 @@ from starlette.responses import PlainTextResponse
 from realtime.api.deps import (
     CurrentPrincipal,
     Id,
-    IdempotentOperation,
     NotesDep,
     QueriesDep,
     RequesterDep,
     Version,
+    WriteConditions,
     allow_query,
 )
-from realtime.api.etags import AllowedVersions
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
 from realtime.api.responses import (
     JSON_BODY,
@@ -207,8 +206,7 @@ async def restore(
     notes: NotesDep,
     id: Id,
     body: Restore,
-    versions: AllowedVersions,
-    operation: IdempotentOperation,
+    conditions: WriteConditions,
 ) -> Response:
     """Write the content of an earlier version as a new version. The history keeps all versions."""
-    return note_response(await notes.restore(principal, id, body.version, versions, operation))
+    return note_response(await notes.restore(principal, id, body.version, conditions))

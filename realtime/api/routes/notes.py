@@ -17,9 +17,10 @@ from realtime.api.deps import (
     PoolsDep,
     QueriesDep,
     RequesterDep,
+    WriteConditions,
     allow_query,
 )
-from realtime.api.etags import AllowedVersions, IfNoneMatch, versions_of
+from realtime.api.etags import IfNoneMatch, versions_of
 from realtime.api.fast_route import FastRoute
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
 from realtime.api.responses import (
@@ -274,13 +275,12 @@ async def replace(
     notes: NotesDep,
     id: Id,
     note: NotePut,
-    versions: AllowedVersions,
-    operation: IdempotentOperation,
+    conditions: WriteConditions,
     base_version: Base = None,
 ) -> Response:
     """Replace title and description, and content and tags if they are sent."""
     _check_id(note, id)
-    return _write_response(await notes.replace(principal, id, note, versions, base_version, operation), base_version)
+    return _write_response(await notes.replace(principal, id, note, conditions, base_version), base_version)
 
 
 @router.patch(
@@ -298,13 +298,12 @@ async def patch(
     notes: NotesDep,
     id: Id,
     patch: NotePatch,
-    versions: AllowedVersions,
-    operation: IdempotentOperation,
+    conditions: WriteConditions,
     base_version: Base = None,
 ) -> Response:
     """Apply a JSON merge patch (RFC 7396): set the fields that are sent. `null` clears content or tags."""
     _check_id(patch, id)
-    note = await notes.patch(principal, id, patch, versions, base_version, operation)
+    note = await notes.patch(principal, id, patch, conditions, base_version)
     return _write_response(note, base_version if patch.changes else None)
 
 
@@ -329,11 +328,10 @@ async def edit(
             }
         ),
     ],
-    versions: AllowedVersions,
-    operation: IdempotentOperation,
+    conditions: WriteConditions,
 ) -> Response:
     """Apply text operations to the content in order, as one version. If one fails, none is applied."""
-    return note_response(await notes.edit(principal, id, edits, versions, operation))
+    return note_response(await notes.edit(principal, id, edits, conditions))
 
 
 @router.delete(
@@ -343,8 +341,6 @@ async def edit(
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def delete(
-    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
-) -> Response:
+async def delete(principal: CurrentPrincipal, notes: NotesDep, id: Id, conditions: WriteConditions) -> Response:
     """Move a note to the trash, and return it as it was."""
-    return Response(json_of(await notes.delete(principal, id, versions, operation)), media_type="application/json")
+    return Response(json_of(await notes.delete(principal, id, conditions)), media_type="application/json")

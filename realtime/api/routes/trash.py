@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import field_validator
 
-from realtime.api.deps import CurrentPrincipal, Id, IdempotentOperation, NotesDep, QueriesDep, allow_query
-from realtime.api.etags import AllowedVersions
+from realtime.api.deps import CurrentPrincipal, Id, NotesDep, QueriesDep, WriteConditions, allow_query
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
 from realtime.api.responses import NOT_FOUND, READ, STALE, WRITE, note_response
 from realtime.api.router import SlashRouter
@@ -56,11 +55,9 @@ async def read(principal: CurrentPrincipal, queries: QueriesDep, id: Id) -> Resp
     response_model=Note,
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
-async def restore(
-    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
-) -> Response:
+async def restore(principal: CurrentPrincipal, notes: NotesDep, id: Id, conditions: WriteConditions) -> Response:
     """Restore a note with its id; its version number continues."""
-    return note_response(await notes.undelete(principal, id, versions, operation))
+    return note_response(await notes.undelete(principal, id, conditions))
 
 
 @router.delete(
@@ -70,9 +67,7 @@ async def restore(
     summary="Purge a deleted note",
     responses={**WRITE, **NOT_FOUND, **STALE, 204: {"description": "Purged"}},
 )
-async def purge(
-    principal: CurrentPrincipal, notes: NotesDep, id: Id, versions: AllowedVersions, operation: IdempotentOperation
-) -> Response:
+async def purge(principal: CurrentPrincipal, notes: NotesDep, id: Id, conditions: WriteConditions) -> Response:
     """Permanently delete a note in the trash and its history. Its id is not used again."""
-    await notes.purge(principal, id, versions, operation)
+    await notes.purge(principal, id, conditions)
     return Response(status_code=204)

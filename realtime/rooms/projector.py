@@ -1,0 +1,108 @@
+"""Writes the shared texts of rooms to their notes: a version of the note gets what was typed shortly before."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from realtime.errors import NoteNotFound, TooManyPendingRevisions, TooManyWrites, Unavailable
+from realtime.store.notes import RevisionInfo, TextChange
+
+if TYPE_CHECKING:
+    from realtime.notes.publisher import ChangePublisher
+    from realtime.rooms.contributors import TextSnapshot
+    from realtime.store.bson_mapping import Record
+    from realtime.store.database import Store
+
+DELAY_SECONDS = (0.6, 0.8)
+"""Range of the delay before changes made at this worker are written to the note."""
+REMOTE_DELAY_SECONDS = (2.0, 3.0)
+"""Range of the delay before changes made at another worker are written to the note if that worker did not do it."""
+TIMEOUT_SECONDS = 15.0
+"""The time for which a projection is retried after concurrent writes to its note."""
+
+
+class ProjectedText(Protocol):
+    """A shared text that is written to a note."""
+
+    id: int
+    version: int
+    closed: bool
+
+    async def snapshot(self, record: Record) -> TextSnapshot:
+        """Return the durable text with all changes of a record of the note."""
+
+    def mark_projected(self, changes: int) -> None:
+        """Record that a version of the note has the text as of this number of changes, and names its authors."""
+
+
+class Projector:
+    """Writes texts to their notes, when they are due."""
+
+    def __init__(self, store: Store, publisher: ChangePublisher) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._due: dict[ProjectedText, float] = {}
+
+    def schedule(self, text: ProjectedText, *, remote: bool = False) -> None:
+        """Write a text to its note after a short random delay, or a longer one if another worker should do it first."""
+        due = time.monotonic() + random.uniform(*(REMOTE_DELAY_SECONDS if remote else DELAY_SECONDS))
+        if not text.closed:
+            self._due[text] = min(due, self._due.get(text, due))
+
+    def is_scheduled(self, text: ProjectedText) -> bool:
+        """Return whether a text has changes that no version of the note has."""
+        return text in self._due
+
+    def is_due(self, text: ProjectedText, now: float) -> bool:
+        """Return whether a text should be written to its note now."""
+        return self._due.get(text, now + 1) <= now
+
+    def forget(self, text: ProjectedText) -> None:
+        """Forget a text that is no longer in use."""
+        self._due.pop(text, None)
+
+    async def project(self, text: ProjectedText) -> None:
+        """Write a text to its note, in one version by the users who typed it.
+
+        Raises:
+            NoteNotFound: The note was deleted.
+            Unavailable: The database is unavailable, or concurrent writes prevented it for too long.
+        """
+        self.forget(text)
+        try:
+            changes = await self._store_text(text)
+        except Unavailable:
+            self.schedule(text)
+            raise
+        self.forget(text)
+        text.mark_projected(changes)
+
+    async def _store_text(self, text: ProjectedText) -> int:
+        """Store a version with the text unless the note has it, and return the number of changes that it includes."""
+        started = time.monotonic()
+        while time.monotonic() - started < TIMEOUT_SECONDS:
+            record = await self._store.notes.find(text.id)
+            if record is None or record.deleted:
+                raise NoteNotFound
+            # The text is read after the note, so that it includes everything that the note has.
+            content, changes, authors = await text.snapshot(record)
+            version = record.note.version
+            if content != record.note.content:
+                revision = RevisionInfo("type", details={"authors": list(authors)})
+                lineage = TextChange(record.lineage)
+                try:
+                    change = await self._store.notes.update(
+                        text.id, {"content": content}, {version}, None, revision, lineage
+                    )
+                except TooManyPendingRevisions:
+                    await self._store.archiver.archive({text.id})
+                    continue
+                if change is None:
+                    continue
+                version = change.note.version
+                await self._publisher.publish("type", change, authors)
+            text.version = max(text.version, version)
+            return changes
+        raise TooManyWrites

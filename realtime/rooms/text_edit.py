@@ -1,0 +1,50 @@
+"""Edits of a shared text by writes of its note, over REST."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime.notes.models import NoteChange
+    from realtime.rooms.contributors import TextSnapshot
+    from realtime.rooms.projector import Projector
+    from realtime.rooms.room import Room
+    from realtime.store.texts import Row
+
+
+class RoomEdit:
+    """An edit of the text of a room, by one write at a time (:meth:`Rooms.edit`)."""
+
+    def __init__(self, room: Room, projector: Projector, snapshot: TextSnapshot, state: bytes) -> None:
+        self.snapshot = snapshot
+        """The text that the edit is based on."""
+        self._room = room
+        self._projector = projector
+        self._state = state
+        self._row: Row | None = None
+        self.committed: Row | None = None
+        """The update of the text that was stored, if any."""
+
+    async def propose(self, content: str) -> Row | None:
+        """Return the update that turns the snapshot into this content, or ``None`` if they are equal.
+
+        It keeps changes that are made to the text meanwhile.
+        """
+        self._row = await self._room.draft(self.snapshot.text, self._state, content)
+        return self._row
+
+    def commit(self, change: NoteChange) -> None:
+        """Apply the proposed update, which was stored with this change of the note."""
+        self._room.version = max(self._room.version, change.note.version)
+        self._room.contributors.mark_attributed(self.snapshot.changes)
+        if self._row is not None:
+            self._room.apply_committed(self._row)
+            self.committed = self._row
+
+    def abandon(self) -> None:
+        """Forget the proposed update, whose outcome is unknown."""
+        self._room.rotate_client_id()
+
+    async def project(self) -> None:
+        """Store the text as a version of the note now. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        await self._projector.project(self._room)
