@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 """The first byte of an unfragmented message: FIN and the opcode."""
@@ -18,13 +18,25 @@ def framed(kind: int, message: bytes) -> bytes:
     return bytes((kind, 127)) + size.to_bytes(8, "big") + message
 
 
+def unframed(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the first byte and the message of each of the frames that :func:`framed` returned, one after the other."""
+    start = 0
+    while start < len(data):
+        kind, size, body = data[start], data[start + 1], start + 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size = int.from_bytes(data[body : body + width], "big")
+            body += width
+        yield kind, data[body : body + size]
+        start = body + size
+
+
 class FrameBatch:
     """Binary messages that are sent together."""
 
-    __slots__ = ("framed", "messages")
+    __slots__ = ("framed",)
 
     def __init__(self, messages: Sequence[bytes]) -> None:
-        self.messages = messages
         self.framed = b"".join([framed(BINARY, message) for message in messages])
 
 

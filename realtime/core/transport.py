@@ -36,6 +36,23 @@ class DirectTransport(MessageSink, Protocol):
         """Write encoded frames."""
 
 
+class HandledConnection(DirectTransport, Protocol):
+    """A connection that passes what it receives to a handler."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is being closed. Messages from the client are then ignored."""
+
+    def set_held(self, held: bool) -> None:
+        """Pause or resume reading."""
+
+    def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
+        """Close the connection after a delay in seconds, after sending the text message ``last``."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+
 class ConnectionHandler(Protocol):
     """Receives the events of a connection. The methods are called in the event loop and must not block."""
 

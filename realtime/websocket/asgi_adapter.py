@@ -1,69 +1,174 @@
-"""Sends messages to WebSocket clients without waiting: directly, or through a queue under other ASGI servers."""
+"""Gives a WebSocket of any ASGI server the interface of a connection below ASGI, so that handlers serve both."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from realtime.core.frames import TEXT, framed, unframed
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
 
     from realtime.core.frames import FrameBatch
-    from realtime.core.transport import ConnectionHandler
-    from realtime.websocket.connection import WebSocketConnection
+    from realtime.core.transport import ConnectionHandler, HandledConnection
 
 DIRECT_EXTENSION = "realtime.direct"
 """Name of the ASGI scope extension with which this package's server offers its connections for direct use."""
+CLOSE_TIMEOUT_SECONDS = 1.0
+"""Time for a client to read what is sent before the connection is dropped."""
 
 
-class AsgiAdapter:
-    """A message sink for other ASGI servers: messages are queued, and :meth:`run` sends them."""
+class Channel(Protocol):
+    """An accepted WebSocket that a handler can take over."""
+
+    @property
+    def connection(self) -> HandledConnection:
+        """The connection of the client."""
+
+    def handled_by(self, handler: ConnectionHandler) -> AbstractAsyncContextManager[None]:
+        """Pass the connection to a handler, and start it in the block.
+
+        The block ends when the application may return: at once, or when the client disconnected.
+        """
+
+
+def channel_of(socket: WebSocket) -> Channel:
+    """Return the connection of an accepted WebSocket: the server's own one, or an adapter under another server."""
+    extensions: dict[str, Any] = socket.scope.get("extensions") or {}
+    return extensions.get(DIRECT_EXTENSION) or AsgiConnection(socket)
+
+
+class AsgiConnection:
+    """A WebSocket of any ASGI server. What is written is queued, and a task sends it."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._queue: deque[Sequence[bytes]] = deque()
-        self._has_queued = asyncio.Event()
+        self._handler: ConnectionHandler
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._close: tuple[int, str, float] | None = None
         self.buffered = 0
+        self.full = False
+
+    @property
+    def connection(self) -> AsgiConnection:
+        """The connection itself."""
+        return self
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is being closed. Messages from the client are then ignored."""
+        return self._close is not None
+
+    @asynccontextmanager
+    async def handled_by(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
+        """Pass the connection to a handler, and wait after the block until the client disconnected."""
+        self._handler = handler
+        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._send())]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+        try:
+            yield
+            await self._ended
+        finally:
+            self.abort()
+
+    def write(self, data: bytes) -> None:
+        """Queue encoded frames."""
+        if self.closing:
+            return
+        self._queue.append(data)
+        self.buffered += len(data)
+        self._changed.set()
+        if not self.full:
+            self.full = True
+            self._handler.full()
 
     def send(self, batch: FrameBatch, limit: int) -> bool:
         """Queue a batch of messages. Return false and queue nothing if more than ``limit`` bytes are queued."""
         if self.buffered > limit:
             return False
-        self._queue.append(batch.messages)
-        self.buffered += sum(map(len, batch.messages))
-        self._has_queued.set()
+        self.write(batch.framed)
         return True
 
     def probe(self) -> None:
         """Do nothing: the ASGI server pings its clients."""
 
-    async def run(self) -> None:
-        """Send queued messages until the client disconnects."""
-        try:
-            while True:
-                await self._has_queued.wait()
-                while self._queue:
-                    for message in self._queue.popleft():
-                        await self._socket.send_bytes(message)
-                        self.buffered -= len(message)
-                self._has_queued.clear()
-        except (WebSocketDisconnect, OSError, RuntimeError):
+    def set_held(self, held: bool) -> None:
+        """Pause or resume reading."""
+        if held:
+            self._may_read.clear()
+        else:
+            self._may_read.set()
+
+    def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
+        """Close the connection, after sending what is queued and the text message ``last``, and after a delay."""
+        if self.closing:
             return
+        if last is not None:
+            self.write(framed(TEXT, last))
+        self._close = code, reason, delay
+        self._changed.set()
+        asyncio.get_running_loop().call_later(delay + CLOSE_TIMEOUT_SECONDS, self.abort)
 
+    def abort(self) -> None:
+        """End the connection at once. The application returns, and the server closes it."""
+        self._end(None)
 
-class DirectWebSocket(Protocol):
-    """A WebSocket of this package's server, whose connection can be used directly."""
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._end(None if task.cancelled() else task.exception())
 
-    connection: WebSocketConnection
+    def _end(self, error: BaseException | None) -> None:
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+        self._close = self._close or (0, "", 0)
+        for task in self._tasks:
+            task.cancel()
+        self._handler.lost()
 
-    def take_over(self, handler: ConnectionHandler) -> None:
-        """Pass the connection to a handler."""
+    async def _receive(self) -> None:
+        while True:
+            await self._may_read.wait()
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            if not self.closing:
+                self._handler.received(message["bytes"] if text is None else text)
 
-
-def direct_websocket(socket: WebSocket) -> DirectWebSocket | None:
-    """Return the direct access to a WebSocket's connection, or ``None`` under another ASGI server."""
-    extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-    return extensions.get(DIRECT_EXTENSION)
+    async def _send(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect, OSError, RuntimeError):  # the client disconnected
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                while self._queue:
+                    data = self._queue.popleft()
+                    for kind, message in unframed(data):
+                        await (
+                            self._socket.send_text(message.decode())
+                            if kind == TEXT
+                            else self._socket.send_bytes(message)
+                        )
+                    self.buffered -= len(data)
+                if self._close is not None:
+                    code, reason, delay = self._close
+                    await asyncio.sleep(delay)
+                    await self._socket.close(code, reason)
+                    return
+                self.full = False
+                self._handler.writable()

@@ -261,6 +261,10 @@ class WebSocketConnection(asyncio.Protocol):
             # Abort if the peer does not read or does not reply with a close frame.
             asyncio.get_running_loop().call_later(ABORT_DELAY_SECONDS, drop, self.transport)
 
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
     def shutdown(self) -> None:
         """Close the connection because the server is stopping."""
         self.close(SERVICE_RESTART, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.api.connection_slots import acquire_slot
-from realtime.api.feed_connection import BadFrame, serve
+from realtime.api.feed_connection import BadFrame
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
@@ -21,14 +20,14 @@ from realtime.feed.query import FeedQuery
 from realtime.feed.service import Feed
 from realtime.feed.subscriber import Subscriber, SubscriberClosed
 from realtime.notes.validation import describe
-from realtime.websocket.asgi_adapter import direct_websocket
+from realtime.websocket.asgi_adapter import channel_of
 from realtime.websocket.authenticate import authenticate_by_frame
 from realtime.websocket.handler import Handler, close
 
 if TYPE_CHECKING:
     from realtime.auth.connection_limit import ConnectionSlots, Slot
+    from realtime.core.transport import HandledConnection
     from realtime.eventlog.cursor import Cursor
-    from realtime.websocket.connection import WebSocketConnection
 
 
 MAX_FRAME_BYTES = 64 * 1024
@@ -67,32 +66,21 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, BadFrame("", CloseCode.RESUME))
         return
     client = feed.join(query, principal)
-    direct = direct_websocket(socket)
-    if direct is not None:
-        handler = FeedHandler(direct.connection, feed, client, slots, slot)
-        direct.take_over(handler)
+    channel = channel_of(socket)
+    handler = FeedHandler(channel.connection, feed, client, slots, slot)
+    async with channel.handled_by(handler):
         await handler.follow(query.cursor)
-        return
-    feed.metrics.clients["ws"].inc()
-    try:
-        ended = await serve(client, _write(socket, feed, client, query), _read(socket, feed, client))
-    finally:
-        feed.leave(client)
-        slots.release(slot)
-        feed.metrics.clients["ws"].dec()
-    if ended is not None:
-        await _close(socket, ended)
 
 
 class FeedHandler(Handler):
-    """Handles a feed client on a connection that was taken over from ASGI."""
+    """Handles a client of the feed."""
 
     __slots__ = ("_client", "_feed", "_slot", "_slots")
     expected = (BadFrame, BusUnavailable, Unavailable)
 
     def __init__(
         self,
-        connection: WebSocketConnection,
+        connection: HandledConnection,
         feed: Feed,
         client: Subscriber,
         slots: ConnectionSlots,
@@ -148,22 +136,6 @@ class FeedHandler(Handler):
 
     def _close(self, code: CloseCode, detail: str = "") -> None:
         self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)
-
-
-async def _write(socket: WebSocket, feed: Feed, client: Subscriber, query: FeedQuery) -> None:
-    async with contextlib.aclosing(feed.stream(client, query.cursor)) as frames:
-        async for frame in frames:
-            await socket.send_text(frame.text)
-
-
-async def _read(socket: WebSocket, feed: Feed, client: Subscriber) -> None:
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        work = _handle_command(feed, client, message.get("text"))
-        if work is not None:
-            await work
 
 
 def _handle_command(feed: Feed, client: Subscriber, text: str | None) -> Coroutine[Any, Any, None] | None:

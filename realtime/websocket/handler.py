@@ -23,7 +23,7 @@ from realtime.websocket.connection import RECONNECT_DELAY_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from realtime.websocket.connection import WebSocketConnection
+    from realtime.core.transport import HandledConnection
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Handler(ConnectionHandler, ABC):
     expected: tuple[type[Exception], ...]
     """Exceptions from :meth:`handle` that close the connection."""
 
-    def __init__(self, connection: WebSocketConnection) -> None:
+    def __init__(self, connection: HandledConnection) -> None:
         self.connection = connection
         self._waiting: deque[str | bytes] | None = None
         self._waiting_bytes = 0
@@ -99,7 +99,7 @@ class Handler(ConnectionHandler, ABC):
         except self.expected as error:
             self.failed(error)
         except BaseException as error:
-            self.connection.transport.abort()
+            self.connection.abort()
             if isinstance(error, asyncio.CancelledError):
                 raise
             log.exception("a WebSocket failed")

@@ -8,6 +8,7 @@ import json
 import logging
 from base64 import b64decode
 from collections import defaultdict, deque
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -24,7 +25,7 @@ from realtime.websocket.connection import WebSocketConnection, close_transport
 from realtime.websocket.handler import MAX_WAITING_BYTES, MAX_WAITING_MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from starlette.types import ASGIApp, Message, Scope
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -299,6 +300,12 @@ class Handshake(asyncio.Protocol):
             self._open_connection.settle()
         self.transport.resume_reading()
         self.connection.set_handler(handler, self._waiting)
+
+    @asynccontextmanager
+    async def handled_by(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
+        """Pass the connection to a handler. It outlives the application."""
+        self.take_over(handler)
+        yield
 
     # ASGI interface
 

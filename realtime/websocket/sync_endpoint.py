@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from realtime.api.access_records import record_refusal
 from realtime.api.connection_slots import acquire_slot
@@ -27,18 +25,17 @@ from realtime.errors import (
 )
 from realtime.notes.models import MAX_ID
 from realtime.rooms.peer import Peer, PeerRefused
-from realtime.websocket.asgi_adapter import AsgiAdapter, direct_websocket
+from realtime.websocket.asgi_adapter import channel_of
 from realtime.websocket.authenticate import authenticate_by_ticket
-from realtime.websocket.handler import Handler, close, close_delay
+from realtime.websocket.handler import Handler, close_delay
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from realtime.api.services import Services
     from realtime.auth.connection_limit import Slot
-    from realtime.rooms.manager import Rooms
+    from realtime.core.transport import HandledConnection
     from realtime.rooms.room import Room
-    from realtime.websocket.connection import WebSocketConnection
 
 MAX_REASON_BYTES = 120
 """The reason of a close frame has at most 123 bytes (RFC 6455, section 5.5)."""
@@ -75,42 +72,21 @@ async def sync(socket: WebSocket, id: str) -> None:
         services.connection_slots.release(slot)
         raise
     caller = caller_of(socket, principal)
-    direct = direct_websocket(socket)
-    if direct is not None:
-        peer = services.rooms.create_peer(direct.connection, principal, caller)
-        handler = SyncHandler(direct.connection, services, peer, slot)
-        handler.wait_for(handler.join(int(id), socket.query_params.get("created")))
-        direct.take_over(handler)
-        return
-    adapter = AsgiAdapter(socket)
-    peer = services.rooms.create_peer(adapter, principal, caller)
-    services.metrics.clients["sync"].inc()
-    tasks = [asyncio.create_task(_serve(socket, services.rooms, int(id), peer)), asyncio.create_task(adapter.run())]
-    try:
-        ends: list[asyncio.Future[Any]] = [*tasks, peer.closing]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        services.connection_slots.release(slot)
-        services.metrics.clients["sync"].dec()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    failure = None if tasks[0].cancelled() else tasks[0].exception()
-    with contextlib.suppress(asyncio.InvalidStateError):
-        failure = failure or PeerRefused(peer.closing.result())
-    if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError)):
-        code, reason = _close_reason(failure)
-        await asyncio.sleep(close_delay(code))
-        await close(socket, code, reason=reason)
+    channel = channel_of(socket)
+    peer = services.rooms.create_peer(channel.connection, principal, caller)
+    handler = SyncHandler(channel.connection, services, peer, slot)
+    handler.wait_for(handler.join(int(id), socket.query_params.get("created")))  # before any message is processed
+    async with channel.handled_by(handler):
+        pass
 
 
 class SyncHandler(Handler):
-    """Handles a client of a room on a connection that was taken over from ASGI."""
+    """Handles a client of a room."""
 
     __slots__ = ("_peer", "_room", "_services", "_slot")
     expected = (MalformedUpdate, NoteNotFound, Unavailable, DocumentBroken, PeerRefused)
 
-    def __init__(self, connection: WebSocketConnection, services: Services, peer: Peer, slot: Slot | None) -> None:
+    def __init__(self, connection: HandledConnection, services: Services, peer: Peer, slot: Slot | None) -> None:
         super().__init__(connection)
         self._services = services
         self._peer = peer
@@ -160,21 +136,6 @@ class SyncHandler(Handler):
     def _close(self, error: Exception) -> None:
         code, reason = _close_reason(error)
         self.connection.close(code, reason or CLOSE_REASONS[code], delay=close_delay(code))
-
-
-async def _serve(socket: WebSocket, rooms: Rooms, id: int, peer: Peer) -> None:
-    room: Room = await rooms.join(id, peer, socket.query_params.get("created"))
-    try:
-        while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            data = message.get("bytes")
-            if data is None:
-                raise MalformedUpdate(TEXT_MESSAGE_DETAIL)
-            await room.receive(peer, data)
-    finally:
-        room.leave(peer)
 
 
 def _close_reason(failure: BaseException) -> tuple[CloseCode, str | None]:
