@@ -59,7 +59,7 @@ from realtime.failpoints import FailPoints
 from realtime.feed.hub import Hub
 from realtime.feed.presence import Presence
 from realtime.feed.replay_buffer import ReplayBuffer
-from realtime.feed.service import Feed
+from realtime.feed.service import Feed, FeedOptions
 from realtime.metrics import Metrics
 from realtime.notes.deleted_accounts import DeletedAccounts
 from realtime.notes.executor import WriteExecutor
@@ -334,16 +334,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
     poller = OutboxPoller(
         store, bus, lambda change: dispatcher.deliver(event_at(change, consumer.position), logged=False)
     )
-    feed = Feed(
-        hub,
-        consumer,
-        bus,
-        presence,
-        infra.metrics,
-        access_of=store.notes.note_access,
-        heartbeat_seconds=settings.heartbeat,
-        is_ended=revocations.ended,
-    )
+    feed = Feed(hub, consumer, bus, presence, store.notes, FeedOptions(settings.heartbeat, revocations.ended))
     revoker.attach(revocations, rooms, feed, consumer)
     return _EventPipeline(hub, presence, outbox, publisher, rooms, consumer, poller, feed, revocations)
 
@@ -423,6 +414,7 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "clear the outbox": services.outbox.run_flush,
         "sweep the outbox": services.outbox.run_sweep,
         "send heartbeats": events.feed.run,
+        "sample the metrics": partial(events.feed.run_sampling, infra.metrics),
         "publish presence": events.presence.run,
         "apply retention": retention.run,
         "maintain rooms": rooms.run,

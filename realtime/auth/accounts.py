@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from realtime.auth.authenticator import SESSION_IDLE_TIMEOUT, TOKEN_PREFIX
 from realtime.auth.devices import issue_device
@@ -71,6 +71,13 @@ class StartedSession:
     secret: str = field(repr=False)
     device: str = field(repr=False)
     failed: FailedSignInCount | None = None
+
+
+class _Lifetime(NamedTuple):
+    """How long a session is valid without use, and in total."""
+
+    idle: timedelta
+    total: timedelta
 
 
 class Accounts:
@@ -194,7 +201,7 @@ class Accounts:
         """Sign in for :data:`JWT_SECONDS`, and return a signed token. Raises the exceptions of :meth:`sign_in`."""
         user = await self._authenticate(name, password, caller)
         lifetime = timedelta(seconds=JWT_SECONDS)
-        session, _ = await self._create_session(user, "session", caller, lifetime, lifetime, writes=writes)
+        session, _ = await self._create_session(user, "session", caller, _Lifetime(lifetime, lifetime), writes=writes)
         return make_jwt(await self._authenticator.key(), TokenClaims(user.name, session.id))
 
     async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> UserAccount:
@@ -220,7 +227,9 @@ class Accounts:
             earlier = await self._authenticator.of_secret(previous_secret, None)
             if earlier is not None and earlier.name is not None:
                 await self._authenticator.end(earlier.name, id=earlier.session)
-        _, secret = await self._create_session(user, "session", caller, SESSION_IDLE_TIMEOUT, MAX_SESSION_AGE)
+        _, secret = await self._create_session(
+            user, "session", caller, _Lifetime(SESSION_IDLE_TIMEOUT, MAX_SESSION_AGE)
+        )
         return StartedSession(user, secret, await self._issue_device(user, caller, user.token_generations["session"]))
 
     async def _issue_device(self, user: UserAccount, caller: ClientInfo, generation: int) -> str:
@@ -233,8 +242,7 @@ class Accounts:
         user: UserAccount,
         kind: Kind,
         caller: ClientInfo,
-        idle_timeout: timedelta,
-        max_age: timedelta,
+        lifetime: _Lifetime,
         *,
         writes: bool = True,
         label: str | None = None,
@@ -249,8 +257,8 @@ class Accounts:
             writes=writes,
             created_date=now,
             used_date=now if kind == "session" else None,
-            expires_date=now + idle_timeout,
-            ends_date=now + max_age,
+            expires_date=now + lifetime.idle,
+            ends_date=now + lifetime.total,
             label=label,
             address=caller.address,
             agent=caller.agent,
@@ -366,7 +374,7 @@ class Accounts:
             raise Forbidden(f"You cannot have more than {MAX_TOKENS} API tokens. Revoke one first")
         lifetime = timedelta(days=days)
         token, secret = await self._create_session(
-            user, "token", ClientInfo(), lifetime, lifetime, writes=writes, label=label
+            user, "token", ClientInfo(), _Lifetime(lifetime, lifetime), writes=writes, label=label
         )
         await self._store.audit.add("token.make", user.name, target=token.id, address=caller.address)
         return token, secret

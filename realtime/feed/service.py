@@ -8,8 +8,9 @@ twice has the same version both times.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -46,6 +47,26 @@ class HistoryLost(Exception):
     """Raised when the log no longer reaches back to the cursor."""
 
 
+class AccessReader(Protocol):
+    """Reads the access rights of notes."""
+
+    async def note_access(self, id: int) -> NoteAccess | None:
+        """Return the access rights of a note; ``None`` if there is no such note."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """How the feed treats its clients.
+
+    Attributes:
+        heartbeat_seconds: Interval between two heartbeats to a client.
+        is_ended: Returns whether the rights of a principal were revoked.
+    """
+
+    heartbeat_seconds: float
+    is_ended: Callable[[Principal], bool] = lambda _: False
+
+
 class Feed:
     """Subscribes clients of one worker to events and presence.
 
@@ -54,10 +75,8 @@ class Feed:
         consumer: The consumer of the log.
         bus: The event log.
         presence: Presence on all workers.
-        metrics: Receives counters.
-        access_of: Returns the access rights of a note; ``None`` if there is no such note.
-        heartbeat_seconds: Interval between two heartbeats to a client.
-        is_ended: Returns whether the sign-in of a principal has ended.
+        notes: Reads the access rights of notes.
+        options: How clients are treated.
     """
 
     def __init__(
@@ -66,19 +85,14 @@ class Feed:
         consumer: LogConsumer,
         bus: Bus,
         presence: Presence,
-        metrics: Metrics,
-        *,
-        access_of: Callable[[int], Awaitable[NoteAccess | None]],
-        heartbeat_seconds: float,
-        is_ended: Callable[[Principal], bool] = lambda _: False,
+        notes: AccessReader,
+        options: FeedOptions,
     ) -> None:
-        self._access_of = access_of
+        self._notes = notes
         self._hub = hub
         self._consumer = consumer
         self._bus = bus
-        self.metrics = metrics
-        self._heartbeat_seconds = heartbeat_seconds
-        self._is_ended = is_ended
+        self._options = options
         self._reader = LogReader(bus)
         self.presence = presence
         self.draining = False
@@ -103,7 +117,7 @@ class Feed:
         client = self._hub.join(query.ids, content=query.content, principal=principal)
         if self.draining:
             client.close(CloseCode.DRAIN)
-        elif self._is_ended(principal):
+        elif self._options.is_ended(principal):
             client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
@@ -125,7 +139,7 @@ class Feed:
     async def _admit(self, clients: Collection[Subscriber], note: int) -> None:
         for client in clients:
             client.admitted[note] = False
-        access = await self._access_of(note)
+        access = await self._notes.note_access(note)
         for client in clients:
             if access is None or not access.live or not sees(client.principal, access):
                 client.admitted.pop(note, None)
@@ -291,19 +305,24 @@ class Feed:
             return _poll_response(position, [])
 
     async def run(self) -> None:
-        """Send heartbeats, close stalled clients and update metrics until cancelled."""
+        """Send heartbeats, and close stalled clients, until cancelled."""
         loop = asyncio.get_running_loop()
         slots = self._hub.slots
-        pause = min(TICK_SECONDS, self._heartbeat_seconds / slots)
+        pause = min(TICK_SECONDS, self._options.heartbeat_seconds / slots)
         next_heartbeat = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
             now = loop.time()
             self._hub.close_stalled(now)
-            self.metrics.sample(self._hub.stats, lag=self._consumer.lag, connected=self._consumer.connected)
             while next_heartbeat <= now:
                 self._hub.heartbeat(heartbeat(self.position))
-                next_heartbeat += self._heartbeat_seconds / slots
+                next_heartbeat += self._options.heartbeat_seconds / slots
+
+    async def run_sampling(self, metrics: Metrics) -> None:
+        """Update the metrics of the feed once a second, until cancelled."""
+        while True:
+            metrics.sample(self._hub.stats, lag=self._consumer.lag, connected=self._consumer.connected)
+            await asyncio.sleep(TICK_SECONDS)
 
     async def drain(self, duration: float) -> None:
         """Close all subscribers, spread over ``duration`` seconds or less, and every client that connects later."""

@@ -81,7 +81,7 @@ class Rooms:
         self._options = options
         self._rooms: dict[int, Room] = {}
         self._journal: Journal[Room] = Journal(store.texts, self._on_commit)
-        self._relay = Relay(bus, self._on_relay_message, self._on_relay_gap)
+        self._relay = Relay(bus, self)
         self._comparison_due = True
         self._compared_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -251,7 +251,7 @@ class Rooms:
             yield edit
             if room.closed and edit.committed is not None:  # a new room may have replaced it
                 row = edit.committed
-                self._on_relay_message(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
+                self.receive_relayed(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
 
     def _on_commit(self, rows: Sequence[tuple[Room, Row]], success: bool) -> None:
         for room, row in rows:
@@ -262,9 +262,10 @@ class Rooms:
             else:  # a new room may have replaced it, without this row
                 message = RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates, row.authors)
                 self._relay.enqueue(message)
-                self._on_relay_message(message)
+                self.receive_relayed(message)
 
-    def _on_relay_message(self, message: RelayMessage) -> None:
+    def receive_relayed(self, message: RelayMessage) -> None:
+        """Process a message of another worker."""
         room = self._rooms.get(message.note)
         if message.kind is RelayKind.QUERY_AWARENESS:
             no_states = RelayMessage(RelayKind.AWARENESS, message.note, message.row)
@@ -272,7 +273,8 @@ class Rooms:
         elif room is not None:
             room.receive_relayed(message)
 
-    def _on_relay_gap(self) -> None:
+    def relay_interrupted(self) -> None:
+        """Compare the rooms with the journal soon: messages of other workers may be missing."""
         self._comparison_due = True
 
     async def run(self) -> None:

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from realtime.errors import BusUnavailable, MalformedUpdate
 from realtime.rooms import lib0
@@ -82,16 +82,22 @@ class _Sender(NamedTuple):
     received_at: float
 
 
+class RelayListener(Protocol):
+    """Receives the messages of other workers."""
+
+    def receive_relayed(self, message: RelayMessage) -> None:
+        """Process a message."""
+
+    def relay_interrupted(self) -> None:
+        """Expect that messages are missing."""
+
+
 class Relay:
-    """Exchanges messages with other workers.
+    """Exchanges messages with other workers."""
 
-    ``on_message`` is called with each message, and ``on_gap`` when messages may be missing.
-    """
-
-    def __init__(self, bus: Bus, on_message: Callable[[RelayMessage], None], on_gap: Callable[[], None]) -> None:
+    def __init__(self, bus: Bus, listener: RelayListener) -> None:
         self._bus = bus
-        self._on_message = on_message
-        self._on_gap = on_gap
+        self._listener = listener
         self._name = secrets.token_hex(6)
         self._serial = 0
         self._queue: deque[bytes] = deque()
@@ -157,13 +163,13 @@ class Relay:
                 if message.data is None:
                     self._subscribed_at = asyncio.get_running_loop().time()
                     self._senders.clear()  # after a (re)subscription, messages may be missing
-                    self._on_gap()
+                    self._listener.relay_interrupted()
                     continue
                 try:
                     self._receive(message.data)
                 except (MalformedUpdate, ValueError):
                     log.warning("invalid message from another worker", exc_info=True)
-                    self._on_gap()
+                    self._listener.relay_interrupted()
         raise BusUnavailable("the subscription ended")
 
     def _receive(self, data: bytes) -> None:
@@ -172,7 +178,7 @@ class Relay:
         before = self._senders.get(sender)
         self._senders[sender] = _Sender(serial, now)
         if before is not None and serial != before.serial + 1:
-            self._on_gap()
+            self._listener.relay_interrupted()
         if sender != self._name:
             for message in messages:
-                self._on_message(message)
+                self._listener.receive_relayed(message)

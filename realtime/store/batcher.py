@@ -25,7 +25,6 @@ class Batcher(Generic[T, R]):
 
     Args:
         run: Process a batch. Returns a result for each item, in their order; an exception is raised to its caller.
-        key: Return the key of an item.
         share: Let items of the same key share one result. Then only one item of a key is processed at a time, and
             those that arrive in the meantime share the next result.
         timeout: Seconds until ``put`` raises ``error``.
@@ -37,7 +36,6 @@ class Batcher(Generic[T, R]):
     def __init__(
         self,
         run: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
-        key: Callable[[T], Hashable],
         *,
         share: bool,
         timeout: float,
@@ -46,7 +44,6 @@ class Batcher(Generic[T, R]):
         concurrency: int = MAX_CONCURRENT_CALLS,
     ) -> None:
         self._run = run
-        self._key = key
         self._share = share
         self._timeout = timeout
         self._error = error
@@ -58,6 +55,10 @@ class Batcher(Generic[T, R]):
         self._items_in_progress = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def key_of(self, item: T) -> Hashable:
+        """Return the key of an item: the item itself, unless a subclass has other keys."""
+        return item
+
     async def put(self, item: T) -> R:
         """Return the result for an item.
 
@@ -65,7 +66,7 @@ class Batcher(Generic[T, R]):
             Exception: ``error``, if there is no result in time. The item may still be processed.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(self._key(item), []).append((item, future))
+        self._waiting.setdefault(self.key_of(item), []).append((item, future))
         if self._calls < self._concurrency:
             self._calls += 1
             # In a new context: the batch must not inherit context variables of one caller, such as pymongo's deadline.

@@ -95,7 +95,6 @@ class Lists:
         self._naive_notes: Any = self._notes.with_options(codec_options=CodecOptions())
         self._pages: Batcher[Listing, Page] = Batcher(
             self._read,
-            lambda listing: listing,
             share=True,
             timeout=2 * connection.read_timeout,  # a read may have to wait for the previous one
             error=Unavailable,
@@ -104,7 +103,6 @@ class Lists:
         )
         self._tags: Batcher[tuple[frozenset[Key] | None, int], list[TagCount]] = Batcher(
             self._count_tags,
-            lambda request: request,
             share=True,
             timeout=4 * connection.read_timeout,
             error=Unavailable,

@@ -51,6 +51,12 @@ class NoteUpdate:
     mark: bytes
 
 
+class _UpdateBatcher(Batcher[NoteUpdate, BsonDocument | None]):
+    def key_of(self, update: NoteUpdate) -> int:
+        """Return the note: two updates of it go into different batches."""
+        return update.id
+
+
 class NoteUpdates:
     """Applies updates to the notes of one database, acknowledged at ``w: majority, j: true``."""
 
@@ -60,12 +66,8 @@ class NoteUpdates:
         # Acknowledged writes are visible at once; the majority snapshot may lag behind.
         self._local = self._notes.with_options(read_concern=ReadConcern("local"))
         self._history = history
-        self._batches = Batcher(
-            self._apply_batch,
-            lambda update: update.id,
-            share=False,
-            timeout=connection.write_timeout,
-            error=OutcomeUnknown,
+        self._batches = _UpdateBatcher(
+            self._apply_batch, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
 
     async def apply(self, update: NoteUpdate) -> BsonDocument | None:

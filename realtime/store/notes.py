@@ -116,11 +116,11 @@ class NoteStore:
         self._turns = Turns()
         self._updates = NoteUpdates(connection, history)
         self._ids: Batcher[object, int] = Batcher(
-            self._reserve_ids, id, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+            self._reserve_ids, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
         options: dict[str, Any] = {"share": True, "timeout": connection.read_timeout, "error": Unavailable}
-        self._records = Batcher(self._read_records, int, **options)
-        self._states = Batcher(self._read_states, int, **options)
+        self._records = Batcher(self._read_records, **options)
+        self._states = Batcher(self._read_states, **options)
 
     async def reserve(self, count: int) -> int:
         """Reserve the next ``count`` ids, and return the first of them. Raises :class:`OutcomeUnknown`."""

@@ -62,7 +62,7 @@ class Readiness:
         self._checks = connection.database.checks
         self._last_success = float("-inf")
         self._probes: Batcher[None, None] = Batcher(
-            self._probe, lambda _: None, share=True, timeout=2 * CHECK_TIMEOUT_SECONDS, error=Unavailable, concurrency=1
+            self._probe, share=True, timeout=2 * CHECK_TIMEOUT_SECONDS, error=Unavailable, concurrency=1
         )
         self.warning: str | None = None
         """A problem of the deployment that does not prevent the server from working."""

@@ -25,7 +25,8 @@ from realtime.websocket.authenticate import authenticate_by_frame
 from realtime.websocket.handler import Handler, close
 
 if TYPE_CHECKING:
-    from realtime.auth.connection_limit import ConnectionSlots, Slot
+    from realtime.api.services import Services
+    from realtime.auth.connection_limit import Slot
     from realtime.core.transport import HandledConnection
     from realtime.eventlog.cursor import Cursor
 
@@ -40,7 +41,6 @@ router = SlashRouter(tags=["feed"])
 async def websocket(socket: WebSocket) -> None:
     """Serve the feed to a WebSocket client."""
     services = services_of(socket)
-    feed, slots = services.feed, services.connection_slots
     await socket.accept()
     try:
         query = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()
@@ -65,9 +65,9 @@ async def websocket(socket: WebSocket) -> None:
     except Unavailable:
         await _close(socket, BadFrame("", CloseCode.RESUME))
         return
-    client = feed.join(query, principal)
+    client = services.feed.join(query, principal)
     channel = channel_of(socket)
-    handler = FeedHandler(channel.connection, feed, client, slots, slot)
+    handler = FeedHandler(channel.connection, services, client, slot)
     async with channel.handled_by(handler):
         await handler.follow(query.cursor)
 
@@ -75,30 +75,28 @@ async def websocket(socket: WebSocket) -> None:
 class FeedHandler(Handler):
     """Handles a client of the feed."""
 
-    __slots__ = ("_client", "_feed", "_slot", "_slots")
+    __slots__ = ("_client", "_services", "_slot")
     expected = (BadFrame, BusUnavailable, Unavailable)
 
     def __init__(
         self,
         connection: HandledConnection,
-        feed: Feed,
+        services: Services,
         client: Subscriber,
-        slots: ConnectionSlots,
         slot: Slot | None,
     ) -> None:
         super().__init__(connection)
-        self._feed = feed
+        self._services = services
         self._client = client
-        self._slots = slots
         self._slot = slot
         client.connect(connection)
         client.closing.add_done_callback(lambda closing: self._close(closing.result()))
-        feed.metrics.clients["ws"].inc()
+        services.metrics.clients["ws"].inc()
 
     async def follow(self, since: Cursor | None) -> None:
         """Send the missed events, and start the delivery of later ones."""
         try:
-            await self._feed.follow(self._client, since)
+            await self._services.feed.follow(self._client, since)
         except (BusUnavailable, Unavailable):
             self._client.close(CloseCode.RESUME)
         except SubscriberClosed:
@@ -109,7 +107,7 @@ class FeedHandler(Handler):
 
     def handle(self, message: str | bytes) -> Coroutine[Any, Any, None] | None:
         """Process a command."""
-        return _handle_command(self._feed, self._client, message if isinstance(message, str) else None)
+        return _handle_command(self._services.feed, self._client, message if isinstance(message, str) else None)
 
     def failed(self, error: Exception) -> None:
         """Close the connection because of an error. Send the details of a bad frame first."""
@@ -130,9 +128,9 @@ class FeedHandler(Handler):
     def released(self) -> None:
         """Unregister the client and release its connection slot."""
         self._client.close(CloseCode.RESUME)
-        self._feed.leave(self._client)
-        self._slots.release(self._slot)
-        self._feed.metrics.clients["ws"].dec()
+        self._services.feed.leave(self._client)
+        self._services.connection_slots.release(self._slot)
+        self._services.metrics.clients["ws"].dec()
 
     def _close(self, code: CloseCode, detail: str = "") -> None:
         self.connection.close(code, CLOSE_REASONS[code], encode(Error(detail=detail)) if detail else None)

@@ -58,6 +58,7 @@ class EventStream(Response):
         self._request = request
         self._feed = services.feed
         self._connection_slots = services.connection_slots
+        self._clients = services.metrics.clients["sse"]
         self._query = query
         self._principal = principal
 
@@ -69,13 +70,13 @@ class EventStream(Response):
             return
         slot = await acquire_slot(self._request, self._principal)
         client = self._feed.join(self._query, self._principal)
-        self._feed.metrics.clients["sse"].inc()
+        self._clients.inc()
         try:
             await serve(client, self._write(client, send), self._listen(receive))
         finally:
             self._feed.leave(client)
             self._connection_slots.release(slot)
-            self._feed.metrics.clients["sse"].dec()
+            self._clients.dec()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(LAST_CHUNK_TIMEOUT_SECONDS):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
