@@ -19,7 +19,7 @@ from realtime.errors import (
     VersionMismatch,
 )
 from realtime.notes.preconditions import UNCONDITIONAL
-from realtime.notes.writes import Create, Delete, EditContent, Purge, Restore, Share, Undelete, Update
+from realtime.notes.writes import Create, Delete, EditContent, Purge, RestoreVersion, Share, Undelete, Update
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
@@ -126,14 +126,14 @@ class NoteService:
     async def restore(
         self, principal: Principal, id: int, version: int, conditions: Conditions = UNCONDITIONAL
     ) -> Note:
-        """Restore the fields of an earlier version, as a new version.
+        """RestoreVersion the fields of an earlier version, as a new version.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
             VersionMismatch: The note has a version that the conditions do not allow.
             VersionNotFound: The history does not have the version.
         """
-        write = Restore(principal=principal, id=id, versions=conditions.versions, version=version)
+        write = RestoreVersion(principal=principal, id=id, versions=conditions.versions, version=version)
         return await self._executor.execute(write, conditions.operation)
 
     async def delete(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> Note:
@@ -147,7 +147,7 @@ class NoteService:
         return await self._executor.execute(write, conditions.operation)
 
     async def undelete(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> Note:
-        """Restore a note from the trash. Raises the errors of :meth:`delete`."""
+        """RestoreVersion a note from the trash. Raises the errors of :meth:`delete`."""
         write = Undelete(principal=principal, id=id, versions=conditions.versions)
         return await self._executor.execute(write, conditions.operation)
 

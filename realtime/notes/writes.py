@@ -14,7 +14,7 @@ from realtime.auth.requesters import writer_of
 from realtime.errors import BaseNotFound, VersionNotFound
 from realtime.notes.merge import merge_fields, merged
 from realtime.notes.text_operations import edited
-from realtime.store.notes import NO_TEXT, RevisionInfo, TextChange
+from realtime.store.notes import NO_TEXT, RevisionInfo, SharedTextChange
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Access, Principal
@@ -184,7 +184,7 @@ class FieldWrite(ExistingNoteWrite):
             row = await edit.propose(content)
             typed_by = edit.snapshot.authors if text != note.content else ()
             try:
-                text_change = TextChange(record.lineage, row)
+                text_change = SharedTextChange(record.lineage, row)
                 fields = {**fields, "content": content}
                 change = await self._store(context, record, fields, token, text_change, typed_by)
             except BaseException:  # a canceled write may be committed
@@ -206,7 +206,7 @@ class FieldWrite(ExistingNoteWrite):
         record: Record,
         fields: Fields,
         token: str | None,
-        text: TextChange,
+        text: SharedTextChange,
         typed_by: Sequence[str] = (),
     ) -> NoteChange | None:
         authors = {"authors": list(typed_by)} if typed_by else {}
@@ -264,7 +264,7 @@ class EditContent(FieldWrite):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restore(FieldWrite):
+class RestoreVersion(FieldWrite):
     """Restores the fields of an earlier version."""
 
     action = "restore"

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.errors import NoteNotFound, TooManyPendingRevisions, TooManyWrites, Unavailable
-from realtime.store.notes import RevisionInfo, TextChange
+from realtime.store.notes import RevisionInfo, SharedTextChange
 
 if TYPE_CHECKING:
     from realtime.notes.publisher import ChangePublisher
@@ -91,7 +91,7 @@ class Projector:
             version = record.note.version
             if content != record.note.content:
                 revision = RevisionInfo("type", details={"authors": list(authors)})
-                lineage = TextChange(record.lineage)
+                lineage = SharedTextChange(record.lineage)
                 try:
                     change = await self._store.notes.update(
                         text.id, {"content": content}, {version}, None, revision, lineage

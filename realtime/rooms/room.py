@@ -267,13 +267,6 @@ class Room:
         self._apply_timed(peer, payload, skip_known=False)
         return None
 
-    async def receive(self, peer: Peer, data: bytes) -> None:
-        """Charge for a message of a client and process it. Raises as :meth:`receive_now`."""
-        peer.charge_arrival(data)
-        work = self.receive_now(peer, data)
-        if work is not None:
-            await work
-
     async def _receive(self, peer: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
         await self.wait_until_loaded()
         if kind is protocol.SyncKind.STATE:

@@ -51,7 +51,9 @@ class NoteUpdate:
     mark: bytes
 
 
-class _UpdateBatcher(Batcher[NoteUpdate, BsonDocument | None]):
+class UpdateBatcher(Batcher[NoteUpdate, BsonDocument | None]):
+    """Batches updates of notes, with at most one of each note in a batch."""
+
     def key_of(self, update: NoteUpdate) -> int:
         """Return the note: two updates of it go into different batches."""
         return update.id
@@ -66,7 +68,7 @@ class NoteUpdates:
         # Acknowledged writes are visible at once; the majority snapshot may lag behind.
         self._local = self._notes.with_options(read_concern=ReadConcern("local"))
         self._history = history
-        self._batches = _UpdateBatcher(
+        self._batches = UpdateBatcher(
             self._apply_batch, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
 

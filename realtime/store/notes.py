@@ -71,7 +71,7 @@ class RevisionInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class TextChange:
+class SharedTextChange:
     """The effect of a new content on the shared text of its note.
 
     Attributes:
@@ -102,7 +102,7 @@ class _Update:
     revision: RevisionInfo | None
 
 
-NO_TEXT = TextChange()
+NO_TEXT = SharedTextChange()
 UPDATED = RevisionInfo()
 
 
@@ -244,7 +244,7 @@ class NoteStore:
         versions: Versions,
         token: str | None,
         revision: RevisionInfo = UPDATED,
-        text: TextChange = NO_TEXT,
+        text: SharedTextChange = NO_TEXT,
     ) -> NoteChange | None:
         """Set fields of a live note, and increment its version.
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.auth.permissions import UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
-from realtime.core.frames import FrameBatch
+from realtime.core.frames import FrameBatch, unframed
 from realtime.errors import MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.diff import changes
 from realtime.rooms import crdt, lib0, protocol
@@ -135,7 +135,7 @@ class RoomClient:
         if self.buffered > limit:
             return False
         self.packets += 1
-        for message in packet.messages:
+        for _, message in unframed(packet.framed):
             self.messages.append(message)
             if answer := self.text.take(message):
                 task = asyncio.get_running_loop().create_task(self._answer(answer))
@@ -162,7 +162,10 @@ class RoomClient:
     async def say(self, message: bytes) -> None:
         """Send a message to the room, and raise its error."""
         assert self.room is not None
-        await self.room.receive(self.member, message)
+        self.member.charge_arrival(message)
+        work = self.room.receive_now(self.member, message)
+        if work is not None:
+            await work
 
     async def append(self, words: str) -> None:
         """Append to the text."""

@@ -15,10 +15,14 @@ from realtime.eventlog.bus import Bus
 from realtime.eventlog.outbox import Outbox
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
+from realtime.notes.executor import WriteExecutor
 from realtime.notes.models import NoteIn, NotePatch, StorageUsage
+from realtime.notes.publisher import ChangePublisher
 from realtime.notes.quotas import Quotas
 from realtime.notes.service import NoteService
-from realtime.rooms.manager import Rooms
+from realtime.notes.writes import WriteContext
+from realtime.rooms.manager import RoomOptions, Rooms
+from realtime.rooms.projector import Projector
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.support.harness import Json, note_in
@@ -34,7 +38,7 @@ class Part:
 
     async def patch(self, **fields: Any) -> None:
         """Change note 1."""
-        await self.notes.patch(UNRESTRICTED, 1, NotePatch(**fields), None, None, None)
+        await self.notes.patch(UNRESTRICTED, 1, NotePatch(**fields))
 
     async def versions(self, id: int = 1) -> list[int]:
         """Return all versions in the history."""
@@ -67,8 +71,10 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         buses[-1].available = False
         outbox = Outbox(store, buses[-1], FailPoints(), Metrics(), publish_wait=0)
         pool, quotas = FairPool("merges"), Quotas(store, StorageUsage(0, 0))
-        rooms = Rooms(store, buses[-1], Metrics(), budget=1, stall=1, idle=1, pool=pool)
-        notes = NoteService(store, outbox, rooms, FailPoints(), Metrics(), quotas=quotas, pool=pool)
+        publisher = ChangePublisher(outbox, Metrics())
+        rooms = Rooms(store, buses[-1], Projector(store, publisher), pool, Metrics(), RoomOptions(1, 1, 1))
+        context = WriteContext(store, quotas, pool, rooms)
+        notes = NoteService(context, WriteExecutor(context, publisher, FailPoints()), publisher)
         made.append(Part(store, outbox, notes))
     yield made
     for bus in buses:
@@ -117,5 +123,5 @@ async def write(worker: Part, pick: random.Random, written: dict[int, Json]) -> 
 async def start(worker: Part, content: str = "") -> dict[int, Json]:
     """Create note 1, and return its fields by version."""
     note = note_in(content=content, tags=[])
-    await worker.notes.create(UNRESTRICTED, NoteIn(**note), None)
+    await worker.notes.create(UNRESTRICTED, NoteIn(**note))
     return {1: note}

@@ -33,6 +33,7 @@ CHECKS = {
     "accepting": {"ok": True},
 }
 """Example of the checks."""
+REDIS_DOWN = {"ok": False, "detail": "Redis is unavailable. Try again"}
 MONGODB_DOWN = {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"}
 
 ADMINS_ONLY = "Only administrators, and programs on the same machine, can read the metrics"
@@ -93,9 +94,19 @@ async def _mongodb(services: Services) -> None:
     "/readyz",
     summary="Check readiness",
     responses={
-        200: _example("The server is ready", {"status": "ready", "checks": CHECKS}),
+        200: {
+            "description": "The server works; when it is degraded, `checks` names what is missing",
+            "content": {
+                "application/json": {
+                    "examples": {
+                        "ready": {"value": {"status": "ready", "checks": CHECKS}},
+                        "degraded": {"value": {"status": "degraded", "checks": {**CHECKS, "redis": REDIS_DOWN}}},
+                    }
+                }
+            },
+        },
         503: _example(
-            "The server is not ready; `checks` has the reason",
+            "The server cannot do its job; `checks` has the reason",
             {
                 "status": "not ready",
                 "checks": {**CHECKS, "mongodb": MONGODB_DOWN},
@@ -104,10 +115,10 @@ async def _mongodb(services: Services) -> None:
     },
 )
 async def readyz(request: Request) -> Response:
-    """Report whether the server is ready.
+    """Report whether the server can do its job: MongoDB confirms a majority write, and the server is not stopping.
 
-    It is if MongoDB confirms a majority write, Redis responds, the feed is connected and the server is not stopping.
-    Each check can have a `warning` about a configuration that works but gives weaker guarantees.
+    Without Redis or the feed, it is `degraded`: it serves reads and writes, and delivers changes through MongoDB, more
+    slowly. Each check can have a `warning` about a configuration that works but gives weaker guarantees.
 
     On a server with accounts, only administrators and programs on the same machine get `checks`.
     """
@@ -121,12 +132,12 @@ async def readyz(request: Request) -> Response:
     consumer = services.consumer
     feed = {"ok": consumer.connected, "cursor": str(consumer.position), "lag": consumer.lag}
     checks = {"mongodb": mongodb, "redis": redis, "feed": feed, "accepting": {"ok": not services.feed.draining}}
-    ready = all(check["ok"] for check in checks.values())
-    headers = {} if ready else {"Retry-After": "1"}
-    body: dict[str, Any] = {"status": "ready" if ready else "not ready"}
+    works = checks["mongodb"]["ok"] and checks["accepting"]["ok"]
+    complete = all(check["ok"] for check in checks.values())
+    body: dict[str, Any] = {"status": "ready" if complete else "degraded" if works else "not ready"}
     if _may_inspect(request):
         body["checks"] = checks
-    return JSONResponse(body, 200 if ready else 503, headers)
+    return JSONResponse(body, 200) if works else JSONResponse(body, 503, {"Retry-After": "1"})
 
 
 @router.get(

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from realtime.auth.audit import HOUR_SECONDS, MAX_PER_CALLER, MAX_PER_WORKER, HourlyLimit, NoteAudit
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal, key_of, link_key
 from realtime.auth.tokens import digest
+from realtime.notes.preconditions import Conditions
 from tests.support.accounts import HERE, Browser, bearer, parts_of, run
 from tests.support.harness import Json, eventually, note_in
 
@@ -174,6 +175,6 @@ def test_address_does_not_change_the_identity_of_a_principal(host: TestClient, b
 def test_automatic_purge_is_recorded_without_a_user(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     ann.put(f"/notes/{note}/access", json={"link": "editor"})
     version = ann.delete(f"/notes/{note}/").json()["version"] + 1
-    run(host, lambda: parts_of(host).notes.purge(UNRESTRICTED, note, {version}, None))
+    run(host, lambda: parts_of(host).notes.purge(UNRESTRICTED, note, Conditions({version})))
     purged = [one for one in entries(root, action="note.purge") if one["target"] == str(note)]
     assert [(one["who"], one["address"]) for one in purged] == [(None, None)]

@@ -194,7 +194,7 @@ def test_notes_of_deleted_accounts_are_settled_in_the_background(
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{note['id']}/access").json()["role"] == "owner"
     principal = Principal(frozenset({key_of(ann.name)}), ann.name)
-    late = run(host, lambda: parts.notes.create(principal, NoteIn.model_validate(note_in("Late")), None))
+    late = run(host, lambda: parts.notes.create(principal, NoteIn.model_validate(note_in("Late"))))
     run(host, parts.deleted_accounts.settle_all)
     assert bob.get(f"/notes/{late.id}/access").json()["role"] == "owner"
     assert ann.name in unsettled(host)

@@ -106,7 +106,7 @@ def read_until_close(socket: WebSocketTestSession) -> tuple[int, str]:
 
 def test_demotion_makes_open_feeds_and_rooms_reconnect(host: TestClient, root: Browser, ann: Browser) -> None:
     body = NoteIn.model_validate(note_in("Unowned"))
-    note = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None)).id
+    note = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body)).id
     promote(root, ann.name)
     with (
         ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed,

@@ -80,7 +80,7 @@ def _make(world: World, kind: str, shared: Json | None) -> None:
     ann = world.people["ann"]
     if shared is None:
         note = NoteIn.model_validate(world.note(kind))
-        made = run(world.host, lambda: parts_of(world.host).notes.create(UNRESTRICTED, note, None))
+        made = run(world.host, lambda: parts_of(world.host).notes.create(UNRESTRICTED, note))
         world.notes[kind] = made.id
         return
     world.notes[kind] = ann.post("/notes/", json=world.note(kind)).json()["id"]

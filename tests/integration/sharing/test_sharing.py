@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_owner_can_transfer_a_note(ann: Browser, ed: Browser, note: int) -> None
 
 def test_admin_can_take_over_unowned_notes(host: TestClient, root: Browser, ed: Browser) -> None:
     body = NoteIn.model_validate(note_in())
-    made = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body, None))
+    made = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body))
     assert root.get(f"/notes/{made.id}/access").json()["owner"] is None
     shared = share(root, made.id, members=[ED])
     assert (shared["owner"], shared["members"]) == (None, [ED])
@@ -334,11 +335,12 @@ def test_retried_write_is_refused_after_the_session_ended(
 def test_former_owner_cannot_share_a_transferred_note(
     host: TestClient, ann: Browser, note: int, access_lost_during_write: None
 ) -> None:
-    async def wanted(_: Access) -> Access:
-        return Access(ann.name)
+    class OwnedByAnn:
+        def apply(self, current: Access) -> Access:
+            return replace(current, owner=ann.name)
 
     async def share_again() -> None:
         with pytest.raises(NoteNotFound):
-            await parts_of(host).notes.share(Principal(frozenset({key_of(ann.name)}), ann.name), note, wanted, None)
+            await parts_of(host).notes.share(Principal(frozenset({key_of(ann.name)}), ann.name), note, OwnedByAnn())
 
     run(host, share_again)

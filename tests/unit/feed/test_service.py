@@ -22,9 +22,8 @@ from realtime.eventlog.event import Event
 from realtime.feed.codec import reset
 from realtime.feed.hub import Hub
 from realtime.feed.query import FeedQuery
-from realtime.feed.service import Feed
+from realtime.feed.service import Feed, FeedOptions
 from realtime.feed.subscriber import Subscriber
-from realtime.metrics import Metrics
 
 
 def event(offset: int) -> Event:
@@ -45,12 +44,13 @@ class FeedBench:
         self.access = Access("ann", public=True)
         self.access_reads = 0
 
-        async def access_of(_: int) -> NoteAccess:
-            self.access_reads += 1
-            return NoteAccess(self.access, live=True)
-
         parts = (cast(Any, self), cast(Any, bus), cast(Any, presence))
-        self.feed = Feed(self.hub, *parts, Metrics(), access_of=access_of, heartbeat_seconds=25)
+        self.feed = Feed(self.hub, *parts, self, FeedOptions(heartbeat_seconds=25))
+
+    async def note_access(self, id: int) -> NoteAccess:
+        """Return the access rights of any note, and count the reads."""
+        self.access_reads += 1
+        return NoteAccess(self.access, live=True)
 
     async def ready(self) -> None:
         """Return at once: this consumer is always ready."""

@@ -16,7 +16,7 @@ from realtime.auth.permissions import UNRESTRICTED, Principal
 from realtime.errors import NoteNotFound
 from realtime.notes import retention
 from realtime.notes.models import NoteIn
-from realtime.notes.preconditions import Versions
+from realtime.notes.preconditions import Conditions
 from realtime.notes.retention import BATCH_NOTES, Retention
 from realtime.settings import Settings
 from realtime.store.texts import new_row
@@ -42,8 +42,8 @@ def retention_service(services: Services) -> Retention:
 async def _create_in_trash(services: Services, count: int) -> list[int]:
     """Create notes in the trash, and return their ids."""
     note = NoteIn(title="title", description="description", content="text")
-    made = [(await services.notes.create(UNRESTRICTED, note, None)).id for _ in range(count)]
-    await asyncio.gather(*(services.notes.delete(UNRESTRICTED, id, None, None) for id in made))
+    made = [(await services.notes.create(UNRESTRICTED, note)).id for _ in range(count)]
+    await asyncio.gather(*(services.notes.delete(UNRESTRICTED, id) for id in made))
     return made
 
 
@@ -57,7 +57,7 @@ async def _ids_in_trash(services: Services) -> set[int]:
 
 
 async def test_only_notes_past_the_trash_period_are_purged(services: Services, retention_service: Retention) -> None:
-    live = await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)
+    live = await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"))
     old = await _create_in_trash(services, 2)
     between = datetime.now(UTC)
     # Dates are stored in milliseconds.
@@ -88,20 +88,17 @@ async def test_purged_note_loses_its_history_and_is_published_as_deleted(
     assert record
     assert record.purged
     with pytest.raises(NoteNotFound):
-        await services.notes.undelete(UNRESTRICTED, id, None, None)
+        await services.notes.undelete(UNRESTRICTED, id)
 
 
 async def test_leftover_texts_of_purged_notes_are_removed(
     services: Services, retention_service: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_NOTES", 3)
-    live = [
-        (await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"), None)).id
-        for _ in range(3)
-    ]
+    live = [(await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"))).id for _ in range(3)]
     purged, trashed = await _create_in_trash(services, 5), await _create_in_trash(services, 3)
     for id in purged:
-        await services.notes.purge(UNRESTRICTED, id, None, None)
+        await services.notes.purge(UNRESTRICTED, id)
     texts = services.store.texts
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
@@ -118,7 +115,7 @@ async def test_leftover_texts_of_purged_notes_are_removed(
 
 async def test_restored_note_is_not_purged(services: Services, retention_service: Retention) -> None:
     first, second = await _create_in_trash(services, 2)
-    await services.notes.undelete(UNRESTRICTED, first, None, None)
+    await services.notes.undelete(UNRESTRICTED, first)
     assert await retention_service.expire(_time_in(seconds=1)) == 1
     assert (await services.queries.get(UNRESTRICTED, first)).version == 3
     assert (await services.store.notes.find(second)) is not None
@@ -130,10 +127,10 @@ async def test_note_restored_during_a_purge_is_kept(
     first, second = await _create_in_trash(services, 2)
     purge = services.notes.purge
 
-    async def purge_late(principal: Principal, id: int, versions: Versions, operation: None) -> None:
+    async def purge_late(principal: Principal, id: int, conditions: Conditions) -> None:
         if id == first:
-            await services.notes.undelete(UNRESTRICTED, first, None, None)
-        await purge(principal, id, versions, operation)
+            await services.notes.undelete(UNRESTRICTED, first)
+        await purge(principal, id, conditions)
 
     monkeypatch.setattr(services.notes, "purge", purge_late)
     assert await retention_service.expire(_time_in(seconds=1)) == 1
@@ -155,8 +152,8 @@ async def test_note_deleted_again_during_a_purge_stays_in_the_trash(
         if len(calls) > 1:
             return {}
         found = await expired(before, limit)
-        await services.notes.undelete(UNRESTRICTED, id, None, None)
-        await services.notes.delete(UNRESTRICTED, id, None, None)
+        await services.notes.undelete(UNRESTRICTED, id)
+        await services.notes.delete(UNRESTRICTED, id)
         return found
 
     monkeypatch.setattr(services.store.lists, "expired", expire_and_delete_again)

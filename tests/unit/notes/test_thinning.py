@@ -95,12 +95,10 @@ async def test_concurrent_thinning_keeps_remaining_versions_readable(
 
 async def test_thinning_a_note_does_not_affect_other_notes(worker: Part, database: Database[Json]) -> None:
     for _ in range(3):
-        await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
+        await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()))
     for id in (1, 2, 3):
         for number in range(5):
-            await worker.notes.patch(
-                UNRESTRICTED, id, NotePatch.model_validate({"title": f"title {number}"}), None, None, None
-            )
+            await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"title": f"title {number}"}))
     await worker.outbox.flush()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
     # Only titles changed. The last version is kept, and the first one for its text.

@@ -15,10 +15,14 @@ from realtime.eventlog.bus import Bus
 from realtime.eventlog.outbox import Outbox
 from realtime.failpoints import FailPoints
 from realtime.metrics import Metrics
+from realtime.notes.executor import WriteExecutor
 from realtime.notes.models import NoteIn, StorageUsage
+from realtime.notes.publisher import ChangePublisher
 from realtime.notes.quotas import Quotas
 from realtime.notes.service import NoteService
-from realtime.rooms.manager import Rooms
+from realtime.notes.writes import WriteContext
+from realtime.rooms.manager import RoomOptions, Rooms
+from realtime.rooms.projector import Projector
 from realtime.settings import Settings
 from realtime.store.database import Store
 from tests.support.harness import note_in
@@ -34,28 +38,23 @@ class Worker:
         self.store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
         self.bus = Bus(settings.redis_url, settings.database, max_entries=1000)
         metrics, pool = Metrics(), FairPool("merges")
-        self.rooms = Rooms(self.store, self.bus, metrics, budget=1024 * 1024, stall=10, idle=idle, pool=pool)
         self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, publish_wait=0.25)
-        self.notes = NoteService(
-            self.store,
-            self.outbox,
-            self.rooms,
-            FailPoints(),
-            metrics,
-            quotas=Quotas(self.store, StorageUsage(0, 0)),
-            pool=pool,
-        )
+        publisher = ChangePublisher(self.outbox, metrics)
+        self.projector = Projector(self.store, publisher)
+        self.rooms = Rooms(self.store, self.bus, self.projector, pool, metrics, RoomOptions(1024 * 1024, 10, idle))
+        context = WriteContext(self.store, Quotas(self.store, StorageUsage(0, 0)), pool, self.rooms)
+        self.notes = NoteService(context, WriteExecutor(context, publisher, FailPoints()), publisher)
         self.tasks = {
             "log": self.bus.run,
             "outbox": self.outbox.run_flush,
             "sweep": self.outbox.run_sweep,
-            "tend": lambda: self.rooms.run(self.notes.project),
+            "tend": self.rooms.run,
             **self.rooms.tasks,
         }
 
     async def create_note(self, content: str = "") -> int:
         """Create a note."""
-        return (await self.notes.create(UNRESTRICTED, NoteIn(**note_in(content=content)), None)).id
+        return (await self.notes.create(UNRESTRICTED, NoteIn(**note_in(content=content)))).id
 
     async def content(self, id: int) -> str:
         """Return the stored content of a note."""

@@ -59,7 +59,7 @@ async def test_join_of_unknown_or_deleted_note_raises_note_not_found(start_worke
         await RoomClient().sit(worker.rooms, 99)
     id = await worker.create_note()
     seat = await RoomClient().sit(worker.rooms, id)
-    await worker.notes.delete(UNRESTRICTED, id, None, None)
+    await worker.notes.delete(UNRESTRICTED, id)
     worker.rooms.note_deleted(id, 2)
     await eventually(lambda: seat.code == CloseCode.NOTE_GONE)
     with pytest.raises(NoteNotFound):
@@ -76,7 +76,7 @@ async def test_note_deleted_while_its_room_loads_cannot_be_joined(
     async def late(note: int, **more: Any) -> Any:
         stored = await read(note, **more)
         monkeypatch.setattr(worker.store.texts, "read", read)
-        await worker.notes.delete(UNRESTRICTED, id, None, None)
+        await worker.notes.delete(UNRESTRICTED, id)
         worker.rooms.note_deleted(id, 2)
         return stored
 
@@ -150,7 +150,7 @@ async def test_idle_text_is_compacted_into_one_snapshot(start_worker: StartWorke
     seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
     for seat in seats:
         await seat.append("more ")
-    await workers[0].notes.edit(UNRESTRICTED, id, [Append(op="append", text="rest")], None, None)
+    await workers[0].notes.edit(UNRESTRICTED, id, [Append(op="append", text="rest")])
     async with AsyncMongoClient[dict[str, Any]](settings.mongo_url) as client:
         database = client[settings.database]
 
@@ -184,7 +184,7 @@ async def test_client_with_offline_edits_is_merged_after_a_compaction(start_work
     seat.leave()
     text.edit("zero one two three")
     text.edit("zero one 2 three")
-    await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "one two 3"}), None, None, None)
+    await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "one two 3"}))
     other = await RoomClient().sit(worker.rooms, id)
     assert other.room is not None
     await other.room.compact()

@@ -69,7 +69,7 @@ class Cluster:
                 await seat.append(f"{word};")
             case "r":
                 try:
-                    await worker.notes.edit(UNRESTRICTED, self.note, [Append(op="append", text=f"{word};")], None, None)
+                    await worker.notes.edit(UNRESTRICTED, self.note, [Append(op="append", text=f"{word};")])
                     self.words.append(word)
                 except Unavailable:
                     self.uncertain.add(word)

@@ -23,9 +23,14 @@ class RecordingRelay:
         self.bus = bus
         self.received: list[RelayMessage] = []
         self.gaps = 0
-        self.relay = Relay(bus, self.received.append, self._on_gap)
+        self.relay = Relay(bus, self)
 
-    def _on_gap(self) -> None:
+    def receive_relayed(self, message: RelayMessage) -> None:
+        """Record a message."""
+        self.received.append(message)
+
+    def relay_interrupted(self) -> None:
+        """Count a gap."""
         self.gaps += 1
 
 

@@ -10,10 +10,12 @@ import pytest
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import OutcomeUnknown
 from realtime.notes.models import NotePatch
+from realtime.notes.preconditions import Conditions
 from realtime.notes.text_operations import Append
 from realtime.rooms.contributors import TextSnapshot
 from realtime.settings import Settings
 from realtime.store.bson_mapping import Record
+from realtime.store.notes import SharedTextChange
 from tests.support.harness import eventually
 from tests.support.room_client import RoomClient
 from tests.unit.rooms.conftest import StartWorker, loaded, loaded_text_is
@@ -26,7 +28,7 @@ async def test_text_typed_during_a_rest_write_is_kept(start_worker: StartWorker,
     write = worker.store.notes.update
 
     async def slow(*arguments: Any, **more: Any) -> Any:
-        if more.get("edit") is not None:
+        if isinstance(arguments[-1], SharedTextChange) and arguments[-1].edit is not None:
             await seat.append("typed before the commit ")
         return await write(*arguments, **more)
 
@@ -41,7 +43,7 @@ async def test_text_typed_during_a_rest_write_is_kept(start_worker: StartWorker,
         return found
 
     room.base = slower  # type: ignore[method-assign]
-    note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")], None, None)
+    note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")])
     room.base = base  # type: ignore[method-assign]
     assert note.content == "one two three appended "
     words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
@@ -63,14 +65,14 @@ async def test_content_write_keeps_text_that_no_version_has(start_worker: StartW
     await eventually(lambda: seat.text.all_acknowledged)
     # Based on version 1, and conditional on it: text typed since does not conflict.
     note = await worker.notes.patch(
-        UNRESTRICTED, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), {1}, None, None
+        UNRESTRICTED, id, NotePatch.model_validate({"content": "ONE\ntwo\nthree\n"}), Conditions({1})
     )
     assert note.content == "ONE\ntwo\nthree\ntyped\n"
     await eventually(lambda: str(seat.text) == note.content)
     await seat.append("more\n")
     await eventually(lambda: seat.text.all_acknowledged)
     # Where both changed the same lines, the write wins, after a version has stored the typed text.
-    note = await worker.notes.restore(UNRESTRICTED, id, 1, None, None)
+    note = await worker.notes.restore(UNRESTRICTED, id, 1)
     assert note.content == "one\ntwo\nthree\n"
     before = await worker.store.history.read(id, note.version - 1)
     assert before is not None
@@ -89,9 +91,7 @@ async def test_write_builds_on_the_projection_of_another_worker(start_worker: St
         return await one.content(id) == "start\ntyped\n"
 
     await eventually(there)
-    note = await other.notes.patch(
-        UNRESTRICTED, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}), None, None, None
-    )
+    note = await other.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "start\ntyped\nand more\n"}))
     assert note.content == "start\ntyped\nand more\n"  # "typed" only once
     assert await loaded(settings, id) == note.content
 
@@ -104,7 +104,7 @@ async def test_concurrent_rest_writes_of_several_workers_are_all_kept(
     seats = [await RoomClient().sit(worker.rooms, id) for worker in workers]
 
     async def write(number: int) -> None:
-        await workers[number % 3].notes.edit(UNRESTRICTED, id, [Append(op="append", text=f"w{number} ")], None, None)
+        await workers[number % 3].notes.edit(UNRESTRICTED, id, [Append(op="append", text=f"w{number} ")])
 
     async def type_on(number: int) -> None:
         for word in range(5):
@@ -139,10 +139,8 @@ async def test_committed_write_of_unknown_outcome_is_not_overwritten(
     with monkeypatch.context() as patch:
         patch.setattr(worker.store.notes, "update", unknown)
         with pytest.raises(OutcomeUnknown):
-            await worker.notes.patch(
-                UNRESTRICTED, id, NotePatch.model_validate({"content": "text one "}), None, None, None
-            )
-    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="two ")], None, None)
+            await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"content": "text one "}))
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="two ")])
     await eventually(lambda: str(seat.text) == "text one two ", within=10)
     assert await worker.content(id) == "text one two "
     await eventually(lambda: loaded_text_is(settings, id, "text one two "))

@@ -12,7 +12,7 @@ from realtime.auth.permissions import UNRESTRICTED
 from realtime.core.close_codes import CloseCode
 from realtime.notes.models import NotePatch
 from realtime.notes.text_operations import Append
-from realtime.rooms import lib0, manager, protocol, room
+from realtime.rooms import lib0, manager, projector, protocol
 from realtime.rooms.contributors import TextSnapshot
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.peer import PeerRefused
@@ -43,8 +43,8 @@ async def test_late_deletion_event_keeps_peers_of_the_restored_note(start_worker
     worker = await start_worker()
     id = await worker.create_note("text")
     before = await RoomClient().sit(worker.rooms, id)
-    await worker.notes.delete(UNRESTRICTED, id, None, None)
-    await worker.notes.undelete(UNRESTRICTED, id, None, None)
+    await worker.notes.delete(UNRESTRICTED, id)
+    await worker.notes.undelete(UNRESTRICTED, id)
     worker.rooms.note_deleted(id, 2)  # the room does not know about the deletion
     assert before.room is not None
     restored = before.room
@@ -63,16 +63,16 @@ async def test_unannounced_deletion_is_detected_and_keeps_typed_text(
 ) -> None:
     monkeypatch.setattr(manager, "COMPARE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(manager, "RECOVERY_INTERVAL_SECONDS", 0.5)
-    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (60.0, 60.0))  # only the comparison detects the deletion
+    monkeypatch.setattr(projector, "DELAY_SECONDS", (60.0, 60.0))  # only the comparison detects the deletion
     here, there = await start_worker(), await start_worker()
     id = await here.create_note("text")
     writer, reader = await RoomClient().sit(there.rooms, id), await RoomClient().sit(there.rooms, id)
-    await here.notes.delete(UNRESTRICTED, id, None, None)
+    await here.notes.delete(UNRESTRICTED, id)
     await writer.append(" typed")
     await eventually(lambda: writer.text.all_acknowledged)
     await eventually(lambda: writer.code is not None and reader.code is not None)
     assert writer.code == reader.code == CloseCode.NOTE_GONE
-    await here.notes.undelete(UNRESTRICTED, id, None, None)
+    await here.notes.undelete(UNRESTRICTED, id)
     assert str((await RoomClient().sit(here.rooms, id)).text) == "text typed"
 
 
@@ -111,7 +111,7 @@ async def test_text_projected_before_it_is_durable_names_its_author(
         return sorted((await worker.content(id)).split()) == ["Ada", "Ben", "more"]
 
     await eventually(whole)
-    await eventually(lambda: held.projection_due is None and not held.has_unwritten_updates)
+    await eventually(lambda: not worker.projector.is_scheduled(held) and not held.has_unwritten_updates)
     assert await authors(worker, id) == [("type", ["Ada", "Ben"]), ("type", ["Ada"])]
 
 
@@ -121,12 +121,12 @@ async def test_write_names_the_authors_of_the_typed_text_it_includes(start_worke
     ada = await connect_with_name(worker, id, 1, "Ada")
     await ada.append("Ada\n")
     await eventually(lambda: ada.text.all_acknowledged)
-    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="added\n")], None, None)
-    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="again\n")], None, None)
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="added\n")])
+    await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="again\n")])
     await ada.append("more\n")
     await eventually(lambda: ada.text.all_acknowledged)
     patch = NotePatch.model_validate({"content": "TEXT\nAda\nadded\nagain\n"})
-    note = await worker.notes.patch(UNRESTRICTED, id, patch, None, None, None)
+    note = await worker.notes.patch(UNRESTRICTED, id, patch)
     assert note.content == "TEXT\nAda\nadded\nagain\nmore\n"
     assert await authors(worker, id) == [("edit", ["Ada"]), ("edit", []), ("update", ["Ada"])]
 
@@ -216,7 +216,7 @@ async def test_recovery_continues_past_texts_of_deleted_notes(
             await seat.append(" left behind")
             await eventually(lambda seat=seat: seat.text.all_acknowledged)  # type: ignore[misc]
         for id in (made[0], made[1], made[3]):
-            await dying.notes.delete(UNRESTRICTED, id, None, None)
+            await dying.notes.delete(UNRESTRICTED, id)
     survivor = await start_worker()
     for id in (made[2], made[4], made[5]):
         await eventually(lambda id=id: content_is(survivor, id, "text left behind"), within=20)  # type: ignore[misc]

@@ -19,8 +19,9 @@ from realtime.core.close_codes import CloseCode
 from realtime.errors import EditRefused, OutcomeUnknown, Unavailable, VersionMismatch
 from realtime.eventlog.bus import Bus
 from realtime.notes.models import Note, NotePatch
+from realtime.notes.preconditions import Conditions
 from realtime.notes.text_operations import Append
-from realtime.rooms import manager, protocol, room
+from realtime.rooms import manager, projector, protocol, room
 from realtime.settings import Settings
 from tests.support.harness import eventually
 from tests.support.room_client import RoomClient, Text
@@ -156,7 +157,7 @@ class Cluster:
         """Run the periodic tasks of a worker."""
         worker = self.workers[place]
         for _ in range(2):  # the first tasks may delay further ones
-            tending = asyncio.create_task(worker.rooms.run(worker.notes.project))
+            tending = asyncio.create_task(worker.rooms.run())
             for _ in range(2 * manager.TICKS_PER_SECOND):
                 await asyncio.sleep(0)
             tending.cancel()
@@ -292,7 +293,7 @@ class Machine(RuleBasedStateMachine):
     def append(self, place: int, done: bool | None) -> None:
         new, worker = self.cluster.fresh(1), self.cluster.workers[place]
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.edit(UNRESTRICTED, self.cluster.note, [Append(op="append", text=new)], None, None)
+            write = worker.notes.edit(UNRESTRICTED, self.cluster.note, [Append(op="append", text=new)])
             self.run(self.cluster.write(write, new, ""))
 
     @rule(place=WORKERS, at=ANY, done=st.none() | st.booleans())
@@ -305,7 +306,7 @@ class Machine(RuleBasedStateMachine):
         old = content[at % len(content)] if content else ""
         patch = NotePatch.model_validate({"content": content.replace(old, new) if old else new})
         with failing(worker.store.notes, "update", done):
-            write = worker.notes.patch(UNRESTRICTED, self.cluster.note, patch, {record.note.version}, None, None)
+            write = worker.notes.patch(UNRESTRICTED, self.cluster.note, patch, Conditions({record.note.version}))
             self.run(self.cluster.write(write, new, old))
 
     @rule(place=WORKERS)
@@ -349,8 +350,8 @@ class Machine(RuleBasedStateMachine):
 
 def test_random_operations_neither_lose_nor_duplicate_text(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "TICK_SECONDS", 0)
-    monkeypatch.setattr(room, "PROJECT_DELAY_SECONDS", (0, 0))
-    monkeypatch.setattr(room, "REMOTE_PROJECT_DELAY_SECONDS", (0, 0))
+    monkeypatch.setattr(projector, "DELAY_SECONDS", (0, 0))
+    monkeypatch.setattr(projector, "REMOTE_DELAY_SECONDS", (0, 0))
     monkeypatch.setattr(room, "COMPACT_IDLE_SECONDS", 0)
     monkeypatch.setattr(room, "AWARENESS_TIMEOUT_SECONDS", 0)  # many workers are killed, and cannot answer
     bounded = hypothesis(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)

@@ -43,11 +43,18 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+class KeyedBatcher(Batcher[str, str]):
+    """A batcher whose items consist of a key and a number: a1, a2, b1 …."""
+
+    def key_of(self, item: str) -> str:
+        """Return the key of an item."""
+        return item[:-1]
+
+
 def make_batcher(
     calls: Calls, *, share: bool = False, timeout: float = 10, limit: int = MAX_BATCH_ITEMS
 ) -> Batcher[str, str]:
-    # An item consists of its key and a number: a1, a2, b1 …
-    return Batcher(calls.run, lambda item: item[:-1], share=share, timeout=timeout, error=BatchTimeout, limit=limit)
+    return KeyedBatcher(calls.run, share=share, timeout=timeout, error=BatchTimeout, limit=limit)
 
 
 async def put_all(to: Batcher[str, str], *items: str) -> list[asyncio.Task[str]]:

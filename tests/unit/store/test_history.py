@@ -20,6 +20,7 @@ from realtime.store.archiver import Archiver
 from realtime.store.bson_mapping import BsonDocument
 from realtime.store.connection import MongoConnection
 from realtime.store.history import History, StoredContent
+from realtime.store.notes import RevisionInfo
 from realtime.store.texts import TextStore
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 from tests.unit.conftest import Part, some_text, start, write
@@ -84,7 +85,11 @@ async def test_stored_contents_are_reported_once_with_their_authors(workers: lis
     await workers[0].patch(title="title only")
     await workers[0].patch(content="b" * 1000)
     await workers[0].store.notes.update(
-        1, {"content": "b" * 1000 + "\N{GREEK SMALL LETTER ALPHA}"}, None, None, author="ann", authors=["ben", "ann"]
+        1,
+        {"content": "b" * 1000 + "\N{GREEK SMALL LETTER ALPHA}"},
+        None,
+        None,
+        RevisionInfo("update", "ann", {"authors": ["ben", "ann"]}),
     )
     await workers[0].patch(content="short")
     await asyncio.gather(*(one.store.archiver.archive({1}) for one in workers))
@@ -197,8 +202,8 @@ async def test_slow_archive_does_not_restore_a_purged_note(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(held.archive({1}))
         await held.history.reached.wait()
-        await worker.notes.delete(UNRESTRICTED, 1, None, None)
-        await worker.notes.purge(UNRESTRICTED, 1, None, None)
+        await worker.notes.delete(UNRESTRICTED, 1)
+        await worker.notes.purge(UNRESTRICTED, 1)
         await worker.outbox.flush()
         held.history.go.set()
     await worker.outbox.flush()
@@ -272,7 +277,7 @@ async def unconfirmed(settings: Settings) -> AsyncIterator[Archiver]:
 async def test_unconfirmed_archiving_keeps_the_revisions_in_the_note(
     worker: Part, unconfirmed: Archiver, database: Database[Json]
 ) -> None:
-    await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()), None)
+    await worker.notes.create(UNRESTRICTED, NoteIn(**note_in()))
     with pytest.raises(Unavailable):
         await unconfirmed.archive([1])
     assert database.history.delete_many({}).deleted_count == 1  # the rollback

@@ -12,8 +12,9 @@ import pytest
 from realtime.errors import OutcomeUnknown, TooManyPendingRevisions
 from realtime.notes.models import NoteChange
 from realtime.settings import Settings
-from realtime.store.batcher import Batcher
 from realtime.store.database import Store
+from realtime.store.note_updates import UpdateBatcher
+from realtime.store.notes import SharedTextChange
 from realtime.store.raw_connection import Command, RawConnections
 from tests.support.harness import Json, note_in
 
@@ -25,7 +26,7 @@ async def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     """Return the stores of two workers."""
     assert settings.mongo_url
     # Concurrent updates are one batch.
-    monkeypatch.setattr("realtime.store.note_updates.Batcher", partial(Batcher, concurrency=1))
+    monkeypatch.setattr("realtime.store.note_updates.UpdateBatcher", partial(UpdateBatcher, concurrency=1))
     stores = [SpiedStore(settings.mongo_url, settings.database) for _ in range(2)]
     await stores[0].prepare()
     for _ in range(5):
@@ -78,7 +79,7 @@ async def test_batched_update_has_the_same_result_as_alone(stores: list[SpiedSto
         store.notes.update(1, {"title": "any"}, None, None),
         store.notes.update(2, {"title": "stale"}, {7}, None),
         store.notes.update(3, {"title": "again"}, None, "key"),
-        store.notes.update(4, {"content": "shared"}, None, None, lineage="other"),
+        store.notes.update(4, {"content": "shared"}, None, None, text=SharedTextChange("other")),
         store.notes.update(5, {"title": "keyed"}, {1}, "other key"),
         store.notes.update(99, {"title": "nowhere"}, None, None),
     )
@@ -184,9 +185,9 @@ async def test_missing_reply_raises_outcome_unknown_for_all_updates(stores: list
 async def test_batch_beyond_the_command_limit_is_split(
     stores: list[SpiedStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.store.note_updates.MAX_COMMAND_BYTES", 2_000_000)
+    monkeypatch.setattr("realtime.store.note_updates.MAX_COMMAND_BYTES", 20_000)
     store = stores[0]
-    texts = {id: f"{id}" + "x" * 900_000 for id in range(1, 6)}
+    texts = {id: f"{id}" + "x" * 8000 for id in range(1, 6)}
     outcomes = await together(*(store.notes.update(id, {"content": text}, None, None) for id, text in texts.items()))
     assert sum(store.spy.sizes) == 5
     assert max(store.spy.sizes) == 2

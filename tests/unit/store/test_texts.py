@@ -12,6 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.settings import Settings
 from realtime.store.database import Store
+from realtime.store.notes import SharedTextChange
 from realtime.store.texts import new_row
 from tests.support.harness import Json, note_in
 
@@ -42,7 +43,7 @@ async def begin_text(store: Store) -> str:
 
 async def edit_text(store: Store, lineage: str, content: str, update: bytes) -> str:
     row = new_row(1, [update])
-    assert await store.notes.update(1, {"content": content}, None, None, lineage=lineage, edit=row)
+    assert await store.notes.update(1, {"content": content}, None, None, text=SharedTextChange(lineage, row))
     return row.id
 
 
@@ -68,9 +69,9 @@ async def test_begin_at_an_outdated_version_stores_nothing(store: Store, databas
 async def test_content_write_with_a_shared_text_requires_its_lineage(store: Store) -> None:
     lineage = await begin_text(store)
     assert await store.notes.update(1, {"content": "past it"}, None, None) is None
-    assert await store.notes.update(1, {"content": "past it"}, None, None, lineage="another") is None
+    assert await store.notes.update(1, {"content": "past it"}, None, None, text=SharedTextChange("another")) is None
     assert await store.notes.update(1, {"title": "other"}, None, None)
-    assert await store.notes.update(1, {"content": "through"}, None, None, lineage=lineage)
+    assert await store.notes.update(1, {"content": "through"}, None, None, text=SharedTextChange(lineage))
 
 
 async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, database: AsyncDatabase[Json]) -> None:
