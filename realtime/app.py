@@ -320,7 +320,7 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
         store,
         bus,
         Projector(store, publisher),
-        infra.pools.merges,
+        infra.pools.texts,
         infra.metrics,
         RoomOptions(settings.client_queue_bytes, settings.client_stall_seconds, settings.room_idle, revocations.ended),
     )

@@ -173,9 +173,23 @@ class FairQueue:
 
 
 class FairPool:
-    """Runs functions in one dedicated thread, in the order of a :class:`FairQueue`."""
+    """Runs functions in one dedicated thread, in the order of a :class:`FairQueue`.
 
-    def __init__(self, name: str, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # immutable
+    Args:
+        name: The name of the thread.
+        limits: The maximum number of waiting requests.
+        pauses: Whether the thread is idle after each function for as long as that ran: for functions that hold Python's
+            global lock, and so stop the event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: QueueLimits = QueueLimits(),  # noqa: B008  # immutable
+        *,
+        pauses: bool = False,
+    ) -> None:
+        self._pauses = pauses
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._queue = FairQueue(limits)
         self._busy = False
@@ -207,9 +221,18 @@ class FairPool:
             if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
                 self._release()  # cancelled after the turn began
             raise
-        result = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        result = loop.run_in_executor(self._executor, work)
+
+        def end_turn(_: object) -> None:
+            if self._pauses:
+                loop.call_later(loop.time() - started, self._release)
+            else:
+                self._release()
+
         # The thread continues if the caller is cancelled, so the turn ends with the work of the thread.
-        result.add_done_callback(lambda _: self._release())
+        result.add_done_callback(end_turn)
         return await asyncio.shield(result)
 
     def _serve_next(self) -> None:

@@ -19,15 +19,17 @@ class Pools:
 
     Attributes:
         reads: For differences between versions, and the snippets of a search.
-        merges: For writes: merges, text operations, and large updates of shared texts.
+        merges: For writes: merges, and text operations.
+        texts: For the documents of shared texts: loading, large updates and state vectors, edits by writes.
         imports: For the files of imports.
     """
 
     def __init__(self) -> None:
         self.reads = FairPool("reads")
         self.merges = FairPool("merges", MERGE_LIMITS)
+        self.texts = FairPool("texts", MERGE_LIMITS, pauses=True)
         self.imports = FairPool("imports")
 
     async def aclose(self) -> None:
         """Stop the threads after the functions that are running."""
-        await asyncio.gather(self.reads.aclose(), self.merges.aclose(), self.imports.aclose())
+        await asyncio.gather(*(pool.aclose() for pool in (self.reads, self.merges, self.texts, self.imports)))

@@ -12,7 +12,14 @@ import pycrdt
 
 from realtime.errors import DocumentBroken, MalformedUpdate
 from realtime.rooms import lib0
-from realtime.rooms.yjs_update import ROOT, PendingUpdates, UpdateSummary, decode_state_vector, scan_update
+from realtime.rooms.yjs_update import (
+    ROOT,
+    PendingUpdates,
+    UpdateSummary,
+    decode_state_vector,
+    has_circular_dependencies,
+    scan_update,
+)
 
 EMPTY_UPDATE = b"\0\0"
 """The update without changes."""
@@ -40,6 +47,7 @@ class TextDocument:
         """The estimated number of pieces in the text, rather too high than too low."""
         self._known: dict[int, int] = {}
         self._pending = PendingUpdates()
+        self._cached_state = (-1, b"")
         self._low_surrogates: dict[int, set[int]] = {}
         for update in updates:
             self.apply(update)
@@ -101,10 +109,13 @@ class TextDocument:
         for client, pairs in summary.low_surrogates.items():
             before = known.get(client, 0)  # known clocks do not change
             self._low_surrogates.setdefault(client, set()).update(clock for clock in pairs if clock > before)
-        if len(summary.ends) > 1:
-            known = self._known = decode_state_vector(self._doc.get_state())
-            if any(known.get(client, 0) < end for client, end in summary.ends.items()):
-                self._pending.add(update, known)  # its pieces have circular dependencies
+        if (
+            len(summary.ends) > 1
+            and not self._has_dependencies(summary, within=False)
+            and has_circular_dependencies(update, known)
+        ):
+            self._known = decode_state_vector(self._doc.get_state())
+            self._pending.add(update, self._known)
             return
         for client, end in summary.ends.items():
             if known.get(client, 0) < end:
@@ -125,9 +136,9 @@ class TextDocument:
         boundaries = (*self._known.items(), *self._pending.cuts())
         return any(clock in summary.low_surrogates.get(client, ()) for client, clock in boundaries)
 
-    def _has_dependencies(self, summary: UpdateSummary) -> bool:
-        """Return whether everything that an update depends on is in the document, or in the update."""
-        known, ends = self._known, summary.ends
+    def _has_dependencies(self, summary: UpdateSummary, *, within: bool = True) -> bool:
+        """Return whether everything that an update depends on is in the document, or ``within`` the update."""
+        known, ends = self._known, summary.ends if within else {}
         return all(known.get(client, 0) >= start for client, start in summary.starts.items()) and all(
             known.get(client, 0) >= clock or ends.get(client, 0) >= clock for client, clock in summary.needs.items()
         )
@@ -149,7 +160,9 @@ class TextDocument:
     @property
     def state(self) -> bytes:
         """The state vector, as Yjs encodes it."""
-        return self._doc.get_state()
+        if self._cached_state[0] != self.revision:
+            self._cached_state = self.revision, self._doc.get_state()
+        return self._cached_state[1]
 
     @property
     def clocks(self) -> dict[int, int]:
@@ -160,6 +173,10 @@ class TextDocument:
     def client_count(self) -> int:
         """The number of clients that have written to the text."""
         return len(self._known)
+
+    def new_clients(self, update: bytes) -> int:
+        """Return the number of clients in an update that have not written to the text yet."""
+        return sum(client not in self._known for client in scan_update(update).ends)
 
     def trim_vector(self, clocks: Mapping[int, int]) -> bytes:
         """Return a state vector with these clocks, without those that make no difference to :meth:`since`.

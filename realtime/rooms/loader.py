@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from realtime.rooms.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
+
+RunInThread = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 LARGE_JOURNAL_BYTES = 64 * 1024
 MAX_STATE_BYTES = 8 * 1024 * 1024
@@ -63,20 +64,21 @@ class SizeQuota:
             self._free_bytes = MAX_CONTENT_BYTES - self._document.length
         return size <= self._free_bytes and self.size + size <= MAX_STATE_BYTES
 
-    async def fits(self, state: bytes, update: bytes) -> bool:
+    async def fits(self, state: bytes, update: bytes, scheduler: Scheduler, caller: str) -> bool:
         """Return whether the limits allow an update of this state, by applying it. Raises :class:`MalformedUpdate`."""
         self.size = len(state)
         try:
-            trial = await asyncio.to_thread(TextDocument, [state, update])
+            trial = await scheduler.run_in_thread(caller, partial(TextDocument, [state, update]))
         except DocumentBroken:
             raise MalformedUpdate("cannot be applied to the text") from None
         return self.size + len(update) <= MAX_STATE_BYTES and trial.length <= MAX_CONTENT_BYTES
 
 
-async def load(updates: Sequence[bytes]) -> TextDocument:
-    """Return a document with these journaled updates. Raises :class:`DocumentBroken`."""
-    small = sum(map(len, updates)) < LARGE_JOURNAL_BYTES
-    return _load(updates) if small else await asyncio.to_thread(_load, updates)
+async def load(updates: Sequence[bytes], scheduler: Scheduler, note: int) -> TextDocument:
+    """Return a document with these journaled updates. Raises :class:`DocumentBroken`, :class:`Unavailable`."""
+    if sum(map(len, updates)) < LARGE_JOURNAL_BYTES:
+        return _load(updates)
+    return await scheduler.run_for_note(note, partial(_load, updates))
 
 
 def _load(updates: Sequence[bytes]) -> TextDocument:
@@ -125,26 +127,26 @@ async def recount(document: TextDocument, state: bytes, scheduler: Scheduler, ca
     document.piece_count += await scheduler.run_in_thread(caller, partial(yjs_update.recount_pieces, state)) - before
 
 
-async def decode_state_vector(
-    vector: bytes, document: TextDocument, scheduler: Scheduler, caller: str
-) -> dict[int, int]:
-    """Decode the state vector of a client of this document. Raises :class:`MalformedUpdate`.
+async def trim_vector(vector: bytes, document: TextDocument, scheduler: Scheduler, caller: str) -> bytes:
+    """Return a client's state vector as :meth:`TextDocument.trim_vector` does. Raises :class:`MalformedUpdate`.
 
     It may have twice as many clients as the document: the client may have changes that are not here yet.
     """
     limit = MAX_VECTOR_BYTES + 2 * document.client_count * VECTOR_ENTRY_BYTES
     if len(vector) > limit:
         raise MalformedUpdate(f"has a state vector of {len(vector)} bytes, more than the limit of {limit}")
-    if len(vector) < LARGE_VECTOR_BYTES:
-        return yjs_update.decode_state_vector(vector)
-    return await scheduler.run_in_thread(caller, partial(yjs_update.decode_state_vector, vector))
+
+    def trim() -> bytes:
+        return document.trim_vector(yjs_update.decode_state_vector(vector))
+
+    return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_in_thread(caller, trim)
 
 
-async def edit(state: bytes, client: int, text: str, wanted: str) -> bytes:
+async def edit(state: bytes, client: int, text: str, wanted: str, run: RunInThread) -> bytes:
     """Return the update that turns ``text``, which is in this state, into ``wanted``, made under this client id."""
 
     def encode_edit() -> bytes:
         return TextDocument([state], client).edit(changes(text, wanted))
 
     small = len(state) + len(wanted) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
-    return encode_edit() if small else await asyncio.to_thread(encode_edit)
+    return encode_edit() if small else await run(encode_edit)

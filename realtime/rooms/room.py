@@ -12,7 +12,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime.core.close_codes import CloseCode
@@ -45,6 +46,8 @@ LARGE_UPDATE_BYTES = 4 * 1024
 """Size from which an update is scanned in a thread."""
 SLOW_UPDATE_SECONDS = 0.01
 """Time for one update after which later updates of the text are applied in turns."""
+MAX_CLIENTS = 50_000
+"""Number of Yjs clients of a text beyond which no new ones may write. Each browser session is one."""
 MAX_PENDING_PIECES = 1000
 """Number of pieces with missing dependencies beyond which no more are accepted."""
 MAX_PENDING_UPDATE_BYTES = 64 * 1024
@@ -152,7 +155,7 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        document = await loader.load(updates)
+        document = await loader.load(updates, self._scheduler, self.id)
         await self._wait_for_awareness()
         self._document = document
         self._quota = SizeQuota(self._document, sum(map(len, updates)))
@@ -282,24 +285,28 @@ class Room:
 
     async def _send_missing(self, peer: Peer, vector: bytes) -> None:
         """Send the changes missing in a state vector. Raises :class:`MalformedUpdate`, :class:`PeerRefused`."""
-        clocks = await loader.decode_state_vector(vector, self._document, self._scheduler, peer.caller)
         peer.check_diff_budget()
         diff = None
         while diff is None:
+            document = self._document
+            # Stock clients often have everything, and the vector of a text with many clients is large.
+            trimmed = None
+            if vector != document.state:
+                trimmed = await loader.trim_vector(vector, document, self._scheduler, peer.caller)
             async with self._turns.turn(peer.caller):
                 if peer.closing.done():
                     return
-                if self.loaded:
-                    diff = self._diff(clocks)
+                if self.loaded and self._document is document:
+                    diff = self._diff(document.state if trimmed is None else trimmed)
             await self.wait_until_loaded()
         peer.charge_diff(len(diff))
         reply = FrameBatch([protocol.missing(diff)])
         if await self.wait_until_durable():
             peer.send(reply, is_reply=True)
 
-    def _diff(self, clocks: Mapping[int, int]) -> bytes:
-        """Return the changes that are missing at these clocks. The latest result is cached."""
-        vector, revision = self._document.trim_vector(clocks), self._document.revision
+    def _diff(self, vector: bytes) -> bytes:
+        """Return the changes that are missing at a trimmed state vector. The latest result is cached."""
+        revision = self._document.revision
         if (vector, revision) != self._cached_diff[:2]:
             self._cached_diff = _CachedDiff(vector, revision, self._document.changes_after(vector))
         return self._cached_diff.changes
@@ -399,7 +406,7 @@ class Room:
         if not self._quota.surely_fits(len(update)):
             async with self._turns.turn(peer.caller):
                 state = self._document.since()
-            if not await self._quota.fits(state, update):
+            if not await self._quota.fits(state, update, self._scheduler, peer.caller):
                 peer.reject_too_large()
             await self.wait_until_loaded()  # it may have been loaded again
         if in_turn or self._slow:
@@ -433,6 +440,9 @@ class Room:
 
         If it cannot be queued, the room is closed: later changes that depend on it would be journaled without it.
         """
+        clients = yjs_update.count_clients(update)
+        if self._document.client_count + clients > MAX_CLIENTS and self._document.new_clients(update):
+            peer.reject_too_large()
         revision = self._document.revision
         try:
             if skip_known and not self._document.apply_if_new(update):
@@ -538,7 +548,8 @@ class Room:
         """
         if text == wanted:
             return None
-        return new_row(self.id, [await loader.edit(state, self._client, text, wanted)])
+        run = partial(self._scheduler.run_for_note, self.id)
+        return new_row(self.id, [await loader.edit(state, self._client, text, wanted, run)])
 
     def apply_committed(self, row: Row) -> None:
         """Apply a draft after its commit, and send it to clients and other workers."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from realtime.core.close_codes import CloseCode
 from realtime.core.fair_queue import Requester
-from realtime.errors import TooManyRequests
+from realtime.errors import TooManyRequests, Unavailable
 from realtime.rooms.peer import PeerRefused
 
 if TYPE_CHECKING:
@@ -45,3 +45,10 @@ class Scheduler:
             return await self.pool.run(Requester(caller, caller), work)
         except TooManyRequests:
             raise PeerRefused(CloseCode.TOO_MANY) from None
+
+    async def run_for_note(self, note: int, work: Callable[[], T]) -> T:
+        """Run a function in the thread on behalf of all clients of a note. Raises :class:`Unavailable`."""
+        try:
+            return await self.pool.run(Requester(f"note {note}", "note"), work)
+        except TooManyRequests:
+            raise Unavailable from None

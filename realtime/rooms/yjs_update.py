@@ -7,8 +7,8 @@ back here, because Yrs would reorder them.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import ChainMap, deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from heapq import heappop, heappush
 from typing import NamedTuple, TypeVar
 
@@ -271,7 +271,7 @@ def _merge_deletions(deletions: Iterable[Deletion]) -> list[Deletion]:
 
 
 def _order_by_dependency(
-    pieces: Iterable[Piece], known: dict[int, int], unknown: int
+    pieces: Iterable[Piece], known: MutableMapping[int, int], unknown: int
 ) -> tuple[list[Piece], list[Piece]]:
     """Return the pieces that can be applied, in order, and the remaining ones. Advance the known clocks.
 
@@ -304,6 +304,20 @@ def _order_by_dependency(
         while waiting and waiting[0][0] <= known.get(client, unknown):
             ready.append(heappop(waiting)[1])
     return resolved, sorted((piece for queue in queues.values() for piece in queue), key=_sort_key)
+
+
+def has_circular_dependencies(update: bytes, known: dict[int, int]) -> bool:
+    """Return whether pieces of an update depend on each other, so that none of them can be applied first.
+
+    ``known`` has the clocks before the update. Everything that the update depends on is known, or in the update.
+    """
+    advanced = ChainMap({}, known)  # without a copy of the clocks of all clients
+    return bool(_order_by_dependency(sorted(_parse(update)[0], key=_sort_key), advanced, 0)[1])
+
+
+def count_clients(update: bytes) -> int:
+    """Return the number of clients with pieces in an update. Raises :class:`MalformedUpdate`."""
+    return Reader(update).count()
 
 
 def count_pieces(update: bytes) -> int:

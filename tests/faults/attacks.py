@@ -1,4 +1,4 @@
-"""Hostile clients in a separate process: ``python -m tests.faults.attacks <url> <large note> <small note> …``.
+"""Hostile clients in a separate process: ``python -m tests.faults.attacks <url> <large> <small> <crowded> …``.
 
 Each client repeats one attack until the time is up, and ignores everything that it receives.
 """
@@ -16,19 +16,22 @@ from urllib.parse import urlsplit
 
 from realtime.rooms import lib0, protocol
 from tests.faults.raw import BINARY, FIRST_BINARY, MORE, PING, PONG, TEXT, frame
-from tests.support.room_client import Text, alternating, state_of, states_of, without_origins
+from tests.support.room_client import Text, alternating, many_clients, state_of, states_of, without_origins
 
 PAUSE = 0.05
 """The delay in seconds before a client reconnects after its connection ended."""
 READ = 256 * 1024
+CROWD_START, CROWD = 1000, 20_000
+"""The first id and the number of the clients of the crowded text."""
 
 
 class Target(NamedTuple):
-    """A server, with the ids of a note with a large shared text and of a small one."""
+    """A server, with the ids of notes: with a large shared text, with a small one, and with one of many clients."""
 
     url: str
     large: int
     small: int
+    crowded: int
 
 
 class Attack(NamedTuple):
@@ -82,13 +85,19 @@ def _searches() -> Iterator[bytes]:
         yield frame(BINARY, protocol.update(without_origins(random.randrange(2**31, 2**32), 480)))
 
 
+def _new_clients() -> Iterator[bytes]:
+    for _ in range(200):
+        yield frame(BINARY, protocol.update(many_clients(random.randrange(2**31, 2**32 - 2), 2)))
+
+
 def _same(piece: bytes, times: int) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([piece] * times)
 
 
 def attacks(target: Target) -> dict[str, Attack]:
     """Return all attacks over WebSockets by name."""
-    large, small = f"/sync/{target.large}", f"/sync/{target.small}"
+    large, small, crowded = (f"/sync/{note}" for note in target[1:])
+    vector = lib0.number(CROWD) + b"".join(lib0.number(CROWD_START + number) + b"\1" for number in range(CROWD))
     hello = frame(BINARY, Text().hello())
     fragments = frame(FIRST_BINARY, b"\0") + frame(MORE, b"\0") * 20_000
     return {
@@ -110,6 +119,8 @@ def attacks(target: Target) -> dict[str, Attack]:
         "pongs": Attack("/ws", _same(frame(PONG) * 5000, 50)),
         "fragments": Attack(small, _same(fragments, 5)),
         "pieces without origins": Attack(large, _searches, 1 / 20),
+        "state vectors of many clients": Attack(crowded, _same(frame(BINARY, protocol.state(vector)), 100), 1 / 20),
+        "updates of new clients": Attack(crowded, _new_clients, 1 / 20),
         "nonsense": Attack(small, lambda: (frame(BINARY, random.randbytes(60)) for _ in range(50))),
     }
 
@@ -157,5 +168,5 @@ async def main(target: Target, clients: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    url, large, small, clients, seconds = sys.argv[1:]
-    asyncio.run(main(Target(url, int(large), int(small)), int(clients), float(seconds)))
+    url, large, small, crowded, clients, seconds = sys.argv[1:]
+    asyncio.run(main(Target(url, int(large), int(small), int(crowded)), int(clients), float(seconds)))

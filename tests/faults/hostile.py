@@ -25,10 +25,11 @@ from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
 from realtime.rooms.yjs_update import ROOT
 from realtime.settings import Settings
+from tests.faults.attacks import CROWD, CROWD_START
 from tests.faults.scenario import Figures, Run, scenario
 from tests.support.accounts import PASSWORD, add_user
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
-from tests.support.room_client import Wire
+from tests.support.room_client import Wire, many_clients
 
 PIECES_PER_MESSAGE = 400
 WRITERS = 4
@@ -103,13 +104,24 @@ async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: in
     return id
 
 
+async def _make_crowded(server: ServerProcess, rest: httpx.AsyncClient) -> int:
+    """Create a note with a shared text that many clients have written to."""
+    id: int = (await rest.post("/notes/", json=note_in("crowded"))).json()["id"]
+    async with Wire(server.url, id) as wire:
+        for first in range(CROWD_START, CROWD_START + CROWD, 500):
+            await wire.say(protocol.update(many_clients(first, 500)))
+        await wire.append("the last")
+        await eventually(lambda: wire.text.all_acknowledged, within=60)
+    return id
+
+
 @scenario(
     "hostile-clients",
     invariant="a hostile client affects no other client",
-    mark="34 clients with 17 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 100 ms, nobody else disconnected",
+    mark="38 clients with 19 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 100 ms, nobody else disconnected",
     unit="clients",
-    full=34,
-    slice=17,
+    full=38,
+    slice=19,
 )
 async def hostile(run: Run) -> Figures:
     """Run all attacks, on a note that is being edited and on a note with a large text."""
@@ -119,13 +131,14 @@ async def hostile(run: Run) -> Figures:
         large = await _make_large(server, rest, 40_000 if run.thorough else 5_000)
         small = (await rest.post("/notes/", json=note_in("small"))).json()["id"]
         other = (await rest.post("/notes/", json=note_in("other"))).json()["id"]
+        crowded = await _make_crowded(server, rest)
         wires = [await stack.enter_async_context(Wire(server.url, note)) for note in (small, other)]
         innocent = Innocent(server, wires)
         seconds = 40.0 if run.thorough else 3.0
         async with innocent.working():
             await asyncio.sleep(seconds / 2)
         _, quiet = innocent.p99()
-        arguments = (server.url, large, small, run.times, seconds)
+        arguments = (server.url, large, small, crowded, run.times, seconds)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.faults.attacks", *map(str, arguments)
         )

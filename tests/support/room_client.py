@@ -41,6 +41,12 @@ def without_origins(client: int, pieces: int, first: int = 0) -> bytes:
     return b"\1" + lib0.number(pieces) + lib0.number(client) + lib0.number(first) + piece * pieces + b"\0"
 
 
+def many_clients(first: int, count: int) -> bytes:
+    """Return an update of this number of clients, from an id on, each of which has written a deleted character."""
+    clients = range(first + count - 1, first - 1, -1)
+    return lib0.number(count) + b"".join(b"\1" + lib0.number(client) + b"\0\0\1" for client in clients) + b"\0"
+
+
 def alternating(pieces: int) -> bytes:
     """Return an update of two clients, each of whose characters follows a character of the other."""
     letters = [bytes((4, 1)) + lib0.string("content") + lib0.string("a")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -135,6 +136,19 @@ class TestFairPool:
         await asyncio.gather(*(pool.run(Requester(f"{number}", ""), work) for number in range(20)))
         await pool.aclose()
         assert peak == 1
+
+    async def test_pool_that_pauses_is_idle_after_a_function_for_as_long_as_it_ran(self) -> None:
+        pool, periods = FairPool("test", pauses=True), []
+
+        def work() -> None:
+            started = time.monotonic()
+            threading.Event().wait(0.05)
+            periods.append((started, time.monotonic()))
+
+        await asyncio.gather(pool.run(Requester("a", ""), work), pool.run(Requester("b", ""), work))
+        await pool.aclose()
+        (started, ended), (next_started, _) = periods
+        assert next_started - ended >= 0.9 * (ended - started)
 
     async def test_failed_function_raises_and_the_next_request_is_served(self) -> None:
         pool = FairPool("test")

@@ -16,7 +16,7 @@ from realtime.rooms.room import Room
 from realtime.rooms.yjs_update import count_pieces, recount_pieces, split_update
 from realtime.settings import Settings
 from tests.support.harness import eventually
-from tests.support.room_client import RoomClient, alternating, without_origins
+from tests.support.room_client import RoomClient, alternating, many_clients, without_origins
 from tests.unit.rooms.conftest import StartWorker, loaded
 
 ANN, BEN = (Principal(keys=frozenset({UNOWNED, key_of(name)}), name=name) for name in ("ann", "ben"))
@@ -93,6 +93,23 @@ class TestRoom:
         with pytest.raises(PeerRefused) as refused:
             await seat.say(protocol.update(without_origins(99, 200, first=1)))
         assert refused.value.code == CloseCode.RESUME
+
+    async def test_text_of_too_many_clients_accepts_known_clients_only(
+        self, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("realtime.rooms.room.MAX_CLIENTS", 20)
+        worker = await start_worker()
+        id = await worker.create_note()
+        typist, hostile = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)
+        await typist.append("x")
+        await hostile.say(protocol.update(many_clients(100, 18)))
+        for update in (many_clients(200, 2), many_clients(300, 3)):
+            with pytest.raises(PeerRefused) as refused:
+                await hostile.say(protocol.update(update))
+            assert refused.value.code == CloseCode.TOO_BIG
+        await typist.append("y")
+        await eventually(lambda: typist.text.all_acknowledged)
+        assert str(typist.text) == "xy"
 
     async def test_text_of_too_many_pieces_accepts_deletions_only(
         self, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
