@@ -1,4 +1,4 @@
-"""What events and revocations do to the connected clients of this worker: those of the feed and of the rooms."""
+"""Applies events and revocations to the connected clients of this worker: those of the feed and those of rooms."""
 
 from __future__ import annotations
 

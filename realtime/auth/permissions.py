@@ -211,7 +211,7 @@ def check(
     note_access: NoteAccess | None,
     permission: Permission = Permission.READ,
     *,
-    of_trash: bool = False,
+    in_trash: bool = False,
 ) -> None:
     """Check that a principal has a permission for a note.
 
@@ -219,7 +219,7 @@ def check(
         principal: The caller.
         note_access: The access rights of the note, or ``None`` if it does not exist.
         permission: The required permission.
-        of_trash: Whether the action is on a note in the trash.
+        in_trash: Whether the action is on a note in the trash.
 
     Raises:
         NotSignedIn: The caller is not signed in, and the action is not reading.
@@ -233,7 +233,7 @@ def check(
     if not sees(principal, note_access):
         raise NoteHidden
     if not can(principal, note_access.access, permission):
-        if note_access.live is of_trash:
+        if note_access.live is in_trash:
             raise NoteNotFound
         raise NoteForbidden(f"You may not {permission.verb} this note")
 

@@ -107,7 +107,7 @@ class WriteExecutor:
                 raise NotSignedIn
             if id is not None:
                 # Every time, because the access rights may have changed since the last attempt.
-                await self._authorize(write.principal, id, write.permission, of_trash=write.of_trash)
+                await self._authorize(write.principal, id, write.permission, in_trash=write.in_trash)
             allowed = write.versions
             if repeated and id is not None:
                 record = await notes.find(id)
@@ -132,11 +132,11 @@ class WriteExecutor:
         raise TooManyWrites
 
     async def _authorize(
-        self, principal: Principal, id: int, permission: Permission = Permission.READ, *, of_trash: bool = False
+        self, principal: Principal, id: int, permission: Permission = Permission.READ, *, in_trash: bool = False
     ) -> None:
         """Raise :class:`NoteNotFound` or :class:`Forbidden` unless the caller has a permission for a note."""
         if principal.keys is not None:
-            check(principal, await self._store.notes.note_access(id), permission, of_trash=of_trash)
+            check(principal, await self._store.notes.note_access(id), permission, in_trash=in_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """Return the response of a write if it was applied, or ``None`` if it can still be applied.
@@ -150,7 +150,7 @@ class WriteExecutor:
             answer = await self._response_to(record, token)
             if answer is not None:
                 return answer
-        if record.purged or record.deleted is not write.of_trash:
+        if record.purged or record.deleted is not write.in_trash:
             raise NoteNotFound
         if write.versions is not None and record.note.version not in write.versions:
             raise VersionMismatch(record.note)

@@ -146,14 +146,14 @@ class Quotas:
         if record is not None:
             await self.admit(record, record.note, fields, writer)
 
-    async def receive(self, owner: str | None, note: Note | NoteIn) -> None:
+    async def add_note(self, owner: str | None, note: Note | NoteIn) -> None:
         """Add a note to the usage of its new owner. Raises the errors of :meth:`reserve`."""
         await self.reserve(owner, 1, size_of({name: getattr(note, name) for name in SIZED}))
 
-    async def give(self, record: Record, owner: str | None) -> None:
+    async def transfer_note(self, record: Record, owner: str | None) -> None:
         """Add a note to the usage of its new owner if the owner changes. Raises the errors of :meth:`reserve`."""
         if owner != record.access.owner:
-            await self.receive(owner, record.note)
+            await self.add_note(owner, record.note)
 
     async def check_typing(self, principal: Principal, id: int) -> None:
         """Raise the errors of :meth:`reserve` if a writer cannot type in a note because its owner reached the quota."""

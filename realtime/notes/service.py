@@ -117,7 +117,7 @@ class NoteService:
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
             VersionMismatch: The note has a version that the conditions do not allow.
-            EditFailed: The text of an operation does not occur as often as expected.
+            EditRefused: The text of an operation does not occur as often as expected.
             FieldTooLong: The content would become too long.
         """
         write = EditContent(principal=principal, id=id, versions=conditions.versions, operations=edits)
@@ -126,7 +126,7 @@ class NoteService:
     async def restore(
         self, principal: Principal, id: int, version: int, conditions: Conditions = UNCONDITIONAL
     ) -> Note:
-        """RestoreVersion the fields of an earlier version, as a new version.
+        """Restore the fields of an earlier version, as a new version.
 
         Raises:
             NoteNotFound: The note does not exist, or the caller cannot see it.
@@ -147,7 +147,7 @@ class NoteService:
         return await self._executor.execute(write, conditions.operation)
 
     async def undelete(self, principal: Principal, id: int, conditions: Conditions = UNCONDITIONAL) -> Note:
-        """RestoreVersion a note from the trash. Raises the errors of :meth:`delete`."""
+        """Restore a note from the trash. Raises the errors of :meth:`delete`."""
         write = Undelete(principal=principal, id=id, versions=conditions.versions)
         return await self._executor.execute(write, conditions.operation)
 
@@ -227,7 +227,7 @@ class NoteService:
         fields = note.note.model_dump()
         dates = (note.created, note.updated) if may_set_ids_and_dates(principal) else (None, None)
         try:
-            await self._quotas.receive(principal.name, note.note)
+            await self._quotas.add_note(principal.name, note.note)
             change = await self._store.notes.insert(id, fields, token, "import", principal.name, dates=dates)
         except IdsTaken:
             if keep_id and (token is None or await self._store.notes.find_origin(token) is None):

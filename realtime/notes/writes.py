@@ -1,4 +1,4 @@
-"""The writes of notes: what each one stores, given the current state of the note."""
+"""The kinds of writes to notes. Each decides which values to store, given the current state of the note."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from realtime.auth.requesters import writer_of
 from realtime.errors import BaseNotFound, VersionNotFound
 from realtime.notes.merge import merge_fields, merged
 from realtime.notes.text_operations import edited
-from realtime.store.notes import NO_TEXT, RevisionInfo, SharedTextChange
+from realtime.store.notes import NO_SHARED_TEXT, RevisionInfo, SharedTextChange
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Access, Principal
@@ -32,16 +32,16 @@ Fields = Mapping[str, Any]
 
 
 class TextEdit(Protocol):
-    """An edit of a shared text by a write of its note. No other write of the note edits the text meanwhile."""
+    """An edit of a shared text that is part of a write to its note. Until it ends, no other write can edit the text."""
 
     snapshot: TextSnapshot
     """The text that the edit is based on."""
 
     async def propose(self, content: str) -> Row | None:
-        """Return the update that turns the snapshot into this content, or ``None`` if they are equal."""
+        """Return the update that turns the snapshot into this content, or ``None`` if the snapshot already has it."""
 
     def commit(self, change: NoteChange) -> None:
-        """Apply the proposed update, which was stored with this change of the note."""
+        """Apply the proposed update, which was committed together with this change to the note."""
 
     def abandon(self) -> None:
         """Forget the proposed update, whose outcome is unknown."""
@@ -54,16 +54,16 @@ class SharedTexts(Protocol):
     """The shared texts of notes."""
 
     def edit(self, record: Record) -> AbstractAsyncContextManager[TextEdit]:
-        """Edit the shared text of a note, which includes everything in this record of it."""
+        """Begin an edit of a note's shared text, once the text includes every change in this record of the note."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """What the writes of a worker use.
+    """The resources that writes need.
 
     Attributes:
         store: The database.
-        quotas: The quotas of the owners.
+        quotas: The quotas of note owners.
         pool: The thread for merges and text operations.
         texts: The shared texts.
     """
@@ -76,12 +76,12 @@ class WriteContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write(ABC):
-    """A write that can be applied repeatedly until it succeeds.
+    """A write that can be attempted repeatedly until it is applied.
 
     Attributes:
         action: The name of the write in metrics, in the history and in the audit log.
         permission: The permission that ``principal`` must have.
-        of_trash: Whether the note must be in the trash rather than live.
+        in_trash: Whether the note must be in the trash rather than live.
         principal: The caller.
         id: The note; ``None`` if the write creates it.
         versions: The versions at which the write is allowed; ``None`` for any.
@@ -89,7 +89,7 @@ class Write(ABC):
 
     action: ClassVar[str]
     permission: ClassVar[Permission] = Permission.WRITE
-    of_trash: ClassVar[bool] = False
+    in_trash: ClassVar[bool] = False
     principal: Principal
     id: int | None = None
     versions: Versions = None
@@ -99,8 +99,8 @@ class Write(ABC):
         """Apply the write.
 
         Args:
-            context: What writes use.
-            token: The token of a keyed operation, which is applied only once.
+            context: The resources that the write needs.
+            token: The token of the idempotency key; a write with the same token is applied only once.
             versions: The versions at which it may be applied now.
 
         Returns:
@@ -117,29 +117,29 @@ class Create(Write):
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
         """Insert the note."""
-        await context.quotas.receive(self.principal.name, self.note)
+        await context.quotas.add_note(self.principal.name, self.note)
         return await context.store.notes.create(self.note.model_dump(), token, author=self.principal.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingNoteWrite(Write):
-    """A write of a note that exists."""
+    """A write to an existing note."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldWrite(ExistingNoteWrite):
-    """A write whose fields depend on the current note. They are stored only at the version that they depend on.
+    """A write whose fields are computed from the current note, and stored only if that is still its version.
 
-    If the note has a shared text, the text is edited so that it is the same as the new content.
+    If the note has a shared text, the text is edited to match the new content.
     """
 
     action: ClassVar[Action]
 
     @property
-    def gets_typing(self) -> bool:
-        """Whether :meth:`compute` gets the content with the typed text that no version has yet.
+    def includes_typing(self) -> bool:
+        """Whether :meth:`compute` receives the content including typed text that is not in a version yet.
 
         Otherwise, that text is merged into the new content.
         """
@@ -151,7 +151,7 @@ class FieldWrite(ExistingNoteWrite):
 
     @property
     def details(self) -> Fields:
-        """Further fields of the revision in the history."""
+        """Additional fields of the revision in the history."""
         return {}
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
@@ -159,26 +159,26 @@ class FieldWrite(ExistingNoteWrite):
         record = await context.store.notes.find(self.id)
         if record is None or record.deleted or token in record.operations:
             return None
-        check(self.principal, record.note_access, self.permission)  # again, for exactly this version
+        check(self.principal, record.note_access, self.permission)  # again: the rights at this version may differ
         if versions is not None and record.note.version not in versions:
             return None
         if record.lineage is not None:
             return await self._apply_to_text(context, record, token)
-        fields = await self._admitted(context, record, record.note)
-        return await self._store(context, record, fields, token, NO_TEXT)
+        fields = await self._compute_within_quota(context, record, record.note)
+        return await self._store(context, record, fields, token, NO_SHARED_TEXT)
 
     async def _apply_to_text(self, context: WriteContext, record: Record, token: str | None) -> NoteChange | None:
-        """Store the fields, and the edit of the shared text that makes it the same as the new content."""
+        """Store the fields, together with the edit that makes the shared text match the new content."""
         note = record.note
         async with context.texts.edit(record) as edit:
             text = edit.snapshot.text
-            current = note.model_copy(update={"content": text}) if self.gets_typing else note
-            fields = await self._admitted(context, record, current)
+            current = note.model_copy(update={"content": text}) if self.includes_typing else note
+            fields = await self._compute_within_quota(context, record, current)
             content = fields.get("content", text)
-            if not self.gets_typing and "content" in fields and text != note.content:
+            if not self.includes_typing and "content" in fields and text != note.content:
                 merge = partial(merged, note.content, content, text)
                 content, conflicts = await context.pool.run(writer_of(self.principal, note.id), merge)
-                if conflicts:  # keep the overwritten changes in a version
+                if conflicts:  # store the typed text as a version before the next attempt overwrites it
                     await edit.project()
                     return None
             row = await edit.propose(content)
@@ -187,15 +187,15 @@ class FieldWrite(ExistingNoteWrite):
                 text_change = SharedTextChange(record.lineage, row)
                 fields = {**fields, "content": content}
                 change = await self._store(context, record, fields, token, text_change, typed_by)
-            except BaseException:  # a canceled write may be committed
+            except BaseException:  # a canceled write may have been committed
                 edit.abandon()
                 raise
             if change is not None:
                 edit.commit(change)
             return change
 
-    async def _admitted(self, context: WriteContext, record: Record, note: Note) -> Fields:
-        """Return the fields to write, after adding them to the usage of the owner."""
+    async def _compute_within_quota(self, context: WriteContext, record: Record, note: Note) -> Fields:
+        """Return the fields to write, after counting their size against the owner's quota."""
         fields = await self.compute(context, note)
         await context.quotas.admit(record, note, fields, writer_of(self.principal, note.id).group)
         return fields
@@ -223,8 +223,8 @@ class Update(FieldWrite):
     base: int | None = None
 
     @property
-    def gets_typing(self) -> bool:
-        """Whether the typed text is merged word by word, or the new content replaces the version."""
+    def includes_typing(self) -> bool:
+        """Whether there is a base version: the fields are then merged with the typed text word by word."""
         return self.base is not None
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
@@ -239,7 +239,7 @@ class Update(FieldWrite):
         return await FieldWrite.apply(self, context, token, versions)
 
     async def compute(self, context: WriteContext, note: Note) -> Fields:
-        """Return the fields, merged with the changes since the base."""
+        """Return the fields, merged with the changes since the base version if there is one."""
         if self.base is None or (note.version == self.base and "content" not in self.fields):
             return self.fields
         # Even at the base version, a shared text can have newer changes.
@@ -271,13 +271,13 @@ class RestoreVersion(FieldWrite):
     version: int
 
     @property
-    def gets_typing(self) -> bool:
+    def includes_typing(self) -> bool:
         """False: the typed text is not part of the restored version."""
         return False
 
     @property
     def details(self) -> Fields:
-        """The restored version."""
+        """The number of the restored version."""
         return {"restored": self.version}
 
     async def compute(self, context: WriteContext, note: Note) -> Fields:
@@ -306,7 +306,7 @@ class Undelete(ExistingNoteWrite):
 
     action = "undelete"
     permission = Permission.DELETE
-    of_trash = True
+    in_trash = True
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
         """Restore the note."""
@@ -319,7 +319,7 @@ class Purge(ExistingNoteWrite):
 
     action = "purge"
     permission = Permission.DELETE
-    of_trash = True
+    in_trash = True
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
         """Delete the note, its history and its shared text."""
@@ -332,7 +332,7 @@ class Purge(ExistingNoteWrite):
 
 
 class AccessChange(Protocol):
-    """A change of the access rights of a note."""
+    """A change to the access rights of a note."""
 
     def apply(self, current: Access) -> Access:
         """Return the new access rights. Called again after a concurrent write."""
@@ -347,14 +347,14 @@ class Share(ExistingNoteWrite):
     change: AccessChange
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
-        """Store the new access rights at exactly the version that they were decided for."""
+        """Store the new access rights, only if the note is still at the version for which they were computed."""
         record = await context.store.notes.find(self.id)
         if record is None or record.deleted:
             return None
-        check(self.principal, record.note_access, self.permission)  # again, for exactly this version
+        check(self.principal, record.note_access, self.permission)  # again: the rights at this version may differ
         version = record.note.version
         if versions is not None and version not in versions:
             return None
         access = record.access.followed_by(self.change.apply(record.access), version + 1)
-        await context.quotas.give(record, access.owner)
+        await context.quotas.transfer_note(record, access.owner)
         return await context.store.notes.share(self.id, access, version, token, self.principal.name)

@@ -68,7 +68,7 @@ class SizeQuota:
         """Return whether the limits allow an update of this state, by applying it. Raises :class:`MalformedUpdate`."""
         self.size = len(state)
         try:
-            trial = await scheduler.run_in_thread(caller, partial(TextDocument, [state, update]))
+            trial = await scheduler.run_for_caller(caller, partial(TextDocument, [state, update]))
         except DocumentBroken:
             raise MalformedUpdate("cannot be applied to the text") from None
         return self.size + len(update) <= MAX_STATE_BYTES and trial.length <= MAX_CONTENT_BYTES
@@ -108,7 +108,7 @@ async def split_update(
     cost = (MAX_CHUNK_PIECES, document.clocks, document.piece_count, SEARCH_SECONDS / PIECE_SECONDS)
     if len(update) < LARGE_VECTOR_BYTES:
         return yjs_update.split_update(update, *cost)
-    return await scheduler.run_in_thread(caller, partial(yjs_update.split_update, update, *cost))
+    return await scheduler.run_for_caller(caller, partial(yjs_update.split_update, update, *cost))
 
 
 def search_seconds(document: TextDocument, pieces: int) -> float:
@@ -124,7 +124,7 @@ def deletion_seconds(document: TextDocument, update: bytes) -> float:
 async def recount(document: TextDocument, state: bytes, scheduler: Scheduler, caller: str) -> None:
     """Update a document's piece count from its current or an earlier state."""
     before = document.piece_count
-    document.piece_count += await scheduler.run_in_thread(caller, partial(yjs_update.recount_pieces, state)) - before
+    document.piece_count += await scheduler.run_for_caller(caller, partial(yjs_update.recount_pieces, state)) - before
 
 
 async def trim_vector(vector: bytes, document: TextDocument, scheduler: Scheduler, caller: str) -> bytes:
@@ -139,7 +139,7 @@ async def trim_vector(vector: bytes, document: TextDocument, scheduler: Schedule
     def trim() -> bytes:
         return document.trim_vector(yjs_update.decode_state_vector(vector))
 
-    return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_in_thread(caller, trim)
+    return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_for_caller(caller, trim)
 
 
 async def edit(state: bytes, client: int, text: str, wanted: str, run: RunInThread) -> bytes:

@@ -1,4 +1,4 @@
-"""Writes the shared texts of rooms to their notes: a version of the note gets what was typed shortly before."""
+"""Writes the shared texts of rooms to their notes. Text that is typed within a short time becomes one version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DELAY_SECONDS = (0.6, 0.8)
 """Range of the delay before changes made at this worker are written to the note."""
 REMOTE_DELAY_SECONDS = (2.0, 3.0)
-"""Range of the delay before changes made at another worker are written to the note if that worker did not do it."""
+"""Range of the delay before changes made at another worker are written to the note, unless that worker did so first."""
 TIMEOUT_SECONDS = 15.0
 """The time for which a projection is retried after concurrent writes to its note."""
 
@@ -31,10 +31,10 @@ class ProjectedText(Protocol):
     closed: bool
 
     async def snapshot(self, record: Record) -> TextSnapshot:
-        """Return the durable text with all changes of a record of the note."""
+        """Return the text once it is durable and includes every change in this record of the note."""
 
-    def mark_projected(self, changes: int) -> None:
-        """Record that a version of the note has the text as of this number of changes, and names its authors."""
+    def mark_projected(self, change_count: int) -> None:
+        """Record that a version has the first ``change_count`` changes of the text, and names their authors."""
 
 
 class Projector:
@@ -52,7 +52,7 @@ class Projector:
             self._due[text] = min(due, self._due.get(text, due))
 
     def is_scheduled(self, text: ProjectedText) -> bool:
-        """Return whether a text has changes that no version of the note has."""
+        """Return whether a text is scheduled to be written to its note."""
         return text in self._due
 
     def is_due(self, text: ProjectedText, now: float) -> bool:
@@ -64,7 +64,7 @@ class Projector:
         self._due.pop(text, None)
 
     async def project(self, text: ProjectedText) -> None:
-        """Write a text to its note, in one version by the users who typed it.
+        """Write a text to its note, as one version that names the users who typed it.
 
         Raises:
             NoteNotFound: The note was deleted.
@@ -80,7 +80,7 @@ class Projector:
         text.mark_projected(changes)
 
     async def _store_text(self, text: ProjectedText) -> int:
-        """Store a version with the text unless the note has it, and return the number of changes that it includes."""
+        """Store the text as a version, unless the note already has it, and return the number of changes in the text."""
         started = time.monotonic()
         while time.monotonic() - started < TIMEOUT_SECONDS:
             record = await self._store.notes.find(text.id)
@@ -91,10 +91,10 @@ class Projector:
             version = record.note.version
             if content != record.note.content:
                 revision = RevisionInfo("type", details={"authors": list(authors)})
-                lineage = SharedTextChange(record.lineage)
+                text_change = SharedTextChange(record.lineage)
                 try:
                     change = await self._store.notes.update(
-                        text.id, {"content": content}, {version}, None, revision, lineage
+                        text.id, {"content": content}, {version}, None, revision, text_change
                     )
                 except TooManyPendingRevisions:
                     await self._store.archiver.archive({text.id})

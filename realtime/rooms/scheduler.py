@@ -1,4 +1,4 @@
-"""Divides the time of the event loop, and a thread for slow work, between the callers and rooms of a worker."""
+"""Shares the event loop, and a thread for slow work, fairly among the callers and rooms of a worker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """The means to divide time between callers.
+    """Shares processing time fairly among callers.
 
     Attributes:
         turns: Turns of the event loop.
-        time_budgets: Time for updates by caller and note, in ``UPDATE_SECONDS``. Reconnecting does not refill it.
+        time_budgets: Processing time by caller and note, in ``UPDATE_SECONDS``. Reconnecting does not refill it.
         pool: The thread for work that would block the event loop for too long.
     """
 
@@ -33,10 +33,11 @@ class Scheduler:
     time_budgets: TokenBuckets
     pool: FairPool
 
-    async def run_in_thread(self, caller: str, work: Callable[[], T]) -> T:
-        """Run a function when it is the caller's turn, and return its result.
+    async def run_for_caller(self, caller: str, work: Callable[[], T]) -> T:
+        """Run a function in the thread when it is the caller's turn, and return its result.
 
-        Only one runs at a time: it delays the event loop at each system call, as long as it holds Python's global lock.
+        Only one function runs at a time. While it holds Python's global interpreter lock, the event loop has to wait
+        for the lock after each of its system calls.
 
         Raises:
             PeerRefused: Too many functions are waiting.

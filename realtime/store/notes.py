@@ -57,7 +57,7 @@ Dates = tuple[datetime | None, datetime | None]
 
 @dataclass(frozen=True, slots=True)
 class RevisionInfo:
-    """What a revision in the history records about a write.
+    """The information that a revision in the history records about a write.
 
     Attributes:
         action: The action.
@@ -92,7 +92,7 @@ class _Update:
         fields: The new values.
         state: Other fields of the document, as expressions.
         token: The token of a keyed operation.
-        revision: What the revision records; ``None`` drops all revisions.
+        revision: The information that the revision records; ``None`` drops all revisions.
     """
 
     condition: BsonDocument
@@ -102,7 +102,7 @@ class _Update:
     revision: RevisionInfo | None
 
 
-NO_TEXT = SharedTextChange()
+NO_SHARED_TEXT = SharedTextChange()
 UPDATED = RevisionInfo()
 
 
@@ -244,7 +244,7 @@ class NoteStore:
         versions: Versions,
         token: str | None,
         revision: RevisionInfo = UPDATED,
-        text: SharedTextChange = NO_TEXT,
+        text: SharedTextChange = NO_SHARED_TEXT,
     ) -> NoteChange | None:
         """Set fields of a live note, and increment its version.
 
@@ -253,7 +253,7 @@ class NoteStore:
             fields: The new values.
             versions: The versions that the note may be at.
             token: The token of a keyed operation, which is applied only once.
-            revision: What the history records about the write.
+            revision: The information that the history records about the write.
             text: The effect of a new content on the note's shared text. Without a content it is ignored.
 
         Returns:
@@ -479,7 +479,7 @@ def _revision(
 
     Args:
         update: The update.
-        info: What the revision records.
+        info: The information that the revision records.
         new: The expressions of the new values.
         changed: For each new value, the expression for whether it differs from the old one.
     """

@@ -1,4 +1,4 @@
-"""Gives a WebSocket of any ASGI server the interface of a connection below ASGI, so that handlers serve both."""
+"""Adapts the WebSockets of any ASGI server to the interface of this package's own connections."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 DIRECT_EXTENSION = "realtime.direct"
 """Name of the ASGI scope extension with which this package's server offers its connections for direct use."""
 CLOSE_TIMEOUT_SECONDS = 1.0
-"""Time for a client to read what is sent before the connection is dropped."""
+"""Time that a closing connection waits for the client to read queued messages before it is dropped."""
 
 
-class Channel(Protocol):
+class AcceptedSocket(Protocol):
     """An accepted WebSocket that a handler can take over."""
 
     @property
     def connection(self) -> HandledConnection:
         """The connection of the client."""
 
-    def handled_by(self, handler: ConnectionHandler) -> AbstractAsyncContextManager[None]:
-        """Pass the connection to a handler, and start it in the block.
+    def attach(self, handler: ConnectionHandler) -> AbstractAsyncContextManager[None]:
+        """Pass the connection to a handler, which the caller starts in the ``async with`` block.
 
-        The block ends when the application may return: at once, or when the client disconnected.
+        On exit, wait until the application may return. On this package's server that is immediate; on others it is
+        when the client has disconnected.
         """
 
 
-def channel_of(socket: WebSocket) -> Channel:
-    """Return the connection of an accepted WebSocket: the server's own one, or an adapter under another server."""
+def accepted_socket(socket: WebSocket) -> AcceptedSocket:
+    """Return the server's own connection for an accepted WebSocket, or an adapter on any other server."""
     extensions: dict[str, Any] = socket.scope.get("extensions") or {}
     return extensions.get(DIRECT_EXTENSION) or AsgiConnection(socket)
 
 
 class AsgiConnection:
-    """A WebSocket of any ASGI server. What is written is queued, and a task sends it."""
+    """A WebSocket of any ASGI server. Written data is queued, and a task sends it."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
@@ -57,23 +58,23 @@ class AsgiConnection:
         self._changed = asyncio.Event()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._close: tuple[int, str, float] | None = None
+        self._pending_close: tuple[int, str, float] | None = None
         self.buffered = 0
         self.full = False
 
     @property
     def connection(self) -> AsgiConnection:
-        """The connection itself."""
+        """This object: the adapter is the connection."""
         return self
 
     @property
     def closing(self) -> bool:
         """Whether the connection is being closed. Messages from the client are then ignored."""
-        return self._close is not None
+        return self._pending_close is not None
 
     @asynccontextmanager
-    async def handled_by(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
-        """Pass the connection to a handler, and wait after the block until the client disconnected."""
+    async def attach(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
+        """Pass the connection to a handler. On exit, wait until the client has disconnected."""
         self._handler = handler
         self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._send())]
         for task in self._tasks:
@@ -113,17 +114,17 @@ class AsgiConnection:
             self._may_read.set()
 
     def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
-        """Close the connection, after sending what is queued and the text message ``last``, and after a delay."""
+        """Send the queued data and the text message ``last``, wait for ``delay`` seconds, and close the connection."""
         if self.closing:
             return
         if last is not None:
             self.write(framed(TEXT, last))
-        self._close = code, reason, delay
+        self._pending_close = code, reason, delay
         self._changed.set()
         asyncio.get_running_loop().call_later(delay + CLOSE_TIMEOUT_SECONDS, self.abort)
 
     def abort(self) -> None:
-        """End the connection at once. The application returns, and the server closes it."""
+        """End the connection at once. The application then returns, and the server closes the socket."""
         self._end(None)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
@@ -136,7 +137,7 @@ class AsgiConnection:
             self._ended.set_result(None)
         else:
             self._ended.set_exception(error)
-        self._close = self._close or (0, "", 0)
+        self._pending_close = self._pending_close or (0, "", 0)
         for task in self._tasks:
             task.cancel()
         self._handler.lost()
@@ -165,8 +166,8 @@ class AsgiConnection:
                             else self._socket.send_bytes(message)
                         )
                     self.buffered -= len(data)
-                if self._close is not None:
-                    code, reason, delay = self._close
+                if self._pending_close is not None:
+                    code, reason, delay = self._pending_close
                     await asyncio.sleep(delay)
                     await self._socket.close(code, reason)
                     return

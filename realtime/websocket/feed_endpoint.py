@@ -20,7 +20,7 @@ from realtime.feed.query import FeedQuery
 from realtime.feed.service import Feed
 from realtime.feed.subscriber import Subscriber, SubscriberClosed
 from realtime.notes.validation import describe
-from realtime.websocket.asgi_adapter import channel_of
+from realtime.websocket.asgi_adapter import accepted_socket
 from realtime.websocket.authenticate import authenticate_by_frame
 from realtime.websocket.handler import Handler, close
 
@@ -66,9 +66,9 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, BadFrame("", CloseCode.RESUME))
         return
     client = services.feed.join(query, principal)
-    channel = channel_of(socket)
-    handler = FeedHandler(channel.connection, services, client, slot)
-    async with channel.handled_by(handler):
+    accepted = accepted_socket(socket)
+    handler = FeedHandler(accepted.connection, services, client, slot)
+    async with accepted.attach(handler):
         await handler.follow(query.cursor)
 
 

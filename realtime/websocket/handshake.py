@@ -302,7 +302,7 @@ class Handshake(asyncio.Protocol):
         self.connection.set_handler(handler, self._waiting)
 
     @asynccontextmanager
-    async def handled_by(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
+    async def attach(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
         """Pass the connection to a handler. It outlives the application."""
         self.take_over(handler)
         yield

@@ -25,7 +25,7 @@ from realtime.errors import (
 )
 from realtime.notes.models import MAX_ID
 from realtime.rooms.peer import Peer, PeerRefused
-from realtime.websocket.asgi_adapter import channel_of
+from realtime.websocket.asgi_adapter import accepted_socket
 from realtime.websocket.authenticate import authenticate_by_ticket
 from realtime.websocket.handler import Handler, close_delay
 
@@ -72,11 +72,11 @@ async def sync(socket: WebSocket, id: str) -> None:
         services.connection_slots.release(slot)
         raise
     caller = caller_of(socket, principal)
-    channel = channel_of(socket)
-    peer = services.rooms.create_peer(channel.connection, principal, caller)
-    handler = SyncHandler(channel.connection, services, peer, slot)
+    accepted = accepted_socket(socket)
+    peer = services.rooms.create_peer(accepted.connection, principal, caller)
+    handler = SyncHandler(accepted.connection, services, peer, slot)
     handler.wait_for(handler.join(int(id), socket.query_params.get("created")))  # before any message is processed
-    async with channel.handled_by(handler):
+    async with accepted.attach(handler):
         pass
 
 

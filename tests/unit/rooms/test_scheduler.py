@@ -33,14 +33,14 @@ async def test_caller_with_too_much_waiting_work_is_refused(scheduler: Scheduler
         started.set()
         return finish.wait(10)
 
-    running = asyncio.create_task(scheduler.run_in_thread("ann", work))
+    running = asyncio.create_task(scheduler.run_for_caller("ann", work))
     assert await asyncio.to_thread(started.wait, 10)
-    waiting = asyncio.create_task(scheduler.run_in_thread("ann", work))
+    waiting = asyncio.create_task(scheduler.run_for_caller("ann", work))
     await asyncio.sleep(0)
     with pytest.raises(PeerRefused) as refused:
-        await scheduler.run_in_thread("ann", work)
+        await scheduler.run_for_caller("ann", work)
     assert refused.value.code is CloseCode.TOO_MANY
-    other = asyncio.create_task(scheduler.run_in_thread("ben", work))
+    other = asyncio.create_task(scheduler.run_for_caller("ben", work))
     finish.set()
     assert all(await asyncio.gather(running, waiting, other))
 
