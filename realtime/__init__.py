@@ -1,4 +1,4 @@
-"""A real-time notes server: REST writes to MongoDB, Redis pub/sub, and every connected client live."""
+"""A real-time notes server: it stores REST writes in MongoDB, and sends changes to all connected clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["__version__", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that the command line and the keeper of the embedded servers start without the web framework.
+    # Lazy, so that the command line and the supervisor of the embedded servers do not import the web framework.
     if name == "create_app":
         from realtime.app import create_app
 

@@ -83,7 +83,7 @@ log = logging.getLogger(__name__)
 
 STARTUP_WAIT_SECONDS = 2.0
 REPLAY_BUFFER_EVENTS = 10_000
-"""Recent events that a worker keeps in memory, for clients that resume."""
+"""Number of log positions that the replay buffer of a worker reaches back."""
 DESCRIPTION = (
     "Shared notes with real-time updates: write over REST, and receive every change on `/ws`, `/events` or `/changes`."
 )
@@ -95,7 +95,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
     Args:
         settings: The settings. By default they are read from the environment. Without URLs of MongoDB and Redis the
             application starts embedded servers.
-        announce: Called with a line for the operator if the first administrator has to be set up.
+        announce: Called with a line of text for the operator if there is no administrator yet.
     """
     settings = settings or Settings()
     metrics = Metrics()
@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None, announce: Callable[[str], None]
         description=DESCRIPTION,
         version=__version__,
         lifespan=_lifespan(settings, metrics, announce),
-        redirect_slashes=False,  # every path has a route with and without the slash
+        redirect_slashes=False,  # every path has a route with and without a trailing slash
         docs_url=None,  # FastAPI's pages load scripts from a CDN; ours are in `docs_pages`
         redoc_url=None,
         license_info={"name": "MIT", "identifier": "MIT"},
@@ -150,7 +150,7 @@ def _add_routes(app: FastAPI) -> None:
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(toggle_slash(route.path), route.endpoint, include_in_schema=False)
-    # Not with include_router, which matches each request twice. The most frequent routes come first.
+    # Not include_router, which would match each request twice. The most frequently used routes come first.
     for router in (*routers.routers, feed_endpoint.router, feed.router, sync_endpoint.router, health.router):
         app.routes.extend(router.routes)
     app.routes.extend([*webapp.routes(), *docs_pages.routes()])
@@ -171,7 +171,7 @@ def _extend_openapi(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Add the middleware. The one that is added last sees a request first."""
+    """Add the middleware. The middleware that is added last handles a request first."""
     has_accounts = settings.auth == "accounts"
     origins = frozenset(settings.origins.split())
     app.add_middleware(BodyLimit, limit=settings.max_body, overrides={"/import": settings.max_import})
@@ -220,7 +220,7 @@ async def _announce_setup(
 
 @asynccontextmanager
 async def _databases(settings: Settings) -> AsyncIterator[tuple[str, str]]:
-    """Yield the URLs of MongoDB and Redis. Databases without a configured URL run embedded while the block lasts."""
+    """Yield the URLs of MongoDB and Redis. Databases without a configured URL run embedded until the block ends."""
     if settings.mongo_url and settings.redis_url:
         yield settings.mongo_url, settings.redis_url
         return
@@ -234,7 +234,7 @@ async def _databases(settings: Settings) -> AsyncIterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Infrastructure:
-    """The settings, the connections to the databases, and everything else that most services need."""
+    """The settings, the connections to the databases, and other objects that most services need."""
 
     settings: Settings
     store: Store
@@ -280,7 +280,7 @@ def _infrastructure(
 
 @dataclass(frozen=True, slots=True)
 class _EventPipeline:
-    """The services on the way of an event from the log to the clients."""
+    """The services that publish events and deliver them to clients."""
 
     hub: Hub
     presence: Presence
@@ -458,7 +458,7 @@ async def _disconnect_clients(services: Services) -> None:
 
 
 async def _wait_for_databases(services: Services) -> None:
-    """Wait a short time for the databases, so that the first responses have a valid cursor. They may be down.
+    """Wait a short time for the databases, so that the first responses have a valid cursor. Continue without them.
 
     Raises:
         RealtimeError: The server is in open mode, and the database has accounts.
@@ -480,9 +480,9 @@ async def _wait_for_databases(services: Services) -> None:
 
 @contextmanager
 def _on_signal(drain: Callable[[], Any]) -> Iterator[None]:
-    """Start to drain when the process gets SIGINT or SIGTERM.
+    """Start to drain when the process receives SIGINT or SIGTERM.
 
-    A server waits for open streams before it stops the application, and streams do not end on their own.
+    Before a server stops the application, it waits for open streams, which would otherwise never end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

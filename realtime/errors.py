@@ -5,7 +5,7 @@ The tree of classes::
     RealtimeError               500
      ├── NoteNotFound           404
      ├── VersionNotFound        404
-     ├── AccountsDisabled             404
+     ├── AccountsDisabled       404
      ├── ResourceNotFound       404
      ├── HttpsRequired          400
      ├── NotSignedIn            401
@@ -13,7 +13,7 @@ The tree of classes::
      │    └── ConfirmationNeeded
      ├── NameTaken              409
      ├── LastAdmin              409
-     ├── UnknownNewOwner            422
+     ├── UnknownNewOwner        422
      ├── PasswordRefused        422
      ├── TooManyRequests        429, with the seconds until a retry
      ├── StaleWrite             with the current note
@@ -26,11 +26,12 @@ The tree of classes::
      ├── IdsTaken               409
      ├── ImportRefused          422
      ├── FileSkipped            422
-     ├── IdempotencyKeyReused              422
+     ├── IdempotencyKeyReused   422
      ├── QuotaExceeded          413
-     ├── UnknownUsers          422
+     ├── UnknownUsers           422
      ├── TooManyPendingRevisions 503
      ├── Unavailable            503
+     │    ├── TooManyWrites     503
      │    └── OutcomeUnknown    503, with ``"outcome": "unknown"``
      ├── MalformedUpdate        closes a co-editing connection
      ├── DocumentBroken         handled inside the room
@@ -77,7 +78,7 @@ class NoteNotFound(RealtimeError):
 
 
 class VersionNotFound(RealtimeError):
-    """Raised if the history of a note does not have this version: it never existed, or it was thinned out."""
+    """Raised if the history of a note does not contain this version. It never existed, or was deleted by retention."""
 
     status = 404
 
@@ -131,12 +132,12 @@ class ConfirmationNeeded(Forbidden):
         super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
 
     def extra(self) -> dict[str, Any]:
-        """Return the field ``required``, by which programs recognize this error."""
+        """Return the field ``required``, which identifies this error for programs."""
         return {"required": PASSWORD_CONFIRMATION}
 
 
 class NameTaken(RealtimeError):
-    """Raised if a user with this name exists, or existed."""
+    """Raised if a user with this name exists or existed."""
 
     status = 409
 
@@ -163,7 +164,7 @@ class UnknownNewOwner(RealtimeError):
 
 
 class PasswordRefused(RealtimeError):
-    """Raised if a password is too easy to guess or too long; the message states the rule."""
+    """Raised if a new password is too short, too long, or too easy to guess. The message states the rule."""
 
     status = 422
 
@@ -177,13 +178,13 @@ class TooManyRequests(RealtimeError):
 
     status = 429
 
-    def __init__(self, seconds: float, detail: str = "Too many requests, try again later") -> None:
+    def __init__(self, seconds: float, detail: str = "Too many requests. Try again later") -> None:
         super().__init__(detail)
         self.seconds = seconds
 
 
 class CurrentNote(Protocol):
-    """The current note, as an error carries it. This module does not import the note models."""
+    """The current note in an error. A protocol, because this module does not import the note models."""
 
     version: int
 
@@ -192,7 +193,7 @@ class CurrentNote(Protocol):
 
 
 class StaleWrite(RealtimeError):
-    """Base class of the errors for a write based on another version than the current one.
+    """Base class of the errors for a write that is based on a version other than the current one.
 
     Attributes:
         current: The current note.
@@ -246,12 +247,12 @@ class MergeConflict(StaleWrite):
         self.merged = merged
 
     def extra(self) -> dict[str, Any]:
-        """Return the current note, the fields that were sent, the fields as far as merged, and the conflicts."""
+        """Return the current note, the fields that were sent, the merged fields, and the conflicts."""
         return {**super().extra(), "yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
 
 
 class EditRefused(RealtimeError):
-    """Raised if the text that an operation refers to does not occur as often as expected.
+    """Raised if the text that an operation refers to does not occur the expected number of times.
 
     Args:
         number: The index of the operation.
@@ -295,7 +296,7 @@ class ContentTooLong(FieldTooLong):
 
 
 class IdsTaken(RealtimeError):
-    """Raised if an import with ``keep_ids`` has ids of notes that exist, or existed."""
+    """Raised if an import with ``keep_ids`` contains ids of notes that exist, or existed."""
 
     status = 409
 
@@ -337,7 +338,7 @@ class QuotaExceeded(RealtimeError):
 
     def __init__(self, limit: str) -> None:
         super().__init__(
-            f"The owner of the note has reached the limit of {limit}, including the trash. Delete notes, also from the"
+            f"The owner of the note has reached the limit of {limit}, including the trash. Delete notes and empty the"
             " trash, or ask the operator of this server for a higher limit"
         )
 
@@ -357,20 +358,20 @@ class UnknownUsers(RealtimeError):
 
 
 class TooManyPendingRevisions(RealtimeError):
-    """Raised if too many revisions of a note wait to be archived."""
+    """Raised if too many revisions of a note are waiting to be archived."""
 
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("Too many changes to this note at once, try again")
+        super().__init__("Too many changes to this note at once. Try again")
 
 
 class Unavailable(RealtimeError):
-    """Raised if a service does not answer in time. Nothing was written."""
+    """Raised if a service does not respond in time. Nothing was written."""
 
     status = 503
 
-    def __init__(self, detail: str = "The database is not available, try again") -> None:
+    def __init__(self, detail: str = "The database is not available. Try again") -> None:
         super().__init__(detail)
 
 
@@ -391,7 +392,7 @@ class OutcomeUnknown(Unavailable):
         )
 
     def extra(self) -> dict[str, Any]:
-        """Return the field ``outcome``, by which programs recognize this error."""
+        """Return the field ``outcome``, which identifies this error for programs."""
         return {"outcome": "unknown"}
 
 
@@ -404,7 +405,7 @@ class DocumentBroken(RealtimeError):
 
 
 class BusUnavailable(RealtimeError):
-    """Raised if Redis does not answer. Clients get ``Unavailable`` instead."""
+    """Raised if Redis does not respond. Clients get :class:`Unavailable` instead."""
 
 
 class EmbeddedError(RealtimeError):

@@ -1,4 +1,4 @@
-"""Named points at which a fault test can kill the process, raise an error or wait. Off by default."""
+"""Failpoints: named points at which a fault test can kill the process, raise an error or wait. Off by default."""
 
 from __future__ import annotations
 

@@ -8,19 +8,19 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable: if set, any worker reports the metrics of all
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client; if it is set, each worker reports for all
 
 
 class FeedStats(Protocol):
-    """The counts of the hub since it started."""
+    """The counters of the hub since it started."""
 
     deliveries: int
     resets: int
-    too_slow: int
+    too_slow_count: int
 
 
 class Metrics:
-    """The metrics of one application. With several workers, values are the sum, the maximum or the minimum of all."""
+    """The metrics of one application. With several workers, each value is a sum, maximum or minimum."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
@@ -49,14 +49,14 @@ class Metrics:
         self._previous = (0, 0, 0)
 
     def sample(self, stats: FeedStats, *, lag: int, connected: bool) -> None:
-        """Update the metrics of the feed. Called once a second, to keep deliveries fast.
+        """Update the metrics of the feed. Call this once a second instead of at each delivery, which has to be fast.
 
         Args:
-            stats: The counts of the hub.
+            stats: The counters of the hub.
             lag: Events in the log that this worker has not delivered yet.
             connected: Whether this worker receives events.
         """
-        counts = (stats.deliveries, stats.resets, stats.too_slow)
+        counts = (stats.deliveries, stats.resets, stats.too_slow_count)
         for counter, count, previous in zip(
             (self._deliveries, self._resets, self._too_slow), counts, self._previous, strict=True
         ):

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read settings from arguments, then from the environment, then from the files of ``REALTIME_SECRETS``."""
+        """Use arguments first, then the environment, then old names, then the files in ``REALTIME_SECRETS``."""
         folder = init_settings().get("secrets") or env_settings().get("secrets")
         renamed = RenamedSettings(settings_cls)
         return init_settings, env_settings, renamed, SecretsSettingsSource(settings_cls, folder)
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         str,
         Field(
             repr=False,
-            description="key that signs tokens, at least 32 characters. By default one is generated and stored"
+            description="key that signs tokens, at least 32 characters. By default, a key is generated and stored"
             " in MongoDB",
         ),
     ] = ""
@@ -153,13 +153,13 @@ class Settings(BaseSettings):
         ),
     ] = 20.0
     read_timeout: Annotated[
-        float, Field(gt=0, description="time for MongoDB to answer a read. After that, the response is 503")
+        float, Field(gt=0, description="time for MongoDB to respond to a read. After that, the response is 503")
     ] = 5.0
     publish_wait: Annotated[
         float,
         Field(ge=0, description="maximum time that the response to a write waits for the publication of its event"),
     ] = 0.25
-    heartbeat: Annotated[float, Field(gt=0, description="interval of heartbeats on the feed")] = 25.0
+    heartbeat: Annotated[float, Field(gt=0, description="interval between heartbeats on the feed")] = 25.0
     log_entries: Annotated[int, Field(ge=100, description="number of events kept in Redis for clients that resume")] = (
         100_000
     )
@@ -226,7 +226,8 @@ class Settings(BaseSettings):
         str,
         Field(
             pattern=r"^((mailto:|tel:|https://)[!-~]+)?$",
-            description="where to report vulnerabilities: a `mailto:` or `https:` URL for `/.well-known/security.txt`",
+            description="where to report vulnerabilities: a `mailto:`, `tel:` or `https:` URL for"
+            " `/.well-known/security.txt`",
         ),
     ] = ""
     client_queue_bytes: Annotated[
@@ -299,7 +300,7 @@ class Settings(BaseSettings):
 
     @property
     def exposed(self) -> bool:
-        """Whether the server would be public without accounts although this is not allowed."""
+        """Whether the server would be public without accounts, which is not allowed by these settings."""
         return self.auth == "open" and not self.allow_public and not is_loopback(self.host)
 
     @field_validator("failpoint")

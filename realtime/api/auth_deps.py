@@ -126,8 +126,8 @@ SignedInUser = Annotated[Principal, Depends(_signed_in)]
 
 
 async def _session_user(principal: SignedInUser) -> Principal:
-    # A token could otherwise create further tokens and survive its revocation.
-    if principal.token or not principal.writes:
+    # Otherwise, a stolen token could create further tokens, which would stay valid after it is revoked.
+    if principal.is_api_token or not principal.writes:
         raise Forbidden("API tokens and read-only tokens cannot do this. Sign in with your password")
     return principal
 
@@ -181,7 +181,7 @@ ClientInfoDep = Annotated[ClientInfo, Depends(_client_info)]
 
 
 def actor(principal: Principal, caller: ClientInfo) -> Actor:
-    """Return the user and address of a request, for the audit."""
+    """Return the user and address of a request, for the audit log."""
     return Actor(principal.name, caller.address)
 
 
@@ -194,7 +194,7 @@ REQUIRE_HTTPS = Depends(_require_https)
 
 
 def private_response(model: BaseModel | None, status: int = 200) -> Response:
-    """Return a response that must not be cached; without a model, an empty one (204)."""
+    """Return a response that must not be cached. Without a model, it is empty (204)."""
     headers = {"Cache-Control": "no-store"}
     if model is None:
         return Response(status_code=204, headers=headers)

@@ -1,11 +1,11 @@
-"""Connection slots: the limit on open connections per user or network."""
+"""Acquires the slots of :mod:`realtime.auth.connection_limit` for event streams, long polls and WebSockets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from realtime.api.services import services_of
-from realtime.auth.open_connections import OCCUPANT
+from realtime.auth.open_connections import OPEN_CONNECTION
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -20,18 +20,18 @@ async def acquire_slot(connection: HTTPConnection, principal: Principal) -> Slot
 
     Args:
         connection: The WebSocket or request.
-        principal: The caller, who may have signed in on the WebSocket itself.
+        principal: The caller. It may have signed in with the first frame of the WebSocket.
 
     Returns:
         The slot, or ``None`` if there is no limit.
 
     Raises:
         TooManyRequests: The user or network has too many open connections.
-        Unavailable: The server has too many connections.
+        Unavailable: This process has too many connections.
     """
-    occupant: OpenConnection | None = connection.scope.get(OCCUPANT)
-    if occupant is not None:
-        occupant.identify(connection.scope, principal.name)
+    open_connection: OpenConnection | None = connection.scope.get(OPEN_CONNECTION)
+    if open_connection is not None:
+        open_connection.identify(connection.scope, principal.name)
     return await services_of(connection).connection_slots.acquire(
         principal, connection.client.host if connection.client else ""
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 HOST_COOKIE = "__Host-realtime"
-"""The session cookie over HTTPS. With this prefix, only this exact host can set it (RFC 6265bis)."""
+"""The session cookie over HTTPS. Because of the prefix, only this exact host can set it (RFC 6265bis)."""
 PLAIN_COOKIE = "realtime"
 """The session cookie without HTTPS, on the local machine."""
 LINKS_SUFFIX = "-links"
@@ -24,7 +24,7 @@ MAX_LINKS = 50
 DEVICES_SUFFIX = "-device"
 """The suffix of the cookie with device tokens. Signing out keeps it."""
 MAX_DEVICES = 8
-"""Maximum number of users of one browser that are remembered."""
+"""Maximum number of users whose device tokens a browser keeps."""
 COOKIE_SECONDS = 90 * 24 * 3600
 
 
@@ -35,7 +35,7 @@ def cookie_of(scope: Scope) -> str | None:
 
 
 def links_of(scope: Scope) -> list[str]:
-    """Return the tokens of the share links that a browser opened."""
+    """Return the tokens of the share links that were opened in a browser."""
     return _tokens_of(scope, LINKS_SUFFIX, MAX_LINKS)
 
 

@@ -26,7 +26,7 @@ from realtime.notes.service import NoteService
 
 
 async def require_connected(request: Request) -> Principal:
-    """Return the caller after checking that its session is still valid: it may have ended while the body arrived.
+    """Return the caller after checking its session again, which may have ended while the body arrived.
 
     Raises:
         NotSignedIn: The session has ended.
@@ -38,7 +38,7 @@ async def require_connected(request: Request) -> Principal:
     return principal
 
 
-# Asynchronous although they await nothing: FastAPI would run synchronous ones in a thread.
+# These are asynchronous although they await nothing, because FastAPI would run synchronous ones in a thread.
 async def _notes(request: Request) -> NoteService:
     return services_of(request).notes
 
@@ -86,7 +86,7 @@ async def _conditions(
 
 
 def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation:
-    """Return the key of a request, scoped to its user, and a digest of all that the result depends on."""
+    """Return the idempotency key of a request, scoped to its user, and a digest of all inputs of its result."""
     digest = hashlib.sha256()
     head = (
         request.method.encode(),
@@ -105,7 +105,7 @@ def operation_of(request: Request, key: str, body: Iterable[bytes]) -> Operation
 
 
 def _digits(id: str) -> str:
-    # Python parses many spellings of a number, but a note has one path.
+    # Python accepts many spellings of a number, but a note has only one path.
     if not (id.isascii() and id.isdigit() and (id == "0" or id[0] != "0")):
         raise ValueError("must be a positive integer in plain digits")
     return id

@@ -76,7 +76,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def domain_error(request: Request, error: RealtimeError) -> Response:
         record_refusal(request, principal_of(request), error)
         if isinstance(error, BusUnavailable):
-            error = Unavailable("The feed is not available, try again")
+            error = Unavailable("The feed is not available. Try again")
         if isinstance(error, VersionMismatch) and "W/" in request.headers.get("if-match", ""):
             error.detail += WEAK_TAG
         return response_for(error)

@@ -9,7 +9,7 @@ from fastapi import Depends, Header
 
 from realtime.notes.preconditions import AllBut, Versions
 
-# RFC 9110, section 8.8.3: between the quotes, any character but a quote or a control character.
+# RFC 9110, section 8.8.3: between the quotes, any character except a quote or a control character.
 # A list may have empty elements (section 5.6.1).
 ENTITY_TAGS = r'^[ \t]*(\*|(,[ \t]*)*(W/)?"[!#-~ ]*"([ \t]*,([ \t]*(W/)?"[!#-~ ]*")?)*)[ \t]*$'
 _TAG = re.compile(r'(W/)?"([^"]*)"')
@@ -22,7 +22,7 @@ def versions_of(tags: str, *, weak: bool) -> frozenset[int] | None:
 
     Args:
         tags: The value of the header.
-        weak: Whether weak tags count.
+        weak: Whether to include weak tags.
     """
     if tags.strip() == "*":
         return None
@@ -51,7 +51,7 @@ IfNoneMatchOfWrite = Annotated[
 
 
 async def precondition(if_match: IfMatch = None, if_none_match: IfNoneMatchOfWrite = None) -> Versions:
-    """Return the versions that the preconditions allow a write at (RFC 9110, section 13.1)."""
+    """Return the versions at which the preconditions allow a write (RFC 9110, section 13.1)."""
     allowed = None if if_match is None else versions_of(if_match, weak=False)
     if if_none_match is None:
         return allowed

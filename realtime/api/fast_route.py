@@ -1,4 +1,4 @@
-"""Routes with a fast path for ordinary requests, which skips FastAPI's dependency resolution."""
+"""Routes with a fast path for ordinary requests that skips FastAPI's dependency resolution."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class FallbackNeeded(Exception):
 
 
 class FastRoute(APIRoute):
-    """Route whose endpoint returns a :class:`Response` and gets the declared arguments.
+    """A route whose endpoint returns a :class:`Response`.
 
-    The declaration and the OpenAPI schema are FastAPI's. The fast path handles a request if its path, query, headers
-    and body are valid and it has none of the headers that dependencies declare. FastAPI handles all others, including
-    the invalid ones, and generates the error messages.
+    It is declared like any other FastAPI route, and has the same OpenAPI schema. The fast path handles a request if its
+    path, query, headers and body are valid and it has none of the headers that dependencies declare. FastAPI handles
+    all other requests, including invalid ones, and generates the error messages.
 
     Attributes:
         fallback: FastAPI's handler of the route.

@@ -1,4 +1,4 @@
-"""Runs one connection to the feed."""
+"""Runs one connection to the feed until the client disconnects or the server closes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Applies events and revocations to the connected clients of this worker: those of the feed and those of rooms."""
+"""Applies events and revocations to the connected clients of this worker, in the feed and in rooms.
+
+Unlike the other modules of this package, it handles no requests: the event log and the polling of revocations call it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from realtime.feed.codec import reset
 if TYPE_CHECKING:
     from realtime.auth.authenticator import Authenticator
     from realtime.auth.permissions import Principal
-    from realtime.auth.revocations import EndedSubjects, Revocations
+    from realtime.auth.revocations import Revocations, RevocationSubjects
     from realtime.eventlog.consumer import LogConsumer
     from realtime.eventlog.cursor import Cursor
     from realtime.eventlog.event import Event
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Dispatcher:
-    """Delivers events to the hub, the rooms and presence."""
+    """Passes events from the log to the hub, the rooms and presence."""
 
     def __init__(self, hub: Hub, rooms: Rooms, presence: Presence) -> None:
         self._hub = hub
@@ -51,8 +54,8 @@ class Dispatcher:
 class Revoker:
     """Applies revocations to the open connections of this worker.
 
-    The rooms and the feed ask ``Revocations`` whether a caller's rights have ended, so they are created after it, and
-    attached here.
+    The rooms and the feed need :class:`Revocations`, which needs this object. They are therefore created after it, and
+    set with :meth:`attach`.
     """
 
     def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
@@ -64,7 +67,7 @@ class Revoker:
         self._consumer: LogConsumer
 
     def attach(self, revocations: Revocations, rooms: Rooms, feed: Feed, consumer: LogConsumer) -> None:
-        """Set the services that this uses. Called once, before the tasks start."""
+        """Set the services that this object uses. Call this once, before the tasks start."""
         self._revocations = revocations
         self._rooms = rooms
         self._feed = feed
@@ -74,7 +77,7 @@ class Revoker:
         """Return the sessions that have open connections."""
         return self._hub.sessions() | self._rooms.sessions()
 
-    async def end_sessions(self, sessions: EndedSubjects) -> None:
+    async def end_sessions(self, sessions: RevocationSubjects) -> None:
         """Close the connections of ended sessions."""
         self._authenticator.forget(sessions)
 
@@ -84,14 +87,14 @@ class Revoker:
         self._hub.close_clients(matches, CloseCode.NOT_SIGNED_IN)
         self._rooms.close_peers(matches, CloseCode.NOT_SIGNED_IN)
 
-    async def restart_sessions(self, sessions: EndedSubjects) -> None:
-        """Close the connections that still have the old role of a session. Clients reconnect, with the new role."""
+    async def restart_sessions(self, sessions: RevocationSubjects) -> None:
+        """Close the connections whose session had a role change, so that clients reconnect with the new role."""
         self._authenticator.forget(sessions)
         self._hub.close_clients(self._revocations.ended, CloseCode.RESUME, reset(self._consumer.position))
         self._rooms.close_peers(self._revocations.ended, CloseCode.RESUME)
 
-    async def check_notes(self, notes: EndedSubjects) -> None:
-        """Close the connections that lost access to any of the notes."""
+    async def check_notes(self, notes: RevocationSubjects) -> None:
+        """Close room connections that lost access to any of the notes, and end the presence of their clients."""
         for id in notes:
             await self._rooms.recheck_access(id)
             await self._feed.recheck_access(id)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_null_parameters(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema without ``null`` as a type of optional parameters: they can be omitted, but not null."""
+    """Return the schema without ``null`` as a type of optional parameters: they can be omitted, but cannot be null."""
     for operations in openapi["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):

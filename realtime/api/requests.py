@@ -22,7 +22,7 @@ PRINCIPAL = "realtime.principal"
 FORWARDED_HOST = "realtime.forwarded_host"
 """Scope key: the host that the client requested from a trusted proxy."""
 PROXIED = "realtime.proxied"
-"""Scope key: set if the request came through a trusted proxy."""
+"""Scope key: present if the request came through a trusted proxy."""
 
 
 def principal_of(connection: HTTPConnection) -> Principal:
@@ -37,7 +37,7 @@ def address_of(connection: HTTPConnection) -> str:
 
 
 def caller_of(connection: HTTPConnection, principal: Principal | None = None) -> str:
-    """Return the key that rate limits count a caller by: ``@name`` for a user, else its network."""
+    """Return the key under which rate limits count a caller: ``@name`` for a user, otherwise its network."""
     name = (principal or principal_of(connection)).name
     if name is not None:
         return key_of(name)
@@ -71,7 +71,7 @@ def first_segment(path: str) -> str:
 
 
 def scheme_of(scope: Scope) -> str:
-    """Return ``http`` or ``https``, also for WebSockets."""
+    """Return ``http`` or ``https``, including for WebSockets."""
     return "https" if scope["scheme"] in ("https", "wss") else "http"
 
 

@@ -37,7 +37,7 @@ NOTE_SCHEMA = {"$ref": "#/components/schemas/Note"}
 UNAVAILABLE: Responses = {
     503: error_response(
         "The database did not respond in time; retry after `Retry-After` seconds",
-        "The database is not available, try again",
+        "The database is not available. Try again",
     )
 }
 INVALID: Responses = {
@@ -63,7 +63,7 @@ FOREIGN: Responses = {
 }
 SIGNED_OUT: Responses = {401: error_response("Not signed in", "Not signed in")}
 TOO_MANY: Responses = {
-    429: error_response("Too many requests; retry after `Retry-After` seconds", "Too many requests, try again later")
+    429: error_response("Too many requests; retry after `Retry-After` seconds", "Too many requests. Try again later")
 }
 BODY: Responses = {
     408: error_response("The request body arrived too slowly", "The request body arrived too slowly"),

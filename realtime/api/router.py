@@ -1,4 +1,4 @@
-"""A router that serves paths with and without a trailing slash."""
+"""The router class that the routes use. The routers themselves are listed in :mod:`realtime.api.routers`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class SlashRouter(APIRouter):
     """Router that serves every path with and without a trailing slash, without a redirect.
 
-    The OpenAPI schema has only the declared form.
+    The OpenAPI schema contains only the declared form.
     """
 
     def __init__(self, **options: Any) -> None:
-        # A body without Content-Type is parsed as JSON: the tutorial's clients send none.
+        # A body without Content-Type is parsed as JSON, because some clients do not send this header.
         super().__init__(strict_content_type=False, **options)
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:

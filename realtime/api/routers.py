@@ -1,4 +1,4 @@
-"""The routers of the REST API."""
+"""The list of all routers of the REST API. Their class is in :mod:`realtime.api.router`."""
 
 from realtime.api.routes import account, account_deletion, admin, history, notes, sharing, tags, tokens, transfer, trash
 

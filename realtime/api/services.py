@@ -34,7 +34,7 @@ class Services:
     """The services of one worker.
 
     ``authenticator``, ``accounts``, ``sharing``, ``deleted_accounts``, ``audit`` and ``rate_limiter`` are ``None`` on a
-    server without accounts. ``open_mode`` is ``None`` except on such a server that is not public.
+    server without accounts. ``open_mode`` is ``None`` except on a server without accounts that is not public.
     """
 
     store: Store

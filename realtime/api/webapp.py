@@ -46,7 +46,7 @@ ENCODINGS = {"br": ".br", "gzip": ".gz"}
 
 
 async def page(request: Request) -> Response:
-    """Return the web app. Its nonce allows the styles that the editor creates."""
+    """Return the HTML page of the web app. Its nonce allows the styles that the editor creates."""
     return document("index.html", POLICY, request)
 
 
@@ -62,7 +62,7 @@ def document(name: str, policy: str, request: Request) -> Response:
     try:
         text = (STATIC / name).read_text()
     except FileNotFoundError:
-        raise HTTPException(503, "The web app is not built: install the package again") from None
+        raise HTTPException(503, "The web app is not built. Install the package again") from None
     policy = policy.format(nonce=nonce, images=_images(request.scope))
     headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     root = html.escape(request.scope.get("root_path", ""))
@@ -72,8 +72,8 @@ def document(name: str, policy: str, request: Request) -> Response:
 def _images(scope: Scope) -> str:
     """Return the allowed image sources of a policy.
 
-    ``'self'`` would include the API, and a path needs a host, which is taken from the request. If the policy cannot
-    name the host, only the API's own check rejects embedded requests.
+    ``'self'`` would also allow the paths of the API. A source with a path requires a host, which is taken from the
+    request. If a policy cannot name this host, only the middleware :class:`SameOrigin` rejects embedded API requests.
     """
     host = host_of(scope)
     if not PLAIN_HOST.fullmatch(host):
@@ -92,7 +92,7 @@ class Assets:
     """
 
     def __init__(self, folder: Path, cache_control: str) -> None:
-        # By name, so that no path can lead out of the folder.
+        # Files are looked up by name, so that no path can lead out of the folder.
         self._files = {path.name: path for path in folder.glob("*") if path.is_file()}
         self._caching = cache_control
 

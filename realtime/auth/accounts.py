@@ -1,4 +1,4 @@
-"""The actions of users on their own accounts: sign up, sign in, sign out, passwords, sessions and API tokens."""
+"""The actions of users on their own accounts: sign-up, sign-in, sign-out, passwords, sessions and API tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TICKET_LIFETIME = timedelta(seconds=30)
 MAX_TOKENS = 100
 WRONG_CREDENTIALS = "The name or the password is wrong"
 NO_SIGN_UP = "Sign-up is closed. Ask the operator of this server for an account"
-NO_SETUP = "This setup link is not valid, or no longer valid. Sign in, or ask the operator of this server for an invite"
+NO_SETUP = "This setup link is not valid or has been used. Sign in, or ask the operator of this server for an invite"
 
 SignUp = Literal["open", "invite", "closed"]
 
@@ -42,7 +42,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{1,31}"
 def checked_name(name: str) -> str:
     """Return a user name in lower case, as it is stored. Raises ``ValueError`` if it is not valid."""
     if not re.fullmatch(NAME, name):
-        raise ValueError("a name has 2–32 of a–z, 0–9, '.', '_' and '-', and begins with a letter or digit")
+        raise ValueError("a name has 2–32 characters (a–z, 0–9, '.', '_', '-') and begins with a letter or digit")
     return name.lower()
 
 
@@ -64,13 +64,13 @@ class StartedSession:
         user: The user.
         secret: The secret of the session.
         device: The token of the device.
-        failed: The failed sign-ins since the previous visit of the user.
+        failed_sign_ins: The failed sign-ins since the user's previous visit.
     """
 
     user: UserAccount
     secret: str = field(repr=False)
     device: str = field(repr=False)
-    failed: FailedSignInCount | None = None
+    failed_sign_ins: FailedSignInCount | None = None
 
 
 class _Lifetime(NamedTuple):
@@ -83,13 +83,13 @@ class _Lifetime(NamedTuple):
 class Accounts:
     """The actions of users on their own accounts, sessions and API tokens.
 
-    ``users`` has the actions of administrators on the accounts of others.
+    The attribute ``users`` provides the actions of administrators on other accounts.
 
     Args:
         store: The database.
         authenticator: Finds and ends sessions.
         guard: Checks and hashes passwords.
-        sign_up: Whether accounts can be created by everyone, with an invite, or only by administrators.
+        sign_up: Who can create an account: everyone, users with an invite, or only the operator.
     """
 
     def __init__(self, store: Store, authenticator: Authenticator, guard: SignInGuard, sign_up: SignUp) -> None:
@@ -112,7 +112,11 @@ class Accounts:
         return self._has_users
 
     async def setup_token(self) -> str | None:
-        """Return the token to create the first user, or ``None`` if there are users. Raises :class:`Unavailable`."""
+        """Return the token that allows creating the first user, or ``None`` if there are users.
+
+        Raises:
+            Unavailable: The database did not respond in time.
+        """
         return None if await self.has_users() else setup_token(await self._authenticator.key())
 
     async def sign_up(self, new: NewAccount, caller: ClientInfo, previous_secret: str | None) -> StartedSession:
@@ -147,7 +151,7 @@ class Accounts:
         return user
 
     async def _create_user(self, new: NewAccount, caller: ClientInfo) -> UserAccount:
-        # Without users there are no invites, so that "invite" needs no check of its own.
+        # The mode "invite" needs no such check, because there are no invites before there are users.
         if self.sign_up_mode == "closed" or (self.sign_up_mode == "open" and not await self.has_users()):
             raise Forbidden(NO_SIGN_UP)
         invited = self.sign_up_mode == "invite"
@@ -158,7 +162,7 @@ class Accounts:
         if invited and new.invite is not None:
             invite = await self._store.one_time_tokens.pop("invite", digest(new.invite))
             by = None if invite is None else await self._store.users.get(invite[1]["by"])
-            if by is None or by.disabled or not by.admin:  # a former administrator must not get in again
+            if by is None or by.disabled or not by.admin:  # invites of former administrators are not valid
                 raise Forbidden("This invite is not valid: it was used, has expired, or was revoked")
         try:
             return await self._store.users.add(new.name, hash, admin=False)
@@ -185,20 +189,20 @@ class Accounts:
         user = await self._authenticate(name, password, caller)
         started = await self._start_browser_session(user, caller, previous_secret)
         await self.failures.flush()
-        return replace(started, failed=await self._store.users.begin_visit(name))
+        return replace(started, failed_sign_ins=await self._store.users.begin_visit(name))
 
     async def failed_sign_ins(self, principal: Principal) -> FailedSignInCount | None:
-        """Return the failed sign-ins to report to a user, or ``None`` for an API token. Raises :class:`Unavailable`."""
-        if principal.name is None or principal.token:
+        """Return the failed sign-ins to show to a user, or ``None`` for an API token. Raises :class:`Unavailable`."""
+        if principal.name is None or principal.is_api_token:
             return None
         return await self._store.users.failed_sign_ins(principal.name)
 
     async def acknowledge_failed_sign_ins(self, principal: Principal) -> None:
-        """Reset the count of failed sign-ins to report. Raises :class:`OutcomeUnknown`."""
+        """Reset the count of failed sign-ins that are shown to the user. Raises :class:`OutcomeUnknown`."""
         await self._store.users.acknowledge_failed_sign_ins(_name(principal))
 
     async def sign_in_program(self, name: str, password: str, caller: ClientInfo, *, writes: bool) -> str:
-        """Sign in for :data:`JWT_SECONDS`, and return a signed token. Raises the exceptions of :meth:`sign_in`."""
+        """Sign in for :data:`JWT_SECONDS`, and return a signed token. Raises the errors of :meth:`sign_in`."""
         user = await self._authenticate(name, password, caller)
         lifetime = timedelta(seconds=JWT_SECONDS)
         session, _ = await self._create_session(user, "session", caller, _Lifetime(lifetime, lifetime), writes=writes)
@@ -206,9 +210,9 @@ class Accounts:
 
     async def _authenticate(self, name: str, password: str, caller: ClientInfo) -> UserAccount:
         user = await self._store.users.get(name)
-        right, hash = await self._guard.verify(name, password, user, caller)
-        if user is None or not right:
-            # An unknown name is not recorded: it may be a password in the wrong field.
+        is_right, hash = await self._guard.verify(name, password, user, caller)
+        if user is None or not is_right:
+            # An unknown name is not recorded, because it may be a password that was typed into the wrong field.
             known = None if user is None else user.name
             await self._store.audit.add("sign-in", known, address=caller.address, ok=False)
             if known is not None:
@@ -222,7 +226,7 @@ class Accounts:
     async def _start_browser_session(
         self, user: UserAccount, caller: ClientInfo, previous_secret: str | None
     ) -> StartedSession:
-        """Start a session, and end the previous one of the browser, whose secret others may know."""
+        """Start a session, and end the previous session of the browser, because others may know its secret."""
         if previous_secret is not None:
             earlier = await self._authenticator.of_secret(previous_secret, None)
             if earlier is not None and earlier.name is not None:
@@ -300,7 +304,7 @@ class Accounts:
         if user is not None and principal.session is not None:
             hash = await self._guard.hash(name, new, caller, principal.session)
             generation = user.token_generations["session"] + 1
-            # Before the change of the user, so that the session is valid at any time.
+            # Before the generation of the user changes, so that this session stays valid throughout.
             await self._store.sessions.set_token_generation(principal.session, generation)
             if await self._store.users.change_password(name, user.hash, hash, tokens=revoke_tokens):
                 device = await self._issue_device(user, caller, generation)
@@ -311,21 +315,23 @@ class Accounts:
         return device
 
     async def confirm_password(self, principal: Principal, password: str, caller: ClientInfo) -> None:
-        """Confirm the password, which some actions require, for :data:`CONFIRMATION_LIFETIME`.
+        """Check the password, and mark the session as confirmed for :data:`CONFIRMATION_LIFETIME`.
+
+        Some actions require a confirmed session.
 
         Raises:
             Forbidden: The password is wrong.
             TooManyRequests: The password was wrong too often in this session.
         """
-        right = await self._verify_password(principal, password, caller) is not None
-        await self._store.audit.add("password.confirm", principal.name, address=caller.address, ok=right)
-        if not right:
+        is_right = await self._verify_password(principal, password, caller) is not None
+        await self._store.audit.add("password.confirm", principal.name, address=caller.address, ok=is_right)
+        if not is_right:
             raise Forbidden("The password is wrong")
 
     async def _verify_password(self, principal: Principal, password: str, caller: ClientInfo) -> UserAccount | None:
         """Return the user of a session if the password is right, and mark the session as confirmed."""
         user = await self._store.users.get(_name(principal))
-        if principal.session is None or not await self._guard.verify_old(user, password, principal.session, caller):
+        if principal.session is None or not await self._guard.verify_current(user, password, principal.session, caller):
             return None
         await self._store.sessions.confirm(principal.session)
         return user
@@ -365,7 +371,7 @@ class Accounts:
             NotSignedIn: The session has ended.
             Forbidden: The user has too many tokens.
         """
-        # A single read of session and user: the token gets their token generation, and ends with it.
+        # Session and user are read together, so that the token gets the generation of a user whose session is valid.
         valid = await self._store.sessions.valid([principal.session] if principal.session else [])
         if not valid:
             raise NotSignedIn
@@ -387,7 +393,7 @@ class Accounts:
         return secret
 
     async def redeem(self, ticket: str, note: int) -> Principal | None:
-        """Use up a ticket, and return its owner, or ``None`` if it is not valid for the note."""
+        """Redeem a ticket, which is valid once. Return its owner, or ``None`` if it is not valid for the note."""
         ticket_record = await self._store.one_time_tokens.pop("ticket", digest(ticket))
         if ticket_record is None or ticket_record[1]["note"] != note:
             return None

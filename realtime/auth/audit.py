@@ -1,7 +1,7 @@
 """Records actions on notes in the audit log, which administrators can read. Entries are buffered and stored in batches.
 
-Authorship does not depend on this log: the history records it. Events that clients can cause without limit, such as
-refused requests, are recorded once an hour, up to a limit (:class:`HourlyLimit`).
+The history, not this log, records the authors of changes. Events that clients can cause without limit, such as denied
+requests, are recorded at most once an hour, up to a limit (:class:`HourlyLimit`).
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ ACTIONS: dict[str, AuditAction] = {
 
 HOUR_SECONDS = 3600.0
 MAX_PER_CALLER = 50
-"""Entries per hour for a user, a link or a network."""
+"""Maximum number of entries per hour for one user, link or network."""
 MAX_PER_WORKER = 2000
-"""Entries per hour for all callers."""
+"""Maximum number of entries per hour for all callers of a worker."""
 
 
 class HourlyLimit:
-    """Selects the events to record: the first of its kind in each hour, and a limited number for each caller."""
+    """Selects the events to record: each event once per hour, and a limited number for each caller."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -83,12 +83,12 @@ class NoteAudit:
         self._hourly = HourlyLimit()
 
     def add(self, action: str, name: str | None, principal: Principal | None, change: NoteChange) -> None:
-        """Record a write of a note.
+        """Record a write to a note.
 
         Args:
             action: The kind of write.
             name: The author. Guests are recorded by their link.
-            principal: The caller, or ``None`` for text typed in the editor.
+            principal: The caller, or ``None`` for text that was typed in the editor.
             change: The note after the write.
         """
         link = change.access.link
@@ -101,9 +101,9 @@ class NoteAudit:
         self._add(AuditEntry("", datetime.now(UTC), name, ACTIONS[action], str(change.note.id), address, ok=True))
 
     def add_hourly(self, action: AuditAction, principal: Principal, target: str | None, *, ok: bool = True) -> None:
-        """Record an event that can be frequent, once an hour for each caller, address and target.
+        """Record a frequent event at most once an hour for each caller, action, address and target.
 
-        When a caller reaches the limit, one entry without a target represents all further events of this hour.
+        When a caller exceeds the limit, one entry without a target stands for all further events of this hour.
         """
         user = principal.name or guest_name(principal.keys or ())
         caller = user or wide_network_of(principal.address or "")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOKEN_PREFIX = "rt_"
-"""The prefix of API tokens, by which people and secret scanners recognize them."""
+"""The prefix of API tokens. People and secret scanners recognize tokens by it."""
 KINDS: tuple[Kind, ...] = ("session", "token")
 CACHE_SECONDS = 0.5
-"""Seconds for which a principal is cached."""
+"""Time for which a principal is cached."""
 MAX_CACHED = 10_000
 SESSION_IDLE_TIMEOUT = timedelta(days=14)
 """The time after which an unused session expires."""
@@ -56,34 +56,34 @@ class Authenticator:
         """Return the principal of a session by its secret, or ``None`` if it is not valid.
 
         Raises:
-            Unavailable: The database did not answer.
+            Unavailable: The database did not respond in time.
         """
         principal = await self.of_session(digest(secret), address)
-        return None if principal is None or principal.token else principal
+        return None if principal is None or principal.is_api_token else principal
 
     async def of_token(self, token: str, address: str | None) -> Principal | None:
         """Return the principal of an API token, a signed token or a link, or ``None`` if it is not valid.
 
         Raises:
-            Unavailable: The database did not answer.
+            Unavailable: The database did not respond in time.
         """
         if token.startswith(LINK_PREFIX):
             return with_links(ANONYMOUS, [token])
         if token.startswith(TOKEN_PREFIX):
             principal = await self.of_session(digest(token), address)
-            return principal if principal is not None and principal.token else None
+            return principal if principal is not None and principal.is_api_token else None
         try:
             claims = read_jwt(await self.key(), token)
         except ValueError:
             return None
         principal = await self.of_session(claims.session, address)
-        return None if principal is None or principal.token or principal.name != claims.name else principal
+        return None if principal is None or principal.is_api_token or principal.name != claims.name else principal
 
     async def of_session(self, id: str, address: str | None = None) -> Principal | None:
         """Return the principal of a session or API token by its id, or ``None`` if it is not valid.
 
         Raises:
-            Unavailable: The database did not answer.
+            Unavailable: The database did not respond in time.
         """
         started = time.monotonic()
         until, principal = self._cache.get(id, (0.0, None))
@@ -93,7 +93,7 @@ class Authenticator:
             principal = _principal(session, owner, started)
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            # Counted from before the read, so that a session that ends during the read is not cached for longer.
+            # Measured from before the read, so that a session that ends during the read is not cached for longer.
             self._cache[id] = (started + CACHE_SECONDS, principal)
             if session.used_date is None or session.used_date + USE_INTERVAL < datetime.now(UTC):
                 await self._record_use([id], address)
@@ -102,11 +102,11 @@ class Authenticator:
         return None
 
     async def check(self, principal: Principal) -> None:
-        """Check that the session or API token of a principal is valid.
+        """Check that the session or API token of a principal is still valid.
 
         Raises:
-            NotSignedIn: It has ended.
-            Unavailable: The database did not answer.
+            NotSignedIn: The session or API token has ended.
+            Unavailable: The database did not respond in time.
         """
         if principal.session is not None and await self.of_session(principal.session) is None:
             raise NotSignedIn
@@ -118,9 +118,9 @@ class Authenticator:
             NotSignedIn: The session has ended.
             Forbidden: The caller used an API token, which cannot confirm a password.
             ConfirmationNeeded: The last confirmation is older than :data:`CONFIRMATION_LIFETIME`.
-            Unavailable: The database did not answer.
+            Unavailable: The database did not respond in time.
         """
-        if principal.token:
+        if principal.is_api_token:
             raise Forbidden("API tokens cannot do this. Sign in with your password")
         valid = await self._store.sessions.valid([principal.session] if principal.session else [])
         if not valid:
@@ -137,8 +137,8 @@ class Authenticator:
         Args:
             user: The user.
             kind: End only sessions, or only tokens.
-            id: End only the one with this id.
-            except_id: Do not end the one with this id.
+            id: End only the session or token with this id.
+            except_id: Do not end the session or token with this id.
 
         Raises:
             OutcomeUnknown: The database did not confirm the write in time.
@@ -192,6 +192,6 @@ def _principal(session: Session, owner: UserAccount, read_at: float) -> Principa
         session=session.id,
         admin=owner.admin,
         writes=session.writes,
-        token=session.kind == "token",
+        is_api_token=session.kind == "token",
         read_at=read_at,
     )

@@ -1,6 +1,7 @@
-"""Limits the number of open connections per user, or per network for guests, across all workers.
+"""Connection slots, which limit the WebSockets, event streams and long polls per user or network over all workers.
 
-Redis counts the connections. While it is unavailable, each worker counts only its own.
+In contrast, :mod:`realtime.auth.open_connections` limits all TCP connections of one process. Redis counts the slots.
+While Redis is unavailable, each worker counts only its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
 
 REDIS_TIMEOUT_SECONDS = 0.25
-"""Seconds after which a connection is accepted without a response from Redis."""
+"""Time to wait for Redis. After that, the connection is accepted if this worker has a free slot."""
 MAX_BATCH = 500
 
 Slot = tuple[str, str]
@@ -33,9 +34,9 @@ class ConnectionSlots:
 
     Args:
         bus: Redis, which counts the slots of all workers.
-        limit: The number of slots of each user. 0 means no limit.
-        guest_limit: The number of slots of each network for connections without sign-in. 0 means no limit.
-        lease: Seconds after which the slots of a killed worker become free.
+        limit: Number of slots of each user; 0 means no limit.
+        guest_limit: Number of slots of each network for connections without sign-in; 0 means no limit.
+        lease: Seconds after which a slot that is not renewed becomes free, such as the slots of a killed worker.
     """
 
     def __init__(self, bus: Bus, limit: int, guest_limit: int = 0, lease: float = 15.0) -> None:
@@ -82,7 +83,7 @@ class ConnectionSlots:
         return slot
 
     def release(self, slot: Slot | None) -> None:
-        """Release a slot."""
+        """Release a slot. Do nothing for ``None``."""
         if slot is None:
             return
         key, holder = slot
@@ -104,7 +105,7 @@ class ConnectionSlots:
         return all(await self._bus.call(self._script, [key for key, _ in slots], arguments))
 
     async def run(self) -> None:
-        """Release slots in Redis, and renew the leases of all others, until cancelled."""
+        """Release slots in Redis and renew the leases of the slots in use, until cancelled."""
         loop = asyncio.get_running_loop()
         next_renewal = loop.time() + self._lease / 3
         while True:
@@ -121,6 +122,6 @@ class ConnectionSlots:
                 )
 
     async def _call_in_batches(self, operation: SlotOperation, slots: Sequence[Slot]) -> None:
-        with suppress(BusUnavailable):  # released slots become free when their lease ends; the next run renews the rest
+        with suppress(BusUnavailable):  # released slots expire, and the next run renews the others
             for start in range(0, len(slots), MAX_BATCH):
                 await self._call(operation, slots[start : start + MAX_BATCH])

@@ -2,7 +2,7 @@
 
 Sign-ins from a known device have a separate rate limit, so that failed attempts from other devices cannot lock out the
 user (https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies). A device token is not
-stored, gives no access without the password, and ends with the password for which it was issued.
+stored, gives no access without the password, and becomes invalid when the password changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def issue_device(key: str, name: str, generation: int, id: str | None = None) ->
     Args:
         key: The signing key.
         name: The user.
-        generation: The generation of the user's sessions, which ends with the password.
+        generation: The generation of the user's sessions. It changes with the password.
         id: The id of a known device whose token is renewed. By default, the device is new.
     """
     id = id or secrets.token_hex(12)

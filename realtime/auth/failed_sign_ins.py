@@ -22,10 +22,10 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class FailedSignInRecorder:
-    """The failed sign-ins that one worker has not stored yet.
+    """Collects the failed sign-ins of one worker until they are stored.
 
     They are not stored during the sign-in, so that the response time does not reveal whether the name exists. All
-    failures of a second are stored with one command.
+    failures within a second are stored with one command.
     """
 
     def __init__(self, users: UserStore) -> None:

@@ -1,8 +1,11 @@
-"""Counts the client connections of a server process by client, and keeps them below the limit of open files.
+"""Limits the TCP connections of one server process, so that it does not run out of file descriptors.
 
-A process without free file descriptors cannot respond to any client. Therefore there is a limit on all connections, a
-lower one on those of clients that are not signed in, and one per client on waiting connections, such as connections
-without a request.
+This module counts every connection of its process, even before a request arrives. In contrast,
+:mod:`realtime.auth.connection_limit` counts only WebSockets, event streams and long polls, over all workers.
+
+A process without free file descriptors cannot respond to any client. Therefore, there is a limit on all connections, a
+lower limit on connections of clients that are not signed in, and a limit per client on waiting connections, such as
+connections without a request.
 """
 
 from __future__ import annotations
@@ -25,23 +28,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 2**20
-"""The maximum that is used, even if the system allows more."""
+"""Maximum number of open files, even if the system allows more."""
 RESERVED_FILES = 512
-"""Files reserved for the process: connections to MongoDB and Redis, uploads, logs."""
+"""Number of files reserved for connections to MongoDB and Redis, uploads and logs."""
 MAX_WAITING = 256
-"""Connections per client that wait for a request, for its end, or for its response."""
+"""Maximum number of connections per client that wait for a request, for the rest of it, or for its response."""
 MAX_SURPLUS = 32
-"""Further connections per client that can send a request, in case it is from a signed-in user."""
+"""Number of connections above that limit that can still send a request, in case it is from a signed-in user."""
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
-"""Unread bytes of responses per client, for all its connections. A single response can be larger."""
+"""Maximum number of unread response bytes over all connections of a client. A single response can be larger."""
 LOG_INTERVAL_SECONDS = 60.0
-OCCUPANT = "realtime.occupant"
-"""The key in the ASGI scope for the :class:`OpenConnection` of a request."""
+OPEN_CONNECTION = "realtime.open_connection"
+"""The key in the ASGI scope of a request for its :class:`OpenConnection`."""
 FULL = "The server has too many open connections. Try again in a few seconds"
 
 
 def raise_open_files() -> int:
-    """Raise the limit of open files of this process to what the system allows, and return it."""
+    """Raise the limit of open files of this process to the maximum that the system allows, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -62,8 +65,8 @@ class ConnectionLimits:
         total: All connections.
         guests: Connections of clients that are not signed in. The remainder is reserved for signed-in users.
         waiting: Waiting connections of a client.
-        proxy_waiting: Waiting connections of a trusted proxy, which forwards those of many clients.
-        surplus: Connections of a client above its limit that can still send a request.
+        proxy_waiting: Waiting connections of a trusted proxy, which forwards the requests of many clients.
+        surplus: Waiting connections of a client above its limit that can still send a request.
     """
 
     total: int
@@ -73,16 +76,16 @@ class ConnectionLimits:
     surplus: int = MAX_SURPLUS
 
     @classmethod
-    def of(cls, open_files: int, *, accounts: bool, least_waiting: int) -> ConnectionLimits:
+    def of(cls, open_files: int, *, accounts: bool, min_waiting: int) -> ConnectionLimits:
         """Return the limits for a process with a limit of open files.
 
         Args:
             open_files: The limit of open files.
             accounts: Whether the server has accounts. If so, connections are reserved for signed-in users.
-            least_waiting: The lower bound for ``waiting``, if there are enough files.
+            min_waiting: The lower bound for ``waiting``, if there are enough files.
         """
         total = open_files - min(RESERVED_FILES, open_files // 4)
-        waiting = min(max(MAX_WAITING, least_waiting), total // 4)
+        waiting = min(max(MAX_WAITING, min_waiting), total // 4)
         return cls(total, total * 3 // 4 if accounts else total, waiting, total // 2)
 
 
@@ -90,7 +93,7 @@ class Closable(Protocol):
     """A connection that can be closed while it is idle."""
 
     def close_if_idle(self) -> bool:
-        """Close the connection if it has served a request and waits for another one, and return whether it did."""
+        """Close the connection if it is waiting for another request. Return whether it was closed."""
 
 
 class OpenConnection:
@@ -107,7 +110,7 @@ class OpenConnection:
         self.unread = 0
         """Bytes of a response that the client has not read yet."""
         self.surplus = surplus
-        """Whether it is above a limit, so that only signed-in users can use it."""
+        """Whether the connection is above a limit. If so, only signed-in users can use it."""
 
     def identify(self, scope: Mapping[str, Any], user: str | None) -> None:
         """Count the connection for the client that sent a request.
@@ -124,21 +127,25 @@ class OpenConnection:
         self._registry.move(self, client_key, guest=user is None)
 
     def settle(self) -> None:
-        """Stop counting the connection as waiting: it stays open, and its number is limited elsewhere."""
+        """Stop counting the connection as waiting. A WebSocket stays open, and connection slots limit their number."""
         self._connection = None
         self._registry.settle(self)
 
     def hold(self, unread: int) -> bool:
-        """Set the number of unread bytes, and return whether the client is within its limit."""
+        """Set the number of unread bytes. Return whether the client is within its limit."""
         return self._registry.hold(self, unread)
 
     def leave(self) -> None:
-        """Stop counting the connection, which is closed."""
+        """Stop counting the connection, because it was closed."""
         self._connection = None
         self._registry.leave(self)
 
     def close_if_idle(self) -> bool:
-        """Close the connection if it waits for another request. Returns whether it did. It counts until it is gone."""
+        """Close the connection if it is waiting for another request. It is counted until :meth:`leave` is called.
+
+        Returns:
+            Whether the connection was closed.
+        """
         return self._connection is not None and self._connection.close_if_idle()
 
 
@@ -154,8 +161,8 @@ class OpenConnections:
         self._waiting: dict[str, dict[OpenConnection, None]] = {}
         self._unread: Counter[str] = Counter()
         self._last_log_time = float("-inf")
-        self.turned_away = 0
-        """The number of connections above the limits that are open only to send a response."""
+        self.rejected_count = 0
+        """Number of connections above the limits that stay open only until the response 503 is sent."""
 
     def enter(self, address: str | None, connection: Closable) -> OpenConnection | None:
         """Count a new connection, and return its entry, or ``None`` if a limit is reached."""
@@ -197,7 +204,7 @@ class OpenConnections:
             entry._waiting = False
 
     def hold(self, entry: OpenConnection, unread: int) -> bool:
-        """Set the number of unread bytes of a connection, and return whether its client is within its limit."""
+        """Set the number of unread bytes of a connection. Return whether its client is within its limit."""
         if entry._gone or unread == entry.unread == 0:
             return True
         others = self._unread[entry.client_key] - entry.unread
@@ -237,7 +244,7 @@ class OpenConnections:
         return self._limits.proxy_waiting if not client_key or client_key in self._proxy_keys else self._limits.waiting
 
     def _has_room(self, client_key: str) -> bool:
-        """Return whether a client can have another waiting connection. At the limit, close an idle one if possible."""
+        """Return whether a client can have another waiting connection. At the limit, try to close an idle one."""
         waiting = self._waiting.get(client_key, {})
         return len(waiting) < self._limit(client_key) or any(
             idle_candidate.close_if_idle() for idle_candidate in list(waiting)

@@ -1,4 +1,4 @@
-"""Checks that a database that is served without accounts does not contain accounts."""
+"""Checks that the database of a server without accounts does not contain accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenModeCheck:
     """Watches whether the database of a server in open mode contains accounts.
 
     Attributes:
-        has_accounts: ``None`` until MongoDB has answered.
+        has_accounts: Whether the database contains accounts; ``None`` until MongoDB has responded.
     """
 
     def __init__(self, users: UserStore) -> None:

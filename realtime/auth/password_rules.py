@@ -13,21 +13,21 @@ MIN_PASSWORD_CHARACTERS = 15
 MAX_PASSWORD_BYTES = 1024
 """The maximum length in UTF-8."""
 MIN_SCORE = 4
-"""On zxcvbn's scale from 0 to 4: more than 10^10 guesses, too many for an attack on a slow hash."""
+"""Minimum score from zxcvbn. 4 is the highest: at least 10^10 guesses, too many for an attack on a slow hash."""
 ANALYZED_CHARACTERS = 32
-"""The maximum length to analyze. Both ends of a longer password are analyzed, and one of them has to be strong."""
+"""Maximum length that is analyzed. Of a longer password, both ends are analyzed, and one of them has to be strong."""
 MIN_WORD_CHARACTERS = 3
 SERVER_WORDS = ("realtime", "notes")
 ADVICE = "Use a few words that have nothing to do with each other"
 
 
 def normalized(password: str) -> str:
-    """Return a password in Unicode normalization form KC, which does not depend on the keyboard."""
+    """Return a password in Unicode normalization form KC, so that it does not depend on the keyboard."""
     return unicodedata.normalize("NFKC", password)
 
 
 def context_words(name: str, host: str | None) -> list[str]:
-    """Return words that are easy to guess for an account: the user name, and the names of the server."""
+    """Return words that are easy to guess for an account: the user name and the names of the server."""
     return [name, *SERVER_WORDS, *re.findall(r"[^\W_]+", (host or "").lower())]
 
 

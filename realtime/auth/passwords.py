@@ -13,7 +13,7 @@ from realtime.core.fair_queue import FairPool, Requester
 class Passwords:
     """Hashes passwords with Argon2id in one dedicated thread. Requests take turns (:class:`FairQueue`).
 
-    A hash occupies a core, so it neither waits for other work, such as diffs and imports, nor delays it.
+    Hashing occupies a processor core. In its own thread, it does not delay other work, such as diffs and imports.
 
     Args:
         memory: The memory per hash in KiB.
@@ -24,7 +24,7 @@ class Passwords:
         from pwdlib.hashers.argon2 import Argon2Hasher
 
         self._hash = PasswordHash((Argon2Hasher(time_cost=ARGON2_PASSES, memory_cost=memory, parallelism=1),))
-        # Not the hash of a known password, but comparing with it takes as long.
+        # Not the hash of a known password. Comparing a password with it takes as long as with a real hash.
         self._placeholder = f"$argon2id$v=19$m={memory},t={ARGON2_PASSES},p=1${'A' * 22}${'A' * 43}"
         self._pool = FairPool("passwords")
 
@@ -58,7 +58,7 @@ class Passwords:
 
         Args:
             password: The password to check.
-            stored: The stored hash. ``None`` takes as long, and never matches.
+            stored: The stored hash. With ``None``, the comparison takes as long and never matches.
             requester: The origin of the request.
             delay: Seconds to wait first.
 

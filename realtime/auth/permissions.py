@@ -20,11 +20,11 @@ UNOWNED = None
 
 MAX_FORMER_KEYS = 200
 GUEST_NAME = "Guest"
-"""The name that others see for a user with a link who is not signed in."""
+"""The name that others see for someone who uses a link and is not signed in."""
 LINK_KEY = "link:"
 """The prefix of the keys of links."""
 LINK_ID_CHARACTERS = 12
-"""The number of hexadecimal digits of a link's digest by which the audit log identifies the link."""
+"""Number of hexadecimal digits of a link's digest in the audit log, which identify the link."""
 Key = str | None
 
 
@@ -57,12 +57,12 @@ class Principal:
     Attributes:
         keys: The keys of the caller. ``None`` gives access to all notes, on servers without accounts.
         name: The name of the user, if signed in.
-        session: The id of the session or API token from which the rights derive, and with which they end.
+        session: The id of the session or API token that gives the rights. They end with it.
         admin: Whether the user is an administrator.
         writes: Whether the caller can change notes. It is false for a read-only API token.
-        token: Whether ``session`` is an API token.
-        address: The address of the client, which has no influence on the rights.
-        read_at: When the rights were read from the database, by the monotonic clock of this process.
+        is_api_token: Whether ``session`` is the id of an API token.
+        address: The address of the client. It has no influence on the rights.
+        read_at: The time at which the rights were read from the database, on the monotonic clock of this process.
     """
 
     keys: frozenset[Key] | None
@@ -70,7 +70,7 @@ class Principal:
     session: str | None = None
     admin: bool = False
     writes: bool = True
-    token: bool = False
+    is_api_token: bool = False
     address: str | None = field(default=None, compare=False)
     read_at: float = field(default=0.0, compare=False)
 
@@ -154,7 +154,7 @@ class Access:
         return roles
 
     def followed_by(self, new_access: Access, version: int) -> Access:
-        """Return new access rights as of a version, with the keys that have lost access."""
+        """Return new access rights as of a version, including the keys that have lost access."""
         current = new_access.roles.keys()
         former = {key: lost for key, lost in self.former.items() if key not in current}
         former |= {key: version for key in self.roles if key not in current}
@@ -174,7 +174,7 @@ def role_of(principal: Principal, access: Access) -> Role | None:
 
 
 def owners_of(principal: Principal) -> frozenset[str | None] | None:
-    """Return the owners over whose notes a principal has all rights.
+    """Return the owners whose notes a principal has all rights to.
 
     Returns:
         The names of owners, in which ``None`` stands for notes without an owner; or ``None`` for all notes.
@@ -219,7 +219,7 @@ def check(
         principal: The caller.
         note_access: The access rights of the note, or ``None`` if it does not exist.
         permission: The required permission.
-        in_trash: Whether the action is on a note in the trash.
+        in_trash: Whether the action expects the note to be in the trash.
 
     Raises:
         NotSignedIn: The caller is not signed in, and the action is not reading.
@@ -245,7 +245,7 @@ def sees(principal: Principal, note_access: NoteAccess) -> bool:
 
 
 def check_author(principal: Principal) -> None:
-    """Check that a principal can create notes. Raises :class:`NotSignedIn`, :class:`Forbidden`."""
+    """Check that a principal can create notes. Raises :class:`NotSignedIn` or :class:`Forbidden`."""
     if principal.keys is None:
         return
     if principal.name is None:

@@ -1,4 +1,4 @@
-"""Rate limits, counted in Redis across all workers. Without Redis, each worker counts only its own events."""
+"""Rate limits, counted in Redis over all workers. Without Redis, each worker counts only its own events."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ T = TypeVar("T")
 REDIS_TIMEOUT_SECONDS = 0.25
 """Seconds to wait for a response from Redis."""
 REDIS_RETRY_DELAY_SECONDS = 1.0
-"""Seconds without calls to Redis after a call has failed."""
+"""Seconds after a failed call before Redis is called again."""
 MAX_CONCURRENT_CALLS = 16
-"""Concurrent calls to Redis, each of which uses a connection."""
+"""Maximum number of concurrent calls to Redis. Each of them uses a connection."""
 BURST_SECONDS = 4
-"""The window of the rule for writes: a user can send the writes of this time at once."""
+"""Window of the rule for writes. A user can send the writes allowed in this time in one burst."""
 
 
 class RateRule(NamedTuple):
-    """A limit of events per time, with a sliding window.
+    """A maximum number of events in a sliding window.
 
     Attributes:
         name: The name of the rule, which is part of the Redis key.
@@ -56,7 +56,7 @@ class RateUsage(NamedTuple):
     """The usage of a rule by one key.
 
     Attributes:
-        used: The number of events, at most the limit.
+        used: The number of events in the window, at most the limit.
         seconds: The seconds until the oldest event expires.
     """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def requester_of(principal: Principal, address: str) -> Requester:
-    """Return the requester for a user or an address, in the group of its network."""
+    """Return the requester for a user, or for an address without sign-in. Its group is the network of the address."""
     member = network_of(address) if principal.name is None else key_of(principal.name)
     return Requester(wide_network_of(address), member, trusted=principal.name is not None)
 
@@ -27,5 +27,5 @@ def writer_of(principal: Principal, note: int) -> Requester:
 
 
 def writers_of(names: Sequence[str], note: int) -> list[str]:
-    """Return the groups of the users with these names; without names that of everyone without sign-in at a note."""
+    """Return the groups of these users or, without names, the group of all guests of a note."""
     return [key_of(name) for name in names] or [f"note {note}"]

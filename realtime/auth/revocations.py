@@ -1,8 +1,8 @@
-"""Applies revocations to open connections: each worker polls the revocations in MongoDB and handles new ones.
+"""Applies revocations to open connections. Each worker polls the revocations in MongoDB and handles new ones.
 
-Polling needs neither Redis nor synchronized clocks. Each poll reads all stored revocations, so that none is missed
-because it was stored late. In addition, the sessions of open connections are checked periodically, in case a worker was
-blocked for longer than revocations are stored, or a session has expired.
+Polling requires neither Redis nor synchronized clocks. Each poll reads all stored revocations, so that a revocation is
+not missed if it was stored late. In addition, the sessions of open connections are checked periodically, in case a
+worker was blocked for longer than revocations are stored, or a session has expired.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 POLL_INTERVAL_SECONDS = 0.25
 CHECK_INTERVAL_SECONDS = 10.0
 
-EndedSubjects = frozenset[Any]
-"""The subjects of revocations of one kind: ids of sessions, or ids of notes."""
-Handler = Callable[[EndedSubjects], Awaitable[None]]
+RevocationSubjects = frozenset[Any]
+"""The subjects of revocations of one kind: session ids or note ids."""
+Handler = Callable[[RevocationSubjects], Awaitable[None]]
 
 
 class LiveSessions(NamedTuple):
@@ -29,7 +29,7 @@ class LiveSessions(NamedTuple):
 
     Attributes:
         sessions: Returns the ids of the sessions.
-        ended: Returns those of the given sessions that have ended.
+        ended: Returns the given sessions that have ended.
     """
 
     sessions: Callable[[], Set[str]]
@@ -42,25 +42,25 @@ class _RoleChange(NamedTuple):
 
 
 class Revocations:
-    """Polls revocations in one worker, and calls the handler for the kind of each new one."""
+    """Polls revocations in one worker, and calls the handler of each kind for new ones."""
 
     def __init__(self, store: RevocationStore, handlers: Mapping[Kind, Handler], live: LiveSessions) -> None:
         self._store = store
         self._handlers = handlers
         self._live = live
-        self._seen: Mapping[str, float] = {}  # when each revocation was read first
+        self._seen: Mapping[str, float] = {}  # the time at which this worker first read each revocation
         self._sessions: Set[Any] = frozenset()
         self._role_changes: Mapping[Any, _RoleChange] = {}
 
     def ended(self, principal: Principal) -> bool:
         """Return whether a principal is outdated: its session has ended, or its administrator role has changed.
 
-        A request can be authenticated before a revocation and open its connection after it.
+        Check this when a connection opens: its request may have been authenticated before a revocation.
         """
         if principal.session in self._sessions:
             return True
         change = self._role_changes.get(principal.session)
-        # A principal that was read later may have a newer role, whose revocation is not read yet.
+        # A principal that was read after the change may have an even newer role, whose change was not read yet.
         return change is not None and change.admin != principal.admin and principal.read_at < change.read_at
 
     async def run(self) -> None:
@@ -88,4 +88,4 @@ class Revocations:
         for kind, handle in self._handlers.items():
             if subjects := frozenset(of for of_kind, of in new if of_kind == kind):
                 await handle(subjects)
-        self._seen = seen  # after the handlers, so that failed ones are called again
+        self._seen = seen  # set after the handlers, so that the next poll repeats them if one fails

@@ -1,9 +1,9 @@
 """Slows down password guessing without locking out users.
 
 Only failed attempts are counted. An attempt from a browser in which the user has signed in before
-(:mod:`realtime.auth.devices`) is counted for that device only, and served first. All other attempts are counted by name
-and network, and by network, with a longer delay after each failure. Attackers therefore slow down only their own
-networks.
+(:mod:`realtime.auth.devices`) is counted only for that device, and is served first. All other attempts are counted by
+name and network, and by network alone. Each failure lengthens the delay of the next attempt. Attackers can therefore
+slow down only attempts from their own networks.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MAX_DELAY_SECONDS = 20.0
 
 
 class Slowdown(NamedTuple):
-    """The delay for failures of one kind. It doubles with each failure, from 1 s to :data:`MAX_DELAY_SECONDS`.
+    """The delay of attempts after failures of one kind: 1 s, doubled with each failure up to :data:`MAX_DELAY_SECONDS`.
 
     Attributes:
         rule: The rule that counts the failures.
-        free: The number of failures without a delay.
+        first_delayed: The number of failures from which on the next attempt is delayed.
     """
 
     rule: RateRule
-    free: int
+    first_delayed: int
 
 
 BY_DEVICE = Slowdown(RateRule("sign-in-device", 10, WINDOW_SECONDS), 3)
@@ -50,9 +50,9 @@ BY_NETWORK = Slowdown(RateRule("sign-in-network", 40, WINDOW_SECONDS), 20)
 BY_WIDE_NETWORK = Slowdown(RateRule("sign-in-wide-network", 200, WINDOW_SECONDS), 100)
 """For all names from an IPv4 /24 or an IPv6 /48."""
 SIGN_UP = RateRule("sign-up", 20, 60)
-"""Sign-ups from an address."""
+"""Limit of sign-ups from an address."""
 PASSWORD_CHANGE = RateRule("password-change", 5, 60)
-"""Wrong passwords in a session, when the user changes or confirms the password."""
+"""Limit of wrong passwords in a session, when the user changes or confirms the password."""
 OPERATOR_REQUESTER = Requester("operator", "operator", trusted=True)
 """The operator of the server, on the command line."""
 UNKNOWN_ADDRESS = "unknown"
@@ -76,7 +76,7 @@ class ClientInfo:
 
 
 class Counters(Protocol):
-    """Counts events by rule and key, such as :class:`realtime.auth.rate_limit.RateLimiter`."""
+    """Counts events by rule and key. :class:`realtime.auth.rate_limit.RateLimiter` is an implementation."""
 
     async def acquire(self, rule: RateRule, key: str) -> None:
         """Count an event. Raises :class:`TooManyRequests` if the rule does not allow it."""
@@ -89,7 +89,7 @@ class Counters(Protocol):
 
 
 class UnlimitedCounters:
-    """Counters that count nothing, for the operator of the server."""
+    """Counters that count nothing and allow everything, for the operator of the server."""
 
     async def acquire(self, rule: RateRule, key: str) -> None:
         """Allow everything."""
@@ -104,7 +104,7 @@ class UnlimitedCounters:
 
 @dataclass(frozen=True, slots=True)
 class _AttemptPriority:
-    """The position of an attempt in the queue, and the counters for its failure."""
+    """The requester of an attempt, which decides its turn in the queue, and the counters for its failure."""
 
     requester: Requester
     counters: Sequence[tuple[Slowdown, str]]
@@ -129,7 +129,7 @@ class SignInGuard:
     async def verify(
         self, name: str, password: str, user: UserAccount | None, caller: ClientInfo
     ) -> tuple[bool, str | None]:
-        """Check the password of a user. For an unknown name, the work and the result are those of a wrong password.
+        """Check the password of a user. An unknown name takes as much work as a wrong password, with the same result.
 
         Args:
             name: The name in the request.
@@ -163,13 +163,13 @@ class SignInGuard:
             usage = await self._counters.usage(BY_DEVICE.rule, device)
             if usage.used < BY_DEVICE.rule.limit:
                 return _AttemptPriority(Requester(requester.group, device, trusted=True), [(BY_DEVICE, device)])
-        # A digest: the name may be a password in the wrong field.
+        # A digest, because the name may be a password that was typed into the wrong field.
         name_key = digest(f"{await self._key()} {name} {requester.group}")
         counters = [(BY_NAME, name_key), (BY_NETWORK, requester.member), (BY_WIDE_NETWORK, requester.group)]
         return _AttemptPriority(requester, counters)
 
-    async def verify_old(self, user: UserAccount | None, password: str, session: str, caller: ClientInfo) -> bool:
-        """Return whether a password is that of a signed-in user. Failures are counted by session.
+    async def verify_current(self, user: UserAccount | None, password: str, session: str, caller: ClientInfo) -> bool:
+        """Return whether a password is the current one of a signed-in user. Failures are counted by session.
 
         Raises:
             TooManyRequests: There were too many failures in this session, or too many requests are waiting.
@@ -219,6 +219,6 @@ def _of_session(session: str, caller: ClientInfo) -> Requester:
 
 
 def _delay(kind: Slowdown, usage: RateUsage) -> float:
-    """Return the delay in seconds for the counted failures."""
-    excess = usage.used - kind.free
+    """Return the delay of the next attempt in seconds."""
+    excess = usage.used - kind.first_delayed
     return 0.0 if excess < 0 else min(MAX_DELAY_SECONDS, 2.0**excess)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 2.0
 NO_ANSWER = (
-    "the database does not answer. If it has no users yet, add the first administrator with: realtime user add --admin"
+    "the database does not respond. If it has no users yet, add the first administrator with: realtime user add --admin"
     " NAME"
 )
 
@@ -52,7 +52,7 @@ async def inspect(settings: Settings) -> str | None:
             if settings.auth == "open" or has_users:
                 return None
             return setup_path(settings, setup_token(settings.secret or await store.users.secret()))
-    except (TimeoutError, Unavailable):  # the server starts nevertheless, and checks again
+    except (TimeoutError, Unavailable):  # the server starts even so, and checks again later
         if settings.auth == "accounts":
             log.warning(NO_ANSWER)
         return None
@@ -61,7 +61,7 @@ async def inspect(settings: Settings) -> str | None:
 
 
 def setup_path(settings: Settings, token: str) -> str:
-    """Return the path of the page on which the first administrator signs up."""
+    """Return the path in the web app at which the first administrator signs up."""
     return f"{settings.root_path}/#setup={token}"
 
 

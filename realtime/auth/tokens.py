@@ -23,27 +23,27 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """Return the digest that is stored instead of a secret, and that can be shown to users.
+    """Return the digest of a secret. It is stored instead of the secret, and can be shown to users.
 
-    Half of a SHA-256 is enough: secrets are random, so an attack needs 2^128 attempts.
+    Half of a SHA-256 digest is enough: secrets are random, so an attack needs 2^128 attempts.
     """
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
 def link_token(key: str, note: int, nonce: str) -> str:
-    """Return the secret of a link to a note: 256 bits that are derived when needed and not stored."""
+    """Return the secret of a link to a note. Its 256 bits are derived when they are needed, and not stored."""
     mac = hmac.digest(key.encode(), f"link {note} {nonce}".encode(), "sha256")
     return LINK_PREFIX + urlsafe_b64encode(mac).decode().rstrip("=")
 
 
 def setup_token(key: str) -> str:
-    """Return the secret for the sign-up of the first user, which is the same on all workers of a database."""
+    """Return the secret for the sign-up of the first user. All workers with the same key return the same secret."""
     mac = hmac.digest(key.encode(), b"setup", "sha256")
     return urlsafe_b64encode(mac).decode().rstrip("=")
 
 
 class TokenClaims(NamedTuple):
-    """The claims of a signed token: the user, and the session with which the token ends."""
+    """The claims of a signed token: the name of the user, and the id of the session with which the token ends."""
 
     name: str
     session: str
@@ -63,7 +63,7 @@ def make_jwt(key: str, claims: TokenClaims) -> str:
 
 
 def read_jwt(key: str, token: str) -> TokenClaims:
-    """Verify a token, and return its claims. Raises ``ValueError`` if the signature is wrong, or it has expired."""
+    """Verify a token, and return its claims. Raises ``ValueError`` if it is invalid or has expired."""
     import jwt
 
     try:

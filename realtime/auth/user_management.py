@@ -44,7 +44,7 @@ class UserManagement:
             action: Return only this action.
 
         Raises:
-            Unavailable: The database did not answer.
+            Unavailable: The database did not respond in time.
         """
         return await self._store.audit.page(limit, after=after, who=who, action=action)
 
@@ -65,7 +65,7 @@ class UserManagement:
         Raises:
             ResourceNotFound: There is no such user.
             Forbidden: Users cannot disable themselves.
-            LastAdmin: It is the last administrator, whom only the operator can disable.
+            LastAdmin: The user is the last administrator. Only the operator can disable this user.
         """
         if disabled and by.name == name:
             raise Forbidden("You cannot disable your own account")
@@ -79,7 +79,7 @@ class UserManagement:
         return user
 
     async def set_admin(self, name: str, admin: bool, by: Actor = OPERATOR) -> UserAccount:
-        """Give or remove the administrator role, which takes effect in open sessions. Removing it revokes invites.
+        """Give or remove the administrator role, including in open sessions. Removing it revokes the user's invites.
 
         Raises:
             ResourceNotFound: There is no such user.
@@ -114,8 +114,8 @@ class UserManagement:
 
         Args:
             name: The user.
-            heir: The new owner of the notes. Without one, shared notes become those of the administrators, and all
-                other notes are moved to the trash.
+            heir: The new owner of the notes. Without one, the administrators get the shared notes, and all other notes
+                are moved to the trash.
             by: The user who deletes the account.
 
         Raises:

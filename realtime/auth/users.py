@@ -28,8 +28,8 @@ class UserAccount:
         admin: Whether the user is an administrator.
         disabled: Whether the user cannot sign in.
         created_date: The time of the sign-up.
-        token_generations: The current generation of sessions and of API tokens. Those of earlier generations are not
-            valid, so that increasing the number ends all of them at once.
+        token_generations: The current generation of sessions and of API tokens. Sessions and tokens of earlier
+            generations are not valid, so increasing the number ends all of them at once.
     """
 
     name: str
@@ -70,7 +70,7 @@ class DeletedAccount:
 
 @dataclass(frozen=True, slots=True)
 class PendingInvite:
-    """A pending invite. ``id`` is the digest of its secret."""
+    """An invite that was not used yet. ``id`` is the digest of its secret."""
 
     id: str
     by: str | None
@@ -84,10 +84,10 @@ class Session:
 
     Attributes:
         id: The digest of the secret.
-        kind: Whether it is a session or a token.
+        kind: Whether the record is a session or an API token.
         user: The name of the user.
-        token_generation: The generation of the user's sessions or tokens in which it was created.
-        writes: Whether it can change notes.
+        token_generation: The generation of the user's sessions or tokens to which it belongs.
+        writes: Whether the session or token can change notes.
         created_date: The time of creation.
         used_date: The time of the last use, to the minute.
         expires_date: The time at which it expires. Using a session postpones it.

@@ -49,7 +49,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="realtime",
-    help="A real-time notes server: write notes over REST, see them live everywhere.",
+    help="A real-time notes server: write notes over REST, and see changes on every client immediately.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -234,7 +234,7 @@ def import_(
     keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep the note ids in the files.")] = False,
     token: Token = None,
 ) -> None:
-    """Create notes from Markdown files, exported by this program or written by any other.
+    """Create notes from Markdown files that were exported from a server or written by any other program.
 
     Changed and skipped files are listed with the reason.
     """
@@ -356,7 +356,7 @@ def reset(
 
 @users.command("promote")
 def promote(name: Name, data: Data = None, mongo_url: MongoUrl = None, database: Database = None) -> None:
-    """Make a user an administrator. Takes effect at once, also in open sessions."""
+    """Make a user an administrator. Takes effect within a second, including in open sessions."""
     user = _run(lambda accounts: accounts.users.set_admin(_checked_name(name), True), data, mongo_url, database)
     output.print(f"{user.name} is now an administrator")
 
@@ -374,8 +374,8 @@ def delete(
     transfer_to: Annotated[
         str | None,
         typer.Option(
-            help="User who becomes the owner of the notes. By default, shared notes go to the administrators and all"
-            " others to the trash."
+            help="User who becomes the owner of the notes. By default, shared notes go to the administrators, and all"
+            " other notes go to the trash."
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,

@@ -45,7 +45,7 @@ ProgressCallback = Callable[[TransferProgress], None]
 
 
 class TransferFailed(RealtimeError):
-    """An export or import failed. The message gives the reason."""
+    """Raised if an export or import fails. The message gives the reason."""
 
 
 def export_notes(
@@ -71,7 +71,7 @@ def export_notes(
     folder = target.parent if zipped else target
     try:
         folder.mkdir(exist_ok=True)
-        # In the folder of the target, so that the complete file can be renamed.
+        # The partial file is in the folder of the target, so that it can be renamed when it is complete.
         partial = folder / f".{uuid.uuid4().hex}.part"
         try:
             with partial.open("w+b") as file:
@@ -146,7 +146,7 @@ def import_notes(
         url: The address of the server.
         sources: The files and folders.
         on_progress: Called with the progress.
-        report: Receives the files that were skipped or changed, also when the import fails.
+        report: Receives the files that were skipped or changed, even if the import fails.
         keep_ids: Whether the notes keep the ids in the files.
         token: An API token, for servers with accounts.
 
@@ -265,7 +265,7 @@ def _modified_date(seconds: float) -> datetime:
 
 
 def _readable(name: str) -> str:
-    """Return a file name as valid text: file systems allow any bytes."""
+    """Return a file name as valid text, because file systems allow any bytes."""
     data = os.fsencode(name)
     return data.decode() if _is_utf_8(name) else from_windows_1252(data)
 

@@ -1,4 +1,4 @@
-"""Access to user accounts from outside the server, for the operator of the machine: ``realtime user``."""
+"""Access to user accounts without the server, for the operator: the commands of ``realtime user``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def run_action(settings: Settings, action: Callable[[Accounts], Awaitable[
 
 @contextmanager
 def _mongo_url(settings: Settings) -> Iterator[str]:
-    """Yield the configured URL, else that of the embedded MongoDB, which is started if it is not running."""
+    """Yield the configured URL, or the URL of the embedded MongoDB, which is started if it is not running."""
     if settings.mongo_url:
         try:
             check_url(settings.mongo_url)
@@ -50,8 +50,8 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
         yield settings.mongo_url
         return
     urls = running(settings.data)
-    if urls is not None and urls[0]:
-        yield urls[0]
+    if urls is not None and urls.mongo:
+        yield urls.mongo
         return
     embedded = EmbeddedServers(settings.data, redis=False)
     embedded.start()

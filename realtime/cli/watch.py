@@ -28,7 +28,7 @@ FINAL_STATUSES = {401, 403, 421}
 
 
 class ConnectionRefused(RealtimeError):
-    """The server refused the connection, and retrying does not help. The message gives the reason."""
+    """Raised if the server refused the connection and a retry cannot succeed. The message gives the reason."""
 
 
 def feed_url(url: str, since: str | None) -> str:
@@ -39,7 +39,7 @@ def feed_url(url: str, since: str | None) -> str:
         since: The cursor to resume from.
 
     Raises:
-        ConnectionRefused: It is not the address of a server.
+        ConnectionRefused: The URL is not the address of a server.
     """
     refused = ConnectionRefused(f"{url} is not the address of a server; use for example http://127.0.0.1:8000")
     try:
@@ -61,7 +61,7 @@ async def follow(
     Args:
         url: The address of the server.
         since: The cursor to resume from.
-        on_reconnect: Called with a message when the connection was lost.
+        on_reconnect: Called with a message whenever the connection is lost.
         token: An API token, for servers with accounts.
 
     Raises:
@@ -100,7 +100,7 @@ def _is_repeated(frame: dict[str, Any], versions: dict[int, int]) -> bool:
 
 
 def _failure(url: str, error: Exception) -> str:
-    """Return the reason for a lost connection. Raises :class:`ConnectionRefused` if retrying does not help."""
+    """Return the reason for a lost connection. Raises :class:`ConnectionRefused` if a retry cannot succeed."""
     match error:
         case ConnectionClosed(rcvd=None):
             return "the connection was lost"

@@ -1,4 +1,4 @@
-"""WebSocket close codes, which tell a client whether to reconnect."""
+"""WebSocket close codes. A client uses the code to decide whether to reconnect."""
 
 from __future__ import annotations
 

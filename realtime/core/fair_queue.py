@@ -18,9 +18,10 @@ class QueueLimits(NamedTuple):
     """The maximum number of waiting requests.
 
     Attributes:
-        member: Requests of one subscriber, device or session.
+        member: Requests of one user, device, session or client network.
         group: Requests of one network.
-        lane: All requests of one lane, trusted or not. At 0.2 s of work each, the last one waits for less than 30 s.
+        lane: Requests in one lane, of which there is a trusted and an untrusted one. If each request takes 0.2 s, the
+            last one waits for less than 30 s.
     """
 
     member: int = 8
@@ -37,8 +38,8 @@ class Requester(NamedTuple):
     """The origin of a request for work.
 
     Attributes:
-        group: The network of the client. Groups take turns.
-        member: The subscriber in that network, or the known device or session. Members of a group take turns.
+        group: The network of the client, or its user. Groups take turns.
+        member: The user, device, session or smaller network in that group. Members of a group take turns.
         trusted: Whether the request is served before untrusted ones.
     """
 
@@ -143,8 +144,8 @@ def _count(members: Members) -> int:
 class FairQueue:
     """A queue of tickets with a trusted and an untrusted lane, bounded per member, per group and per lane.
 
-    The groups in a lane take turns, and so do the members of a group: a flood from some networks delays a request from
-    another network by one ticket of each. When a lane is full, the requester with the most tickets loses one.
+    The groups in a lane take turns, and so do the members of a group: a network that sends a flood of requests delays a
+    request from another network by only one ticket. When a lane is full, the group with the most tickets loses one.
     """
 
     def __init__(self, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008  # immutable
@@ -152,7 +153,7 @@ class FairQueue:
         self._in_a_row = 0
 
     def admit(self, requester: Requester) -> QueueTicket:
-        """Return a new ticket, which is served once it is marked as ready. Raises :class:`TooManyRequests`."""
+        """Return a new ticket, which waits until it is marked as ready. Raises :class:`TooManyRequests`."""
         ticket = QueueTicket(requester, asyncio.get_running_loop().create_future())
         self._lanes[requester.trusted].admit(ticket)
         return ticket
@@ -178,8 +179,8 @@ class FairPool:
     Args:
         name: The name of the thread.
         limits: The maximum number of waiting requests.
-        pauses: Whether the thread is idle after each function for as long as that ran: for functions that hold Python's
-            global lock, and so stop the event loop.
+        pauses: Whether the thread stays idle after each function for as long as the function ran. Use it for functions
+            that hold Python's global interpreter lock and therefore block the event loop.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class FairPool:
         except BaseException:
             self._queue.discard(ticket)
             if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
-                self._release()  # cancelled after the turn began
+                self._release()  # the caller was cancelled after its turn had started
             raise
         loop = asyncio.get_running_loop()
         started = loop.time()

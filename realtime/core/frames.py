@@ -1,4 +1,4 @@
-"""WebSocket messages as encoded frames (RFC 6455, section 5.2), which are encoded once for all recipients."""
+"""WebSocket messages as frames (RFC 6455, section 5.2). Each frame is encoded once for all recipients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def framed(kind: int, message: bytes) -> bytes:
 
 
 def unframed(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the first byte and the message of each of the frames that :func:`framed` returned, one after the other."""
+    """Yield the first byte and the message of each frame in concatenated results of :func:`framed`."""
     start = 0
     while start < len(data):
         kind, size, body = data[start], data[start + 1], start + 2

@@ -1,4 +1,4 @@
-"""Networks of client addresses, by which limits count clients."""
+"""The networks of client addresses. Limits count the clients of one network together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(4096)  # called several times for each connection
 def network_of(address: str) -> str:
-    """Return the network of one subscriber: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -20,7 +20,7 @@ def network_of(address: str) -> str:
 
 @lru_cache(4096)
 def wide_network_of(address: str) -> str:
-    """Return the network of one organization: the /24 of an IPv4 address, or the /48 of an IPv6 address."""
+    """Return the network that counts as one organization: the /24 of an IPv4 address, or the /48 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
 """Threads for slow work, such as comparing and merging texts, and reading imports.
 
-Each kind of work has a thread, so that a flood of one kind does not delay another. Callers of one kind take turns
-(:class:`realtime.core.fair_queue.FairQueue`).
+Each kind of work has its own thread, so that many requests of one kind do not delay another. Callers of one kind take
+turns (:class:`realtime.core.fair_queue.FairQueue`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import asyncio
 from realtime.core.fair_queue import FairPool, QueueLimits
 
 MERGE_LIMITS = QueueLimits(member=64, group=256, lane=1024)
-"""Larger than the default: a client has to repeat a write that is refused."""
+"""Larger than the default, because a client has to repeat a write that is refused."""
 
 
 class Pools:
     """The threads of one worker.
 
     Attributes:
-        reads: For differences between versions, and the snippets of a search.
-        merges: For writes: merges, and text operations.
-        texts: For the documents of shared texts: loading, large updates and state vectors, edits by writes.
-        imports: For the files of imports.
+        reads: For differences between versions, and for the snippets of search results.
+        merges: For the merges and text operations of writes.
+        texts: For the documents of shared texts: loading, large updates and state vectors, and edits by REST writes.
+        imports: For reading the files of imports.
     """
 
     def __init__(self) -> None:

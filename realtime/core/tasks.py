@@ -1,4 +1,4 @@
-"""Background tasks that are restarted when they fail. Each failure is logged, and each task has an owner."""
+"""Runs background tasks, logs their failures, and restarts them when they fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]], stopping: 
     Args:
         name: The name of the task in the log.
         run: The coroutine function.
-        stopping: Once set, exceptions end the task: a library may turn a cancellation into its own exception.
+        stopping: Once set, an exception ends the task: a library may turn a cancellation into its own exception.
     """
     loop = asyncio.get_running_loop()
     delay = FIRST_DELAY_SECONDS
@@ -28,7 +28,7 @@ async def keep_running(name: str, run: Callable[[], Awaitable[None]], stopping: 
         started = loop.time()
         try:
             await run()
-        except Exception as error:  # logged here, whatever it is
+        except Exception as error:  # any failure is logged here, and the task is restarted
             if stopping is not None and stopping.is_set():
                 return
             if loop.time() - started > 10 * MAX_DELAY_SECONDS:

@@ -23,7 +23,7 @@ class TokenBucket:
         self._updated = now
 
     def remaining(self, now: float) -> float:
-        """Return the number of tokens, which is negative after more were taken than available."""
+        """Return the number of tokens. It is negative if more tokens were taken than were available."""
         self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._per_second)
         self._updated = now
         return self._tokens
@@ -35,12 +35,12 @@ class TokenBucket:
 
 
 class TokenBuckets:
-    """Token buckets by key, which outlive the connections that use them.
+    """Token buckets by key. They are kept when the connections that use them close.
 
     Args:
         per_second: Tokens added to each bucket per second.
         burst: The initial and maximum number of tokens of a bucket.
-        limit: The number of buckets that are kept. Full buckets and those that were used longest ago are dropped.
+        limit: The maximum number of buckets. Above it, full buckets and the least recently used ones are dropped.
     """
 
     def __init__(self, per_second: float, burst: float, limit: int = 10_000) -> None:
@@ -54,7 +54,7 @@ class TokenBuckets:
         return len(self._buckets)
 
     def remaining(self, key: Hashable, now: float) -> float:
-        """Return the number of tokens in a bucket, which is negative after more were taken than available."""
+        """Return the number of tokens in a bucket. It is negative if more tokens were taken than were available."""
         bucket = self._buckets.get(key)
         return self._burst if bucket is None else bucket.remaining(now)
 

@@ -19,7 +19,7 @@ class MessageSink(Protocol):
         """
 
     def probe(self) -> None:
-        """Start to check whether the client is still connected, if the connection supports it."""
+        """Start a check of whether the client is still connected, if the connection supports this."""
 
     @property
     def buffered(self) -> int:
@@ -30,7 +30,7 @@ class DirectTransport(MessageSink, Protocol):
     """A sink that writes directly to the transport of a client."""
 
     full: bool
-    """Whether the write buffer is above its high-water mark, so that nothing should be written."""
+    """Whether the write buffer is above its high-water mark. If so, callers should not write."""
 
     def write(self, data: bytes) -> None:
         """Write encoded frames."""
@@ -41,13 +41,13 @@ class HandledConnection(DirectTransport, Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether the connection is being closed. Messages from the client are then ignored."""
+        """Whether the connection is being closed. If so, messages from the client are ignored."""
 
     def set_held(self, held: bool) -> None:
         """Pause or resume reading."""
 
     def close(self, code: int, reason: str, last: bytes | None = None, *, delay: float = 0) -> None:
-        """Close the connection after a delay in seconds, after sending the text message ``last``."""
+        """Send the text message ``last`` if it is given, and close the connection after ``delay`` seconds."""
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -15,8 +15,8 @@ SLICE_SECONDS = 0.005
 class Turns:
     """Lets callers block the event loop with expensive work, one at a time and in turn.
 
-    After a turn, the next one starts only after the same time has passed again. A caller with endless work therefore
-    uses at most half of the event loop's time, and delays another caller by at most one turn.
+    After each turn, the event loop is free for as long as the turn took before the next one starts. A caller with
+    endless work therefore uses at most half of the event loop's time, and delays another caller by at most one turn.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Turns:
         self._request_turn(caller).add_done_callback(run)
 
     def _request_turn(self, caller: Hashable) -> asyncio.Future[None]:
-        """Return a future that is done when it is the caller's turn."""
+        """Return a future that completes when it is the caller's turn."""
         turn = asyncio.get_running_loop().create_future()
         if self._busy:
             self._waiting.setdefault(caller, deque()).append(turn)
@@ -63,7 +63,7 @@ class Turns:
         return turn
 
     def _end_turn(self, seconds: float) -> None:
-        """Start the next turn after a delay. The delays of short turns are added up: timers are too coarse for them."""
+        """Start the next turn after a delay. Delays of short turns are added up: timers are too coarse for them."""
         loop = asyncio.get_running_loop()
         self._pending_delay += seconds
         if self._pending_delay < SLICE_SECONDS:

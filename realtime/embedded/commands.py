@@ -10,7 +10,7 @@ from realtime.embedded.lock import SECRETS
 
 
 def _ensure_secret_file(file: Path, prefix: str = "") -> str:
-    """Create the secret of a server if there is none, restrict access to the user, and return the path of the file."""
+    """Create the secret file of a server if there is none, make it private to the user, and return its path."""
     if not file.exists() or not file.stat().st_size:
         temporary = file.with_suffix(".new")
         temporary.touch(0o600)
@@ -39,7 +39,7 @@ def mongod_command(program: str) -> Callable[[int, Path], list[str]]:
             # authentication (CVE-2025-14847). Compression is useless on loopback.
             "--networkMessageCompressors": "disabled",
         }
-        # The last flag prevents that any local process can create the first user without authentication.
+        # The last flag prevents local processes from creating the first user without authentication.
         flags = ["--logappend", "--quiet", "--nounixsocket", "--setParameter=enableLocalhostAuthBypass=false"]
         return [program, *(word for option in options.items() for word in option), *flags]
 
@@ -54,7 +54,7 @@ def valkey_command(program: str) -> Callable[[int, Path], list[str]]:
             "--bind": "127.0.0.1",
             "--port": str(port),
             "--dir": str(folder),
-            # No persistence: the event log is a cache, and a restarted server begins a new epoch in any case.
+            # Without persistence: the event log is a cache, and a restarted server always begins a new epoch.
             "--save": "",
             "--appendonly": "no",
             "--logfile": str(folder / "log.txt"),

@@ -13,11 +13,11 @@ from pathlib import Path
 from realtime.errors import EmbeddedError
 
 OWNER_TIMEOUT_SECONDS = 1.0
-"""A process that was just killed may still exist for a moment."""
+"""Time to wait for the owner of the lock, because a process that was just killed may still exist for a moment."""
 ORPHANS_TIMEOUT_SECONDS = 30.0
-"""Seconds to wait for the servers of a dead owner to stop."""
+"""Time to wait until the servers of an owner that has ended have stopped."""
 SECRETS = {"mongo": Path("mongodb", "key"), "redis": Path("valkey", "secret.conf")}
-"""The file in a data folder with the secret of each server, which is its last word. The server reads it, too."""
+"""Path of each server's secret file in a data folder. The secret is the last word in the file."""
 
 
 def _is_running(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""An embedded MongoDB and Valkey: real servers, journaled, that stop when this process ends."""
+"""Starts an embedded MongoDB and Valkey, which stop when this process ends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from realtime.embedded.lock import SECRETS, ports_in_use
 from realtime.errors import EmbeddedError
+
+
+class EmbeddedUrls(NamedTuple):
+    """The URLs of the embedded servers, including their secrets. The URL of a server that is not embedded is empty."""
+
+    mongo: str
+    redis: str
 
 
 class EmbeddedServers:
@@ -24,18 +31,18 @@ class EmbeddedServers:
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:
         self.folder = folder.absolute()
         self._wanted = [kind for kind, wanted in (("mongo", mongo), ("redis", redis)) if wanted]
-        self._urls = ("", "")
+        self._urls = EmbeddedUrls("", "")
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     @property
     def mongo_url(self) -> str:
         """The URL of the replica set, including its secret."""
-        return self._urls[0]
+        return self._urls.mongo
 
     @property
     def redis_url(self) -> str:
         """The URL of the Redis-compatible server, including its secret."""
-        return self._urls[1]
+        return self._urls.redis
 
     def start(self) -> None:
         """Start the servers and wait until they accept connections. Raises :class:`EmbeddedError`."""
@@ -44,7 +51,7 @@ class EmbeddedServers:
             [sys.executable, "-m", "realtime.embedded.supervisor", json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C must reach only the server, which stops these processes after its drain
+            start_new_session=True,  # Ctrl-C must reach only this process, which stops them after its drain
         )
         assert self._supervisor.stdout is not None
         line = self._supervisor.stdout.readline()
@@ -56,7 +63,7 @@ class EmbeddedServers:
             raise EmbeddedError(reply["error"])
         self._urls = _urls(self.folder, reply["ports"])
         if self.mongo_url:
-            # Imported here because the driver is slow to import, and not needed to print a help text.
+            # Imported here because the driver is slow to import, and the command line does not need it for help texts.
             from realtime.store.bootstrap import ensure_replica_set
 
             try:
@@ -77,11 +84,8 @@ class EmbeddedServers:
         supervisor.stdout.close()
 
 
-def running(folder: Path) -> tuple[str, str] | None:
-    """Return the URLs of the embedded MongoDB and Redis that run in a data folder, including their secrets.
-
-    Returns:
-        The two URLs, of which one is empty if only the other server is embedded. ``None`` if none is running.
+def running(folder: Path) -> EmbeddedUrls | None:
+    """Return the URLs of the embedded servers that run in a data folder, or ``None`` if none is running.
 
     Raises:
         EmbeddedError: The folder cannot be used.
@@ -93,12 +97,12 @@ def running(folder: Path) -> tuple[str, str] | None:
         raise EmbeddedError(f"the data folder {folder} cannot be used: {error.strerror}") from error
 
 
-def _urls(folder: Path, ports: Mapping[str, int]) -> tuple[str, str]:
+def _urls(folder: Path, ports: Mapping[str, int]) -> EmbeddedUrls:
     secrets = {kind: (folder / SECRETS[kind]).read_text().split()[-1] for kind in ports}
-    # The internal user of MongoDB, whose password is the key file, so that no user has to be created.
+    # The internal user of MongoDB: its password is in the key file, so that no user has to be created.
     mongo = "mongodb://__system:{}@127.0.0.1:{}/?directConnection=true&authSource=local"
     redis = "redis://:{}@127.0.0.1:{}/0"
-    return (
+    return EmbeddedUrls(
         mongo.format(secrets["mongo"], ports["mongo"]) if "mongo" in ports else "",
         redis.format(secrets["redis"], ports["redis"]) if "redis" in ports else "",
     )

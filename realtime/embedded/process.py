@@ -100,7 +100,7 @@ class EmbeddedServer:
             )
 
     def terminate(self) -> None:
-        """Ask the server to stop cleanly."""
+        """Send SIGTERM to the server, so that it shuts down cleanly."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
@@ -133,5 +133,5 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    # Below the ephemeral ports, so that no outgoing connection uses the port at a restart.
+    # Below the range of ephemeral ports, so that no outgoing connection occupies the port when the server restarts.
     return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if _is_free(port))

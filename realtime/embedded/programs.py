@@ -35,7 +35,7 @@ def packaged_valkey() -> Path | None:
 
 
 def find_program(packaged: Path | None, names: Sequence[str], help: str) -> str:
-    """Return a program that runs on this machine: the packaged one, else one on the PATH.
+    """Return a program that runs on this machine: the packaged one, or one on the PATH.
 
     Args:
         packaged: The program of the package, if it is installed.
@@ -51,9 +51,9 @@ def find_program(packaged: Path | None, names: Sequence[str], help: str) -> str:
 def find_mongod(packaged: Path | None, folder: Path) -> str:
     """Return the newest ``mongod`` that runs on this machine and can open the data in a folder.
 
-    A file in a new folder records the version that created the data. MongoDB keeps the format of that version: it can
-    be opened by the same major version from that minor version on, and by the next major version. Without this file,
-    :func:`find_program` selects the program.
+    In a new folder, this writes a file with the version that creates the data. MongoDB keeps the data format of that
+    version: the same major version can open the data from that minor version on, and so can the next major version. For
+    existing data without this file, :func:`find_program` selects the program.
 
     Args:
         packaged: The program of the package, if it is installed.

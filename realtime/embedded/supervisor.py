@@ -1,8 +1,8 @@
-"""Supervise the embedded servers: ``python -m realtime.embedded.supervisor JSON``.
+"""Supervises the embedded servers: ``python -m realtime.embedded.supervisor JSON``.
 
 The supervisor holds the lock of the data folder, starts the servers, restarts a server that dies, and stops them when
-its standard input ends, which happens even if its owner is killed. The servers inherit the lock, so the folder counts
-as in use until the last of them has ended. Clients authenticate with a secret in a file that only the user can read.
+its standard input ends, which happens even if its owner is killed. The servers inherit the lock, so the folder stays
+locked until the last of them has ended. Clients authenticate with a secret in a file that only the user can read.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     """Run the servers in the JSON argument, and write the ports or an error to standard output as JSON."""
     order = json.loads(sys.argv[1])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The owner stops the supervisor by closing its standard input. The servers would inherit SIG_IGN.
+        # The owner stops the supervisor by closing its standard input. Not SIG_IGN, which the servers would inherit.
         signal.signal(number, lambda _number, _frame: None)
 
     def report(message: dict[str, Any]) -> None:

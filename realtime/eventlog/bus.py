@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MAX_BATCH_EVENTS = 128
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 SILENCE_SECONDS = 0.4
-"""Time after which an unanswered call marks Redis as unresponsive."""
+"""Time after which a call without a reply marks Redis as unresponsive."""
 EVICTION_WARNING = (
     "maxmemory-policy is {}: when its memory is full, Redis deletes keys of the feed and clients must fetch all notes"
     " again. Set it to noeviction"
@@ -56,7 +56,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
-    """A message from a subscription: a payload, or ``None`` when the channel was subscribed or resubscribed."""
+    """A message from a subscription: a payload, or ``None`` when a subscription to the channel starts or restarts."""
 
     channel: str
     data: bytes | None
@@ -73,7 +73,7 @@ class Bus:
     Args:
         url: URL of Redis.
         namespace: Prefix of all Redis keys.
-        max_entries: Number of events to keep in the log.
+        max_entries: Maximum number of events in the log.
         max_bytes: Maximum total size of the events in the log.
         timeout: Socket timeout in seconds.
 
@@ -85,7 +85,7 @@ class Bus:
     def __init__(
         self, url: str, namespace: str, *, max_entries: int, max_bytes: int = 256 * 1024 * 1024, timeout: float = 2.0
     ) -> None:
-        # No retries: a script whose reply was lost would run twice. The outbox publishes again instead.
+        # No retries, because a script whose reply was lost would run twice. The outbox publishes the change again.
         self._redis = Redis.from_url(
             url,
             socket_timeout=timeout,
@@ -112,7 +112,7 @@ class Bus:
 
     @property
     def silent(self) -> bool:
-        """Whether Redis is unavailable, or has not answered a call for :data:`SILENCE_SECONDS`."""
+        """Whether Redis is unavailable, or a call has had no reply for :data:`SILENCE_SECONDS`."""
         oldest = next(iter(self._calls.values()), None)
         return not self.available or (oldest is not None and time.monotonic() - oldest > SILENCE_SECONDS)
 
@@ -137,7 +137,7 @@ class Bus:
         await self._redis.aclose()
 
     def append(self, entry: LogEntry) -> asyncio.Future[None]:
-        """Queue an event. Return a future that is done once the log has it, or fails with :class:`BusUnavailable`."""
+        """Queue an event. Return a future that completes once it is logged, or fails with :class:`BusUnavailable`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if len(self._queue) >= MAX_QUEUED_EVENTS or self._queued_bytes + entry.size > MAX_QUEUED_BYTES:
             future.set_exception(BusUnavailable("too many events are queued for Redis"))
@@ -162,7 +162,7 @@ class Bus:
                 if self.appending:
                     log.warning("events cannot be published", extra={"error": error.detail})
                 self.appending = False
-            except BaseException as error:  # the callers are waiting for these futures
+            except BaseException as error:  # fail the futures, because callers are waiting for them
                 _resolve(batch, BusUnavailable(repr(error)))
                 raise
             else:

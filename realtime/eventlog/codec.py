@@ -27,10 +27,10 @@ def _audience_of(line: bytes) -> Audience:
 def encode_change(change: NoteChange) -> tuple[bytes, bytes]:
     """Encode the event of a committed change.
 
-    The event is followed by a line with its audience, unless the note is unshared.
+    A line with the audience follows the event, unless the note has no owner and was never shared.
 
     Returns:
-        The parts before and after the cursor, which the log inserts when it assigns the offset.
+        The parts of the event before and after the cursor. The log inserts the cursor when it assigns the offset.
     """
     note = change.note
     number = b'","id":%d,"version":%d' % (note.id, note.version)
@@ -72,7 +72,7 @@ def decode_event(payload: bytes) -> Event:
     if not audience:
         return event()
     receivers = _audience_of(audience)
-    # Not the version of the event: clients that lost access must not learn of later changes.
+    # Not the version of the event, because clients that lost access must not learn about later changes.
     last = max(receivers.former.values(), default=0)
     gone = Frame(_GONE.format(cursor, id, last).encode(), key=key, version=last, cursor=cursor_text)
     return event(audience=receivers, gone=gone)

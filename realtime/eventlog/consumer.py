@@ -20,15 +20,22 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_SECONDS = 1.0
 CONTACT_INTERVAL_SECONDS = 0.1
-"""Interval of checks whether Redis is available, until it answers for the first time."""
+"""Interval at which the consumer checks whether Redis is available, until its first reply."""
 READ_AHEAD = 2**32
 MAX_READ_BYTES = 512 * 1024
-"""Less than the queue of one client, so that catching up does not close clients that are too slow."""
+"""Smaller than the queue of one client, so that one read does not fill the queue and close the client as too slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerHandlers:
-    """Callbacks of a consumer: for payloads to decode, events, resets, and messages of the presence channel."""
+    """Callbacks of a consumer.
+
+    Attributes:
+        decode: Decodes a payload. Raises ``ValueError`` if it is invalid.
+        deliver: Receives each event, in order.
+        reset: Receives the position from which clients continue after a reset.
+        presence: Receives the messages of the presence channel.
+    """
 
     decode: Callable[[bytes], Event]
     deliver: Callable[[Event], None]
@@ -51,7 +58,7 @@ class LogConsumer:
 
     @property
     def position(self) -> Cursor:
-        """The position of the last delivered event. Until Redis is reached, a cursor that always causes a reset."""
+        """The position of the last delivered event; before the first contact with Redis, :data:`UNKNOWN`."""
         return self._position or UNKNOWN
 
     @property
@@ -62,7 +69,7 @@ class LogConsumer:
         return max(0, self._log_position.offset - self._position.offset)
 
     async def ready(self) -> None:
-        """Wait until Redis answers, or is known to be unavailable: events then come from MongoDB."""
+        """Wait until Redis has replied, or is known to be unavailable. In that case, events come from MongoDB."""
         while not (self._contacted.is_set() or self._bus.silent):
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTACT_INTERVAL_SECONDS):
@@ -103,7 +110,7 @@ class LogConsumer:
         raise BusUnavailable("the subscription ended")
 
     async def _check(self) -> None:
-        """Compare the position with the log periodically: a healthy connection may still deliver nothing."""
+        """Compare the position with the log periodically, because a connection can stay open and deliver nothing."""
         while True:
             previous, received_count = self._log_position, self._received_count
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
@@ -120,7 +127,7 @@ class LogConsumer:
                 raise BusUnavailable("the subscription delivers nothing")
 
     def _accept(self, payload: bytes) -> bool:
-        """Deliver an event if it is the next one. Return false if events before it are missing, or if it is invalid."""
+        """Deliver an event if it is the next one. Return ``False`` if earlier events are missing, or it is invalid."""
         try:
             event = self._handlers.decode(payload)
         except ValueError:
@@ -135,10 +142,10 @@ class LogConsumer:
         return True
 
     async def _catch_up(self) -> None:
-        """Read the log from the last delivered event on. If it does not reach back, reset all clients."""
+        """Deliver the events after the last delivered one from the log. If it lacks some of them, reset all clients."""
         async with self._catch_up_lock:
             if self._position is None:
-                # Clients that are connected already may have missed events that came from MongoDB.
+                # Clients that connected before this point may have missed events that came from MongoDB.
                 self._position = await self._bus.position()
                 self._contacted.set()
                 self._handlers.reset(self._position)

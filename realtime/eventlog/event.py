@@ -1,4 +1,4 @@
-"""Decoded events of the log: a change of a note in all its variants, and its audience."""
+"""Decoded events of the log: a change to a note, with a frame for each kind of subscription, and its audience."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The clients that receive the events of a note.
+    """The access rights that decide which clients receive the events of a note.
 
     Attributes:
         since: Version of the note at which this audience was set.
@@ -32,7 +32,7 @@ UNSHARED = Audience(1, frozenset({None}), {})
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a note.
+    """A change to a note.
 
     Attributes:
         id: Id of the note.
@@ -40,8 +40,8 @@ class Event:
         full: Frame with the whole note.
         slim: Frame without the note's ``content``.
         deleted: Whether the note was deleted.
-        audience: The clients that receive the event.
-        gone: Frame for clients that lost access to the note, if there can be any.
+        audience: The access rights that decide which clients receive the event.
+        gone: Frame for clients that lost access to the note; ``None`` if it has no owner and was never shared.
     """
 
     id: int

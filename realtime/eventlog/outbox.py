@@ -1,9 +1,9 @@
-"""The outbox: publishes and archives every committed change at least once, even if a worker is killed.
+"""Publishes and archives every committed change at least once, even if a worker is killed.
 
 A write marks its note as ``dirty`` and stores the revision in the same commit. The mark is cleared, in batches, when
 the event is in the log and the revision in the history, and only if the note still has the published version. Each
-worker sweeps periodically, and publishes notes again that are dirty at the same version in two passes. The log and the
-history ignore duplicates. No clocks are compared.
+worker sweeps the marks periodically: if a note is dirty at the same version in two consecutive passes, its change is
+published again. The log and the history ignore duplicates. The procedure does not compare clocks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Outbox:
         store: The database.
         bus: The event log.
         failpoints: Fault injection for tests.
-        metrics: Receives counters.
+        metrics: The metrics, which count publications and dirty notes.
         publish_wait: Seconds that :meth:`publish` waits for the log.
     """
 
@@ -103,7 +103,7 @@ class Outbox:
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """Publish the notes again that are dirty since the previous pass."""
+        """Publish changes again that are still marked as dirty since the previous pass."""
         dirty = await self._store.notes.dirty(MAX_SWEEP_NOTES)
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]

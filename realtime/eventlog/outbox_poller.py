@@ -1,7 +1,7 @@
 """Publishes changes from MongoDB to the clients of a worker while Redis is unavailable.
 
 Unpublished changes of all workers are marked as dirty in MongoDB. When Redis is available again, the same changes are
-published in log order. Clients ignore events with a version that they already have.
+published through the log as well. Clients ignore events with a version that they already have.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL_SECONDS = 0.2
 REPLY_GRACE_SECONDS = 0.05
-"""Time for a blocked event loop to read a reply that has already arrived."""
+"""Time for an event loop that was blocked to read a reply that has already arrived."""
 MAX_TIME_SHARE = 0.25
-"""Maximum share of time spent on polling: the longer Redis is unavailable, the more notes are dirty."""
+"""Maximum share of time spent on polling. A poll takes longer the longer Redis is unavailable: more notes are dirty."""
 MAX_NOTES = 10_000
 BATCH_NOTES = 50
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_READS = 16
 MAX_READ_BYTES = 256 * 1024
-"""Maximum size of one read. Clients that missed more read again."""
+"""Maximum size of one read. Clients that missed more events read several times."""
 
 
 class _Abandoned(Exception):
-    """Raised for the clients that share a read when the client that performs it is cancelled."""
+    """Raised for clients that share a read if the client that performs it is cancelled. They read again."""
 
 
 class LogReader:
@@ -30,7 +30,7 @@ class LogReader:
         self._pending: dict[tuple[Cursor, int], asyncio.Future[list[Event] | None]] = {}
 
     async def missed(self, since: Cursor, last: int) -> list[Event] | None:
-        """Return the next events after ``since`` and up to the offset ``last``, only the latest of each note.
+        """Return events after ``since`` and up to the offset ``last``, only the latest of each note, in order.
 
         Returns:
             The events, an empty list if there are no more, or ``None`` if the log does not reach back to ``since``.

@@ -53,7 +53,7 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "realtime: the feed",
             "version": __version__,
-            "description": "Every change of every note, in real time. Each event contains the full state of a note and"
+            "description": "Every change to every note, in real time. Each event contains the full state of a note and"
             " its `version`. Apply the event if this version is higher than yours. Save the `cursor` of each frame, and"
             " pass it as `since=` to resume.",
             "license": {"name": "MIT"},

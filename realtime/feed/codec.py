@@ -1,4 +1,4 @@
-"""Encodes the feed messages that are not events as frames."""
+"""Encodes feed messages other than events as frames. Events are encoded in :mod:`realtime.eventlog.codec`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode(message: BaseModel) -> bytes:
 
 @lru_cache(maxsize=1)
 def ready(position: Cursor) -> Frame:
-    """Return a ``ready`` frame. The last one is cached: clients that connect between two events share it."""
+    """Return a ``ready`` frame. The latest one is cached, because clients that connect between two events share it."""
     return Frame(encode(Ready(cursor=str(position))), cursor=str(position))
 
 

@@ -1,9 +1,9 @@
 """Chooses the delay between two fan-outs, so that more events share one fan-out.
 
-A fan-out takes the event loop about as long for one event as for many. A delay gives time to a client that waits for
-the response to a write before it sends the next one, which may raise the total throughput. It lowers the throughput if
-the next write depends on the delivery of the previous one. The server cannot distinguish the two cases, so it measures:
-a longer delay is kept if more events per second were delivered with it.
+A fan-out of many events takes the event loop about as long as a fan-out of one. During a delay, clients that wait for
+the response to a write can send the next one, which may raise the total throughput. A delay lowers the throughput if
+the next write depends on the delivery of the previous event. The server cannot distinguish the two cases, so it
+measures: a longer delay is kept if more events per second were delivered with it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ DELAY_FACTORS = (0.0, 1.0, 3.0)
 MAX_DELAY_SECONDS = 0.03
 MIN_WINDOW_SECONDS = 0.05
 MIN_WINDOW_FLUSHES = 8
-"""A delay is evaluated after both this number of fan-outs and ``MIN_WINDOW_SECONDS``."""
+"""A delay is evaluated after at least this number of fan-outs and at least ``MIN_WINDOW_SECONDS``."""
 MIN_RATIO_FOR_LONGER = 1.2
 MIN_RATIO_FOR_SHORTER = 0.9
 """Event rate, relative to that of the best delay so far, above which a longer or a shorter delay replaces it."""
 MIN_WINDOWS_BETWEEN_TRIALS, MAX_WINDOWS_BETWEEN_TRIALS = 4, 64
-"""The interval doubles after each failed trial, because a failed trial costs throughput."""
+"""Windows until another delay is tried. Doubled after each failed trial, because a failed trial reduces throughput."""
 
 
 class AdaptiveFlushDelay:

@@ -1,4 +1,9 @@
-"""The fan-out of events to subscribers. Each worker has one hub. It performs no I/O and no encoding."""
+"""The hub, which delivers events to the subscribers of a worker. Each worker has one hub.
+
+Events arrive as JSON that :mod:`realtime.eventlog.codec` has already encoded. A message gets its WebSocket frame header
+once, at its first delivery (:class:`realtime.core.frames.Frame`), and all subscribers share the result. The fan-out
+awaits nothing: it queues frames, or writes them to transports that accept data.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MAX_KNOWN_LOSSES = 100_000
-"""Number of notes whose last announced loss of access is remembered."""
+"""Maximum number of notes for which the hub remembers the last loss of access that it announced."""
 FLUSH_DELAY_TURNS = 6
 """Event loop iterations before a fan-out: the response to the write is sent first, and the next write can arrive."""
 
@@ -32,11 +37,17 @@ SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, boo
 
 @dataclass
 class HubStats:
-    """Counters of a hub since its start."""
+    """Counters of a hub since its start.
+
+    Attributes:
+        deliveries: Events delivered to clients.
+        resets: Resets sent to clients.
+        too_slow_count: Clients that were closed because they read too slowly.
+    """
 
     deliveries: int = 0
     resets: int = 0
-    too_slow: int = 0
+    too_slow_count: int = 0
 
 
 @dataclass
@@ -49,9 +60,9 @@ class Hub:
 
     Attributes:
         budget: Maximum bytes queued for one client before frames are conflated.
-        stall_seconds: Time without progress after which a client is closed.
+        stall_seconds: Time after which a client that reads nothing is closed.
         too_slow: Close code for clients that are too slow.
-        slots: Number of groups of clients; one group receives a heartbeat at a time.
+        slots: Number of heartbeat slots. Each client is in one slot, and one slot receives a heartbeat at a time.
         stats: Counters.
         replay_buffer: The latest events, for clients that resume.
         flush_delay: Chooses the delay before the next fan-out.
@@ -112,7 +123,7 @@ class Hub:
         subscription = client.subscription
         if client not in subscription.ready and client not in subscription.behind:
             return
-        self.stats.too_slow += client.closing.done() and client.closing.result() is self.too_slow
+        self.stats.too_slow_count += client.closing.done() and client.closing.result() is self.too_slow
         subscription.ready.pop(client, None)
         subscription.behind.pop(client, None)
         if not len(subscription):
@@ -145,7 +156,7 @@ class Hub:
             self.flush()
         elif self._flushing is None:
             loop = asyncio.get_running_loop()
-            delay = self._next_flush_at - time.perf_counter()  # loop.time() does not advance within a fan-out
+            delay = self._next_flush_at - time.perf_counter()  # uvloop's loop.time() stands still within an iteration
             if delay > 0:
                 self._flushing = loop.call_later(delay, self.flush)
             else:
@@ -192,11 +203,11 @@ class Hub:
         return frames
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
-        """Return the keys that lost access to a note since its previous event, or at any time if that is unknown."""
+        """Return the keys that lost access since the note's previous event, or all former keys if it is not known."""
         former = event.audience.former
         known = self._known_losses.get(event.id, 0)
         if len(self._known_losses) >= MAX_KNOWN_LOSSES:
-            self._known_losses.clear()  # clients may receive ``note.deleted`` for a note again
+            self._known_losses.clear()  # as a result, clients may receive ``note.deleted`` for a note again
         self._known_losses[event.id] = max(former.values())
         return {key for key, version in former.items() if version > known}
 
@@ -243,7 +254,7 @@ class Hub:
                 client.close(code, last)
 
     def close_stalled(self, now: float) -> None:
-        """Close the clients whose transport made no progress for too long. ``now`` is the time of the event loop."""
+        """Close the clients that have read nothing for too long. ``now`` is the time of the event loop."""
         for subscription in self._subscriptions.values():
             for client in list(subscription.behind):
                 client.close_if_stalled(now, self.stall_seconds)

@@ -54,7 +54,7 @@ class NoteDeleted(FeedMessage):
 
 
 class PresenceShown(FeedMessage):
-    """Everyone who is viewing a note: each person's state, by id. Replaces all earlier presence of the note."""
+    """The people who are viewing a note, as states by id. Replaces all earlier presence of the note."""
 
     type: Literal["presence"] = "presence"
     id: NoteId
@@ -85,7 +85,7 @@ class Heartbeat(FeedMessage):
 
 
 class Error(FeedMessage):
-    """Describes the error in a frame. The server then closes the connection."""
+    """Describes an error in a frame from the client. The server then closes the connection."""
 
     type: Literal["error"] = "error"
     detail: str
@@ -100,9 +100,9 @@ class PresenceSet(FeedMessage):
 
 
 class Auth(FeedMessage):
-    """Signs in, as the first frame: with accounts, on a connection without a session cookie or header.
+    """Signs in. On a server with accounts, this is the first frame of a connection without a session cookie or header.
 
-    Without a token the client remains anonymous and receives public notes only.
+    Without a token, the client remains anonymous and receives only public notes.
     """
 
     type: Literal["auth"]

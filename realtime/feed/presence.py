@@ -1,7 +1,7 @@
 """Presence: the people who are viewing each note, on all workers.
 
 Presence is not stored. Each worker repeats its entries, and entries that are not repeated expire. A client that sets a
-state on a note receives the list of people there, and from then on each change of it.
+state on a note receives the list of people who are viewing it, and every change to that list from then on.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ State = dict[str, JsonValue]
 
 FLUSH_INTERVAL_SECONDS = 0.1
 MAX_BROADCAST_BYTES_PER_SECOND = 64 * 1024
-"""Rate of changes of one note that are sent to each client. Above it, changes are collected for longer."""
+"""Maximum rate of presence changes of one note for each client. Above it, changes are combined for longer."""
 ANNOUNCE_INTERVAL_SECONDS = 10.0
 EXPIRY_SECONDS = 3 * ANNOUNCE_INTERVAL_SECONDS
 MAX_NOTES = 32
 MAX_STATE_BYTES = 1024
 MAX_PEOPLE = 100
-"""Maximum number of people shown at one note. Signed-in users come first."""
+"""Maximum number of people shown for one note. Signed-in users come first."""
 MAX_CHANGES_PER_SECOND = 10
 MAX_CHANGES_BURST = 100
 LIST_BYTES_PER_CHANGE = 4096
-"""Size in bytes of a list sent to a new client that counts as one more change against its rate limit."""
+"""A list sent to a new client counts as one more change against its rate limit for each of these many bytes."""
 
 
 class PresenceEntry(BaseModel):
@@ -57,7 +57,7 @@ People = Mapping[str, PresenceEntry]
 
 
 class PresenceMessage(BaseModel):
-    """A message between workers: all entries of one worker at a note if ``whole``, otherwise the changes."""
+    """A message between workers: all entries of one worker for a note if ``whole`` is set, otherwise the changes."""
 
     worker: str
     note: int
@@ -66,7 +66,7 @@ class PresenceMessage(BaseModel):
 
 
 class Presence:
-    """Shares the states that clients set on notes, on this worker and on the others.
+    """Shares the states that clients of all workers set on notes.
 
     Args:
         hub: Delivers changes to the clients of this worker.
@@ -87,7 +87,7 @@ class Presence:
         self._rate_limits: dict[Subscriber, TokenBucket] = {}
 
     def set_state(self, client: Subscriber, note: int, state: State | None) -> None:
-        """Set a client's state on a note; ``None`` removes it. With accounts the state contains the user's name.
+        """Set a client's state on a note; ``None`` removes it. With accounts, the user's name is added to the state.
 
         Raises:
             ValueError: The state is too large, or the client has states on too many notes.
@@ -143,11 +143,11 @@ class Presence:
             self._changed.add(note)
 
     def people(self, note: int) -> list[State]:
-        """Return the visible states at a note."""
+        """Return the states that are shown for a note."""
         return [person.state for person in self._shown.get(note, {}).values()]
 
     def frame(self, note: int) -> Frame:
-        """Return a frame with the people at a note."""
+        """Return a frame with the people who are viewing a note."""
         people = {id: person.state for id, person in self._shown.get(note, {}).items()}
         return Frame(encode(PresenceShown(id=note, people=people)), key=("presence", note))
 
@@ -193,7 +193,7 @@ class Presence:
             await self._publish_changes(changed, whole=False)
 
     def _broadcast(self, note: int, now: float) -> None:
-        """Send the changes at a note to the clients that are viewing it."""
+        """Send the presence changes of a note to the clients that are viewing it."""
         before = self._shown.get(note, {})
         remote = [people for _, people in self._remote.get(note, {}).values()]
         after = _shown([self._local_people(note), *remote], before)
@@ -230,7 +230,7 @@ class Presence:
             try:
                 await self._publish(message.model_dump_json().encode())
             except BusUnavailable:
-                return  # sent again within ANNOUNCE_INTERVAL_SECONDS
+                return  # all entries are sent again within ANNOUNCE_INTERVAL_SECONDS
 
     def _expire(self, now: float) -> None:
         for note in list(self._remote):
@@ -243,7 +243,7 @@ class Presence:
 
 
 def _shown(groups: Iterable[People], before: People) -> People:
-    """Return the people to show: signed-in users first, then people who are shown already."""
+    """Return the people to show. At the limit, signed-in users come first, then people who are already shown."""
     people = {id: person for group in groups for id, person in group.items()}
     if len(people) <= MAX_PEOPLE:
         return people

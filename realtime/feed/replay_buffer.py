@@ -1,4 +1,4 @@
-"""Keeps the latest events in memory. Most clients that resume get their missed events from here, without Redis."""
+"""Keeps the latest events in memory, so that most clients that resume get their missed events without Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ReplayBuffer:
     """Holds the last event of each note that changed recently.
 
     Args:
-        max_events: Number of log positions to reach back.
+        max_events: Number of log positions that the buffer reaches back.
         max_bytes: Maximum total size of the events. Events that are not in the log have a separate budget of the same
             size.
     """
@@ -54,7 +54,7 @@ class ReplayBuffer:
             self._floor = max(self._floor, oldest.cursor.offset)
 
     def add_unlogged(self, event: Event) -> None:
-        """Add an event that is not in the log, and drop the oldest of these beyond the size limit."""
+        """Add an event that is not in the log. Above the size limit, drop the oldest of these events."""
         self._drop_unlogged(event.id)
         self.unlogged[event.id] = event
         self._unlogged_bytes += event.full.size

@@ -1,8 +1,8 @@
 """The rules for subscribing and resuming, shared by WebSockets, event streams and long polling.
 
-A client is registered in the same step in which the current position is read. Later events are queued for it while the
-events that it missed up to this position are read from the log. No event is lost in between. An event that arrives
-twice has the same version both times.
+A client is registered first, and the current position is read after that. New events are queued for the client while
+the events that it missed up to this position are read from the log, so no event is lost in between. An event that was
+published between the two steps can arrive twice, with the same version both times.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ UNLOGGED_POLL_SECONDS = 1.0
 """Delay before a long poll returns events that are not in the log: the client may have missed them between polls."""
 
 
-class HistoryLost(Exception):
-    """Raised when the log no longer reaches back to the cursor."""
+class CursorExpired(Exception):
+    """Raised when the log no longer contains the events after the cursor, or belongs to another epoch."""
 
 
 class AccessReader(Protocol):
@@ -56,11 +56,11 @@ class AccessReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedOptions:
-    """How the feed treats its clients.
+    """The options of the feed.
 
     Attributes:
         heartbeat_seconds: Interval between two heartbeats to a client.
-        is_ended: Returns whether the rights of a principal were revoked.
+        is_ended: Returns whether a principal's session has ended or its role has changed.
     """
 
     heartbeat_seconds: float
@@ -76,7 +76,7 @@ class Feed:
         bus: The event log.
         presence: Presence on all workers.
         notes: Reads the access rights of notes.
-        options: How clients are treated.
+        options: The options.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Feed:
 
     @property
     def position(self) -> Cursor:
-        """The current position: a client that reads this first and the notes after it can resume from here."""
+        """The current position. A client that reads it before it reads the notes can resume from it."""
         return self._consumer.position
 
     @property
@@ -113,7 +113,7 @@ class Feed:
         return len(self._hub)
 
     def join(self, query: FeedQuery, principal: Principal) -> Subscriber:
-        """Register a subscriber. Close it at once if the server is stopping or the sign-in has ended."""
+        """Register a subscriber. Close it at once if the server is stopping or its session has ended."""
         client = self._hub.join(query.ids, content=query.content, principal=principal)
         if self.draining:
             client.close(CloseCode.DRAIN)
@@ -126,17 +126,17 @@ class Feed:
         self._hub.leave(client)
         self.presence.leave(client)
 
-    async def admit(self, client: Subscriber, note: int) -> bool:
+    async def admit_to_presence(self, client: Subscriber, note: int) -> bool:
         """Return whether a client can see a note. If it can, it receives the note's presence from now on.
 
         Raises:
             Unavailable: MongoDB cannot be reached.
         """
         if not client.sees(note):
-            await self._admit([client], note)
+            await self._read_access([client], note)
         return client.sees(note)
 
-    async def _admit(self, clients: Collection[Subscriber], note: int) -> None:
+    async def _read_access(self, clients: Collection[Subscriber], note: int) -> None:
         for client in clients:
             client.admitted[note] = False
         access = await self._notes.note_access(note)
@@ -149,7 +149,7 @@ class Feed:
     async def recheck_access(self, note: int) -> None:
         """Read the access rights of a note again, and end the presence of clients that can no longer see it."""
         try:
-            await self._admit(self._hub.clear_admitted(note), note)
+            await self._read_access(self._hub.clear_admitted(note), note)
         finally:
             self.presence.remove_unauthorized(note)
 
@@ -161,11 +161,11 @@ class Feed:
             TooManyRequests: The client changes its state too often.
             Unavailable: MongoDB cannot be reached.
         """
-        if await self.admit(client, note):
+        if await self.admit_to_presence(client, note):
             self.presence.set_state(client, note, state)
 
     async def catch_up(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Iterable[Frame]]:
-        """Yield the first frames for a subscriber: missed events, ``ready``, and the presence on its notes.
+        """Yield the first frames for a subscriber: missed events, ``ready``, and the presence of its notes.
 
         Raises:
             BusUnavailable: The log cannot be read.
@@ -177,7 +177,7 @@ class Feed:
             try:
                 async for frames in self._missed(client, since, position):
                     yield frames
-            except HistoryLost:
+            except CursorExpired:
                 position = self.position
                 client.clear()
                 yield (reset(position),)
@@ -185,7 +185,7 @@ class Feed:
             yield _frames(client, self.replay_buffer.unlogged.values())
         yield (ready(position),)
         for note in client.notes or ():
-            if await self.admit(client, note) and self.presence.people(note):
+            if await self.admit_to_presence(client, note) and self.presence.people(note):
                 yield (self.presence.frame(note),)
 
     async def stream(self, client: Subscriber, since: Cursor | None) -> AsyncGenerator[Frame]:
@@ -205,7 +205,7 @@ class Feed:
                 client.start_write(frame)
                 yield frame
 
-    async def follow(self, client: Subscriber, since: Cursor | None) -> None:
+    async def start_direct_delivery(self, client: Subscriber, since: Cursor | None) -> None:
         """Send the first frames to a subscriber with a direct transport, and start the delivery of later ones.
 
         Raises:
@@ -220,14 +220,14 @@ class Feed:
     async def _missed(self, client: Subscriber, since: Cursor, position: Cursor) -> AsyncIterator[list[Frame]]:
         """Yield the latest event of each note after ``since`` and up to a position, in order and in chunks.
 
-        For a note that the client has lost at any time it yields ``note.deleted``, possibly again. For a note that the
-        client could never see, it yields nothing.
+        If the client has lost access to a note at any time, this yields ``note.deleted`` for it, possibly again. Notes
+        that the client could never see are skipped.
 
         Raises:
-            HistoryLost: The log does not reach back to ``since``.
+            CursorExpired: The log does not reach back to ``since``.
         """
         if since.epoch != position.epoch:
-            raise HistoryLost
+            raise CursorExpired
         buffered = self.replay_buffer.between(since, position)
         if buffered is not None:
             yield _frames(client, buffered)
@@ -235,14 +235,14 @@ class Feed:
         while True:
             events = await self._reader.missed(since, position.offset)
             if events is None:
-                raise HistoryLost
+                raise CursorExpired
             if not events:
                 return
             yield _frames(client, events)
             since = events[-1].cursor
 
     async def poll(self, query: FeedQuery, principal: Principal, limit: int, timeout: float) -> str:
-        """Return the response to a long poll as JSON: the changes since the cursor, as soon as there are any.
+        """Return the response to a long poll as JSON: the changes since the cursor. Wait for a change if there is none.
 
         Args:
             query: The subscription, and the cursor to resume from.
@@ -271,14 +271,14 @@ class Feed:
                         size += frame.size
                         if len(frames) == limit or size > MAX_POLL_BYTES:
                             return _poll_response(Cursor.parse(frame.cursor or ""), frames)
-            except HistoryLost:
+            except CursorExpired:
                 return _poll_response(self.position, [], reset=True)
             position = max(position, since)
             if frames:
                 return _poll_response(position, frames)
             return await self._await_change(client, position, limit, timeout)
         except TimeoutError:
-            raise Unavailable("The feed is not available, try again") from None
+            raise Unavailable("The feed is not available. Try again") from None
         finally:
             self.leave(client)
 
@@ -297,15 +297,15 @@ class Feed:
         except TimeoutError:
             if frames := _frames(client, [*unlogged.values()][-limit:]):
                 return _poll_response(position, frames)
-            # The client missed nothing up to the current position, unless an event is queued at this moment.
+            # The client has missed nothing up to the current position, unless an event was queued just now.
             self._hub.flush()
-            moved_on = client.idle and self.position.epoch == position.epoch
-            return _poll_response(max(position, self.position) if moved_on else position, [])
+            has_all_events = client.idle and self.position.epoch == position.epoch
+            return _poll_response(max(position, self.position) if has_all_events else position, [])
         except SubscriberClosed:
             return _poll_response(position, [])
 
     async def run(self) -> None:
-        """Send heartbeats, and close stalled clients, until cancelled."""
+        """Send heartbeats and close stalled clients until cancelled."""
         loop = asyncio.get_running_loop()
         slots = self._hub.slots
         pause = min(TICK_SECONDS, self._options.heartbeat_seconds / slots)
@@ -325,7 +325,7 @@ class Feed:
             await asyncio.sleep(TICK_SECONDS)
 
     async def drain(self, duration: float) -> None:
-        """Close all subscribers, spread over ``duration`` seconds or less, and every client that connects later."""
+        """Close all subscribers, spread over up to ``duration`` seconds, and reject clients that connect later."""
         self.draining = True
         await self._hub.drain(CloseCode.DRAIN, min(duration, len(self._hub) / MAX_CLOSES_PER_SECOND))
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from realtime.eventlog.event import Event
 
 MAX_BATCH_BYTES = 64 * 1024
-"""Maximum size of one write: the memory that a client that does not read costs in its transport."""
+"""Maximum size of one write. It limits how much data a client that does not read can leave in its transport."""
 MIN_BYTES_PER_SECOND = 16 * 1024
-"""Rate of the slowest supported link: a large frame gets more time before its client counts as stalled."""
+"""Rate of the slowest supported link. A large frame gets correspondingly more time before its client is stalled."""
 
 
 class SubscriberClosed(Exception):
@@ -33,7 +33,7 @@ class SubscriberClosed(Exception):
 
 
 class Subscription:
-    """A group of clients with the same filter and the same permissions: each event gives all of them the same frame.
+    """A group of clients with the same filter and the same permissions, which all receive the same frame for an event.
 
     Attributes:
         notes: Ids of the notes that the clients subscribe to; ``None`` for all.
@@ -86,13 +86,13 @@ class Subscriber:
 
     Adding a frame never waits. Up to ``budget`` bytes, all frames are queued in order. Above it, only the latest frame
     per conflation key is kept, still in the order of cursors, so that the client can resume from any frame that it has
-    received. A client that exceeds twice the budget even so is closed with ``too_slow``.
+    received. If the queue still exceeds twice the budget, the client is closed with ``too_slow``.
 
     Attributes:
-        admitted: Ids of the notes that the client can see. The value is false while the permission is being read, so
-            that an event that revokes it in the meantime is not lost.
+        admitted: Whether the client can see a note, by note id. The value is false while the permission is being read.
+            An event that revokes the permission removes the entry, so that the outdated result is discarded.
         slot: Heartbeat slot.
-        busy_since: Time since when a frame is being written; ``None`` while no write is in progress.
+        busy_since: Time at which the current write started; ``None`` while no write is in progress.
         write_allowance: Seconds that the current write may take in addition to the stall timeout.
         closing: Done, with the close code, once the client must be closed.
     """
@@ -131,7 +131,7 @@ class Subscriber:
 
     @property
     def idle(self) -> bool:
-        """Whether no frame is queued for this client or being written to it."""
+        """Whether no frame is queued for this client, and none is being written to it."""
         return (
             not self._pending and self.busy_since is None and not (self._transport is not None and self._transport.full)
         )
@@ -240,7 +240,7 @@ class Subscriber:
             self._wake()
 
     def close_if_stalled(self, now: float, stall_seconds: float) -> None:
-        """Close this client if its transport made no progress for ``stall_seconds``. Call about once per second."""
+        """Close this client if it has read nothing for ``stall_seconds``. Call this about once per second."""
         if self._transport is None:
             stalled = self.busy_since is not None and now - self.busy_since > stall_seconds + self.write_allowance
         elif self._transport.full:
@@ -313,7 +313,7 @@ def _is_about(frame: Frame, note: int) -> bool:
 
 
 def _joined(frames: Iterable[Frame]) -> Iterator[bytes]:
-    """Yield frames in their wire encoding, joined into chunks of :data:`MAX_BATCH_BYTES` at most."""
+    """Yield frames in their wire encoding, joined into chunks of up to :data:`MAX_BATCH_BYTES`, or one larger frame."""
     chunk: list[bytes] = []
     size = 0
     for frame in frames:

@@ -1,7 +1,7 @@
 """Settles the notes of deleted accounts: transfers them to another owner, or moves them to the trash.
 
-An account is deleted by a single write. After it, all workers settle the notes of the account until none are left. So
-nothing is left undone if a worker is killed, and the command line, which cannot publish changes, only needs that write.
+An account is deleted by a single write. Afterwards, all workers settle the notes of the account until none are left.
+If a worker is killed, others continue. The command line, which cannot publish changes, performs only the single write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTLING_PERIOD = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class _Transfer:
-    """The transfer of a note to another owner, without its link."""
+    """Transfers a note to another owner, and removes its link."""
 
     owner: str | None
 
@@ -79,11 +79,11 @@ class DeletedAccounts:
             await self._store.users.mark_settled(account.name)
 
     async def _settle_note(self, account: DeletedAccount, id: int, access: Access, heir: str | None) -> None:
-        """Transfer a note to the heir, or move it to the trash if there is no heir.
+        """Transfer a note to the heir.
 
-        Without an heir, a shared note goes to the administrators. A note that is transferred loses its link.
+        Without an heir, transfer a shared note to the administrators, and move any other note to the trash.
         """
-        # With the rights of the account, attributed to the user who deleted it.
+        # The write has the rights of the deleted account, and is attributed to the user who deleted it.
         principal = Principal(frozenset({key_of(account.name)}), account.by)
         if heir is None and not access.members and not access.public:
             await self._notes.delete(principal, id)

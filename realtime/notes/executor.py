@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPLY_TIMEOUT_SECONDS = 15.0
-"""The time for which a write is retried after concurrent writes to its note."""
+"""The time for which a write is retried after concurrent writes to its note.
+
+Equal to ``TIMEOUT_SECONDS`` of :mod:`realtime.rooms.projector`, which limits the retries of projections.
+"""
 
 
 class WriteExecutor:
@@ -75,11 +78,11 @@ class WriteExecutor:
         claim = await self._store.claims.claim(operation)
         if claim.fingerprint != operation.fingerprint:
             raise IdempotencyKeyReused
-        if claim.answer is not None:
-            await self._authorize(write.principal, claim.answer.id)
-            return claim.answer
+        if claim.response is not None:
+            await self._authorize(write.principal, claim.response.id)
+            return claim.response
         try:
-            answer = await self._apply(write, claim.token, repeated=not claim.first)
+            response = await self._apply(write, claim.token, repeated=not claim.first)
         except Unavailable:
             raise
         except RealtimeError:
@@ -88,16 +91,16 @@ class WriteExecutor:
             raise
         await self._failpoints.hit("after_write_before_settle")
         try:
-            await self._store.claims.store_response(operation.key, answer)
+            await self._store.claims.store_response(operation.key, response)
         except Unavailable:
             # The write is committed. A repeated request is recognized by the token in the note.
-            log.warning("cannot store the response for repeated requests", extra={"note": answer.id})
-        return answer
+            log.warning("cannot store the response for repeated requests", extra={"note": response.id})
+        return response
 
     async def _apply(self, write: Write, token: str | None, *, repeated: bool = False) -> Note:
         """Apply a write, and retry it after concurrent writes.
 
-        A repeated write is applied only at a version that was checked not to have its token.
+        A repeated request is applied only to a version of the note that was checked not to have its token.
         """
         await self._failpoints.hit("before_write")
         id, notes = write.id, self._store.notes
@@ -106,14 +109,14 @@ class WriteExecutor:
             if self._is_ended(write.principal):  # the rights may have been revoked since the request arrived
                 raise NotSignedIn
             if id is not None:
-                # Every time, because the access rights may have changed since the last attempt.
+                # In every attempt, because the access rights may have changed since the last one.
                 await self._authorize(write.principal, id, write.permission, in_trash=write.in_trash)
             allowed = write.versions
             if repeated and id is not None:
                 record = await notes.find(id)
-                answer = await self._outcome(write, record, token)
-                if answer is not None:
-                    return answer
+                response = await self._outcome(write, record, token)
+                if response is not None:
+                    return response
                 allowed = {record.note.version} if record is not None else frozenset()
             try:
                 change = await write.apply(self._context, token, allowed)
@@ -126,9 +129,9 @@ class WriteExecutor:
                 await self._publisher.publish(write.action, change, [write.principal.name], write.principal)
                 return _before_deletion(change.note) if change.deleted else change.note
             record = await (notes.find_origin(token or "") if id is None else notes.find(id))
-            answer = await self._outcome(write, record, token)
-            if answer is not None:
-                return answer
+            response = await self._outcome(write, record, token)
+            if response is not None:
+                return response
         raise TooManyWrites
 
     async def _authorize(
@@ -141,15 +144,15 @@ class WriteExecutor:
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
         """Return the response of a write if it was applied, or ``None`` if it can still be applied.
 
-        Otherwise, raise the reason.
+        Raise an error if it can no longer be applied.
         """
         if record is None:
             raise NoteNotFound
         check(write.principal, record.note_access)
         if token is not None:
-            answer = await self._response_to(record, token)
-            if answer is not None:
-                return answer
+            response = await self._response_to(record, token)
+            if response is not None:
+                return response
         if record.purged or record.deleted is not write.in_trash:
             raise NoteNotFound
         if write.versions is not None and record.note.version not in write.versions:

@@ -60,7 +60,7 @@ Moment = Annotated[datetime, PlainSerializer(iso, when_used="json")]
 NoteId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Version = Annotated[int, Field(ge=1)]
 STORABLE = (AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"}))
-"""The constraints of a ``str`` that can be stored. They follow its length, so that length errors are in characters."""
+"""The constraints of a ``str`` that can be stored. They follow the length constraints, which count characters."""
 Text = Annotated[str, *STORABLE]
 Line = Annotated[str, Field(min_length=LINE_CHARACTERS[0], max_length=LINE_CHARACTERS[1]), *STORABLE]
 Content = Annotated[Text, AfterValidator(_content_size), Field(description="at most 1 MiB of UTF-8")]
@@ -98,7 +98,7 @@ ReadOnly = Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": Tru
 class NoteFields(Model):
     """Base of the notes in requests. Read-only fields are accepted and ignored.
 
-    So a client can change a note from any response and send it back without removing fields.
+    A client can therefore change a note from any response and send it back without removing fields.
     """
 
     id: ReadOnly = None

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 KEPT_OPERATIONS = 8
-"""The number of writes with an idempotency key whose tokens a note keeps."""
+"""The number of tokens of idempotent writes that a note keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Identifies a write that can be repeated: its ``Idempotency-Key``, and a digest of the entire request."""
+    """An idempotent request, identified by its ``Idempotency-Key`` and a digest of the entire request."""
 
     key: str
     fingerprint: bytes

@@ -1,4 +1,4 @@
-"""Publishes committed changes of notes, and records them in the metrics and in the audit log."""
+"""Publishes committed changes to notes, and records them in the metrics and in the audit log."""
 
 from __future__ import annotations
 

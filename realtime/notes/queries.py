@@ -37,7 +37,7 @@ class Difference:
 
 
 Texts = Mapping[str, tuple[str, str]]
-"""The text before and the text after, by the name of the field."""
+"""The earlier and the later text, by the name of the field."""
 
 MAX_CACHED_DIFFERENCES = 16
 """The size of the cache of differences. Each can be as large as two notes."""
@@ -94,7 +94,7 @@ class NoteQueries:
     async def trash(
         self, principal: Principal, after: Position | None, limit: int
     ) -> tuple[Sequence[Trashed], Position | None]:
-        """Return a page of the trash, the last deleted note first, and its end position if there are more."""
+        """Return a page of the trash, most recently deleted first, and the position of its end if there are more."""
         return await self._store.lists.trash(owners_of(principal), after, limit)
 
     async def trashed(self, principal: Principal, id: int) -> Trashed:

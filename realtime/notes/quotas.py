@@ -1,13 +1,14 @@
 """Quotas: how many notes a user may own, how large all of them together may be, and how fast their history may grow.
 
 A note counts for its owner, whoever writes it, until it is deleted permanently. The usage of an owner is read from an
-index, at most once per :data:`FRESH_SECONDS`, and writes are added to it until it is read again. So concurrent writes
-in several workers can exceed a quota, but only by their own size.
+index, at most once per :data:`FRESH_SECONDS`, and writes are added to it until it is read again. Concurrent writes in
+several workers can therefore exceed a quota, but only by their own size.
 
 The history keeps replaced contents. It does not count for the owner, who could not free that space. Instead, each
 worker limits the bytes that a writer adds to the history per day to the size that a user may own. They are charged when
-they are stored, which is shortly after the write, normally in the same worker. So a token bucket can become negative.
-Then no content is accepted from that writer over REST until the bucket is refilled. Typed text is always stored.
+they are stored, which is shortly after the write, normally in the same worker. A token bucket can therefore become
+negative. Then no content is accepted from that writer over REST until the bucket is refilled. Typed text is always
+stored.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Quotas:
         """Add a write to the usage of its owner.
 
         Args:
-            owner: The owner; ``None`` has no quota.
+            owner: The owner; ``None`` for a note without an owner, which has no quota.
             notes: The number of new notes.
             size: The number of new bytes.
             estimated: Whether ``size`` is an upper bound.

@@ -1,4 +1,4 @@
-"""The write operations on notes. All changes of notes go through :class:`NoteService`."""
+"""The write operations on notes. All changes to notes, except typed text, go through :class:`NoteService`."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from realtime.notes.models import DatedNote, Note, NoteIn, NotePatch, NotePut
     from realtime.notes.preconditions import Conditions, Operation, Versions
     from realtime.notes.publisher import ChangePublisher
-    from realtime.notes.text_operations import Edit
+    from realtime.notes.text_operations import TextOperation
     from realtime.notes.writes import AccessChange, WriteContext
 
 MAX_BATCH_NOTES = 16
 """The maximum number of notes that an import creates at once."""
 MAX_BATCH_CHARACTERS = 512 * 1024
-"""The content length in characters at which a batch of an import ends."""
+"""The content length in characters above which a batch of an import ends."""
 
 ImportItem = tuple[int, tuple[int, bool], "DatedNote"]
 """The position of a note in an import; its id, and whether that id must be kept; and the note."""
 
 
 class NoteService:
-    """Checks, stores and publishes changes of notes.
+    """Checks, stores and publishes changes to notes.
 
     Writes take the conditions of a request: the versions that its ``If-Match`` and ``If-None-Match`` allow, and its
     idempotency key, with which it is applied exactly once, even if it is repeated.
@@ -110,7 +110,7 @@ class NoteService:
         return note
 
     async def edit(
-        self, principal: Principal, id: int, edits: Sequence[Edit], conditions: Conditions = UNCONDITIONAL
+        self, principal: Principal, id: int, operations: Sequence[TextOperation], conditions: Conditions = UNCONDITIONAL
     ) -> Note:
         """Apply text operations to the content, all of them or none.
 
@@ -120,7 +120,7 @@ class NoteService:
             EditRefused: The text of an operation does not occur as often as expected.
             FieldTooLong: The content would become too long.
         """
-        write = EditContent(principal=principal, id=id, versions=conditions.versions, operations=edits)
+        write = EditContent(principal=principal, id=id, versions=conditions.versions, operations=operations)
         return await self._executor.execute(write, conditions.operation)
 
     async def restore(
@@ -182,7 +182,7 @@ class NoteService:
             notes: The notes.
             count: The number of notes.
             ids: The ids to keep, with ``None`` for each note that gets a new id. Without ``ids``, all get new ids.
-            operation: The operation. If it is repeated, only the missing notes are created.
+            operation: The idempotent request, if it is one. If it is repeated, only the missing notes are created.
 
         Raises:
             IdsTaken: Some of the ids are, or were, used by other notes. Nothing was written, unless another writer

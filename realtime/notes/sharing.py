@@ -61,7 +61,7 @@ class SharingState:
 
 @dataclass(frozen=True, slots=True)
 class _RequestedAccess:
-    """The change of the access rights of a note to requested ones, with the link that a note without one gets."""
+    """Replaces the access rights of a note with requested ones. ``new_link`` is for a note that has no link yet."""
 
     wanted: AccessRequest
     new_link: Link | None

@@ -1,6 +1,6 @@
 """Snippets: excerpts of notes with the matches of a search, by the rules of MongoDB's text search.
 
-It ignores case and accents. A ``"phrase"`` must occur exactly, and a ``-word`` must not occur.
+The search ignores case and accents. A ``"phrase"`` must occur exactly, and a ``-word`` must not occur.
 """
 
 from __future__ import annotations

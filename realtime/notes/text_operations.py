@@ -1,4 +1,4 @@
-"""Text operations: small edits of a content that clients make without sending or knowing all of it."""
+"""Text operations: small changes to the content of a note, for which a client need not send or know all of it."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Insert(Model):
     text: Piece
 
 
-Edit = Annotated[Append | Prepend | Replace | Insert, Field(discriminator="op")]
-Edits = Annotated[list[Edit], Field(min_length=1, max_length=100)]
+TextOperation = Annotated[Append | Prepend | Replace | Insert, Field(discriminator="op")]
+TextOperations = Annotated[list[TextOperation], Field(min_length=1, max_length=100)]
 
 
-def edited(content: str, edits: Sequence[Edit]) -> str:
+def edited(content: str, operations: Sequence[TextOperation]) -> str:
     """Apply text operations to a content in order, and return the new content.
 
     Raises:
@@ -69,27 +69,27 @@ def edited(content: str, edits: Sequence[Edit]) -> str:
         FieldTooLong: The content would become too long, or the operations take too long.
     """
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
-    for number, edit in enumerate(edits):
+    for number, operation in enumerate(operations):
         if time.monotonic() > deadline:
             raise FieldTooLong(f"operations: operation {number} and later ones take too long. Send fewer at once")
-        match edit:
+        match operation:
             case Append():
-                chunks = [content, edit.text]
+                chunks = [content, operation.text]
             case Prepend():
-                chunks = [edit.text, content]
+                chunks = [operation.text, content]
             case Insert():
-                offsets = [end for end, heading in headings(content) if heading == edit.after_heading.strip()]
-                _expect(number, edit.op, f"the heading {edit.after_heading!r}", 1, len(offsets), offsets)
+                offsets = [end for end, heading in headings(content) if heading == operation.after_heading.strip()]
+                _expect(number, operation.op, f"the heading {operation.after_heading!r}", 1, len(offsets), offsets)
                 before, after = content[: offsets[0]], content[offsets[0] :]
-                chunks = [before, "" if before.endswith("\n") else "\n", edit.text]
-                chunks += ["\n" if after and not edit.text.endswith("\n") else "", after]
+                chunks = [before, "" if before.endswith("\n") else "\n", operation.text]
+                chunks += ["\n" if after and not operation.text.endswith("\n") else "", after]
             case Replace():
-                count = content.count(edit.find)
-                _expect(number, edit.op, "the text", edit.count, count, _offsets(content, edit.find))
+                count = content.count(operation.find)
+                _expect(number, operation.op, "the text", operation.count, count, _offsets(content, operation.find))
                 # Before the content is built: many occurrences of a long replacement would need too much memory.
-                if len(content) + count * (len(edit.replacement) - len(edit.find)) > MAX_CONTENT_BYTES:
+                if len(content) + count * (len(operation.replacement) - len(operation.find)) > MAX_CONTENT_BYTES:
                     raise ContentTooLong(MAX_CONTENT_BYTES)
-                chunks = [content.replace(edit.find, edit.replacement)]
+                chunks = [content.replace(operation.find, operation.replacement)]
         content = "".join(chunks)
         if len(content) > MAX_CONTENT_BYTES or len(content.encode()) > MAX_CONTENT_BYTES:
             raise ContentTooLong(MAX_CONTENT_BYTES)

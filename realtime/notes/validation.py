@@ -7,7 +7,7 @@ from typing import Any
 
 
 def describe(errors: Iterable[Mapping[str, Any]]) -> str:
-    """Return one message for all validation errors of Pydantic: each field with what it must be."""
+    """Return one message for all validation errors of Pydantic, with the name of the field before each error."""
     return "; ".join(f"{'.'.join(map(str, error['loc']))}: {_message(error)}".removeprefix(": ") for error in errors)
 
 

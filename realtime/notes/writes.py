@@ -1,4 +1,4 @@
-"""The kinds of writes to notes. Each decides which values to store, given the current state of the note."""
+"""The kinds of writes to notes. Each computes the values to store from the current state of the note."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from realtime.notes.models import Action, Note, NoteChange, NoteIn
     from realtime.notes.preconditions import Versions
     from realtime.notes.quotas import Quotas
-    from realtime.notes.text_operations import Edit as TextOperation
+    from realtime.notes.text_operations import TextOperation
     from realtime.rooms.contributors import TextSnapshot
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store

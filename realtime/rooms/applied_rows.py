@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 COMPACT_ROWS = 500
+"""Number of compactable rows from which they are compacted even while the text is being edited."""
 
 
 class AppliedRows:
@@ -43,6 +44,6 @@ class AppliedRows:
             self.compactable.difference_update(rows)
 
     @property
-    def needs_compaction(self) -> bool:
-        """Whether the number of rows requires compaction even during edits."""
+    def has_too_many_rows(self) -> bool:
+        """Whether rows should be compacted even while the text is being edited, because of their number."""
         return len(self.compactable) >= COMPACT_ROWS

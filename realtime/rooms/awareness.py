@@ -21,7 +21,7 @@ OUTDATED_SECONDS = 30.0
 """Time without a message after which a client counts as gone; clients repeat their state every 15 seconds."""
 MAX_NAME_CHARACTERS = 40
 MAX_NESTING_LEVELS = 50
-"""Levels of arrays and objects in a state."""
+"""Maximum number of nested arrays and objects in a state."""
 NULL_STATE = "null"
 _MAX_NUMBER = 2**53 - 1
 
@@ -56,18 +56,18 @@ class Awareness:
 
         Returns:
             The states that were new, and an encoded message for the sender (empty if there is none): the clients in
-            ``states`` that were marked as gone and whose clock is not newer. A client that receives this about itself
-            answers with a higher clock; otherwise it would stay invisible.
+            ``states`` that were marked as gone and whose clock is not newer. A client that is marked as gone in
+            it responds with a higher clock; without the message, it would stay invisible.
         """
-        news: list[ClientState] = []
+        new_states: list[ClientState] = []
         gone: dict[int, _Entry] = {}
         for update in states:
             if self.is_newer(update):
-                news.append(update)
+                new_states.append(update)
                 self._store(update.client, _Entry(update.clock, update.state, now, update.name))
             elif update.state != NULL_STATE and update.client in self._entries and not self.is_present(update.client):
                 gone[update.client] = self._entries[update.client]
-        return news, _encode(gone.items()) if gone else b""
+        return new_states, _encode(gone.items()) if gone else b""
 
     def is_newer(self, update: ClientState) -> bool:
         """Return whether a state is newer than the stored state."""
@@ -98,8 +98,8 @@ class Awareness:
 
     def encode_present(self) -> bytes:
         """Return the states of all present clients, encoded; empty if there are none."""
-        here = [(client, entry) for client, entry in self._entries.items() if entry.state != NULL_STATE]
-        return _encode(here) if here else b""
+        present = [(client, entry) for client, entry in self._entries.items() if entry.state != NULL_STATE]
+        return _encode(present) if present else b""
 
     def encode(self, clients: Iterable[int]) -> bytes:
         """Return the current states of these clients, encoded."""
@@ -113,17 +113,17 @@ class Awareness:
         return left
 
     def expire(self, now: float) -> tuple[set[int], set[int]]:
-        """Mark clients as gone that were silent for too long, and forget those that were gone.
+        """Mark clients as gone that have not sent a state for too long, and forget those that were marked before.
 
         Returns:
             The clients that are marked as gone now, and the forgotten ones.
         """
-        late = {client for client, entry in self._entries.items() if now - entry.received_at > OUTDATED_SECONDS}
-        forgotten = {client for client in late if not self.is_present(client)}
+        outdated = {client for client, entry in self._entries.items() if now - entry.received_at > OUTDATED_SECONDS}
+        forgotten = {client for client in outdated if not self.is_present(client)}
         self.characters -= self.size(forgotten)
         for client in forgotten:
             del self._entries[client]
-        return self.remove(late - forgotten, now), forgotten
+        return self.remove(outdated - forgotten, now), forgotten
 
     def name_of(self, clients: Iterable[int]) -> str | None:
         """Return the first name in the states of these clients, or ``None``."""

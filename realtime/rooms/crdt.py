@@ -24,7 +24,7 @@ from realtime.rooms.yjs_update import (
 EMPTY_UPDATE = b"\0\0"
 """The update without changes."""
 SINGLE_PIECE_CUTS = 4
-"""Number of cuts of an update with a single piece: its ends and its origins."""
+"""Maximum number of cuts in an update with a single piece: two for its ends, and two for its origins."""
 EMPTY_STATE_VECTOR = b"\0"
 """The state vector of an empty document."""
 
@@ -32,8 +32,8 @@ EMPTY_STATE_VECTOR = b"\0"
 class TextDocument:
     """Represents one shared text.
 
-    Updates with missing dependencies are held back until these arrive. After :class:`DocumentBroken`, a document must
-    not be used any more.
+    Updates with missing dependencies are held back until the dependencies arrive. A document must not be used after it
+    raised :class:`DocumentBroken`.
     """
 
     def __init__(self, updates: Iterable[bytes] = (), client: int | None = None) -> None:
@@ -42,9 +42,9 @@ class TextDocument:
         self._doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client, allow_multithreading=True)
         self._text = self._doc.get(ROOT, type=pycrdt.Text)
         self.revision = 0
-        """Changes whenever the document does."""
+        """A number that changes whenever the document changes."""
         self.piece_count = 0
-        """The estimated number of pieces in the text, rather too high than too low."""
+        """The estimated number of pieces in the text, which is rarely too low."""
         self._known: dict[int, int] = {}
         self._pending = PendingUpdates()
         self._cached_state = (-1, b"")
@@ -78,7 +78,7 @@ class TextDocument:
             self._integrate(update, summary)
         else:
             try:
-                pycrdt.get_state(update)  # decodes all of it
+                pycrdt.get_state(update)  # decodes the entire update
             except ValueError as error:
                 raise MalformedUpdate(f"cannot be decoded: {error}") from None
             self.revision += 1
@@ -107,7 +107,7 @@ class TextDocument:
             cuts = set(summary.cuts)
             self.piece_count += len(cuts) - sum((client, known.get(client, 0)) in cuts for client in summary.ends)
         for client, pairs in summary.low_surrogates.items():
-            before = known.get(client, 0)  # known clocks do not change
+            before = known.get(client, 0)  # pairs below this clock were added before
             self._low_surrogates.setdefault(client, set()).update(clock for clock in pairs if clock > before)
         if (
             len(summary.ends) > 1
@@ -124,8 +124,8 @@ class TextDocument:
     def _splits_surrogate_pair(self, summary: UpdateSummary) -> bool:
         """Return whether an update splits a surrogate pair, or adds one that a pending update splits.
 
-        Clocks count UTF-16 code units. Yjs replaces the two halves with U+FFFD, and Yrs miscounts: what it encodes
-        afterwards cannot be decoded.
+        Clocks count UTF-16 code units. Yjs replaces the two halves with U+FFFD, and Yrs miscounts: the updates
+        that it encodes afterwards cannot be decoded.
         """
         pending = self._pending.low_surrogates() if self._pending else None
         for known in filter(None, (self._low_surrogates, pending, summary.low_surrogates)):
@@ -137,14 +137,14 @@ class TextDocument:
         return any(clock in summary.low_surrogates.get(client, ()) for client, clock in boundaries)
 
     def _has_dependencies(self, summary: UpdateSummary, *, within: bool = True) -> bool:
-        """Return whether everything that an update depends on is in the document, or ``within`` the update."""
+        """Return whether everything that an update depends on is in the document or, with ``within``, in the update."""
         known, ends = self._known, summary.ends if within else {}
         return all(known.get(client, 0) >= start for client, start in summary.starts.items()) and all(
             known.get(client, 0) >= clock or ends.get(client, 0) >= clock for client, clock in summary.needs.items()
         )
 
     @property
-    def waits(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether updates with missing dependencies are held back."""
         return bool(self._pending)
 
@@ -154,12 +154,12 @@ class TextDocument:
         return len(self._pending)
 
     def has_dependencies_of(self, update: bytes | UpdateSummary) -> bool:
-        """Return whether nothing that an update depends on is missing. Raises :class:`MalformedUpdate`."""
+        """Return whether the text has everything that an update depends on. Raises :class:`MalformedUpdate`."""
         return self._has_dependencies(update if isinstance(update, UpdateSummary) else scan_update(update))
 
     @property
     def state(self) -> bytes:
-        """The state vector, as Yjs encodes it."""
+        """The state vector in the encoding of Yjs."""
         if self._cached_state[0] != self.revision:
             self._cached_state = self.revision, self._doc.get_state()
         return self._cached_state[1]
@@ -174,12 +174,12 @@ class TextDocument:
         """The number of clients that have written to the text."""
         return len(self._known)
 
-    def new_clients(self, update: bytes) -> int:
+    def count_new_clients(self, update: bytes) -> int:
         """Return the number of clients in an update that have not written to the text yet."""
         return sum(client not in self._known for client in scan_update(update).ends)
 
     def trim_vector(self, clocks: Mapping[int, int]) -> bytes:
-        """Return a state vector with these clocks, without those that make no difference to :meth:`since`.
+        """Return a state vector with these clocks, without entries that do not affect :meth:`since`.
 
         Raises:
             MalformedUpdate: A clock is in the middle of a surrogate pair.
@@ -190,12 +190,12 @@ class TextDocument:
         entries = [lib0.number(client) + lib0.number(clock) for client, clock in sorted(common.items()) if clock]
         return lib0.number(len(entries)) + b"".join(entries)
 
-    def since(self, state: bytes = EMPTY_STATE_VECTOR) -> bytes:
+    def since(self, vector: bytes = EMPTY_STATE_VECTOR) -> bytes:
         """Return the changes after a state vector, including pending ones. Raises :class:`MalformedUpdate`."""
-        return self.changes_after(self.trim_vector(decode_state_vector(state)))
+        return self.changes_after(self.trim_vector(decode_state_vector(vector)))
 
     def changes_after(self, vector: bytes) -> bytes:
-        """Return the changes that are missing at a state vector made by :meth:`trim_vector`."""
+        """Return the changes that are missing in a state vector made by :meth:`trim_vector`."""
         update = self._doc.get_update(vector)
         if not self._pending:
             return update
@@ -226,7 +226,7 @@ class TextDocument:
             replacements.append((offset, size, text))
             offset, consumed = offset + size, end
         self.revision += 1
-        state = self._doc.get_state()
+        vector = self._doc.get_state()
         with self._doc.transaction():
             for offset, size, text in reversed(replacements):
                 if size:
@@ -234,19 +234,19 @@ class TextDocument:
                 if text:
                     self._text.insert(offset, text)
         self._known = decode_state_vector(self._doc.get_state())
-        update = self._doc.get_update(state)
+        update = self._doc.get_update(vector)
         for client, pairs in scan_update(update).low_surrogates.items():
             self._low_surrogates.setdefault(client, set()).update(pairs)
         return update
 
 
 def genesis(text: str) -> bytes:
-    """Return the update that creates a text. Its client id is random: two updates for one text do not merge."""
+    """Return the update that creates a text. Its client id is random, so two of them would duplicate the text."""
     return TextDocument(client=new_client_id()).edit([(0, 0, text)]) if text else EMPTY_UPDATE
 
 
 def new_client_id() -> int:
-    """Return a random client id, as Yjs does. Of two changes with the same client id and clock, one is lost."""
+    """Return a random client id, as Yjs does: of two changes with the same client id and clock, one is lost."""
     return secrets.randbits(32)
 
 

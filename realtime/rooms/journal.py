@@ -1,4 +1,4 @@
-"""Group commit: writes updates of all rooms to MongoDB in batches. Rooms publish updates only after that."""
+"""Group commit: writes the updates of all rooms to MongoDB in batches. Rooms publish only written updates."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ HIGH_WATER_BYTES = 8 * 1024 * 1024
 MAX_ROW_BYTES = 4 * 1024 * 1024
 """Maximum size of a row. MongoDB allows documents of 16 MiB."""
 MAX_DELIVERY_SHARE = 0.1
-"""Share of the event loop's time for delivering committed rows. With many clients, each commit then combines more."""
+"""Maximum share of the event loop's time for delivering committed rows. With many clients, commits become larger."""
 MAX_DELAY_SECONDS = 0.005
+"""Maximum delay after a commit."""
 
 
 class Source(Protocol):
@@ -37,7 +38,7 @@ S = TypeVar("S", bound=Source)
 class Batch(Generic[S]):
     """The updates of one commit.
 
-    ``done`` resolves to true once they are stored, and to false if they may not be.
+    ``done`` resolves to true once they are stored, and to false if they may be lost.
     """
 
     __slots__ = ("authors", "done", "size", "updates")
@@ -49,7 +50,7 @@ class Batch(Generic[S]):
         self.authors: dict[S, dict[str, None]] = {}
 
     def rows(self) -> list[tuple[S, Row]]:
-        """Return the rows of the batch: one for each source, or several if it is large, ordered by their names."""
+        """Return the rows of the batch: one for each source, or several if its updates are large."""
         rows = []
         for source, updates in self.updates.items():
             authors = list(self.authors.get(source, ()))

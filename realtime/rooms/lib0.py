@@ -43,7 +43,7 @@ class Reader:
         return self.data[self.position - 1]
 
     def array(self) -> bytes:
-        """Read bytes prefixed by their number."""
+        """Read a byte string that is prefixed by its length."""
         size = self.number(self.end - self.position)
         start = self.position
         if start + size > self.end:
@@ -52,7 +52,7 @@ class Reader:
         return self.data[start : self.position]
 
     def string(self) -> str:
-        """Read UTF-8 text prefixed by its number of bytes."""
+        """Read UTF-8 text that is prefixed by its length in bytes."""
         try:
             return self.array().decode()
         except UnicodeDecodeError:
@@ -75,10 +75,10 @@ def number(value: int) -> bytes:
 
 
 def array(data: bytes) -> bytes:
-    """Encode bytes, prefixed by their number."""
+    """Encode a byte string, prefixed by its length."""
     return number(len(data)) + data
 
 
 def string(text: str) -> bytes:
-    """Encode text as UTF-8, prefixed by its number of bytes."""
+    """Encode text as UTF-8, prefixed by its length in bytes."""
     return array(text.encode())

@@ -23,16 +23,18 @@ log = logging.getLogger(__name__)
 RunInThread = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 LARGE_JOURNAL_BYTES = 64 * 1024
+"""Size from which a text is loaded in a thread."""
 MAX_STATE_BYTES = 8 * 1024 * 1024
+"""Maximum encoded size of a text."""
 SMALL_EDIT_BYTES = 1024
-"""Size up to which texts are compared and edited in the event loop."""
+"""Size below which texts are compared and edited in the event loop."""
 MAX_VECTOR_BYTES = 64 * 1024
 LARGE_VECTOR_BYTES = 4 * 1024
-"""Size from which a state vector is decoded in a thread."""
+"""Size from which a state vector is decoded, or an update is split, in a thread."""
 VECTOR_ENTRY_BYTES = 10
 """Maximum size of a client in a state vector: 5 bytes for its id and 5 for its clock."""
 MAX_CHUNK_PIECES = 500
-"""Pieces and deletions that are applied in one step."""
+"""Maximum number of pieces and deletions that are applied in one step."""
 PIECE_SECONDS = SLICE_SECONDS / MAX_CHUNK_PIECES
 SEARCH_SECONDS = 0.25e-6
 """Time per existing piece that Yrs may visit to place a new one (measured: 0.16 to 0.23 µs)."""
@@ -40,9 +42,9 @@ DELETION_SECONDS = 16e-9
 """Time per piece of a text that a deletion covers, including deleted ones."""
 MIN_DELETION_BYTES = 3
 MAX_PIECES = 400_000
-"""Pieces up to which a text accepts more from clients. Placing one then takes at most 100 ms."""
+"""Number of pieces above which a text accepts no more from clients. Up to it, placing one takes at most 100 ms."""
 RECOUNT_PIECES = 5_000
-"""Possible error of the piece count after which the pieces are counted again."""
+"""Growth of the estimated piece count, in addition to 20%, after which compaction counts the pieces again."""
 
 
 class SizeQuota:
@@ -64,18 +66,21 @@ class SizeQuota:
             self._free_bytes = MAX_CONTENT_BYTES - self._document.length
         return size <= self._free_bytes and self.size + size <= MAX_STATE_BYTES
 
-    async def fits(self, state: bytes, update: bytes, scheduler: Scheduler, caller: str) -> bool:
-        """Return whether the limits allow an update of this state, by applying it. Raises :class:`MalformedUpdate`."""
-        self.size = len(state)
+    async def fits(self, full_update: bytes, update: bytes, scheduler: Scheduler, caller: str) -> bool:
+        """Return whether a text is within the limits after an update, by applying it to a copy of the text.
+
+        Raises :class:`MalformedUpdate` or :class:`PeerRefused`.
+        """
+        self.size = len(full_update)
         try:
-            trial = await scheduler.run_for_caller(caller, partial(TextDocument, [state, update]))
+            trial = await scheduler.run_for_caller(caller, partial(TextDocument, [full_update, update]))
         except DocumentBroken:
             raise MalformedUpdate("cannot be applied to the text") from None
         return self.size + len(update) <= MAX_STATE_BYTES and trial.length <= MAX_CONTENT_BYTES
 
 
 async def load(updates: Sequence[bytes], scheduler: Scheduler, note: int) -> TextDocument:
-    """Return a document with these journaled updates. Raises :class:`DocumentBroken`, :class:`Unavailable`."""
+    """Return a document with these journaled updates. Raises :class:`DocumentBroken` or :class:`Unavailable`."""
     if sum(map(len, updates)) < LARGE_JOURNAL_BYTES:
         return _load(updates)
     return await scheduler.run_for_note(note, partial(_load, updates))
@@ -91,7 +96,7 @@ def _load(updates: Sequence[bytes]) -> TextDocument:
 def apply_journaled(document: TextDocument, update: bytes) -> bool:
     """Apply a journaled update, and return whether that succeeded.
 
-    It was validated when it was received, but may be incompatible with updates that were received elsewhere.
+    It was validated when it was received, but may be incompatible with updates that other workers received.
     """
     try:
         document.apply(update)
@@ -111,9 +116,9 @@ async def split_update(
     return await scheduler.run_for_caller(caller, partial(yjs_update.split_update, update, *cost))
 
 
-def search_seconds(document: TextDocument, pieces: int) -> float:
-    """Return the maximum time to place new pieces in a text, in seconds."""
-    return pieces * (document.piece_count + pieces) * SEARCH_SECONDS
+def search_seconds(document: TextDocument, new_pieces: int) -> float:
+    """Return the maximum time to place a number of new pieces in a text, in seconds."""
+    return new_pieces * (document.piece_count + new_pieces) * SEARCH_SECONDS
 
 
 def deletion_seconds(document: TextDocument, update: bytes) -> float:
@@ -121,16 +126,17 @@ def deletion_seconds(document: TextDocument, update: bytes) -> float:
     return len(update) // MIN_DELETION_BYTES * document.piece_count * DELETION_SECONDS
 
 
-async def recount(document: TextDocument, state: bytes, scheduler: Scheduler, caller: str) -> None:
-    """Update a document's piece count from its current or an earlier state."""
+async def recount(document: TextDocument, full_update: bytes, scheduler: Scheduler, caller: str) -> None:
+    """Correct the piece count of a document by its full update, which may be of an earlier revision."""
     before = document.piece_count
-    document.piece_count += await scheduler.run_for_caller(caller, partial(yjs_update.recount_pieces, state)) - before
+    counted = await scheduler.run_for_caller(caller, partial(yjs_update.recount_pieces, full_update))
+    document.piece_count += counted - before  # it may have grown during the count
 
 
 async def trim_vector(vector: bytes, document: TextDocument, scheduler: Scheduler, caller: str) -> bytes:
     """Return a client's state vector as :meth:`TextDocument.trim_vector` does. Raises :class:`MalformedUpdate`.
 
-    It may have twice as many clients as the document: the client may have changes that are not here yet.
+    It may be longer than the vector of the document: the client may have changes that are not in the document yet.
     """
     limit = MAX_VECTOR_BYTES + 2 * document.client_count * VECTOR_ENTRY_BYTES
     if len(vector) > limit:
@@ -142,11 +148,11 @@ async def trim_vector(vector: bytes, document: TextDocument, scheduler: Schedule
     return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_for_caller(caller, trim)
 
 
-async def edit(state: bytes, client: int, text: str, wanted: str, run: RunInThread) -> bytes:
-    """Return the update that turns ``text``, which is in this state, into ``wanted``, made under this client id."""
+async def edit(full_update: bytes, client: int, text: str, new_text: str, run: RunInThread) -> bytes:
+    """Return the update that turns ``text``, which ``full_update`` encodes, into ``new_text``, under a client id."""
 
     def encode_edit() -> bytes:
-        return TextDocument([state], client).edit(changes(text, wanted))
+        return TextDocument([full_update], client).edit(changes(text, new_text))
 
-    small = len(state) + len(wanted) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
+    small = len(full_update) + len(new_text) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
     return encode_edit() if small else await run(encode_edit)

@@ -47,10 +47,10 @@ MAX_CLOSES_PER_SECOND = 2000
 
 @dataclass(frozen=True, slots=True)
 class RoomOptions:
-    """How rooms treat their clients.
+    """Limits and callbacks for the clients of rooms.
 
     Attributes:
-        queue_bytes: The bytes that may wait for one client.
+        queue_bytes: The number of bytes that may be queued for one client.
         stall_seconds: The time without progress after which a client that does not read is disconnected.
         idle_seconds: The time for which an empty room is kept.
         is_ended: Returns whether the rights of a principal were revoked.
@@ -132,7 +132,7 @@ class Rooms:
             created: The expected ``created_date`` of the note, if the client sent one.
 
         Raises:
-            NoteNotFound: The note does not exist, is not visible, or has another ``created_date``.
+            NoteNotFound: The note does not exist, is not visible, or has a different ``created_date``.
             Unavailable: The database is unavailable.
         """
         if peer.principal.keys is not None:
@@ -232,7 +232,7 @@ class Rooms:
         if room is None or room.version >= version:
             return
         if not room.loaded:
-            self._close_room(room, CloseCode.RESUME)  # waiting clients load it again
+            self._close_room(room, CloseCode.RESUME)  # clients that are waiting to join load it again
         elif id in self._rooms_with_task:
             self._comparison_due = True
         else:
@@ -240,16 +240,18 @@ class Rooms:
 
     @asynccontextmanager
     async def edit(self, record: Record) -> AsyncIterator[RoomEdit]:
-        """Edit the shared text of a note, which includes everything in this record of it, in one write at a time.
+        """Begin an edit of a note's shared text, once the text includes every change in this record of the note.
+
+        Only one edit of a text is in progress at a time.
 
         Raises:
             NoteNotFound: The note was deleted.
             Unavailable: The text cannot be loaded or journaled.
         """
         async with self._hold(record.note.id) as room, room.write_lock:
-            edit = RoomEdit(room, self._projector, *await room.base(record))
+            edit = RoomEdit(room, self._projector, *await room.durable_text_and_update(record))
             yield edit
-            if room.closed and edit.committed is not None:  # a new room may have replaced it
+            if room.closed and edit.committed is not None:  # a new room may have loaded the text without the edit
                 row = edit.committed
                 self.receive_relayed(RelayMessage(RelayKind.UPDATES, row.note, row.id, row.updates))
 
@@ -265,7 +267,7 @@ class Rooms:
                 self.receive_relayed(message)
 
     def receive_relayed(self, message: RelayMessage) -> None:
-        """Process a message of another worker."""
+        """Process a message from another worker."""
         room = self._rooms.get(message.note)
         if message.kind is RelayKind.QUERY_AWARENESS:
             no_states = RelayMessage(RelayKind.AWARENESS, message.note, message.row)
@@ -274,11 +276,11 @@ class Rooms:
             room.receive_relayed(message)
 
     def relay_interrupted(self) -> None:
-        """Compare the rooms with the journal soon: messages of other workers may be missing."""
+        """Compare the rooms with the journal soon: messages from other workers may be missing."""
         self._comparison_due = True
 
     async def run(self) -> None:
-        """Write texts to their notes, compact and unload, until cancelled."""
+        """Write texts to their notes, and compact and unload them, until cancelled."""
         ticks = 0
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -347,7 +349,7 @@ class Rooms:
         self._spawn(once())
 
     async def _compact(self, room: Room) -> None:
-        if self._projector.is_scheduled(room):  # first: remaining rows mark the text as unfinished
+        if self._projector.is_scheduled(room):  # first: if this worker is killed, rows mark the text as unfinished
             await self._projector.project(room)
         await room.compact()
 
@@ -360,8 +362,8 @@ class Rooms:
                 self._start(room, room.catch_up())
 
     async def _recover_unfinished(self) -> None:
-        """Load the texts that a terminated worker left unfinished: their rows are the same in two passes."""
-        after = 0  # paginate, as some remain, such as notes in the trash
+        """Load texts that a terminated worker left unfinished. Their journal rows are the same in two passes."""
+        after = 0  # paginate, because some texts stay unfinished, such as those of notes in the trash
         while True:
             before = await self._texts.unfinished(after, RECOVERY_PAGE_SIZE)
             await asyncio.sleep(RECOVERY_INTERVAL_SECONDS)

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from realtime.rooms.relay import Relay
 
 MIN_BROADCAST_DELAY_SECONDS = 0.03
-"""Time for which awareness changes are collected: editors repeat every change that they receive."""
+"""Minimum time for which awareness changes are collected: stock clients repeat every change that they receive."""
 BROADCAST_BYTES_PER_SECOND = 256 * 1024
-"""Awareness bytes sent to each client. After a larger batch, the next one is collected for longer."""
+"""Maximum rate of awareness bytes to each client. After a large batch, the next one is collected for longer."""
 ENTRY_BYTES = 16
-"""Bytes charged for each entry of a message, new or not, for the time to read it."""
+"""Bytes charged for reading an entry of a message, whether it is new or not."""
 MAX_CONNECTION_CLIENTS = 32
-"""Awareness clients of one connection."""
+"""Maximum number of awareness clients of one connection."""
 MAX_CONNECTION_CHARACTERS = 16 * 1024
-"""Characters in the states of update connection."""
+"""Maximum number of characters in the states of one connection."""
 MAX_ROOM_CLIENTS = 1000
+"""Maximum number of awareness clients of a room. Read-only clients can use half of it."""
 MAX_ROOM_CHARACTERS = 256 * 1024
-"""Characters in all states of a room. Read-only clients can use half of this, and half of ``MAX_ROOM_CLIENTS``."""
+"""Maximum number of characters in all states of a room. Read-only clients can use half of it."""
 
 
 class _ClientOwner(NamedTuple):
@@ -44,9 +45,9 @@ class _ClientOwner(NamedTuple):
 class Participants:
     """Tracks the connections to one room at this worker, and the awareness states of the room.
 
-    An awareness client belongs to the connection that used it first, until that is closed. Then the same caller can
-    use it again, and others can once it is forgotten. Signed-in users can use their clients from several connections:
-    after a network failure, the server may not have noticed yet that the old connection is closed.
+    An awareness client belongs to the connection that used it first, until that connection is closed. Then the same
+    caller can use it again, and others can once it is forgotten. Signed-in users can use their clients from several
+    connections: after a network failure, the server may not have noticed yet that the old connection is closed.
     """
 
     def __init__(self, note: int, relay: Relay) -> None:
@@ -69,8 +70,8 @@ class Participants:
 
     def awareness_messages(self) -> list[bytes]:
         """Return a message with all present states, in a list; an empty list if there are none."""
-        here = self._awareness.encode_present()
-        return [protocol.awareness(here)] if here else []
+        states = self._awareness.encode_present()
+        return [protocol.awareness(states)] if states else []
 
     def remove(self, peer: Peer) -> None:
         """Remove a connection, and mark its awareness clients as gone."""
@@ -94,7 +95,7 @@ class Participants:
         count = count_states(data)
         peer.charge_states(count * ENTRY_BYTES)
         if count > len(self._awareness) + MAX_CONNECTION_CLIENTS:
-            return  # more than its own clients and all that it can know
+            return  # more entries than the known clients and new ones of this connection
         name = peer.principal.shown_as
         states = [check_state(update, name) for update in decode_states(data) if self._may_set_state(peer, update)]
         named = {update.client for update in states}
@@ -102,20 +103,20 @@ class Participants:
         size = self._awareness.size(clients - named) + sum(len(update.state) for update in states)
         if len(clients) > MAX_CONNECTION_CLIENTS or size > MAX_CONNECTION_CHARACTERS:
             raise PeerRefused(CloseCode.TOO_MANY)
-        news, gone = self._awareness.apply(self._within_limits(peer, states), time.monotonic())
+        new_states, gone = self._awareness.apply(self._within_limits(peer, states), time.monotonic())
         if gone:
             peer.send(FrameBatch([protocol.awareness(gone)]))
-        if not news:
+        if not new_states:
             return
-        peer.charge_states(sum(len(update.state) for update in news))
-        for update in news:
+        peer.charge_states(sum(len(update.state) for update in new_states))
+        for update in new_states:
             before = self._owners.get(update.client)
             if before is not None and before.peer is not None:
                 before.peer.clients.discard(update.client)
             self._owners[update.client] = _ClientOwner(peer.caller, peer)
             peer.clients.add(update.client)
-        self._changed_here |= {update.client for update in news}
-        self._schedule_broadcast({update.client for update in news})
+        self._changed_here |= {update.client for update in new_states}
+        self._schedule_broadcast({update.client for update in new_states})
 
     def _may_set_state(self, peer: Peer, update: ClientState) -> bool:
         owner = self._owners.get(update.client)
@@ -133,7 +134,7 @@ class Participants:
         return False
 
     def _within_limits(self, peer: Peer, states: list[ClientState]) -> list[ClientState]:
-        """Return the states for which the room has space; without space, only those of clients that leave."""
+        """Return the states if the room has space for all of them, otherwise only those of clients that leave."""
         share = 1.0 if peer.may_write else 0.5
         known = self._awareness.size({update.client for update in states})
         if len(self._awareness) + len(states) <= share * MAX_ROOM_CLIENTS:
@@ -176,14 +177,14 @@ class Participants:
         for states, caller in zip_longest(message.updates, message.names, fillvalue=""):
             assert isinstance(states, bytes)
             claimed = [update for update in decode_states(states) if self._may_set_remotely(str(caller), update.client)]
-            news, _ = self._awareness.apply(claimed, time.monotonic())
-            for update in news:
+            new_states, _ = self._awareness.apply(claimed, time.monotonic())
+            for update in new_states:
                 before = self._owners.get(update.client)
                 if before is not None and before.peer is not None:
                     before.peer.clients.discard(update.client)
                 self._owners[update.client] = _ClientOwner(str(caller), None)
-            if news:
-                self._schedule_broadcast({update.client for update in news})
+            if new_states:
+                self._schedule_broadcast({update.client for update in new_states})
 
     def _may_set_remotely(self, caller: str, client: int) -> bool:
         """Return whether a caller at another worker may set the state of a client."""
@@ -191,7 +192,7 @@ class Participants:
         return owner is None or owner.caller == caller or not self._awareness.is_present(client)
 
     def expire(self) -> None:
-        """Mark clients as gone that have been silent for too long."""
+        """Mark clients as gone that have not sent a state for too long."""
         gone, forgotten = self._awareness.expire(time.monotonic())
         for client in forgotten:
             owner = self._owners.pop(client, None)
@@ -201,5 +202,5 @@ class Participants:
             self.broadcast([protocol.awareness(self._awareness.encode(gone))])
 
     def name_of(self, peer: Peer) -> str | None:
-        """Return the name of a client's user, or without accounts the name that the client chose."""
+        """Return the name of a client's user or, without accounts, the name that the client chose."""
         return peer.principal.shown_as or self._awareness.name_of(peer.clients)

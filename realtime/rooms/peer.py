@@ -22,24 +22,24 @@ UPDATES_BURST = 180
 UPDATE_SECONDS = 0.004
 """Processing time that counts as one update."""
 TIMED_UPDATES_PER_SECOND = 25
-"""Processing time of one caller for one note, in updates per second: a tenth of the event loop."""
+"""Maximum processing time for one caller and note, in updates per second: a tenth of the event loop's time."""
 TIMED_BURST = 500
 """Maximum burst of processing time, in updates: 2 seconds."""
 LARGE_UPDATE_BYTES = 16 * 1024
-"""Number of bytes that count as one more update, for the time to read them."""
+"""Each multiple of this size in an update counts as one more update, because it takes time to read."""
 STATES_PER_SECOND = 120
-"""Awareness messages per second. Stock clients also repeat the changes of others, which arrive every 30 ms."""
+"""Maximum rate of awareness messages. Stock clients also repeat the changes of others, which arrive every 30 ms."""
 STATES_BURST = 480
 LARGE_STATES_BYTES = 1024
-"""Number of changed bytes that count as one more message, as all clients receive them."""
+"""Each multiple of this size in changed states counts as one more message, because all clients receive them."""
 PROBE_INTERVAL_SECONDS = 60.0
 DIFF_BYTES_PER_SECOND = 1024 * 1024
-"""Bytes of missing changes per second. Clients request these after connecting, and some repeat it every few seconds."""
+"""Maximum rate of missing changes to a client. Clients request them after connecting, some also every few seconds."""
 DIFF_BYTES_BURST = 16 * 1024 * 1024
 
 
 class PeerRefused(Exception):
-    """Raised if a client exceeded a limit. It is disconnected with this close code."""
+    """Raised to disconnect a client with this close code, for example because it exceeded a limit."""
 
     def __init__(self, code: CloseCode) -> None:
         super().__init__(code)
@@ -94,7 +94,7 @@ class Peer:
             self._extra_bytes = max(self._extra_bytes, len(batch.framed))
 
     def check_stall(self) -> None:
-        """Close the client if it receives no data for too long. Called every second."""
+        """Close the client if it has not read its queued data for too long. Called every second."""
         buffered = self._sink.buffered
         if self._progress.seconds_stalled(buffered, time.monotonic()) > self._stall:
             self.close(CloseCode.TOO_SLOW)
@@ -109,7 +109,7 @@ class Peer:
             self.charge_update(len(message))
 
     def charge_update(self, size: int = 0) -> None:
-        """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` if there were too many."""
+        """Charge for an update, by its size in bytes. Raises :class:`PeerRefused` if it sent too many."""
         if not self._updates.consume(1 + size // LARGE_UPDATE_BYTES, time.monotonic()):
             raise PeerRefused(CloseCode.TOO_MANY)
 

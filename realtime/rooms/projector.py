@@ -20,7 +20,10 @@ DELAY_SECONDS = (0.6, 0.8)
 REMOTE_DELAY_SECONDS = (2.0, 3.0)
 """Range of the delay before changes made at another worker are written to the note, unless that worker did so first."""
 TIMEOUT_SECONDS = 15.0
-"""The time for which a projection is retried after concurrent writes to its note."""
+"""The time for which a projection is retried after concurrent writes to its note.
+
+Equal to ``APPLY_TIMEOUT_SECONDS`` of :mod:`realtime.notes.executor`, which limits the retries of other writes.
+"""
 
 
 class ProjectedText(Protocol):
@@ -38,7 +41,7 @@ class ProjectedText(Protocol):
 
 
 class Projector:
-    """Writes texts to their notes, when they are due."""
+    """Writes shared texts to their notes, each at its scheduled time."""
 
     def __init__(self, store: Store, publisher: ChangePublisher) -> None:
         self._store = store
@@ -60,7 +63,7 @@ class Projector:
         return self._due.get(text, now + 1) <= now
 
     def forget(self, text: ProjectedText) -> None:
-        """Forget a text that is no longer in use."""
+        """Remove a text from the schedule."""
         self._due.pop(text, None)
 
     async def project(self, text: ProjectedText) -> None:
@@ -72,12 +75,12 @@ class Projector:
         """
         self.forget(text)
         try:
-            changes = await self._store_text(text)
+            change_count = await self._store_text(text)
         except Unavailable:
             self.schedule(text)
             raise
         self.forget(text)
-        text.mark_projected(changes)
+        text.mark_projected(change_count)
 
     async def _store_text(self, text: ProjectedText) -> int:
         """Store the text as a version, unless the note already has it, and return the number of changes in the text."""
@@ -87,7 +90,7 @@ class Projector:
             if record is None or record.deleted:
                 raise NoteNotFound
             # The text is read after the note, so that it includes everything that the note has.
-            content, changes, authors = await text.snapshot(record)
+            content, change_count, authors = await text.snapshot(record)
             version = record.note.version
             if content != record.note.content:
                 revision = RevisionInfo("type", details={"authors": list(authors)})
@@ -104,5 +107,5 @@ class Projector:
                 version = change.note.version
                 await self._publisher.publish("type", change, authors)
             text.version = max(text.version, version)
-            return changes
+            return change_count
         raise TooManyWrites

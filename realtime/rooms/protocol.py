@@ -1,6 +1,6 @@
 """The messages of the y-websocket protocol: synchronization, awareness, and awareness queries.
 
-A message is its type and a payload: see ``sync.js``, ``awareness.js`` and ``auth.js`` of y-protocols.
+A message consists of its type and a payload: see ``sync.js``, ``awareness.js`` and ``auth.js`` of y-protocols.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class SyncKind(IntEnum):
     """The type of a message."""
 
     STATE = 0
-    """A state vector, to be answered with the missing changes (sync step 1)."""
+    """A state vector, which requests the missing changes (sync step 1)."""
     MISSING = 1
     """The missing changes (sync step 2)."""
     UPDATE = 2
@@ -72,7 +72,7 @@ def update(update: bytes) -> bytes:
 
 
 def denied(reason: str) -> bytes:
-    """Return the message that write access is denied (y-protocols ``auth.js``)."""
+    """Return the message for a client whose write access is denied (y-protocols ``auth.js``)."""
     return bytes((_AUTH, 0)) + lib0.string(reason)
 
 

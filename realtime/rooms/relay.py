@@ -1,7 +1,8 @@
-"""Sends journaled updates and awareness states between workers, over one channel without a log.
+"""Sends journaled updates and awareness states between workers, over one Redis channel.
 
-Every worker numbers its messages and sends at least one per second. A gap in the numbers, or not receiving its own
-messages, means that a worker missed messages. The updates in them are in the journal.
+The channel stores no messages, so every worker numbers its messages and sends at least one per second. A worker that
+detects a gap in the numbers, or does not receive its own messages, has missed messages. The updates in them are in the
+journal.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_TIMEOUT_SECONDS = 3.0
-"""Time without a message of a worker, including this one, after which the channel counts as broken."""
+"""Time without a message from a worker, including this one, after which the channel counts as broken."""
 FORGET_SENDER_SECONDS = 60.0
 SINGLE_WORKER_DELAY_SECONDS = 0.05
-"""Delay for collecting messages if no other worker is known. A worker that just started waits up to that time."""
+"""Delay for collecting messages if no other worker is known. A worker that just started may receive them late."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _MAX_NUMBER = 2**53 - 1
 
@@ -41,7 +42,7 @@ class RelayKind(IntEnum):
     COMPACTED = 2
     """The rows that were compacted into the snapshot of a generation."""
     QUERY_AWARENESS = 3
-    """A request for the awareness states of a room. Every worker answers with :attr:`AWARENESS` and the same row."""
+    """A request for the awareness states of a room. Every worker replies with :attr:`AWARENESS` and the same row."""
 
 
 class RelayMessage(NamedTuple):
@@ -63,7 +64,7 @@ class RelayMessage(NamedTuple):
 
 
 def decode(data: bytes) -> tuple[str, int, Iterator[RelayMessage]]:
-    """Return the sender, the number and the messages of a packet of a worker. Raises :class:`MalformedUpdate`."""
+    """Return the sender, the number and the messages in a packet from a worker. Raises :class:`MalformedUpdate`."""
     reader = lib0.Reader(data)
     sender, serial = reader.string(), reader.number(_MAX_NUMBER)
 
@@ -83,13 +84,13 @@ class _Sender(NamedTuple):
 
 
 class RelayListener(Protocol):
-    """Receives the messages of other workers."""
+    """Receives messages from other workers."""
 
     def receive_relayed(self, message: RelayMessage) -> None:
         """Process a message."""
 
     def relay_interrupted(self) -> None:
-        """Expect that messages are missing."""
+        """Handle the possible loss of messages."""
 
 
 class Relay:
@@ -112,7 +113,7 @@ class Relay:
 
     @property
     def healthy(self) -> bool:
-        """Whether messages of all workers arrive, as far as is known."""
+        """Whether messages from all known workers are arriving."""
         now = asyncio.get_running_loop().time()
         for name in [name for name, last in self._senders.items() if now - last.received_at > FORGET_SENDER_SECONDS]:
             del self._senders[name]  # the worker has terminated
@@ -133,7 +134,7 @@ class Relay:
         )
 
     async def run_publish(self) -> None:
-        """Publish queued messages until cancelled, or a heartbeat if there are none."""
+        """Publish queued messages, or a heartbeat if there are none, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

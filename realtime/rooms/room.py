@@ -42,32 +42,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LARGE_UPDATE_BYTES = 4 * 1024
-"""Size from which an update is scanned in a thread."""
+SPLIT_UPDATE_BYTES = 4 * 1024
+"""Size above which an update may be split into chunks."""
 SLOW_UPDATE_SECONDS = 0.01
-"""Time for one update after which later updates of the text are applied in turns."""
-MAX_CLIENTS = 50_000
-"""Number of Yjs clients of a text beyond which no new ones may write. Each browser session is one."""
+"""Processing time of an update above which later updates to the text are applied in turns."""
+MAX_YJS_CLIENTS = 50_000
+"""Maximum number of Yjs clients that may write to a text. Each browser session is a client."""
 MAX_PENDING_PIECES = 1000
-"""Number of pieces with missing dependencies beyond which no more are accepted."""
+"""Number of pieces and deletions with missing dependencies above which no more are accepted."""
 MAX_PENDING_UPDATE_BYTES = 64 * 1024
 """Maximum size of an update with missing dependencies."""
 MAX_PENDING_SEARCH_SECONDS = 0.02
-"""Maximum time to place all pending pieces and a new update: they are all placed in one step."""
+"""Maximum time to place all pending pieces together with a new update, which happens in one step."""
 RECOUNT_COST_UPDATES = 50
-"""Cost of counting the pieces of a text, in updates."""
+"""Processing time charged for counting the pieces of a text, in multiples of ``UPDATE_SECONDS``."""
 AWARENESS_TIMEOUT_SECONDS = 0.2
-"""How long a new room waits for the awareness states of other workers."""
+"""Maximum time that a new room waits for the awareness states of other workers."""
 COMPACT_IDLE_SECONDS = 2.0
-"""Time without changes after which rows are compacted."""
+"""Time without changes after which journal rows are compacted."""
 
 
 class _CachedDiff(NamedTuple):
-    """The changes missing at a state vector, for one revision of the document."""
+    """The changes that are missing in a state vector, at one revision of the document."""
 
     vector: bytes
     revision: int
     changes: bytes
+
+
+class _PieceCount(NamedTuple):
+    """The last exact number of pieces, and the revision of the document that was counted."""
+
+    pieces: int = 0
+    revision: int = -1
 
 
 class Room:
@@ -101,7 +108,7 @@ class Room:
         self._turns, self._time_budgets = scheduler.turns, scheduler.time_budgets
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
         self._slow = False
-        self._last_count = (0, -1)
+        self._last_count = _PieceCount()
         self._document = TextDocument()
         self._client = crdt.new_client_id()
         self._lineage = ""
@@ -117,7 +124,7 @@ class Room:
         self._awareness_ready = asyncio.Event()
 
     async def wait_until_loaded(self) -> None:
-        """Wait until the text is loaded. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        """Wait until the text is loaded. Raises :class:`NoteNotFound` or :class:`Unavailable`."""
         loaded = self._loading or self._start_loading(self._load())
         if not loaded.done() or loaded.exception() is not None:
             await asyncio.shield(loaded)
@@ -128,7 +135,7 @@ class Room:
         return loaded
 
     def _query_awareness(self) -> None:
-        """Ask the other workers for their awareness clients and the owners of these, once."""
+        """Request the awareness states and their owners from the other workers, unless that was done already."""
         if self._query_id:
             return
         self._query_id = secrets.token_hex(6)
@@ -159,8 +166,8 @@ class Room:
         await self._wait_for_awareness()
         self._document = document
         self._quota = SizeQuota(self._document, sum(map(len, updates)))
-        self._last_count = (0, -1)
-        self._client = crdt.new_client_id()  # drafts under the old id may be missing here
+        self._last_count = _PieceCount()
+        self._client = crdt.new_client_id()  # edits drafted under the old id may be missing
         self._lineage, self.version = stored.lineage, stored.note.version
         self.created_date = iso(stored.note.created_date)
         self.applied_rows = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
@@ -172,7 +179,7 @@ class Room:
             self._apply_relayed(message)
 
     def _reload(self, error: DocumentBroken) -> None:
-        """Load the text again after it broke."""
+        """Reload the text after an update left it in an unknown state."""
         log.warning("a text is corrupt and is loaded again", extra={"note": self.id, "error": error.detail})
 
         async def reload() -> None:
@@ -186,7 +193,7 @@ class Room:
         self._start_loading(reload())
 
     async def catch_up(self) -> None:
-        """Apply missing rows of the journal and broadcast them. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        """Apply and broadcast missing journal rows. Raises :class:`NoteNotFound` or :class:`Unavailable`."""
         await self.wait_until_loaded()
         async with self._catching_up:
             stored = await self._texts.read(
@@ -208,8 +215,8 @@ class Room:
             self.version = max(self.version, stored.note.version)
             if stored.snapshot is not None or stored.rows:
                 self._projector.schedule(self, remote=True)
-                if (news := self._document.since(before)) != crdt.EMPTY_UPDATE:
-                    self.participants.broadcast([protocol.update(news)])
+                if (missed := self._document.since(before)) != crdt.EMPTY_UPDATE:
+                    self.participants.broadcast([protocol.update(missed)])
 
     def _apply_row(self, row: Row) -> None:
         """Apply a row from the journal. If that breaks the text, close the room: clients reconnect to a new one."""
@@ -221,14 +228,14 @@ class Room:
             raise Unavailable from None
         self._quota.add(sum(map(len, row.updates)))
         self.contributors.add(row.authors)
-        self._mark_applied(row.id, complete=complete and row.id != "")  # an incomplete row must not be compacted
+        self._mark_applied(row.id, complete=complete and row.id != "")  # compaction would lose skipped updates
 
     def _mark_applied(self, row: str, *, complete: bool = True) -> None:
         self.applied_rows.add(row, complete=complete)
         self.last_used = time.monotonic()
 
     async def join(self, peer: Peer) -> None:
-        """Add a client, and send it the state vector and the awareness states. Raises as :meth:`wait_until_loaded`."""
+        """Add a client and send it the current states. Raises the errors of :meth:`wait_until_loaded`."""
         await self.wait_until_loaded()
         self.participants.peers.add(peer)
         self.last_used = time.monotonic()
@@ -241,36 +248,36 @@ class Room:
         self.last_used = time.monotonic()
         self.participants.remove(peer)
 
-    def receive_now(self, peer: Peer, data: bytes) -> Coroutine[Any, Any, None] | None:
-        """Process a message of a client, or return a coroutine to await before its next message.
+    def receive(self, peer: Peer, data: bytes) -> Coroutine[Any, Any, None] | None:
+        """Process a message from a client, or return a coroutine to await before its next message.
 
-        Raises :class:`MalformedUpdate`; :class:`PeerRefused` if the client exceeded a limit.
+        Raises :class:`MalformedUpdate`, or :class:`PeerRefused` if the client has to be disconnected.
         """
         kind, payload = protocol.decode(data)
         if not self.loaded:
-            return self._receive(peer, kind, payload)
+            return self._process(peer, kind, payload)
         if kind is protocol.SyncKind.AWARENESS:
             self.participants.set_states(peer, payload)
             return None
         is_small_write = (
             kind is protocol.SyncKind.UPDATE
             and peer.may_write
-            and len(payload) <= LARGE_UPDATE_BYTES
+            and len(payload) <= SPLIT_UPDATE_BYTES
             and payload != crdt.EMPTY_UPDATE
         )
         if (
             not is_small_write
             or self._slow
             or self._needs_chunks(payload)
-            or self._needs_base(payload)
+            or self._must_have_dependencies(payload)
             or self._journal.overloaded
             or not self._quota.surely_fits(len(payload))
         ):
-            return self._receive(peer, kind, payload)
+            return self._process(peer, kind, payload)
         self._apply_timed(peer, payload, skip_known=False)
         return None
 
-    async def _receive(self, peer: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
+    async def _process(self, peer: Peer, kind: protocol.SyncKind, payload: bytes) -> None:
         await self.wait_until_loaded()
         if kind is protocol.SyncKind.STATE:
             await self._send_missing(peer, payload)
@@ -279,17 +286,17 @@ class Room:
         elif kind is protocol.SyncKind.AWARENESS:
             self.participants.set_states(peer, payload)
         elif kind is protocol.SyncKind.QUERY_AWARENESS:
-            everyone = FrameBatch(self.participants.awareness_messages())
-            peer.charge_states(len(everyone.framed))
-            peer.send(everyone)
+            states = FrameBatch(self.participants.awareness_messages())
+            peer.charge_states(len(states.framed))
+            peer.send(states)
 
     async def _send_missing(self, peer: Peer, vector: bytes) -> None:
-        """Send the changes missing in a state vector. Raises :class:`MalformedUpdate`, :class:`PeerRefused`."""
+        """Send the changes missing in a state vector. Raises :class:`MalformedUpdate` or :class:`PeerRefused`."""
         peer.check_diff_budget()
         diff = None
         while diff is None:
             document = self._document
-            # Stock clients often have everything, and the vector of a text with many clients is large.
+            # Stock clients often have all changes. Their vector, which may be large, is then not decoded.
             trimmed = None
             if vector != document.state:
                 trimmed = await loader.trim_vector(vector, document, self._scheduler, peer.caller)
@@ -305,7 +312,7 @@ class Room:
             peer.send(reply, is_reply=True)
 
     def _diff(self, vector: bytes) -> bytes:
-        """Return the changes that are missing at a trimmed state vector. The latest result is cached."""
+        """Return the changes that are missing in a trimmed state vector. The latest result is cached."""
         revision = self._document.revision
         if (vector, revision) != self._cached_diff[:2]:
             self._cached_diff = _CachedDiff(vector, revision, self._document.changes_after(vector))
@@ -317,25 +324,22 @@ class Room:
 
     async def _receive_update(self, peer: Peer, update: bytes, *, from_sync: bool) -> None:
         if not peer.may_write:
-            if not from_sync or update[0]:  # without pieces it only repeats known deletions
+            if not from_sync or update[0]:  # a reply without pieces only repeats known deletions
                 peer.notify_read_only()
             return
-        apply = (
-            self._apply_in_chunks
-            if len(update) > LARGE_UPDATE_BYTES or self._needs_chunks(update)
-            else self._apply_update
-        )
-        news = await apply(peer, update, skip_known=from_sync)
-        if not news and await self.wait_until_durable():  # reconnecting clients repeat all deletions
+        may_split = len(update) > SPLIT_UPDATE_BYTES or self._needs_chunks(update)
+        apply = self._apply_in_chunks if may_split else self._apply_update
+        queued = await apply(peer, update, skip_known=from_sync)
+        if not queued and await self.wait_until_durable():  # without a broadcast of the update, confirm it
             peer.send(FrameBatch([protocol.update(update)]))
 
     async def _apply_in_chunks(self, peer: Peer, update: bytes, *, skip_known: bool) -> bool:
-        """Apply an update as :meth:`_apply_update`, in several turns if it may take long.
+        """Apply an update like :meth:`_apply_update`, in several turns if it may take a long time.
 
-        Yrs can take time quadratic in the update's pieces, or proportional to these times the pieces of the text.
+        To place a piece of the update, Yrs may have to visit all pieces of the text and of the update.
         """
         if self._document.piece_count > loader.MAX_PIECES and yjs_update.count_pieces(update):
-            await self._require_few_pieces(peer)
+            await self._check_piece_limit(peer)
         summary, chunks = await loader.split_update(update, self._document, self._scheduler, peer.caller)
         if len(chunks) == 1:
             await self.wait_until_loaded()
@@ -347,30 +351,30 @@ class Room:
             await self.wait_until_loaded()
             if await self._apply_update(peer, chunk, skip_known=True, in_turn=in_turn):
                 size += len(chunk)
-            if size > LARGE_UPDATE_BYTES:
+            if size > SPLIT_UPDATE_BYTES:
                 size = 0
                 peer.charge_update()
                 await self.wait_until_durable()
-        return False  # only the sender receives it unsplit
+        return False  # the other clients received the chunks, and the sender needs a confirmation
 
-    async def _require_few_pieces(self, peer: Peer) -> None:
-        """Raise :class:`PeerRefused` if the text has so large a number of pieces that adding a piece takes too long."""
-        revision = self._last_count[1]
+    async def _check_piece_limit(self, peer: Peer) -> None:
+        """Raise :class:`PeerRefused` if the text has too many pieces to add more, after an exact count if needed."""
+        revision = self._last_count.revision
         if revision != self._document.revision:
             self._time_budgets.consume((peer.caller, self.id), RECOUNT_COST_UPDATES, time.monotonic())
             async with self._turns.turn(peer.caller):
-                state, revision = self._document.since(), self._document.revision
-            await self._recount(state, revision, peer.caller)
+                full_update, revision = self._document.since(), self._document.revision
+            await self._recount(full_update, revision, peer.caller)
             await self.wait_until_loaded()
         if self._document.piece_count > loader.MAX_PIECES:
             peer.reject_too_large()
 
-    async def _recount(self, state: bytes, revision: int, caller: str) -> None:
-        await loader.recount(self._document, state, self._scheduler, caller)
-        self._last_count = (self._document.piece_count, revision)
+    async def _recount(self, full_update: bytes, revision: int, caller: str) -> None:
+        await loader.recount(self._document, full_update, self._scheduler, caller)
+        self._last_count = _PieceCount(self._document.piece_count, revision)
 
     def _needs_chunks(self, update: bytes) -> bool:
-        """Return whether applying an update may take long, or the text has too many pieces to accept it directly."""
+        """Return whether an update may be slow to apply, or the text may have too many pieces to accept it."""
         pieces = yjs_update.count_pieces(update)
         return (
             (pieces > 1 and loader.search_seconds(self._document, pieces) > SLICE_SECONDS)
@@ -378,8 +382,8 @@ class Room:
             or loader.deletion_seconds(self._document, update) > SLICE_SECONDS
         )
 
-    def _needs_base(self, update: bytes) -> bool:
-        """Return whether an update may only be accepted if nothing that it depends on is missing."""
+    def _must_have_dependencies(self, update: bytes) -> bool:
+        """Return whether an update is accepted only if the text has everything that it depends on."""
         pending = self._document.pending_count
         return (
             pending > MAX_PENDING_PIECES
@@ -389,7 +393,7 @@ class Room:
         )
 
     async def _apply_update(self, peer: Peer, update: bytes, *, skip_known: bool, in_turn: bool = False) -> bool:
-        """Apply an update and queue it for the journal.
+        """Apply an update and queue it for the journal. Raises the errors of :meth:`receive`.
 
         Args:
             peer: The client that sent it.
@@ -398,50 +402,50 @@ class Room:
             in_turn: Whether to wait for a turn even if the text's updates are fast.
 
         Returns:
-            Whether the update was queued. Raises as :meth:`receive_now`.
+            Whether the update was queued.
         """
-        peer.require_write_access()  # it may have changed during a wait, or between chunks
-        if self._needs_base(update) and not self._document.has_dependencies_of(update):
+        peer.require_write_access()  # it may have been lost while waiting, or between chunks
+        if self._must_have_dependencies(update) and not self._document.has_dependencies_of(update):
             raise PeerRefused(CloseCode.RESUME)  # the client has to send the earlier changes first
         if not self._quota.surely_fits(len(update)):
             async with self._turns.turn(peer.caller):
-                state = self._document.since()
-            if not await self._quota.fits(state, update, self._scheduler, peer.caller):
+                full_update = self._document.since()
+            if not await self._quota.fits(full_update, update, self._scheduler, peer.caller):
                 peer.reject_too_large()
-            await self.wait_until_loaded()  # it may have been loaded again
+            await self.wait_until_loaded()  # the text may have broken while waiting
         if in_turn or self._slow:
             async with self._turns.turn(peer.caller):
                 peer.require_write_access()
-                news = self._apply_timed(peer, update, skip_known=skip_known, in_turn=in_turn)
+                queued = self._apply_timed(peer, update, skip_known=skip_known, in_turn=in_turn)
         else:
-            news = self._apply_timed(peer, update, skip_known=skip_known)
+            queued = self._apply_timed(peer, update, skip_known=skip_known)
         if self._journal.overloaded:
             await self.wait_until_durable()
-        return news
+        return queued
 
     def _apply_timed(self, peer: Peer, update: bytes, *, skip_known: bool, in_turn: bool = False) -> bool:
         """Apply an update and charge for the processing time. If it was long, later updates are applied in turns.
 
-        Raises :class:`PeerRefused` if earlier updates used up the caller's budget: the time is only known afterwards.
+        Raises :class:`PeerRefused` if earlier updates used up the caller's budget. The time is known only afterwards.
         """
-        account = (peer.caller, self.id)
-        if self._time_budgets.remaining(account, time.monotonic()) < 0:
+        budget_key = (peer.caller, self.id)
+        if self._time_budgets.remaining(budget_key, time.monotonic()) < 0:
             raise PeerRefused(CloseCode.TOO_MANY)
         started = time.thread_time()  # excludes the time of other processes
-        news = self._apply_and_queue(peer, update, skip_known=skip_known)
+        queued = self._apply_and_queue(peer, update, skip_known=skip_known)
         seconds = time.thread_time() - started
         self._slow = seconds > SLOW_UPDATE_SECONDS
         if in_turn or seconds > peer_limits.UPDATE_SECONDS:
-            self._time_budgets.consume(account, seconds / peer_limits.UPDATE_SECONDS, time.monotonic())
-        return news
+            self._time_budgets.consume(budget_key, seconds / peer_limits.UPDATE_SECONDS, time.monotonic())
+        return queued
 
     def _apply_and_queue(self, peer: Peer, update: bytes, *, skip_known: bool) -> bool:
-        """Apply an update and queue it for the journal, as :meth:`_apply_update`.
+        """Apply an update and queue it for the journal, as :meth:`_apply_update` does.
 
         If it cannot be queued, the room is closed: later changes that depend on it would be journaled without it.
         """
         clients = yjs_update.count_clients(update)
-        if self._document.client_count + clients > MAX_CLIENTS and self._document.new_clients(update):
+        if self._document.client_count + clients > MAX_YJS_CLIENTS and self._document.count_new_clients(update):
             peer.reject_too_large()
         revision = self._document.revision
         try:
@@ -467,9 +471,9 @@ class Room:
 
     async def wait_until_durable(self) -> bool:
         """Wait until all changes applied so far are in the journal. Return false if that failed."""
-        staged = self._last_commit
-        # An earlier commit may have failed.
-        return (staged is None or await asyncio.shield(staged)) and not self.closed
+        commit = self._last_commit
+        # The room is closed if an earlier commit failed.
+        return (commit is None or await asyncio.shield(commit)) and not self.closed
 
     @property
     def has_unwritten_updates(self) -> bool:
@@ -490,7 +494,7 @@ class Room:
             peer.close(code)
 
     def receive_relayed(self, message: RelayMessage) -> None:
-        """Process a message of another worker about this room."""
+        """Process a message from another worker about this room."""
         if message.kind is RelayKind.AWARENESS:
             self.participants.receive_relayed(message)
             self._responses += message.row == self._query_id
@@ -511,45 +515,48 @@ class Room:
             self.applied_rows.mark_compacted(message.names, message.generation)
 
     async def snapshot(self, record: Record) -> TextSnapshot:
-        """Return the durable text with all changes of a record. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        """Return the text once it is durable and includes every change in this record of the note.
+
+        Raises :class:`NoteNotFound` or :class:`Unavailable`.
+        """
         await self._ensure_includes(record)
         snapshot = self.contributors.snapshot(str(self._document))
         if not await self.wait_until_durable():
             raise Unavailable
         return snapshot
 
-    async def base(self, record: Record) -> tuple[TextSnapshot, bytes]:
-        """Return the text as :meth:`snapshot` does, and the update that encodes its state. Raises as that."""
+    async def durable_text_and_update(self, record: Record) -> tuple[TextSnapshot, bytes]:
+        """Return the text like :meth:`snapshot`, and its full update. Raises the errors of :meth:`snapshot`."""
         await self._ensure_includes(record)
-        snapshot, state = self.contributors.snapshot(str(self._document)), self._document.since()
+        snapshot, full_update = self.contributors.snapshot(str(self._document)), self._document.since()
         if not await self.wait_until_durable():
             raise Unavailable
-        return snapshot, state
+        return snapshot, full_update
 
     async def _ensure_includes(self, record: Record) -> None:
-        """Load the changes that this record of the note has and the room does not."""
+        """Load the changes that this record of the note includes and the text of the room does not."""
         await self.wait_until_loaded()
         if record.note.version > self.version or not self.applied_rows.contains(record.edited):
             await self.catch_up()
 
-    def mark_projected(self, changes: int) -> None:
-        """Record that the note has the text as of this number of changes, and names its authors."""
-        self.contributors.mark_attributed(changes)
-        if changes != self.contributors.changes:
+    def mark_projected(self, change_count: int) -> None:
+        """Record that a version has the first ``change_count`` changes of the text, and names their authors."""
+        self.contributors.mark_attributed(change_count)
+        if change_count != self.contributors.change_count:
             self._projector.schedule(self)
 
-    async def draft(self, text: str, state: bytes, wanted: str) -> Row | None:
-        """Return the edit that turns ``text``, which is in this state, into another one, as an unsaved row.
+    async def draft(self, text: str, full_update: bytes, new_text: str) -> Row | None:
+        """Return the edit that turns ``text``, which ``full_update`` encodes, into ``new_text``, as an unsaved row.
 
-        It keeps later changes. Hold ``write_lock``: of two drafts under one client id, one is lost.
+        It preserves later changes. Hold ``write_lock``: of two drafts with the same client id, one would be lost.
 
         Returns:
             The row, or ``None`` if the texts are equal.
         """
-        if text == wanted:
+        if text == new_text:
             return None
         run = partial(self._scheduler.run_for_note, self.id)
-        return new_row(self.id, [await loader.edit(state, self._client, text, wanted, run)])
+        return new_row(self.id, [await loader.edit(full_update, self._client, text, new_text, run)])
 
     def apply_committed(self, row: Row) -> None:
         """Apply a draft after its commit, and send it to clients and other workers."""
@@ -559,7 +566,7 @@ class Room:
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates))
 
     def rotate_client_id(self) -> None:
-        """Use a new client id for the next draft: the last one may or may not be committed."""
+        """Use a new client id for the next draft: it is not known whether the last one was committed."""
         self._client = crdt.new_client_id()
 
     @property
@@ -568,25 +575,22 @@ class Room:
         return self._loading is not None and self._loading.done() and self._loading.exception() is None
 
     def needs_compaction(self) -> bool:
-        """Return whether rows should be compacted: there are many, or the text has not changed recently."""
-        quiet = time.monotonic() - self.last_used > COMPACT_IDLE_SECONDS and not self._projector.is_scheduled(self)
-        return self.loaded and ((quiet and bool(self.applied_rows.compactable)) or self.applied_rows.needs_compaction)
+        """Return whether rows should be compacted: there are too many, or the text has not changed recently."""
+        idle = time.monotonic() - self.last_used > COMPACT_IDLE_SECONDS and not self._projector.is_scheduled(self)
+        return self.loaded and ((idle and bool(self.applied_rows.compactable)) or self.applied_rows.has_too_many_rows)
 
     async def compact(self) -> None:
         """Compact the rows into the snapshot. Raises :class:`Unavailable`."""
         await self.wait_until_loaded()
-        state, rows, generation = (
-            self._document.since(),
-            set(self.applied_rows.compactable),
-            self.applied_rows.generation,
-        )
+        full_update, generation = self._document.since(), self.applied_rows.generation
+        rows = set(self.applied_rows.compactable)
         if not await self.wait_until_durable():
             return
-        if self._document.piece_count > self._last_count[0] * 1.2 + loader.RECOUNT_PIECES:
-            await self._recount(state, self._document.revision, f"note {self.id}")
-        if await self._texts.compact(self._lineage, generation, state, rows):
+        if self._document.piece_count > self._last_count.pieces * 1.2 + loader.RECOUNT_PIECES:
+            await self._recount(full_update, self._document.revision, f"note {self.id}")
+        if await self._texts.compact(self._lineage, generation, full_update, rows):
             self.applied_rows.mark_compacted(rows, generation + 1)
-            self._quota.size = len(state)
+            self._quota.size = len(full_update)
             self._relay.enqueue(
                 RelayMessage(RelayKind.COMPACTED, self.id, names=sorted(rows), generation=generation + 1)
             )

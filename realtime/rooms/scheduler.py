@@ -25,7 +25,8 @@ class Scheduler:
 
     Attributes:
         turns: Turns of the event loop.
-        time_budgets: Processing time by caller and note, in ``UPDATE_SECONDS``. Reconnecting does not refill it.
+        time_budgets: Processing time left by caller and note, in multiples of ``UPDATE_SECONDS``. Reconnecting does not
+            refill it.
         pool: The thread for work that would block the event loop for too long.
     """
 
@@ -36,8 +37,8 @@ class Scheduler:
     async def run_for_caller(self, caller: str, work: Callable[[], T]) -> T:
         """Run a function in the thread when it is the caller's turn, and return its result.
 
-        Only one function runs at a time. While it holds Python's global interpreter lock, the event loop has to wait
-        for the lock after each of its system calls.
+        Only one function runs at a time: while it holds Python's global interpreter lock, the event loop has to wait
+        for the lock after each system call.
 
         Raises:
             PeerRefused: Too many functions are waiting.

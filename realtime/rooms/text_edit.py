@@ -1,4 +1,4 @@
-"""Edits of a shared text by writes of its note, over REST."""
+"""Edits of a shared text that are part of writes to its note over REST."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class RoomEdit:
-    """An edit of the text of a room, by one write at a time (:meth:`Rooms.edit`)."""
+    """An edit of a room's text that is part of a write to its note (:meth:`Rooms.edit`)."""
 
-    def __init__(self, room: Room, projector: Projector, snapshot: TextSnapshot, state: bytes) -> None:
+    def __init__(self, room: Room, projector: Projector, snapshot: TextSnapshot, full_update: bytes) -> None:
         self.snapshot = snapshot
         """The text that the edit is based on."""
         self._room = room
         self._projector = projector
-        self._state = state
+        self._full_update = full_update
         self._row: Row | None = None
         self.committed: Row | None = None
         """The update of the text that was stored, if any."""
@@ -28,15 +28,15 @@ class RoomEdit:
     async def propose(self, content: str) -> Row | None:
         """Return the update that turns the snapshot into this content, or ``None`` if they are equal.
 
-        It keeps changes that are made to the text meanwhile.
+        The update preserves changes that are made to the text in the meantime.
         """
-        self._row = await self._room.draft(self.snapshot.text, self._state, content)
+        self._row = await self._room.draft(self.snapshot.text, self._full_update, content)
         return self._row
 
     def commit(self, change: NoteChange) -> None:
-        """Apply the proposed update, which was stored with this change of the note."""
+        """Apply the proposed update, which was committed together with this change to the note."""
         self._room.version = max(self._room.version, change.note.version)
-        self._room.contributors.mark_attributed(self.snapshot.changes)
+        self._room.contributors.mark_attributed(self.snapshot.change_count)
         if self._row is not None:
             self._room.apply_committed(self._row)
             self.committed = self._row
@@ -46,5 +46,5 @@ class RoomEdit:
         self._room.rotate_client_id()
 
     async def project(self) -> None:
-        """Store the text as a version of the note now. Raises :class:`NoteNotFound`, :class:`Unavailable`."""
+        """Store the text as a version of the note now. Raises :class:`NoteNotFound` or :class:`Unavailable`."""
         await self._projector.project(self._room)

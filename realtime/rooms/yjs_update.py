@@ -226,19 +226,19 @@ class PendingUpdates:
                 runs.append([piece])
         updates = [encode(run, ()) for run in runs]
         deletions, self.deletions = self.deletions, []
-        now = []
+        ready = []
         for client, clock, end in deletions:
-            at = known.get(client, 0)
-            if clock < at:
-                now.append(Deletion(client, clock, min(end, at)))
-            if end > at:
-                self.deletions.append(Deletion(client, max(clock, at), end))
-        if now:
-            updates.append(encode((), now))
+            next_clock = known.get(client, 0)
+            if clock < next_clock:
+                ready.append(Deletion(client, clock, min(end, next_clock)))
+            if end > next_clock:
+                self.deletions.append(Deletion(client, max(clock, next_clock), end))
+        if ready:
+            updates.append(encode((), ready))
         return updates
 
     def merged_with(self, update: bytes) -> bytes:
-        """Return one update with another update and all pending parts."""
+        """Return an update that combines the given update and all pending parts."""
         pieces, deletions = _parse(update)
         return encode(_without_overlaps((*pieces, *self.pieces), {}), (*deletions, *self.deletions))
 
@@ -251,9 +251,9 @@ def _without_overlaps(pieces: Iterable[Piece], known: Mapping[int, int]) -> list
     ends = dict(known)
     remaining = []
     for piece in sorted(pieces, key=_sort_key):
-        at = ends.get(piece.client, 0)
-        if piece.end > at:
-            remaining.append(piece if piece.clock >= at else _slice_from(piece, at))
+        end = ends.get(piece.client, 0)
+        if piece.end > end:
+            remaining.append(piece if piece.clock >= end else _slice_from(piece, end))
             ends[piece.client] = piece.end
     return remaining
 
@@ -281,21 +281,23 @@ def _order_by_dependency(
     for piece in pieces:
         queues.setdefault(piece.client, deque()).append(piece)
     resolved: list[Piece] = []
-    held: dict[int, list[tuple[int, int]]] = {}  # by the client they need: the clock, and the waiting client
+    held: dict[
+        int, list[tuple[int, int]]
+    ] = {}  # by required client: the required clock, and the client that waits for it
     ready = list(queues)
     while ready:
         client = ready.pop()
         queue = queues[client]
         while queue:
             piece = queue[0]
-            at = known.get(client, unknown)
-            if piece.end > at:
-                if piece.clock < at:
-                    piece = queue[0] = _slice_from(piece, at)
+            next_clock = known.get(client, unknown)
+            if piece.end > next_clock:
+                if piece.clock < next_clock:
+                    piece = queue[0] = _slice_from(piece, next_clock)
                 needs = ((client, piece.clock), *piece.needs.items())
-                lack = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
-                if lack is not None:
-                    heappush(held.setdefault(lack[0], []), (lack[1], client))
+                missing = next((need for need in needs if known.get(need[0], unknown) < need[1]), None)
+                if missing is not None:
+                    heappush(held.setdefault(missing[0], []), (missing[1], client))
                     break
                 known[client] = piece.end
                 resolved.append(piece)
@@ -309,7 +311,7 @@ def _order_by_dependency(
 def has_circular_dependencies(update: bytes, known: dict[int, int]) -> bool:
     """Return whether pieces of an update depend on each other, so that none of them can be applied first.
 
-    ``known`` has the clocks before the update. Everything that the update depends on is known, or in the update.
+    ``known`` has the clocks before the update. Everything that the update depends on must be known or in the update.
     """
     advanced = ChainMap({}, known)  # without a copy of the clocks of all clients
     return bool(_order_by_dependency(sorted(_parse(update)[0], key=_sort_key), advanced, 0)[1])
@@ -346,7 +348,7 @@ def split_update(
         max_cost: Maximum cost of a chunk of several pieces: 1 for each piece or deletion, plus the search costs.
         known: The next clock of each client in the document.
         piece_count: The number of pieces of the document.
-        search_cost: Cost for each piece of the document and the update, of a piece that needs a search.
+        search_cost: Cost of a piece that needs a search, for each piece of the document and of the update.
 
     Returns:
         A summary of the update, and the chunks.
@@ -362,16 +364,16 @@ def split_update(
         if search_cost
         else {}
     )
-    merged = _merge_deletions(deletions)  # overlapping ones would be applied repeatedly
+    merged = _merge_deletions(deletions)  # overlapping deletions would be applied repeatedly
     small = len(pieces) + len(deletions) <= max_cost and sum(costs.values()) + len(deletions) <= max_cost
     if small and len(merged) == len(deletions):
         return summary, [update]
     pieces.sort(key=_sort_key)
-    begun: dict[int, int] = {}
+    starts: dict[int, int] = {}
     for piece in pieces:
-        begun.setdefault(piece.client, piece.clock)
+        starts.setdefault(piece.client, piece.clock)
     # Clocks outside the update count as known. After a gap that can be wrong: such pieces are held back.
-    resolved, blocked = _order_by_dependency(pieces, begun, _MAX_CLOCK)
+    resolved, blocked = _order_by_dependency(pieces, starts, _MAX_CLOCK)
     return summary, [
         *(
             encode(chunk, ())
@@ -397,7 +399,7 @@ def _chunks(items: list[T], max_cost: float, cost: Callable[[T], float]) -> Iter
 def _needs_search(piece: Piece, known: Mapping[int, int]) -> bool:
     """Return whether Yrs may visit many pieces of the document to place this one (YATA).
 
-    It does not for a piece that continues a new piece: nothing follows that yet.
+    A piece that continues a new piece needs no search, because nothing follows the new piece yet.
     """
     reader = Reader(piece.data)
     info = reader.byte()
@@ -480,10 +482,10 @@ def encode(pieces: Iterable[Piece], deletions: Iterable[Deletion]) -> bytes:
     ends: dict[int, int] = {}
     for piece in pieces:
         section = sections.setdefault(piece.client, [])
-        at = ends.setdefault(piece.client, piece.clock)
+        end = ends.setdefault(piece.client, piece.clock)
         starts.setdefault(piece.client, piece.clock)
-        if piece.clock > at:
-            section.append(bytes((_SKIP,)) + lib0.number(piece.clock - at))
+        if piece.clock > end:
+            section.append(bytes((_SKIP,)) + lib0.number(piece.clock - end))
         section.append(piece.data)
         ends[piece.client] = piece.end
     out = [lib0.number(len(sections))]

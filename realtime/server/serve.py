@@ -39,7 +39,7 @@ SETTLE_SECONDS = 0.5
 SHUTDOWN_TIMEOUT_SECONDS = 30
 LISTEN_BACKLOG = 4096
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""How long a thread with Python code can hold up the event loop after each of its system calls (Python: 5 ms)."""
+"""Maximum time for which a thread can delay the event loop after each of its system calls (Python's default: 5 ms)."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -68,7 +68,9 @@ class DrainingServer(uvicorn.Server):
         previous: set[Any] = set()
         while True:
             await asyncio.sleep(ABORT_DELAY_SECONDS)
-            closing: set[Any] = {one for one in self.server_state.connections if one.transport.is_closing()}
+            closing: set[Any] = {
+                connection for connection in self.server_state.connections if connection.transport.is_closing()
+            }
             for connection in closing & previous:
                 drop(connection.transport)
             previous = closing
@@ -120,10 +122,10 @@ def build(settings: Settings) -> FastAPI:
 def config_for(settings: Settings) -> uvicorn.Config:
     """Return the uvicorn configuration for these settings."""
     accounts = settings.auth == "accounts"
-    least_waiting = max(settings.max_connections_per_user, settings.connections_per_network_limit)
-    limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, least_waiting=least_waiting)
-    occupancy = OpenConnections(limits, trusted_hosts(settings.proxies))
-    protocol: Any = partial(HttpProtocol, occupancy=occupancy, stall=settings.client_stall_seconds)
+    min_waiting = max(settings.max_connections_per_user, settings.connections_per_network_limit)
+    limits = ConnectionLimits.of(raise_open_files(), accounts=accounts, min_waiting=min_waiting)
+    open_connections = OpenConnections(limits, trusted_hosts(settings.proxies))
+    protocol: Any = partial(HttpProtocol, open_connections=open_connections, stall=settings.client_stall_seconds)
     return uvicorn.Config(
         partial(build, settings),
         factory=True,

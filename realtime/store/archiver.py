@@ -32,7 +32,7 @@ class Archiver:
         self._failpoints = failpoints
 
     async def archive(self, ids: Collection[int], published: Mapping[int, int] | None = None) -> None:
-        """Archive the revisions and edits of these notes, and delete the archive of those that are purged.
+        """Archive the revisions and edits of these notes, and delete the archived data of purged notes.
 
         The operation is idempotent, and several workers may perform it concurrently.
 
@@ -80,7 +80,7 @@ class Archiver:
 def _cleanup(
     note: BsonDocument, keyframe: int | None, published: int | None
 ) -> tuple[BsonDocument, BsonDocument] | None:
-    """Return the update that removes archived data from a note, as condition and change, or ``None`` if it has none."""
+    """Return the update that removes archived data from a note, as condition and change, or ``None``."""
     condition: BsonDocument = {"_id": note["_id"]}
     change: BsonDocument = {}
     pull: BsonDocument = {}

@@ -1,6 +1,6 @@
 """Batching of calls to MongoDB: items that arrive while calls are in progress go into the next call together.
 
-A command costs the driver and the server more than a small document in it. Without load, each item is sent at once.
+A command takes the driver and the server more time than a small document in it. Without load, items are sent at once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ GATHER_LOOP_TURNS = 6
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and passes them to ``run`` in batches, without two items of the same key in one batch.
+    """Collects items and passes them to ``run`` in batches, without two items with the same key in one batch.
 
     Args:
-        run: Process a batch. Returns a result for each item, in their order; an exception is raised to its caller.
-        share: Let items of the same key share one result. Then only one item of a key is processed at a time, and
-            those that arrive in the meantime share the next result.
+        run: Processes a batch and returns a result for each item, in order. An exception is raised to its caller.
+        share: Whether items with the same key share one result. Then only one item with a key is processed at a time,
+            and items that arrive in the meantime share the next result.
         timeout: Seconds until ``put`` raises ``error``.
         error: The exception that ``put`` raises on a timeout.
         limit: The maximum number of items of a batch.

@@ -1,4 +1,4 @@
-"""Preparation of a MongoDB server: check its URL, create the replica set and the user of the app.
+"""Preparation of a MongoDB server: check its URL, create the replica set and the user of the server.
 
 ``python -m realtime.store.bootstrap KEYFILE`` prepares the MongoDB of ``compose.yaml``. It makes the server a replica
 set of one member if it belongs to none, and creates the user that ``REALTIME_MONGO_URL`` names, with its password.
@@ -39,7 +39,7 @@ def ensure_replica_set(url: str, timeout: float = 60.0, *, follow_host: bool = T
     Args:
         url: The URL of the ``mongod``, with the credentials of ``__system``.
         timeout: Seconds until it must be the primary.
-        follow_host: Replace the members of an existing set by this one. The port of an embedded server may have
+        follow_host: Replace the members of an existing set with this one. The port of an embedded server may have
             changed since its last start, and a member that is not in its own configuration cannot become primary.
 
     Raises:

@@ -4,9 +4,9 @@ A note's document has these fields, besides those of the model:
 
 - ``deleted``; ``deleted_date`` while it is in the trash; ``purged`` once only its id and version remain
 - ``title_key``: the sort key of the title, without case and accents
-- ``words``: the part of the content that is searched; ``words_version``: the ``text_version`` that it is from
+- ``words``: the part of the content that is searched; ``words_version``: the ``text_version`` of that content
 - ``dirty``: the last change may not be published yet
-- ``operations``: the tokens of the last keyed writes; ``origin``: the token of the keyed write that created the note
+- ``operations``: the tokens of the last idempotent writes; ``origin``: the token of the one that created the note
 - ``recent``: the revisions that are not yet archived in ``history``, each with the ``mark`` of its update
 - ``text_version``: the version of the revision with the current content
 - ``lineage``: the name of the shared text, once there is one; ``edits``: updates of it from REST that are not yet in
@@ -43,7 +43,7 @@ WHOLE = {**HEAD, "content": True}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored note, which may be deleted, with the tokens of the last operations on it."""
+    """A stored note, which may be deleted, with the tokens of the last idempotent writes to it."""
 
     note: Note
     deleted: bool

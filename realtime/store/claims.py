@@ -24,13 +24,13 @@ class Claim:
         token: The token that marks the write in the note. It belongs to this claim, so that the key can be used for
             another operation once the claim has expired.
         first: Whether this request created the claim; otherwise it is a repetition.
-        answer: The response, if it is stored.
+        response: The response, if it is stored.
     """
 
     fingerprint: bytes
     token: str
     first: bool
-    answer: Note | None
+    response: Note | None
 
 
 class IdempotencyClaims:
@@ -52,17 +52,17 @@ class IdempotencyClaims:
             document = await self._claims.find_one_and_update(
                 {"_id": operation.key}, {"$setOnInsert": fields}, upsert=True, return_document=ReturnDocument.AFTER
             )
-        answer = document.get("answer")
+        response = document.get("answer")
         return Claim(
             document["fingerprint"],
             document["token"],
             document["token"] == token,
-            None if answer is None else note_of(answer),
+            None if response is None else note_of(response),
         )
 
-    async def store_response(self, key: str, answer: Note) -> None:
+    async def store_response(self, key: str, response: Note) -> None:
         """Store the response to the request with this key. Raises :class:`OutcomeUnknown`."""
-        document: BsonDocument = dict(answer)
+        document: BsonDocument = dict(response)
         document["_id"] = document.pop("id")
         with self._connection.writing():
             await self._claims.update_one({"_id": key, "answer": {"$exists": False}}, {"$set": {"answer": document}})

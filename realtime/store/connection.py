@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 MAJORITY_WRITE_CONCERN = WriteConcern(w="majority", j=True)
 PRIMARY_WRITE_CONCERN = WriteConcern(w=1)
-"""For cleanup that is repeated if it is lost."""
+"""For cleanup writes that are repeated if they are lost."""
 
 CLOSE_TIMEOUT_SECONDS = 1.0
 
@@ -79,22 +79,22 @@ class MongoConnection:
             codec_options=options,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY_WRITE_CONCERN,
-            # This overrides the URL: a secondary may not have the writes that were just acknowledged.
+            # This overrides the URL: a secondary may not have the latest acknowledged writes.
             read_preference=ReadPreference.PRIMARY,
         )
         self._driver = MongoClientHolder(url)
-        self.raw_connection = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
-        self.raw_connections = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
+        self.journal_connection = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
+        self.update_connections = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
         self.write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self.raw_connection.aclose()
-        await self.raw_connections.aclose()
+        await self.journal_connection.aclose()
+        await self.update_connections.aclose()
         await self._driver.aclose()
-        # The driver ends its sessions first, and would search for a server that is down for half a minute.
+        # The driver ends its sessions first. It would search for an unavailable server for half a minute.
         with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
             self._client.close()
 

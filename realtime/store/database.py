@@ -57,7 +57,7 @@ class Store:
         await self._connection.aclose()
 
     async def prepare(self, *, accounts: bool = False) -> None:
-        """Create the indexes, with ``accounts`` including those of accounts. Raises :class:`Unavailable`."""
+        """Create the indexes and, with ``accounts``, also those for accounts. Raises :class:`Unavailable`."""
         dirty = IndexModel([("dirty", ASCENDING)], name="dirty", partialFilterExpression={"dirty": True})
         origin = IndexModel(
             [("origin", ASCENDING)],

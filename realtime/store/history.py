@@ -32,7 +32,7 @@ THINNING_BATCH_REVISIONS = 5000
 """Revisions that thinning reads at a time."""
 BATCH_BYTES = 8 * 1024 * 1024
 BLOCK_CHARACTERS = 64
-"""The shortest part of a keyframe that a difference can refer to, in characters."""
+"""The minimum length of a part of a keyframe that a difference can refer to."""
 MAX_PARTS = 256
 """The maximum number of parts of a difference. It limits the time to compute one."""
 OFFSET_BYTES = 8
@@ -72,7 +72,7 @@ class History:
         await self._rows.create_index([("token", ASCENDING)], name="tokens", partialFilterExpression=marked)
 
     async def version_of(self, id: int, token: str) -> int | None:
-        """Return the version of a note that the operation with this token created, if any.
+        """Return the version of a note that the write with this token created, if any.
 
         Raises :class:`Unavailable`.
         """

@@ -1,4 +1,4 @@
-"""Paginated lists of live notes and of the trash. A page starts exactly after the position where the last one ended."""
+"""Paginated lists of live notes and of the trash. A page starts exactly at the end of the previous page."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Batched updates of notes: updates that arrive while others are in progress are sent as one command.
+"""Batched updates to notes: updates that arrive while others are in progress are sent as one command.
 
-For an ``update`` command with several updates, MongoDB returns only how many were applied. So each update adds a unique
-mark to the revision that it creates, and the notes are read afterwards. If another write changed the note in between,
-the result is read from the history.
+For an ``update`` command with several updates, MongoDB returns only how many were applied. Therefore, each update adds
+a unique mark to the revision that it creates, and the notes are read afterwards. If another write changed the note in
+between, the result is read from the history.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOTE_WITH_MARKS = {name: False for name in NOTE if name != "recent"} | {
 }
 """The projection of a note with the marks of its unarchived revisions."""
 MAX_COMMAND_BYTES = 16 * 1024 * 1024
-"""Bytes of the updates in one command, a third of MongoDB's limit for a message."""
+"""Maximum size of the updates in one command, a third of MongoDB's limit for a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class NoteUpdate:
 
 
 class UpdateBatcher(Batcher[NoteUpdate, BsonDocument | None]):
-    """Batches updates of notes, with at most one of each note in a batch."""
+    """Batches updates to notes, with at most one update to each note in a batch."""
 
     def key_of(self, update: NoteUpdate) -> int:
-        """Return the note: two updates of it go into different batches."""
+        """Return the id of the note: two updates to it go into different batches."""
         return update.id
 
 
@@ -85,7 +85,7 @@ class NoteUpdates:
         return await self._batches.put(update)
 
     async def apply_alone(self, update: NoteUpdate) -> BsonDocument | None:
-        """Apply any update in a separate command; otherwise as :meth:`apply`."""
+        """Apply any update in a separate command; otherwise like :meth:`apply`."""
         command = Command(
             {
                 "findAndModify": self._notes.name,
@@ -97,7 +97,7 @@ class NoteUpdates:
         )
         with self._connection.writing():
             try:
-                (reply,) = await self._connection.raw_connections.write(command, self._connection.write_timeout)
+                (reply,) = await self._connection.update_connections.write(command, self._connection.write_timeout)
             except OperationFailure as error:
                 if error.code in TOO_LARGE_CODES:
                     raise TooManyPendingRevisions from None
@@ -126,7 +126,7 @@ class NoteUpdates:
         find = {"find": self._notes.name, "filter": {"_id": {"$in": ids}}, "projection": NOTE_WITH_MARKS}
         find |= {"readConcern": self._local.read_concern.document, "batchSize": len(ids), "singleBatch": True}
         command = Command({"update": self._notes.name, "ordered": False}, encoded, "updates")
-        write, found = await self._connection.raw_connections.write(
+        write, found = await self._connection.update_connections.write(
             command, self._connection.write_timeout, Command(find)
         )
         applied = write["n"]
@@ -135,7 +135,7 @@ class NoteUpdates:
             for error in write.get("writeErrors", ())
         }
         notes = {note["_id"]: note for note in found.get("cursor", {}).get("firstBatch", ())}
-        if len(notes) < len(ids):  # some do not exist, the reply was too small for all, or the read failed
+        if len(notes) < len(ids):  # some do not exist, the reply had no space for all, or the read failed
             missing = self._local.find({"_id": {"$in": [id for id in ids if id not in notes]}}, NOTE_WITH_MARKS)
             notes |= {note["_id"]: note for note in await missing.to_list(None)}
         results: list[BsonDocument | Exception | None] = []
@@ -143,12 +143,12 @@ class NoteUpdates:
             note = notes.get(update.id)
             is_result = note is not None and note["recent"] and note["recent"][-1].get("mark") == update.mark
             results.append(note if is_result else failed.get(index))
-        overtaken = applied - sum(isinstance(result, dict) for result in results)
+        unmatched_count = applied - sum(isinstance(result, dict) for result in results)
         for index, update in enumerate(updates):
-            if overtaken and results[index] is None:
+            if unmatched_count and results[index] is None:
                 results[index] = await self._result_from_history(update)
-                overtaken -= results[index] is not None
-        if overtaken:  # an update was applied, but its revision is gone: it must not be reported as rejected
+                unmatched_count -= results[index] is not None
+        if unmatched_count:  # applied, but the revision is gone: it must not be reported as rejected
             results = [OutcomeUnknown() if result is None else result for result in results]
         return results
 

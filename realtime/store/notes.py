@@ -1,4 +1,4 @@
-"""Writes of notes and reads of single notes. A write is one atomic update that also stores the revision."""
+"""Writes to notes, and reads of single notes. A write is one atomic update that also stores the revision."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class _Update:
         condition: The condition that the note must meet.
         fields: The new values.
         state: Other fields of the document, as expressions.
-        token: The token of a keyed operation.
+        token: The token of the idempotent request, if it is one.
         revision: The information that the revision records; ``None`` drops all revisions.
     """
 
@@ -159,18 +159,18 @@ class NoteStore:
 
         Args:
             fields: The title, description, content and tags.
-            token: The token of a keyed operation, which can create only one note.
+            token: The token of an idempotent request, which can create only one note.
             action: The action that the first revision records.
             author: The name of the user who creates the note and becomes its owner.
-            dates: The dates of the creation and of the last update, if the note comes from elsewhere. The first
+            dates: The dates of the creation and of the last update, if the note is imported. The first
                 revision still has the time of the insert.
 
         Returns:
-            The change, or ``None`` if an operation with this token has already created a note.
+            The change, or ``None`` if a request with this token has already created a note.
 
         Raises:
             OutcomeUnknown: MongoDB did not confirm the write.
-            Unavailable: It was not this note's turn in time (many different words); nothing was written.
+            Unavailable: The content has many different words, and other such writes took too long. Nothing was written.
         """
         while True:
             id = await self._ids.put(object())
@@ -189,9 +189,9 @@ class NoteStore:
         *,
         dates: Dates = (None, None),
     ) -> NoteChange | None:
-        """Insert a note with this id; otherwise as :meth:`create`. Raises :class:`IdsTaken` if the id is in use."""
+        """Insert a note with this id; otherwise like :meth:`create`. Raises :class:`IdsTaken` if the id is in use."""
         if token is not None:
-            # Only the unique index prevents a repeated operation from creating a second note.
+            # Only the unique index prevents a repeated request from creating a second note.
             await self._connection.until_prepared(OutcomeUnknown)
         words, has_many_words = await searched_part(fields["content"])
         inserted = now()
@@ -252,7 +252,7 @@ class NoteStore:
             id: The id of the note.
             fields: The new values.
             versions: The versions that the note may be at.
-            token: The token of a keyed operation, which is applied only once.
+            token: The token of an idempotent request, which is applied only once.
             revision: The information that the history records about the write.
             text: The effect of a new content on the note's shared text. Without a content it is ignored.
 
@@ -263,7 +263,7 @@ class NoteStore:
         Raises:
             OutcomeUnknown: MongoDB did not confirm the write.
             TooManyPendingRevisions: The note's document has no space for the revision until others are archived.
-            Unavailable: It was not this write's turn in time (many different words); nothing was written.
+            Unavailable: The content has many different words, and other such writes took too long. Nothing was written.
         """
         condition = {**LIVE, "lineage": text.lineage} if "content" in fields else LIVE
         state: BsonDocument = {"updated_date": now()}
@@ -283,7 +283,7 @@ class NoteStore:
     async def share(
         self, id: int, access: Access, version: int, token: str | None, author: str | None
     ) -> NoteChange | None:
-        """Replace the access rights of a live note at this version; otherwise as :meth:`update`."""
+        """Replace the access rights of a live note at this version; otherwise like :meth:`update`."""
         state = {name: {"$literal": value} for name, value in access_fields(access).items()}
         revision = RevisionInfo("share", author, {"date": now()})
         return await self._advance(id, _Update(LIVE | _at_versions({version}), {}, state, token, revision))
@@ -291,7 +291,7 @@ class NoteStore:
     async def delete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
-        """Move a live note to the trash; otherwise as :meth:`update`."""
+        """Move a live note to the trash; otherwise like :meth:`update`."""
         state = {"deleted": True, "deleted_date": now()}
         revision = RevisionInfo("delete", author)
         return await self._advance(id, _Update(LIVE | _at_versions(versions), {}, state, token, revision))
@@ -299,13 +299,13 @@ class NoteStore:
     async def undelete(
         self, id: int, versions: Versions, token: str | None, author: str | None = None
     ) -> NoteChange | None:
-        """Restore a note from the trash; otherwise as :meth:`update`."""
+        """Restore a note from the trash; otherwise like :meth:`update`."""
         state = {"deleted": False, "deleted_date": "$$REMOVE", "updated_date": now()}
         revision = RevisionInfo("undelete", author)
         return await self._advance(id, _Update(TRASHED | _at_versions(versions), {}, state, token, revision))
 
     async def purge(self, id: int, versions: Versions, token: str | None) -> NoteChange | None:
-        """Permanently delete a note in the trash, except for its id and version; otherwise as :meth:`update`.
+        """Permanently delete a note in the trash, except for its id and version; otherwise like :meth:`update`.
 
         The id is not reused, since clients store versions by id. The archiver deletes the archived revisions.
         """
@@ -315,7 +315,7 @@ class NoteStore:
         return await self._advance(id, _Update(TRASHED | _at_versions(versions), empty, state, token, None))
 
     async def _advance(self, id: int, update: _Update, *, batched: bool = False) -> NoteChange | None:
-        """Update a note that meets a condition, and increment its version; otherwise as :meth:`update`.
+        """Update a note that meets a condition, and increment its version; otherwise like :meth:`update`.
 
         With ``batched`` the update may share a command with others, which requires that it leaves a live note with a
         revision.
@@ -340,7 +340,7 @@ class NoteStore:
 
     @asynccontextmanager
     async def _write_turn(self, writer: Hashable, *, needed: bool) -> AsyncGenerator[None]:
-        """Limit writes with many different words to one at a time, in turn between writers.
+        """Limit writes with many different words to one at a time, in turns between writers.
 
         After each of them there is a pause of the same length for other writes. Raises :class:`Unavailable`.
         """
@@ -382,7 +382,7 @@ class NoteStore:
         return _by_id(ids, await self._find_documents({"_id": {"$in": list(ids)}}), record_of)
 
     async def find_origin(self, token: str) -> Record | None:
-        """Return the note that the operation with this token created, if any. Raises :class:`Unavailable`."""
+        """Return the note that the request with this token created, if any. Raises :class:`Unavailable`."""
         return next(map(record_of, await self._find_documents({"origin": token})), None)
 
     async def _find_documents(self, condition: BsonDocument) -> list[BsonDocument]:

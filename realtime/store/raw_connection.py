@@ -45,7 +45,7 @@ _OPTIONS: CodecOptions[BsonDocument] = CodecOptions(tz_aware=True, tzinfo=UTC)
 NOT_PRIMARY_CODES = {91, 189, 10107, 11600, 11602, 13435, 13436}
 """Error codes of a server that is no longer the primary or is shutting down (server discovery specification)."""
 MAX_CONNECTIONS = 4
-"""Concurrent writes of one process; further writes wait for a free connection."""
+"""Maximum number of concurrent writes in one pool; further writes wait for a free connection."""
 MIN_RETRY_DELAY_SECONDS = 0.02
 MAX_RETRY_DELAY_SECONDS = 0.5
 """The delay doubles with each attempt up to this limit: the election of a new primary takes seconds."""
@@ -79,7 +79,7 @@ class MongoClientHolder:
     def client(self) -> AsyncMongoClient[BsonDocument]:
         """The driver's client."""
         if self._client is None:
-            # These override the URL: each raw connection holds a pooled one, and retries need sessions.
+            # These options override the URL: each raw connection holds a pooled one, and retries need sessions.
             self._client = AsyncMongoClient(
                 self._url, appname="realtime", maxPoolSize=MAX_CONNECTIONS + 1, retryWrites=True
             )
@@ -143,7 +143,7 @@ class RawConnection(asyncio.Protocol):
             raise BulkWriteError(reply)
 
     async def write(self, command: Command, then: Command | None = None) -> list[BsonDocument]:
-        """Return the reply to a write, and the reply to a command pipelined after it, which may be an error.
+        """Send a write and return its reply, and the reply to a command pipelined after it, which may be an error.
 
         The write is retried until it succeeds or the caller cancels it. The transaction number lets the server
         recognize a retry (MongoDB's specification of retryable writes).
@@ -197,7 +197,7 @@ class RawConnection(asyncio.Protocol):
             self._completed = asyncio.get_running_loop().create_future()
             transport.write(b"".join(messages))
             return await self._completed
-        except BaseException:  # a late reply must not be taken for that of the next command
+        except BaseException:  # a late reply must not be taken for a reply to the next command
             await self._disconnect()
             raise
         finally:
@@ -229,7 +229,7 @@ class RawConnection(asyncio.Protocol):
         self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Collect received bytes, and complete the pending call once all its replies are there."""
+        """Collect received bytes, and complete the pending call once all its replies have arrived."""
         self._buffer += data
         while len(self._buffer) >= _MESSAGE_HEAD.size:
             length, _, request, *_ = _MESSAGE_HEAD.unpack_from(self._buffer)
@@ -257,7 +257,7 @@ class RawConnection(asyncio.Protocol):
 
 
 class RawConnections:
-    """A pool of raw connections; each write has one to itself until it is complete."""
+    """A pool of raw connections; each write uses one exclusively until it is complete."""
 
     def __init__(self, driver: MongoClientHolder, database: str, write_concern: WriteConcern) -> None:
         self._connections = [RawConnection(driver, database, write_concern) for _ in range(MAX_CONNECTIONS)]
@@ -271,7 +271,7 @@ class RawConnections:
             await connection.aclose()
 
     async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[BsonDocument]:
-        """Make a write over a free connection, as :meth:`RawConnection.write` does.
+        """Send a write over a free connection, as :meth:`RawConnection.write` does.
 
         Raises ``NetworkTimeout`` if it takes longer than ``timeout`` seconds.
         """

@@ -59,7 +59,7 @@ class Search:
         return Page(notes, last if complete and len(order) > listing.limit else None, complete)
 
     async def _matches(self, listing: Listing) -> tuple[list[Position], bool]:
-        """Return the sorted positions of the matches, one more than the page holds, and whether they are complete.
+        """Return the sorted positions of the matches, up to one more than a page has, and whether they are complete.
 
         MongoDB ranks all matches before it returns the first, which takes seconds for words that are in many notes. So
         ranking is limited to :data:`MAX_CONCURRENT_RANKINGS` searches and to :data:`RANKING_TIMEOUT_SECONDS`; all other

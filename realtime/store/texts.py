@@ -1,6 +1,6 @@
 """Storage of shared texts: the journal of their updates, and snapshots.
 
-A shared text is created once. Its first update, the genesis, is made from the note's content and stored under a new
+A shared text is created once. Its first update, the genesis, is created from the note's content and stored under a new
 lineage; a compare-and-set then sets ``lineage`` in the note, so that exactly one of several concurrent attempts
 succeeds. Updates made over REST are first stored in the note (``edits``), in the atomic update of their write. The
 archiver moves them to journal rows (collection ``updates``), where updates from rooms are stored directly. Compaction
@@ -123,7 +123,7 @@ class TextStore:
         """Store journal rows in one command. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             documents = [_document(row) for row in rows]
-            await self._connection.raw_connection.insert(self._rows.name, documents, self._connection.write_timeout)
+            await self._connection.journal_connection.insert(self._rows.name, documents, self._connection.write_timeout)
         await self._failpoints.hit("after_journal_before_spread")
 
     async def fold(self, notes: Iterable[BsonDocument]) -> None:
@@ -133,7 +133,7 @@ class TextStore:
             await insert_missing(self._rows, rows)
 
     async def compact(self, lineage: str, generation: int, state: bytes, rows: Collection[str]) -> bool:
-        """Replace the snapshot of a text by one that includes these rows, and delete the rows.
+        """Replace the snapshot of a text with one that includes these rows, and delete the rows.
 
         Args:
             lineage: The name of the text.
@@ -159,10 +159,10 @@ class TextStore:
         return True
 
     async def journaled(self, ids: Collection[int]) -> tuple[set[int], dict[int, int], dict[int, set[str]]]:
-        """Return what is stored of the texts of these notes.
+        """Return the stored state of the texts of these notes.
 
         Returns:
-            The ids of the live notes, the generations of their snapshots, and the ids of their rows.
+            The ids of the live notes, the generations of the snapshots, and the ids of the journal rows.
 
         Raises:
             Unavailable: MongoDB did not answer in time.
@@ -177,7 +177,7 @@ class TextStore:
             notes = await self._notes.find({"_id": of_notes["note"], **LIVE}, {"_id": True}).to_list(None)
         generations: dict[int, int] = {}
         for text in texts:
-            # A text that lost the race to be the note's has generation 0 until it is deleted.
+            # If two workers create the text concurrently, the unused one has generation 0 until it is deleted.
             generations[text["note"]] = max(text["generation"], generations.get(text["note"], 0))
         return {note["_id"] for note in notes}, generations, rows
 
@@ -206,7 +206,7 @@ class TextStore:
             return {group["_id"]: f"{group['last']}:{group['count']}" for group in await groups.to_list(None)}
 
     async def purged(self, after: int, limit: int) -> tuple[set[int], int | None]:
-        """Find purged notes of whose texts something is still stored.
+        """Find purged notes whose shared texts are not completely deleted.
 
         Args:
             after: Only notes with greater ids are examined.

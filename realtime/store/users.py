@@ -76,7 +76,7 @@ class UserStore:
     async def add(self, name: str, hash: str, *, admin: bool) -> UserAccount:
         """Add a user. The first user of the database becomes an administrator.
 
-        Raises :class:`NameTaken`, :class:`OutcomeUnknown`.
+        Raises :class:`NameTaken` or :class:`OutcomeUnknown`.
         """
         await self._connection.until_prepared()
         document = _document(name, hash, admin=admin)
@@ -126,7 +126,7 @@ class UserStore:
             return [user_of(document) async for document in self._users.find(NOT_DELETED).sort("_id")]
 
     async def rehash(self, name: str, before: str, hash: str) -> None:
-        """Replace the hash ``before`` by a new one of the same password. Raises :class:`OutcomeUnknown`."""
+        """Replace the hash ``before`` with a new hash of the same password. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
             await self._users.update_one({"_id": name, "hash": before}, {"$set": {"hash": hash}})
 
@@ -143,7 +143,7 @@ class UserStore:
             await self._users.bulk_write(updates, ordered=False)
 
     async def begin_visit(self, name: str) -> FailedSignInCount | None:
-        """Count failed sign-ins from now on, and return those since the last visit, which are kept to be reported.
+        """Start a new count of failed sign-ins, and return the previous one, which is kept to be reported.
 
         Raises :class:`OutcomeUnknown`.
         """
@@ -172,7 +172,7 @@ class UserStore:
             name: The name of the user.
             before: The expected hash of the current password; ``None`` to skip the check.
             hash: The hash of the new password.
-            tokens: Whether to end the API tokens, too.
+            tokens: Whether to also end the API tokens.
 
         Returns:
             Whether there was such a user.
@@ -189,8 +189,8 @@ class UserStore:
     async def set_disabled(self, name: str, disabled: bool, *, keep_admin: bool) -> UserAccount | None:
         """Disable a user, which ends all sign-ins and API tokens, or enable one.
 
-        With ``keep_admin``, raises :class:`LastAdmin` instead of disabling the last administrator. Raises
-        :class:`OutcomeUnknown`.
+        Raises :class:`OutcomeUnknown`, or with ``keep_admin``, :class:`LastAdmin` instead of disabling the last
+        administrator.
         """
         change: BsonDocument = {"$set": {"disabled": disabled}}
         if disabled:
@@ -198,9 +198,9 @@ class UserStore:
         return await self._change(name, change, keep_admin=keep_admin and disabled)
 
     async def set_admin(self, name: str, admin: bool) -> UserAccount | None:
-        """Make a user an administrator, or no longer one.
+        """Grant or remove administrator rights.
 
-        Raises :class:`LastAdmin`, :class:`OutcomeUnknown`.
+        Raises :class:`OutcomeUnknown`, or :class:`LastAdmin` instead of removing the rights of the last administrator.
         """
         return await self._change(name, {"$set": {"admin": admin}}, keep_admin=not admin)
 

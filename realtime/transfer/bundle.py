@@ -1,7 +1,7 @@
 """Converts notes to Markdown files in a zip archive, and Markdown files and zip archives to notes.
 
-An import adapts files where possible and skips all others. It reports both with a reason. It fails as a whole only if a
-limit on the whole import is exceeded, and then before anything is written.
+An import adapts files where possible and skips all others. It reports both with a reason. It fails as a whole only if
+no file can be imported, or a limit on the whole import is exceeded, and then before anything is written.
 """
 
 from __future__ import annotations

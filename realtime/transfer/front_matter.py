@@ -33,7 +33,7 @@ KEYS = {
     "lastmod": "updated",
     "last_modified_at": "updated",
 }
-"""The keys for the fields of a note, in lower case. If a file has several keys for a field, the first one here wins."""
+"""The keys for the fields of a note, in lower case. Of several keys for a field, the first one here is used."""
 
 _YAML = re.compile(r"---[ \t]*\r?\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?\n)??\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOTALL)

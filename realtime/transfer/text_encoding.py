@@ -27,7 +27,7 @@ _BYTE_ORDER_MARKS = (
 _WIDE = {"UTF-32 LE": "utf-32-le", "UTF-32 BE": "utf-32-be", "UTF-16 LE": "utf-16-le", "UTF-16 BE": "utf-16-be"}
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _MAX_CONTROL_SHARE = 0.1
-"""A file that is not UTF-8 counts as binary if the share of control characters is larger."""
+"""A file that is not UTF-8 counts as binary if its share of control characters is larger than this."""
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
@@ -57,7 +57,7 @@ def decode(data: bytes) -> tuple[str, list[str]]:
     """Decode a text file.
 
     Returns:
-        The text without a byte order mark, NUL characters and lone surrogates, and the changes to report.
+        The text, without a byte order mark, NUL characters, or lone surrogates; and the changes to report.
 
     Raises:
         FileSkipped: It is not a text file.

@@ -290,7 +290,7 @@ class _SafeArchiveFile:
 
 
 def _repair_directory(directory: bytes) -> bytes:
-    """Return a central directory without errors that ``zipfile`` rejects in versions, names and extra fields."""
+    """Return a central directory without errors in versions, names and extra fields, which ``zipfile`` would reject."""
     repaired = bytearray(directory)
     start = 0
     while repaired.startswith(_ENTRY_SIGNATURE, start) and start + _ENTRY_BYTES <= len(repaired):

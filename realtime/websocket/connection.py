@@ -46,13 +46,13 @@ RECONNECT_DELAY_SECONDS = 1.0
 """Delay before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because a
 successful handshake resets their backoff."""
 MAX_FRAMES_PER_SECOND = 250
-"""Maximum rate of unfragmented messages and control frames. A stock Yjs client in a busy room sends about 100.
+"""Maximum rate of unfragmented messages and control frames. In a busy room, a stock Yjs client sends about 100.
 
 The same limit applies to fragments, but a client that exceeds it is delayed instead of closed.
 """
 MAX_FRAMES_BURST = 2000
 PARSER_CHUNK_BYTES = 4096
-"""Size of the chunks that are passed to the parser of the library."""
+"""Size of the chunks that are passed to the parser of ``websockets``."""
 PROBE_TIMEOUT_SECONDS = 5.0
 SERVICE_RESTART = 1012
 ABNORMAL_CLOSURE = 1006
@@ -83,7 +83,7 @@ def unacknowledged_bytes(transport: asyncio.Transport) -> int:
     """Return the number of bytes that were written and not yet acknowledged by the peer's kernel.
 
     The size of the transport's buffer alone is not enough to detect progress: the kernel accepts more data only when
-    much of its own buffer is free, which takes long with a slow peer.
+    much of its own buffer is free, which takes a long time with a slow peer.
     """
     size = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
@@ -114,7 +114,7 @@ def _parse_header(data: bytes, start: int) -> tuple[int, int, int] | None:
 
 
 class Parser(Protocol):
-    """The parser of the library, with a fix for close frames within fragmented messages.
+    """The parser of ``websockets``, with a fix for close frames within fragmented messages.
 
     RFC 6455, section 5.4, allows control frames there. The library replies with 1002, this class with the peer's code.
     """
@@ -177,7 +177,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._ping_interval = ping_interval
         self._keepalive = asyncio.get_running_loop().call_later(ping_interval, self._ping) if ping_interval else None
         connections.add(self)
-        # The transport is full as soon as the kernel does not accept all data of a write.
+        # The transport is full as soon as the kernel does not accept all the data of a write.
         transport.set_write_buffer_limits(high=0)
         self.full = (
             transport.get_write_buffer_size() > 0
@@ -254,7 +254,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.pause_writing()
 
     def _linger(self) -> None:
-        """Read for a short time: if the peer still sends, closing now would reset the connection and lose the close."""
+        """Read for a short time: if the peer still sends, closing now would lose the close frame."""
         if not self._lingering:
             self._lingering = True
             self.transport.resume_reading()
@@ -355,7 +355,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _pause_or_resume(self) -> None:
         if self._closing:
-            return  # closing controls whether data is read
+            return  # _send_close and _linger control reading now
         if self._held or self._awaiting_turn:
             self.transport.pause_reading()
         else:

@@ -69,7 +69,7 @@ async def websocket(socket: WebSocket) -> None:
     accepted = accepted_socket(socket)
     handler = FeedHandler(accepted.connection, services, client, slot)
     async with accepted.attach(handler):
-        await handler.follow(query.cursor)
+        await handler.start_direct_delivery(query.cursor)
 
 
 class FeedHandler(Handler):
@@ -93,10 +93,10 @@ class FeedHandler(Handler):
         client.closing.add_done_callback(lambda closing: self._close(closing.result()))
         services.metrics.clients["ws"].inc()
 
-    async def follow(self, since: Cursor | None) -> None:
+    async def start_direct_delivery(self, since: Cursor | None) -> None:
         """Send the missed events, and start the delivery of later ones."""
         try:
-            await self._services.feed.follow(self._client, since)
+            await self._services.feed.start_direct_delivery(self._client, since)
         except (BusUnavailable, Unavailable):
             self._client.close(CloseCode.RESUME)
         except SubscriberClosed:

@@ -1,6 +1,6 @@
-"""Base class of the handlers of clients on connections that were taken over from ASGI.
+"""Base class of handlers, each of which serves a client on a connection that was taken over from ASGI.
 
-A handler has no task of its own, except while a message is awaited.
+A handler has no task, except while the processing of a message is awaited.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Handler(ConnectionHandler, ABC):
     def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         """Await a coroutine before the next message is processed."""
         self._task = asyncio.get_running_loop().create_task(self._run(work))
-        self._task.add_done_callback(lambda _: work.close())  # a task that is cancelled at once never starts it
+        self._task.add_done_callback(
+            lambda _: work.close()
+        )  # a task that is cancelled before it runs does not start it
 
     async def _run(self, work: Coroutine[Any, Any, None] | None) -> None:
         until = time.monotonic() + SLICE_SECONDS

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.utils import accept_key
 
-from realtime.auth.open_connections import OCCUPANT
+from realtime.auth.open_connections import OPEN_CONNECTION
 from realtime.core.frames import BINARY, TEXT, framed
 from realtime.core.turns import Turns
 from realtime.websocket.asgi_adapter import DIRECT_EXTENSION
@@ -149,7 +149,7 @@ def upgrade(http: HttpToolsProtocol, release: Callable[[], OpenConnection | None
         "extensions": {"websocket.http.response": {}, DIRECT_EXTENSION: handshake},
     }
     if open_connection is not None:
-        scope[OCCUPANT] = open_connection
+        scope[OPEN_CONNECTION] = open_connection
     server.connections.discard(http)
     handshake.begin(http.app, scope)
 
@@ -242,7 +242,7 @@ class Handshake(asyncio.Protocol):
         close_transport(self.transport)
 
     def _accept_handshake(self, message: Message) -> None:
-        """Send the response 101 and start the WebSocket connection."""
+        """Send the 101 response and start the WebSocket connection."""
         head = [SWITCHING_PROTOCOLS % self._accept_value]
         if subprotocol := message.get("subprotocol"):
             head.append(b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode())
@@ -303,7 +303,7 @@ class Handshake(asyncio.Protocol):
 
     @asynccontextmanager
     async def attach(self, handler: ConnectionHandler) -> AsyncGenerator[None]:
-        """Pass the connection to a handler. It outlives the application."""
+        """Pass the connection to a handler. It stays open after the application returns."""
         self.take_over(handler)
         yield
 
@@ -325,7 +325,7 @@ class Handshake(asyncio.Protocol):
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
     async def send(self, message: Message) -> None:
-        """Process an ASGI message of the application.
+        """Process an ASGI message from the application.
 
         Raises:
             ClientDisconnected: The connection is closed.

@@ -2,6 +2,9 @@
 
 Uvicorn waits indefinitely for a head that does not end, loses the body of a request that offers an upgrade it does not
 support, sends chunked bodies to HTTP/1.0 clients, and accepts HTTP/1.1 requests without a ``Host``.
+
+This module is in the WebSocket package because a WebSocket starts as an HTTP request: this protocol reads the request,
+performs the upgrade, and closes connections with the same functions as WebSocket connections.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from realtime.auth.open_connections import FULL, OCCUPANT
+from realtime.auth.open_connections import FULL, OPEN_CONNECTION
 from realtime.websocket.connection import ABORT_DELAY_SECONDS, drop, unacknowledged_bytes
 from realtime.websocket.handshake import error_response, final_response, upgrade
 
@@ -29,7 +32,7 @@ HEAD_TIMEOUT_SECONDS = 10.0
 SURPLUS_HEAD_TIMEOUT_SECONDS = 2.0
 """Time for a request head on a connection beyond the limit of its client, or on a refused connection."""
 MAX_REFUSED = 64
-"""Number of refused connections whose request is read before the response, so that the response is not lost."""
+"""Maximum number of refused connections whose request is read first, so that the response is not lost."""
 RETRY_AFTER_SECONDS = 5
 """Delay before a refused client should try again."""
 STALL_MARGIN_SECONDS = 2.0
@@ -53,13 +56,13 @@ class HttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _refused = False
     _fault: str | None = None
-    """Detail of the response 400, if the request is invalid."""
+    """Detail of the 400 response, if the request is invalid."""
     _data = b""
     """The data that the parser is processing."""
     _replaying = False
     """Whether the parser is reading the same request head again."""
-    _occupant: OpenConnection | None = None
-    _turned_away = False
+    _open_connection: OpenConnection | None = None
+    _is_over_limit = False
     """Whether the connection limit is reached. Such a connection gets its response when it sends data."""
 
     _stall_check: asyncio.TimerHandle | None = None
@@ -69,38 +72,38 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(
         self,
         *arguments: Any,
-        occupancy: OpenConnections | None = None,
+        open_connections: OpenConnections | None = None,
         stall: float = HEAD_TIMEOUT_SECONDS,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self._occupancy = occupancy
+        self._open_connections = open_connections
         self._stall = stall
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Count the connection, and start the timeout for the first request head."""
         super().connection_made(transport)
         timeout = HEAD_TIMEOUT_SECONDS
-        if self._occupancy is not None:
-            self._occupant = self._occupancy.enter(self.client[0] if self.client else None, self)
-            if self._occupant is None:
-                self._turn_away(self._occupancy)
+        if self._open_connections is not None:
+            self._open_connection = self._open_connections.enter(self.client[0] if self.client else None, self)
+            if self._open_connection is None:
+                self._refuse_over_limit(self._open_connections)
                 return
-            timeout = SURPLUS_HEAD_TIMEOUT_SECONDS if self._occupant.surplus else HEAD_TIMEOUT_SECONDS
+            timeout = SURPLUS_HEAD_TIMEOUT_SECONDS if self._open_connection.surplus else HEAD_TIMEOUT_SECONDS
         self._deadline = self.loop.call_later(timeout, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers and stop counting the connection."""
         self._set_deadline(waiting=False)
         self._stop_stall_check()
-        if self._occupant is not None:
-            self._occupant.leave()
-        elif self._turned_away and self._occupancy is not None:
-            self._occupancy.turned_away -= 1
+        if self._open_connection is not None:
+            self._open_connection.leave()
+        elif self._is_over_limit and self._open_connections is not None:
+            self._open_connections.rejected_count -= 1
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Check from now on whether the client reads at the minimum rate, and within its memory limit."""
+        """Start to check whether the client reads at the minimum rate, and stays within its memory limit."""
         super().pause_writing()
         self._unread = unacknowledged_bytes(self.transport)
         if not self._may_hold(self._unread):
@@ -110,7 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stall_check = self.loop.call_later(self._stall + STALL_MARGIN_SECONDS, self._check_stall)
 
     def resume_writing(self) -> None:
-        """Stop these checks: the client has read the data."""
+        """Stop the checks, because the client has read the data."""
         self._stop_stall_check()
         self._may_hold(0)
         super().resume_writing()
@@ -118,7 +121,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._watch_close()
 
     def _may_hold(self, unread: int) -> bool:
-        return self._occupant is None or self._occupant.hold(unread)
+        return self._open_connection is None or self._open_connection.hold(unread)
 
     def _check_stall(self) -> None:
         """Drop the connection if the client has read too little since the last check."""
@@ -135,18 +138,18 @@ class HttpProtocol(HttpToolsProtocol):
             self._stall_check.cancel()
             self._stall_check = None
 
-    def _turn_away(self, occupancy: OpenConnections) -> None:
-        """Respond with 503 because a connection limit is reached, after the request if it arrives soon."""
+    def _refuse_over_limit(self, open_connections: OpenConnections) -> None:
+        """Respond with 503 because a connection limit is reached, after reading the request if it arrives soon."""
         self._refused = True
-        if occupancy.turned_away >= MAX_REFUSED:
+        if open_connections.rejected_count >= MAX_REFUSED:
             self.transport.write(no_room(b""))
             self._close()
             return
-        self._turned_away = True
-        occupancy.turned_away += 1
-        self._deadline = self.loop.call_later(SURPLUS_HEAD_TIMEOUT_SECONDS, self._answer_no_room, b"")
+        self._is_over_limit = True
+        open_connections.rejected_count += 1
+        self._deadline = self.loop.call_later(SURPLUS_HEAD_TIMEOUT_SECONDS, self._respond_over_limit, b"")
 
-    def _answer_no_room(self, request: bytes) -> None:
+    def _respond_over_limit(self, request: bytes) -> None:
         self._set_deadline(waiting=False)
         if not self.transport.is_closing():
             self.transport.write(no_room(request))
@@ -157,8 +160,8 @@ class HttpProtocol(HttpToolsProtocol):
 
         A connection with unsent bytes is not idle: its socket would stay open until the peer has read them.
         """
-        answered = self._phase == BETWEEN and self.cycle is not None and not self._answering  # type: ignore[redundant-expr]  # none before the first
-        if not answered or self.transport.is_closing() or self.transport.get_write_buffer_size():
+        idle = self._phase == BETWEEN and self.cycle is not None and not self._responding  # type: ignore[redundant-expr]  # none before the first
+        if not idle or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return False
         self.transport.close()
         return True
@@ -190,16 +193,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._unread = unacknowledged_bytes(self.transport)
             self._stall_check = self.loop.call_later(self._stall + STALL_MARGIN_SECONDS, self._check_stall)
 
-    def release_occupant(self) -> OpenConnection | None:
+    def release_open_connection(self) -> OpenConnection | None:
         """Return the object that counts the connection, for the protocol that replaces this one."""
         self._stop_stall_check()
-        occupant, self._occupant = self._occupant, None
-        return occupant
+        open_connection, self._open_connection = self._open_connection, None
+        return open_connection
 
     def data_received(self, data: bytes) -> None:
         """Parse data, and limit the size and the duration of request heads."""
-        if self._turned_away:
-            self._answer_no_room(data)
+        if self._is_over_limit:
+            self._respond_over_limit(data)
         if self._refused:
             return
         self._data = data
@@ -212,22 +215,22 @@ class HttpProtocol(HttpToolsProtocol):
                 return
         # No timeout applies during a response, because reading may be paused. The rest of a body after the response is
         # subject to the timeout, like the next request head.
-        self._set_deadline(waiting=self._phase != AFTER and not self._answering)
+        self._set_deadline(waiting=self._phase != AFTER and not self._responding)
 
     @property
-    def _answering(self) -> bool:
+    def _responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # none before the first
 
     def on_message_begin(self) -> None:
         """Start a new request head."""
         self._phase, self._size = HEAD, 0
         super().on_message_begin()
-        if self._occupant is not None:
+        if self._open_connection is not None:
             scope: Any = self.scope
-            scope[OCCUPANT] = self._occupant
+            scope[OPEN_CONNECTION] = self._open_connection
 
     def on_headers_complete(self) -> None:
-        """Validate the request head and start the application. An exception causes the response 400."""
+        """Validate the request head and start the application. An exception causes a 400 response."""
         if self._replaying:
             self._phase = BODY
             return
@@ -242,7 +245,7 @@ class HttpProtocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if version == "1.0" and self.cycle is not before:
-            _speak_http_1_0(self.cycle)
+            _use_http_1_0(self.cycle)
 
     def on_message_complete(self) -> None:
         """Complete the request."""
@@ -262,7 +265,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Ignore the offer of another protocol, as RFC 9110, section 7.8, allows, and read the request's body.
 
         Called while the parser's exception is handled. The parser treats all bytes after such a request as the other
-        protocol. A new parser replaces it, and reads the headers again that it needs to find the end of the body.
+        protocol. A new parser replaces it, and reads the headers again that determine the end of the body.
         """
         (consumed,) = sys.exc_info()[1].args  # type: ignore[union-attr]  # the offset where the parser stopped
         rest = self._data[consumed:]
@@ -277,19 +280,19 @@ class HttpProtocol(HttpToolsProtocol):
             self.data_received(rest)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer an invalid request with 400 as JSON, and close the connection."""
+        """Respond to an invalid request with 400 and a JSON body, and close the connection."""
         detail, self._fault = self._fault or msg, None
-        if not self._answering:  # otherwise it would become part of the current response
+        if not self._responding:  # otherwise it would become part of the current response
             self.transport.write(error_response(HTTPStatus.BAD_REQUEST, detail))
         self._close()
 
     def handle_websocket_upgrade(self) -> None:
         """Switch the connection to WebSocket. The request head is complete at this point."""
         self._phase = AFTER
-        if self._answering:  # the client could not separate the two responses
+        if self._responding:  # the client could not separate the two responses
             self._close()
         else:
-            upgrade(self, self.release_occupant)
+            upgrade(self, self.release_open_connection)
             self.parser = None  # type: ignore[assignment]  # breaks the reference cycle, as uvicorn does
 
     def _set_deadline(self, *, waiting: bool) -> None:
@@ -306,7 +309,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._set_deadline(waiting=False)
         if self.transport.is_closing():
             return
-        if self._phase != HEAD or self._answering:  # no request, or another response in progress
+        if self._phase != HEAD or self._responding:  # no request, or another response in progress
             self._close()
             return
         self._refused = True
@@ -327,7 +330,7 @@ def no_room(request: bytes) -> bytes:
     return error_response(HTTPStatus.SERVICE_UNAVAILABLE, FULL, [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)])
 
 
-def _speak_http_1_0(cycle: RequestResponseCycle) -> None:
+def _use_http_1_0(cycle: RequestResponseCycle) -> None:
     """Respond to an HTTP/1.0 client without ``100 Continue`` and without chunked encoding.
 
     A body of unknown length ends where the connection ends (RFC 9112, section 6.3).

@@ -1,4 +1,4 @@
-"""The WebSocket endpoint of rooms, ``/sync/{id}``, which speaks the y-websocket protocol."""
+"""The WebSocket endpoint of rooms, ``/sync/{id}``, which uses the y-websocket protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from realtime.rooms.room import Room
 
 MAX_REASON_BYTES = 120
-"""The reason of a close frame has at most 123 bytes (RFC 6455, section 5.5)."""
+"""Maximum length of a close reason. A close frame has space for 123 bytes (RFC 6455, section 5.5)."""
 
 TEXT_MESSAGE_DETAIL = "must be binary"
 
@@ -114,7 +114,7 @@ class SyncHandler(Handler):
         """Process a message of the y-websocket protocol."""
         assert self._room is not None
         assert isinstance(message, bytes)
-        return self._room.receive_now(self._peer, message)
+        return self._room.receive(self._peer, message)
 
     def failed(self, error: Exception) -> None:
         """Close the connection because of an error."""

@@ -62,5 +62,5 @@ def test_reference_page_without_a_build_returns_503(
     answer = client.get(path)
     assert (answer.status_code, answer.json()) == (
         503,
-        {"detail": "The web app is not built: install the package again"},
+        {"detail": "The web app is not built. Install the package again"},
     )

@@ -52,7 +52,7 @@ def test_write_rate_is_limited_per_user(settings: Settings) -> None:
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         assert all(1 <= int(answer.headers["Retry-After"]) <= 4 for answer in refused)
-        assert refused[0].json() == {"detail": "Too many requests, try again later"}
+        assert refused[0].json() == {"detail": "Too many requests. Try again later"}
         assert ann.get("/notes/").status_code == 200
         assert bob.post("/notes/", json=note_in()).status_code == 201
         assert 429 in [stranger.post("/notes/", json=note_in()).status_code for _ in range(8)]

@@ -169,7 +169,7 @@ class RoomClient:
         """Send a message to the room, and raise its error."""
         assert self.room is not None
         self.member.charge_arrival(message)
-        work = self.room.receive_now(self.member, message)
+        work = self.room.receive(self.member, message)
         if work is not None:
             await work
 

@@ -10,7 +10,7 @@ from realtime.api.cookies import cookie_of, links_of
 from realtime.api.error_handlers import response_for
 from realtime.api.requests import PRINCIPAL, first_segment, header_of, host_of, path_of, scheme_of
 from realtime.auth.authenticator import with_links
-from realtime.auth.open_connections import OCCUPANT
+from realtime.auth.open_connections import OPEN_CONNECTION
 from realtime.auth.permissions import ANONYMOUS
 from realtime.errors import NotSignedIn, Unavailable
 
@@ -29,7 +29,7 @@ PUBLIC_SEGMENTS = {
 }  # fmt: skip
 """First segments of paths that need no authentication and no MongoDB."""
 OPERATIONS_SEGMENTS = {"readyz", "metrics"}
-"""First segments of paths that show more to administrators, and work without MongoDB."""
+"""First segments of paths that work without MongoDB, and show more to administrators."""
 WITHOUT_MONGODB = PUBLIC_SEGMENTS | OPERATIONS_SEGMENTS
 """First segments of paths that work without MongoDB."""
 
@@ -37,8 +37,9 @@ WITHOUT_MONGODB = PUBLIC_SEGMENTS | OPERATIONS_SEGMENTS
 class AuthenticationMiddleware:
     """Middleware that puts the :class:`Principal` of each request and WebSocket into its scope.
 
-    A wrong, expired or revoked token is rejected with 401; such a cookie is ignored. The cookie of a WebSocket counts
-    only if the page has the origin of this server or an allowed one, because browsers always send the cookie.
+    A wrong, expired or revoked token is rejected with 401, but a cookie with such a session is ignored. The cookie of a
+    WebSocket is used only if the page has the origin of this server or an allowed one, because browsers send the cookie
+    with requests from any page.
 
     Args:
         app: The application.
@@ -85,6 +86,6 @@ class AuthenticationMiddleware:
 
 
 def _is_surplus(scope: Scope) -> bool:
-    """Return whether the connection is beyond the limit for clients without sign-in."""
-    occupant: OpenConnection | None = scope.get(OCCUPANT)
-    return occupant is not None and occupant.surplus
+    """Return whether the connection is above a limit, so that only signed-in users can use it."""
+    open_connection: OpenConnection | None = scope.get(OPEN_CONNECTION)
+    return open_connection is not None and open_connection.surplus

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 BODY_TIMEOUT_SECONDS = 10.0
-"""Time budget for waiting for a body. Received bytes refill it, at the rates below."""
+"""Maximum time to wait for more of a body. Received bytes extend it at the rates below."""
 BYTES_PER_SECOND = 1024
 LARGE_BYTES_PER_SECOND = 8 * 1024
 """The rate for large bodies, which are stored while they arrive."""
@@ -44,7 +44,7 @@ class BodyLimit:
         self._limit = limit
         self._overrides = overrides
         self._uploading: set[str] = set()
-        """Callers that are sending a large body."""
+        """The keys of callers that are sending a large body."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a limited body, or reject it."""
@@ -60,7 +60,7 @@ class BodyLimit:
         try:
             check_author(principal_of(connection))
             if caller in self._uploading:
-                raise TooManyRequests(1.0, "You have another import running, try again when it has finished")
+                raise TooManyRequests(1.0, "Another import of yours is running. Try again when it has finished")
         except RealtimeError as error:
             await response_for(error)(scope, receive, send)
             return

@@ -1,4 +1,9 @@
-"""Middleware that limits new connections per second and open connections per client."""
+"""Middleware that applies connection limits to requests.
+
+:class:`ConnectLimit` limits how many WebSockets and event streams start per second. :class:`Admission` applies the
+limits of :mod:`realtime.auth.open_connections` once the client of a TCP connection is known. Connection slots are
+acquired later, by the routes (:mod:`realtime.api.connection_slots`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from starlette.responses import Response
 
 from realtime.api.error_handlers import response_for
 from realtime.api.requests import caller_of, path_of, principal_of
-from realtime.auth.open_connections import OCCUPANT
+from realtime.auth.open_connections import OPEN_CONNECTION
 from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 MAX_BUCKETS = 10_000
 """Maximum number of clients whose rate is tracked."""
 HEALTH = {"/ping", "/healthz", "/readyz"}
-"""Paths without a limit: an orchestrator would otherwise restart a busy process."""
+"""Paths without a limit, because otherwise an orchestrator would restart a busy process."""
 MAX_RETRY_JITTER_SECONDS = 4.0
 """Maximum random delay, so that rejected clients do not all reconnect at once."""
 
@@ -32,8 +37,8 @@ MAX_RETRY_JITTER_SECONDS = 4.0
 class ConnectLimit:
     """Middleware that limits new WebSockets and event streams per second, and rejects others with 503.
 
-    Many clients that reconnect at once would otherwise delay the connected ones. A single user, or a single network
-    without sign-in, gets only a part of the limit.
+    Otherwise, many clients that reconnect at once would delay the connected clients. A single user, or a single network
+    without sign-in, can use only part of the limit.
 
     Args:
         app: The application.
@@ -50,11 +55,11 @@ class ConnectLimit:
         self._clients: dict[str, RateBucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if it is within the limits."""
+        """Pass the request on if it is within the limits, or reject it."""
         if (scope["type"] == "websocket" or is_event_stream(scope)) and not self._acquire(
             caller_of(HTTPConnection(scope))
         ):
-            await response_for(Unavailable("Too many clients are connecting, try again"))(scope, receive, send)
+            await response_for(Unavailable("Too many clients are connecting. Try again"))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -95,23 +100,23 @@ class RateBucket:
 
 
 class Admission:
-    """Middleware that counts each connection for the client that sends requests on it.
+    """Middleware that counts each TCP connection for the client that sends requests on it.
 
-    A client with too many connections is rejected with 503, and so is one without sign-in if only the connections
-    reserved for signed-in users remain. See :mod:`realtime.auth.open_connections`.
+    It rejects a client with too many connections with 503. It also rejects a client without sign-in if only the
+    connections that are reserved for signed-in users remain. See :mod:`realtime.auth.open_connections`.
 
-    Servers other than ``realtime serve`` do not count connections.
+    It has no effect with ASGI servers other than ``realtime serve``, which do not count connections.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if there is room for its connection."""
-        occupant: OpenConnection | None = scope.get(OCCUPANT)
-        if occupant is not None and path_of(scope).rstrip("/") not in HEALTH:
+        """Pass the request on if its client is within the limits, or reject it."""
+        open_connection: OpenConnection | None = scope.get(OPEN_CONNECTION)
+        if open_connection is not None and path_of(scope).rstrip("/") not in HEALTH:
             try:
-                occupant.identify(scope, principal_of(HTTPConnection(scope)).name)
+                open_connection.identify(scope, principal_of(HTTPConnection(scope)).name)
             except Unavailable as error:
                 response = response_for(error)
                 response.headers["Connection"] = "close"

@@ -30,14 +30,14 @@ ENCODED = "Content-Encoding {} is not supported. Send the body uncompressed"
 
 
 class HeadAnswered(OSError):
-    """Raised into a response once its ``HEAD`` request has been answered.
+    """Raised in the application to stop a streaming response after its ``HEAD`` request was answered.
 
-    An ``OSError``, as for a disconnected client, because streaming responses stop at it.
+    It is an ``OSError``, like the error for a disconnected client, because streaming responses stop at that.
     """
 
 
 class HttpSemantics:
-    """Middleware that answers ``HEAD``, joins repeated header lines, and rejects encoded bodies (415)."""
+    """Middleware that handles ``HEAD`` requests, joins repeated header lines, and rejects encoded bodies (415)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class HttpSemantics:
         await self._app(scope, receive, send)
 
     async def _head(self, scope: Scope, send: Send) -> None:
-        """Respond as to ``GET``, without a body. A streamed body is not generated."""
+        """Respond as to a ``GET`` request, without the body. A streamed body is not generated."""
         answered = asyncio.Event()
         received = False
 

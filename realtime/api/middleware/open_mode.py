@@ -1,4 +1,4 @@
-"""Middleware that protects a database with accounts from a server in open mode."""
+"""Middleware that prevents a server in open mode from serving a database with accounts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OpenModeGate:
-    """Middleware that answers 503 unless the database is known to have no accounts."""
+    """Middleware that responds with 503 unless the database is known to have no accounts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -21,12 +21,14 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SameOrigin:
-    """Middleware that rejects requests (403) that pages of other origins make a browser send.
+    """Middleware that rejects requests (403) that pages of other origins cause a browser to send.
+
+    It rejects:
 
     - Writes and WebSockets.
-    - Reads by scripts: the page cannot see the response, but can measure its duration. Following a link is allowed.
-    - Reads that a page embeds, such as an image in a note with the address ``/changes``. They would run with the rights
-      of the user who views the page.
+    - Reads by scripts. The page cannot see the response, but can measure how long it takes. Links are allowed.
+    - Reads that a page embeds, even a page of this origin, such as an image in a note with the address ``/changes``.
+      They would have the rights of the user who views the page.
 
     Browsers state the origin of the page (``Sec-Fetch-Site``, ``Origin``) and the purpose of the request
     (``Sec-Fetch-Dest``), and pages cannot change these headers. Other programs do not send them and are not affected.
@@ -94,13 +96,14 @@ def _may_be_embedded(scope: Scope) -> bool:
 
 
 class KnownHost:
-    """Middleware that rejects requests (421) to public host names, reachable addresses, or through a proxy.
+    """Middleware that rejects requests (421) for public host names, on reachable addresses, or through a proxy.
 
-    For a server without accounts. It prevents DNS rebinding: a hostile page could point its own domain at this server,
-    count as same-origin, and read and write all notes. Host names without a dot and IP addresses are not affected,
-    because nobody can register them. ``realtime serve`` binds only to loopback addresses, but ``fastapi run`` binds to
-    all, so requests to a reachable address are rejected, too. So are requests that a proxy forwarded, whatever their
-    host: others can reach the proxy, and it may send the host name of this machine.
+    It is used on servers without accounts, and prevents DNS rebinding: otherwise, a hostile page could point its own
+    domain at this server, count as same-origin, and read and write all notes. Host names without a dot and IP addresses
+    are allowed, because nobody can register them. ``realtime serve`` binds only to loopback addresses, but
+    ``fastapi run`` binds to all addresses, so requests on an address that other machines can reach are also rejected.
+    Requests that a proxy forwarded are rejected whatever their host is, because other machines can reach the proxy, and
+    it may send the host name of this machine.
 
     Args:
         app: The application.

@@ -20,7 +20,7 @@ class ProxyHeaders:
     """Middleware that takes a client's address, scheme and host from the headers of trusted proxies.
 
     Uvicorn's middleware handles ``X-Forwarded-For`` and a single ``X-Forwarded-Proto``. This one adds
-    ``X-Forwarded-Host`` and the lists of values that chains of proxies make, of which the first value counts.
+    ``X-Forwarded-Host``, and uses the first value of the lists that chains of proxies send.
     """
 
     def __init__(self, app: ASGIApp, proxies: str) -> None:
@@ -33,7 +33,7 @@ class ProxyHeaders:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        # The headers first: few requests have them, and looking up an address takes longer.
+        # Check the headers first, because few requests have them, and looking up an address takes longer.
         forwarded = any(name in FORWARDED for name, _ in scope["headers"])
         address = scope["client"][0] if scope.get("client") else None
         if not forwarded or address not in self._forwarded_for.trusted_hosts:
@@ -76,7 +76,7 @@ class RootPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its root path."""
-        prefix = self._prefix or scope.get("root_path", "")  # the setting, or the root path of another ASGI server
+        prefix = self._prefix or scope.get("root_path", "")  # the setting, or set by another ASGI server
         if not prefix or scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

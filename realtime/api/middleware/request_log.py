@@ -23,7 +23,7 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Log a request when it ends, a WebSocket when it closes or is taken over by its handler."""
+        """Log a request when it ends, and a WebSocket when it closes or when its handler takes over the connection."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

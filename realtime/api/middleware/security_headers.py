@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-"""Make browsers use only HTTPS for a year."""
+"""Makes browsers use only HTTPS for a year."""
 
 
 class SecurityHeaders:
@@ -17,8 +17,8 @@ class SecurityHeaders:
 
     Args:
         app: The application.
-        cacheable: Whether responses without ``Cache-Control`` may be cached. With accounts they may be for one user
-            only.
+        cacheable: Whether responses without ``Cache-Control`` may be cached. They must not be on a server with
+            accounts, because a response may be meant for one user only.
         cross_origin: Whether pages of other origins may load responses.
     """
 

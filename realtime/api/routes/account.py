@@ -37,7 +37,7 @@ from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.accounts import Accounts, NewAccount, SignUp, StartedSession
 from realtime.auth.permissions import Principal
-from realtime.auth.users import FailedSignInCount as Failed
+from realtime.auth.users import FailedSignInCount
 from realtime.notes.models import Model, Moment
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[allow_query()])
@@ -81,24 +81,24 @@ class Me(BaseModel):
     user: Annotated[User | None, Field(description="the signed-in user")]
     failed_sign_ins: Annotated[
         FailedSignIns | None,
-        Field(description="to be shown to the user, until acknowledged or until the next sign-in"),
+        Field(description="failed sign-ins to show to the user, until they are acknowledged or until the next sign-in"),
     ] = None
 
 
 def _user(principal: Principal) -> User | None:
     if principal.name is None:
         return None
-    return User(name=principal.name, admin=principal.admin, via="token" if principal.token else "session")
+    return User(name=principal.name, admin=principal.admin, via="token" if principal.is_api_token else "session")
 
 
-def _me(accounts: Accounts, user: User | None, failed: Failed | None) -> Me:
+def _me(accounts: Accounts, user: User | None, failed: FailedSignInCount | None) -> Me:
     failed_sign_ins = None if failed is None else FailedSignIns.model_validate(failed)
     return Me(mode="accounts", sign_up=accounts.sign_up_mode, user=user, failed_sign_ins=failed_sign_ins)
 
 
 @router.get("/me", summary="Read the signed-in user", response_model=Me, responses=UNAVAILABLE)
 async def me(request: Request) -> Response:
-    """Return the mode of the server, who can sign up, and the signed-in user."""
+    """Return the mode of the server, the sign-up policy, and the signed-in user."""
     accounts = services_of(request).accounts
     if accounts is None:
         return private_response(Me(mode="open", sign_up="closed", user=None))
@@ -135,7 +135,7 @@ class SignInIn(Model):
 
 def _session_response(accounts: AccountsDep, request: Request, started: StartedSession, status: int) -> Response:
     user = User(name=started.user.name, admin=started.user.admin, via="session")
-    response = private_response(_me(accounts, user, started.failed), status)
+    response = private_response(_me(accounts, user, started.failed_sign_ins), status)
     set_cookie(response, request, started.secret)
     add_device(response, request, started.device)
     return response
@@ -155,7 +155,7 @@ def _session_response(accounts: AccountsDep, request: Request, started: StartedS
     },
 )
 async def sign_up(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignUpIn) -> Response:
-    """Create an account and sign in. The first account, an administrator's, requires the setup token.
+    """Create an account and sign in. The first account becomes an administrator and requires the setup token.
 
     A name cannot be changed later.
     """
@@ -179,7 +179,7 @@ async def sign_up(request: Request, accounts: AccountsDep, caller: ClientInfoDep
     },
 )
 async def sign_in(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignInIn) -> Response:
-    """Start a session, with an HttpOnly cookie. A session that the browser had before ends."""
+    """Start a session with an HttpOnly cookie. The previous session of the browser ends."""
     started = await accounts.sign_in(body.name, body.password, caller, cookie_of(request.scope))
     return _session_response(accounts, request, started, 200)
 
@@ -207,7 +207,7 @@ async def sign_out(request: Request, accounts: AccountsDep, caller: ClientInfoDe
     responses={**USER_ACTION, 204: {"description": "Acknowledged"}},
 )
 async def acknowledge_failed_sign_ins(accounts: AccountsDep, principal: SessionUser) -> Response:
-    """Remove the current failed sign-ins from `GET /auth/me`. The audit keeps them."""
+    """Remove the current failed sign-ins from `GET /auth/me`. The audit log keeps them."""
     await accounts.acknowledge_failed_sign_ins(principal)
     return private_response(None)
 
@@ -270,7 +270,7 @@ class PasswordConfirmation(Model):
 async def confirm(
     accounts: AccountsDep, principal: SessionUser, caller: ClientInfoDep, body: PasswordConfirmation
 ) -> Response:
-    """Confirm the password for 10 minutes in this session.
+    """Confirm the password. The confirmation is valid for 10 minutes in this session.
 
     Required to create an API token, to transfer a note to another owner, to change the role of a user, and to delete an
     account. Without it, these requests get 403 with `"required": "password_confirmation"`. A sign-in counts as a

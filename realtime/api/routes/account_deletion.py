@@ -29,14 +29,14 @@ from realtime.errors import AccountsDisabled
 router = SlashRouter(dependencies=[allow_query("transfer_to")])
 
 SETTLE_SECONDS = 5.0
-"""Maximum time that the response waits for the notes to be settled; the rest is settled in the background."""
+"""Maximum time that the response waits for the transfer of the notes. The rest is transferred in the background."""
 RESPONSES: Responses = {**USER_ACTION, **CONFIRM, **LAST_ADMIN, **NO_USER, 204: {"description": "Deleted"}}
 
 TransferTo = Annotated[
     Name | None,
     Query(
-        description="the user who gets the notes; otherwise public notes and notes shared with members go to the"
-        " administrators, and all others to the trash"
+        description="the user who gets the notes; by default, public notes and notes shared with members go to the"
+        " administrators, and all other notes go to the trash"
     ),
 ]
 
@@ -74,11 +74,11 @@ async def delete(
 
 
 async def _delete(request: Request, name: str, heir: str | None, by: Actor) -> None:
-    """Delete an account, and settle its notes for up to ``SETTLE_SECONDS``.
+    """Delete an account, and wait up to ``SETTLE_SECONDS`` for the transfer of its notes.
 
     Raises:
         ResourceNotFound: The user does not exist.
-        UnknownNewOwner: ``heir`` cannot get the notes.
+        UnknownNewOwner: ``heir`` does not exist, is disabled, or is the account itself.
         LastAdmin: The user is the last administrator.
     """
     services = services_of(request)

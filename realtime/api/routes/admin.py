@@ -1,4 +1,4 @@
-"""Routes for administrators: users, invites and the audit."""
+"""Routes for administrators: users, invites and the audit log."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from realtime.notes.models import Moment
 router = SlashRouter(tags=["administration"])
 
 ORDER = "audit"
-NO_USER: Responses = {404: error_response("The user does not exist, or the server has no accounts", "User not entries")}
+NO_USER: Responses = {404: error_response("The user does not exist, or the server has no accounts", "User not found")}
 NO_INVITE: Responses = {
     404: error_response(
         "The invite was used, has expired, or was revoked",
-        "Invite not entries: it was used, has expired, or was revoked",
+        "Invite not found: it was used, has expired, or was revoked",
     )
 }
 
@@ -194,7 +194,7 @@ async def revoke_invite(accounts: AccountsDep, admin: WritingAdmin, caller: Clie
 
 
 class AuditQuery(PageQuery):
-    """The query parameters of the audit."""
+    """The query parameters of the audit log."""
 
     who: Annotated[
         str | None,
@@ -215,7 +215,7 @@ class AuditQuery(PageQuery):
 
 
 class Entry(BaseModel):
-    """An entry of the audit: an action, or with `"ok": false` a failed attempt."""
+    """An entry of the audit log: an action, or a failed attempt if `ok` is false."""
 
     model_config = with_example(
         date="2026-01-01T09:00:00.000Z",
@@ -246,12 +246,12 @@ class Entry(BaseModel):
     ok: bool
 
 
-@router.get("/audit", summary="Read the audit", response_model=list[Entry], responses=USER_READ)
+@router.get("/audit", summary="Read the audit log", response_model=list[Entry], responses=USER_READ)
 async def audit(accounts: AccountsDep, admin: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Return sign-ins, failed sign-ins, and changes to accounts and access, newest first. They are kept for 90 days.
+    """Return actions on accounts and notes, and failed attempts, newest first. Entries are kept for 90 days.
 
     Denied access to existing notes (`note.access`), exports and uses of API tokens are recorded once an hour per
-    caller, address and target, at most 50 per caller.
+    caller, address and target, with at most 50 entries per caller.
     """
     after = None if query.after is None else str(decode_page_token(query.after, ORDER)[0])
     entries = await accounts.users.audit(query.limit, after=after, who=query.who, action=query.action)

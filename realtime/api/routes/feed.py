@@ -1,4 +1,4 @@
-"""The feed over HTTP: Server-Sent Events, long polling, and its AsyncAPI description."""
+"""Routes for the feed over HTTP: Server-Sent Events, long polling, and the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ router = SlashRouter(tags=["feed"])
     responses={200: {"content": {"application/json": {"example": {"asyncapi": "3.0.0"}}}}},
 )
 async def description() -> Response:
-    """Return an AsyncAPI 3 document with the channel and every message, with schemas and examples."""
+    """Return an AsyncAPI 3 document that describes the channel and every message, with schemas and examples."""
     return JSONResponse(asyncapi())
 
 
 LAST_CHUNK_TIMEOUT_SECONDS = 1.0
-"""Time limit for sending the end of a stream."""
+"""Maximum time for sending the end of a stream."""
 
 
 class EventStream(Response):
-    """Streams the feed as Server-Sent Events, with a frame as the data of each event and its cursor as the id."""
+    """Streams the feed as Server-Sent Events. The data of each event is a frame, and its id is the frame's cursor."""
 
     media_type = "text/event-stream"
 
@@ -65,7 +65,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects or the server closes the stream. Browsers reconnect and resume."""
         if self._feed.draining:
-            response = JSONResponse({"detail": "The server is stopping, try again"}, 503, {"Retry-After": "1"})
+            response = JSONResponse({"detail": "The server is stopping. Try again"}, 503, {"Retry-After": "1"})
             await response(scope, receive, send)
             return
         slot = await acquire_slot(self._request, self._principal)
@@ -105,11 +105,11 @@ INVALID_QUERY = error_response(
 )
 TOO_MANY = error_response(
     "The user, or the network without sign-in, has too many open connections; retry after `Retry-After` seconds",
-    "Too many requests, try again later",
+    "Too many requests. Try again later",
 )
 FEED_UNAVAILABLE = error_response(
     "The feed is not available, or the server is stopping; retry after `Retry-After` seconds",
-    "The server is stopping, try again",
+    "The server is stopping. Try again",
 )
 DELETED = {"type": "note.deleted", "cursor": "c2c16b7c2e32:17", "id": 1, "version": 4}
 STREAMED = f"retry: 1000\n\nid: c2c16b7c2e32:17\ndata: {json.dumps(DELETED)}\n\n"
@@ -133,8 +133,9 @@ LastEventId = Annotated[
 async def events(request: Request, query: Annotated[FeedQuery, Query()], last_event_id: LastEventId = None) -> Response:
     """Stream the same frames as `/ws`, each as the data of one event. The event's id is the cursor of the frame.
 
-    If the server is stopping or too many clients are connecting, the stream has only a `retry:` field with a delay in
-    milliseconds. A browser's `EventSource` reconnects after that delay; after any status other than 200 it would not.
+    If the server is stopping or too many clients are connecting, the stream contains only a `retry:` field with a delay
+    in milliseconds. A browser's `EventSource` reconnects after that delay. It would not reconnect after a status other
+    than 200.
     """
     if last_event_id is not None:
         query = query.model_copy(update={"since": last_event_id})

@@ -1,4 +1,4 @@
-"""Routes for operators: liveness, readiness, metrics, `security.txt`."""
+"""Routes for operators: liveness, readiness, metrics and `security.txt`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHECKS = {
 }
 """Example of the checks."""
 REDIS_DOWN = {"ok": False, "detail": "Redis is unavailable. Try again"}
-MONGODB_DOWN = {"ok": False, "detail": "MongoDB cannot commit a write: it did not answer in time"}
+MONGODB_DOWN = {"ok": False, "detail": "MongoDB cannot commit a write: it did not respond in time"}
 
 ADMINS_ONLY = "Only administrators, and programs on the same machine, can read the metrics"
 NO_CONTACT = "No security contact is configured. Set REALTIME_SECURITY_CONTACT"
@@ -80,10 +80,10 @@ async def _check(check: Awaitable[object], warning: str | None) -> dict[str, Any
 
 
 async def _mongodb(services: Services) -> None:
-    """Check that notes can be written and may be served.
+    """Check that notes can be written, and that this server is allowed to serve them.
 
     Raises:
-        Unavailable: They cannot, or may not.
+        Unavailable: MongoDB cannot commit writes, or the server is in open mode and the database has accounts.
     """
     await services.store.readiness.check()
     if services.open_mode is not None:
@@ -95,7 +95,7 @@ async def _mongodb(services: Services) -> None:
     summary="Check readiness",
     responses={
         200: {
-            "description": "The server works; when it is degraded, `checks` names what is missing",
+            "description": "The server works; if it is degraded, `checks` names the parts that do not work",
             "content": {
                 "application/json": {
                     "examples": {
@@ -106,7 +106,7 @@ async def _mongodb(services: Services) -> None:
             },
         },
         503: _example(
-            "The server cannot do its job; `checks` has the reason",
+            "The server cannot serve requests; `checks` gives the reason",
             {
                 "status": "not ready",
                 "checks": {**CHECKS, "mongodb": MONGODB_DOWN},
@@ -115,10 +115,11 @@ async def _mongodb(services: Services) -> None:
     },
 )
 async def readyz(request: Request) -> Response:
-    """Report whether the server can do its job: MongoDB confirms a majority write, and the server is not stopping.
+    """Report whether the server can serve requests: MongoDB confirms a majority write, and the server is not stopping.
 
-    Without Redis or the feed, it is `degraded`: it serves reads and writes, and delivers changes through MongoDB, more
-    slowly. Each check can have a `warning` about a configuration that works but gives weaker guarantees.
+    Without Redis or the feed, the status is `degraded`: the server serves reads and writes, and delivers changes
+    through MongoDB, which takes longer. Each check can have a `warning` about a configuration that works but gives
+    weaker guarantees.
 
     On a server with accounts, only administrators and programs on the same machine get `checks`.
     """

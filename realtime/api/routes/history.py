@@ -58,7 +58,7 @@ async def history(
 ) -> Response:
     """Return the versions of a note, newest first, with their date, author, action and changed fields.
 
-    All versions of the last `REALTIME_HISTORY_DAYS` days are kept, and the last version of each day before.
+    All versions of the last `REALTIME_HISTORY_DAYS` days are kept, and of older versions, the last one of each day.
     """
     before = MAX_ID + 1 if query.after is None else decode_page_token(query.after, ORDER)[1]
     revisions, more = await queries.history(principal, id, before, query.limit)

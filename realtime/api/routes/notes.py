@@ -53,7 +53,7 @@ from realtime.notes.models import (
 )
 from realtime.notes.preconditions import etag
 from realtime.notes.snippets import snippet
-from realtime.notes.text_operations import Edits
+from realtime.notes.text_operations import TextOperations
 
 router = SlashRouter(prefix="/notes", tags=["notes"], route_class=FastRoute)
 
@@ -94,7 +94,7 @@ CONFLICT: Responses = {
 }
 EDIT_REFUSED: Responses = {
     409: error_response(
-        "The text of an operation does not occur as often as expected; nothing was written",
+        "The text of an operation does not occur the expected number of times; nothing was written",
         "Operation 0 (replace): expected the text exactly once, found it 2 times",
         {"operation": 0, "expected": 1, "found": 2, "at": [12, 40]},
         operation={"type": "integer"},
@@ -147,7 +147,7 @@ class ListQuery(PageQuery):
         Field(
             min_length=1,
             max_length=200,
-            description='words to find in title, description, content and tags; `"a phrase"` and `-excluded` work, too',
+            description='words to find in title, description, content and tags, including `"a phrase"` and `-excluded`',
             examples=["milk -bread"],
         ),
         *STORABLE,
@@ -200,8 +200,9 @@ async def page(
     """Return a page of notes. `Link: <…>; rel="next"` has the next page; `X-Cursor` is the feed's current cursor.
 
     Notes that do not change between pages are neither skipped nor repeated; changes are on the feed after `X-Cursor`.
-    A search with too many matches is stopped: with `X-Incomplete: true` there may be more notes than the page has, and
-    only those were sorted. Of a long content, the text up to the 5,000th different word is searched.
+    A search with too many matches is stopped. The response then has `X-Incomplete: true`: more notes may match, and
+    only the notes that were found before the stop are sorted. In a long content, only the text up to the 5,000th
+    distinct word is searched.
     """
     cursor = feed.position  # before the notes, so that the feed repeats changes made during the query
     result = await queries.page(principal, query.listing())
@@ -278,7 +279,7 @@ async def replace(
     conditions: WriteConditions,
     base_version: Base = None,
 ) -> Response:
-    """Replace title and description, and content and tags if they are sent."""
+    """Replace the title and the description, and also the content and the tags if they are sent."""
     _check_id(note, id)
     return _write_response(await notes.replace(principal, id, note, conditions, base_version), base_version)
 
@@ -319,7 +320,7 @@ async def edit(
     notes: NotesDep,
     id: Id,
     edits: Annotated[
-        Edits,
+        TextOperations,
         Body(
             openapi_examples={
                 "append": {"value": [{"op": "append", "text": "eggs\n"}]},
@@ -342,5 +343,5 @@ async def edit(
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
 async def delete(principal: CurrentPrincipal, notes: NotesDep, id: Id, conditions: WriteConditions) -> Response:
-    """Move a note to the trash, and return it as it was."""
+    """Move a note to the trash, and return its last state."""
     return Response(json_of(await notes.delete(principal, id, conditions)), media_type="application/json")

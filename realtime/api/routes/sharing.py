@@ -78,7 +78,8 @@ class AccessOut(BaseModel):
     )
 
     owner: Annotated[
-        str | None, Field(description="`null` for a note created without accounts, which belongs to the administrators")
+        str | None,
+        Field(description="`null` for a note that was created without accounts and belongs to the administrators"),
     ]
     role: Annotated[
         Literal["viewer", "editor", "owner"] | None,
@@ -144,7 +145,9 @@ async def access(sharing: SharingDep, principal: CurrentPrincipal, id: Id) -> Re
 async def share(
     sharing: SharingDep, principal: CurrentPrincipal, id: Id, body: AccessIn, versions: AllowedVersions
 ) -> Response:
-    """Replace the access rights of a note, as a new version. Users who lose access are disconnected at once.
+    """Replace the access rights of a note, as a new version.
+
+    Users who lose access receive `note.deleted` on the feed, and are disconnected from the room of the note.
 
     A new `owner` requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """

@@ -89,7 +89,7 @@ class Grant(BaseModel):
     },
 )
 async def token(accounts: AccountsDep, caller: ClientInfoDep, form: Annotated[PasswordGrant, Form()]) -> Response:
-    """Return a signed token that is valid for 15 minutes, or until its session ends. API tokens are valid longer."""
+    """Return a signed token that is valid for 15 minutes, or until its session ends. API tokens last longer."""
     writes = form.scope != "read"
     signed = await accounts.sign_in_program(form.username, form.password, caller, writes=writes)
     return private_response(Grant(access_token=signed, scope="read write" if writes else "read"))

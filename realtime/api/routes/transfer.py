@@ -54,7 +54,7 @@ IMPORTED: dict[str, Any] = {
     responses={
         **READ,
         200: {
-            "description": "A zip archive of Markdown files with YAML front matter; `X-Total-Count` is about how many",
+            "description": "A zip archive of Markdown files with YAML front matter; `X-Total-Count` is approximate",
             "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}},
         },
     },
@@ -85,7 +85,7 @@ async def _zip_chunks(request: Request, batches: AsyncIterator[Sequence[Note]]) 
             try:
                 await require_connected(request)
             except NotSignedIn:
-                return  # without its end, the archive is invalid and cannot be mistaken for a complete one
+                return  # the archive is invalid without its end, so that it cannot be mistaken for a complete one
         for chunk in writer.end():
             yield chunk
 
@@ -147,9 +147,9 @@ async def bring_in(
     idempotency_key: IdempotencyKey = None,
     accept: Annotated[str, Header(description=f"`{NDJSON}` for progress reports")] = "",
 ) -> Response:
-    """Create notes from Markdown files of an export or of any other program.
+    """Create notes from Markdown files that were exported from this server or written by any other program.
 
-    Files are adapted if necessary, and skipped if they cannot be imported; the response lists both with the reasons. If
+    Files are changed if necessary, and skipped if they cannot be imported. The response lists both with the reasons. If
     nothing can be imported, or the import exceeds a limit, the response is 422. All files are read before anything is
     written. With an `Idempotency-Key`, a repeated request creates only the missing notes, and has the same response.
     """

@@ -56,7 +56,7 @@ async def read(principal: CurrentPrincipal, queries: QueriesDep, id: Id) -> Resp
     responses={**WRITE, **NOT_FOUND, **STALE},
 )
 async def restore(principal: CurrentPrincipal, notes: NotesDep, id: Id, conditions: WriteConditions) -> Response:
-    """Restore a note with its id; its version number continues."""
+    """Restore a note from the trash with its id. Its version increases by 1."""
     return note_response(await notes.undelete(principal, id, conditions))
 
 

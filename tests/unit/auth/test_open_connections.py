@@ -68,9 +68,9 @@ def connections() -> OpenConnections:
 
 
 def enter(connections: OpenConnections, address: str, *, idle: bool = False) -> OpenConnection:
-    occupant = connections.enter(address, StubConnection(idle=idle))
-    assert occupant is not None
-    return occupant
+    entry = connections.enter(address, StubConnection(idle=idle))
+    assert entry is not None
+    return entry
 
 
 def test_client_over_its_limit_gets_surplus_connections_then_none(connections: OpenConnections) -> None:
@@ -114,22 +114,22 @@ def test_proxy_has_a_higher_connection_limit(connections: OpenConnections, addre
 
 
 def test_closed_connection_is_no_longer_counted(connections: OpenConnections) -> None:
-    occupants = [enter(connections, "1.1.1.1") for _ in range(6)]
-    for occupant in occupants:
-        occupant.leave()
-        occupant.leave()  # twice: both protocols of a connection may report it
+    entries = [enter(connections, "1.1.1.1") for _ in range(6)]
+    for entry in entries:
+        entry.leave()
+        entry.leave()  # twice: both protocols of a connection may report it
     assert not any(enter(connections, "1.1.1.1").surplus for _ in range(4))
 
 
 def test_idle_connection_is_closed_when_the_limit_is_reached(connections: OpenConnections) -> None:
     idle = StubConnection(idle=True)
-    occupant = connections.enter("1.1.1.1", idle)
-    assert occupant is not None
+    entry = connections.enter("1.1.1.1", idle)
+    assert entry is not None
     for _ in range(4):
         assert not enter(connections, "1.1.1.1").surplus
     assert idle.closed
     assert enter(connections, "1.1.1.1").surplus  # a closed connection counts until its socket is gone
-    occupant.leave()
+    entry.leave()
     assert enter(connections, "1.1.1.1").surplus
 
 
@@ -173,12 +173,12 @@ def test_clients_behind_a_proxy_are_counted_by_their_own_address(connections: Op
 
 def test_settled_connections_count_as_guests_but_not_as_waiting(connections: OpenConnections) -> None:
     for _ in range(12):
-        occupant = enter(connections, "1.1.1.1")
-        occupant.identify(scope("1.1.1.1"), None)
-        occupant.settle()
+        entry = enter(connections, "1.1.1.1")
+        entry.identify(scope("1.1.1.1"), None)
+        entry.settle()
     late = enter(connections, "1.1.1.1")
     assert late.surplus
-    for closed in (late, occupant):
+    for closed in (late, entry):
         closed.leave()
         closed.identify(scope("1.1.1.1"), None)  # too late
     assert not enter(connections, "1.1.1.1").surplus
@@ -196,9 +196,9 @@ def test_settled_connections_count_as_guests_but_not_as_waiting(connections: Ope
 def test_connection_limits_depend_on_open_files_and_accounts(
     files: int, accounts: bool, limits: tuple[int, ...]
 ) -> None:
-    known = ConnectionLimits.of(files, accounts=accounts, least_waiting=0)
+    known = ConnectionLimits.of(files, accounts=accounts, min_waiting=0)
     assert (known.total, known.guests, known.waiting, known.proxy_waiting) == limits
-    assert ConnectionLimits.of(65536, accounts=True, least_waiting=1000).waiting == 1000
+    assert ConnectionLimits.of(65536, accounts=True, min_waiting=1000).waiting == 1000
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/slow":
         await receive()
     if scope["path"] == "/known":
-        scope[open_connections.OCCUPANT].identify(scope, "ann")
+        scope[open_connections.OPEN_CONNECTION].identify(scope, "ann")
     body = b"x" * LARGE if scope["path"] == "/large" else b""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -254,7 +254,7 @@ async def http_server(
     config = uvicorn.Config(_application, lifespan="off", ws=Handshake, log_config=None, access_log=False)
     config.load()
     counted = OpenConnections(limits, {PROXY})
-    make: Any = lambda: HttpProtocol(config, ServerState(), {}, occupancy=counted, stall=stall)  # noqa: E731
+    make: Any = lambda: HttpProtocol(config, ServerState(), {}, open_connections=counted, stall=stall)  # noqa: E731
     async with await asyncio.get_running_loop().create_server(make, "127.0.0.1") as server:
         for listener in server.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from realtime import create_app
 from realtime.auth import revocations
 from realtime.auth.permissions import Principal, key_of
-from realtime.auth.revocations import EndedSubjects, Handler, LiveSessions, Revocations
+from realtime.auth.revocations import Handler, LiveSessions, Revocations, RevocationSubjects
 from realtime.core.close_codes import CloseCode
 from realtime.errors import Unavailable
 from realtime.feed.query import FeedQuery
@@ -33,10 +33,10 @@ async def store(settings: Settings) -> Store:
 
 
 async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: Store) -> None:
-    handled: list[tuple[str, EndedSubjects]] = []
+    handled: list[tuple[str, RevocationSubjects]] = []
 
     def handler_of(kind: str) -> Handler:
-        async def handle(subjects: EndedSubjects) -> None:
+        async def handle(subjects: RevocationSubjects) -> None:
             handled.append((kind, subjects))
 
         return handle
@@ -70,7 +70,7 @@ async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: St
 
 
 async def test_role_read_after_an_older_change_is_not_outdated(store: Store) -> None:
-    async def handle(_: EndedSubjects) -> None:
+    async def handle(_: RevocationSubjects) -> None:
         pass
 
     async def none_expired(_: object) -> set[str]:
@@ -90,9 +90,9 @@ async def test_role_read_after_an_older_change_is_not_outdated(store: Store) -> 
 
 
 async def test_failed_handler_is_called_again_at_the_next_read(store: Store) -> None:
-    handled: list[EndedSubjects] = []
+    handled: list[RevocationSubjects] = []
 
-    async def handle(subjects: EndedSubjects) -> None:
+    async def handle(subjects: RevocationSubjects) -> None:
         handled.append(subjects)
         if len(handled) == 1:
             raise Unavailable
@@ -119,7 +119,7 @@ async def test_expired_session_without_a_revocation_is_found_by_the_check(
     async def expired(sessions: object) -> set[str]:
         return {"b"} if sessions == {"a", "b"} else set()
 
-    async def end(sessions: EndedSubjects) -> None:
+    async def end(sessions: RevocationSubjects) -> None:
         found.set_result(sessions)
 
     worker = Revocations(store.revocations, {"session": end}, LiveSessions(lambda: {"a", "b"}, expired))

@@ -166,9 +166,9 @@ async def test_device_over_its_failure_limit_counts_as_unknown(
 
 async def test_failed_password_changes_are_limited_per_session(guard: SignInGuard) -> None:
     for _ in range(9):
-        assert await guard.verify_old(ANN, "right", "session", HERE)
+        assert await guard.verify_current(ANN, "right", "session", HERE)
     for _ in range(5):
-        assert not await guard.verify_old(ANN, "wrong", "session", HERE)
+        assert not await guard.verify_current(ANN, "wrong", "session", HERE)
     with pytest.raises(TooManyRequests):
-        await guard.verify_old(ANN, "right", "session", HERE)
-    assert await guard.verify_old(ANN, "right", "another session", HERE)
+        await guard.verify_current(ANN, "right", "session", HERE)
+    assert await guard.verify_current(ANN, "right", "another session", HERE)

@@ -129,7 +129,7 @@ def test_new_clients_of_a_draining_server_are_closed(client: TestClient) -> None
 async def test_recheck_reads_the_access_rights_once_for_all_clients(bench: FeedBench) -> None:
     """A large number of clients must not delay the check of clients whose access ended."""
     clients = [bench.feed.join(FeedQuery(), ANONYMOUS) for _ in range(3)]
-    assert [await bench.feed.admit(client, 1) for client in clients] == [True] * 3
+    assert [await bench.feed.admit_to_presence(client, 1) for client in clients] == [True] * 3
     bench.access, bench.access_reads = Access("ann"), 0
     await bench.feed.recheck_access(1)
     assert bench.access_reads == 1

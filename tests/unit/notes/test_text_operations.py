@@ -19,12 +19,12 @@ from realtime import create_app
 from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT_BYTES
-from realtime.notes.text_operations import Edit, Edits, edited
+from realtime.notes.text_operations import TextOperation, TextOperations, edited
 from realtime.settings import Settings
 from tests.support.harness import UNIT, Json, ServerProcess, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
-READER: TypeAdapter[list[Edit]] = TypeAdapter(Edits)
+READER: TypeAdapter[list[TextOperation]] = TypeAdapter(TextOperations)
 
 
 def append(text: str) -> Json:

@@ -53,7 +53,7 @@ def test_yjs_updates_in_any_order_make_the_same_text(seed: int) -> None:
     shuffled = random.Random(seed).sample(updates, len(updates))
     document = TextDocument(shuffled)
     assert str(document) == text
-    assert not document.waits
+    assert not document.has_pending
     assert document.length == len(text.encode())
     assert str(TextDocument([compact(updates)])) == text
     assert str(TextDocument([pycrdt.merge_updates(*shuffled)])) == text
@@ -75,7 +75,7 @@ def test_waiting_updates_survive_snapshots_until_dependencies_arrive(seed: int, 
     for place in late:
         document.apply(updates[place])
     assert str(document) == text
-    assert not document.waits
+    assert not document.has_pending
 
 
 def test_update_with_a_gap_waits_for_the_missing_part() -> None:
@@ -85,13 +85,13 @@ def test_update_with_a_gap_waits_for_the_missing_part() -> None:
         author.text += word
         author.updates.append(author.doc.get_update(before))
     document = TextDocument([pycrdt.merge_updates(author.updates[0], author.updates[2])])
-    assert document.waits
+    assert document.has_pending
     assert str(document) == "one"
     again = TextDocument([document.since()])
-    assert again.waits
+    assert again.has_pending
     again.apply(author.updates[1])
     assert str(again) == "onetwothree"
-    assert not again.waits
+    assert not again.has_pending
 
 
 @settings(max_examples=40, deadline=None)
@@ -171,7 +171,7 @@ def test_document_with_conflicting_waiting_updates_reloads_unchanged(updates: li
         with suppress(MalformedUpdate):
             document.apply(update)
         again = TextDocument([document.since()])
-        assert (str(again), again.waits) == (str(document), document.waits)
+        assert (str(again), again.has_pending) == (str(document), document.has_pending)
     for later in (item(9, 0, "z"), item(0, 0, "0123456789")):
         document.apply(later)
         again.apply(later)
@@ -187,8 +187,8 @@ def test_ignored_duplicate_clocks_do_not_block_later_inserts() -> None:
 def test_pieces_with_circular_origins_wait() -> None:
     one, other = item(1, 0, "a", (2, 0))[1:-1], item(2, 0, "b", (1, 0))[1:-1]
     document = TextDocument([b"\2" + other + one + b"\0"])
-    assert document.waits
-    assert TextDocument([document.since()]).waits
+    assert document.has_pending
+    assert TextDocument([document.since()]).has_pending
     document.apply(item(1, 0, "x"))
     assert str(document) == "xb"
 
@@ -253,7 +253,7 @@ def test_update_that_splits_a_surrogate_pair_is_rejected(update: bytes, position
     with pytest.raises(MalformedUpdate, match="surrogate pair"):
         document.apply(update)
     assert str(TextDocument([document.since()])) == "x🦜y"
-    assert not document.waits
+    assert not document.has_pending
     reloaded = TextDocument([document.since()])
     with pytest.raises(MalformedUpdate, match="surrogate pair"):
         reloaded.apply(update)
@@ -392,7 +392,7 @@ class Peers(RuleBasedStateMachine):
             for update in self.all:
                 document.apply(update)
             ends.add(str(document))
-            assert not document.waits, place
+            assert not document.has_pending, place
         assert len(ends) == 1
         words = ends.pop()
         assert sorted(words.split(";")[:-1]) == sorted(token[:-1] for token in self.tokens)
@@ -448,7 +448,7 @@ def test_split_update_parts_make_the_same_text(seed: int, limit: int) -> None:
         for part in pieces:
             assert len(split_update(part, limit)[1]) == 1
             document.apply(part)
-            assert not document.waits
+            assert not document.has_pending
         assert str(document) == text
         assert decode_state_vector(document.state) == decode_state_vector(TextDocument(updates).state)
 

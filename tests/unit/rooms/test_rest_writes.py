@@ -35,16 +35,16 @@ async def test_text_typed_during_a_rest_write_is_kept(start_worker: StartWorker,
     worker.store.notes.update = slow  # type: ignore[method-assign]
     room = seat.room
     assert room is not None
-    base = room.base
+    base = room.durable_text_and_update
 
     async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
         found = await base(record)
         await seat.append("typed before the draft ")
         return found
 
-    room.base = slower  # type: ignore[method-assign]
+    room.durable_text_and_update = slower  # type: ignore[method-assign]
     note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")])
-    room.base = base  # type: ignore[method-assign]
+    room.durable_text_and_update = base  # type: ignore[method-assign]
     assert note.content == "one two three appended "
     words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
 

@@ -51,3 +51,20 @@ async def test_recount_corrects_the_estimate(scheduler: Scheduler) -> None:
         reader.apply(writer.edit([(number, number, "x")]))
     await recount(reader, reader.since(), scheduler, "ann")
     assert reader.piece_count == 1
+
+
+async def test_recount_keeps_the_growth_during_the_count(scheduler: Scheduler) -> None:
+    writer, reader = TextDocument(client=5), TextDocument()
+    for number in range(50):
+        reader.apply(writer.edit([(number, number, "x")]))
+    finish = threading.Event()
+    blocking = asyncio.create_task(scheduler.run_for_caller("ben", lambda: finish.wait(10)))
+    counting = asyncio.create_task(recount(reader, reader.since(), scheduler, "ann"))
+    await asyncio.sleep(0)
+    before = reader.piece_count
+    reader.apply(writer.edit([(50, 50, "x")]))
+    growth = reader.piece_count - before
+    finish.set()
+    await asyncio.gather(blocking, counting)
+    assert growth > 0
+    assert reader.piece_count == 1 + growth

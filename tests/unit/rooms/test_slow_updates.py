@@ -97,7 +97,7 @@ class TestRoom:
     async def test_text_of_too_many_clients_accepts_known_clients_only(
         self, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("realtime.rooms.room.MAX_CLIENTS", 20)
+        monkeypatch.setattr("realtime.rooms.room.MAX_YJS_CLIENTS", 20)
         worker = await start_worker()
         id = await worker.create_note()
         typist, hostile = await RoomClient().sit(worker.rooms, id), await RoomClient().sit(worker.rooms, id)

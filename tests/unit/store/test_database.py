@@ -130,10 +130,10 @@ async def test_claim_belongs_to_the_first_request(store: Store) -> None:
     assert made
     for operation in (mine, mine, other):
         claim = await store.claims.claim(operation)
-        assert (claim.fingerprint, claim.answer) == (b"mine", None)
+        assert (claim.fingerprint, claim.response) == (b"mine", None)
     await store.claims.store_response("key", made.note)
     await store.claims.release("key")
-    assert (await store.claims.claim(other)).answer == made.note
+    assert (await store.claims.claim(other)).response == made.note
 
 
 async def test_released_claim_can_be_claimed_again(store: Store) -> None:

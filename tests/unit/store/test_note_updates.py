@@ -62,8 +62,8 @@ class SpiedStore(Store):
 
     def __init__(self, url: str, database: str) -> None:
         super().__init__(url, database, write_timeout=5, read_timeout=5)
-        self.spy = Spy(self._connection.raw_connections)
-        self._connection.raw_connections = self.spy  # type: ignore[assignment]
+        self.spy = Spy(self._connection.update_connections)
+        self._connection.update_connections = self.spy  # type: ignore[assignment]
 
 
 async def together(*updates: Any) -> list[NoteChange | BaseException | None]:

@@ -215,7 +215,7 @@ async def test_failed_and_aborted_clients_leave_no_state_behind(
             caplog.clear()
             monkeypatch.setattr("realtime.websocket.feed_endpoint.FeedHandler.handle", _Fails(at_once=at_once))
             await send_until_closed("/ws", "{}")
-            monkeypatch.setattr("realtime.rooms.room.Room.receive_now", _Fails(at_once=at_once))
+            monkeypatch.setattr("realtime.rooms.room.Room.receive", _Fails(at_once=at_once))
             await send_until_closed("/sync/1", b"\0\0")
             assert caplog.text.count("_Panic" if at_once else "ZeroDivisionError") >= 2
         monkeypatch.setattr("realtime.rooms.room.Room.join", _Fails(at_once=True))

@@ -160,7 +160,7 @@ async def test_peer_that_reads_a_response_too_slowly_is_dropped(
 async def test_clients_beyond_the_unread_bytes_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_connections, "MAX_UNREAD_BYTES", 1)
     limits = ConnectionLimits(total=20, guests=20, waiting=10, proxy_waiting=10)
-    async with _serving(_endless, occupancy=OpenConnections(limits, ()), stall=60.0) as (state, address):
+    async with _serving(_endless, open_connections=OpenConnections(limits, ()), stall=60.0) as (state, address):
         readers = [await asyncio.open_connection(*address) for _ in range(3)]
         for _, writer in readers:
             writer.write(HEAD + b"\r\n")
