@@ -28,7 +28,8 @@ class FastRoute(APIRoute):
 
     It is declared like any other FastAPI route, and has the same OpenAPI schema. The fast path handles a request if its
     path, query, headers and body are valid and it has none of the headers that dependencies declare. FastAPI handles
-    all other requests, including invalid ones, and generates the error messages.
+    all other requests, including invalid ones, and generates the error messages. It also handles all requests while an
+    application has ``dependency_overrides``, as in tests.
 
     Attributes:
         fallback: FastAPI's handler of the route.
@@ -41,6 +42,9 @@ class FastRoute(APIRoute):
         self.app = self._serve_fast
 
     async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["app"].dependency_overrides:
+            await self.fallback(scope, receive, send)
+            return
         request = Request(scope, receive, send)
         body = None
         try:

@@ -11,7 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realtime import create_app
+from realtime.api.deps import require_connected
 from realtime.api.fast_route import FastRoute
+from realtime.errors import NotSignedIn
 from realtime.settings import Settings
 from tests.support.harness import note_in
 
@@ -305,3 +307,17 @@ def test_ordinary_requests_do_not_use_the_fallback(
     ):
         status, _, _ = comparison.send(method, path, fallback=False, **request)
         assert status < 300, (method, path)
+
+
+def test_dependency_overrides_of_the_application_apply(settings: Settings) -> None:
+    app = create_app(settings)
+
+    async def refuse() -> None:
+        raise NotSignedIn
+
+    with TestClient(app) as client:
+        assert client.post("/notes/", json=note_in()).status_code == 201
+        app.dependency_overrides[require_connected] = refuse
+        assert client.get("/notes/1/").status_code == 401
+        app.dependency_overrides.clear()
+        assert client.get("/notes/1/").status_code == 200
