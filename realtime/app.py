@@ -30,7 +30,7 @@ from realtime.api.middleware.security_headers import SecurityHeaders
 from realtime.api.middleware.websocket_routes import WebSocketRoutes
 from realtime.api.middleware.write_limit import WriteLimit
 from realtime.api.openapi import with_security, without_null_parameters
-from realtime.api.router import toggle_slash
+from realtime.api.router import bound_routes, toggle_slash
 from realtime.api.routes import feed, health
 from realtime.api.services import Services
 from realtime.auth.accounts import Accounts
@@ -150,9 +150,9 @@ def _add_routes(app: FastAPI) -> None:
     for route in list(app.routes):  # /openapi.json
         if isinstance(route, Route):
             app.add_route(toggle_slash(route.path), route.endpoint, include_in_schema=False)
-    # Not include_router, which would match each request twice. The most frequently used routes come first.
-    for router in (*routers.routers, feed_endpoint.router, feed.router, sync_endpoint.router, health.router):
-        app.routes.extend(router.routes)
+    # The most frequently used routes come first.
+    all_routers = (*routers.routers, feed_endpoint.router, feed.router, sync_endpoint.router, health.router)
+    app.routes.extend(bound_routes(all_routers, app))
     app.routes.extend([*webapp.routes(), *docs_pages.routes()])
 
 

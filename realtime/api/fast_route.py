@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 if TYPE_CHECKING:
     from fastapi._compat import ModelField
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 JSON = (None, "application/json")
 SCALARS = (int, bool, str, int | None, str | None, bool | None)
@@ -37,8 +37,12 @@ class FastRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        self.fallback = self.app
         self._arguments = Arguments(self)
+        self.set_fallback(self.app)
+
+    def set_fallback(self, handler: ASGIApp) -> None:
+        """Set FastAPI's handler of the route."""
+        self.fallback = handler
         self.app = self._serve_fast
 
     async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:

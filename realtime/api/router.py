@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
-from starlette.routing import WebSocketRoute
+from fastapi.routing import APIRoute, request_response
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from realtime.api.fast_route import FastRoute
+
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
 
@@ -32,6 +37,22 @@ class SlashRouter(APIRouter):
         """Add both forms of a WebSocket route. Its endpoint gets the WebSocket and the path parameters only."""
         for form in (path, toggle_slash(path)):
             self.routes.append(WebSocketRoute(form, _WebSocketEndpoint(endpoint)))
+
+
+def bound_routes(routers: Iterable[APIRouter], app: FastAPI) -> Iterator[BaseRoute]:
+    """Yield copies of the routes of routers that use the ``dependency_overrides`` of an application.
+
+    ``include_router`` would match each request twice: against a router, and against its routes.
+    """
+    for router in routers:
+        for route in router.routes:
+            bound = copy(route)
+            if isinstance(bound, APIRoute):
+                bound.dependency_overrides_provider = app
+                bound.app = request_response(bound.get_route_handler())
+                if isinstance(bound, FastRoute):
+                    bound.set_fallback(bound.app)
+            yield bound
 
 
 class _WebSocketEndpoint:
