@@ -111,6 +111,27 @@ async def test_redis_that_evicts_keys_causes_a_warning(serve: Callable[..., Serv
         server.kill()
 
 
+async def test_server_without_redis_is_degraded_but_ready(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    async with Valkey(tmp_path / "valkey") as valkey:
+        server = serve(redis_url=valkey.url)
+        async with rest_client(server.url) as rest:
+
+            async def status(expected: str) -> bool:
+                answer = await rest.get("/readyz")
+                assert answer.status_code == 200
+                return answer.json()["status"] == expected  # type: ignore[no-any-return]
+
+            await eventually(lambda: status("ready"))
+            valkey.kill()
+            await eventually(lambda: status("degraded"), within=20)
+            checks = (await rest.get("/readyz")).json()["checks"]
+            assert (checks["mongodb"]["ok"], checks["redis"]["ok"]) == (True, False)
+            assert (await rest.post("/notes/", json=note_in())).status_code == 201
+            await valkey.start()
+            await eventually(lambda: status("ready"), within=20)
+        server.kill()
+
+
 @pytest.mark.parametrize(
     ("version", "leaks"),
     [

@@ -113,7 +113,7 @@ async def test_server_started_before_the_databases_recovers(serve: Serve, tmp_pa
             assert (late.mongo_url, late.redis_url) == (mongo_url, redis_url)
 
             async def is_ready() -> bool:
-                return (await rest.get("/readyz")).status_code == 200
+                return bool((await rest.get("/readyz")).json()["status"] == "ready")
 
             await eventually(is_ready, within=20)
             assert (await rest.post("/notes/", json=note_in())).status_code == 201
