@@ -22,6 +22,7 @@ class Pools:
         merges: For the merges and text operations of writes.
         texts: For the documents of shared texts: loading, large updates and state vectors, and edits by REST writes.
         imports: For reading the files of imports.
+        exports: For the archives of exports.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,10 @@ class Pools:
         self.merges = FairPool("merges", MERGE_LIMITS)
         self.texts = FairPool("texts", MERGE_LIMITS, pauses=True)
         self.imports = FairPool("imports")
+        self.exports = FairPool("exports", MERGE_LIMITS)
 
     async def aclose(self) -> None:
         """Stop the threads after the functions that are running."""
-        await asyncio.gather(*(pool.aclose() for pool in (self.reads, self.merges, self.texts, self.imports)))
+        await asyncio.gather(
+            *(pool.aclose() for pool in (self.reads, self.merges, self.texts, self.imports, self.exports))
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -59,10 +59,13 @@ IMPORTED: dict[str, Any] = {
         },
     },
 )
-async def export(request: Request, principal: CurrentPrincipal, queries: QueriesDep) -> Response:
+async def export(
+    request: Request, principal: CurrentPrincipal, requester: RequesterDep, queries: QueriesDep, pools: PoolsDep
+) -> Response:
     """Return all notes as Markdown files in a zip archive, which is created while it is sent."""
     count = await queries.count(principal)
-    chunks = _zip_chunks(request, queries.every(principal))
+    pack = partial(pools.exports.run, requester)  # one thread for all, as each keeps the memory that it used
+    chunks = _zip_chunks(request, queries.every(principal), pack)
     audit = services_of(request).audit
     if audit is not None:
         audit.add_hourly("export", principal, None)
@@ -78,10 +81,12 @@ async def export(request: Request, principal: CurrentPrincipal, queries: Queries
     return StreamingResponse(body(), headers=headers, media_type=ZIP)
 
 
-async def _zip_chunks(request: Request, batches: AsyncIterator[Sequence[Note]]) -> AsyncIterator[bytes]:
+async def _zip_chunks(
+    request: Request, batches: AsyncIterator[Sequence[Note]], run: Callable[[Callable[[], bytes]], Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
     with contextlib.closing(ZipWriter()) as writer:
         async for notes in batches:
-            yield await asyncio.to_thread(bundle.pack, writer, notes)
+            yield await run(partial(bundle.pack, writer, notes))
             try:
                 await require_connected(request)
             except NotSignedIn:
