@@ -108,7 +108,7 @@ export interface NoteDeleted {
   version: number;
 }
 /**
- * Everyone who is viewing a note: each person's state, by id. Replaces all earlier presence of the note.
+ * The people who are viewing a note, as states by id. Replaces all earlier presence of the note.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "PresenceShown".
@@ -166,7 +166,7 @@ export interface Heartbeat {
   cursor: string;
 }
 /**
- * Describes the error in a frame. The server then closes the connection.
+ * Describes an error in a frame from the client. The server then closes the connection.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Error".
@@ -395,7 +395,7 @@ export interface Me {
    */
   user: User | null;
   /**
-   * to be shown to the user, until acknowledged or until the next sign-in
+   * failed sign-ins to show to the user, until they are acknowledged or until the next sign-in
    */
   failed_sign_ins?: FailedSignIns | null;
 }
@@ -554,7 +554,7 @@ export interface InviteListed {
   expires_date: string;
 }
 /**
- * An entry of the audit: an action, or with `"ok": false` a failed attempt.
+ * An entry of the audit log: an action, or a failed attempt if `ok` is false.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Entry".
@@ -647,7 +647,7 @@ export interface Member {
  */
 export interface AccessOut {
   /**
-   * `null` for a note created without accounts, which belongs to the administrators
+   * `null` for a note that was created without accounts and belongs to the administrators
    */
   owner: string | null;
   /**
@@ -729,9 +729,9 @@ export interface FileRemark {
   reason: string;
 }
 /**
- * Signs in, as the first frame: with accounts, on a connection without a session cookie or header.
+ * Signs in. On a server with accounts, this is the first frame of a connection without a session cookie or header.
  *
- * Without a token the client remains anonymous and receives public notes only.
+ * Without a token, the client remains anonymous and receives only public notes.
  *
  * This interface was referenced by `Schemas`'s JSON-Schema
  * via the `definition` "Auth".
