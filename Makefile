@@ -48,7 +48,7 @@ check: install docs-site ## check formatting, lint, types, layers, generated fil
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs --check
 	$(NPM) run check
 
-types: install ## generate the page's types from the server's own descriptions
+types: install ## generate the web app's types from the server's OpenAPI and AsyncAPI schemas
 	$(BIN)/python frontend/schema.py | $(BIN)/node frontend/types.mjs
 
 docs: install ## render the generated pages of the documentation

@@ -1,4 +1,4 @@
-"""Render the generated pages of ``docs/reference/`` from the server's own descriptions; ``--check`` only compares them.
+"""Render the generated pages of ``docs/reference/`` from the server's schemas. ``--check`` only compares them.
 
 Run it with ``make docs``. ``make check`` fails if the pages are out of date.
 """
