@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -287,11 +289,14 @@ def test_closed_input_is_reported_as_missing_password(tmp_path: Path) -> None:
     assert ended.stderr.startswith(b"realtime: password: ")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="requires a device that is always full")
-def test_full_output_device_is_reported(server: ServerProcess, tmp_path: Path) -> None:
+def test_output_that_cannot_be_written_is_reported(server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Note")
-    ended = _run(["import", tmp_path / "a.md", "--url", server.url], shell="> /dev/full")
-    assert (ended.returncode, ended.stderr) == (1, b"realtime: [Errno 28] No space left on device\n")
+    size = 2**20
+    with (tmp_path / "out").open("ab") as output:
+        output.truncate(size)
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))  # other files can be written
+        ended = _run(["import", tmp_path / "a.md", "--url", server.url], stdout=output, preexec_fn=limit)
+    assert (ended.returncode, ended.stderr) == (1, b"realtime: [Errno 27] File too large\n")
 
 
 async def test_watch_ends_when_its_output_is_closed(server: ServerProcess) -> None:

@@ -1,13 +1,20 @@
-"""Helpers for WebSocket tests: an in-memory transport, and a handler that records its calls."""
+"""Helpers for WebSocket tests: an in-memory transport, a recording handler, and a server of one application."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
+import uvicorn
+
 from realtime.core.frames import framed
+from realtime.server.serve import listen
+from realtime.websocket.handshake import Handshake
+from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import CLOSE, FIRST, LAST, MORE, PING, frame
+from tests.support.harness import UNIT, eventually
 
 Message = str | bytes
 
@@ -83,3 +90,74 @@ class Memory(asyncio.Transport):
 
 
 PARTS = frame(FIRST, "ä".encode()[:1]) + frame(PING, b"p") + frame(MORE) + frame(LAST, "ä".encode()[1:] + b"b")
+
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""The example of RFC 6455, section 1.3."""
+LINES = (
+    b"GET / HTTP/1.1",
+    b"Host: test",
+    b"Connection: Upgrade",
+    b"Upgrade: websocket",
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: " + KEY,
+)
+
+
+def handshake_request(*more: bytes, **instead: bytes) -> bytes:
+    """Return a handshake with additional lines, and with some lines replaced by their name."""
+    lines = [instead.get(line.partition(b":")[0].decode().rpartition("-")[2].lower(), line) for line in LINES]
+    lines[0] = instead.get("first", LINES[0])
+    return b"".join(line + b"\r\n" for line in (*lines, *more) if line) + b"\r\n"
+
+
+async def accept_websocket(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "websocket.accept"})
+
+
+@asynccontextmanager
+async def serving(application: Application, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
+    """Serve an application, and yield the port and the connections of the server."""
+    options = {"http": HttpProtocol, "ws": Handshake, "lifespan": "off", "log_config": None, **options}
+    server = uvicorn.Server(uvicorn.Config(application, **options))
+    with closing(listen("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        await eventually(lambda: server.started)
+        yield listener.getsockname()[1], server.server_state.connections
+        server.should_exit = True
+        await running
+
+
+@asynccontextmanager
+async def sent_request(port: int, data: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send a request, and yield the reader and writer of its connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(5 * UNIT):
+            writer.write(data)
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def open_websocket(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Yield the reader and writer of a connection after its handshake."""
+    async with sent_request(port, handshake_request()) as (reader, writer):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        yield reader, writer
+
+
+class SingleSocketApp:
+    """An application that calls a function for each WebSocket."""
+
+    def __init__(self, act: Application) -> None:
+        self._act = act
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        assert await receive() == {"type": "websocket.connect"}
+        await self._act(scope, receive, send)

@@ -3,121 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
 
 import pytest
-import uvicorn
 from uvicorn.protocols.utils import ClientDisconnected
 
 from realtime.core.frames import framed
-from realtime.server.serve import listen
 from realtime.websocket import connection as websocket_connection
 from realtime.websocket.asgi_adapter import DIRECT_EXTENSION
 from realtime.websocket.connection import WebSocketConnection
 from realtime.websocket.handler import MAX_WAITING_BYTES, MAX_WAITING_MESSAGES
 from realtime.websocket.handshake import MAX_TARGET_BYTES, Handshake, HandshakeRefused, accept_value
-from realtime.websocket.http_protocol import HttpProtocol
 from tests.faults.raw import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.support.harness import UNIT, eventually
-from tests.support.websocket import PARTS, Heard, Message, close_of
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
-
-KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""The example of RFC 6455, section 1.3."""
-LINES = (
-    b"GET / HTTP/1.1",
-    b"Host: test",
-    b"Connection: Upgrade",
-    b"Upgrade: websocket",
-    b"Sec-WebSocket-Version: 13",
-    b"Sec-WebSocket-Key: " + KEY,
+from tests.support.websocket import (
+    ACCEPT,
+    KEY,
+    SingleSocketApp,
+    accept_websocket,
+    close_of,
+    handshake_request,
+    open_websocket,
+    sent_request,
+    serving,
 )
 
-
-def request(*more: bytes, **instead: bytes) -> bytes:
-    """Return a handshake with additional lines, and with some lines replaced by their name."""
-    lines = [instead.get(line.partition(b":")[0].decode().rpartition("-")[2].lower(), line) for line in LINES]
-    lines[0] = instead.get("first", LINES[0])
-    return b"".join(line + b"\r\n" for line in (*lines, *more) if line) + b"\r\n"
-
-
 INVALID_HANDSHAKES: dict[str, tuple[int, str, bytes]] = {
-    "POST": (400, "GET", request(first=b"POST / HTTP/1.1")),
-    "HEAD": (400, "GET", request(first=b"HEAD / HTTP/1.1")),
-    "HTTP/1.0": (400, "HTTP/1.1", request(first=b"GET / HTTP/1.0")),
-    "long target": (400, "8192", request(first=b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1")),
-    "body": (400, "body", request(b"Content-Length: 1")),
-    "chunks": (400, "body", request(b"Transfer-Encoding: chunked")[:-2] + b"\r\n0\r\n\r\n"),
-    "no version": (426, "13", request(version=b"")),
-    "old version": (426, "13", request(version=b"Sec-WebSocket-Version: 8")),
-    "two versions": (426, "13", request(b"Sec-WebSocket-Version: 13")),
-    "list of versions": (426, "13", request(version=b"Sec-WebSocket-Version: 13, 8")),
-    "no key": (400, "Key", request(key=b"")),
-    "two keys": (400, "Key", request(b"Sec-WebSocket-Key: " + KEY)),
-    "short key": (400, "Key", request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j")),
-    "long key": (400, "Key", request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWEh")),
-    "broken key": (400, "Key", request(key=b"Sec-WebSocket-Key: " + KEY[:-1])),
-    "invalid base64": (400, "Key", request(key=b"Sec-WebSocket-Key: " + KEY.replace(b"Z", b"-"))),
-    "non-ASCII key": (400, "Key", request(key=b"Sec-WebSocket-Key: \xff" + KEY)),
+    "POST": (400, "GET", handshake_request(first=b"POST / HTTP/1.1")),
+    "HEAD": (400, "GET", handshake_request(first=b"HEAD / HTTP/1.1")),
+    "HTTP/1.0": (400, "HTTP/1.1", handshake_request(first=b"GET / HTTP/1.0")),
+    "long target": (400, "8192", handshake_request(first=b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1")),
+    "body": (400, "body", handshake_request(b"Content-Length: 1")),
+    "chunks": (400, "body", handshake_request(b"Transfer-Encoding: chunked")[:-2] + b"\r\n0\r\n\r\n"),
+    "no version": (426, "13", handshake_request(version=b"")),
+    "old version": (426, "13", handshake_request(version=b"Sec-WebSocket-Version: 8")),
+    "two versions": (426, "13", handshake_request(b"Sec-WebSocket-Version: 13")),
+    "list of versions": (426, "13", handshake_request(version=b"Sec-WebSocket-Version: 13, 8")),
+    "no key": (400, "Key", handshake_request(key=b"")),
+    "two keys": (400, "Key", handshake_request(b"Sec-WebSocket-Key: " + KEY)),
+    "short key": (400, "Key", handshake_request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j")),
+    "long key": (400, "Key", handshake_request(key=b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWEh")),
+    "broken key": (400, "Key", handshake_request(key=b"Sec-WebSocket-Key: " + KEY[:-1])),
+    "invalid base64": (400, "Key", handshake_request(key=b"Sec-WebSocket-Key: " + KEY.replace(b"Z", b"-"))),
+    "non-ASCII key": (400, "Key", handshake_request(key=b"Sec-WebSocket-Key: \xff" + KEY)),
 }
-
-
-class SingleSocketApp:
-    """An application that calls a function for each WebSocket."""
-
-    def __init__(self, act: Application) -> None:
-        self._act = act
-        self.scopes: list[Any] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.scopes.append(scope)
-        assert await receive() == {"type": "websocket.connect"}
-        await self._act(scope, receive, send)
-
-
-async def _accept(scope: Any, receive: Any, send: Any) -> None:
-    await send({"type": "websocket.accept"})
-
-
-@asynccontextmanager
-async def serving(application: Application, **options: Any) -> AsyncIterator[tuple[int, set[Any]]]:
-    """Serve an application, and yield the port and the connections of the server."""
-    options = {"http": HttpProtocol, "ws": Handshake, "lifespan": "off", "log_config": None, **options}
-    server = uvicorn.Server(uvicorn.Config(application, **options))
-    with closing(listen("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        await eventually(lambda: server.started)
-        yield listener.getsockname()[1], server.server_state.connections
-        server.should_exit = True
-        await running
-
-
-@asynccontextmanager
-async def sent_request(port: int, data: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Send a request, and yield the reader and writer of its connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        async with asyncio.timeout(5 * UNIT):
-            writer.write(data)
-            yield reader, writer
-    finally:
-        writer.close()
-
-
-@asynccontextmanager
-async def open_websocket(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Yield the reader and writer of a connection after its handshake."""
-    async with sent_request(port, request()) as (reader, writer):
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-        yield reader, writer
 
 
 async def response_to(port: int, data: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -144,7 +76,7 @@ async def _all_closed(open_connections: set[Any]) -> None:
 
 
 async def test_invalid_handshake_is_rejected_with_a_reason(caplog: pytest.LogCaptureFixture) -> None:
-    application = SingleSocketApp(_accept)
+    application = SingleSocketApp(accept_websocket)
     async with serving(application) as (port, open_connections):
         for name, (status, words, data) in INVALID_HANDSHAKES.items():
             got, headers, body = await response_to(port, data)
@@ -164,15 +96,15 @@ def test_non_ascii_target_is_rejected() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        request(),
-        request(connection=b"Connection: keep-alive, upgrade"),
-        request(upgrade=b"Upgrade: WebSocket"),
-        request(b"Sec-WebSocket-Extensions: permessage-deflate"),
-        request().lower().replace(KEY.lower(), KEY).replace(b"get", b"GET").replace(b"http", b"HTTP"),
+        handshake_request(),
+        handshake_request(connection=b"Connection: keep-alive, upgrade"),
+        handshake_request(upgrade=b"Upgrade: WebSocket"),
+        handshake_request(b"Sec-WebSocket-Extensions: permessage-deflate"),
+        handshake_request().lower().replace(KEY.lower(), KEY).replace(b"get", b"GET").replace(b"http", b"HTTP"),
     ],
 )
 async def test_valid_handshake_variants_are_accepted(data: bytes) -> None:
-    async with serving(SingleSocketApp(_accept)) as (port, _), sent_request(port, data) as (reader, _writer):
+    async with serving(SingleSocketApp(accept_websocket)) as (port, _), sent_request(port, data) as (reader, _writer):
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head.lower().split(b"\r\n")
         assert lines[0] == b"http/1.1 101 switching protocols"
@@ -191,7 +123,7 @@ async def test_handshake_pipelined_behind_an_unanswered_request_is_closed() -> N
     get = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
     async with (
         serving(slow, timeout_graceful_shutdown=0) as (port, _),
-        sent_request(port, get + request()) as (reader, _),
+        sent_request(port, get + handshake_request()) as (reader, _),
     ):
         assert await reader.read() == b""
 
@@ -200,8 +132,8 @@ async def test_handshake_pipelined_behind_an_unanswered_request_is_closed() -> N
 
 
 async def test_scope_describes_the_handshake_request() -> None:
-    application = SingleSocketApp(_accept)
-    data = request(
+    application = SingleSocketApp(accept_websocket)
+    data = handshake_request(
         b"Sec-WebSocket-Protocol: one, two",
         b"Sec-WebSocket-Protocol: three",
         b"X-Name: \xc3\xa4",
@@ -243,7 +175,7 @@ async def test_each_scope_has_a_copy_of_the_lifespan_state() -> None:
             return
         states.append(dict(scope["state"]))
         scope["state"]["mine"] = "mine"
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
 
     states: list[Any] = []
     async with serving(application, lifespan="on") as (port, _):
@@ -264,7 +196,7 @@ async def test_messages_in_both_directions_end_with_a_disconnect() -> None:
             await send({"type": "websocket.send", "text": "late"})
 
     heard: list[Any] = []
-    async with serving(SingleSocketApp(act)) as (port, _), sent_request(port, request()) as (reader, writer):
+    async with serving(SingleSocketApp(act)) as (port, _), sent_request(port, handshake_request()) as (reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"\r\nSec-WebSocket-Protocol: two\r\n" in head
         assert b"\r\nx-more: more\r\n" in head
@@ -282,7 +214,7 @@ async def test_messages_in_both_directions_end_with_a_disconnect() -> None:
 
 async def test_application_receives_1006_if_the_peer_vanishes() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
         heard.append(await receive())
 
     heard: list[Any] = []
@@ -294,7 +226,7 @@ async def test_application_receives_1006_if_the_peer_vanishes() -> None:
 
 async def test_close_by_the_application_is_sent_to_the_peer() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
         await send({"type": "websocket.close", "code": 4010, "reason": "why"})
 
     async with serving(SingleSocketApp(act)) as (port, _), open_websocket(port) as (reader, writer):
@@ -308,7 +240,7 @@ def _is_paused(connection: WebSocketConnection) -> bool:
 
 async def test_reading_pauses_while_many_messages_wait() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
         await allowed.wait()
         while (message := await receive())["type"] == "websocket.receive":
             heard.append(message["text"])
@@ -335,7 +267,7 @@ async def test_reading_pauses_while_many_messages_wait() -> None:
 
 async def test_send_waits_while_the_peer_does_not_read() -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
         try:
             while True:
                 await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
@@ -373,7 +305,7 @@ async def test_close_before_accept_responds_403_without_an_error(caplog: pytest.
 
     heard: list[Any] = []
     async with serving(SingleSocketApp(act)) as (port, open_connections):
-        status, headers, body = await response_to(port, request())
+        status, headers, body = await response_to(port, handshake_request())
         assert (status, body) == (403, b"")
         assert "date" in headers
         await eventually(lambda: not open_connections)
@@ -389,7 +321,7 @@ async def test_denial_response_of_the_application_is_sent(caplog: pytest.LogCapt
         await send({"type": "websocket.http.response.body", "body": b"here"})
 
     async with serving(SingleSocketApp(act)) as (port, open_connections):
-        status, headers, body = await response_to(port, request())
+        status, headers, body = await response_to(port, handshake_request())
         assert (status, body) == (404, b"not here")
         expected = {"content-type": "text/html", "content-length": "8", "x-more": "more"}
         assert expected.items() <= headers.items()
@@ -418,7 +350,7 @@ async def test_unexpected_asgi_message_responds_500(messages: list[Any], caplog:
             await send(message)
 
     async with serving(SingleSocketApp(act)) as (port, _):
-        assert (await response_to(port, request()))[0] == 500
+        assert (await response_to(port, handshake_request()))[0] == 500
     assert "is not expected" in caplog.text
 
 
@@ -432,7 +364,7 @@ async def test_application_that_fails_before_accept_responds_500(caplog: pytest.
     for act, words in ((fail, "ZeroDivisionError"), (forget, "did not answer")):
         caplog.clear()
         async with serving(SingleSocketApp(act)) as (port, open_connections):
-            status, _, body = await response_to(port, request())
+            status, _, body = await response_to(port, handshake_request())
             assert (status, json.loads(body)) == (500, {"detail": "Internal Server Error"})
             await _all_closed(open_connections)
         assert words in caplog.text
@@ -440,7 +372,7 @@ async def test_application_that_fails_before_accept_responds_500(caplog: pytest.
 
 async def test_application_error_after_accept_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
     async def act(scope: Any, receive: Any, send: Any) -> None:
-        await _accept(scope, receive, send)
+        await accept_websocket(scope, receive, send)
         await send(ACCEPT_MESSAGE)
 
     async with serving(SingleSocketApp(act)) as (port, _), open_websocket(port) as (reader, _):
@@ -457,7 +389,7 @@ async def test_peer_lost_before_accept_disconnects_the_application(caplog: pytes
     heard: list[Any] = []
     started = asyncio.Event()
     async with serving(SingleSocketApp(act)) as (port, open_connections):
-        async with sent_request(port, request()) as (_, writer):
+        async with sent_request(port, handshake_request()) as (_, writer):
             await started.wait()
             writer.transport.abort()
         await eventually(lambda: heard == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}])
@@ -471,145 +403,11 @@ async def test_shutdown_before_accept_responds_503() -> None:
         await receive()
 
     started = asyncio.Event()
-    async with serving(SingleSocketApp(act)) as (port, open_connections), sent_request(port, request()) as (reader, _):
+    async with (
+        serving(SingleSocketApp(act)) as (port, open_connections),
+        sent_request(port, handshake_request()) as (reader, _),
+    ):
         await started.wait()
         (handshake,) = (one for one in open_connections if isinstance(one, Handshake))
         handshake.shutdown()
         assert (await reader.read()).startswith(b"HTTP/1.1 503")
-
-
-# Takeover of the connection
-
-
-class TakeOverApp:
-    """An application whose own handler takes over the connection, as soon as it is allowed."""
-
-    def __init__(self) -> None:
-        self.heard = Heard()
-        self.allowed = asyncio.Event()
-        self.allowed.set()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await self.allowed.wait()
-        scope["extensions"][DIRECT_EXTENSION].take_over(self.heard)
-
-
-async def test_messages_before_the_takeover_are_delivered_first() -> None:
-    application = TakeOverApp()
-    early = frame(TEXT, b"text") + frame(BINARY, b"bytes") + PARTS
-    messages = ["text", b"bytes", "äb", "late"]
-    async with serving(application) as (port, _):
-        for at in range(len(early) + 1):
-            application.heard = Heard()
-            application.allowed.clear()
-            async with open_websocket(port) as (reader, writer):
-                writer.write(early[:at])
-                for _turn in range(5):  # of the event loop, in which this is received
-                    await asyncio.sleep(0)
-                application.allowed.set()
-                writer.write(early[at:] + frame(TEXT, b"late") + frame(CLOSE))
-                assert (await reader.read()) == framed(PONG, b"p") + framed(CLOSE, b"")
-            assert application.heard.messages == messages, at
-
-
-async def test_frames_before_accept_are_delivered_after_the_takeover() -> None:
-    async def act(scope: Any, receive: Any, send: Any) -> None:
-        started.set()
-        await allowed.wait()
-        await _accept(scope, receive, send)
-        scope["extensions"][DIRECT_EXTENSION].take_over(heard)
-
-    started, allowed, heard = asyncio.Event(), asyncio.Event(), Heard()
-    async with (
-        serving(SingleSocketApp(act)) as (port, open_connections),
-        sent_request(port, request()) as (reader, writer),
-    ):
-        await started.wait()
-        (handshake,) = (one for one in open_connections if isinstance(one, Handshake))
-        writer.write(frame(TEXT, b"early") + frame(TEXT, b"half")[:5])
-        await eventually(lambda: not handshake.transport.is_reading())
-        allowed.set()
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(frame(TEXT, b"half")[5:])
-        await eventually(lambda: heard.messages == ["early", "half"])
-
-
-async def test_takeover_resumes_paused_reading() -> None:
-    application = TakeOverApp()
-    application.allowed.clear()
-    sent: list[Message] = ["a" * MAX_WAITING_BYTES, "b"]
-    async with serving(application) as (port, open_connections), open_websocket(port) as (_, writer):
-        (connection,) = (one for one in open_connections if isinstance(one, WebSocketConnection))
-        writer.write(frame(TEXT, b"a" * MAX_WAITING_BYTES) + frame(TEXT, b"b"))
-        await eventually(lambda: not connection.transport.is_reading())
-        application.allowed.set()
-        await eventually(lambda: application.heard.messages == sent)
-        assert connection.transport.is_reading()
-
-
-async def test_takeover_of_a_lost_connection_reports_the_loss() -> None:
-    application = TakeOverApp()
-    async with serving(application) as (port, open_connections):
-        for last in (frame(CLOSE), b""):
-            application.heard = Heard()
-            application.allowed.clear()
-            async with open_websocket(port) as (_, writer):
-                writer.write(frame(TEXT, b"last") + last)
-            await eventually(lambda: not open_connections)
-            application.allowed.set()
-            await eventually(lambda: application.heard.calls == ["lost"])
-            assert not open_connections
-
-
-async def test_failing_early_message_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: Message) -> None:
-        raise ZeroDivisionError
-
-    application = TakeOverApp()
-    application.heard = Heard(fail)
-    application.allowed.clear()
-    async with serving(application) as (port, open_connections), open_websocket(port) as (reader, writer):
-        writer.write(frame(TEXT, b"first") + frame(TEXT, b"second") + frame(PING))
-        assert await reader.readexactly(2) == framed(PONG, b"")
-        application.allowed.set()
-        await eventually(lambda: application.heard.calls[-1:] == ["lost"])
-        assert not open_connections
-    assert application.heard.messages == ["first"]
-    assert "ZeroDivisionError" in caplog.text
-
-
-async def test_missing_pong_after_the_takeover_closes_the_connection() -> None:
-    async with (
-        serving(TakeOverApp(), ws_ping_interval=0.05) as (port, open_connections),
-        open_websocket(port) as (reader, _),
-    ):
-        assert (await reader.read()).endswith(close_of(4012, b"no pong"))
-        await eventually(lambda: not open_connections)
-
-
-async def test_handshake_objects_are_freed_after_the_takeover() -> None:
-    """They do not need the garbage collector, which would otherwise run after a number of connections."""
-    made: list[weakref.ref[Any]] = []
-
-    class Watched(HttpProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            made.append(weakref.ref(self))
-            super().connection_made(transport)
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        made.append(weakref.ref(scope["extensions"][DIRECT_EXTENSION]))
-        await _accept(scope, receive, send)
-        scope["extensions"][DIRECT_EXTENSION].take_over(heard)
-
-    heard = Heard()
-    gc.disable()
-    try:
-        async with serving(application, http=Watched) as (port, _), open_websocket(port) as (reader, writer):
-            await eventually(lambda: [one() for one in made] == [None, None])
-            writer.write(frame(TEXT, b"a") + frame(PING))
-            assert await reader.readexactly(2) == framed(PONG, b"")
-            assert heard.messages == ["a"]
-    finally:
-        gc.enable()
