@@ -315,9 +315,10 @@ class Accounts:
         return device
 
     async def confirm_password(self, principal: Principal, password: str, caller: ClientInfo) -> None:
-        """Check the password, and mark the session as confirmed for :data:`CONFIRMATION_LIFETIME`.
+        """Check the password, and mark the session as confirmed.
 
-        Some actions require a confirmed session.
+        Some actions require a session that was confirmed within
+        :data:`realtime.auth.authenticator.CONFIRMATION_LIFETIME`.
 
         Raises:
             Forbidden: The password is wrong.
@@ -371,7 +372,7 @@ class Accounts:
             NotSignedIn: The session has ended.
             Forbidden: The user has too many tokens.
         """
-        # Session and user are read together, so that the token gets the generation of a user whose session is valid.
+        # The session and the user are read together: the token gets the generation at which the session was valid.
         valid = await self._store.sessions.valid([principal.session] if principal.session else [])
         if not valid:
             raise NotSignedIn

@@ -54,8 +54,8 @@ class HubStats:
 class Hub:
     """Tracks the subscribers of one worker and delivers events to them.
 
-    Events published within a few iterations of the event loop are delivered together. A saturated loop combines more
-    events in each write, and delays fan-outs if this raises the throughput
+    Events published within a few iterations of the event loop are delivered together. When the loop is saturated, the
+    hub combines more events in each write, and delays fan-outs if this raises the throughput
     (:class:`realtime.feed.flush_delay.AdaptiveFlushDelay`).
 
     Attributes:
@@ -186,7 +186,7 @@ class Hub:
     def _frames_by_subscription(
         self, pending: list[tuple[Event, Collection[str | None]]]
     ) -> dict[Subscription, list[Frame]]:
-        """Return the frames for each subscription, and drop queued frames of clients that lost access to a note."""
+        """Return the frames for each subscription, and drop queued frames about notes that clients lost."""
         frames: dict[Subscription, list[Frame]] = {}
         for event, lost in pending:
             for subscriptions in (self.subscriptions_of(None), self.subscriptions_of(event.id)):
@@ -203,7 +203,7 @@ class Hub:
         return frames
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
-        """Return the keys that lost access since the note's previous event, or all former keys if it is not known."""
+        """Return the keys that lost access since the last announced loss, or all former keys if none is remembered."""
         former = event.audience.former
         known = self._known_losses.get(event.id, 0)
         if len(self._known_losses) >= MAX_KNOWN_LOSSES:

@@ -65,7 +65,7 @@ class WriteExecutor:
 
         Args:
             write: The write.
-            operation: The idempotency key and the digest of the request; ``None`` if it must not be repeated.
+            operation: The idempotency key and the digest of the request; ``None`` if the request has no key.
 
         Raises:
             IdempotencyKeyReused: The key was used for a different request.
@@ -100,7 +100,7 @@ class WriteExecutor:
     async def _apply(self, write: Write, token: str | None, *, repeated: bool = False) -> Note:
         """Apply a write, and retry it after concurrent writes.
 
-        A repeated request is applied only to a version of the note that was checked not to have its token.
+        A repeated request is applied only to a version of the note that is known not to have its token.
         """
         await self._failpoints.hit("before_write")
         id, notes = write.id, self._store.notes

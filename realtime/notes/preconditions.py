@@ -37,7 +37,7 @@ class Conditions:
 
     Attributes:
         versions: The versions at which it is allowed.
-        operation: Its idempotency key; ``None`` if the request must not be repeated.
+        operation: Its idempotency key; ``None`` if the request has no key.
     """
 
     versions: Versions = None

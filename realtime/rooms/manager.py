@@ -227,7 +227,7 @@ class Rooms:
             del self._rooms[room.id]
 
     def note_deleted(self, id: int, version: int) -> None:
-        """Disconnect the clients of a note that was deleted at this version, unless it was restored since."""
+        """Disconnect the clients of a note that was deleted at this version, unless it has been restored since."""
         room = self._rooms.get(id)
         if room is None or room.version >= version:
             return
@@ -325,7 +325,10 @@ class Rooms:
                     await work
             except (Unavailable, BusUnavailable) as error:
                 self._comparison_due = True
-                log.warning("a shared text could not be saved or compacted", extra={"error": error.detail})
+                log.warning(
+                    "shared texts could not be saved, compacted, or compared with the journal",
+                    extra={"error": error.detail},
+                )
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
@@ -349,7 +352,8 @@ class Rooms:
         self._spawn(once())
 
     async def _compact(self, room: Room) -> None:
-        if self._projector.is_scheduled(room):  # first: if this worker is killed, rows mark the text as unfinished
+        # Before compaction: if this worker is killed, the remaining rows mark the text as unfinished.
+        if self._projector.is_scheduled(room):
             await self._projector.project(room)
         await room.compact()
 
@@ -362,7 +366,7 @@ class Rooms:
                 self._start(room, room.catch_up())
 
     async def _recover_unfinished(self) -> None:
-        """Load texts that a terminated worker left unfinished. Their journal rows are the same in two passes."""
+        """Load texts that a terminated worker left unfinished: their journal rows do not change between two reads."""
         after = 0  # paginate, because some texts stay unfinished, such as those of notes in the trash
         while True:
             before = await self._texts.unfinished(after, RECOVERY_PAGE_SIZE)

@@ -48,7 +48,7 @@ successful handshake resets their backoff."""
 MAX_FRAMES_PER_SECOND = 250
 """Maximum rate of unfragmented messages and control frames. In a busy room, a stock Yjs client sends about 100.
 
-The same limit applies to fragments, but a client that exceeds it is delayed instead of closed.
+The same limit applies to fragments, but a client that exceeds it is delayed instead of disconnected.
 """
 MAX_FRAMES_BURST = 2000
 PARSER_CHUNK_BYTES = 4096
@@ -98,7 +98,8 @@ def _parse_header(data: bytes, start: int) -> tuple[int, int, int] | None:
 
     Returns:
         The first byte, the offset of the payload and the size of the payload, or ``None`` if the header is incomplete.
-        The size is negative if the frame is not an unfragmented message, or violates the protocol.
+        The size is negative if the parser of ``websockets`` must process the frame: a fragment, a close frame, a frame
+        that is too big, or a protocol error.
     """
     if len(data) < start + 2:
         return None
@@ -129,15 +130,15 @@ class Parser(Protocol):
 class WebSocketConnection(asyncio.Protocol):
     """A WebSocket connection that passes messages to a handler.
 
-    Unfragmented messages are parsed here. The first fragment, close frame or protocol error switches the connection to
-    the parser of the ``websockets`` library.
+    Unfragmented messages, pings, and pongs are parsed here. The first fragment, close frame, or protocol error switches
+    the connection to the parser of the ``websockets`` library.
 
     Args:
         transport: The transport, after the handshake.
         connections: Set of the server's connections, which the instance adds itself to.
         ping_interval: Seconds between two pings; ``None`` to send none.
         turns: Schedules the processing of large amounts of data.
-        open_connection: Counts the connection of its client, if there is a limit.
+        open_connection: Counts this connection toward the limits of the server; ``None`` if there are none.
     """
 
     __slots__ = (
@@ -254,7 +255,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.pause_writing()
 
     def _linger(self) -> None:
-        """Read for a short time: if the peer still sends, closing now would lose the close frame."""
+        """Read for a short time: if the peer is still sending, closing now would lose the close frame."""
         if not self._lingering:
             self._lingering = True
             self.transport.resume_reading()
@@ -317,7 +318,7 @@ class WebSocketConnection(asyncio.Protocol):
         return data[start:]
 
     def _count_frame(self, now: float) -> bool:
-        """Count a received frame, and close the connection if there are too many. Return whether it remains open."""
+        """Count a received frame, and close the connection if there are too many. Return false if it was closed."""
         if self._frames is None:
             self._frames = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_FRAMES_BURST, now)
         if self._closing or self._frames.consume(1, now):
