@@ -93,6 +93,7 @@ async def test_gap_in_the_channel_is_filled_from_the_log(bench: ConsumerBench) -
     assert bench.resets == []
 
 
+@pytest.mark.slow
 async def test_event_missing_on_the_channel_is_read_from_the_log(bench: ConsumerBench) -> None:
     await bench.append()
     await bench.wait_for_offsets(1)

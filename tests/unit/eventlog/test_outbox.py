@@ -30,6 +30,7 @@ async def test_dirty_mark_is_removed_after_publishing(
     assert collection.count_documents({}) == 10
 
 
+@pytest.mark.slow
 async def test_unpublished_change_of_a_dead_worker_is_published_later(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:
@@ -44,6 +45,7 @@ async def test_unpublished_change_of_a_dead_worker_is_published_later(
     await eventually(lambda: collection.count_documents({"dirty": True}) == 0)
 
 
+@pytest.mark.slow
 async def test_change_already_in_the_log_is_not_published_again(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:
@@ -65,6 +67,7 @@ async def test_dirty_notes_and_publishes_are_counted_in_metrics(client: TestClie
     await eventually(counted)
 
 
+@pytest.mark.slow
 async def test_invalid_document_does_not_block_the_outbox(
     client: TestClient, collection: Collection[dict[str, Any]]
 ) -> None:

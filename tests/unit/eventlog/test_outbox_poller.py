@@ -33,6 +33,7 @@ def redis_process(embedded: EmbeddedServers) -> Iterator[psutil.Process]:
     process.resume()
 
 
+@pytest.mark.slow
 def test_changes_are_delivered_from_mongodb_while_redis_is_suspended(
     client: TestClient, redis_process: psutil.Process
 ) -> None:
@@ -78,6 +79,7 @@ def unreachable(request: pytest.FixtureRequest, settings: Settings) -> Iterator[
         }[request.param]
 
 
+@pytest.mark.slow
 def test_server_without_redis_since_its_start_delivers_from_mongodb(settings: Settings, unreachable: str) -> None:
     away = settings.model_copy(update={"redis_url": unreachable, "publish_wait": 0.1})
     with TestClient(create_app(away)) as client:

@@ -278,6 +278,7 @@ def test_refused_edit_does_not_claim_its_idempotency_key(shared_client: TestClie
     assert shared_client.post(url, json=edits, headers=headers).json()["content"].endswith("rolls\n")
 
 
+@pytest.mark.slow
 async def test_concurrent_appends_are_each_applied_once(serve: Serve) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:

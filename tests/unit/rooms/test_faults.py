@@ -201,6 +201,7 @@ async def test_unusual_awareness_state_does_not_prevent_journaling(
     assert await loaded(settings, id) == "text words"
 
 
+@pytest.mark.slow
 async def test_worker_recovers_unfinished_text_of_a_killed_worker(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

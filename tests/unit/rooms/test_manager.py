@@ -144,6 +144,7 @@ async def test_concurrent_compactions_of_two_workers_lose_no_edits(
     assert str(seats[0].text) == str(seats[1].text)
 
 
+@pytest.mark.slow
 async def test_idle_text_is_compacted_into_one_snapshot(start_worker: StartWorker, settings: Settings) -> None:
     workers = [await start_worker(), await start_worker()]
     id = await workers[0].create_note("text ")
@@ -163,6 +164,7 @@ async def test_idle_text_is_compacted_into_one_snapshot(start_worker: StartWorke
         assert str(TextDocument([text["state"]])) == str(seats[0].text)
 
 
+@pytest.mark.slow
 async def test_empty_room_is_unloaded_and_can_be_loaded_again(start_worker: StartWorker) -> None:
     worker = await start_worker(idle=0)
     id = await worker.create_note("text")

@@ -102,6 +102,7 @@ class Cluster:
                 await self.open(number % 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_each_word_is_stored_exactly_once(settings: Settings, seed: int) -> None:
     choose = random.Random(seed)

@@ -138,6 +138,7 @@ def update_of_pieces(count: int) -> bytes:
     return b"\1" + lib0.number(count) + b"\7\0" + first + b"".join(rest) + b"\0"
 
 
+@pytest.mark.slow
 async def test_update_of_many_pieces_does_not_delay_other_peers(start_worker: StartWorker) -> None:
     here, there = await start_worker(), await start_worker()
     id = await here.create_note("")
@@ -203,6 +204,7 @@ async def test_large_update_with_missing_dependencies_requires_a_resume(start_wo
     assert str(seat.text) == "text"
 
 
+@pytest.mark.slow
 async def test_recovery_continues_past_texts_of_deleted_notes(
     start_worker: StartWorker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,7 @@ class Machine(RuleBasedStateMachine):
             self.run(self.cluster.close())
 
 
+@pytest.mark.slow
 def test_random_operations_neither_lose_nor_duplicate_text(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "TICK_SECONDS", 0)
     monkeypatch.setattr(projector, "DELAY_SECONDS", (0, 0))

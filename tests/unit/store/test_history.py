@@ -235,6 +235,7 @@ async def test_fast_writes_of_long_texts_are_all_kept(worker: Part) -> None:
         assert (await worker.read(number + 2))["content"] == chr(ord("a") + number) * MAX_CONTENT_BYTES
 
 
+@pytest.mark.slow
 async def test_worker_killed_after_a_commit_loses_no_revision(serve: Serve, database: Database[Json]) -> None:
     survivor, victim = serve(), serve(failpoint="after_write_before_publish:kill:3")
     async with rest_client(victim.url) as rest:

@@ -405,6 +405,7 @@ def test_overlapping_zip_bombs_are_mostly_skipped() -> None:
     assert sum(member.data is not None for member in found) < 50
 
 
+@pytest.mark.slow
 def test_broken_zip_bombs_count_toward_the_unpacked_limit() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
     crc = struct.pack("<L", zlib.crc32(bytes(MIB)))
@@ -413,6 +414,7 @@ def test_broken_zip_bombs_count_toward_the_unpacked_limit() -> None:
             assert member.data is None
 
 
+@pytest.mark.slow
 def test_many_files_beyond_the_unpacked_limit_are_refused() -> None:
     archive = _zipped(*((f"{number}.md", bytes(MIB)) for number in range(520)))
     with _allocating_less_than(32 * MIB), pytest.raises(ImportRefused, match="bytes after unpacking"):
