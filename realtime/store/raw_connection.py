@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC
-from functools import partial
 from typing import Any
 
 import bson
@@ -34,6 +33,7 @@ from pymongo.errors import (
 )
 from pymongo.write_concern import WriteConcern
 
+from realtime.store import _pymongo
 from realtime.store.bson_mapping import BsonDocument
 
 _MESSAGE_HEAD = struct.Struct("<iiiiIB")
@@ -72,6 +72,7 @@ class MongoClientHolder:
     """Creates the driver's client, shared by all raw connections, on first use."""
 
     def __init__(self, url: str) -> None:
+        _pymongo.check_version()
         self._url = url
         self._client: AsyncMongoClient[BsonDocument] | None = None
 
@@ -209,18 +210,12 @@ class RawConnection(asyncio.Protocol):
         if self._transport is not None and not self._is_stale():
             return self._transport
         await self._disconnect()
-        client = self._driver.client
-        # The driver has no public API to check out a connection.
-        connection = await self._checkout.enter_async_context(await client._conn_for_writes(None, "insert"))
-        self._checkout.push_async_callback(connection.close_conn, None)
-        # The driver invalidates the pool of a server that failed; this connection may not have noticed.
-        self._is_stale = partial(connection.pool_gen.stale, connection.generation, connection.service_id)
-        self._supports_retries = bool(connection.supports_sessions) and not connection.is_standalone
-        self._driver_protocol = connection.conn.get_conn
-        self._transport = transport = self._driver_protocol.transport
-        transport.set_protocol(self)
-        transport.resume_reading()
-        return transport
+        connection = await _pymongo.check_out(self._driver.client, self._checkout)
+        self._is_stale, self._supports_retries = connection.is_stale, connection.supports_retries
+        self._driver_protocol, self._transport = connection.protocol, connection.transport
+        connection.transport.set_protocol(self)
+        connection.transport.resume_reading()
+        return connection.transport
 
     async def _disconnect(self) -> None:
         self._transport = None

@@ -12,15 +12,23 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import bson
+import pymongo
 import pytest
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, OperationFailure
 
+from realtime.errors import RealtimeError
 from realtime.settings import Settings
 from realtime.store.connection import MAJORITY_WRITE_CONCERN
 from realtime.store.raw_connection import Command, MongoClientHolder, RawConnection, RawConnections
 from tests.support.harness import Json, eventually
+
+
+def test_unsupported_driver_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(AsyncMongoClient, "_conn_for_writes")
+    with pytest.raises(RealtimeError, match=f"PyMongo {pymongo.version} is not supported: it has no _conn_for_writes"):
+        MongoClientHolder("mongodb://127.0.0.1/")
 
 
 class Proxy:
