@@ -26,10 +26,10 @@ class FallbackNeeded(Exception):
 class FastRoute(APIRoute):
     """A route whose endpoint returns a :class:`Response`.
 
-    It is declared like any other FastAPI route, and has the same OpenAPI schema. The fast path handles a request if its
-    path, query, headers and body are valid and it has none of the headers that dependencies declare. FastAPI handles
-    all other requests, including invalid ones, and generates the error messages. It also handles all requests while an
-    application has ``dependency_overrides``, as in tests.
+    It is declared like any other FastAPI route, and has the same OpenAPI schema. The fast path handles a request only
+    if its path, query, headers and body are valid and it has none of the headers that dependencies declare. FastAPI
+    handles all other requests, including invalid ones, and generates the error messages. It also handles all requests
+    while an application has ``dependency_overrides``, as in tests.
 
     Attributes:
         fallback: FastAPI's handler of the route.
@@ -151,7 +151,7 @@ def _query(request: Request, model: type[BaseModel]) -> BaseModel:
     """Return the query as a model.
 
     Raises:
-        FallbackNeeded: A parameter is repeated, empty, unknown or a list.
+        FallbackNeeded: A parameter is repeated, empty or unknown, or its type is not one of :data:`SCALARS`.
         ValidationError: The query is invalid.
     """
     items = request.query_params.multi_items()

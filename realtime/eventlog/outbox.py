@@ -58,9 +58,10 @@ class Outbox:
         self._dirty_before: dict[int, int] = {}
 
     async def publish(self, change: NoteChange) -> None:
-        """Publish a committed change. Wait at most ``publish_wait`` seconds until it is in the log.
+        """Publish a committed change, and wait for it to reach the log.
 
-        Does not raise: the sweep publishes the change again if this fails.
+        Waits at most ``publish_wait`` seconds, and not at all while Redis is silent. Does not raise: the sweep
+        publishes the change again if this fails.
         """
         self._committed.add(change.note.id)
         task = asyncio.create_task(self._publish(change))
@@ -103,7 +104,7 @@ class Outbox:
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """Publish changes again that are still marked as dirty since the previous pass."""
+        """Publish again the changes that were already marked as dirty in the previous pass and still are."""
         dirty = await self._store.notes.dirty(MAX_SWEEP_NOTES)
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]

@@ -241,7 +241,7 @@ class NoteService:
             created = await self._store.notes.find_origin(token or "")
             if created is None:
                 raise OutcomeUnknown
-            return created.note.id  # even if it was changed or deleted since
+            return created.note.id  # even if it has since been changed or deleted
         await self._publisher.publish("import", change, [principal.name], principal)
         return change.note.id
 

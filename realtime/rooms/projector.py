@@ -37,11 +37,11 @@ class ProjectedText(Protocol):
         """Return the text once it is durable and includes every change in this record of the note."""
 
     def mark_projected(self, change_count: int) -> None:
-        """Record that a version has the first ``change_count`` changes of the text, and names their authors."""
+        """Record that a version contains the first ``change_count`` changes of the text and names their authors."""
 
 
 class Projector:
-    """Writes shared texts to their notes, each at its scheduled time."""
+    """Writes shared texts to their notes, and keeps the schedule of when each is due."""
 
     def __init__(self, store: Store, publisher: ChangePublisher) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Projector:
 
         Raises:
             NoteNotFound: The note was deleted.
-            Unavailable: The database is unavailable, or concurrent writes prevented it for too long.
+            Unavailable: The database is unavailable, or concurrent writes prevented this write for too long.
         """
         self.forget(text)
         try:

@@ -1,6 +1,7 @@
 """Batching of calls to MongoDB: items that arrive while calls are in progress go into the next call together.
 
-A command takes the driver and the server more time than a small document in it. Without load, items are sent at once.
+For the driver and the server, a command takes more time than each small document in it. Without load, items are
+sent immediately.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ MAX_CONCURRENT_CALLS = 2
 """With two calls, the replies to one are processed while MongoDB works on the other."""
 MAX_BATCH_ITEMS = 64
 GATHER_LOOP_TURNS = 6
-"""Turns of the event loop to wait for more items under load: callers that just got a result may send the next one."""
+"""Turns of the event loop to wait for more items under load: callers that just got a result may put another item."""
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and passes them to ``run`` in batches, without two items with the same key in one batch.
+    """Collects items and passes them to ``run`` in batches. No batch contains two items with the same key.
 
     Args:
-        run: Processes a batch and returns a result for each item, in order. An exception is raised to its caller.
-        share: Whether items with the same key share one result. Then only one item with a key is processed at a time,
+        run: Processes a batch and returns a result for each item, in order. If a result is an exception, ``put``
+            raises it.
+        share: Whether items with the same key share one result. If so, only one item per key is processed at a time,
             and items that arrive in the meantime share the next result.
         timeout: Seconds until ``put`` raises ``error``.
         error: The exception that ``put`` raises on a timeout.
@@ -63,7 +65,8 @@ class Batcher(Generic[T, R]):
         """Return the result for an item.
 
         Raises:
-            Exception: ``error``, if there is no result in time. The item may still be processed.
+            Exception: The exception of ``run`` for the item; or ``error``, if there is no result in time: the item may
+                still be processed.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(self.key_of(item), []).append((item, future))
