@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DELAY_SECONDS = (0.6, 0.8)
 """Range of the delay before changes made at this worker are written to the note."""
 REMOTE_DELAY_SECONDS = (2.0, 3.0)
-"""Range of the delay before changes made at another worker are written to the note, unless that worker did so first."""
+"""Range of the delay before this worker writes changes made at another worker, unless that worker writes them first."""
 TIMEOUT_SECONDS = 15.0
 """The time for which a projection is retried after concurrent writes to its note.
 
