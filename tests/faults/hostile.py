@@ -118,7 +118,7 @@ async def _make_crowded(server: ServerProcess, rest: httpx.AsyncClient) -> int:
 @scenario(
     "hostile-clients",
     invariant="a hostile client affects no other client",
-    mark="38 clients with 19 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 100 ms, nobody else disconnected",
+    mark="38 clients with 19 attacks: p99 of `GET /ping` ≤ 100 ms, p99 of typing ≤ 2×, nobody else disconnected",
     unit="clients",
     full=38,
     slice=19,
@@ -154,7 +154,7 @@ async def hostile(run: Run) -> Figures:
         "p99 of GET /ping": f"{ping * 1000:.0f} ms",
         "p99 of typing": f"{words * 1000:.0f} ms ({quiet * 1000:.0f} ms without)",
     }
-    figures.must(not run.thorough or max(ping, words) <= 0.1)  # the run of the slice is too short
+    figures.must(not run.thorough or (ping <= 0.1 and words <= 2 * quiet))  # the run of the slice is too short
     return figures
 
 
