@@ -130,7 +130,7 @@ class ExistingNoteWrite(Write):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldWrite(ExistingNoteWrite):
-    """A write whose fields are computed from the current note, and stored only if that is still its version.
+    """A write whose fields are computed from the note's current version, and stored only if that is still current.
 
     If the note has a shared text, the text is edited to match the new content.
     """

@@ -25,7 +25,7 @@ class Scheduler:
 
     Attributes:
         turns: Turns of the event loop.
-        time_budgets: Processing time left by caller and note, in multiples of ``UPDATE_SECONDS``. Reconnecting does not
+        time_budgets: Processing time left for each caller and note, in ``UPDATE_SECONDS``. Reconnecting does not
             refill it.
         pool: The thread for work that would block the event loop for too long.
     """
