@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from realtime.core.turns import PAUSE_FACTOR
 from realtime.errors import TooManyRequests
 
 T = TypeVar("T")
@@ -179,8 +180,8 @@ class FairPool:
     Args:
         name: The name of the thread.
         limits: The maximum number of waiting requests.
-        pauses: Whether the thread stays idle after each function for as long as the function ran. Use it for functions
-            that hold Python's global interpreter lock and therefore block the event loop.
+        pauses: Whether the thread pauses after each function, as :class:`~realtime.core.turns.Turns` do. Use it for
+            functions that hold Python's global interpreter lock and therefore block the event loop.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class FairPool:
 
         def end_turn(_: object) -> None:
             if self._pauses:
-                loop.call_later(loop.time() - started, self._release)
+                loop.call_later(PAUSE_FACTOR * (loop.time() - started), self._release)
             else:
                 self._release()
 

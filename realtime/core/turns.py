@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.002
 """The longest time for which one client should block the event loop."""
+PAUSE_FACTOR = 3
+"""Length of the pause after expensive work, in multiples of the time that the work took."""
 
 
 class Turns:
     """Lets callers block the event loop with expensive work, one at a time and in turn.
 
-    After each turn, the event loop is free for as long as the turn took before the next one starts. A caller with
-    endless work therefore uses at most half of the event loop's time, and delays another caller by at most one turn.
+    After each turn, the event loop is free for three times as long as the turn took. Callers with endless work
+    therefore use at most a quarter of its time, and delay another caller by at most one turn and its pause.
     """
 
     def __init__(self) -> None:
@@ -65,7 +67,7 @@ class Turns:
     def _end_turn(self, seconds: float) -> None:
         """Start the next turn after a delay. Delays of short turns are added up: timers are too coarse for them."""
         loop = asyncio.get_running_loop()
-        self._pending_delay += seconds
+        self._pending_delay += PAUSE_FACTOR * seconds
         if self._pending_delay < SLICE_SECONDS:
             loop.call_soon(self._start_next)
         else:

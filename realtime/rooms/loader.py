@@ -28,12 +28,14 @@ MAX_STATE_BYTES = 8 * 1024 * 1024
 """Maximum encoded size of a text."""
 SMALL_EDIT_BYTES = 1024
 """Size below which texts are compared and edited in the event loop."""
-MAX_VECTOR_BYTES = 64 * 1024
+MAX_VECTOR_BYTES = 16 * 1024
 LARGE_VECTOR_BYTES = 4 * 1024
 """Size from which a state vector is decoded, or an update is split, in a thread."""
+MANY_PIECES = 50
+"""Number of pieces from which an update is split in a thread."""
 VECTOR_ENTRY_BYTES = 10
 """Maximum size of a client in a state vector: 5 bytes for its id and 5 for its clock."""
-MAX_CHUNK_PIECES = 500
+MAX_CHUNK_PIECES = 200
 """Maximum number of pieces and deletions that are applied in one step."""
 PIECE_SECONDS = SLICE_SECONDS / MAX_CHUNK_PIECES
 SEARCH_SECONDS = 0.25e-6
@@ -111,7 +113,7 @@ async def split_update(
 ) -> tuple[UpdateSummary, list[bytes]]:
     """Return a summary of an update, and chunks of it that are fast to apply. Raises :class:`MalformedUpdate`."""
     cost = (MAX_CHUNK_PIECES, document.clocks, document.piece_count, SEARCH_SECONDS / PIECE_SECONDS)
-    if len(update) < LARGE_VECTOR_BYTES:
+    if len(update) < LARGE_VECTOR_BYTES and yjs_update.count_pieces(update) < MANY_PIECES:
         return yjs_update.split_update(update, *cost)
     return await scheduler.run_for_caller(caller, partial(yjs_update.split_update, update, *cost))
 

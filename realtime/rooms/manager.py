@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.auth.permissions import Permission, can, check, sees
 from realtime.core.close_codes import CloseCode
-from realtime.core.token_bucket import TokenBuckets
 from realtime.core.turns import Turns
 from realtime.errors import BusUnavailable, NoteNotFound, RealtimeError, Unavailable
 from realtime.rooms.journal import Journal
-from realtime.rooms.peer import TIMED_BURST, TIMED_UPDATES_PER_SECOND, Peer
+from realtime.rooms.peer import Peer
 from realtime.rooms.relay import Relay, RelayKind, RelayMessage
 from realtime.rooms.room import Room
 from realtime.rooms.scheduler import Scheduler
@@ -88,7 +87,7 @@ class Rooms:
         self._rooms_with_task: set[int] = set()
         self._task_limit = asyncio.Semaphore(MAX_CONCURRENT_TASKS)
         self.turns = Turns()
-        self._scheduler = Scheduler(self.turns, TokenBuckets(TIMED_UPDATES_PER_SECOND, TIMED_BURST), pool)
+        self._scheduler = Scheduler(self.turns, pool)
         self._draining = False
         self.tasks = {
             "journal updates": self._journal.run,

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 UPDATES_PER_SECOND = 60
 UPDATES_BURST = 180
 """Maximum burst of updates, for example from a client whose network was interrupted."""
-UPDATE_SECONDS = 0.004
-"""Processing time that counts as one update."""
-TIMED_UPDATES_PER_SECOND = 25
-"""Maximum processing time for one caller and note, in updates per second: a tenth of the event loop's time."""
-TIMED_BURST = 500
-"""Maximum burst of processing time, in updates: 2 seconds."""
 LARGE_UPDATE_BYTES = 16 * 1024
 """Each multiple of this size in an update counts as one more update, because it takes time to read."""
 STATES_PER_SECOND = 120

@@ -19,6 +19,8 @@ DELAY_SECONDS = (0.6, 0.8)
 """Range of the delay before changes made at this worker are written to the note."""
 REMOTE_DELAY_SECONDS = (2.0, 3.0)
 """Range of the delay before this worker writes changes made at another worker, unless that worker writes them first."""
+DELAY_PER_READ = 100
+"""Minimum delay in multiples of the time that it takes to read the text, so that large texts do not use up a worker."""
 TIMEOUT_SECONDS = 15.0
 """The time for which a projection is retried after concurrent writes to its note.
 
@@ -32,6 +34,8 @@ class ProjectedText(Protocol):
     id: int
     version: int
     closed: bool
+    read_seconds: float
+    """The processing time of the last :meth:`snapshot`."""
 
     async def snapshot(self, record: Record) -> TextSnapshot:
         """Return the text once it is durable and includes every change in this record of the note."""
@@ -50,7 +54,8 @@ class Projector:
 
     def schedule(self, text: ProjectedText, *, remote: bool = False) -> None:
         """Write a text to its note after a short random delay, or a longer one if another worker should do it first."""
-        due = time.monotonic() + random.uniform(*(REMOTE_DELAY_SECONDS if remote else DELAY_SECONDS))
+        delay = random.uniform(*(REMOTE_DELAY_SECONDS if remote else DELAY_SECONDS))
+        due = time.monotonic() + max(delay, DELAY_PER_READ * text.read_seconds)
         if not text.closed:
             self._due[text] = min(due, self._due.get(text, due))
 

@@ -22,7 +22,6 @@ from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate, NoteNotFound, Unavailable
 from realtime.notes.models import iso
 from realtime.rooms import crdt, loader, protocol, yjs_update
-from realtime.rooms import peer as peer_limits
 from realtime.rooms.applied_rows import AppliedRows
 from realtime.rooms.contributors import Contributors, TextSnapshot
 from realtime.rooms.crdt import TextDocument
@@ -44,8 +43,6 @@ log = logging.getLogger(__name__)
 
 SPLIT_UPDATE_BYTES = 4 * 1024
 """Size above which an update may be split into chunks."""
-SLOW_UPDATE_SECONDS = 0.01
-"""Processing time of an update above which later updates to the text are applied in turns."""
 MAX_YJS_CLIENTS = 50_000
 """Maximum number of Yjs clients that may write to a text. Each browser session is a client."""
 MAX_PENDING_PIECES = 1000
@@ -54,8 +51,8 @@ MAX_PENDING_UPDATE_BYTES = 64 * 1024
 """Maximum size of an update with missing dependencies."""
 MAX_PENDING_SEARCH_SECONDS = 0.02
 """Maximum time to place all pending pieces together with a new update, which happens in one step."""
-RECOUNT_COST_UPDATES = 50
-"""Processing time charged for counting the pieces of a text, in multiples of ``UPDATE_SECONDS``."""
+RECOUNT_SECONDS = 0.2
+"""Processing time charged for counting the pieces of a text."""
 AWARENESS_TIMEOUT_SECONDS = 0.2
 """Maximum time that a new room waits for the awareness states of other workers."""
 COMPACT_IDLE_SECONDS = 2.0
@@ -99,13 +96,14 @@ class Room:
         self.created_date = ""
         self.last_used = time.monotonic()
         self.closed = False
+        self.read_seconds = 0.0
         self.access_version = 0
         self.access_checks = 0
         self._texts = texts
         self._journal = journal
         self._relay = relay
         self._scheduler = scheduler
-        self._turns, self._time_budgets = scheduler.turns, scheduler.time_budgets
+        self._turns = scheduler.turns
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
         self._slow = False
         self._last_count = _PieceCount()
@@ -361,7 +359,7 @@ class Room:
         """Raise :class:`PeerRefused` if the text has too many pieces to add more, after an exact count if needed."""
         revision = self._last_count.revision
         if revision != self._document.revision:
-            self._time_budgets.consume((peer.caller, self.id), RECOUNT_COST_UPDATES, time.monotonic())
+            self._scheduler.charge(peer.caller, self.id, RECOUNT_SECONDS)
             async with self._turns.turn(peer.caller):
                 full_update, revision = self._document.since(), self._document.revision
             await self._recount(full_update, revision, peer.caller)
@@ -428,15 +426,11 @@ class Room:
 
         Raises :class:`PeerRefused` if earlier updates used up the caller's budget. The time is known only afterwards.
         """
-        budget_key = (peer.caller, self.id)
-        if self._time_budgets.remaining(budget_key, time.monotonic()) < 0:
-            raise PeerRefused(CloseCode.TOO_MANY)
+        self._scheduler.check_budget(peer.caller, self.id)
         started = time.thread_time()  # excludes the time of other processes
         queued = self._apply_and_queue(peer, update, skip_known=skip_known)
         seconds = time.thread_time() - started
-        self._slow = seconds > SLOW_UPDATE_SECONDS
-        if in_turn or seconds > peer_limits.UPDATE_SECONDS:
-            self._time_budgets.consume(budget_key, seconds / peer_limits.UPDATE_SECONDS, time.monotonic())
+        self._slow = self._scheduler.charge_update(peer.caller, self.id, seconds, in_turn=in_turn)
         return queued
 
     def _apply_and_queue(self, peer: Peer, update: bytes, *, skip_known: bool) -> bool:
@@ -520,7 +514,9 @@ class Room:
         Raises :class:`NoteNotFound` or :class:`Unavailable`.
         """
         await self._ensure_includes(record)
+        started = time.thread_time()
         snapshot = self.contributors.snapshot(str(self._document))
+        self.read_seconds = time.thread_time() - started
         if not await self.wait_until_durable():
             raise Unavailable
         return snapshot

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 0.5
 SHUTDOWN_TIMEOUT_SECONDS = 30
 LISTEN_BACKLOG = 4096
-SWITCH_INTERVAL_SECONDS = 0.0005
+SWITCH_INTERVAL_SECONDS = 0.00005
 """Maximum time for which a thread can delay the event loop after each of its system calls (Python's default: 5 ms)."""
 
 

@@ -46,12 +46,11 @@ RECONNECT_DELAY_SECONDS = 1.0
 """Delay before closing a connection whose client would repeat its error. Stock Yjs clients reconnect at once, because a
 successful handshake resets their backoff."""
 MAX_FRAMES_PER_SECOND = 250
-"""Maximum rate of unfragmented messages and control frames. In a busy room, a stock Yjs client sends about 100.
-
-The same limit applies to fragments, but a client that exceeds it is delayed instead of disconnected.
-"""
+"""Maximum rate of unfragmented messages and control frames. In a busy room, a stock Yjs client sends about 100."""
+MAX_FRAGMENTS_PER_SECOND = 1000
+"""Maximum rate of fragments. A client that exceeds it is delayed instead of disconnected."""
 MAX_FRAMES_BURST = 2000
-PARSER_CHUNK_BYTES = 4096
+PARSER_CHUNK_BYTES = 1024
 """Size of the chunks that are passed to the parser of ``websockets``."""
 PROBE_TIMEOUT_SECONDS = 5.0
 SERVICE_RESTART = 1012
@@ -328,7 +327,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _count_fragment(self, now: float) -> None:
         if self._fragments is None:
-            self._fragments = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_FRAMES_BURST, now)
+            self._fragments = TokenBucket(MAX_FRAGMENTS_PER_SECOND, MAX_FRAMES_BURST, now)
         self._fragments.consume(1, now)
 
     def _continue_later(self, data: bytes) -> bytes:
@@ -337,9 +336,16 @@ class WebSocketConnection(asyncio.Protocol):
         if not self._awaiting_turn:
             self._awaiting_turn = True
             self._pause_or_resume()
-            peer = self.transport.get_extra_info("peername")
-            self._turns.call_soon(network_of(peer[0]) if isinstance(peer, tuple) else "", self._continue)
+            debt = 0.0 if self._fragments is None else -self._fragments.remaining(time.monotonic())
+            if debt > 0:
+                asyncio.get_running_loop().call_later(debt / MAX_FRAGMENTS_PER_SECOND, self._request_turn)
+            else:
+                self._request_turn()
         return b""
+
+    def _request_turn(self) -> None:
+        peer = self.transport.get_extra_info("peername")
+        self._turns.call_soon(network_of(peer[0]) if isinstance(peer, tuple) else "", self._continue)
 
     def _continue(self) -> None:
         self._awaiting_turn = False
@@ -390,6 +396,8 @@ class WebSocketConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         until = time.monotonic() + SLICE_SECONDS
         for start in range(0, len(data), PARSER_CHUNK_BYTES):
+            if self._parser is not None and self._parser.parser_exc is not None:
+                return  # discard what follows a protocol error
             if start and time.monotonic() > until:
                 self._continue_later(data[start:])
                 return

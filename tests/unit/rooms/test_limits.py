@@ -62,7 +62,7 @@ async def test_sync_responses_are_charged_by_their_size(
 async def test_updates_of_a_slow_text_are_applied_in_turns(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.rooms.room.SLOW_UPDATE_SECONDS", -1.0)
+    monkeypatch.setattr("realtime.rooms.scheduler.LONG_UPDATE_SECONDS", 0.0)
     worker = await start_worker()
     id = await worker.create_note()
     seats = [await RoomClient().sit(worker.rooms, id) for _ in range(3)]
@@ -76,7 +76,8 @@ async def test_updates_of_a_slow_text_are_applied_in_turns(
 async def test_updates_are_charged_by_their_processing_time(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.rooms.peer.UPDATE_SECONDS", 1e-9)
+    monkeypatch.setattr("realtime.rooms.scheduler.LONG_UPDATE_SECONDS", 0.0)
+    monkeypatch.setattr("realtime.rooms.scheduler.LONG_UPDATE_FACTOR", 1e9)
     worker = await start_worker()
     seat = await RoomClient().sit(worker.rooms, await worker.create_note())
     with pytest.raises(PeerRefused):

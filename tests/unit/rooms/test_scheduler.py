@@ -10,7 +10,6 @@ import pytest
 
 from realtime.core.close_codes import CloseCode
 from realtime.core.fair_queue import FairPool, QueueLimits
-from realtime.core.token_bucket import TokenBuckets
 from realtime.core.turns import Turns
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.loader import recount
@@ -22,7 +21,7 @@ from realtime.rooms.scheduler import Scheduler
 async def scheduler() -> AsyncIterator[Scheduler]:
     """Return a scheduler whose thread accepts two functions of a caller."""
     pool = FairPool("test", QueueLimits(member=1))
-    yield Scheduler(Turns(), TokenBuckets(1, 1), pool)
+    yield Scheduler(Turns(), pool)
     await pool.aclose()
 
 
@@ -43,6 +42,20 @@ async def test_caller_with_too_much_waiting_work_is_refused(scheduler: Scheduler
     other = asyncio.create_task(scheduler.run_for_caller("ben", work))
     finish.set()
     assert all(await asyncio.gather(running, waiting, other))
+
+
+def test_update_that_took_long_is_charged_several_times(scheduler: Scheduler) -> None:
+    assert not scheduler.charge_update("ann", 1, 0.003, in_turn=False)
+    assert not scheduler.charge_update("ann", 1, 0.003, in_turn=True)
+    for _ in range(7):
+        assert scheduler.charge_update("ann", 1, 0.014, in_turn=False)
+    scheduler.check_budget("ann", 1)
+    assert scheduler.charge_update("ann", 1, 0.014, in_turn=False)
+    with pytest.raises(PeerRefused) as refused:
+        scheduler.check_budget("ann", 1)
+    assert refused.value.code is CloseCode.TOO_MANY
+    scheduler.check_budget("ann", 2)
+    scheduler.check_budget("ben", 1)
 
 
 async def test_recount_corrects_the_estimate(scheduler: Scheduler) -> None:
