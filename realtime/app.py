@@ -18,16 +18,14 @@ from starlette.routing import Route, WebSocketRoute
 from realtime.api import docs_pages, routers, webapp
 from realtime.api.error_handlers import add_error_handlers
 from realtime.api.live_clients import Dispatcher, Revoker
-from realtime.api.middleware.authentication import AuthenticationMiddleware
+from realtime.api.middleware.addressing import Addressing
+from realtime.api.middleware.authentication import Authentication
 from realtime.api.middleware.body_limit import BodyLimit
-from realtime.api.middleware.connection_limits import Admission, ConnectLimit, StreamRetry
-from realtime.api.middleware.http_semantics import HttpSemantics
-from realtime.api.middleware.open_mode import OpenModeGate
+from realtime.api.middleware.connection_limits import ConnectLimit, check_open_connections
+from realtime.api.middleware.open_mode import check_open_mode
 from realtime.api.middleware.origins import AllowedOrigins, KnownHost, SameOrigin
-from realtime.api.middleware.proxies import ProxyHeaders, RootPath
-from realtime.api.middleware.request_log import RequestLog
-from realtime.api.middleware.security_headers import SecurityHeaders
-from realtime.api.middleware.websocket_routes import WebSocketRoutes
+from realtime.api.middleware.request_checks import Check, RequestChecks, check_encoding
+from realtime.api.middleware.response_middleware import ResponseMiddleware
 from realtime.api.middleware.write_limit import WriteLimit
 from realtime.api.openapi import with_security, without_null_parameters
 from realtime.api.router import bound_routes, toggle_slash
@@ -174,29 +172,34 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware. The middleware that is added last handles a request first."""
     has_accounts = settings.auth == "accounts"
     origins = frozenset(settings.origins.split())
+    websocket_routes = [route for route in app.routes if isinstance(route, WebSocketRoute)]
     app.add_middleware(BodyLimit, limit=settings.max_body, overrides={"/import": settings.max_import})
-    if has_accounts:
-        app.add_middleware(WriteLimit, rule=write_rule(settings.max_writes_per_second))
-    app.add_middleware(WebSocketRoutes, routes=[route for route in app.routes if isinstance(route, WebSocketRoute)])
-    if limit := settings.connects_per_second_limit:
-        per_client, guests = (max(1, limit // 4), max(1, limit * 3 // 4)) if has_accounts else (limit, limit)
-        app.add_middleware(ConnectLimit, per_second=limit, per_client=per_client, guests=guests)
-    app.add_middleware(Admission)
-    if has_accounts:
-        app.add_middleware(AuthenticationMiddleware, origins=origins)
-    app.add_middleware(SameOrigin, allowed=origins, any_port=not has_accounts)
+    app.add_middleware(RequestChecks, checks=_checks(settings, origins), websocket_routes=websocket_routes)
     if origins:
         app.add_middleware(AllowedOrigins, origins=origins)
-    if _is_private(settings):
-        app.add_middleware(OpenModeGate)
-        app.add_middleware(KnownHost, origins=origins)
-    app.add_middleware(HttpSemantics)
-    app.add_middleware(RequestLog, metrics=metrics)
-    app.add_middleware(StreamRetry)
-    app.add_middleware(SecurityHeaders, cacheable=not has_accounts, cross_origin=bool(origins))
+    app.add_middleware(ResponseMiddleware, metrics=metrics, cacheable=not has_accounts, cross_origin=bool(origins))
     segments = {path.split("/")[1] for route in app.routes if (path := getattr(route, "path", ""))}
-    app.add_middleware(RootPath, root_path=settings.root_path, first_segments=segments - {""})
-    app.add_middleware(ProxyHeaders, proxies=settings.proxies)
+    app.add_middleware(
+        Addressing, proxies=settings.proxies, root_path=settings.root_path, first_segments=segments - {""}
+    )
+
+
+def _checks(settings: Settings, origins: frozenset[str]) -> Iterator[Check]:
+    """Yield the checks of requests, in order."""
+    has_accounts = settings.auth == "accounts"
+    yield check_encoding
+    if _is_private(settings):
+        yield KnownHost(origins)
+        yield check_open_mode
+    yield SameOrigin(origins, any_port=not has_accounts)
+    if has_accounts:
+        yield Authentication(origins)
+    yield check_open_connections
+    if limit := settings.connects_per_second_limit:
+        per_client, guests = (max(1, limit // 4), max(1, limit * 3 // 4)) if has_accounts else (limit, limit)
+        yield ConnectLimit(limit, per_client, guests)
+    if has_accounts:
+        yield WriteLimit(write_rule(settings.max_writes_per_second))
 
 
 def _is_private(settings: Settings) -> bool:

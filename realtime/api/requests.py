@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PRINCIPAL = "realtime.principal"
 """Scope key: the authenticated caller."""
+HEADERS = "realtime.headers"
+"""Scope key: the headers by name."""
 FORWARDED_HOST = "realtime.forwarded_host"
 """Scope key: the host that the client requested from a trusted proxy."""
 PROXIED = "realtime.proxied"
@@ -44,13 +46,18 @@ def caller_of(connection: HTTPConnection, principal: Principal | None = None) ->
     return network_of(address_of(connection))
 
 
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """Return the headers of a request by name, in lower case. Of repeated headers, it contains the first one."""
+    headers: dict[bytes, bytes] | None = scope.get(HEADERS)
+    if headers is None:
+        headers = scope[HEADERS] = dict(reversed(scope["headers"]))
+    return headers
+
+
 def header_of(scope: Scope, name: bytes) -> str | None:
     """Return the value of a header, or ``None``. The name is in lower case."""
-    for key, value in scope["headers"]:
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return None
+    value = headers_of(scope).get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def host_of(scope: Scope) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from realtime.api.middleware.http_semantics import ENCODED
+from realtime.api.middleware.request_checks import ENCODED
 from realtime.notes.models import EXAMPLE, Note
 from realtime.notes.preconditions import etag
 

@@ -73,7 +73,7 @@ def _images(scope: Scope) -> str:
     """Return the allowed image sources of a policy.
 
     ``'self'`` would also allow the paths of the API. A source with a path requires a host, which is taken from the
-    request. If a policy cannot name this host, only the middleware :class:`SameOrigin` rejects embedded API requests.
+    request. If a policy cannot name this host, only the check :class:`SameOrigin` rejects embedded API requests.
     """
     host = host_of(scope)
     if not PLAIN_HOST.fullmatch(host):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from realtime.api.middleware.proxies import trusted_hosts
+from realtime.api.middleware.addressing import trusted_hosts
 from realtime.auth.open_connections import ConnectionLimits, OpenConnections, raise_open_files
 from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import RealtimeError
@@ -133,7 +133,7 @@ def config_for(settings: Settings) -> uvicorn.Config:
         ws=Handshake,  # HttpProtocol upgrades to it
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # read by realtime.api.middleware.proxies
+        proxy_headers=False,  # read by realtime.api.middleware.addressing
         server_header=False,
         backlog=LISTEN_BACKLOG,
         timeout_keep_alive=30,

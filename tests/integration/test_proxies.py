@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from realtime import create_app
-from realtime.api.middleware.proxies import ProxyHeaders, RootPath
+from realtime.api.middleware.addressing import Addressing
 from realtime.api.requests import host_of
 from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
@@ -200,7 +200,7 @@ async def _scope(
         "client": None if client is None else (client, 1),
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
     }
-    await ProxyHeaders(app, proxies)(scope, _never, _never)
+    await Addressing(app, proxies)(scope, _never, _never)
     return seen[0]
 
 
@@ -208,7 +208,7 @@ async def _never(*_: Any) -> Any:
     raise AssertionError
 
 
-class TestProxyHeaders:
+class TestTrustedProxies:
     async def test_trusted_proxy_sets_address_scheme_and_host(self) -> None:
         headers = {"Host": "inner:8000", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
         scope = await _scope({**headers, "X-Forwarded-Host": "notes.example"})
@@ -273,7 +273,7 @@ class TestRootPath:
             seen.append(scope)
 
         scope = {"type": "http", "path": server + path, "root_path": server, "headers": [(b"accept", accept.encode())]}
-        await RootPath(app, prefix, self.FIRST)(scope, _never, _never)
+        await Addressing(app, "", prefix, self.FIRST)(scope, _never, _never)
         return seen[0]["root_path"], seen[0]["path"]
 
     @pytest.mark.parametrize("path", ["/", "/n/1", "/notes/", "/notes/1/", "/docs", "/nothing", "/teams", "/n/team"])
@@ -303,7 +303,7 @@ class TestRootPath:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await RootPath(app, "/team", self.FIRST)({"type": "http", "path": "/notes/", "headers": []}, _never, send)
+        await Addressing(app, "", "/team", self.FIRST)({"type": "http", "path": "/notes/", "headers": []}, _never, send)
         assert sent[0]["headers"] == [
             (b"location", b"/team/notes/1/"),
             (b"link", b'</team/notes/?after=x>; rel="next"'),

@@ -1,4 +1,4 @@
-"""Middleware that authenticates requests by a session cookie or a bearer token."""
+"""Authentication of requests by a session cookie or a bearer token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from realtime.auth.permissions import ANONYMOUS
 from realtime.errors import NotSignedIn, Unavailable
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.responses import Response
+    from starlette.types import Scope
 
     from realtime.auth.authenticator import Authenticator
     from realtime.auth.open_connections import OpenConnection
@@ -34,37 +35,33 @@ WITHOUT_MONGODB = PUBLIC_SEGMENTS | OPERATIONS_SEGMENTS
 """First segments of paths that work without MongoDB."""
 
 
-class AuthenticationMiddleware:
-    """Middleware that puts the :class:`Principal` of each request and WebSocket into its scope.
+class Authentication:
+    """Puts the :class:`Principal` of each request and WebSocket into its scope.
 
     A wrong, expired or revoked token is rejected with 401, but a cookie with such a session is ignored. The cookie of a
     WebSocket is used only if the page has the origin of this server or an allowed one, because browsers send the cookie
     with requests from any page.
 
     Args:
-        app: The application.
         origins: Other origins that are allowed.
     """
 
-    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
-        self._app = app
+    def __init__(self, origins: frozenset[str]) -> None:
         self._origins = origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its principal, or reject it."""
-        if scope["type"] in ("http", "websocket") and (
-            first_segment(path_of(scope)) not in PUBLIC_SEGMENTS or _is_surplus(scope)
-        ):
+    async def __call__(self, scope: Scope) -> Response | None:
+        """Set the principal of a request, or return the response that rejects it."""
+        segment = first_segment(path_of(scope))
+        if segment not in PUBLIC_SEGMENTS or _is_surplus(scope):
             try:
                 address = scope["client"][0] if scope.get("client") else None
                 principal = replace(await self._principal(scope, address), address=address)
                 scope[PRINCIPAL] = principal
                 record_token_use(scope["app"].state.services, principal)
             except (NotSignedIn, Unavailable) as error:
-                if first_segment(path_of(scope)) not in OPERATIONS_SEGMENTS or not isinstance(error, Unavailable):
-                    await response_for(error)(scope, receive, send)
-                    return
-        await self._app(scope, receive, send)
+                if segment not in OPERATIONS_SEGMENTS or not isinstance(error, Unavailable):
+                    return response_for(error)
+        return None
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
         authenticator: Authenticator = scope["app"].state.services.authenticator

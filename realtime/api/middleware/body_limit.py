@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from realtime.api.error_handlers import response_for
 from realtime.api.middleware.origins import SAFE_METHODS
-from realtime.api.requests import caller_of, header_of, path_of, principal_of
+from realtime.api.requests import caller_of, header_of, headers_of, path_of, principal_of
 from realtime.auth.permissions import check_author
 from realtime.errors import RealtimeError, TooManyRequests
 
@@ -25,6 +25,8 @@ BODY_TIMEOUT_SECONDS = 10.0
 BYTES_PER_SECOND = 1024
 LARGE_BYTES_PER_SECOND = 8 * 1024
 """The rate for large bodies, which are stored while they arrive."""
+BODY_HEADERS = {b"content-length", b"transfer-encoding"}
+"""Headers of requests with a body."""
 
 
 class BodyLimit:
@@ -49,6 +51,9 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a limited body, or reject it."""
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] in SAFE_METHODS and headers_of(scope).keys().isdisjoint(BODY_HEADERS):
             await self._app(scope, receive, send)
             return
         path = path_of(scope).rstrip("/")

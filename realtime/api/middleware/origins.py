@@ -1,4 +1,4 @@
-"""Middleware that checks the origin and the host of requests: CSRF, CORS, and DNS rebinding."""
+"""Checks of the origin and the host of requests: CSRF, CORS, and DNS rebinding."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from realtime.api.requests import PROXIED, header_of, host_of, path_of
+from realtime.api.requests import PROXIED, first_segment, header_of, headers_of, host_of, path_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Scope
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SameOrigin:
-    """Middleware that rejects requests (403) that pages of other origins cause a browser to send.
+    """Rejects requests (403) that pages of other origins cause a browser to send.
 
     It rejects:
 
@@ -34,25 +35,19 @@ class SameOrigin:
     (``Sec-Fetch-Dest``), and pages cannot change these headers. Other programs do not send them and are not affected.
 
     Args:
-        app: The application.
         allowed: Other origins that are allowed.
         any_port: Whether to ignore the port behind a proxy. A proxy may drop it from ``Host``
             (``proxy_set_header Host $host`` in nginx).
     """
 
-    def __init__(self, app: ASGIApp, allowed: frozenset[str], *, any_port: bool) -> None:
-        self._app = app
+    def __init__(self, allowed: frozenset[str], *, any_port: bool) -> None:
         self._allowed = allowed
         self._any_port = any_port
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or reject it."""
-        detail = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
-        if detail is not None:
-            response = JSONResponse({"detail": detail}, 403)
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+    async def __call__(self, scope: Scope) -> Response | None:
+        """Return the response that rejects a request, or ``None``."""
+        detail = self._refusal(scope)
+        return None if detail is None else JSONResponse({"detail": detail}, 403)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Return the reason to reject a request, or ``None``."""
@@ -91,12 +86,12 @@ PORT = re.compile(r":[0-9]+$")
 
 
 def _may_be_embedded(scope: Scope) -> bool:
-    first = path_of(scope).lstrip("/").partition("/")[0]
+    first = first_segment(path_of(scope))
     return first in EMBEDDABLE or first in HEALTH
 
 
 class KnownHost:
-    """Middleware that rejects requests (421) for public host names, on reachable addresses, or through a proxy.
+    """Rejects requests (421) for public host names, on reachable addresses, or through a proxy.
 
     It is used on servers without accounts, and prevents DNS rebinding: otherwise, a hostile page could point its own
     domain at this server, count as same-origin, and read and write all notes. Host names without a dot and IP addresses
@@ -106,35 +101,29 @@ class KnownHost:
     it may send the host name of this machine.
 
     Args:
-        app: The application.
         origins: Origins whose hosts are allowed.
     """
 
-    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
-        self._app = app
+    def __init__(self, origins: frozenset[str]) -> None:
         self._hosts = {urlsplit(origin).netloc for origin in origins}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or reject it."""
-        if scope["type"] in ("http", "websocket"):
-            forwarded = proxy_header_of(scope)
-            if forwarded is not None:
-                await JSONResponse({"detail": THROUGH_PROXY.format(forwarded)}, 421)(scope, receive, send)
-                return
-            # Check every forwarded host: after DNS rebinding a page could send X-Forwarded-Host itself.
-            values = [header_of(scope, b"host") or "", *(header_of(scope, b"x-forwarded-host") or "").split(",")]
-            hosts = [host.strip() for host in values if host.strip() not in self._hosts]
-            address = (scope.get("server") or ("",))[0]
-            if any(map(_is_public, hosts)) or _is_reachable(address):
-                response = JSONResponse({"detail": UNKNOWN_HOST}, 421)
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    async def __call__(self, scope: Scope) -> Response | None:
+        """Return the response that rejects a request, or ``None``."""
+        forwarded = proxy_header_of(scope)
+        if forwarded is not None:
+            return JSONResponse({"detail": THROUGH_PROXY.format(forwarded)}, 421)
+        # Check every forwarded host: after DNS rebinding a page could send X-Forwarded-Host itself.
+        values = [header_of(scope, b"host") or "", *(header_of(scope, b"x-forwarded-host") or "").split(",")]
+        hosts = [host.strip() for host in values if host.strip() not in self._hosts]
+        address = (scope.get("server") or ("",))[0]
+        if any(map(_is_public, hosts)) or _is_reachable(address):
+            return JSONResponse({"detail": UNKNOWN_HOST}, 421)
+        return None
 
 
 def proxy_header_of(scope: Scope) -> str | None:
     """Return the name of a header that a proxy added, or ``None``."""
-    for name, _ in scope["headers"]:
+    for name in headers_of(scope):
         if name in PROXY_HEADERS or name.startswith(b"x-forwarded-"):
             text: str = name.decode("latin-1").title()
             return text

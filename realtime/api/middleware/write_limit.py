@@ -1,4 +1,4 @@
-"""Middleware that limits writes per second."""
+"""A check that limits writes per second."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from realtime.api.services import services_of
 from realtime.errors import TooManyRequests
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.responses import Response
+    from starlette.types import Scope
 
     from realtime.auth.rate_limit import RateRule
 
 
 class WriteLimit:
-    """Middleware that rejects writes above a rate (429), per user, or per network without sign-in."""
+    """Rejects writes above a rate (429), per user, or per network without sign-in."""
 
-    def __init__(self, app: ASGIApp, rule: RateRule) -> None:
-        self._app = app
+    def __init__(self, rule: RateRule) -> None:
         self._rule = rule
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or reject it."""
+    async def __call__(self, scope: Scope) -> Response | None:
+        """Return the response that rejects a request, or ``None``."""
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-            limits = services_of(HTTPConnection(scope)).rate_limiter
+            connection = HTTPConnection(scope)
+            limits = services_of(connection).rate_limiter
             assert limits is not None
             try:
-                await limits.acquire(self._rule, caller_of(HTTPConnection(scope)))
+                await limits.acquire(self._rule, caller_of(connection))
             except TooManyRequests as error:
-                await response_for(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+                return response_for(error)
+        return None
