@@ -2,8 +2,8 @@
 
 Only failed attempts are counted. An attempt from a browser in which the user has signed in before
 (:mod:`realtime.auth.devices`) is counted only for that device, and is served first. All other attempts are counted by
-name and network, and by network alone. Each failure lengthens the delay of the next attempt. Attackers can therefore
-slow down only attempts from their own networks.
+name and network, and by network alone. After a few failures, each further one lengthens the delay of the next attempt,
+up to a maximum. Attackers can therefore slow down only attempts from their own networks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Slowdown(NamedTuple):
 
     Attributes:
         rule: The rule that counts the failures.
-        first_delayed: The number of failures from which on the next attempt is delayed.
+        first_delayed: The number of failures at which delays begin, with 1 s for the next attempt.
     """
 
     rule: RateRule
@@ -50,9 +50,9 @@ BY_NETWORK = Slowdown(RateRule("sign-in-network", 40, WINDOW_SECONDS), 20)
 BY_WIDE_NETWORK = Slowdown(RateRule("sign-in-wide-network", 200, WINDOW_SECONDS), 100)
 """For all names from an IPv4 /24 or an IPv6 /48."""
 SIGN_UP = RateRule("sign-up", 20, 60)
-"""Limit of sign-ups from an address."""
+"""Limit on attempts to sign up from one address."""
 PASSWORD_CHANGE = RateRule("password-change", 5, 60)
-"""Limit of wrong passwords in a session, when the user changes or confirms the password."""
+"""Limit on wrong passwords in a session, when the user changes the password or confirms a sensitive action with it."""
 OPERATOR_REQUESTER = Requester("operator", "operator", trusted=True)
 """The operator of the server, on the command line."""
 UNKNOWN_ADDRESS = "unknown"
@@ -104,14 +104,14 @@ class UnlimitedCounters:
 
 @dataclass(frozen=True, slots=True)
 class _AttemptPriority:
-    """The requester of an attempt, which decides its turn in the queue, and the counters for its failure."""
+    """The requester of an attempt, which determines its turn in the queue, and the counters to add a failure to."""
 
     requester: Requester
     counters: Sequence[tuple[Slowdown, str]]
 
 
 class SignInGuard:
-    """Checks and hashes passwords, with a delay that depends on the failures of the caller."""
+    """Checks and hashes passwords. Delays a sign-in attempt after earlier failures."""
 
     def __init__(self, counters: Counters, passwords: Passwords, key: Callable[[], Awaitable[str]]) -> None:
         self._counters = counters

@@ -2,8 +2,8 @@
 
 A write marks its note as ``dirty`` and stores the revision in the same commit. The mark is cleared, in batches, when
 the event is in the log and the revision in the history, and only if the note still has the published version. Each
-worker sweeps the marks periodically: if a note is dirty at the same version in two consecutive passes, its change is
-published again. The log and the history ignore duplicates. The procedure does not compare clocks.
+worker periodically reads which notes are dirty (the sweep): if a note is dirty at the same version in two consecutive
+passes, its change is published again. The log and the history ignore duplicates. The procedure does not compare clocks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Outbox:
         bus: The event log.
         failpoints: Fault injection for tests.
         metrics: The metrics, which count publications and dirty notes.
-        publish_wait: Seconds that :meth:`publish` waits for the log.
+        publish_wait: Maximum time in seconds for which :meth:`publish` waits for the log.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Outbox:
     async def publish(self, change: NoteChange) -> None:
         """Publish a committed change, and wait for it to reach the log.
 
-        Waits at most ``publish_wait`` seconds, and not at all while Redis is silent. Does not raise: the sweep
-        publishes the change again if this fails.
+        Waits at most ``publish_wait`` seconds, and not at all if Redis is unavailable or slow to respond
+        (:attr:`Bus.silent`). Does not raise: if the change cannot be published, the sweep publishes it later.
         """
         self._committed.add(change.note.id)
         task = asyncio.create_task(self._publish(change))
@@ -104,7 +104,7 @@ class Outbox:
             await self.sweep_once()
 
     async def sweep_once(self) -> None:
-        """Publish again the changes that were already marked as dirty in the previous pass and still are."""
+        """Republish the changes of notes that are still dirty at the same version as in the previous pass."""
         dirty = await self._store.notes.dirty(MAX_SWEEP_NOTES)
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]

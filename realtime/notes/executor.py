@@ -71,7 +71,9 @@ class WriteExecutor:
             IdempotencyKeyReused: The key was used for a different request.
             NoteNotFound: The note does not exist in the required state, or the caller cannot see it.
             VersionMismatch: The note has a version at which the write is not allowed.
-            Unavailable: The databases are unavailable, or concurrent writes prevented the write for too long.
+                        NotSignedIn: The caller's rights were revoked.
+            Forbidden: The caller lacks the permission.
+            Unavailable: MongoDB is unavailable, or concurrent writes prevented the write for too long.
         """
         if operation is None:
             return await self._apply(write, None)
@@ -100,7 +102,7 @@ class WriteExecutor:
     async def _apply(self, write: Write, token: str | None, *, repeated: bool = False) -> Note:
         """Apply a write, and retry it after concurrent writes.
 
-        A repeated request is applied only to a version of the note that is known not to have its token.
+        A repeated request is applied only to a version of the note that is known not to contain the request's token.
         """
         await self._failpoints.hit("before_write")
         id, notes = write.id, self._store.notes

@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 LONG_UPDATE_SECONDS = 0.004
-"""Processing time from which an update holds up other clients noticeably."""
+"""Processing time above which an update noticeably delays other clients."""
 LONG_UPDATE_FACTOR = 20
-"""The factor by which the processing time of such updates is multiplied when they are charged."""
+"""The factor by which the processing time of a long update is multiplied when the caller is charged for it."""
 TIME_SHARE = 0.1
 """Maximum processing time for one caller and note, as a share of the event loop's time."""
 TIME_BURST_SECONDS = 2.0
@@ -33,7 +33,7 @@ class Scheduler:
     """Shares processing time fairly among callers.
 
     Args:
-        turns: Turns of the event loop.
+        turns: Lets callers block the event loop, one at a time and in turn.
         pool: The thread for work that would block the event loop for too long.
     """
 
@@ -52,9 +52,9 @@ class Scheduler:
         self._budgets.consume((caller, note), seconds, time.monotonic())
 
     def charge_update(self, caller: str, note: int, seconds: float, *, in_turn: bool) -> bool:
-        """Charge a caller for an update that took long or a turn. Return whether it took long.
+        """Charge a caller for an update that took a long time or needed a turn. Return whether it took a long time.
 
-        Other clients wait for a long update, so it is charged several times.
+        Other clients had to wait for a long update, so its time is multiplied by :data:`LONG_UPDATE_FACTOR`.
         """
         is_long = seconds > LONG_UPDATE_SECONDS
         if is_long or in_turn:
@@ -64,8 +64,8 @@ class Scheduler:
     async def run_for_caller(self, caller: str, work: Callable[[], T]) -> T:
         """Run a function in the thread when it is the caller's turn, and return its result.
 
-        Only one function runs at a time: while it holds Python's global interpreter lock, the event loop has to wait
-        for the lock after each system call.
+        Functions run one at a time. While one of them holds Python's global interpreter lock, the event loop, which
+        releases the lock for each system call, has to wait to get it back.
 
         Raises:
             PeerRefused: Too many functions are waiting.
