@@ -28,6 +28,7 @@ from realtime.api.middleware.request_checks import Check, RequestChecks, check_e
 from realtime.api.middleware.response_middleware import ResponseMiddleware
 from realtime.api.middleware.write_limit import WriteLimit
 from realtime.api.openapi import with_security, without_null_parameters
+from realtime.api.responses import with_errors
 from realtime.api.router import bound_routes, toggle_slash
 from realtime.api.routes import feed, health
 from realtime.api.services import Services
@@ -159,7 +160,7 @@ def _extend_openapi(app: FastAPI, settings: Settings) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = without_null_parameters(generate())
+            schema = with_errors(without_null_parameters(generate()))
             if settings.auth == "accounts":
                 schema = with_security(schema, settings.root_path)
             app.openapi_schema = schema

@@ -41,10 +41,11 @@ The tree of classes::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
-PASSWORD_CONFIRMATION = "password_confirmation"
+from typing_extensions import TypedDict  # Pydantic needs it before Python 3.12
+
 MAX_LISTED_IDS = 1000
 MAX_IDS_IN_MESSAGE = 10
 
@@ -63,8 +64,8 @@ class RealtimeError(Exception):
         super().__init__(detail)
         self.detail = detail
 
-    def extra(self) -> dict[str, Any]:
-        """Return the JSON fields of the response besides ``detail``."""
+    def extra(self) -> Mapping[str, Any]:
+        """Return the JSON fields of the response besides ``detail``, as a ``TypedDict`` if there are any."""
         return {}
 
 
@@ -125,15 +126,21 @@ class Forbidden(RealtimeError):
     status = 403
 
 
+class RequiredFields(TypedDict):
+    """Fields of :class:`ConfirmationNeeded`."""
+
+    required: Literal["password_confirmation"]
+
+
 class ConfirmationNeeded(Forbidden):
     """Raised if the action needs a password that was confirmed recently in this session."""
 
     def __init__(self) -> None:
         super().__init__("Confirm your password first: send it to POST /auth/confirm, then repeat this request")
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> RequiredFields:
         """Return the field ``required``, which identifies this error for programs."""
-        return {"required": PASSWORD_CONFIRMATION}
+        return {"required": "password_confirmation"}
 
 
 class NameTaken(RealtimeError):
@@ -170,7 +177,7 @@ class PasswordRefused(RealtimeError):
 
 
 class TooManyRequests(RealtimeError):
-    """Raised if a rate limit is exceeded.
+    """Raised if there are too many requests.
 
     Attributes:
         seconds: The time until a retry can succeed.
@@ -192,6 +199,12 @@ class CurrentNote(Protocol):
         """Return the note as JSON values."""
 
 
+class CurrentFields(TypedDict):
+    """Fields of :class:`StaleWrite`."""
+
+    note: dict[str, Any]
+
+
 class StaleWrite(RealtimeError):
     """Base class of the errors for a write that is based on a version other than the current one.
 
@@ -203,7 +216,7 @@ class StaleWrite(RealtimeError):
         super().__init__(detail)
         self.current = current
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> CurrentFields:
         """Return the current note."""
         return {"note": self.current.model_dump(mode="json")}
 
@@ -233,26 +246,64 @@ class BaseNotFound(StaleWrite):
         )
 
 
+class ConflictRange(TypedDict):
+    """A range of a text in characters, and the text in it."""
+
+    start: int
+    end: int
+    text: str
+
+
+class ReportedConflict(TypedDict):
+    """Words that both sides changed, as ranges of each text."""
+
+    field: str
+    base: ConflictRange
+    current: ConflictRange
+    yours: ConflictRange
+    merged: ConflictRange
+
+
+class ConflictFields(CurrentFields):
+    """Fields of :class:`MergeConflict`."""
+
+    yours: dict[str, Any]
+    merged: dict[str, Any]
+    conflicts: list[ReportedConflict]
+
+
 class MergeConflict(StaleWrite):
-    """Raised if others changed the same words since ``base_version``."""
+    """Raised if others changed the same words since ``base_version``.
+
+    The field ``merged`` has the words of the others at the conflicts.
+    """
 
     status = 409
 
     def __init__(
-        self, conflicts: list[dict[str, Any]], yours: dict[str, Any], merged: dict[str, Any], current: CurrentNote
+        self, conflicts: list[ReportedConflict], yours: dict[str, Any], merged: dict[str, Any], current: CurrentNote
     ) -> None:
         super().__init__("Someone else changed the same words. Resolve the conflicts, then send the result", current)
         self.conflicts = conflicts
         self.yours = yours
         self.merged = merged
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> ConflictFields:
         """Return the current note, the fields that were sent, the merged fields, and the conflicts."""
         return {**super().extra(), "yours": self.yours, "merged": self.merged, "conflicts": self.conflicts}
 
 
+class EditFields(TypedDict):
+    """Fields of :class:`EditRefused`."""
+
+    operation: int
+    expected: int
+    found: int
+    at: list[int]
+
+
 class EditRefused(RealtimeError):
-    """Raised if the text that an operation refers to does not occur the expected number of times.
+    """Raised if the text of an operation does not occur the expected number of times. Nothing is written.
 
     Args:
         number: The index of the operation.
@@ -271,9 +322,9 @@ class EditRefused(RealtimeError):
         super().__init__(
             f"Operation {number} ({op}): expected {subject} exactly {_times(expected)}, found it {_times(actual)}"
         )
-        self._fields = {"operation": number, "expected": expected, "found": actual, "at": list(offsets)}
+        self._fields: EditFields = {"operation": number, "expected": expected, "found": actual, "at": list(offsets)}
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> EditFields:
         """Return the index of the operation, and the number and offsets of the occurrences."""
         return self._fields
 
@@ -295,6 +346,12 @@ class ContentTooLong(FieldTooLong):
         super().__init__(f"content: would be longer than {limit} bytes of UTF-8")
 
 
+class TakenFields(TypedDict):
+    """Fields of :class:`IdsTaken`."""
+
+    ids: list[int]
+
+
 class IdsTaken(RealtimeError):
     """Raised if an import with ``keep_ids`` contains ids of notes that exist, or existed."""
 
@@ -305,7 +362,7 @@ class IdsTaken(RealtimeError):
         super().__init__(f"keep_ids: these ids are already used: {listed}. Import without keep_ids to assign new ids")
         self._ids = ids
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> TakenFields:
         """Return the first 1000 ids."""
         return {"ids": list(self._ids[:MAX_LISTED_IDS])}
 
@@ -343,6 +400,12 @@ class QuotaExceeded(RealtimeError):
         )
 
 
+class UnknownFields(TypedDict):
+    """Fields of :class:`UnknownUsers`."""
+
+    unknown: list[str]
+
+
 class UnknownUsers(RealtimeError):
     """Raised if a note is to be shared with users that do not exist."""
 
@@ -352,7 +415,7 @@ class UnknownUsers(RealtimeError):
         super().__init__(f"No such user: {', '.join(names)}")
         self._names = names
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> UnknownFields:
         """Return the unknown names."""
         return {"unknown": list(self._names)}
 
@@ -367,7 +430,7 @@ class TooManyPendingRevisions(RealtimeError):
 
 
 class Unavailable(RealtimeError):
-    """Raised if a service does not respond in time. Nothing was written."""
+    """Raised if a database does not respond in time. Nothing was written."""
 
     status = 503
 
@@ -382,8 +445,14 @@ class TooManyWrites(Unavailable):
         super().__init__("Too many concurrent writes to this note. Try again")
 
 
+class OutcomeFields(TypedDict):
+    """Fields of :class:`OutcomeUnknown`."""
+
+    outcome: Literal["unknown"]
+
+
 class OutcomeUnknown(Unavailable):
-    """Raised if MongoDB does not confirm a write in time. The write may or may not have been committed."""
+    """Raised if the database does not confirm a write in time, which may or may not have been saved (``outcome``)."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -391,7 +460,7 @@ class OutcomeUnknown(Unavailable):
             " read the note, or repeat the request with the same Idempotency-Key"
         )
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> OutcomeFields:
         """Return the field ``outcome``, which identifies this error for programs."""
         return {"outcome": "unknown"}
 

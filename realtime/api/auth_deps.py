@@ -20,6 +20,7 @@ from realtime.api.responses import (
     UNAVAILABLE,
     Responses,
     error_response,
+    error_responses,
     json_of,
 )
 from realtime.api.services import services_of
@@ -28,7 +29,7 @@ from realtime.auth.password_rules import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARAC
 from realtime.auth.permissions import Principal
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.auth.users import Actor
-from realtime.errors import PASSWORD_CONFIRMATION, AccountsDisabled, Forbidden, HttpsRequired, NotSignedIn
+from realtime.errors import AccountsDisabled, ConfirmationNeeded, Forbidden, HttpsRequired, LastAdmin, NotSignedIn
 from realtime.notes.models import STORABLE
 
 Name = Annotated[
@@ -61,34 +62,16 @@ Secret = Annotated[str, Field(max_length=200), *STORABLE]
 MAX_USER_AGENT_CHARS = 200
 
 ADMINS_ONLY = "Only administrators can do this"
-NO_ACCOUNTS: Responses = {404: error_response("The server has no accounts", "This server has no accounts")}
-FORBIDDEN: Responses = {
-    403: error_response(
-        "The caller is not an administrator, uses an API token, or is a page of another origin",
-        ADMINS_ONLY,
-    )
-}
-CONFIRM: Responses = {
-    403: error_response(
-        "With `required`, confirm the password first: `POST /auth/confirm`. Otherwise the caller lacks the permission,"
-        " uses an API token, or is a page of another origin",
-        "Confirm your password first: send it to POST /auth/confirm, then repeat this request",
-        {"required": PASSWORD_CONFIRMATION},
-        required={"const": PASSWORD_CONFIRMATION},
-    )
-}
+NO_ACCOUNTS = error_responses(AccountsDisabled())
+FORBIDDEN = error_responses(Forbidden(ADMINS_ONLY))
+CONFIRM = error_responses(ConfirmationNeeded(), Forbidden(ADMINS_ONLY))
 USER_READ: Responses = {**NO_ACCOUNTS, **SIGNED_OUT, **FORBIDDEN, **INVALID, **UNAVAILABLE}
 USER_ACTION: Responses = {**USER_READ, **BODY, **TOO_MANY}
 USER_JSON: Responses = {**USER_ACTION, **JSON_BODY}
 PUBLIC_JSON: Responses = {**NO_ACCOUNTS, **FOREIGN, **BODY, **INVALID, **TOO_MANY, **UNAVAILABLE, **JSON_BODY}
 
 
-LAST_ADMIN: Responses = {
-    409: error_response(
-        "The user is the last administrator",
-        "ann is the last administrator. Make another user an administrator first",
-    )
-}
+LAST_ADMIN = error_responses(LastAdmin("ann"))
 INSECURE: Responses = {
     400: error_response(
         "The request came over plain HTTP from another machine, or the body is not valid JSON",

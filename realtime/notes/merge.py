@@ -135,7 +135,7 @@ def merge_fields(base: RevisionText, current: Note, yours: Mapping[str, Any]) ->
         FieldTooLong: A merged field exceeds its limit.
     """
     fields: dict[str, Any] = {}
-    conflicts: list[dict[str, Any]] = []
+    conflicts: list[Any] = []
     for name, wanted in yours.items():
         before, now = getattr(base, name), getattr(current, name)
         if wanted in (before, now):

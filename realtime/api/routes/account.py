@@ -32,19 +32,18 @@ from realtime.api.cookies import add_device, cookie_of, drop_links, set_cookie
 from realtime.api.deps import allow_query
 from realtime.api.pagination import list_response
 from realtime.api.requests import principal_of
-from realtime.api.responses import TOO_MANY, UNAVAILABLE, Responses, error_response
+from realtime.api.responses import TOO_MANY, UNAVAILABLE, error_responses
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.accounts import Accounts, NewAccount, SignUp, StartedSession
 from realtime.auth.permissions import Principal
 from realtime.auth.users import FailedSignInCount
+from realtime.errors import AccountsDisabled, Forbidden, NameTaken, NotSignedIn, ResourceNotFound
 from realtime.notes.models import Model, Moment
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[allow_query()])
 
-SESSION_GONE: Responses = {
-    404: error_response("The session does not exist, or the server has no accounts", "Session not found")
-}
+SESSION_GONE = error_responses(ResourceNotFound("Session not found"), AccountsDisabled())
 
 
 class User(BaseModel):
@@ -150,8 +149,7 @@ def _session_response(accounts: AccountsDep, request: Request, started: StartedS
     responses={
         **PUBLIC_JSON,
         **INSECURE,
-        403: error_response("Sign-up is closed, or the invite is missing or invalid", "You need an invite to sign up"),
-        409: error_response("The name is taken", "This name is already taken"),
+        **error_responses(Forbidden("You need an invite to sign up"), NameTaken()),
     },
 )
 async def sign_up(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignUpIn) -> Response:
@@ -173,9 +171,7 @@ async def sign_up(request: Request, accounts: AccountsDep, caller: ClientInfoDep
     responses={
         **PUBLIC_JSON,
         **INSECURE,
-        401: error_response(
-            "The name or password is wrong, or the account is disabled", "The name or the password is wrong"
-        ),
+        **error_responses(NotSignedIn("The name or the password is wrong")),
     },
 )
 async def sign_in(request: Request, accounts: AccountsDep, caller: ClientInfoDep, body: SignInIn) -> Response:
@@ -230,7 +226,7 @@ class PasswordChange(Model):
         **USER_JSON,
         **TOO_MANY,
         204: {"description": "Changed"},
-        403: error_response("The old password is wrong, or the caller uses an API token", "The old password is wrong"),
+        **error_responses(Forbidden("The old password is wrong")),
     },
 )
 async def password(
@@ -264,7 +260,7 @@ class PasswordConfirmation(Model):
     responses={
         **USER_JSON,
         204: {"description": "Confirmed"},
-        403: error_response("The password is wrong, or the caller uses an API token", "The password is wrong"),
+        **error_responses(Forbidden("The password is wrong")),
     },
 )
 async def confirm(

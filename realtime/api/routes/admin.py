@@ -28,24 +28,20 @@ from realtime.api.auth_deps import (
 )
 from realtime.api.deps import allow_query
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
-from realtime.api.responses import Responses, error_response
+from realtime.api.responses import error_responses
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import NAME
 from realtime.auth.permissions import LINK_ID_CHARACTERS
 from realtime.auth.tokens import digest
 from realtime.auth.users import AuditAction
+from realtime.errors import AccountsDisabled, ResourceNotFound
 from realtime.notes.models import Moment
 
 router = SlashRouter(tags=["administration"])
 
 ORDER = "audit"
-NO_USER: Responses = {404: error_response("The user does not exist, or the server has no accounts", "User not found")}
-NO_INVITE: Responses = {
-    404: error_response(
-        "The invite was used, has expired, or was revoked",
-        "Invite not found: it was used, has expired, or was revoked",
-    )
-}
+NO_USER = error_responses(ResourceNotFound("User not found"), AccountsDisabled())
+NO_INVITE = error_responses(ResourceNotFound("Invite not found: it was used, has expired, or was revoked"))
 
 UserName = Annotated[Name, Path()]
 

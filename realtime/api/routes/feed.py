@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from realtime.api.connection_slots import acquire_slot
 from realtime.api.feed_connection import serve
 from realtime.api.requests import principal_of
-from realtime.api.responses import error_response
+from realtime.api.responses import InvalidRequest, error_response
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.feed.asyncapi import asyncapi
@@ -102,6 +102,7 @@ def _sse(frame: Frame) -> bytes:
 INVALID_QUERY = error_response(
     "The query is invalid; `detail` is a list of errors with their locations",
     [{"type": "string_pattern_mismatch", "loc": ["query", "notes"], "msg": "String should match pattern '…'"}],
+    InvalidRequest,
 )
 TOO_MANY = error_response(
     "The user, or the network without sign-in, has too many open connections; retry after `Retry-After` seconds",

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from realtime.api.middleware.origins import proxy_header_of
 from realtime.api.requests import principal_of
-from realtime.api.responses import error_response
+from realtime.api.responses import error_responses
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.errors import Forbidden, NotSignedIn, RealtimeError
@@ -148,8 +148,7 @@ async def readyz(request: Request) -> Response:
     openapi_extra={"security": []},  # programs on the same machine need no credentials
     responses={
         200: _example("The metrics", 'realtime_writes_total{action="create"} 1.0\n', "text/plain"),
-        401: error_response("Not signed in", "Not signed in"),
-        403: error_response("The caller is not an administrator", ADMINS_ONLY),
+        **error_responses(NotSignedIn(), Forbidden(ADMINS_ONLY)),
     },
 )
 async def metrics(request: Request) -> Response:

@@ -24,19 +24,19 @@ from realtime.api.etags import IfNoneMatch, versions_of
 from realtime.api.fast_route import FastRoute
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
 from realtime.api.responses import (
+    CURRENT,
     JSON_BODY,
     NOT_FOUND,
-    NOTE_SCHEMA,
     READ,
     STALE,
     TOO_MANY,
     WRITE,
-    Responses,
-    error_response,
+    error_responses,
     json_of,
     note_response,
 )
 from realtime.api.router import SlashRouter
+from realtime.errors import BaseNotFound, EditRefused, MergeConflict
 from realtime.notes.listing import Listing, Sort
 from realtime.notes.models import (
     EXAMPLE,
@@ -57,52 +57,24 @@ from realtime.notes.text_operations import TextOperations
 
 router = SlashRouter(prefix="/notes", tags=["notes"], route_class=FastRoute)
 
-EXCERPT = {"type": "object", "properties": {"start": {}, "end": {}, "text": {"type": "string"}}}
-CONFLICT: Responses = {
-    409: error_response(
-        "With `base_version`: others changed the same words, or the history does not have that version. `merged` has"
-        " the fields with the others' words at the `conflicts`. Ranges are in characters",
-        "Someone else changed the same words. Resolve the conflicts, then send the result",
-        {
-            "note": EXAMPLE,
-            "yours": {"content": "# To buy\nmilk\nrye bread\n"},
-            "conflicts": [
-                {
-                    "field": "content",
-                    "base": {"start": 14, "end": 20, "text": "buns\n"},
-                    "current": {"start": 14, "end": 20, "text": "bread\n"},
-                    "yours": {"start": 14, "end": 24, "text": "rye bread\n"},
-                    "merged": {"start": 14, "end": 20, "text": "bread\n"},
-                }
-            ],
-            "merged": {"content": "# To buy\nmilk\nbread\n"},
-        },
-        note=NOTE_SCHEMA,
-        yours={"type": "object"},
-        merged={"type": "object"},
-        conflicts={
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": {"type": "string"},
-                    **dict.fromkeys(("base", "current", "yours", "merged"), EXCERPT),
-                },
-            },
-        },
-    )
-}
-EDIT_REFUSED: Responses = {
-    409: error_response(
-        "The text of an operation does not occur the expected number of times; nothing was written",
-        "Operation 0 (replace): expected the text exactly once, found it 2 times",
-        {"operation": 0, "expected": 1, "found": 2, "at": [12, 40]},
-        operation={"type": "integer"},
-        expected={"type": "integer"},
-        found={"type": "integer"},
-        at={"type": "array", "items": {"type": "integer"}},
-    )
-}
+CONFLICT = error_responses(
+    MergeConflict(
+        [
+            {
+                "field": "content",
+                "base": {"start": 14, "end": 20, "text": "buns\n"},
+                "current": {"start": 14, "end": 20, "text": "bread\n"},
+                "yours": {"start": 14, "end": 24, "text": "rye bread\n"},
+                "merged": {"start": 14, "end": 20, "text": "bread\n"},
+            }
+        ],
+        {"content": "# To buy\nmilk\nrye bread\n"},
+        {"content": "# To buy\nmilk\nbread\n"},
+        CURRENT,
+    ),
+    BaseNotFound(1, CURRENT),
+)
+EDIT_REFUSED = error_responses(EditRefused(0, "replace", "the text", expected=1, actual=2, offsets=[12, 40]))
 Base = Annotated[
     int | None,
     Query(

@@ -32,18 +32,17 @@ from realtime.api.auth_deps import (
 )
 from realtime.api.deps import allow_query
 from realtime.api.pagination import list_response
-from realtime.api.responses import Responses, error_response
+from realtime.api.responses import error_responses
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import TICKET_LIFETIME
 from realtime.auth.tokens import JWT_SECONDS
 from realtime.auth.users import Session
+from realtime.errors import AccountsDisabled, NotSignedIn, ResourceNotFound
 from realtime.notes.models import STORABLE, Integral, Model, Moment, NoteId
 
 router = SlashRouter(prefix="/auth", tags=["accounts"], dependencies=[allow_query()])
 
-TOKEN_GONE: Responses = {
-    404: error_response("The token does not exist, or the server has no accounts", "Token not found")
-}
+TOKEN_GONE = error_responses(ResourceNotFound("Token not found"), AccountsDisabled())
 
 
 class PasswordGrant(BaseModel):
@@ -83,9 +82,7 @@ class Grant(BaseModel):
     responses={
         **PUBLIC_JSON,
         **INSECURE,
-        401: error_response(
-            "The name or password is wrong, or the account is disabled", "The name or the password is wrong"
-        ),
+        **error_responses(NotSignedIn("The name or the password is wrong")),
     },
 )
 async def token(accounts: AccountsDep, caller: ClientInfoDep, form: Annotated[PasswordGrant, Form()]) -> Response:

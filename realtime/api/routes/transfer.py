@@ -26,11 +26,11 @@ from realtime.api.deps import (
     operation_of,
     require_connected,
 )
-from realtime.api.responses import INVALID, READ, WRITE, Responses, error_response
+from realtime.api.responses import INVALID, READ, WRITE, Responses, error_response, error_responses
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.auth.permissions import may_set_ids_and_dates
-from realtime.errors import ImportRefused, NotSignedIn, RealtimeError
+from realtime.errors import IdsTaken, ImportRefused, NotSignedIn, RealtimeError
 from realtime.notes.models import Note
 from realtime.transfer import bundle
 from realtime.transfer.zip_stream import NOT_MARKDOWN, ZipWriter
@@ -119,12 +119,7 @@ IMPORT: Responses = {
     400: error_response("The body is not a valid multipart form", "There was an error parsing the body"),
     **WRITE,
     **INVALID,
-    409: error_response(
-        "With `keep_ids`: some of the ids are already used",
-        "keep_ids: these ids are already used: 1, 2. Import without keep_ids to assign new ids",
-        {"ids": [1, 2]},
-        ids={"type": "array", "items": {"type": "integer"}},
-    ),
+    **error_responses(IdsTaken([1, 2])),
     200: {
         "description": f"Imported. With `Accept: {NDJSON}`, lines of JSON report the progress. The last line is the"
         " result, or has a `detail` if the import failed",
