@@ -169,16 +169,14 @@ class Client(asyncio.Protocol):
         if not self.watches and self.ready.done():
             return
         data = self._buffer + data if self._buffer else data
-        at, end = 0, len(data)
         if not self._open:
-            at = data.find(b"\r\n\r\n") + 4
-            if at < 4:
+            head_end = data.find(b"\r\n\r\n") + 4
+            if head_end < 4:
                 self._buffer = data
                 return
-            self._open = True
-            if self._greeting:
-                self.say(self._greeting)
-            self.say(self._prefix + protocol.state(b"\0"))
+            data = data[head_end:]
+            self._greet()
+        at, end = 0, len(data)
         head, skip, load = self._head, len(self._head) + 1, self._load
         now = time.perf_counter()
         while end - at >= 2:
@@ -196,6 +194,13 @@ class Client(asyncio.Protocol):
                 self.ready.set_result(None)
             at = start + size
         self._buffer = data[at:]
+
+    def _greet(self) -> None:
+        """Send the first messages after the handshake."""
+        self._open = True
+        if self._greeting:
+            self.say(self._greeting)
+        self.say(self._prefix + protocol.state(b"\0"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Record that the server closed the connection."""

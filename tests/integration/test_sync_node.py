@@ -108,15 +108,14 @@ async def test_clients_converge_after_random_edits_and_failures(
                     rested.append(f"r{number}")
                 else:
                     assert answer.status_code == 503, answer.text
-            if number == 40:
-                servers[0].kill()
-                servers[0].start()
-            if number == 80:
-                process_on(private_databases.redis_url).kill()
-            if number == 110:
-                await clients.do("leave", client=2)
-            if number == 140:
-                await clients.do("return", client=2)
+            match number:
+                case 40:
+                    servers[0].kill()
+                    servers[0].start()
+                case 80:
+                    process_on(private_databases.redis_url).kill()
+                case 110 | 140:
+                    await clients.do("leave" if number == 110 else "return", client=2)
             await asyncio.sleep(0.01)
 
         async def converged() -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.errors import OutcomeUnknown, Unavailable
+from realtime.eventlog.bus import Bus
 from realtime.notes.text_operations import Append
 from realtime.settings import Settings
+from realtime.store.database import Store
 from tests.support.harness import eventually
 from tests.support.room_client import RoomClient, Text
 from tests.unit.rooms.conftest import Worker, working
@@ -81,25 +83,35 @@ class Cluster:
             case "l":
                 (await self.seat(number)).leave()
                 self.seats[number] = None
-            case "e":  # a commit fails, or seems to
-                journal, done = worker.store.texts.journal, self._choose.random() < 0.5
-
-                async def fails(rows: Any) -> None:
-                    worker.store.texts.journal = journal  # type: ignore[method-assign]  # a fault
-                    if done:
-                        await journal(rows)
-                    raise OutcomeUnknown
-
-                worker.store.texts.journal = fails  # type: ignore[method-assign]  # a fault
-            case "d":  # a message to the other worker is lost
-                publish = worker.bus.publish
-
-                async def lost(channel: str, data: bytes) -> None:
-                    worker.bus.publish = publish  # type: ignore[method-assign]  # a fault
-
-                worker.bus.publish = lost  # type: ignore[method-assign]  # a fault
+            case "e":
+                fail_next_commit(worker.store, done=self._choose.random() < 0.5)
+            case "d":
+                lose_next_message(worker.bus)
             case _:
                 await self.open(number % 2)
+
+
+def fail_next_commit(store: Store, *, done: bool) -> None:
+    """Let the next commit of typed text fail, or only seem to fail if it is ``done``."""
+    journal = store.texts.journal
+
+    async def fails(rows: Any) -> None:
+        store.texts.journal = journal  # type: ignore[method-assign]  # a fault
+        if done:
+            await journal(rows)
+        raise OutcomeUnknown
+
+    store.texts.journal = fails  # type: ignore[method-assign]  # a fault
+
+
+def lose_next_message(bus: Bus) -> None:
+    """Lose the next message to the other workers."""
+    publish = bus.publish
+
+    async def lost(channel: str, data: bytes) -> None:
+        bus.publish = publish  # type: ignore[method-assign]  # a fault
+
+    bus.publish = lost  # type: ignore[method-assign]  # a fault
 
 
 @pytest.mark.slow
