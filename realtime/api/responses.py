@@ -61,7 +61,7 @@ def error_response(description: str, example: Any, model: type[BaseModel] = Prob
 
 
 RETRY = dict.fromkeys((429, 503), "; retry after `Retry-After` seconds")
-"""What clients should do after an error, by its status."""
+"""The advice for clients after an error, by its status."""
 
 
 def error_responses(*errors: RealtimeError) -> Responses:
