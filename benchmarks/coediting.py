@@ -112,9 +112,7 @@ class Hocuspocus(Contender):
 def contenders(folder: Path) -> Iterator[list[Contender]]:
     """Install Hocuspocus, start both servers, and yield them."""
     app = shutil.copy(HERE / "contenders" / "hocuspocus.mjs", from_npm(HOCUSPOCUS))
-    embedded = EmbeddedServers(folder / "data", mongo=True, redis=True)
-    embedded.start()
-    try:
+    with EmbeddedServers(folder / "data") as embedded:
         one, other = free_port(), free_port()
         serve = [sys.executable, "-m", "realtime", "serve", "--port", str(one)]
         urls = {
@@ -127,8 +125,6 @@ def contenders(folder: Path) -> Iterator[list[Contender]]:
             listening([str(NODE), str(app), str(other)], other, {}) as second,
         ):
             yield [Realtime(one, first), Hocuspocus(other, second)]
-    finally:
-        embedded.stop()
 
 
 class Client(asyncio.Protocol):

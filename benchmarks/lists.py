@@ -116,37 +116,36 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     rows: list[Json] = []
-    with tempfile.TemporaryDirectory() as folder:
-        embedded = EmbeddedServers(Path(folder))
-        embedded.start()
-        try:
-            with served(embedded, "small") as small_url, served(embedded, "large") as large_url:
-                filled(embedded, small_url, "small", 100)
-                filled(embedded, large_url, "large", arguments.notes)
-                with httpx.Client(base_url=small_url) as small, httpx.Client(base_url=large_url, timeout=60) as large:
-                    for order in ORDERS:
-                        for tag in ({}, {"tag": "odd"}):
-                            for place in ("first", "middle"):
-                                query = {"sort": order, **tag}
-                                if place == "middle":
-                                    query["after"] = middle(large, arguments.notes, order)
-                                pairs = [
-                                    (milliseconds(small, "/notes/", {}), milliseconds(large, "/notes/", query))
-                                    for _ in range(arguments.runs)
-                                ]
-                                base, page = (statistics.median(times) for times in zip(*pairs, strict=True))
-                                rows.append(
-                                    {
-                                        "order": order,
-                                        "tag": bool(tag),
-                                        "page": place,
-                                        "small_ms": round(base, 2),
-                                        "ms": round(page, 2),
-                                        "ratio": round(page / base, 2),
-                                    }
-                                )
-        finally:
-            embedded.stop()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedServers(Path(folder)) as embedded,
+        served(embedded, "small") as small_url,
+        served(embedded, "large") as large_url,
+    ):
+        filled(embedded, small_url, "small", 100)
+        filled(embedded, large_url, "large", arguments.notes)
+        with httpx.Client(base_url=small_url) as small, httpx.Client(base_url=large_url, timeout=60) as large:
+            for order in ORDERS:
+                for tag in ({}, {"tag": "odd"}):
+                    for place in ("first", "middle"):
+                        query = {"sort": order, **tag}
+                        if place == "middle":
+                            query["after"] = middle(large, arguments.notes, order)
+                        pairs = [
+                            (milliseconds(small, "/notes/", {}), milliseconds(large, "/notes/", query))
+                            for _ in range(arguments.runs)
+                        ]
+                        base, page = (statistics.median(times) for times in zip(*pairs, strict=True))
+                        rows.append(
+                            {
+                                "order": order,
+                                "tag": bool(tag),
+                                "page": place,
+                                "small_ms": round(base, 2),
+                                "ms": round(page, 2),
+                                "ratio": round(page / base, 2),
+                            }
+                        )
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return

@@ -28,16 +28,12 @@ SETTLE = 2.0
 
 @contextmanager
 def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    embedded = EmbeddedServers(folder, mongo=True, redis=True)
-    embedded.start()
-    try:
+    with EmbeddedServers(folder) as embedded:
         port = free_port()
         urls = {"REALTIME_MONGO_URL": embedded.mongo_url, "REALTIME_REDIS_URL": embedded.redis_url}
         command = [sys.executable, "-m", "realtime", "serve", "--port", str(port)]
         with listening(command, port, {**urls, "REALTIME_LOG_LEVEL": "error"}) as process:
             yield f"http://127.0.0.1:{port}", process
-    finally:
-        embedded.stop()
 
 
 async def _memory(process: psutil.Process) -> int:

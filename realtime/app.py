@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worke
 from realtime.core.close_codes import CloseCode
 from realtime.core.pools import Pools
 from realtime.core.tasks import running
-from realtime.embedded.pair import EmbeddedServers
+from realtime.embedded.pair import DatabaseUrls, database_urls
 from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
 from realtime.eventlog.codec import decode_event, event_at
@@ -128,8 +128,8 @@ def _lifespan(settings: Settings, metrics: Metrics, announce: Callable[[str], No
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         raise_open_files()
         async with (
-            _databases(settings) as (mongo_url, redis_url),
-            _running_services(_infrastructure(settings, mongo_url, redis_url, failpoints, metrics)) as services,
+            _databases(settings) as urls,
+            _running_services(_infrastructure(settings, urls, failpoints, metrics)) as services,
         ):
             app.state.services = services
             await _announce_setup(settings, services.accounts, announce)
@@ -223,17 +223,14 @@ async def _announce_setup(
 
 
 @asynccontextmanager
-async def _databases(settings: Settings) -> AsyncIterator[tuple[str, str]]:
-    """Yield the URLs of MongoDB and Redis. Databases without a configured URL run embedded until the block ends."""
-    if settings.mongo_url and settings.redis_url:
-        yield settings.mongo_url, settings.redis_url
-        return
-    embedded = EmbeddedServers(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
-    await asyncio.to_thread(embedded.start)
+async def _databases(settings: Settings) -> AsyncIterator[DatabaseUrls]:
+    """Enter :func:`database_urls` without blocking the event loop."""
+    stack = ExitStack()
+    urls = await asyncio.to_thread(stack.enter_context, database_urls(settings))
     try:
-        yield settings.mongo_url or embedded.mongo_url, settings.redis_url or embedded.redis_url
+        yield urls
     finally:
-        await asyncio.to_thread(embedded.stop)
+        await asyncio.to_thread(stack.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +258,10 @@ class _Infrastructure:
 
 
 def _infrastructure(
-    settings: Settings, mongo_url: str, redis_url: str, failpoints: FailPoints, metrics: Metrics
+    settings: Settings, urls: DatabaseUrls, failpoints: FailPoints, metrics: Metrics
 ) -> _Infrastructure:
     store = Store(
-        mongo_url,
+        urls.mongo,
         settings.database,
         write_timeout=settings.write_timeout,
         read_timeout=settings.read_timeout,
@@ -273,7 +270,7 @@ def _infrastructure(
     return _Infrastructure(
         settings=settings,
         store=store,
-        bus=Bus(redis_url, settings.database, max_entries=settings.log_entries, max_bytes=settings.log_bytes),
+        bus=Bus(urls.redis, settings.database, max_entries=settings.log_entries, max_bytes=settings.log_bytes),
         pools=Pools(),
         failpoints=failpoints,
         metrics=metrics,

@@ -30,10 +30,8 @@ def _clean_environment() -> None:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
     """Run a real MongoDB and a real Valkey."""
-    servers = EmbeddedServers(tmp_path_factory.mktemp("embedded"))
-    servers.start()
-    yield servers
-    servers.stop()
+    with EmbeddedServers(tmp_path_factory.mktemp("embedded")) as servers:
+        yield servers
 
 
 def _settings(embedded: EmbeddedServers) -> Iterator[Settings]:

@@ -53,12 +53,8 @@ def _mongo_url(settings: Settings) -> Iterator[str]:
     if urls is not None and urls.mongo:
         yield urls.mongo
         return
-    embedded = EmbeddedServers(settings.data, redis=False)
-    embedded.start()
-    try:
+    with EmbeddedServers(settings.data, redis=False) as embedded:
         yield embedded.mongo_url
-    finally:
-        embedded.stop()
 
 
 @asynccontextmanager

@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from realtime.embedded.lock import SECRETS, ports_in_use
 from realtime.errors import EmbeddedError
 
+if TYPE_CHECKING:
+    from realtime.settings import Settings
 
-class EmbeddedUrls(NamedTuple):
-    """The URLs of the embedded servers, including their secrets. The URL of a server that is not embedded is empty."""
+
+class DatabaseUrls(NamedTuple):
+    """The URLs of the databases, including their secrets. The URL of a database that does not run is empty."""
 
     mongo: str
     redis: str
@@ -31,8 +35,15 @@ class EmbeddedServers:
     def __init__(self, folder: Path, *, mongo: bool = True, redis: bool = True) -> None:
         self.folder = folder.absolute()
         self._wanted = [kind for kind, wanted in (("mongo", mongo), ("redis", redis)) if wanted]
-        self._urls = EmbeddedUrls("", "")
+        self._urls = DatabaseUrls("", "")
         self._supervisor: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def mongo_url(self) -> str:
@@ -46,6 +57,8 @@ class EmbeddedServers:
 
     def start(self) -> None:
         """Start the servers and wait until they accept connections. Raises :class:`EmbeddedError`."""
+        if not self._wanted:
+            return
         order = {"folder": str(self.folder), "owner": os.getpid(), "wanted": self._wanted}
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "realtime.embedded.supervisor", json.dumps(order)],
@@ -84,7 +97,14 @@ class EmbeddedServers:
         supervisor.stdout.close()
 
 
-def running(folder: Path) -> EmbeddedUrls | None:
+@contextmanager
+def database_urls(settings: Settings) -> Iterator[DatabaseUrls]:
+    """Yield the URLs of both databases. Those without a URL in the settings run embedded until the block ends."""
+    with EmbeddedServers(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url) as embedded:
+        yield DatabaseUrls(settings.mongo_url or embedded.mongo_url, settings.redis_url or embedded.redis_url)
+
+
+def running(folder: Path) -> DatabaseUrls | None:
     """Return the URLs of the embedded servers that run in a data folder, or ``None`` if none is running.
 
     Raises:
@@ -97,12 +117,12 @@ def running(folder: Path) -> EmbeddedUrls | None:
         raise EmbeddedError(f"the data folder {folder} cannot be used: {error.strerror}") from error
 
 
-def _urls(folder: Path, ports: Mapping[str, int]) -> EmbeddedUrls:
+def _urls(folder: Path, ports: Mapping[str, int]) -> DatabaseUrls:
     secrets = {kind: (folder / SECRETS[kind]).read_text().split()[-1] for kind in ports}
     # The internal user of MongoDB: its password is in the key file, so that no user has to be created.
     mongo = "mongodb://__system:{}@127.0.0.1:{}/?directConnection=true&authSource=local"
     redis = "redis://:{}@127.0.0.1:{}/0"
-    return EmbeddedUrls(
+    return DatabaseUrls(
         mongo.format(secrets["mongo"], ports["mongo"]) if "mongo" in ports else "",
         redis.format(secrets["redis"], ports["redis"]) if "redis" in ports else "",
     )

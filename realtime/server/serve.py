@@ -19,7 +19,7 @@ import uvicorn
 
 from realtime.api.middleware.addressing import trusted_hosts
 from realtime.auth.open_connections import ConnectionLimits, OpenConnections, raise_open_files
-from realtime.embedded.pair import EmbeddedServers
+from realtime.embedded.pair import database_urls
 from realtime.errors import RealtimeError
 from realtime.metrics import MULTIPROCESS
 from realtime.server import logs
@@ -190,16 +190,8 @@ def serve(settings: Settings, report: Callable[[str], None]) -> None:
     host, port = listener.getsockname()[:2]
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
-        if not (settings.mongo_url and settings.redis_url):
-            embedded = EmbeddedServers(settings.data, mongo=not settings.mongo_url, redis=not settings.redis_url)
-            embedded.start()
-            stack.callback(embedded.stop)
-            settings = settings.model_copy(
-                update={
-                    "mongo_url": settings.mongo_url or embedded.mongo_url,
-                    "redis_url": settings.redis_url or embedded.redis_url,
-                }
-            )
+        urls = stack.enter_context(database_urls(settings))
+        settings = settings.model_copy(update={"mongo_url": urls.mongo, "redis_url": urls.redis})
 
         # Imported here because the driver is slow to import.
         from realtime.auth.startup_checks import inspect

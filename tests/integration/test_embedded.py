@@ -142,8 +142,7 @@ def test_data_survives_a_restart_with_other_ports_and_secrets(folder: Path) -> N
     with contextlib.ExitStack() as others:
         for port in ports:
             others.enter_context(occupied(port))
-        embedded.start()
-        others.callback(embedded.stop)
+        others.enter_context(embedded)
         with MongoClient[dict[str, Any]](embedded.mongo_url) as client:
             assert [note["_id"] for note in client.realtime.notes.find()] == [1]
             client.realtime.notes.insert_one({"_id": 2})
@@ -208,8 +207,7 @@ def test_secrets_are_stored_only_in_private_files(folder: Path) -> None:
     embedded = EmbeddedServers(folder)
     (folder / "mongodb").mkdir(parents=True, mode=0o755)
     (folder / "mongodb" / "key").touch(0o644)  # an empty file, as a full disk leaves it
-    embedded.start()
-    try:
+    with embedded:
         assert running(folder) == (embedded.mongo_url, embedded.redis_url)
         secrets = [(folder / file).read_text().split()[-1] for file in SECRETS.values()]
         for file in SECRETS.values():
@@ -221,8 +219,6 @@ def test_secrets_are_stored_only_in_private_files(folder: Path) -> None:
         shown += [file.read_text() for file in folder.glob("*/*.txt")]
         shown += [repr(embedded), repr(data_folder(folder).model_copy(update={"mongo_url": embedded.mongo_url}))]
         assert not [text for text in shown for secret in secrets if secret in text]
-    finally:
-        embedded.stop()
     assert running(folder) is None
 
 
@@ -268,9 +264,7 @@ async def test_killed_mongod_is_restarted_and_keeps_acknowledged_notes(start_ser
 
 async def test_killed_mongod_restarts_once_its_port_is_free(folder: Path) -> None:
     """The server process and the replica set address it by this port."""
-    embedded = EmbeddedServers(folder, redis=False)
-    embedded.start()
-    try:
+    with EmbeddedServers(folder, redis=False):
         mongod = embedded_processes(os.getpid(), folder)["mongod"]
         port = listening_port(mongod)
         mongod.kill()
@@ -278,8 +272,6 @@ async def test_killed_mongod_restarts_once_its_port_is_free(folder: Path) -> Non
         with occupied(port), pytest.raises(AssertionError):
             await eventually(lambda: listening_port(embedded_processes(os.getpid(), folder).get("mongod")), within=1.5)
         assert await eventually(lambda: listening_port(embedded_processes(os.getpid(), folder).get("mongod"))) == port
-    finally:
-        embedded.stop()
 
 
 async def test_killed_supervisor_stops_the_databases_and_server_exits_cleanly(
@@ -295,16 +287,12 @@ async def test_killed_supervisor_stops_the_databases_and_server_exits_cleanly(
 
 
 def test_second_start_in_the_same_folder_is_refused(folder: Path) -> None:
-    embedded, second = EmbeddedServers(folder, mongo=False), EmbeddedServers(folder, mongo=False)
-    embedded.start()
-    try:
-        with pytest.raises(EmbeddedError, match=rf"{folder} is in use by process {os.getpid()}\."):
-            second.start()
-    finally:
-        second.stop()
-        embedded.stop()
-    second.start()
-    second.stop()
+    second = EmbeddedServers(folder, mongo=False)
+    in_use = rf"{folder} is in use by process {os.getpid()}\."
+    with EmbeddedServers(folder, mongo=False), pytest.raises(EmbeddedError, match=in_use), second:
+        pass
+    with second:
+        pass
 
 
 @pytest.mark.parametrize(("given", "missing"), [("mongo_url", "valkey-server"), ("redis_url", "mongod")])

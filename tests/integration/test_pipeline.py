@@ -92,10 +92,8 @@ async def test_cursor_older_than_the_log_causes_a_reset(serve: Serve) -> None:
 
 async def test_server_started_before_the_databases_recovers(serve: Serve, tmp_path: Path) -> None:
     """The server starts while MongoDB and Redis are down, and connects when they start."""
-    first = EmbeddedServers(tmp_path / "late")
-    first.start()
-    mongo_url, redis_url = first.mongo_url, first.redis_url
-    first.stop()
+    with EmbeddedServers(tmp_path / "late") as first:
+        mongo_url, redis_url = first.mongo_url, first.redis_url
     server = serve(mongo_url=mongo_url, redis_url=redis_url, write_timeout=1, read_timeout=1)
     async with rest_client(server.url) as rest:
         assert (await rest.get("/healthz")).status_code == 200
@@ -107,9 +105,7 @@ async def test_server_started_before_the_databases_recovers(serve: Serve, tmp_pa
         answer = await rest.post("/notes/", json=note_in())
         assert answer.status_code == 503
         assert "outcome" not in answer.json(), "nothing is written before the check for accounts"
-        late = EmbeddedServers(tmp_path / "late")
-        late.start()
-        try:
+        with EmbeddedServers(tmp_path / "late") as late:
             assert (late.mongo_url, late.redis_url) == (mongo_url, redis_url)
 
             async def is_ready() -> bool:
@@ -117,5 +113,3 @@ async def test_server_started_before_the_databases_recovers(serve: Serve, tmp_pa
 
             await eventually(is_ready, within=20)
             assert (await rest.post("/notes/", json=note_in())).status_code == 201
-        finally:
-            late.stop()

@@ -70,10 +70,8 @@ async def node() -> AsyncIterator[Clients]:
 @pytest.fixture
 def private_databases(tmp_path: Path) -> Iterator[EmbeddedServers]:
     """Run embedded databases that a single test uses and kills."""
-    servers = EmbeddedServers(tmp_path / "private")
-    servers.start()
-    yield servers
-    servers.stop()
+    with EmbeddedServers(tmp_path / "private") as servers:
+        yield servers
 
 
 @pytest.mark.parametrize("seed", [1])

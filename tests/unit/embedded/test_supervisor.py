@@ -199,9 +199,7 @@ def test_data_folder_with_unexpected_entries_is_refused(place: str, tmp_path: Pa
 
 
 async def test_supervisor_ignores_signals_and_restarts_a_killed_server(tmp_path: Path) -> None:
-    embedded = EmbeddedServers(tmp_path, mongo=False)
-    embedded.start()
-    try:
+    with EmbeddedServers(tmp_path, mongo=False):
         (valkey,) = _servers(os.getpid(), tmp_path)
         supervisor = valkey.parent()
         assert supervisor is not None
@@ -210,8 +208,6 @@ async def test_supervisor_ignores_signals_and_restarts_a_killed_server(tmp_path:
         valkey.kill()
         (again,) = await eventually(lambda: set(_servers(os.getpid(), tmp_path)) - {valkey})
         assert again.parent() == supervisor
-    finally:
-        embedded.stop()
     assert not again.is_running()
 
 
