@@ -1,7 +1,8 @@
-"""Properties of a request: its principal, address, host, path and scheme."""
+"""Properties of a request: its principal, address, headers, host, path and scheme."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -58,6 +59,17 @@ def header_of(scope: Scope, name: bytes) -> str | None:
     """Return the value of a header, or ``None``. The name is in lower case."""
     value = headers_of(scope).get(name)
     return None if value is None else value.decode("latin-1")
+
+
+def qualities_of(header: str) -> dict[str, float]:
+    """Return the items of an ``Accept`` or similar header with their quality values (RFC 9110, section 12.4.2)."""
+    qualities: dict[str, float] = {}
+    for part in "".join(header.lower().split()).split(","):
+        item, *parameters = part.split(";")
+        matches = (re.fullmatch(r"q=([01](?:\.[0-9]*)?)", parameter) for parameter in parameters)
+        quality = next((float(match[1]) for match in matches if match), 1.0)
+        qualities[item] = max(quality, qualities.get(item, 0.0))
+    return qualities
 
 
 def host_of(scope: Scope) -> str:

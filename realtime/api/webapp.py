@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from realtime.api.requests import PROXIED, host_of
+from realtime.api.requests import PROXIED, host_of, qualities_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -103,24 +103,14 @@ class Assets:
             raise HTTPException(404)
         path = self._files[name]
         headers = {**HEADERS, "Cache-Control": self._caching, "Vary": "Accept-Encoding"}
-        accepted = _accepted_encodings(Headers(scope=scope).get("accept-encoding", ""))
+        accepted = qualities_of(Headers(scope=scope).get("accept-encoding", ""))
         for encoding, suffix in ENCODINGS.items():
-            if encoding in accepted and name + suffix in self._files:
+            if accepted.get(encoding) and name + suffix in self._files:
                 headers["Content-Encoding"] = encoding
                 path = self._files[name + suffix]
                 break
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         await FileResponse(path, headers=headers, media_type=media_type)(scope, receive, send)
-
-
-def _accepted_encodings(header: str) -> set[str]:
-    """Return the encodings in an ``Accept-Encoding`` header (RFC 9110, section 12.5.3)."""
-    encodings = set()
-    for part in header.lower().split(","):
-        encoding, _, quality = part.replace(" ", "").partition(";q=")
-        if not re.fullmatch(r"0(\.0*)?", quality):
-            encodings.add(encoding)
-    return encodings
 
 
 def routes() -> list[BaseRoute]:

@@ -20,6 +20,7 @@ from realtime.api.deps import (
     allow_query,
 )
 from realtime.api.pagination import After, PageQuery, decode_page_token, encode_page_token, link, list_response
+from realtime.api.requests import qualities_of
 from realtime.api.responses import (
     JSON_BODY,
     NO_VERSION,
@@ -172,18 +173,10 @@ async def difference(
 
 def _wants_json(accept: str) -> bool:
     """Return whether an ``Accept`` header prefers JSON to text (RFC 9110, section 12.5.1)."""
-    qualities = {"json": 0.0, "text": 0.0}
-    for part in accept.lower().split(","):
-        media_type, *parameters = (item.strip() for item in part.split(";"))
-        match = next(
-            (re.fullmatch(r"q=([01](?:\.[0-9]{0,3})?)", item) for item in parameters if item[:2] == "q="), None
-        )
-        quality = float(match[1]) if match else 1.0
-        if media_type == "application/json":
-            qualities["json"] = quality
-        elif media_type in ("text/x-diff", "text/plain", "text/*", "*/*"):
-            qualities["text"] = max(qualities["text"], quality)
-    return qualities["json"] > 0 and qualities["json"] >= qualities["text"]
+    qualities = qualities_of(accept)
+    text = max(qualities.get(media_type, 0.0) for media_type in ("text/x-diff", "text/plain", "text/*", "*/*"))
+    json = qualities.get("application/json", 0.0)
+    return json > 0 and json >= text
 
 
 class Restore(Model):

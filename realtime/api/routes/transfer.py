@@ -26,6 +26,7 @@ from realtime.api.deps import (
     operation_of,
     require_connected,
 )
+from realtime.api.requests import qualities_of
 from realtime.api.responses import INVALID, READ, WRITE, Responses, error_response, error_responses
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
@@ -168,7 +169,7 @@ async def bring_in(
         principal, bundle.notes_in(sources), contents.count, contents.ids if keep_ids else None, operation
     )
     lines = _progress(request, created, contents)
-    if NDJSON in accept.lower():
+    if qualities_of(accept).get(NDJSON):
         first = await anext(lines)  # before the response starts, so that an error gets its status
 
         async def body() -> AsyncIterator[bytes]:
