@@ -134,11 +134,7 @@ def _lifespan(settings: Settings, metrics: Metrics, announce: Callable[[str], No
             app.state.services = services
             await _announce_setup(settings, services.accounts, announce)
 
-            async def drain() -> None:
-                await asyncio.gather(
-                    services.feed.drain(settings.drain_seconds), services.rooms.drain(settings.drain_seconds)
-                )
-
+            drain = partial(_drain, services, settings.drain_seconds)
             with _on_signal(drain):
                 yield {"drain": drain, "turns": services.rooms.turns}
 
@@ -423,7 +419,7 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "renew connection slots": services.connection_slots.run,
     }
     if services.open_mode is not None:
-        tasks["check for accounts"] = partial(services.open_mode.run, partial(_disconnect_clients, services))
+        tasks["check for accounts"] = partial(services.open_mode.run, partial(_drain, services))
     if services.deleted_accounts is not None:
         tasks["settle deleted accounts"] = services.deleted_accounts.run
     if services.accounts is not None:
@@ -442,7 +438,7 @@ async def _running_services(infra: _Infrastructure) -> AsyncIterator[Services]:
         async with running(_tasks(infra, events, services)):
             await _wait_for_databases(services)
             yield services
-            await _disconnect_clients(services)
+            await _drain(services)
             await services.rooms.aclose()
             await events.presence.aclose()
             await services.outbox.aclose()
@@ -454,8 +450,9 @@ async def _running_services(infra: _Infrastructure) -> AsyncIterator[Services]:
         await infra.aclose()
 
 
-async def _disconnect_clients(services: Services) -> None:
-    await asyncio.gather(services.feed.drain(0), services.rooms.drain(0))
+async def _drain(services: Services, seconds: float = 0) -> None:
+    """Disconnect all clients, spread over up to ``seconds`` seconds."""
+    await asyncio.gather(services.feed.drain(seconds), services.rooms.drain(seconds))
 
 
 async def _wait_for_databases(services: Services) -> None:
