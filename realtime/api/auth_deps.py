@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_json
 
 from realtime.api.cookies import devices_of
 from realtime.api.deps import CurrentPrincipal
@@ -21,7 +23,6 @@ from realtime.api.responses import (
     Responses,
     error_response,
     error_responses,
-    json_of,
 )
 from realtime.api.services import services_of
 from realtime.auth.accounts import NAME, Accounts
@@ -176,9 +177,9 @@ async def _require_https(request: Request, _: AccountsDep) -> None:
 REQUIRE_HTTPS = Depends(_require_https)
 
 
-def private_response(model: BaseModel | None, status: int = 200) -> Response:
-    """Return a response that must not be cached. Without a model, it is empty (204)."""
+def private_response(content: BaseModel | Sequence[BaseModel] | None, status: int = 200) -> Response:
+    """Return a response that must not be cached. Without content, it is empty (204)."""
     headers = {"Cache-Control": "no-store"}
-    if model is None:
+    if content is None:
         return Response(status_code=204, headers=headers)
-    return Response(json_of(model), status, headers, "application/json")
+    return Response(to_json(content), status, headers, "application/json")

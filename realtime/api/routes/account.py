@@ -30,7 +30,6 @@ from realtime.api.auth_deps import (
 )
 from realtime.api.cookies import add_device, cookie_of, drop_links, set_cookie
 from realtime.api.deps import allow_query
-from realtime.api.pagination import list_response
 from realtime.api.requests import principal_of
 from realtime.api.responses import TOO_MANY, UNAVAILABLE, error_responses
 from realtime.api.router import SlashRouter
@@ -304,9 +303,8 @@ class SignIn(BaseModel):
 async def sessions(accounts: AccountsDep, principal: SessionUser) -> Response:
     """Return the sessions of the signed-in user, newest first."""
     sign_ins = [SignIn.model_validate(session) for session in await accounts.sessions(principal, "session")]
-    return list_response(
-        [sign_in.model_copy(update={"current": sign_in.id == principal.session}) for sign_in in sign_ins],
-        {"Cache-Control": "no-store"},
+    return private_response(
+        [sign_in.model_copy(update={"current": sign_in.id == principal.session}) for sign_in in sign_ins]
     )
 
 

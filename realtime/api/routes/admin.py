@@ -33,7 +33,7 @@ from realtime.api.router import SlashRouter
 from realtime.auth.accounts import NAME
 from realtime.auth.permissions import LINK_ID_CHARACTERS
 from realtime.auth.tokens import digest
-from realtime.auth.users import AuditAction
+from realtime.auth.users import AuditAction, UserAccount
 from realtime.errors import AccountsDisabled, ResourceNotFound
 from realtime.notes.models import Moment
 
@@ -57,13 +57,16 @@ class UserListed(BaseModel):
     created_date: Moment
 
 
+def _user_response(user: UserAccount) -> Response:
+    return private_response(UserListed.model_validate(user))
+
+
 @router.get(
     "/users", dependencies=[allow_query()], summary="List users", response_model=list[UserListed], responses=USER_READ
 )
 async def users(accounts: AccountsDep, admin: Admin) -> Response:
     """Return all users, ordered by name."""
-    listed = [UserListed.model_validate(user) for user in await accounts.users.all()]
-    return list_response(listed, {"Cache-Control": "no-store"})
+    return private_response([UserListed.model_validate(user) for user in await accounts.users.all()])
 
 
 @router.post(
@@ -75,9 +78,7 @@ async def users(accounts: AccountsDep, admin: Admin) -> Response:
 )
 async def disable(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep, name: UserName) -> Response:
     """Disable a user: sessions and tokens end, and open connections are closed within a second."""
-    return private_response(
-        UserListed.model_validate(await accounts.users.set_disabled(name, True, actor(admin, caller)))
-    )
+    return _user_response(await accounts.users.set_disabled(name, True, actor(admin, caller)))
 
 
 @router.post(
@@ -89,9 +90,7 @@ async def disable(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfo
 )
 async def enable(accounts: AccountsDep, admin: WritingAdmin, caller: ClientInfoDep, name: UserName) -> Response:
     """Enable a user again. Earlier sessions and tokens stay ended."""
-    return private_response(
-        UserListed.model_validate(await accounts.users.set_disabled(name, False, actor(admin, caller)))
-    )
+    return _user_response(await accounts.users.set_disabled(name, False, actor(admin, caller)))
 
 
 @router.post(
@@ -106,7 +105,7 @@ async def promote(accounts: AccountsDep, admin: ConfirmedAdmin, caller: ClientIn
 
     Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
-    return private_response(UserListed.model_validate(await accounts.users.set_admin(name, True, actor(admin, caller))))
+    return _user_response(await accounts.users.set_admin(name, True, actor(admin, caller)))
 
 
 @router.post(
@@ -121,9 +120,7 @@ async def demote(accounts: AccountsDep, admin: ConfirmedAdmin, caller: ClientInf
 
     Requires a password confirmation in this session within the last 10 minutes: `POST /auth/confirm`.
     """
-    return private_response(
-        UserListed.model_validate(await accounts.users.set_admin(name, False, actor(admin, caller)))
-    )
+    return _user_response(await accounts.users.set_admin(name, False, actor(admin, caller)))
 
 
 class Invite(BaseModel):
@@ -158,8 +155,7 @@ class InviteListed(BaseModel):
 )
 async def invites(accounts: AccountsDep, admin: Admin) -> Response:
     """Return the invites that can still be used, newest first."""
-    listed = [InviteListed.model_validate(entry) for entry in await accounts.users.invites()]
-    return list_response(listed, {"Cache-Control": "no-store"})
+    return private_response([InviteListed.model_validate(entry) for entry in await accounts.users.invites()])
 
 
 @router.post(

@@ -31,7 +31,6 @@ from realtime.api.auth_deps import (
     with_example,
 )
 from realtime.api.deps import allow_query
-from realtime.api.pagination import list_response
 from realtime.api.responses import error_responses
 from realtime.api.router import SlashRouter
 from realtime.auth.accounts import TICKET_LIFETIME
@@ -148,7 +147,7 @@ def _token_fields(session: Session) -> dict[str, Any]:
 async def tokens(accounts: AccountsDep, principal: SessionUser) -> Response:
     """Return the caller's API tokens, newest first. The secrets are not stored."""
     sessions = await accounts.sessions(principal, "token")
-    return list_response([Token(**_token_fields(session)) for session in sessions], {"Cache-Control": "no-store"})
+    return private_response([Token(**_token_fields(session)) for session in sessions])
 
 
 @router.post(
