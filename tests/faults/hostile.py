@@ -26,7 +26,7 @@ from realtime.rooms import protocol
 from realtime.rooms.yjs_update import ROOT
 from realtime.settings import Settings
 from tests.faults.attacks import CROWD, CROWD_START
-from tests.faults.scenario import Figures, Run, scenario
+from tests.faults.scenario import Figures, Run, p99, scenario
 from tests.support.accounts import PASSWORD, add_user
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
 from tests.support.room_client import Wire, many_clients
@@ -78,13 +78,9 @@ class Innocent:
 
     def p99(self) -> tuple[float, float]:
         """Return the 99th percentiles of pings and words in seconds, and reset the measurements."""
-        figures = _p99(self.pings), _p99(self.words)
+        figures = p99(self.pings), p99(self.words)
         self.pings, self.words = [], []
         return figures
-
-
-def _p99(times: list[float]) -> float:
-    return sorted(times)[int(len(times) * 0.99)]
 
 
 async def _make_large(server: ServerProcess, rest: httpx.AsyncClient, pieces: int) -> int:

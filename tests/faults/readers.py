@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from tests.faults.load import crowd
-from tests.faults.scenario import Figures, Run, scenario
+from tests.faults.scenario import Figures, Run, p99, scenario
 from tests.support.harness import UNIT, BareSocket, eventually, note_in, rest_client
 
 MIB = 1024 * 1024
@@ -151,7 +151,7 @@ async def frozen(run: Run) -> Figures:
             task.cancel()
     figures = load.figures
     figures.faults = len(still)
-    ratio = _p99(during) / _p99(before)
+    ratio = p99(during) / p99(before)
     figures.extra |= {
         "p99 of the other clients": f"{ratio:.2f}×",
         "memory per frozen client": f"{grown / MIB / len(still):.2f} MiB",
@@ -160,10 +160,6 @@ async def frozen(run: Run) -> Figures:
     figures.must(closed <= 15)
     figures.must(not run.thorough or (ratio <= 1.2 and grown / len(still) <= 2 * MIB))  # the slice has too few samples
     return figures
-
-
-def _p99(times: list[float]) -> float:
-    return sorted(times)[int(len(times) * 0.99)]
 
 
 async def _gone(process: psutil.Process, ports: set[int]) -> float:

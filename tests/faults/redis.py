@@ -14,7 +14,7 @@ from realtime.settings import Settings
 from tests.faults.daemons import Valkey
 from tests.faults.load import Crowd, crowd
 from tests.faults.proxy import Toxics
-from tests.faults.scenario import Figures, Run, scenario
+from tests.faults.scenario import Figures, Run, p99, scenario
 from tests.support.harness import Replica, eventually
 
 RESUME_OR_RESET = "resume or reset, never a silent hole"
@@ -123,7 +123,7 @@ async def frozen(run: Run) -> Figures:
         await writers.more(run.load(100))
     figures = load.figures
     figures.faults = run.times
-    ratio = _p99(during) / _p99(before)
+    ratio = p99(during) / p99(before)
     figures.extra |= {"write p99": f"{ratio:.2f}×", "writes": len(during), "updated after": f"{lag:.2f} s at most"}
     figures.must(lag <= 2)
     figures.must(ratio <= 1.5 or not run.thorough)  # the slice has too few writes
@@ -168,10 +168,6 @@ async def never_there(run: Run) -> Figures:
     figures.must(lag <= 2)
     figures.must(delivered > 0)
     return figures
-
-
-def _p99(times: list[float]) -> float:
-    return sorted(times)[int(len(times) * 0.99)]
 
 
 @scenario(

@@ -17,6 +17,11 @@ from tests.faults.testbed import Testbed
 LIMIT = 45 * 60.0
 
 
+def p99(seconds: Sequence[float]) -> float:
+    """Return the 99th percentile."""
+    return sorted(seconds)[int(len(seconds) * 0.99)]
+
+
 @dataclass
 class Figures:
     """The measurements of a scenario. ``reached`` is whether the target of the scenario was reached."""

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.notes.listing import Listing, Page
 from realtime.notes.preconditions import KEPT_OPERATIONS, Operation
-from realtime.settings import Settings
 from realtime.store.bootstrap import check_url
 from realtime.store.claims import CLAIM_SECONDS
 from realtime.store.database import Store
 from tests.support.harness import Json, eventually, note_in
 
 FIELDS = note_in(content="", tags=[])
-
-
-@pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[Store]:
-    assert settings.mongo_url
-    store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
-    """Return the same database, without the store."""
-    async with AsyncMongoClient[Json](settings.mongo_url) as client:
-        yield client[settings.database]
 
 
 async def test_every_change_increments_the_version_by_one(store: Store) -> None:
@@ -69,10 +51,12 @@ async def test_update_or_delete_at_another_version_is_rejected(store: Store) -> 
     assert found.note.version == 1
 
 
-async def test_new_id_is_above_existing_notes_after_counter_loss(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_new_id_is_above_existing_notes_after_counter_loss(
+    store: Store, async_database: AsyncDatabase[Json]
+) -> None:
     for _ in range(3):
         await store.notes.create(FIELDS, None)
-    await database.counters.drop()
+    await async_database.counters.drop()
     made = await store.notes.create(FIELDS, None)
     assert made
     assert made.note.id == 4
@@ -142,14 +126,14 @@ async def test_released_claim_can_be_claimed_again(store: Store) -> None:
     assert (await store.claims.claim(Operation("key", b"other"))).fingerprint == b"other"
 
 
-async def test_prepare_creates_expiry_and_dirty_indexes(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_prepare_creates_expiry_and_dirty_indexes(store: Store, async_database: AsyncDatabase[Json]) -> None:
     await store.prepare(accounts=True)
     await store.prepare(accounts=True)
-    claims = await database.operations.index_information()
+    claims = await async_database.operations.index_information()
     assert claims["expiry"]["expireAfterSeconds"] == CLAIM_SECONDS
-    audit = await database.audit.index_information()
+    audit = await async_database.audit.index_information()
     assert audit["expiry"]["expireAfterSeconds"] == 90 * 24 * 3600
-    plan = await database.notes.find({"dirty": True}).explain()
+    plan = await async_database.notes.find({"dirty": True}).explain()
     assert "dirty" in str(plan["queryPlanner"]["winningPlan"])
 
 
@@ -179,10 +163,12 @@ def test_valid_mongodb_url_is_accepted() -> None:
     check_url("mongodb://one:27017,two:27018/?replicaSet=set")
 
 
-async def test_invalid_document_does_not_fail_reads_of_other_notes(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_invalid_document_does_not_fail_reads_of_other_notes(
+    store: Store, async_database: AsyncDatabase[Json]
+) -> None:
     made = await store.notes.create(note_in(content="", tags=[]), None)
     assert made
-    await database.notes.insert_one({"_id": 99})
+    await async_database.notes.insert_one({"_id": 99})
     for read in (store.notes.state, store.notes.find):
         ids = (made.note.id, 99, 98)
         found, broken, none = await asyncio.gather(*(read(id) for id in ids), return_exceptions=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
-from realtime.settings import Settings
 from realtime.store.database import Store
 from realtime.store.notes import SharedTextChange
 from realtime.store.texts import new_row
@@ -18,19 +15,10 @@ from tests.support.harness import Json, note_in
 
 
 @pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[Store]:
-    assert settings.mongo_url
-    store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
+async def store(store: Store) -> Store:
     await store.prepare()
     await store.notes.create(note_in(content="text", tags=[]), None)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[Json]]:
-    async with AsyncMongoClient[Json](settings.mongo_url) as client:
-        yield client[settings.database]
+    return store
 
 
 async def begin_text(store: Store) -> str:
@@ -47,22 +35,22 @@ async def edit_text(store: Store, lineage: str, content: str, update: bytes) -> 
     return row.id
 
 
-async def test_concurrent_begins_store_one_genesis(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_concurrent_begins_store_one_genesis(store: Store, async_database: AsyncDatabase[Json]) -> None:
     assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
     await asyncio.gather(*(store.texts.begin(1, 1, f"{number}".encode()) for number in range(20)))
     stored = await store.texts.read(1)
     assert stored
-    assert await database.texts.count_documents({}) == 1
+    assert await async_database.texts.count_documents({}) == 1
     await store.texts.begin(1, 1, b"late")
     again = await store.texts.read(1)
     assert again == stored
 
 
-async def test_begin_at_an_outdated_version_stores_nothing(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_begin_at_an_outdated_version_stores_nothing(store: Store, async_database: AsyncDatabase[Json]) -> None:
     await store.notes.update(1, {"content": "other"}, None, None)
     await store.texts.begin(1, 1, b"text")
     assert (await store.texts.read(1)).lineage is None  # type: ignore[union-attr]
-    assert await database.texts.count_documents({}) == 0
+    assert await async_database.texts.count_documents({}) == 0
     assert await store.texts.read(2) is None
 
 
@@ -74,7 +62,7 @@ async def test_content_write_with_a_shared_text_requires_its_lineage(store: Stor
     assert await store.notes.update(1, {"content": "through"}, None, None, text=SharedTextChange(lineage))
 
 
-async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, async_database: AsyncDatabase[Json]) -> None:
     lineage = await begin_text(store)
     row = await edit_text(store, lineage, "one", b"edit")
     for _ in range(3):
@@ -83,8 +71,8 @@ async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, databas
         assert [(one.id, one.updates) for one in stored.rows] == [(row, [b"edit"])]
         assert stored.edited == row
         await asyncio.gather(*(store.archiver.archive([1]) for _ in range(3)))
-        assert (await database.notes.find_one({"_id": 1}) or {})["edits"] == []
-        assert await database.updates.count_documents({}) == 1
+        assert (await async_database.notes.find_one({"_id": 1}) or {})["edits"] == []
+        assert await async_database.updates.count_documents({}) == 1
     assert await store.texts.compact(lineage, 0, b"folded", {row})
     stored = await store.texts.read(1)
     assert stored
@@ -121,7 +109,7 @@ async def test_unfinished_returns_the_texts_with_rows(store: Store) -> None:
     assert await store.texts.unfinished(2, 2) == {3: f"{rows[0].id}:1"}
 
 
-async def test_purged_note_leaves_no_data_of_its_text(store: Store, database: AsyncDatabase[Json]) -> None:
+async def test_purged_note_leaves_no_data_of_its_text(store: Store, async_database: AsyncDatabase[Json]) -> None:
     lineage = await begin_text(store)
     await edit_text(store, lineage, "one", b"edit")
     await store.texts.journal([new_row(1, [b"x"])])
@@ -129,6 +117,6 @@ async def test_purged_note_leaves_no_data_of_its_text(store: Store, database: As
     assert await store.texts.read(1) is None
     await store.notes.purge(1, None, None)
     await store.texts.forget([1])
-    assert await database.texts.count_documents({}) == await database.updates.count_documents({}) == 0
-    note: dict[str, Any] = await database.notes.find_one({"_id": 1}) or {}
+    assert await async_database.texts.count_documents({}) == await async_database.updates.count_documents({}) == 0
+    note: dict[str, Any] = await async_database.notes.find_one({"_id": 1}) or {}
     assert not {"lineage", "edits", "edited"} & set(note)
