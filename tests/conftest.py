@@ -66,6 +66,13 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def shared(module_settings: Settings) -> Iterator[TestClient]:
+    """Run one application for the tests of a module that use only notes they created."""
+    with TestClient(create_app(module_settings)) as client:
+        yield client
+
+
 @pytest.fixture
 def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
     """Return a function that starts server processes on the database of the test. They are killed when it ends."""
@@ -105,3 +112,10 @@ def database(settings: Settings) -> Iterator[Database[Json]]:
     """Return the database of the test for direct access."""
     with MongoClient[Json](settings.mongo_url, tz_aware=True) as client:
         yield client[settings.database]
+
+
+@pytest.fixture(scope="module")
+def module_database(module_settings: Settings) -> Iterator[Database[Json]]:
+    """Return the database of the module for direct access."""
+    with MongoClient[Json](module_settings.mongo_url, tz_aware=True) as client:
+        yield client[module_settings.database]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.async_api import Browser, Page, expect
-from pymongo import MongoClient
 from pymongo.database import Database
 
-from realtime.settings import Settings
 from tests.browser.axe import AXE, serious
 from tests.browser.page import Open, editor, light, title, wait_until_saved
 from tests.browser.people import button, create_shared_note, menu, server, sign_in, sign_up, signed_in_client
@@ -37,13 +33,6 @@ STORED_TEXT = """async () => [
 async def _cookies(page: Page) -> set[str]:
     """Return the names of the cookies of a browser."""
     return {cookie.get("name", "") for cookie in await page.context.cookies()}
-
-
-@pytest.fixture
-def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """Return the database of the server."""
-    with MongoClient[Json](module_settings.mongo_url) as client:
-        yield client[module_settings.database]
 
 
 async def _write_note(page: Page, text: str) -> int:
@@ -180,11 +169,11 @@ async def test_account_pages_manage_sessions_tokens_and_users(opened: Open, serv
 
 
 async def test_sensitive_request_is_repeated_after_password_confirmation(
-    opened: Open, server: ServerProcess, mongo: Database[Json]
+    opened: Open, server: ServerProcess, module_database: Database[Json]
 ) -> None:
     page = await sign_up(opened, "pam")
     await menu(page, "Your account")
-    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    module_database.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
     await page.get_by_label("What it is for").fill("backup")
     await button(page, "Make a token").click()
     dialog = page.get_by_role("dialog", name="Confirm your password")
@@ -203,7 +192,7 @@ async def test_sensitive_request_is_repeated_after_password_confirmation(
     async with signed_in_client(server, "pia"):
         pass
     note = await (await page.request.post("/notes/", data=note_in("To give away"))).json()
-    mongo.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
+    module_database.sessions.update_many({"user": "pam"}, {"$unset": {"proven_date": ""}})
     await page.goto(f"/n/{note['id']}")
     await page.get_by_role("button", name="Share").click()
     await page.get_by_text("Give it away").click()

@@ -18,12 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from realtime.core.close_codes import CloseCode
 from realtime.feed.messages import server_message
 from realtime.feed.presence import MAX_CHANGES_BURST
-from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
-
-
-def make(client: TestClient, title: str = "title", **more: Any) -> Json:
-    made: Json = client.post("/notes/", json=note_in(title, **more)).json()
-    return made
+from tests.support.harness import UNIT, Json, ServerProcess, create_note, eventually, note_in, rest_client
 
 
 async def frames(socket: ClientConnection) -> AsyncIterator[Json]:
@@ -70,7 +65,7 @@ def test_websocket_receives_created_updated_and_deleted_events(client: TestClien
     with client.websocket_connect(path) as socket:
         ready = socket.receive_json()
         assert ready == {"type": "ready", "cursor": ready["cursor"]}
-        made = make(client)
+        made = create_note(client)
         event = socket.receive_json()
         assert event == {"type": "note.created", "cursor": event["cursor"], "id": 1, "version": 1, "note": made}
         changed = client.put("/notes/1/", json=note_in("other")).json()
@@ -85,7 +80,7 @@ def test_resume_sends_the_latest_event_per_note_then_ready(client: TestClient) -
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
         for title in ("one", "two"):
-            make(client, title)
+            create_note(client, title)
         client.put("/notes/1/", json=note_in("one more"))
         for _ in range(3):
             socket.receive_json()  # the response can arrive before the event
@@ -101,7 +96,7 @@ def test_resume_sends_the_latest_event_per_note_then_ready(client: TestClient) -
 
 
 def test_resume_from_a_list_cursor_misses_no_change(client: TestClient) -> None:
-    make(client)
+    create_note(client)
     listed = client.get("/notes/")
     client.put("/notes/1/", json=note_in("later"))
     with client.websocket_connect(f"/ws?since={listed.headers['X-Cursor']}") as socket:
@@ -125,7 +120,7 @@ def test_websocket_filters_select_notes_and_omit_content(client: TestClient) -> 
     with client.websocket_connect("/ws?notes=2,3") as some, client.websocket_connect("/ws?content=false") as slim:
         assert some.receive_json()["type"] == slim.receive_json()["type"] == "ready"
         for title in ("one", "two"):
-            make(client, title, content="long text")
+            create_note(client, title, content="long text")
         assert some.receive_json()["note"]["content"] == "long text"
         assert "content" not in slim.receive_json()["note"]
         assert slim.receive_json()["id"] == 2
@@ -176,7 +171,7 @@ def test_invalid_frame_closes_only_its_sender(client: TestClient, frame: str, co
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
         assert closed.value.code == code
-        make(client)
+        create_note(client)
         assert neighbour.receive_json()["type"] == "note.created"
 
 
@@ -191,7 +186,7 @@ def test_pong_frame_keeps_the_connection_open(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         socket.receive_json()
         socket.send_json({"type": "pong"})
-        make(client)
+        create_note(client)
         assert socket.receive_json()["type"] == "note.created"
 
 
@@ -246,7 +241,7 @@ def test_too_frequent_presence_changes_close_only_their_sender(client: TestClien
 def test_poll_without_a_cursor_returns_the_current_cursor(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         assert socket.receive_json()["type"] == "ready"
-        make(client)
+        create_note(client)
         assert socket.receive_json()["type"] == "note.created"  # the response can arrive before the event
     for path in ("/changes", "/changes/"):
         assert client.get(path).json() == {
@@ -260,7 +255,7 @@ def test_poll_with_a_limit_returns_missed_changes_in_pages(client: TestClient) -
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
         for _ in range(5):
-            make(client)
+            create_note(client)
             socket.receive_json()  # the response can arrive before the event
     ids = []
     while True:
@@ -277,7 +272,7 @@ def test_poll_with_a_limit_returns_missed_changes_in_pages(client: TestClient) -
 def test_poll_with_filters_advances_the_cursor(client: TestClient) -> None:
     with client.websocket_connect("/ws") as socket:
         cursor = socket.receive_json()["cursor"]
-        make(client, content="text")
+        create_note(client, content="text")
         socket.receive_json()  # the response can arrive before the event
     answer = client.get("/changes", params={"since": cursor, "notes": "9", "timeout": 0}).json()
     assert answer["changes"] == []

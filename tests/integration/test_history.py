@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,10 @@ import pytest
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.notes import queries
 from realtime.notes.diff import Hunk, hunks
-from realtime.settings import Settings
 from tests.support.harness import Json, note_in
 from tests.support.merges import by_patch
-
-
-@pytest.fixture(scope="module")
-def shared_client(module_settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(module_settings)) as client:
-        yield client
-
 
 TEXTS = ["# To buy\nmilk\nbuns\n", "# To buy\nmilk\nbread 🦜\n", "# To buy\nmilk\nbread 🦜\n\nno line feed"]
 
@@ -39,13 +29,13 @@ def _make(client: TestClient) -> str:
 
 
 @pytest.fixture(scope="module")
-def unchanged_note(shared_client: TestClient) -> str:
+def unchanged_note(shared: TestClient) -> str:
     """Create a note that no test changes, and return its path."""
-    return _make(shared_client)
+    return _make(shared)
 
 
-def test_history_lists_author_date_action_and_changed_fields(shared_client: TestClient, unchanged_note: str) -> None:
-    answer = shared_client.get(f"{unchanged_note}history/")
+def test_history_lists_author_date_action_and_changed_fields(shared: TestClient, unchanged_note: str) -> None:
+    answer = shared.get(f"{unchanged_note}history/")
     assert (answer.status_code, answer.links) == (200, {})
     revisions = answer.json()
     listed = [(revision["version"], revision["action"], set(revision["changed"])) for revision in revisions]
@@ -64,12 +54,12 @@ def test_history_lists_author_date_action_and_changed_fields(shared_client: Test
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
-def test_history_pages_contain_each_version_once(shared_client: TestClient, unchanged_note: str, limit: int) -> None:
-    whole = shared_client.get(f"{unchanged_note}history/").json()
+def test_history_pages_contain_each_version_once(shared: TestClient, unchanged_note: str, limit: int) -> None:
+    whole = shared.get(f"{unchanged_note}history/").json()
     following: str | None = f"{unchanged_note}history/?limit={limit}"
     pages: list[list[Json]] = []
     while following:
-        answer = shared_client.get(following)
+        answer = shared.get(following)
         assert answer.status_code == 200
         pages.append(answer.json())
         following = answer.links.get("next", {}).get("url")
@@ -79,19 +69,17 @@ def test_history_pages_contain_each_version_once(shared_client: TestClient, unch
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=x", "after=1", "after=", "color=red"])
-def test_malformed_history_query_is_refused(shared_client: TestClient, unchanged_note: str, query: str) -> None:
-    answer = shared_client.get(f"{unchanged_note}history/?{query}")
+def test_malformed_history_query_is_refused(shared: TestClient, unchanged_note: str, query: str) -> None:
+    answer = shared.get(f"{unchanged_note}history/?{query}")
     assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
 
 
-def test_earlier_version_returns_its_stored_fields(shared_client: TestClient, unchanged_note: str) -> None:
+def test_earlier_version_returns_its_stored_fields(shared: TestClient, unchanged_note: str) -> None:
     for version, text in enumerate(TEXTS, 1):
-        read = shared_client.get(f"{unchanged_note}history/{version}/")
+        read = shared.get(f"{unchanged_note}history/{version}/")
         assert read.status_code == 200
         assert read.json().items() >= note_in(content=text, tags=[], version=version).items()
-    assert (
-        shared_client.get(f"{unchanged_note}history/4/").json().items() >= {"content": TEXTS[2], "tags": ["a"]}.items()
-    )
+    assert shared.get(f"{unchanged_note}history/4/").json().items() >= {"content": TEXTS[2], "tags": ["a"]}.items()
 
 
 @pytest.mark.parametrize(
@@ -102,20 +90,18 @@ def test_earlier_version_returns_its_stored_fields(shared_client: TestClient, un
         *(("history/1/diff", 422), ("history/1..x/diff", 422), ("history/0..1/diff", 422), ("history/1...2/diff", 422)),
     ],
 )
-def test_missing_or_invalid_version_is_refused(
-    shared_client: TestClient, unchanged_note: str, path: str, status: int
-) -> None:
-    answer = shared_client.get(unchanged_note + path)
+def test_missing_or_invalid_version_is_refused(shared: TestClient, unchanged_note: str, path: str, status: int) -> None:
+    answer = shared.get(unchanged_note + path)
     assert answer.status_code == status
     assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["history/", "history/1/", "history/1..2/diff"])
-def test_history_of_a_missing_note_returns_404(shared_client: TestClient, path: str) -> None:
-    gone = _make(shared_client)
-    shared_client.delete(gone)
+def test_history_of_a_missing_note_returns_404(shared: TestClient, path: str) -> None:
+    gone = _make(shared)
+    shared.delete(gone)
     for note in ("/notes/999999/", gone):
-        answer = shared_client.get(note + path)
+        answer = shared.get(note + path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
 
 
@@ -131,21 +117,21 @@ TEXT, JSON = "text/x-diff; charset=utf-8", "application/json"
     ],
 )
 def test_diff_content_type_follows_the_accept_header(
-    shared_client: TestClient, unchanged_note: str, accept: str | None, kind: str
+    shared: TestClient, unchanged_note: str, accept: str | None, kind: str
 ) -> None:
     headers = {} if accept is None else {"Accept": accept}
-    answer = shared_client.get(f"{unchanged_note}history/1..2/diff", headers=headers)
+    answer = shared.get(f"{unchanged_note}history/1..2/diff", headers=headers)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, kind)
     assert answer.headers["Vary"] == "Accept"
 
 
-def test_diff_as_text_is_in_unified_format(shared_client: TestClient, unchanged_note: str) -> None:
+def test_diff_as_text_is_in_unified_format(shared: TestClient, unchanged_note: str) -> None:
     id = unchanged_note.split("/")[2]
-    assert shared_client.get(f"{unchanged_note}history/1..2/diff").text == (
+    assert shared.get(f"{unchanged_note}history/1..2/diff").text == (
         f"--- {id}/content version 1\n+++ {id}/content version 2\n@@ -1,3 +1,3 @@\n # To buy\n milk\n-buns\n+bread 🦜\n"
     )
-    assert shared_client.get(f"{unchanged_note}history/2..2/diff").text == ""
-    assert shared_client.get(f"{unchanged_note}history/3..4/diff").text == (
+    assert shared.get(f"{unchanged_note}history/2..2/diff").text == ""
+    assert shared.get(f"{unchanged_note}history/3..4/diff").text == (
         f"--- {id}/title version 3\n+++ {id}/title version 4\n@@ -1 +1 @@\n-title\n+other title\n"
         f"--- {id}/tags version 3\n+++ {id}/tags version 4\n@@ -0,0 +1 @@\n+a\n"
     )
@@ -154,17 +140,17 @@ def test_diff_as_text_is_in_unified_format(shared_client: TestClient, unchanged_
 @pytest.mark.parametrize("before", [1, 2, 3])
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_diff_is_applied_by_the_patch_program(
-    shared_client: TestClient, unchanged_note: str, tmp_path: Path, before: int, after: int
+    shared: TestClient, unchanged_note: str, tmp_path: Path, before: int, after: int
 ) -> None:
-    difference = shared_client.get(f"{unchanged_note}history/{before}..{after}/diff").text
+    difference = shared.get(f"{unchanged_note}history/{before}..{after}/diff").text
     if before == after:
         assert difference == ""
     else:
         assert by_patch(tmp_path, TEXTS[before - 1], difference) == TEXTS[after - 1]
 
 
-def test_diff_as_json_contains_hunks_per_field(shared_client: TestClient, unchanged_note: str) -> None:
-    answer = shared_client.get(f"{unchanged_note}history/2..4/diff", headers={"Accept": "application/json"}).json()
+def test_diff_as_json_contains_hunks_per_field(shared: TestClient, unchanged_note: str) -> None:
+    answer = shared.get(f"{unchanged_note}history/2..4/diff", headers={"Accept": "application/json"}).json()
     assert (answer["id"], answer["before"], answer["after"]) == (int(unchanged_note.split("/")[2]), 2, 4)
     assert set(answer["fields"]) == {"title", "tags", "content"}
     assert answer["fields"]["content"] == [
@@ -184,7 +170,7 @@ def _flush(client: TestClient) -> None:
     client.portal.call(parts.outbox.flush)
 
 
-def test_diff_of_large_texts_is_computed_once(shared_client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diff_of_large_texts_is_computed_once(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
     def counting(before: str, after: str) -> list[Hunk]:
@@ -193,13 +179,13 @@ def test_diff_of_large_texts_is_computed_once(shared_client: TestClient, monkeyp
 
     monkeypatch.setattr(queries, "hunks", counting)
     texts = ["".join(f"line {number * step}\n" for number in range(2000)) for step in (1, 2)]
-    id = shared_client.post("/notes/", json=note_in(content=texts[0])).json()["id"]
-    shared_client.patch(f"/notes/{id}/", json={"content": texts[1]})
+    id = shared.post("/notes/", json=note_in(content=texts[0])).json()["id"]
+    shared.patch(f"/notes/{id}/", json={"content": texts[1]})
     path = f"/notes/{id}/history/1..2/diff"
-    answers = {shared_client.get(path).text for _ in range(3)}
+    answers = {shared.get(path).text for _ in range(3)}
     assert len(answers) == len(made) == 1
-    shared_client.delete(f"/notes/{id}/")
-    assert shared_client.get(path).status_code == 404
+    shared.delete(f"/notes/{id}/")
+    assert shared.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("archived", [False, True])
@@ -233,43 +219,43 @@ def test_restore_creates_a_new_version_with_the_earlier_fields(
     ],
 )
 def test_invalid_restore_is_refused_and_changes_nothing(
-    shared_client: TestClient, unchanged_note: str, body: Any, status: int
+    shared: TestClient, unchanged_note: str, body: Any, status: int
 ) -> None:
-    before = shared_client.get(unchanged_note).json()
-    assert shared_client.post(f"{unchanged_note}restore", json=body).status_code == status
-    assert shared_client.get(unchanged_note).json() == before
+    before = shared.get(unchanged_note).json()
+    assert shared.post(f"{unchanged_note}restore", json=body).status_code == status
+    assert shared.get(unchanged_note).json() == before
 
 
-def test_restore_of_a_missing_note_returns_404(shared_client: TestClient) -> None:
-    path = _make(shared_client)
-    shared_client.delete(path)
+def test_restore_of_a_missing_note_returns_404(shared: TestClient) -> None:
+    path = _make(shared)
+    shared.delete(path)
     for gone in (path, "/notes/999999/"):
-        assert shared_client.post(f"{gone}restore", json={"version": 1}).status_code == 404
+        assert shared.post(f"{gone}restore", json={"version": 1}).status_code == 404
 
 
-def test_restore_with_a_stale_if_match_returns_412(shared_client: TestClient, unchanged_note: str) -> None:
-    answer = shared_client.post(f"{unchanged_note}restore", json={"version": 1}, headers={"If-Match": '"v3"'})
-    assert (answer.status_code, answer.json()["note"]) == (412, shared_client.get(unchanged_note).json())
+def test_restore_with_a_stale_if_match_returns_412(shared: TestClient, unchanged_note: str) -> None:
+    answer = shared.post(f"{unchanged_note}restore", json={"version": 1}, headers={"If-Match": '"v3"'})
+    assert (answer.status_code, answer.json()["note"]) == (412, shared.get(unchanged_note).json())
 
 
-def test_repeated_restore_is_applied_once(shared_client: TestClient) -> None:
-    path = _make(shared_client)
+def test_repeated_restore_is_applied_once(shared: TestClient) -> None:
+    path = _make(shared)
     headers = {"Idempotency-Key": f"restore{path}"}
-    answers = [shared_client.post(f"{path}restore", json={"version": 1}, headers=headers) for _ in range(2)]
+    answers = [shared.post(f"{path}restore", json={"version": 1}, headers=headers) for _ in range(2)]
     assert answers[0].content == answers[1].content
-    assert shared_client.get(path).json()["version"] == 5
+    assert shared.get(path).json()["version"] == 5
 
 
-def test_delete_and_undelete_are_recorded_as_versions(shared_client: TestClient) -> None:
-    path = _make(shared_client)
+def test_delete_and_undelete_are_recorded_as_versions(shared: TestClient) -> None:
+    path = _make(shared)
     id = path.split("/")[2]
-    shared_client.delete(path)
-    assert shared_client.post(f"/trash/{id}/restore").status_code == 200
-    history = shared_client.get(f"{path}history/").json()
+    shared.delete(path)
+    assert shared.post(f"/trash/{id}/restore").status_code == 200
+    history = shared.get(f"{path}history/").json()
     assert [revision["action"] for revision in history] == [
         *("undelete", "delete", "update", "update", "update", "create"),
     ]
-    assert shared_client.get(f"{path}history/5/").json()["content"] == TEXTS[2]
+    assert shared.get(f"{path}history/5/").json()["content"] == TEXTS[2]
 
 
 def test_history_of_a_purged_note_is_deleted(client: TestClient, database: Database[Json]) -> None:

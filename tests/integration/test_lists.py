@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
@@ -21,7 +20,7 @@ from realtime.notes.snippets import folded
 from realtime.settings import MIB, Settings
 from realtime.store import search
 from realtime.store.lists import page_query
-from tests.support.harness import Json, note_in
+from tests.support.harness import Json, create_note, note_in
 
 NOTE_COUNT = 800
 DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -60,18 +59,11 @@ LIVE = [document for document in map(_document, range(1, NOTE_COUNT + 1)) if not
 
 
 @pytest.fixture(scope="module")
-def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """Return the database of the module, for access without the application."""
-    with MongoClient[Json](module_settings.mongo_url) as client:
-        yield client[module_settings.database]
-
-
-@pytest.fixture(scope="module")
-def populated_client(module_settings: Settings, mongo: Database[Json]) -> Iterator[TestClient]:
+def populated_client(module_settings: Settings, module_database: Database[Json]) -> Iterator[TestClient]:
     """Return a client of an application with many notes that no test changes."""
     with TestClient(create_app(module_settings)) as client:
         assert client.get("/notes/").json() == []  # the indexes exist now
-        mongo.notes.insert_many(map(_document, range(1, NOTE_COUNT + 1)))
+        module_database.notes.insert_many(map(_document, range(1, NOTE_COUNT + 1)))
         yield client
 
 
@@ -81,13 +73,6 @@ def shared_client(module_settings: Settings) -> Iterator[TestClient]:
     database = f"{module_settings.database}-shared"
     with TestClient(create_app(module_settings.model_copy(update={"database": database}))) as client:
         yield client
-
-
-def _make(client: TestClient, *args: str, **more: Any) -> Json:
-    answer = client.post("/notes/", json=note_in(*args, **more))
-    assert answer.status_code == 201, answer.text
-    note: Json = answer.json()
-    return note
 
 
 def _pages(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
@@ -143,9 +128,9 @@ def test_search_pages_follow_the_requested_order(populated_client: TestClient, s
 
 @pytest.mark.parametrize("tags", [[], ["third"]], ids=["all", "a tag"])
 def test_search_by_relevance_orders_ties_by_id(
-    populated_client: TestClient, mongo: Database[Json], tags: list[str]
+    populated_client: TestClient, module_database: Database[Json], tags: list[str]
 ) -> None:
-    scored = mongo.notes.aggregate(
+    scored = module_database.notes.aggregate(
         [
             {"$match": {"$text": {"$search": "apple text"}, "deleted": False}},
             {"$set": {"score": {"$meta": "textScore"}}},
@@ -173,7 +158,7 @@ def test_list_without_sort_is_ordered_by_id(populated_client: TestClient) -> Non
 
 def test_title_order_ignores_case_and_accents(shared_client: TestClient) -> None:
     titles = ["Zug", "äpfel", "Apfel", "apfelmus", "ÉTÉ", "eta", "Straße", "strasse", "ﬁnal", "fin", "Fio"]
-    made = [_make(shared_client, title.ljust(3), tags=["titles"])["id"] for title in titles]
+    made = [create_note(shared_client, title.ljust(3), tags=["titles"])["id"] for title in titles]
     ordered_titles = ["äpfel", "Apfel", "apfelmus", "eta", "ÉTÉ", "fin", "ﬁnal", "Fio", "Straße", "strasse", "Zug"]
     assert _ids(shared_client, sort="title", tag="titles") == [made[titles.index(title)] for title in ordered_titles]
 
@@ -183,7 +168,7 @@ def test_title_order_ignores_case_and_accents(shared_client: TestClient) -> None
 )
 def test_pages_continue_after_a_title_of_any_character(shared_client: TestClient, sign: str) -> None:
     tag = f"any {sign}"
-    made = [_make(shared_client, sign * 50, tags=[tag])["id"] for _ in range(3)]
+    made = [create_note(shared_client, sign * 50, tags=[tag])["id"] for _ in range(3)]
     assert _ids(shared_client, sort="title", tag=tag, limit=1) == made
     assert _ids(shared_client, sort="-title", tag=tag, limit=1) == made[::-1]
 
@@ -231,7 +216,7 @@ def test_snippets_are_returned_only_for_a_search(populated_client: TestClient) -
 
 def test_page_of_large_notes_is_limited_by_size(shared_client: TestClient) -> None:
     text = "needle " + "x" * (MIB - 2000)
-    made = [_make(shared_client, content=text, tags=["big"])["id"] for _ in range(11)]
+    made = [create_note(shared_client, content=text, tags=["big"])["id"] for _ in range(11)]
     for query in ({"q": "needle"}, {"sort": "created"}):
         pages = list(_pages(shared_client, "/notes/", tag="big", **query))
         assert [note["id"] for page in pages for note in page] == made
@@ -247,7 +232,7 @@ def test_tag_filter_requires_all_given_tags(populated_client: TestClient) -> Non
 
 @pytest.mark.parametrize("tag", ["a,b", "$tags", "a.b", "🦜", " ", "&=#", "x" * 50])
 def test_tag_filter_matches_special_characters_literally(shared_client: TestClient, tag: str) -> None:
-    made = [_make(shared_client, tags=["other", tag])["id"] for _ in range(2)]
+    made = [create_note(shared_client, tags=["other", tag])["id"] for _ in range(2)]
     assert _ids(shared_client, tag=tag, limit=1) == made
 
 
@@ -255,7 +240,7 @@ def test_tag_filter_matches_special_characters_literally(shared_client: TestClie
 def test_pages_contain_unchanged_notes_once_during_concurrent_writes(shared_client: TestClient, sort: Sort) -> None:
     tag = f"changing {sort}"
     words = {"q": "fruit"} if sort == "relevance" else {}
-    notes = [_make(shared_client, f"title {id % 3}", "fruit", tags=[tag]) for id in range(18)]
+    notes = [create_note(shared_client, f"title {id % 3}", "fruit", tags=[tag]) for id in range(18)]
     stay = {note["id"] for note in notes[::2]}
     others = iter(notes[1::2])
     seen: list[int] = []
@@ -265,13 +250,13 @@ def test_pages_contain_unchanged_notes_once_during_concurrent_writes(shared_clie
             shared_client.delete(f"/notes/{next(others)['id']}/")
             shared_client.put(f"/notes/{next(others)['id']}/", json=note_in(f"title {number}", "fruit"))
             shared_client.patch(f"/notes/{next(others)['id']}/", json={"tags": []})
-            _make(shared_client, f"title {number}", "fruit", tags=[tag])
+            create_note(shared_client, f"title {number}", "fruit", tags=[tag])
     assert sorted(id for id in seen if id in stay) == sorted(stay)
 
 
 @pytest.mark.parametrize("sort", [*SORTS, "relevance"])
 def test_next_page_continues_after_a_deleted_note(shared_client: TestClient, sort: Sort) -> None:
-    made = [_make(shared_client, tags=[f"gone {sort}"])["id"] for _ in range(4)]
+    made = [create_note(shared_client, tags=[f"gone {sort}"])["id"] for _ in range(4)]
     words = {"q": "title"} if sort == "relevance" else {}
     answer = shared_client.get("/notes/", params={"tag": f"gone {sort}", "sort": sort, "limit": 2, **words})
     shared_client.delete(f"/notes/{answer.json()[-1]['id']}/")
@@ -288,7 +273,7 @@ def _stages(plan: Json) -> set[str]:
 @pytest.mark.parametrize("tags", [(), ("all",), ("all", "third")], ids=["all", "a tag", "two tags"])
 @pytest.mark.parametrize("deep", [False, True], ids=["first", "deep"])
 def test_list_order_uses_an_index(
-    populated_client: TestClient, mongo: Database[Json], sort: Sort, tags: tuple[str, ...], deep: bool
+    populated_client: TestClient, module_database: Database[Json], sort: Sort, tags: tuple[str, ...], deep: bool
 ) -> None:
     last = _document(_expected_ids(sort, *tags)[-60])
     key = last["title_key"] if sort.endswith("title") else 0
@@ -296,7 +281,7 @@ def test_list_order_uses_an_index(
         key = int(last[f"{sort.removeprefix('-')}_date"].timestamp() * 1000)
     first = ("tags", tags[0]) if tags else ("deleted", False)
     find = page_query(Listing(tags=tags, sort=sort, after=(key, last["_id"]) if deep else None), first)
-    explained = mongo.command(
+    explained = module_database.command(
         "explain", {"find": "notes", **find, "sort": dict(find["sort"]), "limit": 21}, verbosity="executionStats"
     )
     stages = _stages(explained["queryPlanner"]["winningPlan"])
@@ -307,8 +292,8 @@ def test_list_order_uses_an_index(
     assert stats["totalKeysExamined"] <= (22 if len(tags) < 2 else 22 * 4)
 
 
-def test_list_queries_do_not_scan_all_notes(populated_client: TestClient, mongo: Database[Json]) -> None:
-    mongo.command("profile", 2)
+def test_list_queries_do_not_scan_all_notes(populated_client: TestClient, module_database: Database[Json]) -> None:
+    module_database.command("profile", 2)
     try:
         for path in (
             *("/notes/?limit=5", "/notes/?limit=5&sort=-title", "/notes/?limit=5&sort=updated&tag=third"),
@@ -319,8 +304,9 @@ def test_list_queries_do_not_scan_all_notes(populated_client: TestClient, mongo:
             if "next" in answer.links:
                 assert populated_client.get(answer.links["next"]["url"]).json()
     finally:
-        mongo.command("profile", 0)
-    asked = list(mongo.system.profile.find({"ns": f"{mongo.name}.notes", "op": {"$in": ["query", "command"]}}))
+        module_database.command("profile", 0)
+    namespace = f"{module_database.name}.notes"
+    asked = list(module_database.system.profile.find({"ns": namespace, "op": {"$in": ["query", "command"]}}))
     assert len(asked) >= 13
     for query in asked:
         assert query["planSummary"].startswith(("IXSCAN", "TEXT")), query["planSummary"]
@@ -339,7 +325,7 @@ def test_tags_are_listed_with_their_note_counts(populated_client: TestClient) ->
 def test_tag_counts_include_only_live_notes(client: TestClient) -> None:
     assert client.get("/tags/").json() == []
     for tags in (["b", "a", "b"], ["b"], [], ["c"], ["B"]):
-        _make(client, tags=tags)
+        create_note(client, tags=tags)
     counted = [("b", 2), ("B", 1), ("a", 1), ("c", 1)]
     assert client.get("/tags/").json() == [{"tag": tag, "count": count} for tag, count in counted]
     client.delete("/notes/1/")
@@ -488,14 +474,14 @@ def test_search_over_the_ranking_limit_returns_incomplete_results(
     monkeypatch.setattr(search, "RANKING_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(search, "MAX_CONCURRENT_RANKINGS", 0)
     with TestClient(create_app(settings)) as client:
-        made = [_make(client, "apple pie")["id"] for _ in range(3)]
+        made = [create_note(client, "apple pie")["id"] for _ in range(3)]
         answer = client.get("/notes/", params={"q": "apple", "limit": 7})
         assert (answer.status_code, answer.headers["X-Incomplete"]) == (200, "true")
         assert [note["id"] for note in answer.json()] == made
 
 
 def test_entity_tag_of_the_tags_changes_with_them(shared_client: TestClient) -> None:
-    note = _make(shared_client, tags=["entity"])
+    note = create_note(shared_client, tags=["entity"])
     first = shared_client.get("/tags/")
     assert shared_client.get("/tags/", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
     assert (

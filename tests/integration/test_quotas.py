@@ -124,12 +124,6 @@ def test_restore_of_a_version_counts_for_the_size_quota(ann: Browser) -> None:
     check_refused(ann.post(f"/notes/{first}/restore", json={"version": 1}))
 
 
-@pytest.fixture
-def database(module_settings: Settings) -> Iterator[Database[Json]]:
-    with MongoClient[Json](module_settings.mongo_url) as mongo:
-        yield mongo[module_settings.database]
-
-
 def replace_content(database: Database[Json], who: Browser, note: int, content: str) -> Any:
     """Replace the content of a note, and return the response once the history contains it."""
     answer = who.patch(f"/notes/{note}/", json={"content": content})
@@ -142,32 +136,34 @@ def share_with_editor(ann: Browser, ben: Browser, note: int) -> None:
     assert ann.put(f"/notes/{note}/access", json=shared).status_code == 200
 
 
-def test_repeated_replacement_of_content_is_limited(ann: Browser, ben: Browser, database: Database[Json]) -> None:
+def test_repeated_replacement_of_content_is_limited(
+    ann: Browser, ben: Browser, module_database: Database[Json]
+) -> None:
     """The history keeps the replaced text, and the owner of a note cannot delete it separately."""
     note = make(ann, "x" * 30_000)
     share_with_editor(ann, ben, note)
-    answers = [replace_content(database, ann, note, letter * 30_000) for letter in "abcdef"]
+    answers = [replace_content(module_database, ann, note, letter * 30_000) for letter in "abcdef"]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429, 429]
     assert "replaced too much text" in answers[4].json()["detail"]
     assert int(answers[4].headers["Retry-After"]) > 60
     assert ann.patch(f"/notes/{note}/", json={"content": "short"}).status_code == 429
     for answer in (
         ann.patch(f"/notes/{note}/", json={"title": "other"}),
-        replace_content(database, ben, note, "y" * 30_000),  # each user has a separate limit
+        replace_content(module_database, ben, note, "y" * 30_000),  # each user has a separate limit
     ):
         assert answer.status_code == 200, answer.text
 
 
-def test_replacement_limit_counts_short_contents(ann: Browser, database: Database[Json]) -> None:
+def test_replacement_limit_counts_short_contents(ann: Browser, module_database: Database[Json]) -> None:
     note = make(ann)
     answers = [ann.patch(f"/notes/{note}/", json={"content": f"{number:0500}"}) for number in range(SIZE // 500 + 5)]
     assert {answer.status_code for answer in answers} <= {200, 429}
-    replace_content(database, ann, note, "")
+    replace_content(module_database, ann, note, "")
     assert ann.patch(f"/notes/{note}/", json={"content": "one more"}).status_code == 429
 
 
 def test_replacement_limit_counts_typed_text_but_never_refuses_it(
-    host: TestClient, ann: Browser, ben: Browser, database: Database[Json]
+    host: TestClient, ann: Browser, ben: Browser, module_database: Database[Json]
 ) -> None:
     note = make(ann)
     share_with_editor(ann, ben, note)
@@ -183,7 +179,7 @@ def test_replacement_limit_counts_typed_text_but_never_refuses_it(
             room.send_bytes(text.edit(content))
             path = f"/notes/{note}/"
             asyncio.run(eventually(lambda path=path, content=content: ann.get(path).json()["content"] == content))  # type: ignore[misc]  # the defaults bind the values of this iteration
-    asyncio.run(eventually(lambda: database.notes.find_one({"_id": note})["recent"] == []))  # type: ignore[index]  # it exists
+    asyncio.run(eventually(lambda: module_database.notes.find_one({"_id": note})["recent"] == []))  # type: ignore[index]  # it exists
     assert ben.patch(f"/notes/{note}/", json={"content": "refused"}).status_code == 429
     assert ann.patch(f"/notes/{note}/", json={"content": "accepted"}).status_code == 200
 

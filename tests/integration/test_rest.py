@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import MIB, Settings
-from tests.support.harness import UNIT, Json, ServerProcess, all_notes, note_in
+from tests.support.harness import UNIT, Json, ServerProcess, all_notes, create_note, note_in
 
 ANY_NOTE = ["GET", "PUT", "PATCH", "DELETE"]
 WRITES = ["PUT", "PATCH", "DELETE"]
@@ -24,23 +24,9 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture(scope="module")
-def shared(module_settings: Settings) -> Iterator[TestClient]:
-    """Run one application for the tests that use only notes they created."""
-    with TestClient(create_app(module_settings)) as client:
-        yield client
-
-
-def _make(client: TestClient, *args: str, **more: Any) -> Json:
-    answer = client.post("/notes/", json=note_in(*args, **more))
-    assert answer.status_code == 201, answer.text
-    note: Json = answer.json()
-    return note
-
-
-@pytest.fixture(scope="module")
 def unchanged_note(shared: TestClient) -> Json:
     """Create a note at version 2 that no test changes."""
-    note: Json = shared.put(_path(_make(shared)), json=note_in("unchanged", content="text", tags=["a"])).json()
+    note: Json = shared.put(_path(create_note(shared)), json=note_in("unchanged", content="text", tags=["a"])).json()
     return note
 
 
@@ -85,13 +71,13 @@ def test_created_notes_are_numbered_from_one(client: TestClient) -> None:
 
 
 def test_content_and_tags_are_empty_by_default(shared: TestClient) -> None:
-    note = _make(shared)
+    note = create_note(shared)
     assert (note["content"], note["tags"]) == ("", [])
 
 
 def test_note_keeps_every_unicode_character(shared: TestClient) -> None:
     text = "🦜 \u0001\u007f\u2028\ufeff\uffff é\u0301 \\ \" '\r\n\t </script>"
-    note = _make(shared, text[:50], content=text * 100, tags=[text[:50]])
+    note = create_note(shared, text[:50], content=text * 100, tags=[text[:50]])
     path = _path(note)
     assert (note["title"], note["content"], note["tags"]) == (text[:50], text * 100, [text[:50]])
     assert shared.get(path).json() == note
@@ -204,7 +190,7 @@ def test_content_is_limited_to_one_mebibyte(settings: Settings) -> None:
 @pytest.mark.parametrize("method", ["POST", *WRITES])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_too_large_body_is_refused_and_changes_nothing(shared: TestClient, method: str, chunked: bool) -> None:
-    path = "/notes/" if method == "POST" else _path(_make(shared))
+    path = "/notes/" if method == "POST" else _path(create_note(shared))
     before = shared.get("/notes/?limit=1000").json()
     body = json.dumps(note_in("other")).encode() + b" " * MIB
     content = iter([body[:1000], body[1000:]]) if chunked else body
@@ -245,7 +231,7 @@ async def test_too_large_body_is_refused_before_it_is_received(shared_servers: l
 
 
 def test_put_replaces_only_the_given_fields(shared: TestClient) -> None:
-    first = _make(shared, content="text", tags=["a"])
+    first = create_note(shared, content="text", tags=["a"])
     path = _path(first)
     kept = shared.put(path, json=note_in("new title", "new words"))
     assert (kept.status_code, kept.headers["ETag"]) == (200, '"v2"')
@@ -260,7 +246,7 @@ def test_put_replaces_only_the_given_fields(shared: TestClient) -> None:
 
 @pytest.mark.parametrize("missing", ["title", "description"])
 def test_put_requires_title_and_description(shared: TestClient, missing: str) -> None:
-    path = _path(_make(shared))
+    path = _path(create_note(shared))
     body = note_in()
     del body[missing]
     answer = shared.put(path, json=body)
@@ -279,7 +265,7 @@ def test_put_requires_title_and_description(shared: TestClient, missing: str) ->
     ],
 )
 def test_patch_changes_only_the_given_fields(shared: TestClient, patch: Json, expected: Json, kind: str) -> None:
-    first = _make(shared, content="text", tags=["a"])
+    first = create_note(shared, content="text", tags=["a"])
     path = _path(first)
     answer = shared.patch(path, content=json.dumps(patch), headers={"Content-Type": kind})
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
@@ -288,7 +274,7 @@ def test_patch_changes_only_the_given_fields(shared: TestClient, patch: Json, ex
 
 
 def test_empty_patch_changes_nothing(shared: TestClient) -> None:
-    first = _make(shared)
+    first = create_note(shared)
     path = _path(first)
     answer = shared.patch(path, json={})
     assert (answer.status_code, answer.headers["ETag"], answer.json()) == (200, '"v1"', first)
@@ -296,7 +282,7 @@ def test_empty_patch_changes_nothing(shared: TestClient) -> None:
 
 
 def test_delete_returns_the_last_state_of_the_note(shared: TestClient) -> None:
-    path = _path(_make(shared, content="text", tags=["a"]))
+    path = _path(create_note(shared, content="text", tags=["a"]))
     note = shared.patch(path, json={"title": "other"})
     deleted = shared.delete(path)
     assert (deleted.status_code, deleted.content) == (200, note.content)
@@ -304,13 +290,13 @@ def test_delete_returns_the_last_state_of_the_note(shared: TestClient) -> None:
         gone = _call(shared, method, path)
         assert (gone.status_code, gone.json()) == (404, NOT_FOUND), method
     assert note.json()["id"] not in [note["id"] for page in _walk(shared, "/notes/?limit=1000") for note in page]
-    assert _path(_make(shared)) != path
+    assert _path(create_note(shared)) != path
 
 
 @pytest.mark.parametrize("method", WRITES)
 @pytest.mark.parametrize("tags", ['"v1"', "*", '"v2", "v1"', '"other","v1" , W/"v9"', '"v1",'])
 def test_if_match_with_the_current_version_accepts_the_write(shared: TestClient, method: str, tags: str) -> None:
-    path = _path(_make(shared))
+    path = _path(create_note(shared))
     assert _call(shared, method, path, If_Match=tags).status_code == 200
 
 
@@ -350,26 +336,26 @@ def test_if_none_match_returns_304_for_the_current_version(
 
 def test_pages_neither_skip_nor_repeat_notes_during_changes(client: TestClient) -> None:
     for number in range(12):
-        _make(client, f"note {number}")
+        create_note(client, f"note {number}")
     pages = []
     for page in _walk(client, "/notes/?limit=3"):
         pages.append([note["id"] for note in page])
         client.delete(f"/notes/{page[-1]['id']}/")
         client.delete(f"/notes/{page[-1]['id'] + 2}/")
         if len(pages) < 3:
-            _make(client, "latecomer")
+            create_note(client, "latecomer")
     assert pages == [[1, 2, 3], [4, 6, 7], [8, 10, 11], [12, 14]]
 
 
 @pytest.mark.parametrize(("notes", "limit", "pages"), [(0, 2, [0]), (2, 2, [2]), (3, 2, [2, 1]), (4, 2, [2, 2])])
 def test_last_page_has_no_next_link(client: TestClient, notes: int, limit: int, pages: list[int]) -> None:
     for _ in range(notes):
-        _make(client)
+        create_note(client)
     assert [len(page) for page in _walk(client, f"/notes?limit={limit}")] == pages
 
 
 def test_list_page_has_100_notes_by_default(client: TestClient, settings: Settings) -> None:
-    _make(client)
+    create_note(client)
     with MongoClient[Json](settings.mongo_url) as mongo:
         notes = mongo[settings.database].notes
         note = notes.find_one() or {}
@@ -380,7 +366,7 @@ def test_list_page_has_100_notes_by_default(client: TestClient, settings: Settin
 
 def test_list_page_ends_early_with_large_notes(client: TestClient) -> None:
     content = "🦜" * (MIB // 4 - 1000)
-    notes = [_make(client, content=content) for _ in range(12)]
+    notes = [create_note(client, content=content) for _ in range(12)]
     sizes, ids = [], []
     for page in _walk(client, "/notes/"):
         sizes.append(sum(len(note["content"].encode()) for note in page))
@@ -403,9 +389,9 @@ def test_malformed_list_query_returns_422(shared: TestClient, query: str) -> Non
 
 
 def test_resume_from_a_list_cursor_misses_no_change(client: TestClient) -> None:
-    _make(client, "before")
+    create_note(client, "before")
     listed = client.get("/notes/")
-    after = _make(client, "after")
+    after = create_note(client, "after")
     cursor: str = listed.headers["X-Cursor"]
     changes: list[Json] = []
     while not changes or changes[-1]["id"] != 2:  # a write waits only a limited time for its publication

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from realtime.api.pagination import encode_page_token
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import MAX_ID
 from realtime.settings import MIB, Settings
-from tests.support.harness import Json, eventually, note_in
+from tests.support.harness import Json, create_note, eventually, note_in
 
 NOT_FOUND = {"detail": "Note not found"}
 BOOKKEEPING = {"operations", "text_version", "deleted", "dirty", "recent", "created_date", "updated_date", "title_key"}
@@ -25,30 +25,9 @@ BOOKKEEPING |= {"words_version"}
 SECRET = "xyzzy"
 
 
-@pytest.fixture(scope="module")
-def mongo(module_settings: Settings) -> Iterator[Database[Json]]:
-    """Return the database of the module for direct access."""
-    with MongoClient[Json](module_settings.mongo_url) as client:
-        yield client[module_settings.database]
-
-
-@pytest.fixture(scope="module")
-def shared(module_settings: Settings) -> Iterator[TestClient]:
-    """Run one application for the tests that use only notes they created."""
-    with TestClient(create_app(module_settings)) as client:
-        yield client
-
-
-def _make(client: TestClient, *args: str, **more: Any) -> Json:
-    answer = client.post("/notes/", json=note_in(*args, **more))
-    assert answer.status_code == 201, answer.text
-    note: Json = answer.json()
-    return note
-
-
 def _trashed(client: TestClient, *args: str, **more: Any) -> Json:
     """Create a note in the trash, at version 2."""
-    note = _make(client, *args, **more)
+    note = create_note(client, *args, **more)
     assert client.delete(f"/notes/{note['id']}/").status_code == 200
     trashed: Json = client.get(f"/trash/{note['id']}/").json()
     return trashed
@@ -94,7 +73,7 @@ WRITES: list[Callable[..., Any]] = [_restore, _purge]
 
 
 def test_deleted_note_is_in_the_trash(shared: TestClient) -> None:
-    note = _make(shared, "title", "words", content="text", tags=["a"])
+    note = create_note(shared, "title", "words", content="text", tags=["a"])
     shared.delete(f"/notes/{note['id']}/")
     answer = shared.get(f"/trash/{note['id']}/")
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
@@ -108,7 +87,7 @@ def test_deleted_note_is_in_the_trash(shared: TestClient) -> None:
 
 def test_trash_lists_the_last_deleted_note_first(client: TestClient) -> None:
     for _ in range(5):
-        _make(client)
+        create_note(client)
     for id in (3, 1, 5, 2):
         client.delete(f"/notes/{id}/")
     assert _listed(client) == [2, 5, 1, 3]
@@ -145,7 +124,7 @@ def test_trash_page_ends_early_with_large_notes(client: TestClient) -> None:
 
 
 def test_restored_note_equals_the_deleted_note(shared: TestClient) -> None:
-    note = _make(shared, "restored", content="plover text", tags=["restored"])
+    note = create_note(shared, "restored", content="plover text", tags=["restored"])
     path = f"/notes/{note['id']}/"
     shared.delete(path)
     cursor = _cursor(shared)
@@ -177,11 +156,11 @@ def test_trashed_note_is_in_no_other_list(shared: TestClient) -> None:
         assert (shared.get(gone).status_code, shared.get(gone).json()) == (404, NOT_FOUND), gone
 
 
-async def test_purged_note_leaves_only_its_id_and_version(shared: TestClient, mongo: Database[Json]) -> None:
-    note = _make(shared, f"{SECRET} title", f"{SECRET} words", content=f"{SECRET} text", tags=[SECRET])
+async def test_purged_note_leaves_only_its_id_and_version(shared: TestClient, module_database: Database[Json]) -> None:
+    note = create_note(shared, f"{SECRET} title", f"{SECRET} words", content=f"{SECRET} text", tags=[SECRET])
     id, path = note["id"], f"/notes/{note['id']}/"
     shared.patch(path, json={"content": f"{SECRET} " * 200})
-    await eventually(lambda: mongo.history.count_documents({"_id.note": id}) == 2)
+    await eventually(lambda: module_database.history.count_documents({"_id.note": id}) == 2)
     shared.delete(path)
     cursor = _cursor(shared)
     answer = _purge(shared, note)
@@ -189,9 +168,9 @@ async def test_purged_note_leaves_only_its_id_and_version(shared: TestClient, mo
     (event,) = _feed(shared, cursor)
     assert (event["type"], event["id"], event["version"]) == ("note.deleted", id, 4)
     assert SECRET not in json.dumps(event)
-    await eventually(lambda: "dirty" not in (mongo.notes.find_one({"_id": id}) or {"dirty": True}))
-    assert mongo.history.count_documents({"_id.note": id}) == 0
-    document = mongo.notes.find_one({"_id": id}) or {}
+    await eventually(lambda: "dirty" not in (module_database.notes.find_one({"_id": id}) or {"dirty": True}))
+    assert module_database.history.count_documents({"_id.note": id}) == 0
+    document = module_database.notes.find_one({"_id": id}) or {}
     assert SECRET not in str(document)
     assert {name for name, value in document.items() if value} - BOOKKEEPING == {"_id", "version", "purged"}
     assert document["version"] == 4
@@ -210,15 +189,18 @@ async def test_purged_note_leaves_only_its_id_and_version(shared: TestClient, mo
     assert id not in _listed(shared, "/notes/?sort=title&limit=1000")
     assert shared.get("/notes/", params={"q": SECRET}).json() == shared.get("/notes/", params={"tag": SECRET}).json()
     assert shared.get("/notes/", params={"q": SECRET}).json() == []
-    assert mongo.notes.count_documents({"_id": id, "version": 4}) == 1
+    assert module_database.notes.count_documents({"_id": id, "version": 4}) == 1
 
 
-async def test_purge_directly_after_delete_leaves_no_history(shared: TestClient, mongo: Database[Json]) -> None:
+async def test_purge_directly_after_delete_leaves_no_history(
+    shared: TestClient, module_database: Database[Json]
+) -> None:
     notes = [_trashed(shared, content=SECRET * 200)["id"] for _ in range(5)]
     for id in notes:
         _purge(shared, {"id": id})
-    await eventually(lambda: mongo.notes.count_documents({"dirty": True}) == 0)  # dirty notes are not archived yet
-    assert mongo.history.count_documents({"_id.note": {"$in": notes}}) == 0
+    # Dirty notes are not archived yet.
+    await eventually(lambda: module_database.notes.count_documents({"dirty": True}) == 0)
+    assert module_database.history.count_documents({"_id.note": {"$in": notes}}) == 0
 
 
 async def test_purge_during_archiving_leaves_no_history(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,15 +225,15 @@ async def test_purge_during_archiving_leaves_no_history(settings: Settings, monk
 
 def test_id_of_a_purged_note_is_not_reused(client: TestClient, settings: Settings) -> None:
     _purge(client, _trashed(client))
-    assert _make(client)["id"] == 2
+    assert create_note(client)["id"] == 2
     with MongoClient[Json](settings.mongo_url) as mongo:
         mongo[settings.database].counters.drop()
-    assert _make(client)["id"] == 3
+    assert create_note(client)["id"] == 3
 
 
 @pytest.mark.parametrize("write", WRITES)
 def test_restore_and_purge_require_a_trashed_note(shared: TestClient, write: Callable[..., Any]) -> None:
-    live = _make(shared)
+    live = create_note(shared)
     restored = _trashed(shared)
     _restore(shared, restored)
     for note in (live, restored, {"id": 10**6}, {"id": MAX_ID}):
@@ -316,7 +298,7 @@ def test_repeated_restore_does_not_undo_a_later_delete(shared: TestClient) -> No
 
 
 def test_refused_write_releases_its_idempotency_key(shared: TestClient) -> None:
-    note = _make(shared)
+    note = create_note(shared)
     assert _purge(shared, note, Idempotency_Key="freed").status_code == 404
     shared.delete(f"/notes/{note['id']}/")
     assert _purge(shared, note, Idempotency_Key="freed").status_code == 204
@@ -324,12 +306,12 @@ def test_refused_write_releases_its_idempotency_key(shared: TestClient) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 def test_repeated_write_is_recognized_without_its_stored_response(
-    shared: TestClient, mongo: Database[Json], write: Callable[..., Any]
+    shared: TestClient, module_database: Database[Json], write: Callable[..., Any]
 ) -> None:
     note = _trashed(shared)
     key = f"lost-{write.__name__}"
     first = write(shared, note, Idempotency_Key=key)
-    assert mongo.operations.update_one({"_id": key}, {"$unset": {"answer": ""}}).modified_count == 1
+    assert module_database.operations.update_one({"_id": key}, {"$unset": {"answer": ""}}).modified_count == 1
     again = write(shared, note, Idempotency_Key=key)
     assert (again.status_code, again.content) == (first.status_code, first.content)
 

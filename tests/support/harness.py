@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+from starlette.testclient import TestClient
 from websockets.exceptions import InvalidHandshake
 
 from realtime.settings import Settings
@@ -351,6 +352,14 @@ async def rest_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
 def note_in(title: str = "title", description: str = "description", **more: Any) -> Json:
     """Return the request body of a new note."""
     return {"title": title, "description": description, **more}
+
+
+def create_note(client: TestClient, *args: str, **more: Any) -> Json:
+    """Create a note with the arguments of :func:`note_in`, and return it."""
+    answer = client.post("/notes/", json=note_in(*args, **more))
+    assert answer.status_code == 201, answer.text
+    note: Json = answer.json()
+    return note
 
 
 def take_presence(people: dict[int, dict[str, Json]], frame: Json) -> None:

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from bson import SON
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.notes.listing import Listing
-from realtime.settings import Settings
 from realtime.store.lists import page_query
 from tests.support.accounts import Browser
 from tests.support.harness import Json
@@ -64,22 +62,16 @@ def test_pages_of_several_keys_form_one_sorted_list(reader: Browser, sort: str) 
         assert all(len(page) == 7 for page in found[:-1])
 
 
-@pytest.fixture
-def database(module_settings: Settings, reader: Browser) -> Iterator[Database[Json]]:
-    """Return the database for direct access."""
-    assert reader.user
-    with MongoClient[Json](module_settings.mongo_url) as client:
-        yield client[module_settings.database]
-
-
 def _stages(plan: Any) -> set[str]:
     return {plan["stage"], *(stage for name in ("inputStage",) if name in plan for stage in _stages(plan[name]))}
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_page_query_scans_a_bounded_part_of_an_index(database: Database[Json], reader: Browser, sort: Any) -> None:
+def test_page_query_scans_a_bounded_part_of_an_index(
+    module_database: Database[Json], reader: Browser, sort: Any
+) -> None:
     find = page_query(Listing(sort=sort), ("readers", f"@{reader.name}"))
-    explained = database.command(
+    explained = module_database.command(
         "explain", {"find": "notes", **find, "sort": SON(find["sort"]), "limit": 6}, verbosity="executionStats"
     )
     assert "IXSCAN" in _stages(explained["queryPlanner"]["winningPlan"])

@@ -6,7 +6,7 @@ import asyncio
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.notes.text_operations import TextOperation, TextOperations, edited
-from realtime.settings import Settings
 from tests.support.harness import UNIT, Json, ServerProcess, note_in, rest_client
 
 Serve = Callable[..., ServerProcess]
@@ -177,55 +175,49 @@ def test_long_text_is_found_in_linear_time() -> None:
     assert time.thread_time() - started < UNIT / 2
 
 
-@pytest.fixture(scope="module")
-def shared_client(module_settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(module_settings)) as client:
-        yield client
-
-
 @pytest.fixture
-def path(shared_client: TestClient) -> str:
+def path(shared: TestClient) -> str:
     """Create a note for one test, and return its path."""
-    made = shared_client.post("/notes/", json=note_in(content="# To buy\nmilk\n", tags=["a"])).json()
+    made = shared.post("/notes/", json=note_in(content="# To buy\nmilk\n", tags=["a"])).json()
     return f"/notes/{made['id']}/"
 
 
-def test_all_edits_of_a_request_create_one_version(shared_client: TestClient, path: str) -> None:
-    before = shared_client.get(path).json()
+def test_all_edits_of_a_request_create_one_version(shared: TestClient, path: str) -> None:
+    before = shared.get(path).json()
     edits = [append("eggs\n"), prepend("Groceries\n"), replace("milk", "oat milk"), insert("To buy", "butter\n")]
-    answer = shared_client.post(f"{path}content", json=edits)
+    answer = shared.post(f"{path}content", json=edits)
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"v2"')
     note = answer.json()
-    assert note == shared_client.get(path).json()
+    assert note == shared.get(path).json()
     assert note == before | {
         "content": "Groceries\n# To buy\nbutter\noat milk\neggs\n",
         "version": 2,
         "updated_date": note["updated_date"],
     }
-    newest, first = shared_client.get(f"{path}history/").json()
+    newest, first = shared.get(f"{path}history/").json()
     assert (newest["version"], newest["action"], newest["changed"]) == (2, "edit", ["content"])
     assert first["version"] == 1
 
 
-def test_refused_edit_leaves_the_note_unchanged(shared_client: TestClient, path: str) -> None:
-    before = shared_client.get(path).json()
-    answer = shared_client.post(f"{path}content", json=[append("eggs\n"), replace("bread", "rolls"), append("tea\n")])
+def test_refused_edit_leaves_the_note_unchanged(shared: TestClient, path: str) -> None:
+    before = shared.get(path).json()
+    answer = shared.post(f"{path}content", json=[append("eggs\n"), replace("bread", "rolls"), append("tea\n")])
     assert answer.status_code == 409
     details = answer.json()
     assert details.pop("detail") == "Operation 1 (replace): expected the text exactly once, found it 0 times"
     assert details == {"operation": 1, "expected": 1, "found": 0, "at": []}
-    assert shared_client.get(path).json() == before
-    assert len(shared_client.get(f"{path}history/").json()) == 1
+    assert shared.get(path).json() == before
+    assert len(shared.get(f"{path}history/").json()) == 1
 
 
-def test_edit_over_the_limit_is_a_content_validation_error(shared_client: TestClient, path: str) -> None:
-    before = shared_client.get(path).json()
-    answer = shared_client.post(f"{path}content", json=[append("x" * (MAX_CONTENT_BYTES - 1000))])
+def test_edit_over_the_limit_is_a_content_validation_error(shared: TestClient, path: str) -> None:
+    before = shared.get(path).json()
+    answer = shared.post(f"{path}content", json=[append("x" * (MAX_CONTENT_BYTES - 1000))])
     assert answer.status_code == 200
-    answer = shared_client.post(f"{path}content", json=[append("x" * 1000)])
+    answer = shared.post(f"{path}content", json=[append("x" * 1000)])
     assert answer.status_code == 422
     assert "content" in str(answer.json()["detail"])
-    answer = shared_client.post(f"{path}content", json=[replace("x" * (MAX_CONTENT_BYTES - 1000), "")])
+    answer = shared.post(f"{path}content", json=[replace("x" * (MAX_CONTENT_BYTES - 1000), "")])
     assert (answer.json()["content"], answer.json()["version"]) == (before["content"], 3)
 
 
@@ -240,42 +232,42 @@ def test_edit_over_the_limit_is_a_content_validation_error(shared_client: TestCl
     ],
     ids=lambda body: str(body)[:40],
 )
-def test_invalid_edits_body_is_a_validation_error(shared_client: TestClient, path: str, body: Any) -> None:
-    before = shared_client.get(path).json()
-    answer = shared_client.post(f"{path}content", json=body)
+def test_invalid_edits_body_is_a_validation_error(shared: TestClient, path: str, body: Any) -> None:
+    before = shared.get(path).json()
+    answer = shared.post(f"{path}content", json=body)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][0] == "body"
-    assert shared_client.get(path).json() == before
+    assert shared.get(path).json() == before
 
 
-def test_edit_of_a_missing_or_deleted_note_is_not_found(shared_client: TestClient, path: str) -> None:
-    assert shared_client.post("/notes/999999/content", json=[append("a")]).status_code == 404
-    shared_client.delete(path)
-    assert shared_client.post(f"{path}content", json=[append("a")]).status_code == 404
+def test_edit_of_a_missing_or_deleted_note_is_not_found(shared: TestClient, path: str) -> None:
+    assert shared.post("/notes/999999/content", json=[append("a")]).status_code == 404
+    shared.delete(path)
+    assert shared.post(f"{path}content", json=[append("a")]).status_code == 404
 
 
-def test_edit_with_a_mismatched_if_match_is_refused(shared_client: TestClient, path: str) -> None:
-    answer = shared_client.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v2"'})
+def test_edit_with_a_mismatched_if_match_is_refused(shared: TestClient, path: str) -> None:
+    answer = shared.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v2"'})
     assert (answer.status_code, answer.json()["note"]["version"]) == (412, 1)
-    assert shared_client.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v1"'}).status_code == 200
+    assert shared.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v1"'}).status_code == 200
 
 
-def test_edit_with_a_repeated_idempotency_key_is_applied_once(shared_client: TestClient, path: str) -> None:
+def test_edit_with_a_repeated_idempotency_key_is_applied_once(shared: TestClient, path: str) -> None:
     url, headers = f"{path}content", {"Idempotency-Key": f"edit{path}"}
-    first = shared_client.post(url, json=[append("eggs\n")], headers=headers)
-    shared_client.post(url, json=[append("tea\n")])
-    again = shared_client.post(url, json=[append("eggs\n")], headers=headers)
+    first = shared.post(url, json=[append("eggs\n")], headers=headers)
+    shared.post(url, json=[append("tea\n")])
+    again = shared.post(url, json=[append("eggs\n")], headers=headers)
     assert (first.status_code, first.content) == (again.status_code, again.content)
-    assert shared_client.get(path).json()["content"] == "# To buy\nmilk\neggs\ntea\n"
-    assert shared_client.post(url, json=[append("other")], headers=headers).status_code == 422
+    assert shared.get(path).json()["content"] == "# To buy\nmilk\neggs\ntea\n"
+    assert shared.post(url, json=[append("other")], headers=headers).status_code == 422
 
 
-def test_refused_edit_does_not_claim_its_idempotency_key(shared_client: TestClient, path: str) -> None:
+def test_refused_edit_does_not_claim_its_idempotency_key(shared: TestClient, path: str) -> None:
     url, headers = f"{path}content", {"Idempotency-Key": f"refused{path}"}
     edits = [replace("bread", "rolls")]
-    assert shared_client.post(url, json=edits, headers=headers).status_code == 409
-    shared_client.post(url, json=[append("bread\n")])
-    assert shared_client.post(url, json=edits, headers=headers).json()["content"].endswith("rolls\n")
+    assert shared.post(url, json=edits, headers=headers).status_code == 409
+    shared.post(url, json=[append("bread\n")])
+    assert shared.post(url, json=edits, headers=headers).json()["content"].endswith("rolls\n")
 
 
 @pytest.mark.slow
