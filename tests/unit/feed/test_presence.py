@@ -164,6 +164,24 @@ async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch:
     assert states()[-1] == [{"name": "Ben"}]
 
 
+async def test_client_that_leaves_is_removed_from_all_its_notes(hub: Hub) -> None:
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1, 2, 3)
+    leaving, staying = join_client(hub), join_client(hub)
+    async with running(presence):
+        for note in (1, 2, 3):
+            presence.set_state(leaving, note, {"name": "Ann"})
+        presence.set_state(staying, 2, {"name": "Ben"})
+        presence.set_state(leaving, 3, None)
+        await watcher.wait_for_people(1, {"name": "Ann"})
+        await watcher.wait_for_people(2, {"name": "Ann"}, {"name": "Ben"})
+        presence.leave(leaving)
+        await watcher.wait_for_people(1)
+        await watcher.wait_for_people(2, {"name": "Ben"})
+        presence.set_state(staying, 2, None)
+        await watcher.wait_for_people(2)
+    assert presence.people(3) == []
+
+
 async def test_client_can_view_a_limited_number_of_notes(hub: Hub) -> None:
     presence = Presence(hub, discard)
     client = join_client(hub)
