@@ -188,7 +188,7 @@ class Presence:
             if loop.time() > next_announcement:
                 next_announcement = loop.time() + ANNOUNCE_INTERVAL_SECONDS
                 self._expire(loop.time())
-                await self._publish_changes(set(self._published), whole=True)
+                await self._publish_changes(self._published.keys() | self._local.keys(), whole=True)
             self._paused_until = {note: until for note, until in self._paused_until.items() if until > loop.time()}
             changed = self._changed - self._paused_until.keys()
             self._changed -= changed
