@@ -11,9 +11,10 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
+from realtime.core.index import Index
 from realtime.feed.flush_delay import AdaptiveFlushDelay
 from realtime.feed.replay_buffer import ReplayBuffer
 from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, Subscription
@@ -31,6 +32,8 @@ FLUSH_DELAY_TURNS = 6
 """Event loop iterations before a fan-out: the response to the write is sent first, and the next write can arrive."""
 
 
+ALL_NOTES = ""
+"""The index key of subscriptions to all notes by clients with access to all notes. It is not a principal key."""
 SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
 """The note ids (``None`` for all), the principal keys (``None`` for all notes), and whether ``content`` is included."""
 
@@ -76,8 +79,9 @@ class Hub:
     replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
     flush_delay: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
     _subscriptions: dict[SubscriptionKey, Subscription] = field(default_factory=dict)
-    _all_notes: dict[Subscription, None] = field(default_factory=dict)
-    _by_note: dict[int, dict[Subscription, None]] = field(default_factory=dict)
+    _index: Index[int | str | None, Subscription] = field(default_factory=Index)
+    _admitted: Index[int, Subscriber] = field(default_factory=Index)
+    _by_slot: Index[int, Subscriber] = field(default_factory=Index)
     _pending: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
     _pending_bytes: int = 0
     _flushing: asyncio.Handle | None = None
@@ -94,9 +98,12 @@ class Hub:
         for subscription in self._subscriptions.values():
             yield from subscription
 
-    def subscriptions_of(self, note_id: int | None) -> Collection[Subscription]:
-        """Return the subscriptions to a note by its id, or the subscriptions to all notes for ``None``."""
-        return self._all_notes if note_id is None else self._by_note.get(note_id, ())
+    def subscriptions_of(self, index_key: int | str | None) -> Collection[Subscription]:
+        """Return the subscriptions to a note by its id, or the subscriptions to all notes by a principal key.
+
+        Subscriptions to all notes by clients with access to all notes have the key :data:`ALL_NOTES`.
+        """
+        return self._index[index_key]
 
     def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
         """Register a client and return it. Later events are queued for it until they are sent.
@@ -111,33 +118,29 @@ class Hub:
         subscription = self._subscriptions.get(key)
         if subscription is None:
             subscription = self._subscriptions[key] = Subscription(notes, principal.keys, content=content)
-            for subscriptions in self._indexes_of(subscription):
-                subscriptions[subscription] = None
+            for index_key in _index_keys(subscription):
+                self._index.add(index_key, subscription)
         client = Subscriber(subscription, principal, budget=self.budget, too_slow=self.too_slow)
         # Start in a slot that was just served, so that the first heartbeat is almost a full interval away.
         client.slot = (self._heartbeat_slot - next(self._serial) % max(1, self.slots // 5)) % self.slots
+        self._by_slot.add(client.slot, client)
         return client
 
     def leave(self, client: Subscriber) -> None:
         """Unregister a client. Do nothing if it is not registered."""
         subscription = client.subscription
-        if client not in subscription.ready and client not in subscription.behind:
+        if client not in subscription:
             return
         self.stats.too_slow_count += client.closing.done() and client.closing.result() is self.too_slow
         subscription.ready.pop(client, None)
         subscription.behind.pop(client, None)
+        self._by_slot.remove(client.slot, client)
+        for note in list(client.admitted):
+            self.remove_admitted(client, note)
         if not len(subscription):
             del self._subscriptions[subscription.notes, subscription.keys, subscription.content]
-            for subscriptions in self._indexes_of(subscription):
-                del subscriptions[subscription]
-            for note in subscription.notes or ():
-                if not self._by_note[note]:
-                    del self._by_note[note]
-
-    def _indexes_of(self, subscription: Subscription) -> list[dict[Subscription, None]]:
-        if subscription.notes is None:
-            return [self._all_notes]
-        return [self._by_note.setdefault(note, {}) for note in subscription.notes]
+            for index_key in _index_keys(subscription):
+                self._index.remove(index_key, subscription)
 
     def publish(self, event: Event, *, logged: bool = True) -> None:
         """Queue an event for the next fan-out to all clients that subscribe to it and have access.
@@ -189,17 +192,16 @@ class Hub:
         """Return the frames for each subscription, and drop queued frames about notes that clients lost."""
         frames: dict[Subscription, list[Frame]] = {}
         for event, lost in pending:
-            for subscriptions in (self.subscriptions_of(None), self.subscriptions_of(event.id)):
-                for subscription in subscriptions:
-                    frame = subscription.frame_of(event, lost)
-                    if frame is not None:
-                        frames.setdefault(subscription, []).append(frame)
-                    if frame is None or frame is event.gone:
-                        for client in subscription:
-                            client.admitted.pop(event.id, None)
-                    if frame is not None and frame is event.gone:
+            index_keys = (ALL_NOTES, event.id, *event.audience.readers, *lost)
+            for subscription in dict.fromkeys(chain.from_iterable(map(self.subscriptions_of, index_keys))):
+                frame = subscription.frame_of(event, lost)
+                if frame is not None:
+                    frames.setdefault(subscription, []).append(frame)
+                    if frame is event.gone:
                         for client in subscription.behind:
                             client.drop_note(event.id)
+            for client in [client for client in self._admitted[event.id] if not client.subscription.can_read(event)]:
+                self.remove_admitted(client, event.id)
         return frames
 
     def _newly_lost(self, event: Event) -> Collection[str | None]:
@@ -223,9 +225,23 @@ class Hub:
                 for frame in frames:
                     client.offer(frame)
 
+    def set_admitted(self, client: Subscriber, note_id: int, admitted: bool) -> None:
+        """Cache whether a client can see a note; false while the permission is being read."""
+        if client in client.subscription:
+            client.admitted[note_id] = admitted
+            self._admitted.add(note_id, client)
+
+    def remove_admitted(self, client: Subscriber, note_id: int) -> None:
+        """Remove the cached permission of a client to see a note."""
+        client.admitted.pop(note_id, None)
+        self._admitted.remove(note_id, client)
+
     def clear_admitted(self, note_id: int) -> list[Subscriber]:
-        """Clear the cached permission of all clients to see a note, and return the clients that had it."""
-        return [client for client in self.clients() if client.admitted.pop(note_id, None) is not None]
+        """Remove the cached permission of all clients to see a note, and return the clients that had it."""
+        clients = list(self._admitted[note_id])
+        for client in clients:
+            self.remove_admitted(client, note_id)
+        return clients
 
     def reset(self, frame: Frame) -> None:
         """Replace the queue of every client with a reset frame, because events are missing from the log."""
@@ -240,7 +256,7 @@ class Hub:
         """Send a heartbeat to the idle clients of the next slot. Slots spread the work over the interval."""
         self.flush()
         self._heartbeat_slot = (self._heartbeat_slot + 1) % self.slots
-        for client in [client for client in self.clients() if client.slot == self._heartbeat_slot and client.idle]:
+        for client in [client for client in self._by_slot[self._heartbeat_slot] if client.idle]:
             client.offer(frame)
 
     def sessions(self) -> set[str]:
@@ -268,3 +284,10 @@ class Hub:
             for client in clients[step::steps]:
                 client.close(code)
             await asyncio.sleep(duration / steps)
+
+
+def _index_keys(subscription: Subscription) -> Collection[int | str | None]:
+    """Return the keys by which the hub finds a subscription: its note ids or, if it is to all notes, principal keys."""
+    if subscription.notes is not None:
+        return subscription.notes
+    return (ALL_NOTES,) if subscription.keys is None else subscription.keys

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from realtime.core.frames import Frame
+from realtime.core.index import Index
 from realtime.core.token_bucket import TokenBucket
 from realtime.errors import BusUnavailable, TooManyRequests
 from realtime.feed.codec import encode
@@ -79,6 +80,7 @@ class Presence:
         self._worker = secrets.token_hex(6)
         self._numbers = count(1)
         self._local: dict[int, dict[Subscriber, tuple[str, PresenceEntry]]] = {}
+        self._notes: Index[Subscriber, int] = Index()
         self._remote: dict[int, dict[str, tuple[float, dict[str, PresenceEntry]]]] = {}
         self._shown: dict[int, People] = {}
         self._published: dict[int, People] = {}
@@ -104,12 +106,13 @@ class Presence:
         clients = self._local.get(note, {})
         id, _ = clients.get(client, ("", None))
         if not id:
-            if sum(client in others for others in self._local.values()) >= MAX_NOTES:
+            if len(self._notes[client]) >= MAX_NOTES:
                 raise ValueError(f"id: presence on more than {MAX_NOTES} notes")
             id = f"{self._worker}-{next(self._numbers)}"
             self._send_list(client, note)
         clients[client] = (id, PresenceEntry(state=state, user=client.principal.name is not None))
         self._local[note] = clients
+        self._notes.add(client, note)
         self._changed.add(note)
 
     def _send_list(self, client: Subscriber, note: int) -> None:
@@ -135,10 +138,11 @@ class Presence:
     def leave(self, client: Subscriber) -> None:
         """Remove all states of a client."""
         self._rate_limits.pop(client, None)
-        for note in [note for note, clients in self._local.items() if client in clients]:
+        for note in list(self._notes[client]):
             self._drop(client, note)
 
     def _drop(self, client: Subscriber, note: int) -> None:
+        self._notes.remove(client, note)
         if self._local.get(note, {}).pop(client, None) is not None:
             self._changed.add(note)
 
@@ -184,7 +188,7 @@ class Presence:
             if loop.time() > next_announcement:
                 next_announcement = loop.time() + ANNOUNCE_INTERVAL_SECONDS
                 self._expire(loop.time())
-                await self._publish_changes(set(self._published), whole=True)
+                await self._publish_changes(self._published.keys() | self._local.keys(), whole=True)
             self._paused_until = {note: until for note, until in self._paused_until.items() if until > loop.time()}
             changed = self._changed - self._paused_until.keys()
             self._changed -= changed

@@ -138,13 +138,13 @@ class Feed:
 
     async def _read_access(self, clients: Collection[Subscriber], note: int) -> None:
         for client in clients:
-            client.admitted[note] = False
+            self._hub.set_admitted(client, note, False)
         access = await self._notes.note_access(note)
         for client in clients:
             if access is None or not access.live or not sees(client.principal, access):
-                client.admitted.pop(note, None)
+                self._hub.remove_admitted(client, note)
             elif note in client.admitted:
-                client.admitted[note] = True
+                self._hub.set_admitted(client, note, True)
 
     async def recheck_access(self, note: int) -> None:
         """Read the access rights of a note again, and end the presence of clients that can no longer see it."""

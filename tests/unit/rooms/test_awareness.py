@@ -91,6 +91,8 @@ def test_characters_counts_the_states_of_all_clients() -> None:
     [
         "",
         "{",
+        "{}{}",
+        "\ufeff{}",
         "NaN",
         '[1, -Infinity, "a"]',
         "'a'",
