@@ -35,7 +35,7 @@ FLUSH_DELAY_TURNS = 6
 ALL_NOTES = ""
 """The index key of subscriptions to all notes by clients with access to all notes. It is not a principal key."""
 SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
-"""The note ids (``None`` for all), the principal keys (``None`` for all notes), and whether ``content`` is included."""
+"""The note ids (``None``: all notes), the principal keys (``None``: access to all), and whether ``content`` is sent."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Hub:
         return self._index[index_key]
 
     def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
-        """Register a client and return it. Later events are queued for it until they are sent.
+        """Register a client and return it. Events are queued for it, until :meth:`Subscriber.start` writes them.
 
         Args:
             notes: Ids of the notes to subscribe to; ``None`` for all.
@@ -147,7 +147,8 @@ class Hub:
 
         Args:
             event: The event.
-            logged: Whether the event is in the log. Events from MongoDB, while Redis is unavailable, are not.
+            logged: Whether the event is in the log. Events that are read from MongoDB while Redis is unavailable are
+                not.
         """
         if logged:
             self.replay_buffer.add(event)
@@ -189,7 +190,10 @@ class Hub:
     def _frames_by_subscription(
         self, pending: list[tuple[Event, Collection[str | None]]]
     ) -> dict[Subscription, list[Frame]]:
-        """Return the frames for each subscription, and drop queued frames about notes that clients lost."""
+        """Return the frames for each subscription.
+
+        For clients that cannot see a note, remove the cached permission. If they lost access, drop its queued frames.
+        """
         frames: dict[Subscription, list[Frame]] = {}
         for event, lost in pending:
             index_keys = (ALL_NOTES, event.id, *event.audience.readers, *lost)

@@ -71,7 +71,7 @@ class WriteExecutor:
             IdempotencyKeyReused: The key was used for a different request.
             NoteNotFound: The note does not exist in the required state, or the caller cannot see it.
             VersionMismatch: The note has a version at which the write is not allowed.
-                        NotSignedIn: The caller's rights were revoked.
+            NotSignedIn: The caller's rights were revoked.
             Forbidden: The caller lacks the permission.
             Unavailable: MongoDB is unavailable, or concurrent writes prevented the write for too long.
         """

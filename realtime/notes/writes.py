@@ -145,6 +145,11 @@ class FieldWrite(ExistingNoteWrite):
         """
         return True
 
+    @property
+    def writes_content(self) -> bool:
+        """Whether the content is written. Only then is the shared text needed."""
+        return True
+
     @abstractmethod
     async def compute(self, context: WriteContext, note: Note) -> Fields:
         """Return the fields to write, given the note."""
@@ -162,7 +167,7 @@ class FieldWrite(ExistingNoteWrite):
         check(self.principal, record.note_access, self.permission)  # again: the rights at this version may differ
         if versions is not None and record.note.version not in versions:
             return None
-        if record.lineage is not None:
+        if record.lineage is not None and self.writes_content:
             return await self._apply_to_text(context, record, token)
         fields = await self._compute_within_quota(context, record, record.note)
         return await self._store(context, record, fields, token, NO_SHARED_TEXT)
@@ -174,8 +179,8 @@ class FieldWrite(ExistingNoteWrite):
             text = edit.snapshot.text
             current = note.model_copy(update={"content": text}) if self.includes_typing else note
             fields = await self._compute_within_quota(context, record, current)
-            content = fields.get("content", text)
-            if not self.includes_typing and "content" in fields and text != note.content:
+            content = fields["content"]
+            if not self.includes_typing and text != note.content:
                 merge = partial(merged, note.content, content, text)
                 content, conflicts = await context.pool.run(writer_of(self.principal, note.id), merge)
                 if conflicts:  # store the typed text as a version before the next attempt overwrites it
@@ -227,20 +232,25 @@ class Update(FieldWrite):
         """Whether there is a base version: the fields are then merged with the typed text word by word."""
         return self.base is not None
 
+    @property
+    def writes_content(self) -> bool:
+        """Whether the content is among the fields."""
+        return "content" in self.fields
+
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
         """Set the fields without reading the note, unless the result depends on it."""
         if self.base is None:
             await context.quotas.admit_unread(self.id, self.fields, writer_of(self.principal, self.id).group)
             revision = RevisionInfo(self.action, self.principal.name)
             change = await context.store.notes.update(self.id, self.fields, versions, token, revision)
-            if change is not None or "content" not in self.fields:
+            if change is not None or not self.writes_content:
                 return change
             # The content of a note with a shared text can only be written through that text.
         return await FieldWrite.apply(self, context, token, versions)
 
     async def compute(self, context: WriteContext, note: Note) -> Fields:
         """Return the fields, merged with the changes since the base version if there is one."""
-        if self.base is None or (note.version == self.base and "content" not in self.fields):
+        if self.base is None or (note.version == self.base and not self.writes_content):
             return self.fields
         # Even at the base version, a shared text can have newer changes.
         base = await context.store.history.read(note.id, self.base) if self.base <= note.version else None

@@ -55,7 +55,7 @@ async def sync(socket: WebSocket, id: str) -> None:
     services = services_of(socket)
     principal = principal_of(socket)
     try:
-        if not re.fullmatch(r"[1-9]\d{0,15}", id) or int(id) > MAX_ID:
+        if not re.fullmatch(r"[1-9][0-9]{0,15}", id) or int(id) > MAX_ID:
             raise NoteNotFound
         principal = await authenticate_by_ticket(socket, int(id))
         await services.rooms.check_visible(int(id), principal)

@@ -117,6 +117,17 @@ async def test_room_accepts_only_the_matching_created_date(
             assert client.codes == []
 
 
+async def test_write_that_keeps_typed_text_is_reported_as_merged(
+    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
+) -> None:
+    id = await make(rest, "one\n")
+    async with Wire(shared_servers[0].url, id) as client:
+        await client.append("typed\n")
+        await eventually(lambda: client.text.all_acknowledged)
+        answer = await rest.patch(f"/notes/{id}/?base_version=1", json={"content": "ONE\n"})
+    assert (answer.json()["content"], answer.json()["merged"]) == ("ONE\ntyped\n", True)
+
+
 async def test_deleting_a_note_closes_its_room_on_all_servers(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:

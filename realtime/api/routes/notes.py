@@ -227,12 +227,12 @@ WRITE_OPTIONS: dict[str, Any] = {
 }
 
 
-def _write_response(note: Note, base: int | None) -> Response:
+def _write_response(note: Note, base: int | None, content: str | None) -> Response:
     if base is None:
         return note_response(note)
-    # An unmerged write creates the version right after its base.
-    merged = Merged.model_construct(**dict(note), merged=note.version > base + 1)
-    return note_response(merged)
+    # An unmerged write creates the version right after its base. Typed text is merged before it becomes a version.
+    merged = note.version > base + 1 or content not in (None, note.content)
+    return note_response(Merged.model_construct(**dict(note), merged=merged))
 
 
 def _check_id(note: NoteFields, id: int) -> None:
@@ -253,7 +253,8 @@ async def replace(
 ) -> Response:
     """Replace the title and the description, and also the content and the tags if they are sent."""
     _check_id(note, id)
-    return _write_response(await notes.replace(principal, id, note, conditions, base_version), base_version)
+    stored = await notes.replace(principal, id, note, conditions, base_version)
+    return _write_response(stored, base_version, note.changes.get("content"))
 
 
 @router.patch(
@@ -277,7 +278,7 @@ async def patch(
     """Apply a JSON merge patch (RFC 7396): set the fields that are sent. `null` clears content or tags."""
     _check_id(patch, id)
     note = await notes.patch(principal, id, patch, conditions, base_version)
-    return _write_response(note, base_version if patch.changes else None)
+    return _write_response(note, base_version if patch.changes else None, patch.changes.get("content"))
 
 
 @router.post(

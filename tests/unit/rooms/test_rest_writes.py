@@ -80,6 +80,19 @@ async def test_content_write_keeps_text_that_no_version_has(start_worker: StartW
     assert await loaded(settings, id) == note.content
 
 
+async def test_title_write_with_a_base_version_does_not_wait_for_the_text(start_worker: StartWorker) -> None:
+    worker = await start_worker("tend")
+    id = await worker.create_note("one\n")
+    seat = await RoomClient().sit(worker.rooms, id)
+    await seat.append("typed\n")
+    await eventually(lambda: seat.text.all_acknowledged)
+    assert seat.room is not None
+    patch = NotePatch.model_validate({"title": "another title"})
+    async with seat.room.write_lock, asyncio.timeout(10):
+        note = await worker.notes.patch(UNRESTRICTED, id, patch, base=1)
+    assert (note.title, note.content) == ("another title", "one\n")
+
+
 async def test_write_builds_on_the_projection_of_another_worker(start_worker: StartWorker, settings: Settings) -> None:
     without_tasks = ("receive from other workers", "tend")
     one, other = await start_worker(), await start_worker(*without_tasks)
