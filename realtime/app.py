@@ -44,7 +44,6 @@ from realtime.auth.rate_limit import RateLimiter, write_rule
 from realtime.auth.revocations import LiveSessions, Revocations
 from realtime.auth.sign_in_guard import SignInGuard
 from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worker, setup_path
-from realtime.core.close_codes import CloseCode
 from realtime.core.pools import Pools
 from realtime.core.tasks import running
 from realtime.embedded.pair import DatabaseUrls, database_urls
@@ -295,7 +294,6 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
     hub = Hub(
         settings.client_queue_bytes,
         settings.client_stall_seconds,
-        CloseCode.TOO_SLOW,
         max(1, round(settings.heartbeat)),
         replay_buffer=ReplayBuffer(min(REPLAY_BUFFER_EVENTS, settings.log_entries)),
     )

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
 
 
+HEALTH_SEGMENTS = {"ping", "healthz", "readyz"}
+"""First segments of paths that reveal nothing about notes. They have no limit, because otherwise an orchestrator would
+restart a busy process."""
 PRINCIPAL = "realtime.principal"
 """Scope key: the authenticated caller."""
 HEADERS = "realtime.headers"

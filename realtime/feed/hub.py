@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
+from realtime.core.close_codes import CloseCode
 from realtime.core.index import Index
 from realtime.feed.flush_delay import AdaptiveFlushDelay
 from realtime.feed.replay_buffer import ReplayBuffer
@@ -21,7 +22,6 @@ from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, Subscription
 
 if TYPE_CHECKING:
     from realtime.auth.permissions import Principal
-    from realtime.core.close_codes import CloseCode
     from realtime.core.frames import Frame
     from realtime.eventlog.event import Event
 
@@ -64,7 +64,6 @@ class Hub:
     Attributes:
         budget: Maximum bytes queued for one client before frames are conflated.
         stall_seconds: Time after which a client that reads nothing is closed.
-        too_slow: Close code for clients that are too slow.
         slots: Number of heartbeat slots. Each client is in one slot, and one slot receives a heartbeat at a time.
         stats: Counters.
         replay_buffer: The latest events, for clients that resume.
@@ -73,7 +72,6 @@ class Hub:
 
     budget: int
     stall_seconds: float
-    too_slow: CloseCode
     slots: int = 25
     stats: HubStats = field(default_factory=HubStats)
     replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
@@ -120,7 +118,7 @@ class Hub:
             subscription = self._subscriptions[key] = Subscription(notes, principal.keys, content=content)
             for index_key in _index_keys(subscription):
                 self._index.add(index_key, subscription)
-        client = Subscriber(subscription, principal, budget=self.budget, too_slow=self.too_slow)
+        client = Subscriber(subscription, principal, budget=self.budget)
         # Start in a slot that was just served, so that the first heartbeat is almost a full interval away.
         client.slot = (self._heartbeat_slot - next(self._serial) % max(1, self.slots // 5)) % self.slots
         self._by_slot.add(client.slot, client)
@@ -131,7 +129,7 @@ class Hub:
         subscription = client.subscription
         if client not in subscription:
             return
-        self.stats.too_slow_count += client.closing.done() and client.closing.result() is self.too_slow
+        self.stats.too_slow_count += client.closing.done() and client.closing.result() is CloseCode.TOO_SLOW
         subscription.ready.pop(client, None)
         subscription.behind.pop(client, None)
         self._by_slot.remove(client.slot, client)

@@ -7,13 +7,13 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
+from realtime.core.close_codes import CloseCode
 from realtime.core.stall_detector import StallDetector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from realtime.auth.permissions import Principal
-    from realtime.core.close_codes import CloseCode
     from realtime.core.frames import Frame
     from realtime.core.transport import DirectTransport
     from realtime.eventlog.event import Event
@@ -93,7 +93,7 @@ class Subscriber:
 
     Adding a frame never waits. Up to ``budget`` bytes, all frames are queued in order. Above it, only the latest frame
     per conflation key is kept, still in the order of cursors, so that the client can resume from any frame that it has
-    received. If the queue still exceeds twice the budget, the client is closed with ``too_slow``.
+    received. If the queue still exceeds twice the budget, the client is closed with ``TOO_SLOW``.
 
     Attributes:
         admitted: Whether the client can see a note, by note id. The value is false while the permission is being read.
@@ -106,12 +106,12 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_budget", "_conflating", "_pending", "_pending_bytes", "_serial", "_stall_detector", "_started", "_too_slow",
+        "_budget", "_conflating", "_pending", "_pending_bytes", "_serial", "_stall_detector", "_started",
         "_transport", "_wakeup", "_written_bytes", "admitted", "busy_since", "closing", "principal", "slot",
         "subscription", "write_allowance",
     )  # fmt: skip
 
-    def __init__(self, subscription: Subscription, principal: Principal, *, budget: int, too_slow: CloseCode) -> None:
+    def __init__(self, subscription: Subscription, principal: Principal, *, budget: int) -> None:
         self.subscription = subscription
         self.principal = principal
         self.admitted: dict[int, bool] = {}
@@ -121,7 +121,6 @@ class Subscriber:
         self._written_bytes = 0
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
         self._budget = budget
-        self._too_slow = too_slow
         self._pending: dict[Hashable, Frame] = {}
         self._serial = count()
         self._pending_bytes = 0
@@ -169,7 +168,7 @@ class Subscriber:
             if self._pending_bytes > self._budget:
                 self._conflate()
         if self._pending_bytes > 2 * self._budget and len(self._pending) > 1:
-            self.close(self._too_slow)
+            self.close(CloseCode.TOO_SLOW)
         self._wake()
 
     def drop_note(self, note: int) -> None:
@@ -257,7 +256,7 @@ class Subscriber:
         else:
             return
         if stalled:
-            self.close(self._too_slow)
+            self.close(CloseCode.TOO_SLOW)
 
     def _flush(self) -> None:
         transport = self._transport

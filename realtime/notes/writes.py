@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -23,38 +22,11 @@ if TYPE_CHECKING:
     from realtime.notes.preconditions import Versions
     from realtime.notes.quotas import Quotas
     from realtime.notes.text_operations import TextOperation
-    from realtime.rooms.contributors import TextSnapshot
+    from realtime.rooms.manager import Rooms
     from realtime.store.bson_mapping import Record
     from realtime.store.database import Store
-    from realtime.store.texts import Row
 
 Fields = Mapping[str, Any]
-
-
-class TextEdit(Protocol):
-    """An edit of a shared text that is part of a write to its note. Until it ends, no other write can edit the text."""
-
-    snapshot: TextSnapshot
-    """The text that the edit is based on."""
-
-    async def propose(self, content: str) -> Row | None:
-        """Return the update that turns the snapshot into this content, or ``None`` if the snapshot already has it."""
-
-    def commit(self, change: NoteChange) -> None:
-        """Apply the proposed update, which was committed together with this change to the note."""
-
-    def abandon(self) -> None:
-        """Forget the proposed update, whose outcome is unknown."""
-
-    async def project(self) -> None:
-        """Store the text as a version of the note now."""
-
-
-class SharedTexts(Protocol):
-    """The shared texts of notes."""
-
-    def edit(self, record: Record) -> AbstractAsyncContextManager[TextEdit]:
-        """Begin an edit of a note's shared text, once the text includes every change in this record of the note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +43,7 @@ class WriteContext:
     store: Store
     quotas: Quotas
     pool: FairPool
-    texts: SharedTexts
+    texts: Rooms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from realtime.rooms.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
-
-RunInThread = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 LARGE_JOURNAL_BYTES = 64 * 1024
 """Size from which a text is loaded in a thread."""
@@ -150,11 +148,11 @@ async def trim_vector(vector: bytes, document: TextDocument, scheduler: Schedule
     return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_for_caller(caller, trim)
 
 
-async def edit(full_update: bytes, client: int, text: str, new_text: str, run: RunInThread) -> bytes:
+async def edit(full_update: bytes, client: int, text: str, new_text: str, scheduler: Scheduler, note: int) -> bytes:
     """Return the update that turns ``text``, which ``full_update`` encodes, into ``new_text``, under a client id."""
 
     def encode_edit() -> bytes:
         return TextDocument([full_update], client).edit(changes(text, new_text))
 
     small = len(full_update) + len(new_text) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
-    return encode_edit() if small else await run(encode_edit)
+    return encode_edit() if small else await scheduler.run_for_note(note, encode_edit)

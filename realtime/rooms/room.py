@@ -13,7 +13,6 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from realtime.core.close_codes import CloseCode
@@ -551,8 +550,8 @@ class Room:
         """
         if text == new_text:
             return None
-        run = partial(self._scheduler.run_for_note, self.id)
-        return new_row(self.id, [await loader.edit(full_update, self._client, text, new_text, run)])
+        edit = await loader.edit(full_update, self._client, text, new_text, self._scheduler, self.id)
+        return new_row(self.id, [edit])
 
     def apply_committed(self, row: Row) -> None:
         """Apply a draft after its commit, and send it to clients and other workers."""

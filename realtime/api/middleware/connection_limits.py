@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 from realtime.api.error_handlers import response_for
-from realtime.api.requests import caller_of, path_of, principal_of
+from realtime.api.requests import HEALTH_SEGMENTS, caller_of, first_segment, path_of, principal_of
 from realtime.auth.open_connections import OPEN_CONNECTION
 from realtime.core.token_bucket import TokenBucket, TokenBuckets
 from realtime.errors import Unavailable
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from realtime.auth.open_connections import OpenConnection
-
-
-HEALTH = {"/ping", "/healthz", "/readyz"}
-"""Paths without a limit, because otherwise an orchestrator would restart a busy process."""
 
 
 class ConnectLimit:
@@ -75,7 +71,7 @@ async def check_open_connections(scope: Scope) -> Response | None:
     It has no effect with ASGI servers other than ``realtime serve``, which do not count connections.
     """
     open_connection: OpenConnection | None = scope.get(OPEN_CONNECTION)
-    if open_connection is not None and path_of(scope).rstrip("/") not in HEALTH:
+    if open_connection is not None and first_segment(path_of(scope)) not in HEALTH_SEGMENTS:
         try:
             open_connection.identify(scope, principal_of(HTTPConnection(scope)).name)
         except Unavailable as error:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from realtime.api.requests import PROXIED, first_segment, header_of, headers_of, host_of, path_of
+from realtime.api.requests import HEALTH_SEGMENTS, PROXIED, first_segment, header_of, headers_of, host_of, path_of
 from realtime.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -80,14 +80,12 @@ FOREIGN = (
 EMBEDDED = "This address cannot be embedded in a page (Sec-Fetch-Dest: {}). Use fetch, EventSource or a link"
 EMBEDDABLE = {"assets", "files", "icon.svg"}
 """First segments of paths that pages may embed."""
-HEALTH = {"ping", "healthz", "readyz"}
-"""First segments of paths that reveal nothing about notes."""
 PORT = re.compile(r":[0-9]+$")
 
 
 def _may_be_embedded(scope: Scope) -> bool:
     first = first_segment(path_of(scope))
-    return first in EMBEDDABLE or first in HEALTH
+    return first in EMBEDDABLE or first in HEALTH_SEGMENTS
 
 
 class KnownHost:

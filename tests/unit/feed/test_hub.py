@@ -30,7 +30,7 @@ def event(offset: int, id: int = 1, version: int | None = None, size: int = SIZE
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=10 * SIZE, stall_seconds=10)
 
 
 async def queued_texts(hub: Hub, client: Subscriber) -> list[str]:

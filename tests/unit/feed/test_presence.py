@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
-from realtime.core.close_codes import CloseCode
 from realtime.errors import BusUnavailable, TooManyRequests
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
@@ -26,7 +25,7 @@ async def discard(data: bytes) -> None:
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=2**20, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=2**20, stall_seconds=10)
 
 
 class Watcher:

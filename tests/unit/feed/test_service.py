@@ -35,7 +35,7 @@ class FeedBench:
     """A feed whose consumer is the test, which sets the position and publishes events."""
 
     def __init__(self) -> None:
-        self.hub = Hub(budget=2**20, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
+        self.hub = Hub(budget=2**20, stall_seconds=10)
         self.position = Cursor("e", 10)
         bus = SimpleNamespace(read=self._read, silent=False)
         presence = SimpleNamespace(

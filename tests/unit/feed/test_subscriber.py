@@ -81,7 +81,7 @@ def event(offset: int, id: int = 1, size: int = SIZE) -> Event:
 
 @pytest.fixture
 async def hub() -> Hub:
-    return Hub(budget=10 * SIZE, stall_seconds=10, too_slow=CloseCode.TOO_SLOW)
+    return Hub(budget=10 * SIZE, stall_seconds=10)
 
 
 def connect_transport(
