@@ -49,8 +49,7 @@ from realtime.core.tasks import running
 from realtime.embedded.pair import DatabaseUrls, database_urls
 from realtime.errors import RealtimeError, Unavailable
 from realtime.eventlog.bus import Bus
-from realtime.eventlog.codec import decode_event, event_at
-from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
+from realtime.eventlog.consumer import LogConsumer
 from realtime.eventlog.outbox import Outbox
 from realtime.eventlog.outbox_poller import OutboxPoller
 from realtime.failpoints import FailPoints
@@ -322,13 +321,9 @@ def _event_pipeline(infra: _Infrastructure) -> _EventPipeline:
     dispatcher = Dispatcher(hub, rooms, presence)
     consumer = LogConsumer(
         bus,
-        ConsumerHandlers(
-            decode=decode_event, deliver=dispatcher.deliver, reset=dispatcher.reset, presence=presence.receive
-        ),
+        dispatcher,
     )
-    poller = OutboxPoller(
-        store, bus, lambda change: dispatcher.deliver(event_at(change, consumer.position), logged=False)
-    )
+    poller = OutboxPoller(store, bus, consumer)
     feed = Feed(hub, consumer, bus, presence, store.notes, FeedOptions(settings.heartbeat, revocations.ended))
     revoker.attach(revocations, rooms, feed, consumer)
     return _EventPipeline(hub, presence, outbox, publisher, rooms, consumer, poller, feed, revocations)

@@ -50,6 +50,10 @@ class Dispatcher:
         """Send all clients a reset to a position of the log."""
         self._hub.reset(reset(position))
 
+    def receive_presence(self, message: bytes) -> None:
+        """Apply a message from another worker about presence."""
+        self._presence.receive(message)
+
 
 class Revoker:
     """Applies revocations to the open connections of this worker.

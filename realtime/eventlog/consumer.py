@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from realtime.errors import BusUnavailable
+from realtime.eventlog.codec import decode_event, event_at
 from realtime.eventlog.cursor import UNKNOWN, Cursor
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
     from realtime.eventlog.event import Event
+    from realtime.notes.models import NoteChange
 
 log = logging.getLogger(__name__)
 
@@ -26,29 +26,25 @@ MAX_READ_BYTES = 512 * 1024
 """Smaller than the queue of one client, so that one read does not fill the queue and close the client as too slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerHandlers:
-    """Callbacks of a consumer.
+class LogListener(Protocol):
+    """Receives what a consumer reads, in order."""
 
-    Attributes:
-        decode: Decodes a payload. Raises ``ValueError`` if it is invalid.
-        deliver: Receives each event, in order.
-        reset: Receives the position from which clients continue after a reset.
-        presence: Receives the messages of the presence channel.
-    """
+    def deliver(self, event: Event, *, logged: bool = True) -> None:
+        """Process an event, which is in the log or (if not ``logged``) was read from MongoDB."""
 
-    decode: Callable[[bytes], Event]
-    deliver: Callable[[Event], None]
-    reset: Callable[[Cursor], None]
-    presence: Callable[[bytes], None]
+    def reset(self, position: Cursor) -> None:
+        """Process that events are missing. Clients continue from this position of the log."""
+
+    def receive_presence(self, message: bytes) -> None:
+        """Process a message of the presence channel."""
 
 
 class LogConsumer:
     """Follows the channel of the feed, and reads missed events from the log."""
 
-    def __init__(self, bus: Bus, handlers: ConsumerHandlers) -> None:
+    def __init__(self, bus: Bus, listener: LogListener) -> None:
         self._bus = bus
-        self._handlers = handlers
+        self._listener = listener
         self._position: Cursor | None = None
         self._contacted = asyncio.Event()
         self._log_position = UNKNOWN
@@ -60,6 +56,10 @@ class LogConsumer:
     def position(self) -> Cursor:
         """The position of the last delivered event; before the first contact with Redis, :data:`UNKNOWN`."""
         return self._position or UNKNOWN
+
+    def deliver_unlogged(self, change: NoteChange) -> None:
+        """Deliver a change that was read from MongoDB, as an event at the current position of the log."""
+        self._listener.deliver(event_at(change, self.position), logged=False)
 
     @property
     def lag(self) -> int:
@@ -98,7 +98,7 @@ class LogConsumer:
             async for message in messages:
                 if message.channel == self._bus.presence:
                     if message.data is not None:
-                        self._handlers.presence(message.data)
+                        self._listener.receive_presence(message.data)
                     continue
                 self._received_count += 1
                 if message.data is None:
@@ -129,7 +129,7 @@ class LogConsumer:
     def _accept(self, payload: bytes) -> bool:
         """Deliver an event if it is the next one. Return ``False`` if earlier events are missing, or it is invalid."""
         try:
-            event = self._handlers.decode(payload)
+            event = decode_event(payload)
         except ValueError:
             log.warning("invalid event", exc_info=True)
             return False
@@ -138,7 +138,7 @@ class LogConsumer:
             return False
         if event.cursor.offset == position.offset + 1:
             self._position = event.cursor
-            self._handlers.deliver(event)
+            self._listener.deliver(event)
         return True
 
     async def _catch_up(self) -> None:
@@ -148,7 +148,7 @@ class LogConsumer:
                 # Clients that connected before this point may have missed events that came from MongoDB.
                 self._position = await self._bus.position()
                 self._contacted.set()
-                self._handlers.reset(self._position)
+                self._listener.reset(self._position)
             while entries := await self._bus.read(
                 self._position, self._position.offset + READ_AHEAD, limit_bytes=MAX_READ_BYTES
             ):
@@ -162,4 +162,4 @@ class LogConsumer:
                     extra={"last": str(self._position), "position": str(position)},
                 )
                 self._position = position
-                self._handlers.reset(position)
+                self._listener.reset(position)

@@ -7,12 +7,11 @@ published through the log as well. Clients ignore events with a version that the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from realtime.eventlog.bus import Bus
-    from realtime.notes.models import NoteChange
+    from realtime.eventlog.consumer import LogConsumer
     from realtime.store.database import Store
 
 POLL_INTERVAL_SECONDS = 0.2
@@ -25,12 +24,12 @@ BATCH_NOTES = 50
 
 
 class OutboxPoller:
-    """Polls MongoDB for unpublished changes while Redis is unresponsive, and passes them to ``publish``."""
+    """Polls MongoDB for unpublished changes while Redis is unresponsive, and delivers them through the consumer."""
 
-    def __init__(self, store: Store, bus: Bus, publish: Callable[[NoteChange], None]) -> None:
+    def __init__(self, store: Store, bus: Bus, consumer: LogConsumer) -> None:
         self._store = store
         self._bus = bus
-        self._publish = publish
+        self._consumer = consumer
         self._published: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -55,4 +54,4 @@ class OutboxPoller:
         for start in range(0, len(new), BATCH_NOTES):
             for change in await self._store.notes.changes(new[start : start + BATCH_NOTES]):
                 self._published[change.note.id] = change.note.version
-                self._publish(change)
+                self._consumer.deliver_unlogged(change)

@@ -211,7 +211,7 @@ class Update(FieldWrite):
 
     async def apply(self, context: WriteContext, token: str | None, versions: Versions) -> NoteChange | None:
         """Set the fields without reading the note, unless the result depends on it."""
-        if self.base is None:
+        if self.base is None and not (self.writes_content and context.texts.is_open(self.id)):
             await context.quotas.admit_unread(self.id, self.fields, writer_of(self.principal, self.id).group)
             revision = RevisionInfo(self.action, self.principal.name)
             change = await context.store.notes.update(self.id, self.fields, versions, token, revision)

@@ -237,6 +237,10 @@ class Rooms:
         else:
             self._start(room, room.catch_up())
 
+    def is_open(self, id: int) -> bool:
+        """Return whether this worker has the room of a note."""
+        return id in self._rooms
+
     @asynccontextmanager
     async def edit(self, record: Record) -> AsyncIterator[RoomEdit]:
         """Begin an edit of a note's shared text, once the text includes every change in this record of the note.

@@ -32,7 +32,6 @@ class ProjectedText(Protocol):
     """A shared text that is written to a note."""
 
     id: int
-    version: int
     closed: bool
     read_seconds: float
     """The processing time of the last :meth:`snapshot`."""
@@ -40,8 +39,8 @@ class ProjectedText(Protocol):
     async def snapshot(self, record: Record) -> TextSnapshot:
         """Return the text once it is durable and includes every change in this record of the note."""
 
-    def mark_projected(self, change_count: int) -> None:
-        """Record that a version contains the first ``change_count`` changes of the text and names their authors."""
+    def mark_stored(self, version: int, change_count: int) -> None:
+        """Record that a version of the note has the first ``change_count`` changes, and names their authors."""
 
 
 class Projector:
@@ -80,15 +79,19 @@ class Projector:
         """
         self.forget(text)
         try:
-            change_count = await self._store_text(text)
+            version, change_count = await self._store_text(text)
         except Unavailable:
             self.schedule(text)
             raise
         self.forget(text)
-        text.mark_projected(change_count)
+        text.mark_stored(version, change_count)
 
-    async def _store_text(self, text: ProjectedText) -> int:
-        """Store the text as a version, unless the note already has it, and return the number of changes in the text."""
+    async def _store_text(self, text: ProjectedText) -> tuple[int, int]:
+        """Store the text as a version, unless the note already has it.
+
+        Returns:
+            The version, and the number of changes in the text.
+        """
         started = time.monotonic()
         while time.monotonic() - started < TIMEOUT_SECONDS:
             record = await self._store.notes.find(text.id)
@@ -111,6 +114,5 @@ class Projector:
                     continue
                 version = change.note.version
                 await self._publisher.publish("type", change, authors)
-            text.version = max(text.version, version)
-            return change_count
+            return version, change_count
         raise TooManyWrites

@@ -534,8 +534,9 @@ class Room:
         if record.note.version > self.version or not self.applied_rows.contains(record.edited):
             await self.catch_up()
 
-    def mark_projected(self, change_count: int) -> None:
-        """Record that a version has the first ``change_count`` changes of the text, and names their authors."""
+    def mark_stored(self, version: int, change_count: int) -> None:
+        """Record that a version of the note has the first ``change_count`` changes, and names their authors."""
+        self.version = max(self.version, version)
         self.contributors.mark_attributed(change_count)
         if change_count != self.contributors.change_count:
             self._projector.schedule(self)

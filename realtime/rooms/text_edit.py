@@ -35,8 +35,7 @@ class RoomEdit:
 
     def commit(self, change: NoteChange) -> None:
         """Apply the proposed update, which was committed together with this change to the note."""
-        self._room.version = max(self._room.version, change.note.version)
-        self._room.contributors.mark_attributed(self.snapshot.change_count)
+        self._room.mark_stored(change.note.version, self.snapshot.change_count)
         if self._row is not None:
             self._room.apply_committed(self._row)
             self.committed = self._row

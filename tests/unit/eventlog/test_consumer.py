@@ -10,8 +10,7 @@ from redis.asyncio import Redis
 
 from realtime.core.tasks import running
 from realtime.eventlog.bus import Bus, LogEntry
-from realtime.eventlog.codec import decode_event
-from realtime.eventlog.consumer import ConsumerHandlers, LogConsumer
+from realtime.eventlog.consumer import LogConsumer
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
 from realtime.settings import Settings
@@ -29,10 +28,20 @@ class ConsumerBench:
         self.events: list[Event] = []
         self.resets: list[Cursor] = []
         self.presence: list[bytes] = []
-        self.consumer = LogConsumer(
-            self.bus, ConsumerHandlers(decode_event, self.events.append, self.resets.append, self.presence.append)
-        )
+        self.consumer = LogConsumer(self.bus, self)
         self.versions = 0
+
+    def deliver(self, event: Event, *, logged: bool = True) -> None:
+        """Record an event."""
+        self.events.append(event)
+
+    def reset(self, position: Cursor) -> None:
+        """Record a reset."""
+        self.resets.append(position)
+
+    def receive_presence(self, message: bytes) -> None:
+        """Record a message of the presence channel."""
+        self.presence.append(message)
 
     async def append(self, count: int = 1) -> None:
         """Append events of note 1."""
