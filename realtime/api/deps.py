@@ -25,7 +25,7 @@ from realtime.notes.queries import NoteQueries
 from realtime.notes.service import NoteService
 
 
-async def require_connected(request: Request) -> Principal:
+async def current_principal(request: Request) -> Principal:
     """Return the caller after checking its session again, which may have ended while the body arrived.
 
     Raises:
@@ -111,7 +111,7 @@ def _digits(id: str) -> str:
     return id
 
 
-CurrentPrincipal = Annotated[Principal, Depends(require_connected)]
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 NotesDep = Annotated[NoteService, Depends(_notes)]
 QueriesDep = Annotated[NoteQueries, Depends(_queries)]
 FeedDep = Annotated[Feed, Depends(_feed)]

@@ -13,7 +13,7 @@ from realtime.errors import BusUnavailable, Unavailable
 from realtime.feed.subscriber import Subscriber, SubscriberClosed
 
 
-class BadFrame(Exception):
+class FeedClosed(Exception):
     """Raised to close a connection with a code and a detail, by default for an invalid frame."""
 
     def __init__(self, detail: str, code: CloseCode = CloseCode.BAD_FRAME) -> None:
@@ -24,7 +24,7 @@ class BadFrame(Exception):
 
 async def serve(
     client: Subscriber, write: Coroutine[Any, Any, None], read: Coroutine[Any, Any, None]
-) -> BadFrame | None:
+) -> FeedClosed | None:
     """Write and read until one of them ends or the server closes the client.
 
     Args:
@@ -38,7 +38,7 @@ async def serve(
     if client.closing.done():  # the server is stopping: send only the close frame
         write.close()
         read.close()
-        return BadFrame("", client.closing.result())
+        return FeedClosed("", client.closing.result())
     tasks = [asyncio.create_task(write), asyncio.create_task(read)]
     try:
         ends: list[asyncio.Future[Any]] = [*tasks, client.closing]
@@ -49,10 +49,10 @@ async def serve(
         await asyncio.wait(tasks)
     for task in tasks:
         failure = None if task.cancelled() else task.exception()
-        if isinstance(failure, BadFrame):
+        if isinstance(failure, FeedClosed):
             return failure
         if isinstance(failure, (BusUnavailable, Unavailable)):
-            return BadFrame("", CloseCode.RESUME)
+            return FeedClosed("", CloseCode.RESUME)
         if failure is not None and not isinstance(failure, (WebSocketDisconnect, OSError, SubscriberClosed)):
             raise failure
-    return BadFrame("", client.closing.result()) if client.closing.done() else None
+    return FeedClosed("", client.closing.result()) if client.closing.done() else None

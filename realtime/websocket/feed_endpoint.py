@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from realtime.api.connection_slots import acquire_slot
-from realtime.api.feed_connection import BadFrame
+from realtime.api.feed_connection import FeedClosed
 from realtime.api.router import SlashRouter
 from realtime.api.services import services_of
 from realtime.core.close_codes import CLOSE_REASONS, CloseCode
@@ -45,25 +45,25 @@ async def websocket(socket: WebSocket) -> None:
     try:
         query = FeedQuery.model_validate(dict(socket.query_params)) if socket.scope["query_string"] else FeedQuery()
     except ValidationError as error:
-        await _close(socket, BadFrame(describe(error.errors())))
+        await _close(socket, FeedClosed(describe(error.errors())))
         return
     try:
         principal = await authenticate_by_frame(socket)
     except NotSignedIn as error:
-        await _close(socket, BadFrame(error.detail, CloseCode.NOT_SIGNED_IN))
+        await _close(socket, FeedClosed(error.detail, CloseCode.NOT_SIGNED_IN))
         return
     except Unavailable:
-        await _close(socket, BadFrame("", CloseCode.RESUME))
+        await _close(socket, FeedClosed("", CloseCode.RESUME))
         return
     except WebSocketDisconnect:
         return
     try:
         slot = await acquire_slot(socket, principal)
     except TooManyRequests:
-        await _close(socket, BadFrame("", CloseCode.TOO_MANY))
+        await _close(socket, FeedClosed("", CloseCode.TOO_MANY))
         return
     except Unavailable:
-        await _close(socket, BadFrame("", CloseCode.RESUME))
+        await _close(socket, FeedClosed("", CloseCode.RESUME))
         return
     client = services.feed.join(query, principal)
     accepted = accepted_socket(socket)
@@ -76,7 +76,7 @@ class FeedHandler(Handler):
     """Handles a client of the feed."""
 
     __slots__ = ("_client", "_services", "_slot")
-    expected = (BadFrame, BusUnavailable, Unavailable)
+    expected = (FeedClosed, BusUnavailable, Unavailable)
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class FeedHandler(Handler):
 
     def failed(self, error: Exception) -> None:
         """Close the connection because of an error. Send the details of a bad frame first."""
-        if isinstance(error, BadFrame):
+        if isinstance(error, FeedClosed):
             self._close(error.code, error.detail)
             self._client.close(error.code)
         else:
@@ -140,20 +140,20 @@ def _handle_command(feed: Feed, client: Subscriber, text: str | None) -> Corouti
     """Process a command. Return a coroutine to await, or ``None`` if it is done.
 
     Raises:
-        BadFrame: The frame is invalid.
+        FeedClosed: The frame is invalid.
     """
     if text is None:
-        raise BadFrame("binary frames are not supported")
+        raise FeedClosed("binary frames are not supported")
     if len(text) > MAX_FRAME_BYTES or len(text.encode()) > MAX_FRAME_BYTES:
-        raise BadFrame(f"a frame must be at most {MAX_FRAME_BYTES} bytes", CloseCode.TOO_BIG)
+        raise FeedClosed(f"a frame must be at most {MAX_FRAME_BYTES} bytes", CloseCode.TOO_BIG)
     try:
         command = client_message.validate_json(text)
     except ValidationError as error:
-        raise BadFrame(describe(error.errors())) from error
+        raise FeedClosed(describe(error.errors())) from error
     if isinstance(command, PresenceSet):
         return _set_presence(feed, client, command)
     if isinstance(command, Auth):
-        raise BadFrame(
+        raise FeedClosed(
             "type: this server has no accounts to sign in to"
             if client.principal.keys is None
             else "type: auth is allowed only as the first frame, and only without a session cookie or header"
@@ -165,10 +165,10 @@ async def _set_presence(feed: Feed, client: Subscriber, command: PresenceSet) ->
     try:
         await feed.set_presence(client, command.id, command.state)
     except ValueError as error:
-        raise BadFrame(str(error)) from error
+        raise FeedClosed(str(error)) from error
     except TooManyRequests as error:
-        raise BadFrame("", CloseCode.TOO_MANY) from error
+        raise FeedClosed("", CloseCode.TOO_MANY) from error
 
 
-async def _close(socket: WebSocket, ended: BadFrame) -> None:
+async def _close(socket: WebSocket, ended: FeedClosed) -> None:
     await close(socket, ended.code, encode(Error(detail=ended.detail)).decode() if ended.detail else None)

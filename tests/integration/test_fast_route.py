@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realtime import create_app
-from realtime.api.deps import require_connected
+from realtime.api.deps import current_principal
 from realtime.api.fast_route import FastRoute
 from realtime.errors import NotSignedIn
 from realtime.settings import Settings
@@ -317,7 +317,7 @@ def test_dependency_overrides_of_the_application_apply(settings: Settings) -> No
 
     with TestClient(app) as client:
         assert client.post("/notes/", json=note_in()).status_code == 201
-        app.dependency_overrides[require_connected] = refuse
+        app.dependency_overrides[current_principal] = refuse
         assert client.get("/notes/1/").status_code == 401
         app.dependency_overrides.clear()
         assert client.get("/notes/1/").status_code == 200

@@ -23,8 +23,8 @@ from realtime.api.deps import (
     QueriesDep,
     RequesterDep,
     allow_query,
+    current_principal,
     operation_of,
-    require_connected,
 )
 from realtime.api.requests import qualities_of
 from realtime.api.responses import INVALID, READ, WRITE, Responses, error_response, error_responses
@@ -89,7 +89,7 @@ async def _zip_chunks(
         async for notes in batches:
             yield await run(partial(bundle.pack, writer, notes))
             try:
-                await require_connected(request)
+                await current_principal(request)
             except NotSignedIn:
                 return  # the archive is invalid without its end, so that it cannot be mistaken for a complete one
         for chunk in writer.end():
@@ -190,11 +190,11 @@ async def _progress(
     request: Request, created: AsyncIterator[Sequence[int]], contents: bundle.ImportedContents
 ) -> AsyncIterator[bytes]:
     ids: list[int] = []
-    await require_connected(request)  # the session may have ended while the files were read
+    await current_principal(request)  # the session may have ended while the files were read
     async for chunk in created:
         ids += chunk
         yield json.dumps({"imported": len(ids), "of": contents.count}).encode() + b"\n"
-        await require_connected(request)  # before the next notes are created
+        await current_principal(request)  # before the next notes are created
     result = {
         "imported": len(ids),
         "ids": ids,
