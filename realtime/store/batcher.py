@@ -15,10 +15,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_CONCURRENT_CALLS = 2
-"""With two calls, the replies to one are processed while MongoDB works on the other."""
+"""With two calls, the replies to one are processed while MongoDB works on the other, and a slow call does not delay all
+items. With one call on two busy cores, 32 writers are as fast, and 32 readers of single notes 20 % faster."""
 MAX_BATCH_ITEMS = 64
+"""Limits the size of one command. 32 callers, each with one item, do not reach it."""
 GATHER_LOOP_TURNS = 6
-"""Turns of the event loop to wait for more items under load: callers that just got a result may put another item."""
+"""Turns of the event loop to wait for more items under load: callers that just got a result may put another item.
+Without them, 32 readers make 8 % fewer reads of single notes."""
 
 
 class Batcher(Generic[T, R]):

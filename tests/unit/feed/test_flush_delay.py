@@ -60,6 +60,19 @@ def test_delay_is_avoided_without_a_higher_event_rate(writers: Writers) -> None:
     assert delay < 0.1 * FAN_OUT, "apart from occasional trials"
 
 
+def test_delay_ends_when_it_no_longer_raises_the_event_rate() -> None:
+    elapsed = 0.0
+
+    def writers(took: float, delay: float) -> int:
+        nonlocal elapsed
+        elapsed += took + delay
+        return (writer_awaiting_responses if elapsed < 5 else writer_awaiting_delivery)(took, delay)
+
+    rate, delay = simulate(writers, 20)
+    assert rate > 0.9 / (FAN_OUT + 0.001)
+    assert delay < 0.1 * FAN_OUT
+
+
 def test_delay_after_a_long_fan_out_is_limited() -> None:
     _, delay = simulate(writer_awaiting_responses, 60, took=0.1)
     assert 0.5 * MAX_DELAY_SECONDS < delay <= 1.001 * MAX_DELAY_SECONDS
