@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 MAX_KNOWN_LOSSES = 100_000
 """Maximum number of notes for which the hub remembers the last loss of access that it announced."""
 FLUSH_DELAY_TURNS = 6
-"""Event loop iterations before a fan-out: the response to the write is sent first, and the next write can arrive. With
-a single iteration, 32 writers to 1,000 clients make 6 % fewer writes."""
+"""Event loop iterations before a fan-out, so that the response is sent first and later writes share the fan-out.
+Without them, 32 writers to 1,000 clients make about 6 % fewer writes."""
 ALL_NOTES = ""
 """The index key of subscriptions to all notes by clients with access to all notes. It is not a principal key."""
 SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
