@@ -13,7 +13,7 @@ DELAY_FACTOR = 3.0
 the event rate 2.9 times, and a factor of 1 only 1.2 times."""
 MAX_DELAY_SECONDS = 0.03
 """A limit on the latency that a delay adds. It applies from about 2,500 clients, to whom a fan-out takes 10 ms."""
-MIN_GAIN = 1.5
+MIN_GAIN_RATIO = 1.5
 """Event rate with a delay, relative to the rate without, above which delays are worth their latency. With one writer,
 the ratio is 2.9. With 32, it is 1.1, and the mean time until the delivery would be 1.4 times as long."""
 WINDOW_SECONDS = 0.3
@@ -64,7 +64,7 @@ class AdaptiveFlushDelay:
         """Choose whether to delay in the next window, based on the rate of the last one in events per second."""
         if self._in_trial:
             with_delay, without = (rate, self._usual_rate) if self._delaying else (self._usual_rate, rate)
-            self._delaying = with_delay > MIN_GAIN * without
+            self._delaying = with_delay > MIN_GAIN_RATIO * without
             self._in_trial = False
             self._windows_to_trial = WINDOWS_WITH_DELAY if self._delaying else WINDOWS_WITHOUT_DELAY
         else:
