@@ -22,7 +22,7 @@ ENCODED = "Content-Encoding {} is not supported. Send the body uncompressed"
 
 
 class RequestChecks:
-    """Middleware that rejects requests by the first check that fails.
+    """Middleware that runs checks in order, and rejects a request at the first one that fails.
 
     It passes WebSockets directly to their routes, without FastAPI's wrappers for responses.
 
