@@ -452,7 +452,7 @@ class OutcomeFields(TypedDict):
 
 
 class OutcomeUnknown(Unavailable):
-    """Raised if the database does not confirm a write in time, which may or may not have been saved (``outcome``)."""
+    """Raised if the database does not confirm in time whether it saved a write (``outcome``)."""
 
     def __init__(self) -> None:
         super().__init__(

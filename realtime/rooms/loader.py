@@ -28,9 +28,9 @@ SMALL_EDIT_BYTES = 1024
 """Size below which texts are compared and edited in the event loop."""
 MAX_VECTOR_BYTES = 16 * 1024
 LARGE_VECTOR_BYTES = 4 * 1024
-"""Size from which a state vector is decoded, or an update is split, in a thread."""
+"""Minimum size of a state vector that is decoded, or of an update that is split, in a thread."""
 MANY_PIECES = 50
-"""Number of pieces from which an update is split in a thread."""
+"""Minimum number of pieces of an update that is split in a thread."""
 VECTOR_ENTRY_BYTES = 10
 """Maximum size of a client in a state vector: 5 bytes for its id and 5 for its clock."""
 MAX_CHUNK_PIECES = 200

@@ -53,7 +53,7 @@ class Addressing:
         self._first_segments = frozenset(first_segments)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on as the client sent it."""
+        """Pass the request on with the address, scheme, host and path that the client used."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
