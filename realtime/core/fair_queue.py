@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from realtime.core.helper_process import HelperProcess
 from realtime.core.turns import PAUSE_FACTOR
 from realtime.errors import TooManyRequests
 
@@ -180,8 +182,9 @@ class FairPool:
     Args:
         name: The name of the thread.
         limits: The maximum number of waiting requests.
-        pauses: Whether the thread pauses after each function, as :class:`~realtime.core.turns.Turns` do. Use it for
-            functions that hold Python's global interpreter lock and therefore block the event loop.
+        pauses: Whether the thread pauses after each function, as :class:`~realtime.core.turns.Turns` do, according to
+            the processor time that it took. Use it for functions that hold Python's global interpreter lock and
+            therefore block the event loop.
     """
 
     def __init__(
@@ -193,12 +196,25 @@ class FairPool:
     ) -> None:
         self._pauses = pauses
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._helper = HelperProcess()
         self._queue = FairQueue(limits)
         self._busy = False
 
     async def aclose(self) -> None:
-        """Stop the thread after the function that is running."""
+        """Stop the thread after the function that is running, and its helper process."""
         await asyncio.to_thread(self._executor.shutdown)
+        await asyncio.to_thread(self._helper.close)
+
+    async def run_in_process(self, requester: Requester, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in another process when it is the requester's turn, and return its result.
+
+        Use it for Python code that may take longer than a few milliseconds.
+
+        Raises:
+            TooManyRequests: Too many requests are waiting.
+            HelperLost: The process ended repeatedly.
+        """
+        return await self.run(requester, lambda: self._helper.call(function, *arguments))
 
     async def run(self, requester: Requester, work: Callable[[], T], delay: float = 0.0) -> T:
         """Run a function in the thread when it is the requester's turn, and return its result.
@@ -224,12 +240,21 @@ class FairPool:
                 self._release()  # the caller was cancelled after its turn had started
             raise
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        result = loop.run_in_executor(self._executor, work)
+        seconds = 0.0
+
+        def timed_work() -> T:
+            nonlocal seconds
+            started = time.thread_time()
+            try:
+                return work()
+            finally:
+                seconds = time.thread_time() - started
+
+        result = loop.run_in_executor(self._executor, timed_work)
 
         def end_turn(_: object) -> None:
             if self._pauses:
-                loop.call_later(PAUSE_FACTOR * (loop.time() - started), self._release)
+                loop.call_later(PAUSE_FACTOR * seconds, self._release)
             else:
                 self._release()
 

@@ -12,13 +12,16 @@ SLICE_SECONDS = 0.002
 """The longest time for which one client should block the event loop."""
 PAUSE_FACTOR = 3
 """Length of the pause after expensive work, in multiples of the time that the work took."""
+MAX_PAUSE_FACTOR = 15
+"""Length of the pause after the longest turns. Others wait longer for a long turn, and more often."""
 
 
 class Turns:
     """Lets callers block the event loop with expensive work, one at a time and in turn.
 
-    After each turn, the event loop is free for three times as long as the turn took. Callers with endless work
-    therefore use at most a quarter of its time, and delay another caller by at most one turn and its pause.
+    After each turn, the event loop is free for three times as long as the turn took, or longer after a turn of more
+    than 2 ms, up to fifteen times. Callers with endless work therefore use at most a quarter of its time, and delay
+    another caller by at most one turn and its pause.
     """
 
     def __init__(self) -> None:
@@ -67,7 +70,8 @@ class Turns:
     def _end_turn(self, seconds: float) -> None:
         """Start the next turn after a delay. Delays of short turns are added up: timers are too coarse for them."""
         loop = asyncio.get_running_loop()
-        self._pending_delay += PAUSE_FACTOR * seconds
+        factor = PAUSE_FACTOR * max(1.0, seconds / SLICE_SECONDS)
+        self._pending_delay += min(factor, MAX_PAUSE_FACTOR) * seconds
         if self._pending_delay < SLICE_SECONDS:
             loop.call_soon(self._start_next)
         else:

@@ -1,4 +1,8 @@
-"""Builds the documents of rooms from journaled updates. Large ones are built in a thread, off the event loop."""
+"""Builds the documents of rooms, and prepares updates for them.
+
+Large documents are built in a thread. Large input from clients is decoded in another process, because Python code in a
+thread would hold the interpreter's lock.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +32,9 @@ SMALL_EDIT_BYTES = 1024
 """Size below which texts are compared and edited in the event loop."""
 MAX_VECTOR_BYTES = 16 * 1024
 LARGE_VECTOR_BYTES = 4 * 1024
-"""Minimum size of a state vector that is decoded, or of an update that is split, in a thread."""
+"""Minimum size of a state vector that is decoded, or of an update that is split, in another process."""
 MANY_PIECES = 50
-"""Minimum number of pieces of an update that is split in a thread."""
+"""Minimum number of pieces of an update that is split in another process."""
 VECTOR_ENTRY_BYTES = 10
 """Maximum size of a client in a state vector: 5 bytes for its id and 5 for its clock."""
 MAX_CHUNK_PIECES = 200
@@ -73,17 +77,22 @@ class SizeQuota:
         """
         self.size = len(full_update)
         try:
-            trial = await scheduler.run_for_caller(caller, partial(TextDocument, [full_update, update]))
+            length = await scheduler.run_in_process_for_caller(caller, _length, [full_update, update])
         except DocumentBroken:
             raise MalformedUpdate("cannot be applied to the text") from None
-        return self.size + len(update) <= MAX_STATE_BYTES and trial.length <= MAX_CONTENT_BYTES
+        return self.size + len(update) <= MAX_STATE_BYTES and length <= MAX_CONTENT_BYTES
+
+
+def _length(updates: Sequence[bytes]) -> int:
+    """Return the size of the text with these updates. Raises :class:`MalformedUpdate` or :class:`DocumentBroken`."""
+    return TextDocument(updates).length
 
 
 async def load(updates: Sequence[bytes], scheduler: Scheduler, note: int) -> TextDocument:
     """Return a document with these journaled updates. Raises :class:`DocumentBroken` or :class:`Unavailable`."""
     if sum(map(len, updates)) < LARGE_JOURNAL_BYTES:
         return _load(updates)
-    return await scheduler.run_for_note(note, partial(_load, updates))
+    return await scheduler.run_in_thread_for_note(note, partial(_load, updates))
 
 
 def _load(updates: Sequence[bytes]) -> TextDocument:
@@ -110,10 +119,12 @@ async def split_update(
     update: bytes, document: TextDocument, scheduler: Scheduler, caller: str
 ) -> tuple[UpdateSummary, list[bytes]]:
     """Return a summary of an update, and chunks of it that are fast to apply. Raises :class:`MalformedUpdate`."""
-    cost = (MAX_CHUNK_PIECES, document.clocks, document.piece_count, SEARCH_SECONDS / PIECE_SECONDS)
+    cost = document.piece_count, SEARCH_SECONDS / PIECE_SECONDS
     if len(update) < LARGE_VECTOR_BYTES and yjs_update.count_pieces(update) < MANY_PIECES:
-        return yjs_update.split_update(update, *cost)
-    return await scheduler.run_for_caller(caller, partial(yjs_update.split_update, update, *cost))
+        return yjs_update.split_update(update, MAX_CHUNK_PIECES, document.clocks, *cost)
+    return await scheduler.run_in_process_for_caller(
+        caller, yjs_update.split_update, update, MAX_CHUNK_PIECES, document.state, *cost
+    )
 
 
 def search_seconds(document: TextDocument, new_pieces: int) -> float:
@@ -129,7 +140,7 @@ def deletion_seconds(document: TextDocument, update: bytes) -> float:
 async def recount(document: TextDocument, full_update: bytes, scheduler: Scheduler, caller: str) -> None:
     """Correct the piece count of a document by its full update, which may be of an earlier revision."""
     before = document.piece_count
-    counted = await scheduler.run_for_caller(caller, partial(yjs_update.recount_pieces, full_update))
+    counted = await scheduler.run_in_process_for_caller(caller, yjs_update.recount_pieces, full_update)
     document.piece_count += counted - before  # it may have grown during the count
 
 
@@ -142,17 +153,22 @@ async def trim_vector(vector: bytes, document: TextDocument, scheduler: Schedule
     if len(vector) > limit:
         raise MalformedUpdate(f"has a state vector of {len(vector)} bytes, more than the limit of {limit}")
 
-    def trim() -> bytes:
-        return document.trim_vector(yjs_update.decode_state_vector(vector))
-
-    return trim() if len(vector) < LARGE_VECTOR_BYTES else await scheduler.run_for_caller(caller, trim)
+    if len(vector) < LARGE_VECTOR_BYTES:
+        return document.trim_vector(vector)
+    trimmed, clocks = await scheduler.run_in_process_for_caller(
+        caller, yjs_update.decode_and_trim_vector, vector, document.state, document.clients_with_surrogates
+    )
+    document.check_clocks(clocks)
+    return trimmed
 
 
 async def edit(full_update: bytes, client: int, text: str, new_text: str, scheduler: Scheduler, note: int) -> bytes:
     """Return the update that turns ``text``, which ``full_update`` encodes, into ``new_text``, under a client id."""
+    arguments = (full_update, client, text, new_text)
+    if len(full_update) + len(new_text) < SMALL_EDIT_BYTES:  # the time is quadratic in the number of lines
+        return _encode_edit(*arguments)
+    return await scheduler.run_in_process_for_note(note, _encode_edit, *arguments)
 
-    def encode_edit() -> bytes:
-        return TextDocument([full_update], client).edit(changes(text, new_text))
 
-    small = len(full_update) + len(new_text) < SMALL_EDIT_BYTES  # the time is quadratic in the number of lines
-    return encode_edit() if small else await scheduler.run_for_note(note, encode_edit)
+def _encode_edit(full_update: bytes, client: int, text: str, new_text: str) -> bytes:
+    return TextDocument([full_update], client).edit(changes(text, new_text))

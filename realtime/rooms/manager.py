@@ -52,13 +52,13 @@ class RoomOptions:
         queue_bytes: The number of bytes that may be queued for one client.
         stall_seconds: The time without progress after which a client that does not read is disconnected.
         idle_seconds: The time for which an empty room is kept.
-        is_ended: Returns whether the rights of a principal were revoked.
+        is_outdated: Returns whether a principal's session has ended or its administrator role has changed.
     """
 
     queue_bytes: int
     stall_seconds: float
     idle_seconds: float
-    is_ended: Callable[[Principal], bool] = lambda _: False
+    is_outdated: Callable[[Principal], bool] = lambda _: False
 
 
 class Rooms:
@@ -143,7 +143,7 @@ class Rooms:
             await room.join(peer)
         if self._draining:
             peer.close(CloseCode.DRAIN)
-        elif self._options.is_ended(peer.principal):  # ended before it joined: close_peers missed it
+        elif self._options.is_outdated(peer.principal):  # ended before it joined: close_peers missed it
             peer.close(CloseCode.NOT_SIGNED_IN)
         return room
 

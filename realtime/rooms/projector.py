@@ -19,7 +19,7 @@ DELAY_SECONDS = (0.6, 0.8)
 """Range of the delay before changes made at this worker are written to the note."""
 REMOTE_DELAY_SECONDS = (2.0, 3.0)
 """Range of the delay before this worker writes changes made at another worker, unless that worker writes them first."""
-DELAY_PER_READ = 100
+DELAY_PER_READ = 200
 """Minimum delay in multiples of the time that it takes to read the text, so that large texts do not use up a worker."""
 TIMEOUT_SECONDS = 15.0
 """The time for which a projection is retried after concurrent writes to its note.

@@ -425,7 +425,7 @@ class Room:
 
         Raises :class:`PeerRefused` if earlier updates used up the caller's budget. The time is known only afterwards.
         """
-        self._scheduler.check_budget(peer.caller, self.id)
+        self._scheduler.check_allowance(peer.caller, self.id)
         started = time.thread_time()  # excludes the time of other processes
         queued = self._apply_and_queue(peer, update, skip_known=skip_known)
         seconds = time.thread_time() - started

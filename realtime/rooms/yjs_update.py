@@ -8,7 +8,7 @@ back here, because Yrs would reorder them.
 from __future__ import annotations
 
 from collections import ChainMap, deque
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from heapq import heappop, heappush
 from typing import NamedTuple, TypeVar
 
@@ -308,6 +308,29 @@ def _order_by_dependency(
     return resolved, sorted((piece for queue in queues.values() for piece in queue), key=_sort_key)
 
 
+def trim_vector(clocks: Mapping[int, int], known: Mapping[int, int]) -> bytes:
+    """Return a state vector with these clocks, without what a document with the clocks ``known`` does not have."""
+    common = {client: min(clock, known[client]) for client, clock in clocks.items() if client in known}
+    entries = [lib0.number(client) + lib0.number(clock) for client, clock in sorted(common.items()) if clock]
+    return lib0.number(len(entries)) + b"".join(entries)
+
+
+def decode_and_trim_vector(vector: bytes, state: bytes, clients: Collection[int]) -> tuple[bytes, dict[int, int]]:
+    """Return a state vector as :func:`trim_vector` does, and the clocks in it of some clients.
+
+    Args:
+        vector: The state vector.
+        state: The state vector of the document.
+        clients: The clients whose clocks are returned.
+
+    Raises:
+        MalformedUpdate: A state vector cannot be read.
+    """
+    clocks = decode_state_vector(vector)
+    trimmed = trim_vector(clocks, decode_state_vector(state))
+    return trimmed, {client: clocks[client] for client in clients if client in clocks}
+
+
 def has_circular_dependencies(update: bytes, known: dict[int, int]) -> bool:
     """Return whether pieces of an update depend on each other, so that none of them can be applied first.
 
@@ -339,26 +362,30 @@ def recount_pieces(update: bytes) -> int:
 
 
 def split_update(
-    update: bytes, max_cost: int, known: Mapping[int, int] | None = None, piece_count: int = 0, search_cost: float = 0.0
+    update: bytes,
+    max_cost: int,
+    known: Mapping[int, int] | bytes | None = None,
+    piece_count: int = 0,
+    search_cost: float = 0.0,
 ) -> tuple[UpdateSummary, list[bytes]]:
     """Split an update into chunks, to be applied in order.
 
     Args:
         update: The update.
         max_cost: Maximum cost of a chunk of several pieces: 1 for each piece or deletion, plus the search costs.
-        known: The next clock of each client in the document.
+        known: The next clock of each client in the document, or its state vector.
         piece_count: The number of pieces of the document.
         search_cost: Cost of a piece that needs a search, for each piece of the document and of the update.
 
     Returns:
-        A summary of the update, and the chunks.
+        The clocks of the update, which are a summary without cuts and low surrogates, and the chunks.
 
     Raises:
         MalformedUpdate: The update cannot be read.
     """
-    summary = scan_update(update)
+    summary = scan_update(update)._replace(cuts=[], low_surrogates={})
     pieces, deletions = _parse(update)
-    known = known or {}
+    known = decode_state_vector(known) if isinstance(known, bytes) else known or {}
     costs = (
         {piece[:2]: 1 + search_cost * _needs_search(piece, known) * (piece_count + len(pieces)) for piece in pieces}
         if search_cost

@@ -50,6 +50,8 @@ MAX_FRAMES_PER_SECOND = 250
 MAX_FRAGMENTS_PER_SECOND = 1000
 """Maximum rate of fragments. A client that exceeds it is delayed instead of disconnected."""
 MAX_FRAMES_BURST = 2000
+FIRST_SLICE_SECONDS = 0.0005
+"""Time to process new data at once. The rest waits for a turn: in one iteration, many connections can have new data."""
 PARSER_CHUNK_BYTES = 1024
 """Size of the chunks that are passed to the parser of ``websockets``."""
 PROBE_TIMEOUT_SECONDS = 5.0
@@ -277,23 +279,25 @@ class WebSocketConnection(asyncio.Protocol):
             self._buffer += data
             if len(self._buffer) < self._needed:
                 return
-            data, self._buffer = bytes(self._buffer), None
+            data, self._buffer, self._needed = bytes(self._buffer), None, 0
+        elif self._needed:  # the rest of a frame that is skipped
+            data, self._needed = data[self._needed :], max(0, self._needed - len(data))
         if self._awaiting_turn or (self._fragments is not None and self._fragments.remaining(time.monotonic()) < 0):
             self._continue_later(data)
         else:
-            self._process(data)
+            self._process(data, time.monotonic() + FIRST_SLICE_SECONDS)
 
-    def _process(self, data: bytes) -> None:
+    def _process(self, data: bytes, until: float) -> None:
+        """Process data until a time, and the rest of it later."""
         if self._parser is None:
-            data = self._read_messages(data)
+            data = self._read_messages(data, until)
         if data:
-            self._parse(data)
+            self._parse(data, until)
 
-    def _read_messages(self, data: bytes) -> bytes:
+    def _read_messages(self, data: bytes, until: float) -> bytes:
         """Deliver complete messages, buffer an incomplete one, and return the data for the library's parser."""
         start = 0
         now = time.monotonic()
-        until = now + SLICE_SECONDS
         while start < len(data):
             header = _parse_header(data, start)
             if header is None:
@@ -301,12 +305,17 @@ class WebSocketConnection(asyncio.Protocol):
             kind, body, size = header
             if size < 0:
                 break
-            if len(data) < body + size:
+            if len(data) < body + size and not self._closing:
                 return self._keep(data[start:], body + size - start)
             if start and now > until:
                 return self._continue_later(data[start:])
             if not self._count_frame(now):
                 return b""
+            if self._closing:  # skip the frame: only a close frame matters now
+                start = body + size
+                self._needed = max(0, start - len(data))
+                now = time.monotonic()
+                continue
             message = apply_mask(data[body : body + size], data[body - 4 : body])
             start = body + size
             if kind == PING:
@@ -351,8 +360,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._awaiting_turn = False
         if self._buffer is None or self._lost or self.transport.is_closing():
             return
-        data, self._buffer = bytes(self._buffer), None
-        self._process(data)
+        data, self._buffer, self._needed = bytes(self._buffer), None, 0
+        self._process(data, time.monotonic() + SLICE_SECONDS)
         self._pause_or_resume()
 
     def set_held(self, held: bool) -> None:
@@ -361,9 +370,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._pause_or_resume()
 
     def _pause_or_resume(self) -> None:
-        if self._closing:
-            return  # _send_close and _linger control reading now
-        if self._held or self._awaiting_turn:
+        if self._closing and not self._lingering:
+            return  # _send_close controls reading now
+        if (self._held and not self._closing) or self._awaiting_turn:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -393,8 +402,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif not self._closing:
             self.write(pong)
 
-    def _parse(self, data: bytes) -> None:
-        until = time.monotonic() + SLICE_SECONDS
+    def _parse(self, data: bytes, until: float) -> None:
         for start in range(0, len(data), PARSER_CHUNK_BYTES):
             if self._parser is not None and self._parser.parser_exc is not None:
                 return  # discard what follows a protocol error

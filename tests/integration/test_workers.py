@@ -16,7 +16,16 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.embedded.lock import lock_folder
 from tests.faults.testbed import workers_of
-from tests.support.harness import Replica, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
+from tests.support.harness import (
+    Replica,
+    ServerProcess,
+    all_notes,
+    data_folder,
+    eventually,
+    is_running,
+    note_in,
+    rest_client,
+)
 
 
 @pytest.fixture
@@ -98,14 +107,7 @@ async def test_workers_and_embedded_servers_end_with_a_killed_parent(tmp_path: P
     assert len(workers_of(server)) == 2
     async with connect(server.ws):
         server.kill()
-        await eventually(lambda: [child.name() for child in family if _alive(child)] == [], within=20)
+        await eventually(lambda: [child.name() for child in family if is_running(child)] == [], within=20)
     os.close(lock_folder(tmp_path, os.getpid()))
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 from starlette.testclient import TestClient
 from websockets.exceptions import InvalidHandshake
 
@@ -33,6 +34,14 @@ UNIT = float(os.environ.get("TEST_TIME_UNIT", "1"))  # scales all timeouts: rais
 _TLS = ssl.create_default_context()
 
 Json = dict[str, Any]
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process has not ended. A zombie has."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def eventually(check: Callable[[], Awaitable[Any] | Any], within: float = 5.0) -> Any:

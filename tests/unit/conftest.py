@@ -65,6 +65,7 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
     assert settings.redis_url
     made: list[Part] = []
     buses: list[Bus] = []
+    pools: list[FairPool] = []
     for _ in range(2):
         store = Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=20)
         buses.append(Bus(settings.redis_url, settings.database, max_entries=1000))
@@ -75,8 +76,11 @@ async def workers(settings: Settings) -> AsyncIterator[list[Part]]:
         rooms = Rooms(store, buses[-1], Projector(store, publisher), pool, Metrics(), RoomOptions(1, 1, 1))
         context = WriteContext(store, quotas, pool, rooms)
         notes = NoteService(context, WriteExecutor(context, publisher, FailPoints()), publisher)
+        pools.append(pool)
         made.append(Part(store, outbox, notes))
     yield made
+    for pool in pools:
+        await pool.aclose()
     for bus in buses:
         await bus.aclose()
     for worker in made:

@@ -38,6 +38,7 @@ class Worker:
         self.store = Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5)
         self.bus = Bus(settings.redis_url, settings.database, max_entries=1000)
         metrics, pool = Metrics(), FairPool("merges")
+        self.pool = pool
         self.outbox = Outbox(self.store, self.bus, FailPoints(), metrics, publish_wait=0.25)
         publisher = ChangePublisher(self.outbox, metrics)
         self.projector = Projector(self.store, publisher)
@@ -46,7 +47,7 @@ class Worker:
         self.notes = NoteService(context, WriteExecutor(context, publisher, FailPoints()), publisher)
         self.tasks = {
             "log": self.bus.run,
-            "outbox": self.outbox.run_flush,
+            "outbox": self.outbox.run_archive,
             "sweep": self.outbox.run_sweep,
             "tend": self.rooms.run,
             **self.rooms.tasks,
@@ -78,6 +79,7 @@ async def working(settings: Settings, *without: str, idle: float = 30.0) -> Asyn
         for task in leftover:
             task.cancel()
         await asyncio.gather(*leftover, return_exceptions=True)
+        await worker.pool.aclose()
         await worker.bus.aclose()
         await worker.store.aclose()
 

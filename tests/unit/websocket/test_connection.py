@@ -34,7 +34,12 @@ TOO_MANY = close_of(4029, b"too many")
 @pytest.fixture(autouse=True)
 def unlimited_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Process all received data in one turn, however slow the machine is."""
-    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", 60.0)
+    set_slices(monkeypatch, 60.0)
+
+
+def set_slices(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for name in ("FIRST_SLICE_SECONDS", "SLICE_SECONDS"):
+        monkeypatch.setattr(websocket_connection, name, seconds)
 
 
 def feed(*pieces: bytes) -> tuple[Heard, Memory]:
@@ -419,6 +424,34 @@ async def test_flood_of_frames_is_closed_with_too_many() -> None:
         assert len(heard.messages) < websocket_connection.MAX_FRAMES_BURST + 500
 
 
+@pytest.mark.parametrize("size", [1000, 65_536, 1_000_000])
+async def test_close_frame_is_found_among_the_frames_that_follow_the_close(size: int) -> None:
+    transport, heard = Memory(), Heard()
+    connection = WebSocketConnection(transport, set(), None, Turns())
+    connection.set_handler(heard)
+    connection.close(4029, "too many")
+    rest = frame(BINARY, LONG) + frame(PING, b"p") + frame(TEXT, b"t") + frame(BINARY, LONG * 3)
+    for piece in chunked(rest, size):
+        connection.data_received(piece)
+    closed_before = transport.closed
+    connection.data_received(frame(CLOSE, close_of(4029)[2:]))
+    assert (closed_before, transport.closed) == (False, True)
+    assert heard.messages == []
+    assert transport.written == TOO_MANY
+
+
+async def test_frames_after_the_close_are_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_slices(monkeypatch, -1.0)
+    transport, heard = Memory(), Heard()
+    connection = WebSocketConnection(transport, set(), None, Turns())
+    connection.set_handler(heard)
+    connection.close(4029, "too many")
+    connection.data_received(frame(PING, b"p") * 100 + frame(CLOSE, close_of(4029)[2:]))
+    assert not transport.reading
+    await eventually(lambda: transport.closed)
+    assert transport.written == TOO_MANY
+
+
 async def test_fragments_above_the_maximum_rate_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket_connection, "MAX_FRAMES_BURST", 10)
     fragments = [frame(FIRST_BINARY, b"0"), *[frame(MORE, b"1")] * 500, frame(LAST, b"2")]
@@ -434,7 +467,7 @@ async def test_fragments_above_the_maximum_rate_are_read_later(monkeypatch: pyte
 
 async def test_many_frames_are_processed_in_order_over_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data that arrives in between is processed after the remaining earlier data."""
-    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
+    set_slices(monkeypatch, -1.0)
     for begin in (b"", frame(FIRST, b"") + frame(LAST, b"")):  # in the second case, the library's parser reads
         messages = [str(number) for number in range(300)]
         stream = begin + b"".join(frame(TEXT, message.encode() + b"." * 100) for message in messages)
@@ -454,7 +487,7 @@ async def test_many_frames_are_processed_in_order_over_several_turns(monkeypatch
 
 
 async def test_reading_resumes_only_after_its_turn_and_without_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_connection, "SLICE_SECONDS", -1.0)
+    set_slices(monkeypatch, -1.0)
     transport, heard = Memory(), Heard()
     connection = WebSocketConnection(transport, set(), None, Turns())
     connection.set_handler(heard)
