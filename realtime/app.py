@@ -401,7 +401,7 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "check the Redis configuration": bus.inspect,
         "consume the log": events.consumer.run,
         "poll the outbox": events.poller.run,
-        "clear the outbox": services.outbox.run_flush,
+        "clear the outbox": services.outbox.run_archive,
         "sweep the outbox": services.outbox.run_sweep,
         "send heartbeats": events.feed.run,
         "sample the metrics": partial(events.feed.run_sampling, infra.metrics),

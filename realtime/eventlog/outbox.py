@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL_SECONDS = 0.1
+ARCHIVE_INTERVAL_SECONDS = 0.1
 SWEEP_INTERVAL_SECONDS = 1.0
 MAX_SWEEP_NOTES = 1000
 REPUBLISH_BATCH_NOTES = 50
@@ -53,7 +53,7 @@ class Outbox:
         self._metrics = metrics
         self._publish_wait = publish_wait
         self._tasks: set[asyncio.Task[bool]] = set()
-        self._committed: set[int] = set()
+        self._to_archive: set[int] = set()
         self._published: dict[int, int] = {}
         self._dirty_before: dict[int, int] = {}
 
@@ -63,7 +63,7 @@ class Outbox:
         Waits at most ``publish_wait`` seconds, and not at all if Redis is unavailable or slow to respond
         (:attr:`Bus.silent`). Does not raise: if the change cannot be published, the sweep publishes it later.
         """
-        self._committed.add(change.note.id)
+        self._to_archive.add(change.note.id)
         task = asyncio.create_task(self._publish(change))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -84,18 +84,18 @@ class Outbox:
         self._published[note.id] = max(note.version, self._published.get(note.id, 0))
         return True
 
-    async def run_flush(self) -> None:
-        """Call :meth:`flush` periodically until cancelled."""
+    async def run_archive(self) -> None:
+        """Call :meth:`archive_and_clear` periodically until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
-            await self.flush()
+            await asyncio.sleep(ARCHIVE_INTERVAL_SECONDS)
+            await self.archive_and_clear()
 
-    async def flush(self) -> None:
+    async def archive_and_clear(self) -> None:
         """Archive the committed revisions, and clear the dirty marks of published changes."""
         # After a failure the notes stay dirty, and the sweep retries them.
-        committed, self._committed = self._committed, set()
+        notes, self._to_archive = self._to_archive, set()
         published, self._published = self._published, {}
-        await self._store.archiver.archive(committed, published)
+        await self._store.archiver.archive(notes, published)
 
     async def run_sweep(self) -> None:
         """Call :meth:`sweep_once` periodically until cancelled."""
@@ -109,13 +109,13 @@ class Outbox:
         self._metrics.dirty.set(len(dirty))
         stale = [id for id, version in dirty.items() if self._dirty_before.get(id) == version]
         self._dirty_before = dirty
-        self._committed.update(stale)
+        self._to_archive.update(stale)
         for start in range(0, len(stale) if self._bus.available else 1, REPUBLISH_BATCH_NOTES):
             changes = await self._store.notes.changes(stale[start : start + REPUBLISH_BATCH_NOTES])
             published = sum(await asyncio.gather(*(self._publish(change) for change in changes)))
             if published:
-                log.info("published pending changes again", extra={"notes": published})
-        await self.flush()
+                log.info("published changes that were still pending", extra={"note_count": published})
+        await self.archive_and_clear()
 
     async def aclose(self) -> None:
         """Wait briefly for changes that are being published, and clear their marks if MongoDB responds in time."""
@@ -123,4 +123,4 @@ class Outbox:
             await asyncio.wait(self._tasks, timeout=self._publish_wait)
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self.flush()
+                await self.archive_and_clear()

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from realtime.eventlog.event import Event
 
 
-MAX_KNOWN_LOSSES = 100_000
+MAX_ANNOUNCED_LOSSES = 100_000
 """Maximum number of notes for which the hub remembers the last loss of access that it announced."""
-FLUSH_DELAY_TURNS = 6
-"""Event loop iterations before a fan-out, so that the response is sent first and later writes share the fan-out.
-Without them, 32 writers to 1,000 clients make about 6 % fewer writes."""
+FLUSH_DELAY_ITERATIONS = 6
+"""Event loop iterations before a fan-out, so that the response to the write is sent first, and writes that follow share
+the fan-out. Without this delay, 32 writers make about 6% fewer writes while 1,000 clients are connected."""
 ALL_NOTES = ""
 """The index key of subscriptions to all notes by clients with access to all notes. It is not a principal key."""
 SubscriptionKey = tuple[frozenset[int] | None, frozenset[str | None] | None, bool]
@@ -44,7 +44,7 @@ class HubStats:
     Attributes:
         deliveries: Events delivered to clients.
         resets: Resets sent to clients.
-        too_slow_count: Clients that were closed because they read too slowly.
+        too_slow_count: Clients that were disconnected because they read too slowly.
     """
 
     deliveries: int = 0
@@ -62,8 +62,8 @@ class Hub:
 
     Attributes:
         budget: Maximum bytes queued for one client before frames are conflated.
-        stall_seconds: Time after which a client that reads nothing is closed.
-        slots: Number of heartbeat slots. Each client is in one slot, and one slot receives a heartbeat at a time.
+        stall_seconds: Time after which a client that reads nothing is disconnected.
+        heartbeat_groups: Number of groups of clients. One group receives a heartbeat at a time.
         stats: Counters.
         replay_buffer: The latest events, for clients that resume.
         flush_delay: Chooses the delay before the next fan-out.
@@ -71,21 +71,21 @@ class Hub:
 
     budget: int
     stall_seconds: float
-    slots: int = 25
+    heartbeat_groups: int = 25
     stats: HubStats = field(default_factory=HubStats)
     replay_buffer: ReplayBuffer = field(default_factory=ReplayBuffer)
     flush_delay: AdaptiveFlushDelay = field(default_factory=AdaptiveFlushDelay)
     _subscriptions: dict[SubscriptionKey, Subscription] = field(default_factory=dict)
     _index: Index[int | str | None, Subscription] = field(default_factory=Index)
     _admitted: Index[int, Subscriber] = field(default_factory=Index)
-    _by_slot: Index[int, Subscriber] = field(default_factory=Index)
+    _by_group: Index[int, Subscriber] = field(default_factory=Index)
     _pending: list[tuple[Event, Collection[str | None]]] = field(default_factory=list)
     _pending_bytes: int = 0
     _flushing: asyncio.Handle | None = None
     _next_flush_at: float = 0.0
     _serial: Iterator[int] = field(default_factory=count)
-    _heartbeat_slot: int = 0
-    _known_losses: dict[int, int] = field(default_factory=dict)
+    _next_group: int = 0
+    _announced_losses: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, self._subscriptions.values()))
@@ -96,9 +96,10 @@ class Hub:
             yield from subscription
 
     def subscriptions_of(self, index_key: int | str | None) -> Collection[Subscription]:
-        """Return the subscriptions to a note by its id, or the subscriptions to all notes by a principal key.
+        """Return the subscriptions with an index key.
 
-        Subscriptions to all notes by clients with access to all notes have the key :data:`ALL_NOTES`.
+        Subscriptions to a note have its id as the key, and subscriptions to all notes have principal keys or, for
+        clients with access to all notes, :data:`ALL_NOTES`.
         """
         return self._index[index_key]
 
@@ -118,9 +119,10 @@ class Hub:
             for index_key in _index_keys(subscription):
                 self._index.add(index_key, subscription)
         client = Subscriber(subscription, principal, budget=self.budget)
-        # Start in a slot that was just served, so that the first heartbeat is almost a full interval away.
-        client.slot = (self._heartbeat_slot - next(self._serial) % max(1, self.slots // 5)) % self.slots
-        self._by_slot.add(client.slot, client)
+        # Start in a group that was just served, so that the first heartbeat is almost a full interval away.
+        recent = next(self._serial) % max(1, self.heartbeat_groups // 5)
+        client.heartbeat_group = (self._next_group - recent) % self.heartbeat_groups
+        self._by_group.add(client.heartbeat_group, client)
         return client
 
     def leave(self, client: Subscriber) -> None:
@@ -131,7 +133,7 @@ class Hub:
         self.stats.too_slow_count += client.closing.done() and client.closing.result() is CloseCode.TOO_SLOW
         subscription.ready.pop(client, None)
         subscription.behind.pop(client, None)
-        self._by_slot.remove(client.slot, client)
+        self._by_group.remove(client.heartbeat_group, client)
         for note in list(client.admitted):
             self.remove_admitted(client, note)
         if not len(subscription):
@@ -140,7 +142,7 @@ class Hub:
                 self._index.remove(index_key, subscription)
 
     def publish(self, event: Event, *, logged: bool = True) -> None:
-        """Queue an event for the next fan-out to all clients that subscribe to it and have access.
+        """Queue an event for the next fan-out to all clients that subscribe to its note and may read it.
 
         Args:
             event: The event.
@@ -151,7 +153,7 @@ class Hub:
             self.replay_buffer.add(event)
         else:
             self.replay_buffer.add_unlogged(event)
-        self._pending.append((event, self._newly_lost(event) if event.audience.former else ()))
+        self._pending.append((event, self._announce_losses(event) if event.audience.former else ()))
         self._pending_bytes += event.full.size
         if self._pending_bytes > MAX_BATCH_BYTES:
             self.flush()
@@ -161,11 +163,11 @@ class Hub:
             if delay > 0:
                 self._flushing = loop.call_later(delay, self.flush)
             else:
-                self._flushing = loop.call_soon(self._flush_after, FLUSH_DELAY_TURNS)
+                self._flushing = loop.call_soon(self._flush_after, FLUSH_DELAY_ITERATIONS)
 
-    def _flush_after(self, turns: int) -> None:
-        if turns:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush_after, turns - 1)
+    def _flush_after(self, iterations: int) -> None:
+        if iterations:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush_after, iterations - 1)
         else:
             self.flush()
 
@@ -178,18 +180,17 @@ class Hub:
             return
         started = time.perf_counter()
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        for subscription, frames in self._frames_by_subscription(pending).items():
+        for subscription, frames in self._prepare_frames(pending).items():
             self.stats.deliveries += len(frames) * len(subscription)
             subscription.deliver(frames)
         ended = time.perf_counter()
         self._next_flush_at = ended + self.flush_delay.next_delay(started, ended, len(pending))
 
-    def _frames_by_subscription(
-        self, pending: list[tuple[Event, Collection[str | None]]]
-    ) -> dict[Subscription, list[Frame]]:
-        """Return the frames for each subscription.
+    def _prepare_frames(self, pending: list[tuple[Event, Collection[str | None]]]) -> dict[Subscription, list[Frame]]:
+        """Return the frames for each subscription, and forget the notes that clients can no longer read.
 
-        For clients that cannot see a note, remove the cached permission. If they lost access, drop its queued frames.
+        For clients that may not read the note of an event, the cached permission is removed. If they have just lost
+        access, the note's frames are dropped from their queues.
         """
         frames: dict[Subscription, list[Frame]] = {}
         for event, lost in pending:
@@ -205,13 +206,16 @@ class Hub:
                 self.remove_admitted(client, event.id)
         return frames
 
-    def _newly_lost(self, event: Event) -> Collection[str | None]:
-        """Return the keys that lost access since the last announced loss, or all former keys if none is remembered."""
+    def _announce_losses(self, event: Event) -> Collection[str | None]:
+        """Return the principal keys that lost access to a note since its last announced loss, and remember the event.
+
+        If the hub does not remember an announced loss, return all keys that have lost access.
+        """
         former = event.audience.former
-        known = self._known_losses.get(event.id, 0)
-        if len(self._known_losses) >= MAX_KNOWN_LOSSES:
-            self._known_losses.clear()  # as a result, clients may receive ``note.deleted`` for a note again
-        self._known_losses[event.id] = max(former.values())
+        known = self._announced_losses.get(event.id, 0)
+        if len(self._announced_losses) >= MAX_ANNOUNCED_LOSSES:
+            self._announced_losses.clear()  # as a result, clients may receive ``note.deleted`` for a note again
+        self._announced_losses[event.id] = max(former.values())
         return {key for key, version in former.items() if version > known}
 
     def publish_presence(self, note_id: int, frames: Collection[Frame], watchers: Collection[Subscriber]) -> None:
@@ -227,7 +231,7 @@ class Hub:
                     client.offer(frame)
 
     def set_admitted(self, client: Subscriber, note_id: int, admitted: bool) -> None:
-        """Cache whether a client can see a note; false while the permission is being read."""
+        """Cache whether a client can see a note. ``admitted`` is false until the permission has been read."""
         if client in client.subscription:
             client.admitted[note_id] = admitted
             self._admitted.add(note_id, client)
@@ -238,7 +242,7 @@ class Hub:
         self._admitted.remove(note_id, client)
 
     def clear_admitted(self, note_id: int) -> list[Subscriber]:
-        """Remove the cached permission of all clients to see a note, and return the clients that had it."""
+        """Remove the cached permissions of all clients for a note, and return the clients that had an entry."""
         clients = list(self._admitted[note_id])
         for client in clients:
             self.remove_admitted(client, note_id)
@@ -254,10 +258,10 @@ class Hub:
             self.stats.resets += 1
 
     def heartbeat(self, frame: Frame) -> None:
-        """Send a heartbeat to the idle clients of the next slot. Slots spread the work over the interval."""
+        """Send a heartbeat to the idle clients of the next group. Groups spread the work over the interval."""
         self.flush()
-        self._heartbeat_slot = (self._heartbeat_slot + 1) % self.slots
-        for client in [client for client in self._by_slot[self._heartbeat_slot] if client.idle]:
+        self._next_group = (self._next_group + 1) % self.heartbeat_groups
+        for client in [client for client in self._by_group[self._next_group] if client.idle]:
             client.offer(frame)
 
     def sessions(self) -> set[str]:
@@ -265,19 +269,19 @@ class Hub:
         return {client.principal.session for client in self.clients() if client.principal.session is not None}
 
     def close_clients(self, matches: Callable[[Principal], bool], code: CloseCode, last: Frame | None = None) -> None:
-        """Close the clients whose principal matches, after sending ``last`` if it is given."""
+        """Disconnect the clients whose principal matches, after sending ``last`` if it is given."""
         for client in list(self.clients()):
             if matches(client.principal):
                 client.close(code, last)
 
     def close_stalled(self, now: float) -> None:
-        """Close the clients that have read nothing for too long. ``now`` is the time of the event loop."""
+        """Disconnect the clients that have read nothing for too long. ``now`` is the time of the event loop."""
         for subscription in self._subscriptions.values():
             for client in list(subscription.behind):
                 client.close_if_stalled(now, self.stall_seconds)
 
     async def drain(self, code: CloseCode, duration: float) -> None:
-        """Close every client, spread over ``duration`` seconds so that they do not all reconnect at once."""
+        """Disconnect every client, spread over ``duration`` seconds so that they do not all reconnect at once."""
         self.flush()
         clients = list(self.clients())
         steps = max(1, min(len(clients), int(duration * 20)))
@@ -288,7 +292,7 @@ class Hub:
 
 
 def _index_keys(subscription: Subscription) -> Collection[int | str | None]:
-    """Return the keys by which the hub finds a subscription: its note ids or, if it is to all notes, principal keys."""
+    """Return the index keys of a subscription: note ids or, for a subscription to all notes, principal keys."""
     if subscription.notes is not None:
         return subscription.notes
     return (ALL_NOTES,) if subscription.keys is None else subscription.keys

@@ -60,11 +60,11 @@ class FeedOptions:
 
     Attributes:
         heartbeat_seconds: Interval between two heartbeats to a client.
-        is_ended: Returns whether a principal's session has ended or its role has changed.
+        is_outdated: Returns whether a principal's session has ended or its administrator role has changed.
     """
 
     heartbeat_seconds: float
-    is_ended: Callable[[Principal], bool] = lambda _: False
+    is_outdated: Callable[[Principal], bool] = lambda _: False
 
 
 class Feed:
@@ -117,7 +117,7 @@ class Feed:
         client = self._hub.join(query.ids, content=query.content, principal=principal)
         if self.draining:
             client.close(CloseCode.DRAIN)
-        elif self._options.is_ended(principal):
+        elif self._options.is_outdated(principal):
             client.close(CloseCode.NOT_SIGNED_IN)
         return client
 
@@ -307,8 +307,8 @@ class Feed:
     async def run(self) -> None:
         """Send heartbeats and close stalled clients until cancelled."""
         loop = asyncio.get_running_loop()
-        slots = self._hub.slots
-        pause = min(TICK_SECONDS, self._options.heartbeat_seconds / slots)
+        groups = self._hub.heartbeat_groups
+        pause = min(TICK_SECONDS, self._options.heartbeat_seconds / groups)
         next_heartbeat = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
@@ -316,7 +316,7 @@ class Feed:
             self._hub.close_stalled(now)
             while next_heartbeat <= now:
                 self._hub.heartbeat(heartbeat(self.position))
-                next_heartbeat += self._options.heartbeat_seconds / slots
+                next_heartbeat += self._options.heartbeat_seconds / groups
 
     async def run_sampling(self, metrics: Metrics) -> None:
         """Update the metrics of the feed once a second, until cancelled."""

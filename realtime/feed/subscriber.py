@@ -99,7 +99,7 @@ class Subscriber:
         admitted: Whether the client can see a note, by note id. The value is false while the permission is being read.
             An event that revokes the permission removes the entry, so that the outdated result is discarded. The hub
             sets and removes the entries.
-        slot: Heartbeat slot.
+        heartbeat_group: The clients of a group receive heartbeats at the same time.
         busy_since: Time at which the current write started; ``None`` while no write is in progress.
         write_allowance: Seconds that the current write may take in addition to the stall timeout.
         closing: Done, with the close code, once the client must be closed.
@@ -107,7 +107,7 @@ class Subscriber:
 
     __slots__ = (
         "_budget", "_conflating", "_pending", "_pending_bytes", "_serial", "_stall_detector", "_started",
-        "_transport", "_wakeup", "_written_bytes", "admitted", "busy_since", "closing", "principal", "slot",
+        "_transport", "_wakeup", "_written_bytes", "admitted", "busy_since", "closing", "heartbeat_group", "principal",
         "subscription", "write_allowance",
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ class Subscriber:
         self.subscription = subscription
         self.principal = principal
         self.admitted: dict[int, bool] = {}
-        self.slot = 0
+        self.heartbeat_group = 0
         self.busy_since: float | None = None
         self.write_allowance = 0.0
         self._written_bytes = 0

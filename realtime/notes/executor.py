@@ -1,4 +1,4 @@
-"""Applies a write exactly once for each idempotency key, and retries it after concurrent writes."""
+"""Applies each write at most once per idempotency key, and retries it if another write changed the note first."""
 
 from __future__ import annotations
 
@@ -31,16 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPLY_TIMEOUT_SECONDS = 15.0
-"""The time for which a write is retried after concurrent writes to its note.
-
-Equal to ``TIMEOUT_SECONDS`` of :mod:`realtime.rooms.projector`, which limits the retries of projections.
-"""
+"""The time for which a write is retried because other writes changed its note first."""
 
 
 class WriteExecutor:
     """Applies writes and publishes the changes.
 
-    ``is_ended`` returns whether the rights of a principal were revoked.
+    ``is_outdated`` returns whether a principal's session has ended or its administrator role has changed.
     """
 
     def __init__(
@@ -48,20 +45,21 @@ class WriteExecutor:
         context: WriteContext,
         publisher: ChangePublisher,
         failpoints: FailPoints,
-        is_ended: Callable[[Principal], bool] = lambda _: False,
+        is_outdated: Callable[[Principal], bool] = lambda _: False,
     ) -> None:
         self._context = context
         self._store = context.store
         self._publisher = publisher
         self._failpoints = failpoints
-        self._is_ended = is_ended
+        self._is_outdated = is_outdated
 
     async def execute(self, write: Write, operation: Operation | None = None) -> Note:
-        """Apply a write exactly once, and return its response. A repeated request gets the same response.
+        """Apply a write, and return the resulting note.
 
-        The claim of the key detects a different request with the same key, and stores the response. The guarantee that
-        the write is applied only once does not depend on it: the write itself commits the claim's token to the note
-        and to its history.
+        With an idempotency key, a repeated request is not applied again and gets the same note. A claim records which
+        request used the key, and the response. It serves to reject a different request with the same key. That the
+        write is applied only once does not depend on the claim: the write stores the claim's token in the note, in the
+        same commit, and the token then moves to the history.
 
         Args:
             write: The write.
@@ -69,9 +67,10 @@ class WriteExecutor:
 
         Raises:
             IdempotencyKeyReused: The key was used for a different request.
-            NoteNotFound: The note does not exist in the required state, or the caller cannot see it.
+            NoteNotFound: The note does not exist, is in the trash (or is not, if the write requires that), or is not
+                visible to the caller.
             VersionMismatch: The note has a version at which the write is not allowed.
-            NotSignedIn: The caller's rights were revoked.
+            NotSignedIn: The caller's session has ended, or its administrator role has changed.
             Forbidden: The caller lacks the permission.
             Unavailable: MongoDB is unavailable, or concurrent writes prevented the write for too long.
         """
@@ -100,15 +99,15 @@ class WriteExecutor:
         return response
 
     async def _apply(self, write: Write, token: str | None, *, repeated: bool = False) -> Note:
-        """Apply a write, and retry it after concurrent writes.
+        """Apply a write, and retry it if another write changed the note first.
 
-        A repeated request is applied only to a version of the note that is known not to contain the request's token.
+        A repeated request is applied only at a version up to which no write with the request's token was found.
         """
         await self._failpoints.hit("before_write")
         id, notes = write.id, self._store.notes
         started = time.monotonic()
         while time.monotonic() - started < APPLY_TIMEOUT_SECONDS:
-            if self._is_ended(write.principal):  # the rights may have been revoked since the request arrived
+            if self._is_outdated(write.principal):  # since the request arrived
                 raise NotSignedIn
             if id is not None:
                 # In every attempt, because the access rights may have changed since the last one.
@@ -186,6 +185,6 @@ class WriteExecutor:
         )
 
 
-def _before_deletion(tombstone: Note) -> Note:
+def _before_deletion(deleted: Note) -> Note:
     """Return a deleted note with the version that it had before its deletion."""
-    return tombstone.model_copy(update={"version": tombstone.version - 1})
+    return deleted.model_copy(update={"version": deleted.version - 1})

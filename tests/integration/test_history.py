@@ -167,7 +167,7 @@ def test_diff_as_json_contains_hunks_per_field(shared: TestClient, unchanged_not
 def _flush(client: TestClient) -> None:
     parts: Any = client.app.state.services  # type: ignore[attr-defined]  # the type of an ASGI application has no state
     assert client.portal
-    client.portal.call(parts.outbox.flush)
+    client.portal.call(parts.outbox.archive_and_clear)
 
 
 def test_diff_of_large_texts_is_computed_once(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

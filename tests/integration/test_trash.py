@@ -215,7 +215,7 @@ async def test_purge_during_archiving_leaves_no_history(settings: Settings, monk
         async def archive_after_purge(notes: Any) -> Any:
             monkeypatch.setattr(store.history, "archive", archive)
             await app.state.services.notes.purge(UNRESTRICTED, 1)
-            await app.state.services.outbox.flush()
+            await app.state.services.outbox.archive_and_clear()
             return await archive(notes)
 
         monkeypatch.setattr(store.history, "archive", archive_after_purge)

@@ -155,12 +155,12 @@ async def test_heartbeats_to_idle_clients_are_spread_over_the_interval(hub: Hub)
     for client in clients[:26]:
         client.clear()
     got: list[int] = []
-    for beat in range(1, hub.slots + 1):
+    for beat in range(1, hub.heartbeat_groups + 1):
         hub.heartbeat(Frame(b"heartbeat"))
         got += [beat for client in clients[:26] if "heartbeat" in await queued_texts(hub, client)]
     assert len(got) == 26, "one heartbeat per client and interval"
-    assert min(got) > 0.8 * hub.slots, "the first heartbeat is almost an interval away"
-    assert set(got) == set(range(min(got), hub.slots + 1)), "spread over the slots"
+    assert min(got) > 0.8 * hub.heartbeat_groups, "the first heartbeat is almost an interval away"
+    assert set(got) == set(range(min(got), hub.heartbeat_groups + 1)), "spread over the slots"
     assert [await queued_texts(hub, client) for client in clients[26:]] == [["full 1 1"]] * 4, (
         "busy clients receive none"
     )

@@ -13,7 +13,7 @@ from realtime.core.close_codes import CloseCode
 from realtime.core.frames import Frame, FrameBatch, framed
 from realtime.eventlog.cursor import Cursor
 from realtime.eventlog.event import Event
-from realtime.feed.hub import ALL_NOTES, FLUSH_DELAY_TURNS, Hub
+from realtime.feed.hub import ALL_NOTES, FLUSH_DELAY_ITERATIONS, Hub
 from realtime.feed.subscriber import MAX_BATCH_BYTES, Subscriber, SubscriberClosed
 from tests.support.harness import eventually
 
@@ -271,7 +271,7 @@ async def test_heartbeats_are_sent_only_to_subscribers_with_empty_queues(hub: Hu
     )
     client_of(full).offer(frame_of("a"))
     client_of(waiting).offer(frame_of("b"))
-    for _ in range(hub.slots):
+    for _ in range(hub.heartbeat_groups):
         hub.heartbeat(frame_of("beat"))
     assert client_of(full).pending_bytes == 0
     client_of(early).start()
@@ -290,7 +290,7 @@ async def test_pending_events_are_sent_before_other_frames(hub: Hub) -> None:
     hub.publish(event(2))
     hub.reset(frame_of("reset"))
     hub.publish(event(3))
-    for _ in range(hub.slots):
+    for _ in range(hub.heartbeat_groups):
         hub.heartbeat(frame_of("beat"))
     hub.publish(event(4))
     other = connect_transport(hub, notes=frozenset({1}))
@@ -300,14 +300,16 @@ async def test_pending_events_are_sent_before_other_frames(hub: Hub) -> None:
 
 async def test_events_of_several_loop_turns_share_one_write(hub: Hub) -> None:
     wire = connect_transport(hub)
-    for offset in range(1, FLUSH_DELAY_TURNS):
+    for offset in range(1, FLUSH_DELAY_ITERATIONS):
         hub.publish(event(offset))
         await asyncio.sleep(0)
     assert wire.writes == []
     for _ in range(3):
         await asyncio.sleep(0)
     assert len(wire.writes) == 1
-    assert wire.writes == [b"".join(framed(0x81, event(offset).full.data) for offset in range(1, FLUSH_DELAY_TURNS))]
+    assert wire.writes == [
+        b"".join(framed(0x81, event(offset).full.data) for offset in range(1, FLUSH_DELAY_ITERATIONS))
+    ]
 
 
 async def test_events_over_the_batch_limit_are_sent_at_once(hub: Hub) -> None:
@@ -325,7 +327,7 @@ async def test_event_during_the_flush_delay_is_sent_at_its_end(hub: Hub, monkeyp
     monkeypatch.setattr(hub.flush_delay, "next_delay", lambda started, ended, events: 0.02)
     publish(hub, event(1))
     hub.publish(event(2))
-    for _ in range(3 * FLUSH_DELAY_TURNS):
+    for _ in range(3 * FLUSH_DELAY_ITERATIONS):
         await asyncio.sleep(0)
     hub.publish(event(3))
     assert len(wire.writes) == 1

@@ -77,10 +77,10 @@ async def test_purged_note_loses_its_history_and_is_published_as_deleted(
     services: Services, retention_service: Retention
 ) -> None:
     (id,) = await _create_in_trash(services, 1)
-    await services.outbox.flush()
+    await services.outbox.archive_and_clear()
     assert await services.store.history.read(id, 1)
     await retention_service.tidy(_time_in(seconds=1))
-    await services.outbox.flush()
+    await services.outbox.archive_and_clear()
     assert await services.store.history.read(id, 1) is None
     (change,) = await services.store.notes.changes([id])
     assert (change.note.version, change.deleted, change.note.content) == (3, True, "")

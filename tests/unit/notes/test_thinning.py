@@ -26,8 +26,8 @@ async def _create_aged_note(worker: Part, database: Database[Json], writes: int,
     for _ in range(writes - 1):
         await write(worker, pick, written)
         if pick.random() < 0.2:
-            await worker.outbox.flush()
-    await worker.outbox.flush()
+            await worker.outbox.archive_and_clear()
+    await worker.outbox.archive_and_clear()
     noon = NOW.replace(hour=12, minute=0, second=0, microsecond=0)
     for version in written:
         age = (writes - version) // per_day
@@ -77,7 +77,7 @@ async def test_writes_after_thinning_are_readable(worker: Part, database: Databa
     pick = random.Random(6)
     for _ in range(20):
         await write(worker, pick, written)
-        await worker.outbox.flush()
+        await worker.outbox.archive_and_clear()
     for version in [*kept, *range(41, 61)]:
         assert await worker.read(version) == written[version], version
 
@@ -99,7 +99,7 @@ async def test_thinning_a_note_does_not_affect_other_notes(worker: Part, databas
     for id in (1, 2, 3):
         for number in range(5):
             await worker.notes.patch(UNRESTRICTED, id, NotePatch.model_validate({"title": f"title {number}"}))
-    await worker.outbox.flush()
+    await worker.outbox.archive_and_clear()
     database.history.update_many({}, {"$set": {"date": NOW - 60 * DAY}})
     # Only titles changed. The last version is kept, and the first one for its text.
     assert await worker.store.history.thin(2, NOW) == 4

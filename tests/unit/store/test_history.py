@@ -34,11 +34,11 @@ async def test_every_version_is_read_as_it_was_written(worker: Part, database: D
     for _ in range(200):
         await write(worker, pick, written)
         if pick.random() < 0.2:
-            await worker.outbox.flush()
+            await worker.outbox.archive_and_clear()
     assert await worker.versions() == sorted(written, reverse=True)
     for version, note in written.items():
         assert await worker.read(version) == note, version
-    await worker.outbox.flush()
+    await worker.outbox.archive_and_clear()
     assert database.history.count_documents({}) == len(written)
     for version, note in written.items():
         assert await worker.read(version) == note, version
@@ -50,8 +50,8 @@ async def test_small_changes_of_a_long_text_take_little_space(worker: Part, data
     for number in range(50):
         await worker.patch(content=f"{text[:50_000]}{number}{text[50_000:]}")
         if number % 10 == 0:
-            await worker.outbox.flush()
-    await worker.outbox.flush()
+            await worker.outbox.archive_and_clear()
+    await worker.outbox.archive_and_clear()
     assert database.command("collStats", "history")["size"] < 4 * len(text.encode())
 
 
@@ -69,8 +69,8 @@ async def test_distant_changes_are_stored_without_another_keyframe(worker: Part,
         written[max(written) + 1] = written[1] | {"content": content}
         await worker.patch(content=content)
         if number % 3 == 0:
-            await worker.outbox.flush()
-    await worker.outbox.flush()
+            await worker.outbox.archive_and_clear()
+    await worker.outbox.archive_and_clear()
     whole = database.history.count_documents({"content": {"$type": "string"}})
     assert whole == 1
     for version, note in written.items():
@@ -178,17 +178,17 @@ async def test_slow_concurrent_archives_keep_all_versions(
         released = tasks.create_task(first.archive({1}))
         await first.history.reached.wait()
         await write(texts[1])
-        await worker.outbox.flush()
+        await worker.outbox.archive_and_clear()
         await write(texts[1] + "a")
         tasks.create_task(second.archive({1}))
         await second.history.reached.wait()
         first.history.go.set()
         await released
         await write(texts[1] + "ab")
-        await worker.outbox.flush()
+        await worker.outbox.archive_and_clear()
         second.history.go.set()
     await write(texts[1] + "abc")
-    await worker.outbox.flush()
+    await worker.outbox.archive_and_clear()
     assert await worker.versions() == sorted(written, reverse=True)
     for version, note in written.items():
         assert await worker.read(version) == note, version
@@ -204,9 +204,9 @@ async def test_slow_archive_does_not_restore_a_purged_note(
         await held.history.reached.wait()
         await worker.notes.delete(UNRESTRICTED, 1)
         await worker.notes.purge(UNRESTRICTED, 1)
-        await worker.outbox.flush()
+        await worker.outbox.archive_and_clear()
         held.history.go.set()
-    await worker.outbox.flush()
+    await worker.outbox.archive_and_clear()
     assert database.history.count_documents({}) == 0
     assert "secret" not in str(database.notes.find_one())
 
@@ -215,7 +215,7 @@ async def test_repeated_archiving_changes_nothing(worker: Part, database: Databa
     written = await start(worker, "a" * 1000)
     await worker.patch(content="a" * 1001)
     recent = (database.notes.find_one() or {})["recent"]
-    await worker.outbox.flush()
+    await worker.outbox.archive_and_clear()
     rows = list(database.history.find())
     # As after an interruption before the cleanup.
     database.notes.update_one({}, {"$set": {"recent": recent}})
