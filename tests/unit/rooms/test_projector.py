@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from realtime.rooms.projector import DELAY_PER_READ
 from realtime.rooms.room import Room
 from tests.support.room_client import RoomClient
 from tests.unit.rooms.conftest import StartWorker
@@ -19,5 +20,6 @@ async def test_text_that_takes_long_to_read_is_written_less_often(start_worker: 
     worker.projector.forget(room)
     room.read_seconds = 0.05
     worker.projector.schedule(room)
-    assert not worker.projector.is_due(room, now + 4)
-    assert worker.projector.is_due(room, now + 6)
+    delay = DELAY_PER_READ * room.read_seconds
+    assert not worker.projector.is_due(room, now + delay - 1)
+    assert worker.projector.is_due(room, now + delay + 1)
