@@ -44,6 +44,7 @@ from realtime.auth.rate_limit import RateLimiter, write_rule
 from realtime.auth.revocations import LiveSessions, Revocations
 from realtime.auth.sign_in_guard import SignInGuard
 from realtime.auth.startup_checks import HAS_ACCOUNTS, NO_ANSWER, is_first_worker, setup_path
+from realtime.core.loop_monitor import monitor_loop
 from realtime.core.pools import Pools
 from realtime.core.tasks import running
 from realtime.embedded.pair import DatabaseUrls, database_urls
@@ -405,6 +406,7 @@ def _tasks(infra: _Infrastructure, events: _EventPipeline, services: Services) -
         "sweep the outbox": services.outbox.run_sweep,
         "send heartbeats": events.feed.run,
         "sample the metrics": partial(events.feed.run_sampling, infra.metrics),
+        "monitor the event loop": partial(monitor_loop, infra.metrics.loop_lag.observe),
         "publish presence": events.presence.run,
         "apply retention": retention.run,
         "maintain rooms": rooms.run,

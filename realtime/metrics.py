@@ -11,6 +11,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client; if it is set, each worker reports for all
 
 
+LAG_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
 class FeedStats(Protocol):
     """The counters of the hub since it started."""
 
@@ -30,6 +33,9 @@ class Metrics:
         self.publishes = Counter("publishes", "Events appended to the log in Redis", ["result"], **names)
         self.requests = Histogram(
             "request_seconds", "Duration of HTTP requests in seconds", ["method", "status"], **names
+        )
+        self.loop_lag = Histogram(
+            "loop_lag_seconds", "How late the event loop runs, in seconds", buckets=LAG_BUCKETS_SECONDS, **names
         )
         self.dirty = Gauge(
             "dirty_notes", "Notes whose latest change may not be published yet", multiprocess_mode="max", **names

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from realtime.core.loop_monitor import BLOCKED
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.faults.proxy import Proxy
@@ -51,6 +52,7 @@ class Testbed:
     async def serve(self, settings: Settings, **changes: Any) -> ServerProcess:
         """Start a server process on a fixed port."""
         server = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
+        self.exits.callback(check_loop, server)
         self.exits.callback(server.kill)
         await asyncio.to_thread(server.start)
         return server
@@ -77,6 +79,12 @@ class Testbed:
         await eventually(lambda: process.poll() == -9, within=600)
         fleet.servers.remove(server)
         server.kill()
+
+
+def check_loop(server: ServerProcess) -> None:
+    """Check that a server never blocked its event loop (:mod:`realtime.core.loop_monitor`)."""
+    lines = [line for line in server.log().splitlines() if BLOCKED in line]
+    assert not lines, f"{len(lines)} times: {lines[:5]}"
 
 
 class Fleet:
