@@ -207,7 +207,7 @@ class Hub:
         return frames
 
     def _announce_losses(self, event: Event) -> Collection[str | None]:
-        """Return the principal keys that lost access to a note since its last announced loss, and remember the event.
+        """Return the principal keys that have lost access to a note since its last announced loss, and remember it.
 
         If the hub does not remember an announced loss, return all keys that have lost access.
         """

@@ -67,8 +67,8 @@ class WriteExecutor:
 
         Raises:
             IdempotencyKeyReused: The key was used for a different request.
-            NoteNotFound: The note does not exist, is in the trash (or is not, if the write requires that), or is not
-                visible to the caller.
+            NoteNotFound: The note does not exist, is in the trash (or, if the write requires a note in the trash, is
+                not there), or is not visible to the caller.
             VersionMismatch: The note has a version at which the write is not allowed.
             NotSignedIn: The caller's session has ended, or its administrator role has changed.
             Forbidden: The caller lacks the permission.
@@ -143,7 +143,7 @@ class WriteExecutor:
             check(principal, await self._store.notes.note_access(id), permission, in_trash=in_trash)
 
     async def _outcome(self, write: Write, record: Record | None, token: str | None) -> Note | None:
-        """Return the response of a write if it was applied, or ``None`` if it can still be applied.
+        """Return the response to a write if the write was applied, or ``None`` if it can still be applied.
 
         Raise an error if it can no longer be applied.
         """
