@@ -41,13 +41,16 @@ def blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> list
     """Return the changed ranges of two texts in ascending order.
 
     Args:
-        before: The units of the old text, such as lines or words.
+        before: The units of the old text, such as lines or words, or the old text itself.
         after: The units of the new text.
         deadline: The time, as of :func:`time.time`, after which the result becomes coarser.
     """
     codes: dict[str, str] = {}
-    # The library compares characters, so each unit is mapped to one.
-    old, new = ("".join(codes.setdefault(unit, chr(len(codes))) for unit in units) for units in (before, after))
+    # The library compares characters, so each unit that is not one is mapped to one.
+    old, new = (
+        units if isinstance(units, str) else "".join(codes.setdefault(unit, chr(len(codes))) for unit in units)
+        for units in (before, after)
+    )
     result: list[Block] = []
     end = new_end = 0
     compare = diff_match_patch()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
+from typing import Self
 
 import pycrdt
 
@@ -48,9 +49,26 @@ class TextDocument:
         self._known: dict[int, int] = {}
         self._pending = PendingUpdates()
         self._cached_state = (-1, b"")
+        self._cached_text = (-1, "")
         self._low_surrogates: dict[int, set[int]] = {}
         for update in updates:
             self.apply(update)
+
+    @classmethod
+    def trusted(cls, update: bytes, client: int | None = None) -> Self:
+        """Return a document with an update that the server encoded, without pending updates.
+
+        It is not validated, and ``piece_count`` is not estimated. Raises :class:`DocumentBroken`.
+        """
+        document = cls(client=client)
+        try:
+            document._apply_to_yrs(update)
+        except MalformedUpdate as error:
+            raise DocumentBroken(error.detail) from None
+        document._known = decode_state_vector(document._doc.get_state())
+        if any(character > "\uffff" for character in set(str(document))):
+            document._low_surrogates = scan_update(update).low_surrogates
+        return document
 
     def apply_if_new(self, update: bytes) -> bool:
         """Apply an update as :meth:`apply` does, and return whether it contained anything new."""
@@ -94,7 +112,7 @@ class TextDocument:
             for ready in self._pending.pop_ready(dict(self._known)):
                 self._integrate(ready, scan_update(ready))
 
-    def _integrate(self, update: bytes, summary: UpdateSummary) -> None:
+    def _apply_to_yrs(self, update: bytes) -> None:
         try:
             self._doc.apply_update(update)
             self.revision += 1
@@ -106,6 +124,9 @@ class TextDocument:
             if type(error).__name__ != "PanicException":
                 raise
             raise DocumentBroken(str(error)) from None
+
+    def _integrate(self, update: bytes, summary: UpdateSummary) -> None:
+        self._apply_to_yrs(update)
         known = self._known
         # Each cut can split a piece, and appended text continues a piece. A single new piece adds at most two.
         if len(summary.cuts) <= SINGLE_PIECE_CUTS:
@@ -205,6 +226,10 @@ class TextDocument:
         """Return the changes after a state vector, including pending ones. Raises :class:`MalformedUpdate`."""
         return self.changes_after(self.trim_vector(vector))
 
+    def integrated_since(self, vector: bytes = EMPTY_STATE_VECTOR) -> bytes:
+        """Return the changes after a state vector, without pending ones. Raises :class:`MalformedUpdate`."""
+        return self._doc.get_update(self.trim_vector(vector))
+
     def changes_after(self, vector: bytes) -> bytes:
         """Return the changes that are missing in a state vector made by :meth:`trim_vector`."""
         update = self._doc.get_update(vector)
@@ -218,16 +243,27 @@ class TextDocument:
         return len(self._text)
 
     def __str__(self) -> str:
-        """Return the text."""
-        return str(self._text)
+        """Return the text. It is cached, because reading a text of very many pieces takes long."""
+        if self._cached_text[0] != self.revision:
+            self._cached_text = self.revision, str(self._text)
+        return self._cached_text[1]
 
-    def edit(self, changes: Iterable[tuple[int, int, str]]) -> bytes:
+    def cache_text(self, text: str) -> None:
+        """Cache the text, which is known to be this one."""
+        self._cached_text = self.revision, text
+
+    def clear_cached_text(self) -> None:
+        """Free the cached text."""
+        self._cached_text = -1, ""
+
+    def edit(self, changes: Iterable[tuple[int, int, str]], before: str | None = None) -> bytes:
         """Replace characters ``start`` to ``end`` of the text, and return the update that does so.
 
         Args:
             changes: ``(start, end, text)``, in ascending order and without overlaps.
+            before: The current text, if it is known.
         """
-        before = str(self._text)
+        before = str(self) if before is None else before
         # pycrdt counts UTF-8 bytes.
         replacements: list[tuple[int, int, str]] = []
         offset = consumed = 0

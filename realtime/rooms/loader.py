@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from realtime.core.turns import SLICE_SECONDS
 from realtime.errors import DocumentBroken, MalformedUpdate
-from realtime.notes.diff import changes
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.rooms import yjs_update
 from realtime.rooms.crdt import TextDocument
@@ -28,8 +27,6 @@ LARGE_JOURNAL_BYTES = 64 * 1024
 """Size from which a text is loaded in a thread."""
 MAX_STATE_BYTES = 8 * 1024 * 1024
 """Maximum encoded size of a text."""
-SMALL_EDIT_BYTES = 1024
-"""Size below which texts are compared and edited in the event loop."""
 MAX_VECTOR_BYTES = 16 * 1024
 LARGE_VECTOR_BYTES = 4 * 1024
 """Minimum size of a state vector that is decoded, or of an update that is split, in another process."""
@@ -88,15 +85,30 @@ def _length(updates: Sequence[bytes]) -> int:
     return TextDocument(updates).length
 
 
-async def load(updates: Sequence[bytes], scheduler: Scheduler, note: int) -> TextDocument:
-    """Return a document with these journaled updates. Raises :class:`DocumentBroken` or :class:`Unavailable`."""
-    if sum(map(len, updates)) < LARGE_JOURNAL_BYTES:
-        return _load(updates)
-    return await scheduler.run_in_thread_for_note(note, partial(_load, updates))
+async def load(updates: Sequence[bytes], pieces: int | None, scheduler: Scheduler, note: int) -> TextDocument:
+    """Return a document with these journaled updates.
+
+    Args:
+        updates: The updates.
+        pieces: The number of pieces in the first update if it is a snapshot without pending pieces, else ``None``.
+        scheduler: Runs the work in a thread if there is much of it.
+        note: The id of the note.
+
+    Raises:
+        DocumentBroken: The updates leave the document in an unknown state.
+        Unavailable: Too much work is waiting.
+    """
+    work = partial(_load, updates, pieces)
+    return (
+        work() if sum(map(len, updates)) < LARGE_JOURNAL_BYTES else await scheduler.run_in_thread_for_note(note, work)
+    )
 
 
-def _load(updates: Sequence[bytes]) -> TextDocument:
+def _load(updates: Sequence[bytes], pieces: int | None) -> TextDocument:
     document = TextDocument()
+    if pieces is not None:
+        document, updates = TextDocument.trusted(updates[0]), updates[1:]
+        document.piece_count = pieces
     for update in updates:
         apply_journaled(document, update)
     return document
@@ -160,15 +172,3 @@ async def trim_vector(vector: bytes, document: TextDocument, scheduler: Schedule
     )
     document.check_clocks(clocks)
     return trimmed
-
-
-async def edit(full_update: bytes, client: int, text: str, new_text: str, scheduler: Scheduler, note: int) -> bytes:
-    """Return the update that turns ``text``, which ``full_update`` encodes, into ``new_text``, under a client id."""
-    arguments = (full_update, client, text, new_text)
-    if len(full_update) + len(new_text) < SMALL_EDIT_BYTES:  # the time is quadratic in the number of lines
-        return _encode_edit(*arguments)
-    return await scheduler.run_in_process_for_note(note, _encode_edit, *arguments)
-
-
-def _encode_edit(full_update: bytes, client: int, text: str, new_text: str) -> bytes:
-    return TextDocument([full_update], client).edit(changes(text, new_text))

@@ -252,7 +252,7 @@ class Rooms:
             Unavailable: The text cannot be loaded or journaled.
         """
         async with self._hold(record.note.id) as room, room.write_lock:
-            edit = RoomEdit(room, self._projector, *await room.durable_text_and_update(record))
+            edit = RoomEdit(room, self._projector, *await room.durable_base(record))
             yield edit
             if room.closed and edit.committed is not None:  # a new room may have loaded the text without the edit
                 row = edit.committed
@@ -300,7 +300,7 @@ class Rooms:
     def _check_rooms(self, now: float) -> None:
         for room in list(self._rooms.values()):
             room.participants.expire()
-            room.clear_cached_diff()
+            room.clear_caches()
             for peer in list(room.participants.peers):
                 peer.check_stall()
             used = (

@@ -24,6 +24,7 @@ from realtime.rooms import crdt, loader, protocol, yjs_update
 from realtime.rooms.applied_rows import AppliedRows
 from realtime.rooms.contributors import Contributors, TextSnapshot
 from realtime.rooms.crdt import TextDocument
+from realtime.rooms.drafts import Drafts
 from realtime.rooms.loader import SizeQuota
 from realtime.rooms.participants import Participants
 from realtime.rooms.peer import Peer, PeerRefused
@@ -31,6 +32,7 @@ from realtime.rooms.relay import RelayKind, RelayMessage
 from realtime.store.texts import Row, new_row
 
 if TYPE_CHECKING:
+    from realtime.rooms.drafts import DraftBase
     from realtime.rooms.journal import Journal
     from realtime.rooms.projector import Projector
     from realtime.rooms.relay import Relay
@@ -107,7 +109,7 @@ class Room:
         self._slow = False
         self._last_count = _PieceCount()
         self._document = TextDocument()
-        self._client = crdt.new_client_id()
+        self.drafts = Drafts(id, scheduler)
         self._lineage = ""
         self.applied_rows = AppliedRows()
         self._quota = SizeQuota(self._document)
@@ -159,12 +161,12 @@ class Room:
                 break
             await self._texts.begin(self.id, stored.note.version, crdt.genesis(stored.note.content))
         updates = [*filter(None, [stored.snapshot]), *(update for row in stored.rows for update in row.updates)]
-        document = await loader.load(updates, self._scheduler, self.id)
+        document = await loader.load(updates, stored.pieces, self._scheduler, self.id)
         await self._wait_for_awareness()
         self._document = document
         self._quota = SizeQuota(self._document, sum(map(len, updates)))
         self._last_count = _PieceCount()
-        self._client = crdt.new_client_id()  # edits drafted under the old id may be missing
+        self.drafts.rotate_client_id()  # edits drafted under the old id may be missing
         self._lineage, self.version = stored.lineage, stored.note.version
         self.created_date = iso(stored.note.created_date)
         self.applied_rows = AppliedRows(stored.generation, (row.id for row in stored.rows), stored.edited)
@@ -315,8 +317,9 @@ class Room:
             self._cached_diff = _CachedDiff(vector, revision, self._document.changes_after(vector))
         return self._cached_diff.changes
 
-    def clear_cached_diff(self) -> None:
-        """Free the cached diff, which can be as large as the document."""
+    def clear_caches(self) -> None:
+        """Free the cached text and the cached diff, which can be as large as the document."""
+        self._document.clear_cached_text()
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
 
     async def _receive_update(self, peer: Peer, update: bytes, *, from_sync: bool) -> None:
@@ -520,13 +523,14 @@ class Room:
             raise Unavailable
         return snapshot
 
-    async def durable_text_and_update(self, record: Record) -> tuple[TextSnapshot, bytes]:
-        """Return the text like :meth:`snapshot`, and its full update. Raises the errors of :meth:`snapshot`."""
+    async def durable_base(self, record: Record) -> tuple[TextSnapshot, DraftBase]:
+        """Return the text like :meth:`snapshot`, also as the base of an edit. Raises the errors of :meth:`snapshot`."""
         await self._ensure_includes(record)
-        snapshot, full_update = self.contributors.snapshot(str(self._document)), self._document.since()
+        base = self.drafts.base(self._document)
+        snapshot = self.contributors.snapshot(base.text)
         if not await self.wait_until_durable():
             raise Unavailable
-        return snapshot, full_update
+        return snapshot, base
 
     async def _ensure_includes(self, record: Record) -> None:
         """Load the changes that this record of the note includes and the text of the room does not."""
@@ -541,29 +545,23 @@ class Room:
         if change_count != self.contributors.change_count:
             self._projector.schedule(self)
 
-    async def draft(self, text: str, full_update: bytes, new_text: str) -> Row | None:
-        """Return the edit that turns ``text``, which ``full_update`` encodes, into ``new_text``, as an unsaved row.
+    async def draft(self, base: DraftBase, text: str) -> Row | None:
+        """Return the edit that turns a base into ``text`` as an unsaved row, or ``None`` if they are equal.
 
         It preserves later changes. Hold ``write_lock``: of two drafts with the same client id, one would be lost.
-
-        Returns:
-            The row, or ``None`` if the texts are equal.
         """
-        if text == new_text:
-            return None
-        edit = await loader.edit(full_update, self._client, text, new_text, self._scheduler, self.id)
-        return new_row(self.id, [edit])
+        return None if base.text == text else new_row(self.id, [await self.drafts.edit(base, text)])
 
-    def apply_committed(self, row: Row) -> None:
-        """Apply a draft after its commit, and send it to clients and other workers."""
+    def apply_committed(self, row: Row, base: DraftBase, text: str) -> None:
+        """Apply a draft, which turned ``base`` into ``text``, after its commit. Send it to clients and workers."""
+        changed = self._document.revision != base.revision
+        self.drafts.mark_stored()
         with contextlib.suppress(Unavailable):
             self._apply_row(row)
+            if not changed:
+                self._document.cache_text(text)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates))
-
-    def rotate_client_id(self) -> None:
-        """Use a new client id for the next draft: it is not known whether the last one was committed."""
-        self._client = crdt.new_client_id()
 
     @property
     def loaded(self) -> bool:
@@ -580,11 +578,13 @@ class Room:
         await self.wait_until_loaded()
         full_update, generation = self._document.since(), self.applied_rows.generation
         rows = set(self.applied_rows.compactable)
+        is_complete = not self._document.has_pending
         if not await self.wait_until_durable():
             return
         if self._document.piece_count > self._last_count.pieces * 1.2 + loader.RECOUNT_PIECES:
             await self._recount(full_update, self._document.revision, f"note {self.id}")
-        if await self._texts.compact(self._lineage, generation, full_update, rows):
+        pieces = self._document.piece_count if is_complete else None
+        if await self._texts.compact(self._lineage, generation, full_update, rows, pieces):
             self.applied_rows.mark_compacted(rows, generation + 1)
             self._quota.size = len(full_update)
             self._relay.enqueue(

@@ -43,6 +43,7 @@ class StoredText:
         lineage: The name of the text, or ``None`` if the note has none yet.
         generation: The generation of the snapshot.
         snapshot: The snapshot, or ``None`` if the caller has this generation.
+        pieces: The number of pieces in the snapshot if all of them are in the text; ``None`` if some are pending.
         rows: Journal rows that the caller does not have and that the snapshot may not include.
         edited: The id of the row of the last edit made over REST.
     """
@@ -53,6 +54,7 @@ class StoredText:
     snapshot: bytes | None
     rows: Sequence[Row]
     edited: str | None
+    pieces: int | None = None
 
 
 def new_row(note: int, updates: Sequence[bytes], authors: Sequence[str] = ()) -> Row:
@@ -102,7 +104,9 @@ class TextStore:
             text = await self._texts.find_one(newer)
         snapshot = None if text is None else bytes(text["state"])
         generation = generation or 0 if text is None else text["generation"]
-        return StoredText(note_of(document), lineage, generation, snapshot, rows, document.get("edited"))
+        # Older servers replace the snapshot without counting its pieces.
+        pieces = None if text is None or text.get("counted") != text["generation"] else text["pieces"]
+        return StoredText(note_of(document), lineage, generation, snapshot, rows, document.get("edited"), pieces)
 
     async def begin(self, id: int, version: int, genesis: bytes) -> None:
         """Create the shared text of a note, unless the note changed since ``version`` or already has one.
@@ -132,7 +136,9 @@ class TextStore:
         if rows:
             await insert_missing(self._rows, rows)
 
-    async def compact(self, lineage: str, generation: int, state: bytes, rows: Collection[str]) -> bool:
+    async def compact(
+        self, lineage: str, generation: int, state: bytes, rows: Collection[str], pieces: int | None = None
+    ) -> bool:
         """Replace the snapshot of a text with one that includes these rows, and delete the rows.
 
         Args:
@@ -140,6 +146,7 @@ class TextStore:
             generation: The generation of the snapshot to replace.
             state: The new snapshot.
             rows: The ids of the rows that the new snapshot includes.
+            pieces: The number of pieces in the new snapshot, or ``None`` if some are pending.
 
         Returns:
             Whether the snapshot was replaced. It is not, and no row is deleted, if its generation has changed.
@@ -149,7 +156,8 @@ class TextStore:
         """
         with self._connection.writing():
             result = await self._texts.update_one(
-                {"_id": lineage, "generation": generation}, {"$set": {"state": state}, "$inc": {"generation": 1}}
+                {"_id": lineage, "generation": generation},
+                {"$set": {"state": state, "pieces": pieces, "counted": generation + 1}, "$inc": {"generation": 1}},
             )
             if result.modified_count == 0:
                 return False

@@ -478,3 +478,35 @@ def test_pending_updates_in_reverse_order_are_popped_in_linear_time() -> None:
     assert len(waiting.pop_ready({})) == many + 1
     assert time.thread_time() - started < UNIT
     assert not waiting
+
+
+def test_trusted_document_equals_the_validated_one() -> None:
+    pick, document = random.Random(3), TextDocument(client=5)
+    for number in range(50):
+        position = pick.randrange(len(str(document)) + 1)
+        document.edit([(position, position, pick.choice(("ab", "ä", "🦜", "\n")) * number)])
+    update = document.integrated_since()
+    trusted, validated = TextDocument.trusted(update), TextDocument([update])
+    assert str(trusted) == str(validated)
+    assert trusted.clocks == validated.clocks
+    for clock in range(trusted.clocks[5]):
+        assert _refuses(trusted, clock) == _refuses(validated, clock)
+
+
+def _refuses(document: TextDocument, clock: int) -> bool:
+    try:
+        document.check_clocks({5: clock})
+    except MalformedUpdate:
+        return True
+    return False
+
+
+def test_text_is_read_again_after_each_change() -> None:
+    document = TextDocument(client=5)
+    document.edit([(0, 0, "one")])
+    assert str(document) == "one"
+    document.edit([(3, 3, " two")], "one")
+    assert str(document) == "one two"
+    document.cache_text("one two")
+    document.clear_cached_text()
+    assert str(document) == "one two"

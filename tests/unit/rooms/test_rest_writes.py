@@ -13,6 +13,7 @@ from realtime.notes.models import NotePatch
 from realtime.notes.preconditions import Conditions
 from realtime.notes.text_operations import Append
 from realtime.rooms.contributors import TextSnapshot
+from realtime.rooms.drafts import DraftBase
 from realtime.settings import Settings
 from realtime.store.bson_mapping import Record
 from realtime.store.notes import SharedTextChange
@@ -35,16 +36,16 @@ async def test_text_typed_during_a_rest_write_is_kept(start_worker: StartWorker,
     worker.store.notes.update = slow  # type: ignore[method-assign]
     room = seat.room
     assert room is not None
-    base = room.durable_text_and_update
+    base = room.durable_base
 
-    async def slower(record: Record) -> tuple[TextSnapshot, bytes]:
+    async def slower(record: Record) -> tuple[TextSnapshot, DraftBase]:
         found = await base(record)
         await seat.append("typed before the draft ")
         return found
 
-    room.durable_text_and_update = slower  # type: ignore[method-assign]
+    room.durable_base = slower  # type: ignore[method-assign]
     note = await worker.notes.edit(UNRESTRICTED, id, [Append(op="append", text="appended ")])
-    room.durable_text_and_update = base  # type: ignore[method-assign]
+    room.durable_base = base  # type: ignore[method-assign]
     assert note.content == "one two three appended "
     words = {"one two three ", "typed before the draft ", "typed before the commit ", "appended "}
 

@@ -79,6 +79,20 @@ async def test_edit_moves_from_the_note_to_row_to_snapshot(store: Store, async_d
     assert (stored.rows, stored.snapshot, stored.generation) == ([], b"folded", 1)
 
 
+async def test_piece_count_belongs_to_one_snapshot(store: Store, async_database: AsyncDatabase[Json]) -> None:
+    lineage = await begin_text(store)
+    for generation, pieces in enumerate((7, None, 9)):
+        assert await store.texts.compact(lineage, generation, b"state", set(), pieces)
+        stored = await store.texts.read(1)
+        assert stored
+        assert stored.pieces == pieces
+    # An older server replaces the snapshot without counting its pieces.
+    await async_database.texts.update_one({"_id": lineage}, {"$set": {"state": b"new"}, "$inc": {"generation": 1}})
+    stored = await store.texts.read(1)
+    assert stored
+    assert stored.pieces is None
+
+
 async def test_compact_succeeds_once_per_generation_and_deletes_its_rows(store: Store) -> None:
     lineage = await begin_text(store)
     rows = [new_row(1, [f"{number}".encode()]) for number in range(3)]

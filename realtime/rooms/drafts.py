@@ -1,0 +1,117 @@
+"""Edits of a shared text that are not stored yet, made on a copy of the text.
+
+The copies of large texts are kept in the helper process: making a copy of a text with very many pieces takes a long
+time, and so does finding a position in it. A copy receives only what has changed since its last edit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from realtime.notes.diff import changes
+from realtime.rooms import crdt
+from realtime.rooms.crdt import TextDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from realtime.rooms.scheduler import Scheduler
+
+T = TypeVar("T")
+
+SMALL_EDIT_BYTES = 1024
+"""Size below which texts are compared and edited in the event loop."""
+MAX_COPIES = 4
+"""The number of texts of which the helper process keeps a copy."""
+
+
+class DraftBase(NamedTuple):
+    """A text at one point in time, as the base of an edit.
+
+    Attributes:
+        text: The text.
+        revision: The revision of the document.
+        full_update: The full update of the document, without pending updates.
+        new_update: The changes that the copy does not have.
+    """
+
+    text: str
+    revision: int
+    full_update: bytes
+    new_update: bytes
+
+
+class _Edit(NamedTuple):
+    """An edit that was made on a copy, and the copy with the edit: its id and its state vector."""
+
+    update: bytes
+    copy_id: str
+    state: bytes
+
+
+class Drafts:
+    """Computes edits of one text. Of two edits with the same client id, of which one is stored, the other is lost."""
+
+    def __init__(self, note: int, scheduler: Scheduler) -> None:
+        self._note = note
+        self._scheduler = scheduler
+        self._client = crdt.new_client_id()
+        self._drafted: _Edit | None = None
+        self._stored: _Edit | None = None
+
+    def base(self, document: TextDocument) -> DraftBase:
+        """Return the current text of a document as the base of an edit."""
+        new_update = crdt.EMPTY_UPDATE if self._stored is None else document.integrated_since(self._stored.state)
+        return DraftBase(str(document), document.revision, document.integrated_since(), new_update)
+
+    async def edit(self, base: DraftBase, text: str) -> bytes:
+        """Return the update that turns the base into another text. Raises :class:`Unavailable`."""
+        copy, self._stored, self._drafted = self._stored, None, None
+        if len(base.full_update) + len(text) < SMALL_EDIT_BYTES:
+            return TextDocument([base.full_update], self._client).edit(changes(base.text, text), base.text)
+        edit = None
+        if copy is not None:
+            edit = await self._run(_edit_copy, copy.copy_id, base.new_update, base.text, text)
+        if edit is None:  # there is no copy, or no longer
+            edit = await self._run(_edit_new_copy, base.full_update, self._client, base.text, text)
+        self._drafted = edit
+        return edit.update
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._scheduler.run_in_process_for_note(self._note, function, *arguments)
+
+    def mark_stored(self) -> None:
+        """Record that the last edit was stored, so that the copy can be used for the next one."""
+        self._stored = self._drafted
+
+    def rotate_client_id(self) -> None:
+        """Use a new client id for the next edit: it is not known whether the last one was stored."""
+        self._client, self._stored = crdt.new_client_id(), None
+
+
+_copies: OrderedDict[str, TextDocument] = OrderedDict()
+"""The copies, in the helper process. Each is used for one edit, and then has a new id."""
+
+
+def _edit_copy(copy_id: str, update: bytes, before: str, after: str) -> _Edit | None:
+    """Apply an update to a copy, and edit it. Return ``None`` if there is no such copy."""
+    document = _copies.pop(copy_id, None)
+    if document is None:
+        return None
+    document.apply(update)
+    return _edit(document, before, after)
+
+
+def _edit_new_copy(full_update: bytes, client: int, before: str, after: str) -> _Edit:
+    return _edit(TextDocument.trusted(full_update, client), before, after)
+
+
+def _edit(document: TextDocument, before: str, after: str) -> _Edit:
+    update = document.edit(changes(before, after), before)
+    copy_id = secrets.token_hex(8)
+    _copies[copy_id] = document
+    if len(_copies) > MAX_COPIES:
+        _copies.popitem(last=False)
+    return _Edit(update, copy_id, document.state)
