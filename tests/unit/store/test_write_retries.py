@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from realtime.errors import OutcomeUnknown
@@ -143,3 +145,18 @@ async def test_write_without_a_reply_raises_outcome_unknown(settings: Settings, 
         await eventually(succeeds)
     finally:
         await impatient.aclose()
+
+
+async def test_cancellation_that_the_driver_loses_is_raised_after_the_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose_cancellation(*_: Any, **__: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(AsyncCollection, "insert_many", lose_cancellation)
+    pending = asyncio.create_task(journal(store))
+    await asyncio.sleep(0)
+    pending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pending
