@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -19,7 +21,6 @@ from pymongo.write_concern import WriteConcern
 
 from realtime.errors import OutcomeUnknown, Unavailable
 from realtime.store.bson_mapping import BsonDocument
-from realtime.store.raw_connection import MongoClientHolder, RawConnection, RawConnections
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,12 @@ async def insert_missing(collection: Any, documents: Sequence[BsonDocument]) -> 
 class MongoConnection:
     """A connection to one database.
 
-    Writes are acknowledged at ``w: majority, j: true``; reads return data that a majority of the members has.
+    Writes are acknowledged at ``w: majority, j: true``; reads return data that a majority of the members has. Within
+    the time limit, the driver retries both. MongoDB applies a retried write once.
+
+    Attributes:
+        database: The database for most commands, through Motor.
+        async_database: The database for small, frequent writes. It runs without Motor's threads.
 
     Args:
         url: The MongoDB URL.
@@ -72,30 +78,27 @@ class MongoConnection:
     """
 
     def __init__(self, url: str, database: str, *, write_timeout: float, read_timeout: float) -> None:
-        self._client: Any = AsyncIOMotorClient(url, appname="realtime", retryWrites=True, retryReads=True)
-        options: CodecOptions[BsonDocument] = CodecOptions(tz_aware=True, tzinfo=UTC)
-        self.database: Any = self._client.get_database(
-            database,
-            codec_options=options,
-            read_concern=ReadConcern("majority"),
-            write_concern=MAJORITY_WRITE_CONCERN,
+        client_options: dict[str, Any] = {"appname": "realtime", "retryWrites": True, "retryReads": True}
+        self._client: Any = AsyncIOMotorClient(url, **client_options)
+        self._async_client: AsyncMongoClient[BsonDocument] = AsyncMongoClient(url, **client_options)
+        options: dict[str, Any] = {
+            "codec_options": CodecOptions[BsonDocument](tz_aware=True, tzinfo=UTC),
+            "read_concern": ReadConcern("majority"),
+            "write_concern": MAJORITY_WRITE_CONCERN,
             # This overrides the URL: a secondary may not have the latest acknowledged writes.
-            read_preference=ReadPreference.PRIMARY,
-        )
-        self._driver = MongoClientHolder(url)
-        self.journal_connection = RawConnection(self._driver, database, MAJORITY_WRITE_CONCERN)
-        self.update_connections = RawConnections(self._driver, database, MAJORITY_WRITE_CONCERN)
+            "read_preference": ReadPreference.PRIMARY,
+        }
+        self.database: Any = self._client.get_database(database, **options)
+        self.async_database: AsyncDatabase[BsonDocument] = self._async_client.get_database(database, **options)
         self.write_timeout = write_timeout
         self.read_timeout = read_timeout
         self.prepared = asyncio.Event()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self.journal_connection.aclose()
-        await self.update_connections.aclose()
-        await self._driver.aclose()
         # The driver ends its sessions first. It would search for an unavailable server for half a minute.
         with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
+            await self._async_client.close()
             self._client.close()
 
     async def ping(self, timeout: float) -> None:
@@ -115,8 +118,14 @@ class MongoConnection:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Limit the time of a block that writes, and raise driver errors as :class:`OutcomeUnknown`."""
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task is not None else 0
         with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
             yield
+        # Before Python 3.12, asyncio.wait_for, which the asyncio client uses, can lose a cancellation:
+        # https://github.com/python/cpython/issues/86296
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
 
     async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Call ``work`` with a session in a transaction, and return its result.

@@ -71,6 +71,7 @@ class TextStore:
         self._notes = connection.database.notes
         self._texts = connection.database.texts
         self._rows = connection.database.updates
+        self._async_rows = connection.async_database.updates
 
     async def prepare(self) -> None:
         """Create the indexes."""
@@ -126,8 +127,7 @@ class TextStore:
     async def journal(self, rows: Sequence[Row]) -> None:
         """Store journal rows in one command. Raises :class:`OutcomeUnknown`."""
         with self._connection.writing():
-            documents = [_document(row) for row in rows]
-            await self._connection.journal_connection.insert(self._rows.name, documents, self._connection.write_timeout)
+            await self._async_rows.insert_many([_document(row) for row in rows], ordered=False)
         await self._failpoints.hit("after_journal_before_spread")
 
     async def fold(self, notes: Iterable[BsonDocument]) -> None:

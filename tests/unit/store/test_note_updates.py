@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
+from pymongo.asynchronous.collection import AsyncCollection
 
 from realtime.errors import OutcomeUnknown, TooManyPendingRevisions
 from realtime.notes.models import NoteChange
@@ -15,19 +16,41 @@ from realtime.settings import Settings
 from realtime.store.database import Store
 from realtime.store.note_updates import UpdateBatcher
 from realtime.store.notes import SharedTextChange
-from realtime.store.raw_connection import Command, RawConnections
 from tests.support.harness import Json, note_in
 
 FIELDS = note_in(content="", tags=[])
 
 
+class Spy:
+    """Records the sizes of batches, and calls ``after`` between the updates and reading the notes."""
+
+    def __init__(self) -> None:
+        self.after: Callable[[], Awaitable[None]] | None = None
+        self.sizes: list[int] = []
+
+
 @pytest.fixture
-async def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[SpiedStore]]:
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    spy, bulk_write = Spy(), AsyncCollection.bulk_write
+
+    async def spied(collection: AsyncCollection[Json], updates: Sequence[Any], **options: Any) -> Any:
+        spy.sizes.append(len(updates))
+        result = await bulk_write(collection, updates, **options)
+        if spy.after is not None:
+            await spy.after()
+        return result
+
+    monkeypatch.setattr(AsyncCollection, "bulk_write", spied)
+    return spy
+
+
+@pytest.fixture
+async def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Store]]:
     """Return the stores of two workers."""
     assert settings.mongo_url
     # Concurrent updates are one batch.
     monkeypatch.setattr("realtime.store.note_updates.UpdateBatcher", partial(UpdateBatcher, concurrency=1))
-    stores = [SpiedStore(settings.mongo_url, settings.database) for _ in range(2)]
+    stores = [Store(settings.mongo_url, settings.database, write_timeout=5, read_timeout=5) for _ in range(2)]
     await stores[0].prepare()
     for _ in range(5):
         await stores[0].notes.create(FIELDS, None)
@@ -36,43 +59,13 @@ async def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         await store.aclose()
 
 
-class Spy:
-    """Raw connections that record batch sizes, and call ``after`` between the updates and reading the notes."""
-
-    def __init__(self, connections: RawConnections) -> None:
-        self._connections = connections
-        self.after: Callable[[], Awaitable[None]] | None = None
-        self.sizes: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connections, name)
-
-    async def write(self, command: Command, timeout: float, then: Command | None = None) -> list[Json]:
-        if then is not None:
-            self.sizes.append(len(command.documents))
-        replies: list[Json] = await self._connections.write(command, timeout, None if self.after else then)
-        if then is None or self.after is None:
-            return replies
-        await self.after()
-        return [*replies, {"ok": 0}]
-
-
-class SpiedStore(Store):
-    """A store whose batches are recorded by a spy."""
-
-    def __init__(self, url: str, database: str) -> None:
-        super().__init__(url, database, write_timeout=5, read_timeout=5)
-        self.spy = Spy(self._connection.update_connections)
-        self._connection.update_connections = self.spy  # type: ignore[assignment]
-
-
 async def together(*updates: Any) -> list[NoteChange | BaseException | None]:
     """Return the outcomes of updates that run in one batch."""
     outcomes: list[NoteChange | BaseException | None] = await asyncio.gather(*updates, return_exceptions=True)
     return outcomes
 
 
-async def test_batched_update_has_the_same_result_as_alone(stores: list[SpiedStore]) -> None:
+async def test_batched_update_has_the_same_result_as_alone(stores: list[Store], spy: Spy) -> None:
     store = stores[0]
     assert await store.notes.update(3, {"title": "first"}, None, "key")
     outcomes = await together(
@@ -83,7 +76,7 @@ async def test_batched_update_has_the_same_result_as_alone(stores: list[SpiedSto
         store.notes.update(5, {"title": "keyed"}, {1}, "other key"),
         store.notes.update(99, {"title": "nowhere"}, None, None),
     )
-    assert store.spy.sizes == [6]
+    assert spy.sizes == [6]
     assert [outcome and outcome.note.title for outcome in outcomes if not isinstance(outcome, BaseException)] == [
         *("any", None, None, None, "keyed", None),
     ]
@@ -93,7 +86,7 @@ async def test_batched_update_has_the_same_result_as_alone(stores: list[SpiedSto
     assert await store.history.version_of(5, "other key") == 2
 
 
-async def test_overtaken_update_returns_its_own_version(stores: list[SpiedStore]) -> None:
+async def test_overtaken_update_returns_its_own_version(stores: list[Store], spy: Spy) -> None:
     """Another worker writes, and archives both revisions, before the notes are read."""
     store, other = stores
 
@@ -102,14 +95,14 @@ async def test_overtaken_update_returns_its_own_version(stores: list[SpiedStore]
             assert await other.notes.update(id, {"title": "theirs", "content": "theirs"}, None, None)
         await other.archiver.archive({1})
 
-    store.spy.after = overtake
+    spy.after = overtake
     one, two, three, none = await together(
         store.notes.update(1, {"title": "archived", "content": "mine"}, None, None),
         store.notes.update(2, {"title": "in the note"}, None, None),
         store.notes.update(3, {"title": "last"}, None, None),
         store.notes.update(4, {"title": "stale"}, {9}, None),
     )
-    assert store.spy.sizes == [4]
+    assert spy.sizes == [4]
     assert none is None
     assert [
         (change.note.id, change.note.version, change.note.title, change.note.content)
@@ -121,7 +114,7 @@ async def test_overtaken_update_returns_its_own_version(stores: list[SpiedStore]
     assert (newest.note.version, newest.note.title) == (3, "theirs")
 
 
-async def test_overtaken_update_without_history_raises_outcome_unknown(stores: list[SpiedStore]) -> None:
+async def test_overtaken_update_without_history_raises_outcome_unknown(stores: list[Store], spy: Spy) -> None:
     """Another worker writes, archives both revisions, and the history loses them."""
     store, other = stores
 
@@ -130,7 +123,7 @@ async def test_overtaken_update_without_history_raises_outcome_unknown(stores: l
         await other.archiver.archive({1})
         await other.history.forget([1])
 
-    store.spy.after = overtake
+    spy.after = overtake
     one, two = await together(
         store.notes.update(1, {"title": "mine"}, None, None), store.notes.update(2, {"title": "last"}, None, None)
     )
@@ -138,7 +131,7 @@ async def test_overtaken_update_without_history_raises_outcome_unknown(stores: l
     assert isinstance(two, NoteChange)
 
 
-async def test_concurrent_updates_return_their_own_changes(stores: list[SpiedStore]) -> None:
+async def test_concurrent_updates_return_their_own_changes(stores: list[Store]) -> None:
     answers: dict[int, dict[int, str]] = {1: {}, 2: {}, 3: {}}
 
     async def write(worker: int, number: int) -> None:
@@ -159,7 +152,7 @@ async def test_concurrent_updates_return_their_own_changes(stores: list[SpiedSto
             assert (revision.title, revision.content) == (title, title)
 
 
-async def test_full_note_does_not_fail_other_updates(stores: list[SpiedStore]) -> None:
+async def test_full_note_does_not_fail_other_updates(stores: list[Store]) -> None:
     store = stores[0]
     for number in range(14):
         await store.notes.update(1, {"content": f"{number}" + "x" * 1_000_000}, None, None)
@@ -171,32 +164,18 @@ async def test_full_note_does_not_fail_other_updates(stores: list[SpiedStore]) -
     assert isinstance(other, NoteChange)
 
 
-async def test_missing_reply_raises_outcome_unknown_for_all_updates(stores: list[SpiedStore]) -> None:
+async def test_missing_reply_raises_outcome_unknown_for_all_updates(stores: list[Store], spy: Spy) -> None:
     store = stores[0]
 
     async def fail() -> None:
         await store.aclose()
 
-    store.spy.after = fail
+    spy.after = fail
     outcomes = await together(*(store.notes.update(id, {"title": "maybe"}, None, None) for id in (1, 2)))
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, OutcomeUnknown]
 
 
-async def test_batch_beyond_the_command_limit_is_split(
-    stores: list[SpiedStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("realtime.store.note_updates.MAX_COMMAND_BYTES", 20_000)
-    store = stores[0]
-    texts = {id: f"{id}" + "x" * 8000 for id in range(1, 6)}
-    outcomes = await together(*(store.notes.update(id, {"content": text}, None, None) for id, text in texts.items()))
-    assert sum(store.spy.sizes) == 5
-    assert max(store.spy.sizes) == 2
-    for outcome, (id, text) in zip(outcomes, texts.items(), strict=True):
-        assert isinstance(outcome, NoteChange)
-        assert (outcome.note.id, outcome.note.content) == (id, text)
-
-
-async def test_notes_beyond_the_reply_limit_are_all_returned(stores: list[SpiedStore]) -> None:
+async def test_notes_beyond_the_reply_limit_are_all_returned(stores: list[Store]) -> None:
     store = stores[0]
     ids = range(6, 24)
     for _ in ids:
