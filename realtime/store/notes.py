@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bson import ObjectId
-from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo import DESCENDING, ReturnDocument
+from pymongo.errors import BulkWriteError
 
 from realtime.auth.permissions import Access, Key, NoteAccess, key_of
 from realtime.core.turns import Turns
@@ -38,7 +38,7 @@ from realtime.store.bson_mapping import (
     record_of,
     state_of,
 )
-from realtime.store.connection import MongoConnection
+from realtime.store.connection import DUPLICATE_KEY, MongoConnection
 from realtime.store.note_updates import NoteUpdate, NoteUpdates
 from realtime.store.searched_text import searched_part
 from realtime.store.sizes import SIZE
@@ -106,6 +106,15 @@ NO_SHARED_TEXT = SharedTextChange()
 UPDATED = RevisionInfo()
 
 
+class InsertBatcher(Batcher[BsonDocument, str | None]):
+    """Batches inserts of notes."""
+
+    def key_of(self, document: BsonDocument) -> int:
+        """Return the id of the note."""
+        id: int = document["_id"]
+        return id
+
+
 class NoteStore:
     """Reads and writes the notes of one database. Writes are acknowledged at ``w: majority, j: true``, or fail."""
 
@@ -117,6 +126,9 @@ class NoteStore:
         self._updates = NoteUpdates(connection, history)
         self._ids: Batcher[object, int] = Batcher(
             self._reserve_ids, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
+        )
+        self._inserts: Batcher[BsonDocument, str | None] = InsertBatcher(
+            self._insert, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
         )
         options: dict[str, Any] = {"share": True, "timeout": connection.read_timeout, "error": Unavailable}
         self._records = Batcher(self._read_records, **options)
@@ -176,8 +188,16 @@ class NoteStore:
             id = await self._ids.put(object())
             try:
                 return await self.insert(id, fields, token, action, author, dates=dates)
-            except IdsTaken:
-                log.warning("the next note id is in use, retrying with the one after it", extra={"id": id})
+            except IdsTaken:  # for example after the restore of a backup without the counter
+                last = await self._last_id()
+                log.warning("the counter of note ids was behind, and was corrected", extra={"id": id, "last_id": last})
+                await self.reserve_up_to(last)
+
+    async def _last_id(self) -> int:
+        """Return the highest id that a note has or had. Raises :class:`Unavailable`."""
+        with self._connection.reading():
+            last = await self._notes.find_one({}, {"_id": True}, sort=[("_id", DESCENDING)])
+        return 0 if last is None else last["_id"]
 
     async def insert(
         self,
@@ -228,14 +248,26 @@ class NoteStore:
         if author is not None:
             document |= access_fields(Access(author))
         async with self._write_turn(author or id, needed=has_many_words):
-            with self._connection.writing():
-                try:
-                    await self._notes.insert_one(document)
-                except DuplicateKeyError as error:
-                    if "origin" in (error.details or {}).get("keyPattern", {}):
-                        return None
-                    raise IdsTaken([id]) from None
-        return change_of(document)
+            duplicate = await self._inserts.put(document)
+        if duplicate is None:
+            return change_of(document)
+        if duplicate == "origin":
+            return None
+        raise IdsTaken([id])
+
+    async def _insert(self, documents: Sequence[BsonDocument]) -> list[str | Exception | None]:
+        """Insert notes in one command, and return for each the key that another note has already, or ``None``."""
+        results: list[str | Exception | None] = [None] * len(documents)
+        with self._connection.writing():
+            try:
+                await self._connection.async_database.notes.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                if error.details["writeConcernErrors"]:
+                    raise
+                for item in error.details["writeErrors"]:
+                    is_duplicate = item["code"] == DUPLICATE_KEY
+                    results[item["index"]] = next(iter(item["keyPattern"])) if is_duplicate else OutcomeUnknown()
+        return results
 
     async def update(
         self,

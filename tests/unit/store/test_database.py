@@ -62,6 +62,32 @@ async def test_new_id_is_above_existing_notes_after_counter_loss(
     assert made.note.id == 4
 
 
+async def test_counter_that_is_far_behind_is_corrected_at_once(
+    store: Store, async_database: AsyncDatabase[Json], caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.notes.create(FIELDS, None)
+    last = await async_database.notes.find_one({"_id": 1}) or {}
+    await async_database.notes.insert_many({**last, "_id": id} for id in range(2, 2000))
+    made = await asyncio.gather(*(store.notes.create(FIELDS, None) for _ in range(10)))
+    assert sorted(change.note.id for change in made if change) == list(range(2000, 2010))
+    assert len(caplog.records) <= 20
+
+
+async def test_notes_created_at_the_same_time_do_not_affect_each_other(store: Store) -> None:
+    await store.prepare()
+    await store.notes.create(FIELDS, "used")
+    tokens = [None, "used", "a", None, "a", "used", *[None] * 100]
+    made = await asyncio.gather(*(store.notes.create(FIELDS | {"title": f"note {n}"}, t) for n, t in enumerate(tokens)))
+    assert [change is not None for change in made].count(False) == 3
+    ids = [change.note.id for change in made if change]
+    assert len(set(ids)) == len(ids) == len(tokens) - 3
+    for change in made:
+        if change:
+            found = await store.notes.find(change.note.id)
+            assert found
+            assert found.note == change.note
+
+
 async def test_idempotency_key_is_applied_once_per_note(store: Store) -> None:
     await store.prepare()
     assert await store.notes.create(FIELDS, "create")
