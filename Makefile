@@ -68,11 +68,12 @@ bench: install ## compare the server with others
 bench-docs: install ## compare, and write the figures into the documentation
 	$(BIN)/python -m benchmarks.compare --write
 
-bench-parts: install ## measure lists, co-editing, a long edited text, and the memory of rooms
+bench-parts: install ## measure lists, co-editing, a long edited text, the memory of rooms, and growth
 	$(BIN)/python -m benchmarks.lists
 	$(BIN)/python -m benchmarks.coediting --most
 	$(BIN)/python -m benchmarks.trace
 	$(BIN)/python -m benchmarks.rooms
+	$(BIN)/python -m benchmarks.growth
 
 format: install ## correct the formatting
 	$(BIN)/ruff format .

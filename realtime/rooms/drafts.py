@@ -10,6 +10,7 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from realtime.errors import Unavailable
 from realtime.notes.diff import changes
 from realtime.rooms import crdt
 from realtime.rooms.crdt import TextDocument
@@ -33,14 +34,12 @@ class DraftBase(NamedTuple):
     Attributes:
         text: The text.
         revision: The revision of the document.
-        full_update: The full update of the document, without pending updates.
-        new_update: The changes that the copy does not have.
+        update: The changes that the copy does not have; all changes if there is no copy.
     """
 
     text: str
     revision: int
-    full_update: bytes
-    new_update: bytes
+    update: bytes
 
 
 class _Edit(NamedTuple):
@@ -61,21 +60,27 @@ class Drafts:
         self._drafted: _Edit | None = None
         self._stored: _Edit | None = None
 
+    async def check_copy(self) -> None:
+        """Find out whether the helper process still has the copy. Raises :class:`Unavailable`."""
+        if self._stored is not None and not await self._run(_has_copy, self._stored.copy_id):
+            self._stored = None
+
     def base(self, document: TextDocument) -> DraftBase:
         """Return the current text of a document as the base of an edit."""
-        new_update = crdt.EMPTY_UPDATE if self._stored is None else document.integrated_since(self._stored.state)
-        return DraftBase(str(document), document.revision, document.integrated_since(), new_update)
+        known = crdt.EMPTY_STATE_VECTOR if self._stored is None else self._stored.state
+        return DraftBase(str(document), document.revision, document.integrated_since(known))
 
     async def edit(self, base: DraftBase, text: str) -> bytes:
-        """Return the update that turns the base into another text. Raises :class:`Unavailable`."""
+        """Return the update that turns the last base into another text. Raises :class:`Unavailable`."""
         copy, self._stored, self._drafted = self._stored, None, None
-        if len(base.full_update) + len(text) < SMALL_EDIT_BYTES:
-            return TextDocument([base.full_update], self._client).edit(changes(base.text, text), base.text)
-        edit = None
-        if copy is not None:
-            edit = await self._run(_edit_copy, copy.copy_id, base.new_update, base.text, text)
-        if edit is None:  # there is no copy, or no longer
-            edit = await self._run(_edit_new_copy, base.full_update, self._client, base.text, text)
+        if copy is None and len(base.update) + len(text) < SMALL_EDIT_BYTES:
+            return TextDocument([base.update], self._client).edit(changes(base.text, text), base.text)
+        if copy is None:
+            edit = await self._run(_edit_new_copy, base.update, self._client, base.text, text)
+        else:
+            edit = await self._run(_edit_copy, copy.copy_id, base.update, base.text, text)
+        if edit is None:
+            raise Unavailable
         self._drafted = edit
         return edit.update
 
@@ -104,7 +109,13 @@ def _edit_copy(copy_id: str, update: bytes, before: str, after: str) -> _Edit | 
     return _edit(document, before, after)
 
 
-def _edit_new_copy(full_update: bytes, client: int, before: str, after: str) -> _Edit:
+def _has_copy(copy_id: str) -> bool:
+    if copy_id in _copies:
+        _copies.move_to_end(copy_id)
+    return copy_id in _copies
+
+
+def _edit_new_copy(full_update: bytes, client: int, before: str, after: str) -> _Edit | None:
     return _edit(TextDocument.trusted(full_update, client), before, after)
 
 

@@ -56,6 +56,8 @@ RECOUNT_SECONDS = 0.2
 """Processing time charged for counting the pieces of a text."""
 AWARENESS_TIMEOUT_SECONDS = 0.2
 """Maximum time that a new room waits for the awareness states of other workers."""
+CACHED_TEXT_SECONDS = 5.0
+"""Time without changes after which the cached text is freed."""
 COMPACT_IDLE_SECONDS = 2.0
 """Time without changes after which journal rows are compacted."""
 
@@ -318,8 +320,9 @@ class Room:
         return self._cached_diff.changes
 
     def clear_caches(self) -> None:
-        """Free the cached text and the cached diff, which can be as large as the document."""
-        self._document.clear_cached_text()
+        """Free the cached diff, which can be as large as the document, and the text if it did not change lately."""
+        if time.monotonic() - self.last_used > CACHED_TEXT_SECONDS:
+            self._document.clear_cached_text()
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
 
     async def _receive_update(self, peer: Peer, update: bytes, *, from_sync: bool) -> None:
@@ -525,6 +528,7 @@ class Room:
 
     async def durable_base(self, record: Record) -> tuple[TextSnapshot, DraftBase]:
         """Return the text like :meth:`snapshot`, also as the base of an edit. Raises the errors of :meth:`snapshot`."""
+        await self.drafts.check_copy()
         await self._ensure_includes(record)
         base = self.drafts.base(self._document)
         snapshot = self.contributors.snapshot(base.text)

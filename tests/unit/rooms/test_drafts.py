@@ -11,6 +11,7 @@ import pytest
 
 from realtime.core.fair_queue import FairPool
 from realtime.core.turns import Turns
+from realtime.errors import Unavailable
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.drafts import MAX_COPIES, SMALL_EDIT_BYTES, Drafts
 from realtime.rooms.scheduler import Scheduler
@@ -29,6 +30,7 @@ async def scheduler() -> AsyncIterator[Scheduler]:
 
 async def write(drafts: Drafts, document: TextDocument, text: str) -> None:
     """Turn the text of a document into another, and store the edit."""
+    await drafts.check_copy()
     base = drafts.base(document)
     document.apply(await drafts.edit(base, text))
     drafts.mark_stored()
@@ -78,6 +80,18 @@ async def test_edit_with_an_unknown_outcome_does_not_collide_with_the_next_one(s
     await write(drafts, document, "next " + "x" * LENGTH)
     document.apply(unknown)
     assert str(document) == "next " + "x" * LENGTH + " unknown"
+
+
+async def test_copy_that_is_lost_after_the_check_makes_the_edit_unavailable(scheduler: Scheduler) -> None:
+    document, drafts = TextDocument(), Drafts(1, scheduler)
+    await write(drafts, document, "x" * LENGTH)
+    await drafts.check_copy()
+    base = drafts.base(document)
+    os.kill(await scheduler.run_in_process_for_note(1, os.getpid), signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        await drafts.edit(base, "y")
+    await write(drafts, document, "z" * LENGTH)
+    assert str(document) == "z" * LENGTH
 
 
 async def test_copy_that_is_lost_is_made_again(scheduler: Scheduler) -> None:
