@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from typing import Any
 
 from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
@@ -26,6 +25,7 @@ from tests.browser.page import (
     wait_until_saved,
 )
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 
 async def test_text_typed_while_a_new_note_is_created_is_saved(opened: Open, server: ServerProcess) -> None:
@@ -109,7 +109,7 @@ async def test_remote_change_before_the_first_sync_is_merged(opened: Open, serve
     await wait_until_saved(page)
 
 
-async def test_unsent_text_survives_a_server_restart(browser: Browser, serve: Callable[..., ServerProcess]) -> None:
+async def test_unsent_text_survives_a_server_restart(browser: Browser, serve: Serve) -> None:
     server = serve()
     await create_notes(server, note_in("Title", content="before\n"))
     page = await browser.new_page(base_url=server.url)
@@ -130,9 +130,7 @@ async def test_unsent_text_survives_a_reload_and_a_closed_tab(opened: Open, serv
     await _check_unsent_text_survives(page, await Cable.install(page.context), server)
 
 
-async def test_unsent_text_survives_without_a_secure_context(
-    browser: Browser, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_unsent_text_survives_without_a_secure_context(browser: Browser, serve: Serve) -> None:
     server = serve(allow_public=True)
     await create_notes(server, note_in("Title", content="before\n"), note_in("Other"))
     context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))

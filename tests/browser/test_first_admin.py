@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from playwright.async_api import expect
 
 from tests.browser.page import Open
 from tests.browser.people import button, fill, menu
 from tests.support.harness import ServerProcess
+from tests.support.http import Serve
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server without users and with sign-up closed."""
     return serve(auth="accounts", sign_up="closed", password_memory=8)
 

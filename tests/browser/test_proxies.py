@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page import SECOND, create_notes, editor, read_note, wait_for_content, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in
+from tests.support.http import Serve
 from tests.support.reverse_proxies import NAMES, documented, reverse_proxy
 
 BARE = "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
@@ -17,7 +17,7 @@ NO_LIVE_EDITING = "Live editing is not available here"
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server without accounts that the proxy may expose."""
     return serve(allow_public=True)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from playwright.async_api import Browser, expect
 
 from realtime.settings import Settings
 from tests.browser.page import Open
 from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import ServerProcess, rest_client
+from tests.support.http import Serve
 
 
 async def test_swagger_ui_lists_operations_and_sends_requests(opened: Open, server: ServerProcess) -> None:
@@ -26,9 +25,7 @@ async def test_swagger_ui_lists_operations_and_sends_requests(opened: Open, serv
         assert (await rest.get("/notes/1/")).status_code == 200
 
 
-async def test_swagger_ui_signs_in_with_a_password(
-    browser: Browser, settings: Settings, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_swagger_ui_signs_in_with_a_password(browser: Browser, settings: Settings, serve: Serve) -> None:
     await add_user(with_accounts(settings), "ann")
     server = serve(auth="accounts", password_memory=8)
     docs = await (await browser.new_context(base_url=server.url)).new_page()

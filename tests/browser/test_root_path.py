@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,12 +11,13 @@ from playwright.async_api import Browser, Page, expect
 from tests.browser.page import create_notes, editor, title, wait_for_content, wait_until_saved
 from tests.browser.proxy import proxy
 from tests.support.harness import ServerProcess, note_in, rest_client
+from tests.support.http import Serve
 
 PREFIX = "/team"
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server that is mounted below a prefix."""
     return serve(root_path=PREFIX)
 
@@ -103,7 +103,7 @@ async def test_reference_pages_below_the_prefix_load_without_errors(
 
 
 async def test_names_in_browser_storage_start_with_the_prefix(
-    browser: Browser, serve: Callable[..., ServerProcess], server: ServerProcess
+    browser: Browser, serve: Serve, server: ServerProcess
 ) -> None:
     await create_notes(server, note_in("Below the prefix"))
     async with proxy(server.port, prefix=PREFIX) as between:

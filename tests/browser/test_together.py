@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 from playwright.async_api import Browser, Page, Route, expect
@@ -25,6 +24,7 @@ from tests.browser.page import (
     wait_until_saved,
 )
 from tests.support.harness import Json, ServerProcess, eventually, note_in
+from tests.support.http import Serve
 
 STORED = """async () => {
   for (const { name } of await indexedDB.databases()) {
@@ -176,9 +176,7 @@ async def _open_and_disconnect(browser: Browser, server: ServerProcess) -> tuple
     return page, cable
 
 
-async def test_unsent_text_of_a_replaced_note_is_not_merged(
-    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
-) -> None:
+async def test_unsent_text_of_a_replaced_note_is_not_merged(browser: Browser, serve: Serve, settings: Settings) -> None:
     server = serve(database=_old_database(settings))
     page, cable = await _open_and_disconnect(browser, server)
     await _type_and_close(page, "unsent")
@@ -197,7 +195,7 @@ async def test_unsent_text_of_a_replaced_note_is_not_merged(
 
 
 async def test_open_page_does_not_merge_text_of_a_replaced_note(
-    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
+    browser: Browser, serve: Serve, settings: Settings
 ) -> None:
     server = serve(database=_old_database(settings))
     page, cable = await _open_and_disconnect(browser, server)
@@ -228,7 +226,7 @@ def _old_database(settings: Settings) -> str:
     return f"{settings.database}-old"
 
 
-async def _replace_server(server: ServerProcess, serve: Callable[..., ServerProcess], settings: Settings) -> None:
+async def _replace_server(server: ServerProcess, serve: Serve, settings: Settings) -> None:
     """Replace a server by one with other data, in which another note has the same id."""
     server.kill()
     with MongoClient[Json](settings.mongo_url) as mongo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import closing
 
 import pytest
@@ -17,14 +17,13 @@ from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
 from realtime.server.serve import listen
 from realtime.settings import Settings
-from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client, take_presence
+from tests.support.harness import Json, eventually, note_in, rest_client, take_presence
+from tests.support.http import Serve
 from tests.support.room_client import Wire
 
 
 @pytest.fixture(params=["realtime serve", "uvicorn"])
-async def url(
-    request: pytest.FixtureRequest, settings: Settings, serve: Callable[..., ServerProcess]
-) -> AsyncIterator[str]:
+async def url(request: pytest.FixtureRequest, settings: Settings, serve: Serve) -> AsyncIterator[str]:
     """Run the application on this program's server, or on uvicorn alone, and return its URL."""
     if request.param == "realtime serve":
         yield serve().url

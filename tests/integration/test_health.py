@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from realtime.store.readiness import FIRST_FIXED_PATCH, leaks_memory
 from tests.faults.daemons import Standalone, Valkey
 from tests.support.accounts import HERE, Browser, with_accounts
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 SERVICES = Path(__file__).parents[2] / "docs" / "how-to" / "mongodb-and-redis.md"
 UNREACHABLE_MONGO_URL = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
@@ -46,7 +47,7 @@ def test_readyz_lists_the_checked_dependencies(client: TestClient) -> None:
     assert checks == {"mongodb": True, "redis": True, "feed": True, "accepting": True}
 
 
-async def test_server_without_mongodb_stays_alive_and_returns_503(serve: Callable[..., ServerProcess]) -> None:
+async def test_server_without_mongodb_stays_alive_and_returns_503(serve: Serve) -> None:
     server = serve(mongo_url=UNREACHABLE_MONGO_URL, write_timeout=0.5, read_timeout=0.5, allow_public=True)
     async with rest_client(server.url) as rest:
         write, keyed, read, listed, ready, alive, metrics = await asyncio.gather(
@@ -96,7 +97,7 @@ async def test_redis_user_with_the_documented_permissions_is_sufficient(settings
         assert await redis.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]  # as above
 
 
-async def test_redis_that_evicts_keys_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_redis_that_evicts_keys_causes_a_warning(serve: Serve, tmp_path: Path) -> None:
     async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
         await redis.config_set("maxmemory-policy", "allkeys-lru")
         server = serve(redis_url=valkey.url)
@@ -111,7 +112,7 @@ async def test_redis_that_evicts_keys_causes_a_warning(serve: Callable[..., Serv
         server.kill()
 
 
-async def test_server_without_redis_is_degraded_but_ready(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_server_without_redis_is_degraded_but_ready(serve: Serve, tmp_path: Path) -> None:
     async with Valkey(tmp_path / "valkey") as valkey:
         server = serve(redis_url=valkey.url)
         async with rest_client(server.url) as rest:
@@ -146,7 +147,7 @@ def test_mongodb_versions_that_leak_memory_are_detected(version: str, leaks: boo
     assert version not in fixed or version in SERVICES.read_text()
 
 
-async def test_leaking_standalone_mongodb_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_leaking_standalone_mongodb_causes_a_warning(serve: Serve, tmp_path: Path) -> None:
     async with Standalone(tmp_path / "mongod") as mongod:
         server = serve(mongo_url=mongod.url)
         async with rest_client(server.url) as rest:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -19,7 +18,8 @@ from realtime.auth.startup_checks import HAS_ACCOUNTS
 from realtime.errors import RealtimeError, Unavailable
 from realtime.settings import Settings
 from tests.support.accounts import add_user, parts_of, run, with_accounts
-from tests.support.harness import UNIT, ServerProcess, note_in, refusal
+from tests.support.harness import UNIT, note_in, refusal
+from tests.support.http import Serve
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -64,9 +64,7 @@ class TestDatabaseWithAccounts:
         with pytest.raises(RealtimeError, match="the database has accounts"), TestClient(create_app(settings)):
             pass
 
-    def test_database_is_served_with_allow_public_or_accounts(
-        self, settings: Settings, serve: Callable[..., ServerProcess]
-    ) -> None:
+    def test_database_is_served_with_allow_public_or_accounts(self, settings: Settings, serve: Serve) -> None:
         with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
             assert client.get("/notes/").status_code == 200
         serve(allow_public=True)

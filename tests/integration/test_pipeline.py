@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -13,8 +12,7 @@ import httpx
 
 from realtime.embedded.pair import EmbeddedServers
 from tests.support.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.http import Serve
 
 
 async def _write(url: str, seed: int, writes: int) -> None:

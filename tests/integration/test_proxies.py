@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from realtime.api.requests import host_of
 from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 from tests.support.reverse_proxies import DOCUMENTED, NAMES, documented, reverse_proxy
 from tests.support.room_client import Wire
 
@@ -109,7 +109,7 @@ async def check_large_import(url: str) -> None:
 
 class TestRealProxies:
     @pytest.fixture
-    def server(self, serve: Callable[..., ServerProcess]) -> ServerProcess:
+    def server(self, serve: Serve) -> ServerProcess:
         return serve(allow_public=True)
 
     @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +154,7 @@ class TestRealProxies:
     @pytest.mark.parametrize("strips", [True, False])
     @pytest.mark.parametrize("prefix", ["/notes", "/a/deep-path"])
     async def test_path_prefix_is_served_and_used_in_links(
-        self, serve: Callable[..., ServerProcess], tmp_path: Path, prefix: str, strips: bool
+        self, serve: Serve, tmp_path: Path, prefix: str, strips: bool
     ) -> None:
         assert "location /notes/ {" in DOCUMENTED
         server = serve(root_path=prefix, allow_public=True)

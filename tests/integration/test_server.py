@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Any, cast
 
@@ -26,8 +26,7 @@ from realtime.websocket.connection import drop
 from realtime.websocket.handshake import Handshake
 from realtime.websocket.http_protocol import HttpProtocol
 from tests.support.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.http import Serve
 
 MIB = 1024 * 1024
 STREAMS = 600  # enough that closing them all takes a while

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import httpx
@@ -20,9 +20,8 @@ from realtime.rooms import protocol
 from realtime.rooms.crdt import TextDocument
 from tests.faults.raw import BINARY, frame
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 from tests.support.room_client import Text, Wire, state_of
-
-Serve = Callable[..., ServerProcess]
 
 
 @pytest.fixture

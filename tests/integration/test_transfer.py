@@ -9,7 +9,7 @@ import secrets
 import socket
 import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from realtime.transfer import bundle
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 NDJSON = {"Accept": "application/x-ndjson"}
 NOTES = [
@@ -478,9 +479,7 @@ def test_repeated_import_creates_only_missing_notes(client: TestClient, settings
     assert (other.status_code, other.json()["detail"]) == (422, "This Idempotency-Key was used for another request")
 
 
-async def test_export_memory_does_not_grow_with_the_number_of_notes(
-    serve: Callable[..., ServerProcess], settings: Settings
-) -> None:
+async def test_export_memory_does_not_grow_with_the_number_of_notes(serve: Serve, settings: Settings) -> None:
     server = serve()
     with MongoClient[Json](settings.mongo_url) as mongo:
         notes = mongo[settings.database].notes
@@ -573,7 +572,7 @@ def test_import_and_export_commands_report_errors(
     assert "Traceback" not in refused.output
 
 
-async def test_export_to_a_stalled_client_is_aborted(serve: Callable[..., ServerProcess]) -> None:
+async def test_export_to_a_stalled_client_is_aborted(serve: Serve) -> None:
     server = serve(client_stall_seconds=1.0 * UNIT)
     async with rest_client(server.url) as rest:
         for _ in range(12):

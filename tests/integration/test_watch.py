@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from realtime.cli.watch import ConnectionRefused, describe, feed_url
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.http import Serve
 
 
 class Watch:

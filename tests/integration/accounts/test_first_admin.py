@@ -9,20 +9,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth.accounts import NewAccount
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.settings import Settings
-from tests.support.accounts import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
+from tests.support.accounts import PASSWORD, Browser, accounts_server, add_user, parts_of, run, with_accounts
 from tests.support.harness import ServerProcess, data_folder, eventually, rest_client
+from tests.support.http import Serve
 
-Serve = Callable[..., ServerProcess]
 MODES = ("open", "invite", "closed")
 LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  \(", re.MULTILINE)
 
@@ -30,7 +29,7 @@ LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  
 @pytest.fixture(params=MODES)
 def empty(settings: Settings, request: pytest.FixtureRequest) -> Iterator[TestClient]:
     """Start a server without users, in each mode of sign-up."""
-    with TestClient(create_app(with_accounts(settings, sign_up=request.param)), base_url=HERE) as host:
+    with accounts_server(settings, sign_up=request.param) as host:
         yield host
 
 
@@ -76,7 +75,7 @@ def test_setup_token_creates_one_admin_and_is_then_invalid(empty: TestClient) ->
 
 
 def test_setup_token_is_invalid_after_the_operator_added_a_user(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
+    with accounts_server(settings, sign_up="closed") as host:
         token = setup_of(host)
         assert token is not None
         run(host, lambda: add_user(with_accounts(settings), "ann"))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth import sign_in_guard
 from realtime.settings import Settings
-from tests.support.accounts import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
-from tests.support.harness import UNIT, ServerProcess, eventually, rest_client
-
-Browse = Callable[..., Browser]
+from tests.support.accounts import PASSWORD, Browse, Browser, accounts_server, add_user, parts_of, run
+from tests.support.harness import UNIT, eventually, rest_client
+from tests.support.http import Serve
 
 NETWORKS = 100
 NEAR = "192.0.2.7"
@@ -63,9 +61,7 @@ async def sign_in(rest: httpx.AsyncClient, password: str = PASSWORD) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def test_attack_from_100_networks_does_not_lock_out_the_owner(
-    settings: Settings, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_attack_from_100_networks_does_not_lock_out_the_owner(settings: Settings, serve: Serve) -> None:
     options = {"auth": "accounts", "password_memory": 8192}
     await add_user(settings.model_copy(update=options), "ann")
     server = serve(**options)
@@ -146,8 +142,7 @@ class TestDeviceCookie:
         assert ann.post("/auth/password", json=right).status_code == 204
 
     def test_device_rules_apply_while_redis_is_unavailable(self, settings: Settings) -> None:
-        without_redis = with_accounts(settings, redis_url="redis://127.0.0.1:1/0")
-        with TestClient(create_app(without_redis), base_url=HERE) as host:
+        with accounts_server(settings, redis_url="redis://127.0.0.1:1/0") as host:
             Browser(host).sign_up()
             ann = Browser(host).sign_up()
             self._exhaust_attempts(Browser(host, address=NEAR), ann.name)

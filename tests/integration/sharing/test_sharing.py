@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,9 @@ from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NoteIn
 from realtime.notes.sharing import AccessRequest
-from tests.support.accounts import HERE, Browser, is_rejected, parts_of, run
+from tests.support.accounts import HERE, Browse, Browser, is_rejected, parts_of, run
 from tests.support.harness import Json, eventually, note_in
 
-Browse = Callable[..., Browser]
 ED = {"name": "ed", "role": "editor"}
 
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,9 +18,9 @@ from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.notes.text_operations import TextOperation, TextOperations, edited
-from tests.support.harness import UNIT, Json, ServerProcess, note_in, rest_client
+from tests.support.harness import UNIT, Json, note_in, rest_client
+from tests.support.http import Serve
 
-Serve = Callable[..., ServerProcess]
 READER: TypeAdapter[list[TextOperation]] = TypeAdapter(TextOperations)
 
 
