@@ -35,11 +35,6 @@ def _samples(text: str) -> dict[tuple[str, ...], float]:
     return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
-def test_ping_returns_pong(client: TestClient) -> None:
-    answer = client.get("/ping")
-    assert (answer.status_code, answer.json()) == (200, {"ping": "pong!"})
-
-
 def test_readyz_lists_the_checked_dependencies(client: TestClient) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from realtime.notes import queries
 from realtime.notes.diff import Hunk, hunks
 from tests.support.harness import Json, note_in
+from tests.support.http import pages_of
 from tests.support.merges import by_patch
 
 TEXTS = ["# To buy\nmilk\nbuns\n", "# To buy\nmilk\nbread 🦜\n", "# To buy\nmilk\nbread 🦜\n\nno line feed"]
@@ -56,13 +57,7 @@ def test_history_lists_author_date_action_and_changed_fields(shared: TestClient,
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 def test_history_pages_contain_each_version_once(shared: TestClient, unchanged_note: str, limit: int) -> None:
     whole = shared.get(f"{unchanged_note}history/").json()
-    following: str | None = f"{unchanged_note}history/?limit={limit}"
-    pages: list[list[Json]] = []
-    while following:
-        answer = shared.get(following)
-        assert answer.status_code == 200
-        pages.append(answer.json())
-        following = answer.links.get("next", {}).get("url")
+    pages = list(pages_of(shared, f"{unchanged_note}history/?limit={limit}"))
     assert [revision for page in pages for revision in page] == whole
     assert all(len(page) == limit for page in pages[:-1])
     assert pages[-1]

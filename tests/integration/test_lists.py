@@ -21,6 +21,7 @@ from realtime.settings import MIB, Settings
 from realtime.store import search
 from realtime.store.lists import page_query
 from tests.support.harness import Json, create_note, note_in
+from tests.support.http import pages_of
 
 NOTE_COUNT = 800
 DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -75,19 +76,8 @@ def shared_client(module_settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-def _pages(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
-    """Yield the pages of a list, requesting each when it is needed."""
-    answer = client.get(path, params=query)
-    while True:
-        assert answer.status_code == 200, answer.text
-        yield answer.json()
-        if "next" not in answer.links:
-            return
-        answer = client.get(answer.links["next"]["url"])
-
-
 def _ids(client: TestClient, **query: Any) -> list[int]:
-    return [note["id"] for page in _pages(client, "/notes/", **query) for note in page]
+    return [note["id"] for page in pages_of(client, "/notes/", **query) for note in page]
 
 
 def _key(sort: str) -> Callable[[Json], tuple[Any, int]]:
@@ -114,7 +104,7 @@ def _token(*position: Any) -> str:
 @pytest.mark.parametrize("tags", [[], ["third"], ["third", "fifth"]], ids=["all", "a tag", "two tags"])
 def test_list_pages_follow_the_requested_order(populated_client: TestClient, sort: Sort, tags: list[str]) -> None:
     pages = [
-        [note["id"] for note in page] for page in _pages(populated_client, "/notes/", sort=sort, tag=tags, limit=41)
+        [note["id"] for note in page] for page in pages_of(populated_client, "/notes/", sort=sort, tag=tags, limit=41)
     ]
     assert [id for page in pages for id in page] == _expected_ids(sort, *tags)
     assert all(len(page) == 41 for page in pages[:-1])
@@ -190,7 +180,7 @@ def test_next_link_preserves_the_query(populated_client: TestClient) -> None:
 def test_last_page_has_no_next_link(populated_client: TestClient, query: Json) -> None:
     total = len(_ids(populated_client, **query, limit=1000))
     sizes = [
-        len(page) for page in _pages(populated_client, "/notes/", **query, limit=total - 1 if total < 1000 else 1000)
+        len(page) for page in pages_of(populated_client, "/notes/", **query, limit=total - 1 if total < 1000 else 1000)
     ]
     assert sum(sizes) == total
     assert sizes[-1] > 0
@@ -218,10 +208,10 @@ def test_page_of_large_notes_is_limited_by_size(shared_client: TestClient) -> No
     text = "needle " + "x" * (MIB - 2000)
     made = [create_note(shared_client, content=text, tags=["big"])["id"] for _ in range(11)]
     for query in ({"q": "needle"}, {"sort": "created"}):
-        pages = list(_pages(shared_client, "/notes/", tag="big", **query))
+        pages = list(pages_of(shared_client, "/notes/", tag="big", **query))
         assert [note["id"] for page in pages for note in page] == made
         assert max(sum(len(note["content"]) for note in page) for page in pages) <= 9 * MIB
-    assert [len(page) for page in _pages(shared_client, "/notes/", tag="big", content="false")] == [11]
+    assert [len(page) for page in pages_of(shared_client, "/notes/", tag="big", content="false")] == [11]
 
 
 def test_tag_filter_requires_all_given_tags(populated_client: TestClient) -> None:
@@ -244,7 +234,7 @@ def test_pages_contain_unchanged_notes_once_during_concurrent_writes(shared_clie
     stay = {note["id"] for note in notes[::2]}
     others = iter(notes[1::2])
     seen: list[int] = []
-    for number, page in enumerate(_pages(shared_client, "/notes/", **words, sort=sort, tag=tag, limit=4)):
+    for number, page in enumerate(pages_of(shared_client, "/notes/", **words, sort=sort, tag=tag, limit=4)):
         seen += [note["id"] for note in page]
         if number < 2:
             shared_client.delete(f"/notes/{next(others)['id']}/")
@@ -347,6 +337,9 @@ def test_tag_counts_include_only_live_notes(client: TestClient) -> None:
         *(("content=", "content"), ("content=maybe", "content"), ("content=2", "content"), ("content=null", "content")),
         *(("limit=0", "limit"), ("limit=1001", "limit"), ("limit=-1", "limit"), ("limit=1e2", "limit")),
         *((f"limit={'9' * 5000}", "limit"), ("limit=NaN", "limit"), ("limit=1.5", "limit"), ("limit=", "limit")),
+        *(("limit=many", "limit"), ("limit=1&limit=x", "limit"), ("Limit=1", "Limit"), ("page=1", "page")),
+        *(("after=", "after"), ("after=-1", "after"), ("after=xyz", "after"), ("after=123456789abcdef", "after")),
+        *(("after=%00", "after"), ("after=1%0a", "after"), ("%ff=1", "\ufffd")),
         *(("color=red", "color"), ("Q=a", "Q"), ("tags=a", "tags"), ("q[]=a", "q[]"), ("$where=1", "$where")),
         *(("q=a&sort=color&after=xyz", "sort"), ("limit=0&sort=relevance", "limit"), ("offset=1", "offset")),
     ],

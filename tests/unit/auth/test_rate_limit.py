@@ -118,27 +118,14 @@ async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "counted_as"),
+    ("address", "network", "wide_network"),
     [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("testclient", "testclient"),
+        ("192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
+        ("testclient", "testclient", "testclient"),
     ],
 )
-def test_network_of_address_is_ipv4_address_or_64_bit_prefix(address: str, counted_as: str) -> None:
-    assert network_of(address) == counted_as
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.0/24"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
-        ("::ffff:192.0.2.7", "192.0.2.0/24"),
-        ("testclient", "testclient"),
-    ],
-)
-def test_wide_network_of_address_is_24_or_48_bit_prefix(address: str, network: str) -> None:
-    assert wide_network_of(address) == network
+def test_networks_of_an_address_are_its_narrow_and_wide_prefix(address: str, network: str, wide_network: str) -> None:
+    assert (network_of(address), wide_network_of(address)) == (network, wide_network)
