@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from realtime.api.middleware.addressing import Addressing
 from realtime.api.requests import host_of
 from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
+from tests.support.files import zipped
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 from tests.support.http import Serve
 from tests.support.reverse_proxies import DOCUMENTED, NAMES, documented, reverse_proxy
@@ -98,12 +97,9 @@ async def _has(rest: httpx.AsyncClient, id: int, content: str) -> None:
 
 async def check_large_import(url: str) -> None:
     """Import more than a proxy accepts by default."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(4):
-            archive.writestr(f"{number}.md", f"# Large {number}\n\n" + "x" * 900_000)
+    packed = zipped({f"{number}.md": f"# Large {number}\n\n" + "x" * 900_000 for number in range(4)})
     async with rest_client(url) as rest:
-        answer = await rest.post("/import", files={"files": ("large.zip", packed.getvalue())}, headers={"Origin": url})
+        answer = await rest.post("/import", files={"files": ("large.zip", packed)}, headers={"Origin": url})
         assert (answer.status_code, answer.json()["imported"]) == (200, 4)
 
 

@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +19,7 @@ from typer.testing import CliRunner
 
 from realtime.cli.main import app
 from realtime.cli.terminal import printable
+from tests.support.files import zipped
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -94,8 +94,7 @@ def test_unusual_files_are_imported_or_skipped_with_a_reason(
 def test_unusual_files_named_as_arguments_are_imported_or_skipped(
     server: ServerProcess, unusual_files: Path, tmp_path: Path
 ) -> None:
-    with zipfile.ZipFile(tmp_path / "notes.zip", "w") as archive:
-        archive.writestr("packed.md", "# Packed")
+    (tmp_path / "notes.zip").write_bytes(zipped({"packed.md": "# Packed"}))
     (tmp_path / "broken.zip").write_bytes(b"no archive")
     arguments: list[Argument] = [
         unusual_files / "missing.md",

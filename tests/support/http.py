@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -52,12 +50,3 @@ async def wait_for_close(socket: ClientConnection) -> int:
             await socket.recv()
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code
-
-
-def zipped(files: Mapping[str, str | bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """Return a zip archive of files by name."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", compression, compresslevel=1) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return packed.getvalue()
