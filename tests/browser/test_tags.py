@@ -6,7 +6,8 @@ import asyncio
 
 from playwright.async_api import Page, Request, Route, expect
 
-from tests.browser.page import SECOND, Open, create_notes, title, wait_until_saved
+from tests.browser.notes import create_notes
+from tests.browser.page import SECOND, Open, title, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, create_notes, editor, read_note, title
+from tests.browser.notes import create_notes, read_note
+from tests.browser.page import Open, editor, title
 from tests.support.files import zipped
 from tests.support.harness import ServerProcess, note_in
 
