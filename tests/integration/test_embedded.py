@@ -30,7 +30,6 @@ from pymongo.errors import OperationFailure
 from redis import AuthenticationError, Redis
 from starlette.testclient import TestClient
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
 from realtime.embedded.lock import SECRETS, lock_folder
@@ -39,7 +38,7 @@ from realtime.errors import EmbeddedError
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone
 from tests.support.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
-from tests.support.http import Serve
+from tests.support.http import Serve, wait_for_close
 
 EXIT_TIMEOUT_SECONDS = 5.0
 KINDS = ("mongod", "valkey-server", "supervisor")
@@ -356,11 +355,7 @@ async def test_uvicorn_and_fastapi_start_and_stop_the_embedded_servers(
             assert '"ready"' in str(await ws.recv())
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10 * UNIT):
-                with pytest.raises(ConnectionClosed) as closed:
-                    while True:
-                        await ws.recv()
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 1012
+                assert await wait_for_close(ws) == 1012
                 assert b'"ready"' in await events.aread()
         await eventually(lambda: process.poll() is not None, within=10)
         assert all(has_ended(child) for child in processes.values())

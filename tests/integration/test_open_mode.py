@@ -8,8 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
+from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.auth import open_mode
@@ -19,7 +18,7 @@ from realtime.errors import RealtimeError, Unavailable
 from realtime.settings import Settings
 from tests.support.accounts import add_user, parts_of, run, with_accounts
 from tests.support.harness import UNIT, note_in, refusal
-from tests.support.http import Serve
+from tests.support.http import Serve, read_until_close, refused_handshake
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -80,16 +79,12 @@ def test_server_stops_serving_when_an_account_is_added_later(
         with client.websocket_connect("/ws") as socket:
             assert socket.receive_json()["type"] == "ready"
             run(client, lambda: add_user(with_accounts(settings)))
-            with pytest.raises(WebSocketDisconnect) as closed:
-                while True:
-                    socket.receive_json()
-            assert closed.value.code == 1012
+            assert read_until_close(socket)[0] == 1012
         for path in ("/notes/", "/notes/1/", "/export", "/changes"):
             answer = client.get(path)
             assert (answer.status_code, HAS_ACCOUNTS in answer.json()["detail"]) == (503, True), path
         assert client.post("/notes/", json=note_in()).status_code == 503
-        with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
-            pass
+        refused_handshake(client, "/ws")
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
         assert ready.status_code == 503
@@ -112,8 +107,7 @@ async def test_requests_are_refused_until_the_check_for_accounts_succeeds(
             monkeypatch.setattr(open_mode, "read", fail)
             for path in ("/notes/", "/changes", "/tags/"):
                 assert client.get(path).status_code == 503
-            with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
-                pass
+            refused_handshake(client, "/ws")
             assert client.get("/ping").status_code == 200
 
     await asyncio.to_thread(send_requests)
@@ -140,9 +134,7 @@ class TestProxies:
             for named in (header.lower(), "reALTIME_AUTH=accounts", "REALTIME_ALLOW_PUBLIC=true"):
                 assert named.lower() in answer.json()["detail"].lower()
         for path in ("/ws", "/sync/1"):
-            with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path, headers=headers):
-                pass
-            assert refused.value.status_code == 421
+            assert refused_handshake(client, path, **headers).status_code == 421
 
     @pytest.mark.parametrize("changes", [{"allow_public": True}, {"auth": "accounts"}])
     def test_request_through_a_proxy_is_served_with_allow_public_or_accounts(

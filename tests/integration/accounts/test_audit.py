@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.testclient import TestClient
 
 from realtime.auth.audit import HOUR_SECONDS, MAX_PER_CALLER, MAX_PER_WORKER, HourlyLimit, NoteAudit
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal, key_of, link_key
@@ -83,11 +83,7 @@ def test_refused_requests_for_existing_notes_are_recorded_once(
 
 
 def test_refused_room_is_recorded(root: Browser, bob: Browser, note: int) -> None:
-    with (
-        pytest.raises(WebSocketDenialResponse),
-        bob.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}),
-    ):
-        pass
+    refused_handshake(bob, f"ws://127.0.0.1/sync/{note}", Origin=HERE)
     (entry,) = entries(root, who=bob.name, action="note.access")
     assert (entry["target"], entry["address"]) == (str(note), bob.address)
 

@@ -28,6 +28,7 @@ from tests.support.accounts import (
 )
 from tests.support.harness import Json, create_note, eventually, note_in
 from tests.support.http import read_until_close
+from tests.support.workers import open_stores
 
 
 def promote(by: Browser, name: str) -> None:
@@ -155,12 +156,8 @@ def test_connection_with_the_new_role_stays_open(host: TestClient, root: Browser
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
     """Start two workers on one database."""
-    assert settings.mongo_url
-    stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
-    await asyncio.gather(*(store.prepare(accounts=True) for store in stores))
-    yield stores
-    for store in stores:
-        await store.aclose()
+    async with open_stores(settings) as stores:
+        yield stores
 
 
 async def test_concurrent_removals_leave_one_administrator(stores: list[Store]) -> None:

@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 from realtime.auth.password_rules import ADVICE
 from realtime.errors import NameTaken
 from realtime.settings import Settings
-from realtime.store.database import Store
 from tests.support.accounts import HERE, PASSWORD, Browse, Browser, accounts_server, bearer, parts_of, run
 from tests.support.harness import Json
 from tests.support.http import refused_handshake
+from tests.support.workers import open_stores
 
 
 def test_open_mode_has_no_accounts(client: TestClient) -> None:
@@ -62,17 +62,12 @@ def test_first_user_is_admin(root: Browser, ann: Browser) -> None:
 
 
 async def test_concurrent_first_users_include_exactly_one_admin(settings: Settings) -> None:
-    assert settings.mongo_url
-    stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
-    for store in stores:
-        await store.prepare(accounts=True)
-    people = await asyncio.gather(*(stores[n % 2].users.add(f"user{n}", "hash", admin=False) for n in range(8)))
-    assert [person.admin for person in people].count(True) == 1
-    assert sorted(person.admin for person in await stores[0].users.all()) == [False] * 7 + [True]
-    with pytest.raises(NameTaken):
-        await stores[0].users.add("user3", "another", admin=True)
-    for store in stores:
-        await store.aclose()
+    async with open_stores(settings) as stores:
+        people = await asyncio.gather(*(stores[n % 2].users.add(f"user{n}", "hash", admin=False) for n in range(8)))
+        assert [person.admin for person in people].count(True) == 1
+        assert sorted(person.admin for person in await stores[0].users.all()) == [False] * 7 + [True]
+        with pytest.raises(NameTaken):
+            await stores[0].users.add("user3", "another", admin=True)
 
 
 def test_sign_in_always_creates_a_new_session_secret(browse: Browse, ann: Browser) -> None:

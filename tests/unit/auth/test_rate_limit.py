@@ -12,35 +12,28 @@ import pytest
 from realtime.auth.rate_limit import REDIS_TIMEOUT_SECONDS, RateLimiter, RateRule, write_rule
 from realtime.core.networks import network_of, wide_network_of
 from realtime.errors import TooManyRequests
-from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.support.harness import UNIT, eventually
+from tests.support.workers import NO_REDIS, open_bus
 
 RULE = RateRule("test", 3, 10**6)
 
 
 @asynccontextmanager
-async def rate_limiter(url: str, database: str) -> AsyncIterator[RateLimiter]:
-    """Create the rate limiter of one worker."""
-    bus = Bus(url, database, max_entries=100)
-    try:
+async def rate_limiter(redis_url: str) -> AsyncIterator[RateLimiter]:
+    """Create the rate limiter of a worker with another Redis."""
+    async with open_bus(Settings(redis_url=redis_url)) as bus:
         yield RateLimiter(bus)
-    finally:
-        await bus.aclose()
 
 
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[RateLimiter]:
-    assert settings.redis_url
-    async with rate_limiter(settings.redis_url, settings.database) as limits:
-        yield limits
+    async with open_bus(settings) as bus:
+        yield RateLimiter(bus)
 
 
-@pytest.fixture
-async def other_worker(settings: Settings) -> AsyncIterator[RateLimiter]:
-    assert settings.redis_url
-    async with rate_limiter(settings.redis_url, settings.database) as limits:
-        yield limits
+other_worker = worker
+"""The rate limiter of another worker on the same database."""
 
 
 async def count_acquired(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
@@ -85,7 +78,7 @@ async def test_usage_is_shared_by_workers_and_not_counted_when_read(
 
 
 async def test_usage_without_redis_is_that_of_the_worker() -> None:
-    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
+    async with rate_limiter(NO_REDIS) as limits:
         await limits.add(RULE, "ann")
         assert (await limits.usage(RULE, "ann")).used == 1
 
@@ -97,7 +90,7 @@ async def test_write_rule_allows_bursts(worker: RateLimiter) -> None:
 
 
 async def test_rate_limit_without_redis_is_counted_by_the_worker(settings: Settings) -> None:
-    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
+    async with rate_limiter(NO_REDIS) as limits:
         assert await count_acquired(limits, RULE, "ann", 9) == 3
         assert await count_acquired(limits, RULE, "bob", 1) == 1
 
@@ -108,7 +101,7 @@ async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
         writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        async with rate_limiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "unresponsive") as limits:
+        async with rate_limiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0") as limits:
             started = time.monotonic()
             assert await count_acquired(limits, RULE, "ann", 50) == 3
             assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS + UNIT

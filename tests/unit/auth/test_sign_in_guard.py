@@ -14,8 +14,8 @@ from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, ClientInfo, SignInGu
 from realtime.auth.users import UserAccount
 from realtime.core.fair_queue import Requester
 from realtime.errors import TooManyRequests
-from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
+from tests.support.workers import NO_REDIS, open_bus
 
 KEY = "k" * 32
 ANN = UserAccount(
@@ -55,16 +55,15 @@ async def guard(
     settings: Settings, passwords: RecordedPasswords, request: pytest.FixtureRequest
 ) -> AsyncIterator[SignInGuard]:
     """Return a guard that counts in Redis, and one without Redis."""
-    url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
-    assert url
-    bus = Bus(url, settings.database, max_entries=100)
+    if request.param == "without redis":
+        settings = settings.model_copy(update={"redis_url": NO_REDIS})
 
     async def key() -> str:
         return KEY
 
     stand_in: Any = passwords
-    yield SignInGuard(RateLimiter(bus), stand_in, key)
-    await bus.aclose()
+    async with open_bus(settings) as bus:
+        yield SignInGuard(RateLimiter(bus), stand_in, key)
 
 
 async def fail_to_sign_in(guard: SignInGuard, times: int, caller: ClientInfo = HERE, name: str = "ann") -> None:
