@@ -24,8 +24,7 @@ def server(serve: Serve) -> ServerProcess:
 
 
 async def _open(browser: Browser, url: str, path: str) -> Page:
-    context = await browser.new_context(base_url=url)
-    page = await context.new_page()
+    page = await browser.new_page()
     await page.goto(url + path)
     return page
 

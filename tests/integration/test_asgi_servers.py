@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
 from realtime.core.close_codes import CloseCode
 from realtime.rooms import protocol
-from realtime.server.serve import listen
 from realtime.settings import Settings
 from tests.support.harness import Json, eventually, note_in, rest_client, take_presence
 from tests.support.http import Serve, wait_for_close
 from tests.support.room_client import Wire
+from tests.support.websocket import serving
 
 
 @pytest.fixture(params=["realtime serve", "uvicorn"])
@@ -28,13 +26,8 @@ async def url(request: pytest.FixtureRequest, settings: Settings, serve: Serve) 
     if request.param == "realtime serve":
         yield serve().url
         return
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), ws="websockets-sansio", log_config=None))
-    with closing(listen("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        await eventually(lambda: server.started, within=20)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await running
+    async with serving(create_app(settings), http="auto", ws="websockets-sansio", lifespan="on") as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 def feed(url: str) -> connect:

@@ -38,23 +38,6 @@ def test_reference_page_has_a_strict_security_policy(client: TestClient, path: s
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_reference_page_assets_are_local_immutable_and_compressed(client: TestClient, path: str) -> None:
-    named = re.findall(r"""(?:src|href)=["']([^"']+)""", client.get(path).text)
-    assets = [address for address in named if address.startswith("/assets/")]
-    assert assets
-    assert set(named) - set(assets) <= {"/icon.svg", "/openapi.json"}
-    for address in assets:
-        assert re.search(r"-[\w-]{8}\.(js|css)$", address)
-        plain = client.get(address, headers={"Accept-Encoding": "identity"})
-        assert plain.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-        if len(plain.content) >= 1024:
-            for encoding in ("br", "gzip"):
-                packed = client.get(address, headers={"Accept-Encoding": encoding})
-                assert packed.headers["Content-Encoding"] == encoding
-            assert packed.content == plain.content
-
-
-@pytest.mark.parametrize("path", PATHS)
 def test_reference_page_without_a_build_returns_503(
     client: TestClient, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

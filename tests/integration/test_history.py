@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from realtime.notes import queries
 from realtime.notes.diff import Hunk, hunks
 from tests.support.harness import Json, note_in
 from tests.support.http import pages_of
-from tests.support.merges import by_patch
 
 TEXTS = ["# To buy\nmilk\nbuns\n", "# To buy\nmilk\nbread 🦜\n", "# To buy\nmilk\nbread 🦜\n\nno line feed"]
 
@@ -130,18 +128,6 @@ def test_diff_as_text_is_in_unified_format(shared: TestClient, unchanged_note: s
         f"--- {id}/title version 3\n+++ {id}/title version 4\n@@ -1 +1 @@\n-title\n+other title\n"
         f"--- {id}/tags version 3\n+++ {id}/tags version 4\n@@ -0,0 +1 @@\n+a\n"
     )
-
-
-@pytest.mark.parametrize("before", [1, 2, 3])
-@pytest.mark.parametrize("after", [1, 2, 3])
-def test_diff_is_applied_by_the_patch_program(
-    shared: TestClient, unchanged_note: str, tmp_path: Path, before: int, after: int
-) -> None:
-    difference = shared.get(f"{unchanged_note}history/{before}..{after}/diff").text
-    if before == after:
-        assert difference == ""
-    else:
-        assert by_patch(tmp_path, TEXTS[before - 1], difference) == TEXTS[after - 1]
 
 
 def test_diff_as_json_contains_hunks_per_field(shared: TestClient, unchanged_note: str) -> None:

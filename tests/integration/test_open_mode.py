@@ -19,18 +19,7 @@ from realtime.settings import Settings
 from tests.support.accounts import add_user, parts_of, run, with_accounts
 from tests.support.harness import UNIT, note_in, refusal
 from tests.support.http import Serve, read_until_close, refused_handshake
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the environment variables of a server on the database of a test."""
-    assert settings.mongo_url
-    assert settings.redis_url
-    return {
-        "REALTIME_MONGO_URL": settings.mongo_url,
-        "REALTIME_REDIS_URL": settings.redis_url,
-        "REALTIME_DATABASE": settings.database,
-        "REALTIME_PORT": "0",
-    }
+from tests.support.workers import environment_of
 
 
 class TestDatabaseWithAccounts:

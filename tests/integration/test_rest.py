@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from datetime import datetime
@@ -14,8 +13,9 @@ from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import MIB, Settings
-from tests.support.harness import UNIT, Json, ServerProcess, all_notes, create_note, note_in
+from tests.support.harness import Json, ServerProcess, all_notes, create_note, note_in
 from tests.support.http import pages_of
+from tests.support.websocket import sent_request
 
 ANY_NOTE = ["GET", "PUT", "PATCH", "DELETE"]
 WRITES = ["PUT", "PATCH", "DELETE"]
@@ -199,15 +199,9 @@ def test_body_is_limited_to_one_mebibyte(client: TestClient) -> None:
 
 async def _response_head(server: ServerProcess, head: str, body: bytes) -> bytes:
     """Return the head of the response to a request whose body never ends."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        writer.write(
-            f"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
-        )
-        async with asyncio.timeout(5 * UNIT):
-            return await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
+    request = f"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
+    async with sent_request(server.port, request) as (reader, _):
+        return await reader.readuntil(b"\r\n\r\n")
 
 
 async def test_too_large_body_is_refused_before_it_is_received(shared_servers: list[ServerProcess]) -> None:

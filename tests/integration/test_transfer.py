@@ -328,30 +328,6 @@ def test_import_report_lists_every_skipped_or_changed_file(client: TestClient) -
     assert [note["title"] for note in _state(client)][2:5] == ["Meeting 10:30", "Größe", "Größe"]
 
 
-@pytest.mark.parametrize(
-    ("text", "title", "tags", "created"),
-    [
-        ("---\nid: 20240304050607\ntags:\n---\n# A heading\n", "A heading", [], None),
-        ("---\nid: 77\ntitle: A week\ntags: home, garden\n---\nwords", "A week", ["home", "garden"], None),
-        (f"---\nid: 20240304\ntitle: {'Everything that happened in the summer, and later'}.\n---\nwords", "", [], None),
-        ("---\nid: 20240304\ntitle: A week\ncreated: 2024-03-04\n---\n[[20240305]]\n", "A week", [], "2024-03-04"),
-        ("---\nTitle: In capitals\nTags: [b, a]\n---\nwords", "In capitals", ["b", "a"], None),
-        ("---\ntitle: A plan: and a colon\n---\nwords", "A plan: and a colon", [], None),
-    ],
-)
-def test_front_matter_of_other_programs_is_imported(
-    client: TestClient, text: str, title: str, tags: list[str], created: str | None
-) -> None:
-    answer = _import(client, ("a.md", text.encode())).json()
-    note = client.get("/notes/1/").json()
-    assert note["title"] == (title or "Everything that happened in the summer, and later.")
-    assert note["tags"] == tags
-    assert note["content"] in (text, "words")
-    assert text.endswith(note["content"])
-    assert created is None or note["created_date"] == f"{created}T00:00:00.000Z"
-    assert answer["skipped"] == []
-
-
 @pytest.mark.parametrize("name", ["._a.md", ".a.md", ".trash/a.md", "__MACOSX/a.md", "a.png"])
 def test_file_is_skipped_alone_or_in_an_archive(client: TestClient, name: str) -> None:
     for file in ((name, b"# Note"), ("a.zip", zipped({name: "# Note"}))):

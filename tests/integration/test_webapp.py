@@ -88,13 +88,18 @@ def test_page_has_no_foreign_urls_and_no_inline_code(client: TestClient) -> None
     assert not re.search(r"<script(?![^>]*src=)", text)
 
 
-def test_assets_are_immutable_and_compressed(client: TestClient) -> None:
-    paths = re.findall(r'"(/assets/[^"]+)"', client.get("/").text)
-    assert {path.rpartition(".")[2] for path in paths} == {"js", "css"}
+@pytest.mark.parametrize("page", ["/", "/docs", "/docs/oauth2-redirect", "/redoc"])
+def test_assets_are_local_immutable_and_compressed(client: TestClient, page: str) -> None:
+    named = re.findall(r"""(?:src|href)=["']([^"']+)""", client.get(page).text)
+    paths = [path for path in named if path.startswith("/assets/")]
+    assert paths
+    assert set(named) - set(paths) <= {"/icon.svg", "/notes/" if page == "/" else "/openapi.json"}
+    assert page != "/" or {path.rpartition(".")[2] for path in paths} == {"js", "css"}
     for path in paths:
-        assert re.search(r"-[\w-]{8}\.", path)
+        assert re.search(r"-[\w-]{8}\.(js|css)$", path)
         plain = client.get(path, headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers
+        assert plain.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         if len(plain.content) < 1024:  # too small to be compressed
             continue
         for encoding in ("br", "gzip"):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
-from httpx2 import Response
+from httpx2 import Request, Response
 from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketTestSession
 
@@ -131,6 +131,16 @@ async def is_rejected(feed: Feed, principal: Principal) -> bool:
     return subscriber.closing.done() and subscriber.closing.result() is CloseCode.NOT_SIGNED_IN
 
 
+def scope_of(who: Browser, request: Request) -> Json:
+    """Return the scope of a request, for tests that call the application directly."""
+    return {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "scheme": "http",
+        "path": request.url.path, "raw_path": request.url.path.encode(), "query_string": request.url.query,
+        "root_path": "", "app": who.app, "client": ("10.1.0.1", 1), "server": ("127.0.0.1", 80),
+        "headers": [(name.lower(), value) for name, value in request.headers.raw], "extensions": {}, "state": {},
+    }  # fmt: skip
+
+
 def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:
     """Send a slow request, and return the response.
 
@@ -138,12 +148,6 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
     """
     raw = bytearray()
     request = who.build_request(method, path, json=body)
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "app": who.app,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
-        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
-    }  # fmt: skip
 
     async def receive() -> Json:
         if body is None:
@@ -157,7 +161,7 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
         raw.extend(f"{message['status']} ".encode() if "status" in message else message["body"])
 
     async def answered() -> None:
-        await who.app(scope, receive, send)
+        await who.app(scope_of(who, request), receive, send)
 
     run(who, answered)
     return bytes(raw)

@@ -17,6 +17,13 @@ Serve = Callable[..., ServerProcess]
 """Starts a server process on the database of the test, with changed settings."""
 
 
+def printed_lines(server: ServerProcess, count: int) -> list[str]:
+    """Return the next lines of the standard output of a server."""
+    assert server.process is not None
+    assert server.process.stdout is not None
+    return [server.process.stdout.readline().decode() for _ in range(count)]
+
+
 def pages_of(client: TestClient, path: str, **query: Any) -> Iterator[list[Json]]:
     """Yield the pages of a list, requesting each when it is needed."""
     answer = client.get(path, params=query or None)

@@ -16,6 +16,18 @@ NO_REDIS = "redis://127.0.0.1:1/0"
 """A URL that no server listens on."""
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the environment variables of a server on the database of a test."""
+    assert settings.mongo_url
+    assert settings.redis_url
+    return {
+        "REALTIME_MONGO_URL": settings.mongo_url,
+        "REALTIME_REDIS_URL": settings.redis_url,
+        "REALTIME_DATABASE": settings.database,
+        "REALTIME_PORT": "0",
+    }
+
+
 @asynccontextmanager
 async def open_bus(settings: Settings, max_entries: int = 100, **options: Any) -> AsyncIterator[Bus]:
     """Open the event log of a database. It appends no events."""

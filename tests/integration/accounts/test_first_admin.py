@@ -20,7 +20,8 @@ from realtime.auth.sign_in_guard import ClientInfo
 from realtime.settings import Settings
 from tests.support.accounts import PASSWORD, Browser, accounts_server, add_user, parts_of, run, with_accounts
 from tests.support.harness import ServerProcess, data_folder, eventually, rest_client
-from tests.support.http import Serve
+from tests.support.http import Serve, printed_lines
+from tests.support.workers import environment_of
 
 MODES = ("open", "invite", "closed")
 LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  \(", re.MULTILINE)
@@ -100,9 +101,7 @@ def test_concurrent_sign_ups_with_the_setup_token_create_one_admin(empty: TestCl
 
 class TestPrintedLink:
     def _link(self, server: ServerProcess) -> re.Match[str]:
-        assert server.process is not None
-        assert server.process.stdout is not None
-        lines = [server.process.stdout.readline().decode() for _ in range(3)]
+        lines = printed_lines(server, 3)
         link = LINK.match(lines[2])
         assert link, lines
         return link
@@ -140,15 +139,7 @@ class TestPrintedLink:
 
     @pytest.mark.parametrize("workers", ["1", "2"])
     async def test_uvicorn_prints_the_link_once(self, settings: Settings, workers: str) -> None:
-        assert settings.mongo_url
-        assert settings.redis_url
-        environment = {
-            **os.environ,
-            "REALTIME_MONGO_URL": settings.mongo_url,
-            "REALTIME_REDIS_URL": settings.redis_url,
-            "REALTIME_DATABASE": settings.database,
-            "REALTIME_AUTH": "accounts",
-        }
+        environment = {**os.environ, **environment_of(settings), "REALTIME_AUTH": "accounts"}
         command = [sys.executable, "-m", "uvicorn", "realtime.main:app", "--port", "0", "--workers", workers]
         with tempfile.NamedTemporaryFile("r+") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

@@ -16,7 +16,7 @@ from realtime.auth.password_rules import ADVICE
 from realtime.errors import NameTaken
 from realtime.settings import Settings
 from tests.support.accounts import HERE, PASSWORD, Browse, Browser, accounts_server, bearer, parts_of, run
-from tests.support.harness import Json
+from tests.support.harness import Json, create_note
 from tests.support.http import refused_handshake
 from tests.support.workers import open_stores
 
@@ -26,6 +26,7 @@ def test_open_mode_has_no_accounts(client: TestClient) -> None:
         "mode": "open", "sign_up": "closed", "user": None, "failed_sign_ins": None,
     }  # fmt: skip
     body = {"name": "ann", "password": PASSWORD}
+    create_note(client)
     for answer in (
         client.post("/auth/sign-up", json=body),
         client.post("/auth/sign-in", json=body),
@@ -35,6 +36,9 @@ def test_open_mode_has_no_accounts(client: TestClient) -> None:
         client.get("/users"),
         client.post("/invites"),
         client.get("/audit"),
+        client.get("/notes/1/access"),
+        client.put("/notes/1/access", json={}),
+        client.post("/auth/links", json={"token": "ln_x"}),
     ):
         assert (answer.status_code, answer.json()) == (404, {"detail": "This server has no accounts"})
 

@@ -18,7 +18,7 @@ from starlette.testclient import WebSocketTestSession
 from realtime.rooms import protocol
 from realtime.rooms.crdt import TextDocument
 from tests.integration.sharing.conftest import World, word_of
-from tests.support.accounts import HERE, Browser, run
+from tests.support.accounts import HERE, Browser, run, scope_of
 from tests.support.harness import Json, eventually, take_presence
 from tests.support.http import pages_of, refused_handshake
 from tests.support.sharing_model import PEOPLE, READ, SHARED, roles, status
@@ -170,14 +170,7 @@ def test_resumed_polls_and_streams_use_the_current_rights(world: World, person: 
 def _streamed(who: Browser, path: str) -> list[Json]:
     """Return the frames of an event stream up to ``ready``."""
     raw = bytearray()
-    path, _, query = path.partition("?")
-    request = who.build_request("GET", path)
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "", "app": who.app,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
-        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
-    }  # fmt: skip
+    scope = scope_of(who, who.build_request("GET", path))
 
     async def stream() -> None:
         done = asyncio.Event()

@@ -231,16 +231,6 @@ def test_import_keeps_dates_only_for_admins(ann: Browser, root: Browser) -> None
         assert who.post("/import", files=files, headers={"Idempotency-Key": "dates"}).json() == answer
 
 
-def test_sharing_is_unavailable_in_open_mode(client: TestClient) -> None:
-    client.post("/notes/", json=note_in())
-    for answer in (
-        client.get("/notes/1/access"),
-        client.put("/notes/1/access", json={}),
-        client.post("/auth/links", json={"token": "ln_x"}),
-    ):
-        assert (answer.status_code, answer.json()["detail"]) == (404, "This server has no accounts")
-
-
 def test_audit_log_records_actions_on_notes(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     share(ann, note, public=True)
     ann.delete(f"/notes/{note}/")

@@ -268,6 +268,9 @@ def test_imported_note_keeps_all_text(content: str, key: str, value: str) -> Non
         assert written in (note.title, note.tags, ", ".join(note.tags), *EMPTY)
 
 
+FIFTY_CHARACTERS = "Everything that happened in the summer, and later."
+
+
 def _read(name: str, text: str) -> NoteFile:
     return from_markdown(name, text.encode())
 
@@ -295,6 +298,10 @@ class TestOtherPrograms:
             ("title: 'It''s: here' now: then\ntags: a", "'It''s: here' now: then", ["a"]),
             ('title: "A \\"b\\"": c"\ntags: %', 'A "b"": c', ["%"]),
             ("title: One\ntitle: Two\ntags: a\nTags: b", "One", ["a"]),
+            ("id: 20240304050607\ntags:", "Heading", []),
+            ("id: 77\ntitle: A week\ntags: home, garden", "A week", ["home", "garden"]),
+            (f"id: 20240304\ntitle: {FIFTY_CHARACTERS}", FIFTY_CHARACTERS, []),
+            ("id: 20240304\ntitle: A week\ncreated: 2024-03-04", "A week", []),
             ("title:\ntitle: Two two\n", "Two two", []),
         ],
     )
