@@ -16,10 +16,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from realtime import create_app
+from realtime.api import webapp
 from realtime.api.webapp import NONCE, STATIC
 from realtime.settings import Settings
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
+PAGES = ["/", "/docs", "/docs/oauth2-redirect", "/redoc"]
 JAVASCRIPT_BUDGET = 250 * 1024
 
 
@@ -33,22 +35,39 @@ def test_deep_link_returns_the_page(client: TestClient, path: str) -> None:
     assert '<div id="app">' in answer.text
 
 
-def test_content_security_policy_forbids_inline_and_foreign_sources(client: TestClient) -> None:
-    first, second = client.get("/"), client.get("/")
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_a_strict_security_policy(client: TestClient, page: str) -> None:
+    first, second = client.get(page), client.get(page if page == "/" else page + "/")
     policy = first.headers["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert not re.search(r"https?:|\*", policy)
-    for rule in ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"):
+    own_rule = "script-src 'self'" if page == "/" else "form-action 'none'"
+    for rule in ("default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", own_rule):
         assert rule in policy
-    nonces = [
-        re.findall(r"'nonce-([\w-]{20,})'", answer.headers["Content-Security-Policy"]) for answer in (first, second)
-    ]
-    assert nonces[0] != nonces[1]
-    for answer, (nonce,) in zip((first, second), nonces, strict=True):
-        assert f'nonce="{nonce}"' in answer.text
-        assert NONCE not in answer.text
+    nonces = []
+    for answer in (first, second):
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
+        (nonce,) = set(re.findall(r"'nonce-([\w-]{20,})'", answer.headers["Content-Security-Policy"]))
+        for kind in ("script-src", "style-src") if page != "/" else ():
+            assert f"{kind} 'nonce-{nonce}';" in answer.headers["Content-Security-Policy"]
+        assert NONCE not in answer.text
+        assert f'nonce="{nonce}"' in answer.text
+        assert all(f'nonce="{nonce}"' in tag for tag in re.findall(r"<(?:script|style)[^>]*>", answer.text))
+        nonces.append(nonce)
+    assert nonces[0] != nonces[1]
+
+
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_reference_page_without_a_build_returns_503(
+    client: TestClient, page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(webapp, "STATIC", tmp_path)
+    answer = client.get(page)
+    said = "The web app is not built. Install the package again"
+    assert (answer.status_code, answer.json()) == (503, {"detail": said})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +107,7 @@ def test_page_has_no_foreign_urls_and_no_inline_code(client: TestClient) -> None
     assert not re.search(r"<script(?![^>]*src=)", text)
 
 
-@pytest.mark.parametrize("page", ["/", "/docs", "/docs/oauth2-redirect", "/redoc"])
+@pytest.mark.parametrize("page", PAGES)
 def test_assets_are_local_immutable_and_compressed(client: TestClient, page: str) -> None:
     named = re.findall(r"""(?:src|href)=["']([^"']+)""", client.get(page).text)
     paths = [path for path in named if path.startswith("/assets/")]
