@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from realtime.rooms import protocol
 from realtime.rooms.crdt import TextDocument
 from tests.faults.raw import BINARY, frame
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
-from tests.support.http import Serve, read_until_close
+from tests.support.http import Serve, read_until_close, wait_for_close
 from tests.support.room_client import Text, Wire, state_of
 
 
@@ -44,14 +45,11 @@ async def read(rest: httpx.AsyncClient, id: int) -> Json:
 async def close_code_after(url: str, *messages: bytes | str) -> int:
     """Send messages over a new connection, and return its close code."""
     async with connect(url.replace("http", "ws", 1), max_size=None) as socket:
-        try:
+        with contextlib.suppress(ConnectionClosed):
             for message in messages:
                 await socket.send(message)
-            async with asyncio.timeout(10 * UNIT):
-                while True:
-                    await socket.recv()
-        except ConnectionClosed:
-            return socket.close_code or 1006
+        async with asyncio.timeout(10 * UNIT):
+            return await wait_for_close(socket)
 
 
 def test_client_syncs_over_the_plain_asgi_interface(client: TestClient) -> None:

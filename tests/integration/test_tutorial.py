@@ -1,8 +1,8 @@
 """The tests of the FastAPI tutorial on which the notes are based, against the real server.
 
 The tutorial replaces its database with functions; these tests create the notes first. Only the fields of the tutorial
-are compared. Like the client of the tutorial, the tests send bodies without a Content-Type. The ids of the cases are the
-names of its tests.
+are compared. Like the client of the tutorial, the tests send bodies without a Content-Type. The ids of the cases are
+the names of its tests.
 """
 
 from __future__ import annotations
