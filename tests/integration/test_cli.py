@@ -138,12 +138,3 @@ def test_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.touch()
     assert str(file) in refusal("serve", "--port", "0", "--data", str(file))
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:http", ""]
-)
-def test_watch_with_an_invalid_url_is_refused(url: str) -> None:
-    ended = realtime("watch", "--url", url)
-    assert ended.exit_code == 1
-    assert ended.stderr.startswith(f"realtime: {url} is not the address of a server")

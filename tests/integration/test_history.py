@@ -237,12 +237,3 @@ def test_delete_and_undelete_are_recorded_as_versions(shared: TestClient) -> Non
         *("undelete", "delete", "update", "update", "update", "create"),
     ]
     assert shared.get(f"{path}history/5/").json()["content"] == TEXTS[2]
-
-
-def test_history_of_a_purged_note_is_deleted(client: TestClient, database: Database[Json]) -> None:
-    path = _make(client)
-    _flush(client)
-    client.delete(path)
-    assert client.delete(f"/trash/{path.split('/')[2]}/").is_success
-    _flush(client)
-    assert database.history.count_documents({}) == 0

@@ -22,9 +22,8 @@ from websockets.typing import Origin
 
 from realtime.server.serve import address, listen
 from realtime.websocket.connection import drop
-from tests.support.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Replica, ServerProcess, eventually, note_in, rest_client
 from tests.support.http import Serve, printed_lines, wait_for_close
-from tests.support.websocket import serving
 
 MIB = 1024 * 1024
 STREAMS = 600  # enough that closing them all takes a while
@@ -159,23 +158,6 @@ def _client_ports(server: ServerProcess) -> set[int]:
     """Return the ports of the clients that are connected to the server."""
     connections = psutil.Process(server.pid).net_connections("tcp")
     return {one.raddr.port for one in connections if one.status != psutil.CONN_LISTEN}
-
-
-async def test_client_without_pongs_is_closed_with_a_separate_code() -> None:
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        ended.append(await receive())
-
-    ended: list[Any] = []
-    async with serving(application, ws_ping_interval=0.1) as (port, _):
-        async with open_connection(port, "/ws") as (reader, _), asyncio.timeout(5 * UNIT):
-            assert await status(reader) == 101
-            frames = await reader.read()
-    assert frames[:2] == b"\x89\x00"  # a ping
-    assert frames[2:6] == b"\x88\x09" + (4012).to_bytes(2)
-    assert frames[6:] == b"no pong"
-    assert [message["type"] for message in ended] == ["websocket.disconnect"]
 
 
 async def test_dropped_connection_discards_data_for_a_stalled_client() -> None:

@@ -206,15 +206,6 @@ async def _content(rest: httpx.AsyncClient, id: int, text: str) -> bool:
     return bool((await read(rest, id))["content"] == text)
 
 
-async def test_too_many_updates_close_the_connection(
-    shared_servers: list[ServerProcess], rest: httpx.AsyncClient
-) -> None:
-    id = await make(rest)
-    text = Text()
-    messages = [text.append("x") for _ in range(400)]
-    assert await close_code_after(f"{shared_servers[0].url}/sync/{id}", *messages) == CloseCode.TOO_MANY
-
-
 async def test_typed_text_reaches_rest_and_rest_writes_reach_clients(
     shared_servers: list[ServerProcess], rest: httpx.AsyncClient
 ) -> None:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from realtime.auth import sign_in_guard
 from realtime.settings import Settings
-from tests.support.accounts import PASSWORD, Browse, Browser, accounts_server, add_user, parts_of, run
+from tests.support.accounts import PASSWORD, Browse, Browser, add_user, parts_of, run
 from tests.support.harness import UNIT, eventually, rest_client
 from tests.support.http import Serve
 
@@ -121,30 +121,3 @@ class TestDeviceCookie:
         assert other.try_sign_in(mine).status_code == 429
         ann.sign_in(mine)
         assert len(ann.cookies["realtime-device"].split(".")) == 2
-
-    def test_failures_with_a_device_cookie_do_not_block_other_devices(self, browse: Browse) -> None:
-        ann = browse().sign_up()
-        thief = browse()
-        thief.cookies.set("realtime-device", ann.cookies["realtime-device"], domain="127.0.0.1")
-        phone = browse().sign_in(ann.name)
-        for _ in range(10):
-            assert thief.try_sign_in(ann.name, "wrong wrong wrong wrong").status_code == 401
-        self._exhaust_attempts(thief, ann.name)
-        phone.sign_in(ann.name)
-
-    def test_wrong_passwords_block_password_changes_of_their_session_only(self, browse: Browse) -> None:
-        ann = browse().sign_up()
-        phone = browse().sign_in(ann.name)
-        wrong = {"old": NEW_PASSWORD, "new": NEW_PASSWORD}
-        assert [phone.post("/auth/password", json=wrong).status_code for _ in range(6)] == [403] * 5 + [429]
-        right = {"old": PASSWORD, "new": NEW_PASSWORD}
-        assert phone.post("/auth/password", json=right).status_code == 429
-        assert ann.post("/auth/password", json=right).status_code == 204
-
-    def test_device_rules_apply_while_redis_is_unavailable(self, settings: Settings) -> None:
-        with accounts_server(settings, redis_url="redis://127.0.0.1:1/0") as host:
-            Browser(host).sign_up()
-            ann = Browser(host).sign_up()
-            self._exhaust_attempts(Browser(host, address=NEAR), ann.name)
-            assert Browser(host, address=NEAR).try_sign_in(ann.name).status_code == 429
-            ann.sign_in(ann.name)

@@ -67,12 +67,6 @@ def test_last_administrator_cannot_be_demoted(root: Browser, ann: Browser) -> No
     demote(root, ann.name)
 
 
-def test_role_change_of_an_unknown_user_returns_404(root: Browser) -> None:
-    for act in ("promote", "demote"):
-        answer = root.post(f"/users/nobody/{act}")
-        assert (answer.status_code, answer.json()) == (404, {"detail": "User not found"})
-
-
 def test_role_change_requires_an_administrator_with_a_confirmed_password(
     database: Database[Json], browse: Browse, root: Browser, ann: Browser
 ) -> None:
