@@ -15,6 +15,7 @@ from realtime.settings import Settings
 from tests.browser.page import Open
 from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import ServerProcess, rest_client
+from tests.support.http import server_processes
 
 _numbers = itertools.count(1)
 
@@ -24,10 +25,8 @@ def server(module_settings: Settings, request: pytest.FixtureRequest) -> Iterato
     """Start a server with accounts and with the ``CHANGES`` of settings that the test module defines."""
     settings = with_accounts(module_settings, port=0, **getattr(request.module, "CHANGES", {}))
     asyncio.run(add_user(settings))
-    process = ServerProcess(settings)
-    process.start()
-    yield process
-    process.kill()
+    with server_processes(settings) as start:
+        yield start()
 
 
 @asynccontextmanager

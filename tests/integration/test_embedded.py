@@ -37,8 +37,8 @@ from realtime.embedded.pair import EmbeddedServers, running
 from realtime.errors import EmbeddedError
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone
-from tests.support.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
-from tests.support.http import Serve, wait_for_close
+from tests.support.harness import UNIT, all_notes, data_folder, eventually, note_in, rest_client
+from tests.support.http import Serve, server_processes, wait_for_close
 
 EXIT_TIMEOUT_SECONDS = 5.0
 KINDS = ("mongod", "valkey-server", "supervisor")
@@ -55,17 +55,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def start_server(folder: Path) -> Iterator[Serve]:
     """Return a function that starts a server process with embedded databases in the folder."""
-    started: list[ServerProcess] = []
-
-    def start(**changes: Any) -> ServerProcess:
-        process = ServerProcess(data_folder(folder).model_copy(update=changes))
-        started.append(process)
-        process.start()
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
+    with server_processes(data_folder(folder)) as start:
+        yield start
 
 
 def embedded_processes(pid: int, folder: Path) -> dict[str, psutil.Process]:

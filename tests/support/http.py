@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,10 +12,29 @@ from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketT
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from realtime.settings import Settings
 from tests.support.harness import Json, ServerProcess
 
 Serve = Callable[..., ServerProcess]
 """Starts a server process on the database of the test, with changed settings."""
+
+
+@contextmanager
+def server_processes(settings: Settings) -> Iterator[Serve]:
+    """Yield a function that starts server processes on free ports. They are killed when the block ends."""
+    started: list[ServerProcess] = []
+
+    def start(**changes: Any) -> ServerProcess:
+        process = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
+        started.append(process)
+        process.start()
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
 
 
 def printed_lines(server: ServerProcess, count: int) -> list[str]:

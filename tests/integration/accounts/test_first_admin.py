@@ -20,7 +20,7 @@ from realtime.auth.sign_in_guard import ClientInfo
 from realtime.settings import Settings
 from tests.support.accounts import PASSWORD, Browser, accounts_server, add_user, parts_of, run, with_accounts
 from tests.support.harness import ServerProcess, data_folder, eventually, rest_client
-from tests.support.http import Serve, printed_lines
+from tests.support.http import Serve, printed_lines, server_processes
 from tests.support.workers import environment_of
 
 MODES = ("open", "invite", "closed")
@@ -122,12 +122,8 @@ class TestPrintedLink:
         assert self._link(serve(auth="accounts", root_path="/team"))[2] == "/team"
 
     async def test_link_is_printed_with_embedded_servers(self, tmp_path: Path) -> None:
-        server = ServerProcess(data_folder(tmp_path).model_copy(update={"auth": "accounts"}))
-        try:
-            server.start()
-            self._link(server)
-        finally:
-            server.kill()
+        with server_processes(data_folder(tmp_path)) as start:
+            self._link(start(auth="accounts"))
 
     async def test_link_is_not_printed_if_a_user_exists(self, settings: Settings, serve: Serve) -> None:
         await add_user(with_accounts(settings))
