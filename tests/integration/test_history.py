@@ -89,15 +89,6 @@ def test_missing_or_invalid_version_is_refused(shared: TestClient, unchanged_not
     assert answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["history/", "history/1/", "history/1..2/diff"])
-def test_history_of_a_missing_note_returns_404(shared: TestClient, path: str) -> None:
-    gone = _make(shared)
-    shared.delete(gone)
-    for note in ("/notes/999999/", gone):
-        answer = shared.get(note + path)
-        assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
-
-
 TEXT, JSON = "text/x-diff; charset=utf-8", "application/json"
 
 
@@ -205,13 +196,6 @@ def test_invalid_restore_is_refused_and_changes_nothing(
     before = shared.get(unchanged_note).json()
     assert shared.post(f"{unchanged_note}restore", json=body).status_code == status
     assert shared.get(unchanged_note).json() == before
-
-
-def test_restore_of_a_missing_note_returns_404(shared: TestClient) -> None:
-    path = _make(shared)
-    shared.delete(path)
-    for gone in (path, "/notes/999999/"):
-        assert shared.post(f"{gone}restore", json={"version": 1}).status_code == 404
 
 
 def test_restore_with_a_stale_if_match_returns_412(shared: TestClient, unchanged_note: str) -> None:

@@ -142,10 +142,6 @@ def test_pages_of_a_single_note_continue_among_equal_titles(populated_client: Te
     assert ids == [28, 25, 24, 21, 20, 17]
 
 
-def test_list_without_sort_is_ordered_by_id(populated_client: TestClient) -> None:
-    assert _ids(populated_client, limit=1000) == _expected_ids("id")
-
-
 def test_title_order_ignores_case_and_accents(shared_client: TestClient) -> None:
     titles = ["Zug", "äpfel", "Apfel", "apfelmus", "ÉTÉ", "eta", "Straße", "strasse", "ﬁnal", "fin", "Fio"]
     made = [create_note(shared_client, title.ljust(3), tags=["titles"])["id"] for title in titles]

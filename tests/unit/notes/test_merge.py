@@ -389,10 +389,6 @@ def test_failed_if_match_takes_precedence_over_a_merge(shared_client: TestClient
     assert answer.status_code == 412
 
 
-def test_merge_into_a_missing_note_is_not_found(shared_client: TestClient) -> None:
-    assert shared_client.patch("/notes/999999/?base_version=1", json={"title": "new title"}).status_code == 404
-
-
 def test_repeated_merge_receives_the_same_response(shared_client: TestClient, path: str) -> None:
     url, headers = f"{path}?base_version=1", {"Idempotency-Key": f"merge{path}"}
     first = shared_client.patch(url, json={"content": BASE + "tea\n"}, headers=headers)

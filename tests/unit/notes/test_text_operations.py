@@ -239,12 +239,6 @@ def test_invalid_edits_body_is_a_validation_error(shared: TestClient, path: str,
     assert shared.get(path).json() == before
 
 
-def test_edit_of_a_missing_or_deleted_note_is_not_found(shared: TestClient, path: str) -> None:
-    assert shared.post("/notes/999999/content", json=[append("a")]).status_code == 404
-    shared.delete(path)
-    assert shared.post(f"{path}content", json=[append("a")]).status_code == 404
-
-
 def test_edit_with_a_mismatched_if_match_is_refused(shared: TestClient, path: str) -> None:
     answer = shared.post(f"{path}content", json=[append("a")], headers={"If-Match": '"v2"'})
     assert (answer.status_code, answer.json()["note"]["version"]) == (412, 1)
