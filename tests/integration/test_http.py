@@ -57,10 +57,10 @@ async def send_raw(server: ServerProcess, *pieces: bytes) -> Answer:
     return Answer(int(top.split()[1]), top.decode().lower(), body)
 
 
-async def post(server: ServerProcess, *lines: str, body: bytes, whole: bool = True) -> Answer:
+async def post(server: ServerProcess, *lines: str, body: bytes) -> Answer:
     """Send a new note."""
     top = head("POST /notes/ HTTP/1.1", JSON, "Connection: close", *lines)
-    return await send_raw(server, *([top + body] if whole else [top, body]))
+    return await send_raw(server, top + body)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,10 +28,8 @@ def module_settings(module_settings: Settings) -> Settings:
     return with_accounts(module_settings, origins=OTHER)
 
 
-@contextmanager
-def feed(browser: Browser, **headers: str) -> Iterator[WebSocketTestSession]:
-    with browser.websocket_connect(FEED, headers=headers) as socket:
-        yield socket
+def feed(browser: Browser, **headers: str) -> WebSocketTestSession:
+    return browser.websocket_connect(FEED, headers=headers)
 
 
 @pytest.fixture
