@@ -20,10 +20,13 @@ from realtime.notes import quotas
 from realtime.notes.models import StorageUsage, size_of
 from realtime.notes.quotas import Quotas
 from realtime.settings import Settings
+from tests.integration.accounts.conftest import ann, bob, browse, database, host, root
 from tests.support.accounts import HERE, Browser, accounts_server, parts_of, run
 from tests.support.harness import Json, eventually, note_in
 from tests.support.http import refused_handshake
 from tests.support.room_client import Text
+
+__all__ = ["ann", "bob", "browse", "database", "host", "root"]
 
 MIB = 1024 * 1024
 NOTES, SIZE = 3, 100_000
