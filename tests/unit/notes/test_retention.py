@@ -14,6 +14,7 @@ from realtime import create_app
 from realtime.api.services import Services
 from realtime.auth.permissions import UNRESTRICTED, Principal
 from realtime.errors import NoteNotFound
+from realtime.notes import retention
 from realtime.notes.models import NoteIn
 from realtime.notes.preconditions import Conditions
 from realtime.notes.retention import BATCH_NOTES, Retention
@@ -33,7 +34,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @pytest.fixture
-def retention(services: Services) -> Retention:
+def retention_service(services: Services) -> Retention:
     """Return the retention of this application."""
     return Retention(services.store, services.notes, history_days=30, trash_days=TRASH_DAYS)
 
@@ -55,30 +56,30 @@ async def _ids_in_trash(services: Services) -> set[int]:
     return {note.id for note in notes}
 
 
-async def test_only_notes_past_the_trash_period_are_purged(services: Services, retention: Retention) -> None:
+async def test_only_notes_past_the_trash_period_are_purged(services: Services, retention_service: Retention) -> None:
     live = await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"))
     old = await _create_in_trash(services, 2)
     between = datetime.now(UTC)
     # Dates are stored in milliseconds.
     await eventually(lambda: datetime.now(UTC) - between > timedelta(milliseconds=1))
     young = await _create_in_trash(services, 2)
-    assert await retention.expire(_time_in(seconds=-60)) == 0
+    assert await retention_service.expire(_time_in(seconds=-60)) == 0
     assert await _ids_in_trash(services) == {*old, *young}
-    assert await retention.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
+    assert await retention_service.expire(between + timedelta(days=TRASH_DAYS, milliseconds=1)) == len(old)
     assert await _ids_in_trash(services) == set(young)
     assert await services.queries.get(UNRESTRICTED, live.id) == live
-    assert await retention.expire(_time_in(seconds=1)) == len(young)
+    assert await retention_service.expire(_time_in(seconds=1)) == len(young)
     assert await _ids_in_trash(services) == set()
-    assert await retention.expire(_time_in(days=10_000)) == 0
+    assert await retention_service.expire(_time_in(days=10_000)) == 0
 
 
 async def test_purged_note_loses_its_history_and_is_published_as_deleted(
-    services: Services, retention: Retention
+    services: Services, retention_service: Retention
 ) -> None:
     (id,) = await _create_in_trash(services, 1)
     await services.outbox.flush()
     assert await services.store.history.read(id, 1)
-    await retention.tidy(_time_in(seconds=1))
+    await retention_service.tidy(_time_in(seconds=1))
     await services.outbox.flush()
     assert await services.store.history.read(id, 1) is None
     (change,) = await services.store.notes.changes([id])
@@ -91,9 +92,9 @@ async def test_purged_note_loses_its_history_and_is_published_as_deleted(
 
 
 async def test_leftover_texts_of_purged_notes_are_removed(
-    services: Services, retention: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    services: Services, retention_service: Retention, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.notes.retention.BATCH_NOTES", 3)
+    monkeypatch.setattr(retention, "BATCH_NOTES", 3)
     live = [(await services.notes.create(UNRESTRICTED, NoteIn(title="live", description="words"))).id for _ in range(3)]
     purged, trashed = await _create_in_trash(services, 5), await _create_in_trash(services, 3)
     for id in purged:
@@ -105,23 +106,23 @@ async def test_leftover_texts_of_purged_notes_are_removed(
             await texts.journal([new_row(id, [b"x"]) for _ in range(2)])
         for id in (*live, *purged[2:], *trashed):
             await database.texts.insert_one({"note": id, "generation": 0, "state": b""})
-        assert await retention.sweep() == len(purged)
-        assert await retention.sweep() == 0
+        assert await retention_service.sweep() == len(purged)
+        assert await retention_service.sweep() == 0
         for left in (database.updates, database.texts):
             assert sorted(await left.distinct("note")) == sorted([*live, *trashed])
         assert await database.updates.count_documents({}) == 2 * len([*live, *trashed])
 
 
-async def test_restored_note_is_not_purged(services: Services, retention: Retention) -> None:
+async def test_restored_note_is_not_purged(services: Services, retention_service: Retention) -> None:
     first, second = await _create_in_trash(services, 2)
     await services.notes.undelete(UNRESTRICTED, first)
-    assert await retention.expire(_time_in(seconds=1)) == 1
+    assert await retention_service.expire(_time_in(seconds=1)) == 1
     assert (await services.queries.get(UNRESTRICTED, first)).version == 3
     assert (await services.store.notes.find(second)) is not None
 
 
 async def test_note_restored_during_a_purge_is_kept(
-    services: Services, retention: Retention, monkeypatch: pytest.MonkeyPatch
+    services: Services, retention_service: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await _create_in_trash(services, 2)
     purge = services.notes.purge
@@ -132,7 +133,7 @@ async def test_note_restored_during_a_purge_is_kept(
         await purge(principal, id, conditions)
 
     monkeypatch.setattr(services.notes, "purge", purge_late)
-    assert await retention.expire(_time_in(seconds=1)) == 1
+    assert await retention_service.expire(_time_in(seconds=1)) == 1
     assert await _ids_in_trash(services) == set()
     assert (await services.queries.get(UNRESTRICTED, first)).content == "text"
     with pytest.raises(NoteNotFound):
@@ -140,7 +141,7 @@ async def test_note_restored_during_a_purge_is_kept(
 
 
 async def test_note_deleted_again_during_a_purge_stays_in_the_trash(
-    services: Services, retention: Retention, monkeypatch: pytest.MonkeyPatch
+    services: Services, retention_service: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (id,) = await _create_in_trash(services, 1)
     expired = services.store.lists.expired
@@ -156,19 +157,23 @@ async def test_note_deleted_again_during_a_purge_stays_in_the_trash(
         return found
 
     monkeypatch.setattr(services.store.lists, "expired", expire_and_delete_again)
-    assert await retention.expire(_time_in(seconds=1)) == 0
+    assert await retention_service.expire(_time_in(seconds=1)) == 0
     assert (await services.queries.trashed(UNRESTRICTED, id)).content == "text"
 
 
-async def test_concurrent_purges_delete_each_note_once(services: Services, retention: Retention) -> None:
+async def test_concurrent_purges_delete_each_note_once(services: Services, retention_service: Retention) -> None:
     made = await _create_in_trash(services, 20)
-    purged = await asyncio.gather(retention.expire(_time_in(seconds=1)), retention.expire(_time_in(seconds=1)))
+    purged = await asyncio.gather(
+        retention_service.expire(_time_in(seconds=1)), retention_service.expire(_time_in(seconds=1))
+    )
     assert sum(purged) == len(made)
     versions = {change.note.id: change.note.version for change in await services.store.notes.changes(made)}
     assert versions == dict.fromkeys(made, 3)
 
 
-async def test_expired_notes_over_the_batch_size_are_all_purged(services: Services, retention: Retention) -> None:
+async def test_expired_notes_over_the_batch_size_are_all_purged(
+    services: Services, retention_service: Retention
+) -> None:
     count = BATCH_NOTES + 5
     notes = services.store.notes
     await asyncio.gather(
@@ -178,5 +183,5 @@ async def test_expired_notes_over_the_batch_size_are_all_purged(services: Servic
         )
     )
     await asyncio.gather(*(notes.delete(id, None, None) for id in range(1, count + 1)))
-    assert await retention.expire(_time_in(seconds=1)) == count
+    assert await retention_service.expire(_time_in(seconds=1)) == count
     assert await _ids_in_trash(services) == set()
