@@ -97,7 +97,7 @@ LOOPBACK = ("127.0.0.1", "127.0.0.53", "::1", "localhost")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "notes.example", "", *LOOPBACK])
-def test_public_host_without_accounts_or_allow_public_is_exposed(host: str) -> None:
+def test_only_public_host_without_accounts_or_allow_public_is_exposed(host: str) -> None:
     settings = Settings.model_construct(host=host)
     assert settings.exposed is (host not in LOOPBACK)
     assert not settings.model_copy(update={"auth": "accounts"}).exposed
